@@ -1,0 +1,1 @@
+"""The gateway: composes listeners, stages and calls into sessions, and tells operators what is happening."""

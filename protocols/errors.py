@@ -1,0 +1,50 @@
+"""How things go wrong, and how each protocol says so: a broken wire format is a `ProtocolError`, a refusal is `Rejected`.
+
+One `Reason` has its HTTP status (RFC 9110), RTMP status code, SRT reject code (libsrt access control: 1000 + status) and metric label
+beside it, so that a streamer hears the same thing whatever the encoder speaks.
+"""
+
+from enum import Enum
+
+
+class ProtocolError(Exception):
+    """The peer broke the wire format: the connection ends. The text names what was wrong, never the peer's secrets."""
+
+
+class Reason(Enum):
+    """Why a publisher or viewer is refused: (HTTP status, RTMP `onStatus` code); the name in lower case is the metric label."""
+
+    BAD_REQUEST = (400, "NetStream.Publish.Failed")
+    UNAUTHORIZED = (401, "NetStream.Publish.Denied")
+    FORBIDDEN = (403, "NetStream.Publish.Denied")
+    NOT_FOUND = (404, "NetStream.Publish.Denied")
+    CONFLICT = (409, "NetStream.Publish.BadName")
+    UNSUPPORTED_MEDIA = (415, "NetStream.Publish.Failed")
+    TOO_MANY_REQUESTS = (429, "NetStream.Publish.Denied")
+    INTERNAL = (500, "NetStream.Publish.Failed")
+    OVERLOADED = (503, "NetStream.Publish.Failed")
+
+    @property
+    def status(self) -> int:
+        return self.value[0]
+
+    @property
+    def rtmp_code(self) -> str:
+        return self.value[1]
+
+    @property
+    def srt_code(self) -> int:
+        return 1000 + self.value[0]
+
+    @property
+    def label(self) -> str:
+        return self.name.lower()
+
+
+class Rejected(Exception):
+    """A refusal in words for the streamer: `detail` says what to change, and holds no secret."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(f"{reason.label}: {detail}")
+        self.reason = reason
+        self.detail = detail

@@ -1,0 +1,4 @@
+"""WebRTC: one UDP port for all peers (ICE-lite), DTLS, SDP answers, RTP in and out.
+
+The media path is ours; aiortc gives the handshake.
+"""

@@ -1,0 +1,30 @@
+"""One track's way through the gateway: `Stage` takes a publisher's packets and gives the call's packets.
+
+Passing through and transcoding both implement it, so that changing the decision in mid-stream replaces one object.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from protocols.media import EncodedPacket, Track
+
+Sink = Callable[[EncodedPacket], None]
+"""Takes one packet of the call's side, on the event loop; must not block or raise."""
+
+
+class Stage(Protocol):
+    """Packets in by `process`, packets out through the `Sink` it was made with, with `begun` and `arrival` of the packet they came from."""
+
+    @property
+    def track(self) -> Track:
+        """What comes out: the same track when passing through, H.264 or Opus when transcoding."""
+
+    def process(self, packet: EncodedPacket) -> None: ...
+
+    def request_keyframe(self) -> bool:
+        """True if one will come (an encoder of ours), False if only the source can make one."""
+
+    def set_bitrate(self, bits_per_second: int) -> None:
+        """The call's target for this track; ignored when passing through."""
+
+    async def aclose(self) -> None: ...
