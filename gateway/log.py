@@ -1,0 +1,91 @@
+"""The log: one event, one line, on standard error, as text for people or as JSON for machines.
+
+Kept true: a peer cannot forge a line or colour a terminal, because control characters are escaped wherever they come from; a stream
+key or token never appears, because whatever looks like one is replaced before a line is written, tracebacks included.
+"""
+
+import json
+import logging
+import re
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TextIO
+
+from gateway.config import Log
+
+# A JSON Web Token begins with {" in base64url, which is eyJ; what is cut off after one part is still a secret's beginning.
+_TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*){0,2}")
+_NAMED = re.compile(r"(?i)\b(token|password|passphrase|secret|authorization|bearer)([=: ]+)(?:bearer +)?[^\s&\"',;]+")
+_BARE = re.compile(r"[^\s=\"']+")
+_MAX_TEXT = 2000
+
+
+def setup(config: Log, stream: TextIO | None = None) -> None:
+    """Sends every log of the process, libraries included, to `stream` (standard error) in the configured format and level."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(JsonLines() if config.format == "json" else TextLines())
+    root = logging.getLogger()
+    for former in root.handlers[:]:
+        root.removeHandler(former)
+    root.addHandler(handler)
+    root.setLevel(config.level.upper())
+    # What these say at info is about themselves, a line for each request or candidate.
+    for name in ("aiohttp.access", "aioice", "aiortc", "asyncio"):
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+
+
+def event(logger: logging.Logger, level: int, message: str, **fields: object) -> None:
+    """Logs `message` with `fields` beside it, e.g. `event(logger, INFO, "live", session=id, protocol="rtmp")`."""
+    logger.log(level, message, extra={"fields": fields}, stacklevel=2)
+
+
+def scrub(text: str) -> str:
+    """`text` without secrets and without more than 2,000 characters."""
+    text = _NAMED.sub(r"\1\2***", _TOKEN.sub("***", text))
+    return text if len(text) <= _MAX_TEXT else text[:_MAX_TEXT] + "…"
+
+
+def one_line(text: str) -> str:
+    """`text` with control, format (bidirectional override) and separator characters as escapes; letters of any script stay."""
+    return text if text.isprintable() else "".join(map(_escaped, text))
+
+
+class TextLines(logging.Formatter):
+    """`2026-11-25T10:00:00.000Z info gateway.session live session=k3 protocol=rtmp`"""
+
+    def format(self, record: logging.LogRecord) -> str:
+        pairs = "".join(f" {name}={_quoted(value)}" for name, value in _fields(record).items())
+        head = f"{_when(record)} {record.levelname.lower()} {record.name}"
+        return f"{head} {one_line(scrub(record.getMessage()))}{pairs}"
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object with `time`, `level`, `logger`, `message` and the fields; all control characters are JSON escapes."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        head = {"time": _when(record), "level": record.levelname.lower(), "logger": record.name}
+        return json.dumps({**_fields(record), **head, "message": scrub(record.getMessage())})
+
+
+def _fields(record: logging.LogRecord) -> dict[str, str | int | float | None]:
+    given: Mapping[str, object] = getattr(record, "fields", {})
+    fields = {name: value if isinstance(value, int | float | None) else scrub(str(value)) for name, value in given.items()}
+    if record.exc_info:
+        fields["exception"] = scrub(logging.Formatter().formatException(record.exc_info))
+    return fields
+
+
+def _when(record: logging.LogRecord) -> str:
+    return f"{datetime.fromtimestamp(record.created, UTC):%Y-%m-%dT%H:%M:%S}.{int(record.msecs):03d}Z"
+
+
+def _quoted(value: str | int | float | None) -> str:
+    text = str(value)
+    return text if _BARE.fullmatch(text) and text.isprintable() else one_line(json.dumps(text, ensure_ascii=False))
+
+
+def _escaped(character: str) -> str:
+    if character.isprintable():
+        return character
+    return {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(character) or f"\\u{ord(character):04x}"
