@@ -35,10 +35,10 @@ LEEWAY_S = 30  # clocks of two machines differ (RFC 7519 §4.1.4)
 HOST, VIEWER = "host", "viewer"
 """The roles of a token: a host may publish and watch, a viewer may only watch."""
 
-_USER_ID = r"[A-Za-z0-9@_.-]{1,64}"
+USER_ID = r"[A-Za-z0-9@_.-]{1,64}"
 # `~` and not `/` or `:` between the parts: ffmpeg cuts `rtmp://user:password@host` at those and knows no percent encoding.
 _USER_NAME = re.compile(
-    rf"(?P<type>[A-Za-z0-9_-]{{1,64}})~(?P<id>[A-Za-z0-9_.-]{{1,64}})~(?P<user>{_USER_ID})~(?P<exp>[0-9]{{1,12}})"
+    rf"(?P<type>[A-Za-z0-9_-]{{1,64}})~(?P<id>[A-Za-z0-9_.-]{{1,64}})~(?P<user>{USER_ID})~(?P<exp>[0-9]{{1,12}})"
 )
 _REFUSALS: tuple[tuple[type[jwt.InvalidTokenError], str], ...] = (
     (
@@ -90,7 +90,7 @@ class Claims(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
-    user_id: Annotated[str, Field(pattern=f"^{_USER_ID}$")]
+    user_id: Annotated[str, Field(pattern=f"^{USER_ID}$")]
     call_cids: Annotated[list[CallId], Field(min_length=1, max_length=32)]
     exp: Annotated[int, Field(ge=0, le=10**12)]
     role: str = HOST

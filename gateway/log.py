@@ -8,7 +8,6 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TextIO
 
@@ -18,7 +17,8 @@ from gateway.config import Log
 _TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*){0,2}")
 _NAMED = re.compile(r"(?i)\b(token|password|passphrase|secret|authorization|bearer)([=: ]+)(?:bearer +)?[^\s&\"',;]+")
 _BARE = re.compile(r"[^\s=\"']+")
-_MAX_TEXT = 2000
+_MAX_TEXT = 8000
+_OF_EVERY_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
 def setup(config: Log, stream: TextIO | None = None) -> None:
@@ -41,7 +41,7 @@ def event(logger: logging.Logger, level: int, message: str, **fields: object) ->
 
 
 def scrub(text: str) -> str:
-    """`text` without secrets and without more than 2,000 characters."""
+    """`text` without secrets and without more than 8,000 characters."""
     text = _NAMED.sub(r"\1\2***", _TOKEN.sub("***", text))
     return text if len(text) <= _MAX_TEXT else text[:_MAX_TEXT] + "…"
 
@@ -69,7 +69,8 @@ class JsonLines(logging.Formatter):
 
 
 def _fields(record: logging.LogRecord) -> dict[str, str | int | float | None]:
-    given: Mapping[str, object] = getattr(record, "fields", {})
+    given = {name: value for name, value in vars(record).items() if name not in _OF_EVERY_RECORD}
+    given |= given.pop("fields", {})
     fields = {name: value if isinstance(value, int | float | None) else scrub(str(value)) for name, value in given.items()}
     if record.exc_info:
         fields["exception"] = scrub(logging.Formatter().formatException(record.exc_info))
