@@ -1,0 +1,53 @@
+"""Calls: where publishers' media goes. A contract with backends: `embedded` (this gateway is the call) and, later, `whip` (any SFU).
+
+A session joins a call once and stays one participant through its encoder's reconnects; each track that it publishes becomes a
+`Publication`, a sink for the packets of the call's side.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from protocols.media import Codec, EncodedPacket, Track
+
+
+class Publication(Protocol):
+    """One track of one participant, as the call sees it."""
+
+    def push(self, packet: EncodedPacket) -> None:
+        """Send one packet to the call; never blocks or raises."""
+
+    def update(self, track: Track) -> None:
+        """The same track has new facts (size, frame rate): told to whoever shows them."""
+
+    def close(self) -> None:
+        """The track has ended; the participant may stay."""
+
+
+class Sent(Protocol):
+    """Told once per packet when the first viewer got the last of it; durations in ns, `at` monotonic ns."""
+
+    def __call__(self, packet: EncodedPacket, packetize: int, send: int, at: int) -> None: ...
+
+
+class Participation(Protocol):
+    """One session in one call."""
+
+    @property
+    def viewers(self) -> int: ...
+
+    def publish(self, track: Track, request_keyframe: Callable[[], bool], on_sent: Sent) -> Publication:
+        """A track starts. `request_keyframe` is asked when a viewer needs one: True if one will come."""
+
+    def set_clock(self, media_now: Callable[[int], int]) -> None:
+        """The map from monotonic ns to the media time that is live then: both tracks' sender reports follow it."""
+
+    async def leave(self) -> None: ...
+
+
+class Call(Protocol):
+    """A call that takes participants. Raises `Rejected` from `join` when it does not take this one."""
+
+    @property
+    def accepts(self) -> frozenset[Codec]: ...
+
+    async def join(self, user_id: str) -> Participation: ...

@@ -1,0 +1,73 @@
+"""What a streamer's encoder is doing, measured from its packets, and what to change there. Sans-IO.
+
+One `TrackMeter` per track counts what comes in; `advice()` turns the figures into sentences that name the setting.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+
+from protocols.media import EncodedPacket, Kind
+
+WINDOW = 5_000_000_000  # ns over which rates are measured
+LONG_GOP = 4_500_000_000
+STALLED = 5_000_000_000
+
+
+class TrackMeter:
+    """Rates of one track over the last seconds of arrival: bits per second, frames per second, key-frame interval in ns."""
+
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
+        self.packets = 0
+        self.bytes = 0
+        self.keyframe_interval = 0
+        self.last_arrival = 0
+        self._window: deque[tuple[int, int]] = deque(maxlen=4096)
+        self._window_bytes = 0
+        self._last_keyframe: int | None = None
+
+    def count(self, packet: EncodedPacket) -> None:
+        size = len(packet.data)
+        self.packets += 1
+        self.bytes += size
+        self.last_arrival = packet.arrival
+        window = self._window
+        if len(window) == window.maxlen:
+            self._window_bytes -= window.popleft()[1]
+        window.append((packet.arrival, size))
+        self._window_bytes += size
+        while packet.arrival - window[0][0] > WINDOW:
+            self._window_bytes -= window.popleft()[1]
+        if packet.keyframe and self.kind is Kind.VIDEO:
+            if self._last_keyframe is not None:
+                self.keyframe_interval = packet.dts - self._last_keyframe
+            self._last_keyframe = packet.dts
+
+    def _span(self) -> float:
+        """Seconds that the window covers; at least half a second, so that a start does not show absurd rates."""
+        return max(0.5, (self._window[-1][0] - self._window[0][0]) / 1e9) if self._window else 0.5
+
+    @property
+    def bitrate(self) -> int:
+        return int(self._window_bytes * 8 / self._span())
+
+    @property
+    def frame_rate(self) -> float:
+        return round(max(0, len(self._window) - 1) / self._span(), 2)
+
+    def keyframe_age(self, dts: int) -> int:
+        """ns of media since the last key frame."""
+        return dts - self._last_keyframe if self._last_keyframe is not None else 0
+
+    def advice(self, now: int) -> Iterator[str]:
+        """Sentences for the streamer, from the figures alone; `now` in monotonic ns."""
+        if self.kind is Kind.VIDEO and self.keyframe_interval > LONG_GOP:
+            seconds = self.keyframe_interval / 1e9
+            yield (
+                f"Key frames come every {seconds:.1f} s: set the keyframe interval to 2 s, so that viewers join and recover at once."
+            )
+        if self.last_arrival and now - self.last_arrival > STALLED:
+            yield (
+                f"No {self.kind.value} for {(now - self.last_arrival) / 1e9:.0f} s: check the encoder and its upload; a lower "
+                "bitrate may be needed."
+            )

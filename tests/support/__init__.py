@@ -1,0 +1,1 @@
+"""What tests share: a gateway in its own process, real encoders, and viewers that decode."""

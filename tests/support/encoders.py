@@ -1,0 +1,77 @@
+"""Real encoders as child processes, with a picture that carries its own frame number.
+
+The top 16 rows hold the frame number as 16 bits, the lowest on the left, each as a white or black field: `frame_number` reads it back from
+a decoded picture, whatever happened to it on the way.
+"""
+
+import asyncio
+import contextlib
+import shutil
+import signal
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import imageio_ffmpeg
+
+BITS = 16
+STRIP = 16  # rows
+
+FFMPEG = shutil.which("ffmpeg") or "ffmpeg"
+FFMPEG_9 = imageio_ffmpeg.get_ffmpeg_exe()
+
+
+def picture(width: int, height: int, rate: int, duration: float | None = None) -> list[str]:
+    """ffmpeg arguments: inputs 0 and 1 and the filter that makes `[v]`, in real time."""
+    limit = f":duration={duration}" if duration else ""
+    counter = f"if(mod(floor(N/pow(2,floor(X*{BITS}/W))),2),235,16)"
+    return [
+        *("-re", "-f", "lavfi", "-i", f"testsrc2=size={width}x{height - STRIP}:rate={rate}{limit}"),
+        *("-re", "-f", "lavfi", "-i", f"color=black:size={width}x{STRIP}:rate={rate}{limit},geq=lum='{counter}':cb=128:cr=128"),
+        *("-filter_complex", "[1:v][0:v]vstack,format=yuv420p[v]", "-map", "[v]"),
+    ]
+
+
+def sound(duration: float | None = None, rate: int = 48000) -> list[str]:
+    """ffmpeg arguments: a 1 kHz tone as input, in real time."""
+    limit = f":duration={duration}" if duration else ""
+    return ["-re", "-f", "lavfi", "-i", f"sine=frequency=1000:sample_rate={rate}{limit}"]
+
+
+X264_LIVE = ("-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-bf", "0", "-g", "60")
+
+
+def frame_number(frame: Any) -> int:
+    """The number burnt into a decoded `av.VideoFrame`."""
+    plane = frame.planes[0]
+    rows = memoryview(plane)
+    line = rows[(frame.height * STRIP // 2 // max(frame.height, 1)) * plane.line_size :]
+    return sum(1 << bit for bit in range(BITS) if line[(2 * bit + 1) * frame.width // (2 * BITS)] > 125)
+
+
+@asynccontextmanager
+async def encoder(program: str, arguments: Sequence[str]) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The encoder running; it is stopped like by a person (SIGINT) when left. Its standard error is `process.stderr`."""
+    process = await asyncio.create_subprocess_exec(
+        program,
+        *arguments,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGINT)
+        try:
+            async with asyncio.timeout(5):
+                await process.communicate()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+
+def ffmpeg(*arguments: str, version: int = 5) -> Any:
+    """`encoder` with ffmpeg 5 (the system's) or 9 (with enhanced RTMP)."""
+    return encoder(FFMPEG if version == 5 else FFMPEG_9, ["-hide_banner", "-loglevel", "error", "-nostdin", *arguments])

@@ -1,0 +1,127 @@
+"""A real gateway in its own process, on ports of its own, with a secret that the tests know."""
+
+import asyncio
+import json
+import os
+import secrets
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from gateway.auth import Secret, Tokens
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass
+class GatewayProcess:
+    """`log` holds every line that the gateway has logged, parsed; `key()` makes stream keys that it takes."""
+
+    process: asyncio.subprocess.Process
+    tokens: Tokens
+    ports: dict[str, int]
+    log: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.ports['http']}{path}"
+
+    def key(self, call: str = "livestream:demo", user: str = "host") -> str:
+        return self.tokens.issue(user, [call], 3600)
+
+    def rtmp(self, call: str = "livestream:demo", user: str = "host") -> str:
+        return f"rtmp://127.0.0.1:{self.ports['rtmp']}/live/{self.key(call, user)}"
+
+    async def json(self, path: str) -> Any:
+        async with aiohttp.ClientSession() as http, http.get(self.url(path)) as response:
+            return await response.json()
+
+    async def text(self, path: str) -> str:
+        async with aiohttp.ClientSession() as http, http.get(self.url(path)) as response:
+            return await response.text()
+
+    async def stream(self, user: str = "host", *, tracks: int = 1, timeout: float = 20) -> dict[str, Any]:
+        """The user's stream as `/api/streams` shows it, once it is live with that many tracks."""
+        async with asyncio.timeout(timeout):
+            while True:
+                for stream in (await self.json("/api/streams"))["streams"]:
+                    if stream["user"] == user and stream["state"] == "live" and len(stream["tracks"]) >= tracks:
+                        return dict(stream)
+                await asyncio.sleep(0.05)
+
+    async def metric(self, series: str) -> float:
+        """The value of one series, named as in the exposition format; 0 where it does not exist."""
+        for line in (await self.text("/metrics")).splitlines():
+            if line.startswith(series + " "):
+                return float(line.rsplit(" ", 1)[1])
+        return 0.0
+
+    async def terminate(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return await self.process.wait()
+
+
+@asynccontextmanager
+async def running_gateway(*settings: str, expect_exit: int | None = 0) -> AsyncIterator[GatewayProcess]:
+    """`settings` are `key=value` as for `gateway run --set`. At the end the gateway must stop by itself with `expect_exit`."""
+    secret = secrets.token_hex(32)
+    with tempfile.TemporaryDirectory() as directory:
+        fixed = ("http.host=127.0.0.1", "http.port=0", "rtmp.port=0", "rtmp.tls_port=0", "webrtc.port=0")
+        fixed += ("webrtc.external_addresses=127.0.0.1", "log.format=json", f"state.directory={directory}")
+        arguments = [part for setting in (*fixed, *settings) for part in ("--set", setting)]
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "gateway",
+            "run",
+            *arguments,
+            cwd=ROOT,
+            env=os.environ | {"GATEWAY_AUTH__SECRET": secret},
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            limit=1 << 20,
+        )
+        gateway = GatewayProcess(process, Tokens(Secret(secret.encode())), {})
+        ready = asyncio.Event()
+
+        async def read_log() -> None:
+            assert process.stderr is not None
+            async for line in process.stderr:
+                try:
+                    entry = json.loads(line)
+                except ValueError:
+                    entry = {"message": line.decode(errors="replace").rstrip(), "level": "raw"}
+                gateway.log.append(entry)
+                if entry["message"] == "ready":
+                    gateway.ports.update({name: entry[name] for name in ("http", "rtmp", "rtmps", "webrtc")})
+                    ready.set()
+            ready.set()
+
+        reader = asyncio.create_task(read_log())
+        try:
+            async with asyncio.timeout(20):
+                await ready.wait()
+            assert gateway.ports, f"the gateway did not start: {gateway.log}"
+            yield gateway
+        finally:
+            if process.returncode is None:
+                process.send_signal(signal.SIGTERM)
+            try:
+                async with asyncio.timeout(6):
+                    code = await process.wait()
+            except TimeoutError:
+                process.kill()
+                code = None
+            await reader
+        if expect_exit is not None:
+            assert code == expect_exit, f"exit {code}: {gateway.log[-20:]}"

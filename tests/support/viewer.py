@@ -1,0 +1,94 @@
+"""A viewer that decodes: WHEP with aiortc as the client, so that what is counted is what a viewer sees."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import aiohttp
+import numpy as np
+from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
+
+from tests.support.encoders import frame_number
+
+
+@dataclass
+class Viewer:
+    """What has been decoded: frame numbers in the order shown, sizes, and the loudness of the sound."""
+
+    numbers: list[int] = field(default_factory=list)
+    sizes: list[tuple[int, int]] = field(default_factory=list)
+    audio_frames: int = 0
+    loudness: float = 0.0
+    frequency: float = 0.0
+    progress: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def until(self, *, frames: int = 0, audio: int = 0, timeout: float = 30) -> None:
+        """Wait until that many frames and audio frames have been decoded."""
+        async with asyncio.timeout(timeout):
+            while len(self.numbers) < frames or self.audio_frames < audio:
+                self.progress.clear()
+                await self.progress.wait()
+
+    async def until_number(self, number: int, timeout: float = 30) -> None:
+        """Wait until the picture shows `number` or a later one."""
+        async with asyncio.timeout(timeout):
+            while not self.numbers or self.numbers[-1] < number:
+                self.progress.clear()
+                await self.progress.wait()
+
+    def delivered(self, first: int, last: int) -> float:
+        """The share of the pictures `first` to `last` that were shown."""
+        return len(set(self.numbers) & set(range(first, last + 1))) / (last + 1 - first)
+
+    @property
+    def in_order(self) -> bool:
+        return all(a < b for a, b in zip(self.numbers, self.numbers[1:], strict=False))
+
+    async def _watch(self, track: MediaStreamTrack) -> None:
+        while True:
+            try:
+                frame = await track.recv()
+            except MediaStreamError:
+                return
+            if track.kind == "video":
+                self.numbers.append(frame_number(frame))
+                if not self.sizes or self.sizes[-1] != (frame.width, frame.height):
+                    self.sizes.append((frame.width, frame.height))
+            else:
+                samples = frame.to_ndarray().reshape(-1, len(frame.layout.channels))[:, 0].astype(float)
+                self.loudness = float(np.sqrt(np.mean(samples**2)))
+                crossings = np.count_nonzero(np.diff(np.signbit(samples)))
+                self.frequency = crossings / 2 / (len(samples) / frame.sample_rate)
+                self.audio_frames += 1
+            self.progress.set()
+
+
+@asynccontextmanager
+async def watching(url: str, token: str | None = None) -> AsyncIterator[Viewer]:
+    """Watch the call at a WHEP `url` until left."""
+    viewer = Viewer()
+    connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+    watchers: list[asyncio.Task[None]] = []
+    connection.on("track", lambda track: watchers.append(asyncio.create_task(viewer._watch(track))))
+    connection.addTransceiver("video", direction="recvonly")
+    connection.addTransceiver("audio", direction="recvonly")
+    await connection.setLocalDescription(await connection.createOffer())
+    headers = {"Content-Type": "application/sdp"} | ({"Authorization": f"Bearer {token}"} if token else {})
+    async with aiohttp.ClientSession() as http:
+        async with http.post(url, data=connection.localDescription.sdp, headers=headers) as response:
+            assert response.status == 201, await response.text()
+            location = response.headers["Location"]
+            answer = await response.text()
+        await connection.setRemoteDescription(RTCSessionDescription(answer, "answer"))
+        try:
+            yield viewer
+        finally:
+            for watcher in watchers:
+                watcher.cancel()
+            await connection.close()
+            async with http.delete(
+                str(response.url.join(response.url.with_path(location)) if location.startswith("/") else location)
+            ):
+                pass

@@ -1,0 +1,52 @@
+"""The meter of one track and the advice that it gives."""
+
+import pytest
+
+from gateway.diagnostics import TrackMeter
+from protocols.media import EncodedPacket, Kind
+
+S = 1_000_000_000
+
+
+def packet(at: int, size: int = 1000, keyframe: bool = False) -> EncodedPacket:
+    return EncodedPacket(track=1, pts=at, dts=at, keyframe=keyframe, data=bytes(size), begun=at, arrival=at)
+
+
+def test_rates_are_measured_over_the_last_seconds() -> None:
+    meter = TrackMeter(Kind.VIDEO)
+    for n in range(300):
+        meter.count(packet(n * S // 30))
+    assert meter.frame_rate == pytest.approx(30, abs=0.1)
+    assert meter.bitrate == pytest.approx(30 * 8000, rel=0.02)
+    assert (meter.packets, meter.bytes) == (300, 300_000)
+
+
+def test_a_long_key_frame_interval_is_told_with_the_setting_to_change() -> None:
+    meter = TrackMeter(Kind.VIDEO)
+    meter.count(packet(1 * S, keyframe=True))
+    meter.count(packet(11 * S, keyframe=True))
+    (advice,) = meter.advice(11 * S)
+    assert "10.0 s" in advice
+    assert "keyframe interval to 2 s" in advice
+
+
+def test_two_second_key_frames_give_no_advice() -> None:
+    meter = TrackMeter(Kind.VIDEO)
+    for n in range(5):
+        meter.count(packet(2 * n * S + S, keyframe=True))
+    assert list(meter.advice(9 * S)) == []
+
+
+def test_a_track_that_stops_is_told_after_five_seconds() -> None:
+    meter = TrackMeter(Kind.AUDIO)
+    meter.count(packet(S))
+    assert list(meter.advice(5 * S)) == []
+    (advice,) = meter.advice(8 * S)
+    assert advice.startswith("No audio for 7 s")
+
+
+def test_audio_never_gets_key_frame_advice() -> None:
+    meter = TrackMeter(Kind.AUDIO)
+    meter.count(packet(1 * S, keyframe=True))
+    meter.count(packet(21 * S, keyframe=True))
+    assert list(meter.advice(21 * S)) == []
