@@ -1,0 +1,93 @@
+"""Reading bits, and the raw byte sequence payload inside a NAL unit.
+
+Reads most significant bit first and never past the end: a short or absurd input is a `ProtocolError`.
+"""
+
+from protocols.errors import ProtocolError
+
+_EMULATION = b"\x00\x00\x03"
+
+
+def unescape(nal: bytes, limit: int) -> bytes:
+    """At most `limit` bytes of a NAL unit, without the emulation prevention bytes (H.264 §7.4.1.1, HEVC §7.4.2)."""
+    nal = nal[:limit]
+    # A byte 3 after two zeros is always one of them, so a left-to-right replacement that does not overlap is exact.
+    return nal.replace(_EMULATION, b"\x00\x00") if _EMULATION in nal else nal
+
+
+class BitReader:
+    """A cursor over `data` that counts in bits."""
+
+    __slots__ = ("_at", "_data", "_end")
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._end = 8 * len(data)
+        self._at = 0
+
+    def __len__(self) -> int:
+        """Bits that are left."""
+        return self._end - self._at
+
+    @property
+    def position(self) -> int:
+        """Bits read so far."""
+        return self._at
+
+    def bits(self, count: int) -> int:
+        """The next `count` bits as an unsigned number."""
+        at = self._at
+        end = at + count
+        if end > self._end:
+            raise ProtocolError(f"truncated: {count} bits wanted, {self._end - at} left")
+        self._at = end
+        last = (end + 7) >> 3
+        return (int.from_bytes(self._data[at >> 3 : last]) >> (8 * last - end)) & ((1 << count) - 1)
+
+    def flag(self) -> bool:
+        return self.bits(1) == 1
+
+    def skip(self, count: int) -> None:
+        if count > self._end - self._at:
+            raise ProtocolError(f"truncated: {count} bits wanted, {self._end - self._at} left")
+        self._at += count
+
+    def ue(self, most: int = 0xFFFFFFFE) -> int:
+        """An unsigned Exp-Golomb number (H.264 §9.1). Above `most` it is refused: it would be a loop count or a size."""
+        window = min(33, self._end - self._at)
+        at = self._at
+        zeros = window - self.bits(window).bit_length()
+        self._at = at
+        if zeros >= window:  # no 1 bit within 32 zeros, or none before the end
+            raise ProtocolError("broken Exp-Golomb number")
+        self.skip(zeros)
+        value = self.bits(zeros + 1) - 1
+        if value > most:
+            raise ProtocolError(f"Exp-Golomb number {value} is above {most}")
+        return value
+
+    def se(self) -> int:
+        """A signed Exp-Golomb number (H.264 §9.1.1)."""
+        value = self.ue()
+        return (value + 1) >> 1 if value & 1 else -(value >> 1)
+
+    def leb128(self) -> int:
+        """A little-endian base 128 number of at most 8 bytes and 32 bits (AV1 §4.10.5)."""
+        value = 0
+        for index in range(8):
+            byte = self.bits(8)
+            value |= (byte & 0x7F) << (7 * index)
+            if not byte & 0x80:
+                if value > 0xFFFFFFFF:
+                    break
+                return value
+        raise ProtocolError("leb128 number is above 32 bits")
+
+    def uvlc(self) -> int:
+        """A variable length code (AV1 §4.10.3): as Exp-Golomb, where 32 zeros stand for the largest number."""
+        zeros = 0
+        while not self.flag():
+            zeros += 1
+            if zeros == 32:
+                return 0xFFFFFFFF
+        return self.bits(zeros) + (1 << zeros) - 1

@@ -1,0 +1,174 @@
+"""One H.264 or HEVC stream: access units in, in either framing, and out as the byte stream that `protocols/media.py` keeps.
+
+What stays true: parameter sets leave the access units, are kept by their id (the latest wins), and come back in one place, before each key
+frame and before the picture with which they changed. A key frame is one whose parameter sets are known. The facts of the track are those of
+the SPS that the last key frame used, or of the newest before the first.
+"""
+
+from protocols.bitstream import h264, hevc
+from protocols.bitstream.nal import START, Role, Syntax, split_annexb, split_length_prefixed
+from protocols.bitstream.unit import AccessUnit, check_size
+from protocols.errors import ProtocolError
+from protocols.media import Codec, Track
+from protocols.wire import Buffer, Reader
+
+MAX_SETS = 32
+MAX_SET_BYTES = 1 << 20  # of all parameter sets together: they are sent with every key frame
+
+_SYNTAX = {Codec.H264: h264.SYNTAX, Codec.HEVC: hevc.SYNTAX}
+
+
+class NalStream:
+    """State of one stream. Every method that takes bytes raises `ProtocolError` on those that no encoder may send."""
+
+    def __init__(self, codec: Codec, track_id: int) -> None:
+        """`codec` is H.264 or HEVC."""
+        self._codec = codec
+        self._syntax: Syntax = _SYNTAX[codec]
+        self._track_id = track_id
+        self._length_size = 0  # 0: no configuration record yet
+        self._sets: dict[tuple[int, int], bytes] = {}
+        self._ordered: tuple[bytes, ...] = ()
+        self._unsent = False  # the sets have changed since they were last written before a picture
+        self._sps: tuple[int, int] | None = None  # whose facts are the track's
+        self._started = False  # a key frame has named its SPS
+        self._told: Track | None = None
+        self.track: Track | None = None
+        """The facts, once parameter sets are known."""
+
+    def configure(self, record: Buffer) -> None:
+        """Take an AVCDecoderConfigurationRecord or HEVCDecoderConfigurationRecord (ISO/IEC 14496-15 §5.3.3, §8.3.3).
+
+        Its parameter sets replace all that were known; it may have none, then they come in band.
+        """
+        read = _read_avcc if self._codec is Codec.H264 else _read_hvcc
+        length_size, sets = read(Reader(record))
+        if length_size == 3:
+            raise ProtocolError("NAL unit lengths of 3 bytes")
+        self._length_size = length_size
+        if tuple(sets) == self._ordered:
+            return
+        self._sets.clear()
+        self._sps = None
+        self._started = False
+        for unit in sets:
+            if self._role(unit) is Role.PARAMETER_SET:
+                self._keep(unit)
+
+    def length_prefixed(self, data: Buffer) -> AccessUnit:
+        """One access unit in the framing of the configuration record."""
+        check_size(data)
+        if not self._length_size:
+            raise ProtocolError("video data before its configuration record")
+        return self._assemble(split_length_prefixed(data, self._length_size))
+
+    def annexb(self, data: Buffer) -> AccessUnit:
+        """One access unit as a byte stream."""
+        check_size(data)
+        return self._assemble(split_annexb(bytes(data)))
+
+    def _assemble(self, units: list[bytes]) -> AccessUnit:
+        passed: list[bytes] = []
+        picture = key = None
+        recovery = False
+        for unit in units:
+            role = self._role(unit)
+            if role is Role.DROPPED:
+                continue
+            if role is Role.PARAMETER_SET:
+                self._keep(unit)
+                continue
+            if role is Role.PICTURE:
+                picture = picture or unit
+            elif role is Role.KEY:
+                key = key or unit
+            elif role is Role.SEI:
+                recovery = recovery or self._syntax.recovers(unit)
+            passed.append(unit)
+        if key is None and recovery:
+            key = picture
+        keyframe = key is not None and self._activate(key)
+        if picture is None and key is None:
+            passed.clear()
+        elif keyframe or self._unsent:
+            passed[:0] = self._ordered
+            self._unsent = False
+        changed = self.track is not self._told
+        self._told = self.track
+        return AccessUnit(START.join((b"", *passed)) if passed else b"", keyframe, changed)
+
+    def _role(self, unit: bytes) -> Role:
+        role = self._syntax.roles[unit[0]]
+        if role is Role.BROKEN or len(unit) < self._syntax.header_bytes:
+            raise ProtocolError("broken NAL unit header")
+        # H.265 §7.4.2.2: nuh_layer_id above 0 is another view or layer, which a decoder of the base layer ignores
+        if self._codec is Codec.HEVC and (unit[0] & 1 or unit[1] & 0xF8):
+            return Role.DROPPED
+        return role
+
+    def _keep(self, unit: bytes) -> None:
+        if unit in self._ordered:
+            return
+        key = self._syntax.set_key(unit)
+        others = sum(len(other) for known, other in self._sets.items() if known != key)
+        if others + len(unit) > MAX_SET_BYTES or len(self._sets.keys() | {key}) > MAX_SETS:
+            raise ProtocolError("too many or too large parameter sets")
+        if key[0] == self._syntax.sps_rank:
+            self._syntax.describe(unit, self._track_id, b"")  # refuse a broken one before it replaces a good one
+            if not self._started:
+                self._sps = key
+        self._sets[key] = unit
+        self._ordered = tuple(self._sets[known] for known in sorted(self._sets))
+        self._unsent = True
+        self._describe()
+
+    def _activate(self, key: bytes) -> bool:
+        """Take the SPS that a key frame's slice names for the facts; False if it or its PPS is not known."""
+        rank = self._syntax.sps_rank
+        pps = self._sets.get((rank + 1, self._syntax.slice_pps(key)))
+        if pps is None:
+            return False
+        sps = (rank, self._syntax.pps_sps(pps))
+        if sps not in self._sets:
+            return False
+        self._started = True
+        if sps != self._sps:
+            self._sps = sps
+            self._describe()
+        return True
+
+    def _describe(self) -> None:
+        if self._sps is None:
+            return
+        extradata = START.join((b"", *self._ordered))
+        track = self._syntax.describe(self._sets[self._sps], self._track_id, extradata)
+        if track != self.track:
+            self.track = track
+
+
+def _read_avcc(reader: Reader) -> tuple[int, list[bytes]]:
+    if reader.u8() != 1:
+        raise ProtocolError("unknown version of avcC")
+    reader.skip(3)  # profile, compatibility, level: the SPS has them too
+    length_size = (reader.u8() & 3) + 1
+    sets = [reader.take(reader.u16()) for _ in range(reader.u8() & 0x1F)]
+    sets += [reader.take(reader.u16()) for _ in range(reader.u8())]
+    return length_size, _filled(sets)
+
+
+def _read_hvcc(reader: Reader) -> tuple[int, list[bytes]]:
+    if reader.u8() > 1:  # 0 in files of before the standard
+        raise ProtocolError("unknown version of hvcC")
+    reader.skip(20)
+    length_size = (reader.u8() & 3) + 1
+    sets: list[bytes] = []
+    for _ in range(reader.u8()):
+        reader.skip(1)  # array_completeness, NAL unit type: each has its own
+        sets += [reader.take(reader.u16()) for _ in range(reader.u16())]
+    return length_size, _filled(sets)
+
+
+def _filled(sets: list[bytes]) -> list[bytes]:
+    if not all(sets):
+        raise ProtocolError("empty parameter set in a configuration record")
+    return sets

@@ -1,0 +1,186 @@
+"""HEVC (ITU-T H.265, 08/2021): the facts in a sequence parameter set of the base layer, and where decoding can start."""
+
+from protocols.bitstream.bits import BitReader, unescape
+from protocols.bitstream.nal import SPS_BYTES, Role, Syntax, roles_by_first_byte
+from protocols.bitstream.sps import CHROMA, MAX_SIDE, cropped, frame_rate, skip_vui_colour
+from protocols.errors import ProtocolError
+from protocols.media import Codec, Track
+
+_VPS, _SPS, _PPS = 32, 33, 34
+_PROFILES = {
+    1: "Main",
+    2: "Main 10",
+    3: "Main Still Picture",
+    4: "Range Extensions",
+    5: "High Throughput",
+    9: "Screen Content",
+}
+
+
+def describe(sps: bytes, track_id: int, extradata: bytes) -> Track:
+    """The track that an SPS describes (§7.3.2.2.1). What breaks off after the reordering is worth what could be read of it."""
+    bits = BitReader(unescape(sps, SPS_BYTES)[2:])
+    bits.skip(4)  # sps_video_parameter_set_id
+    sub_layers = bits.bits(3)  # minus 1
+    bits.skip(1)
+    profile, level, interlaced = _read_profile(bits, sub_layers)
+    bits.ue(15)  # sps_seq_parameter_set_id
+    chroma = bits.ue(3)
+    if chroma == 3:
+        bits.skip(1)  # separate_colour_plane_flag
+    width, height = cropped(bits, bits.ue(MAX_SIDE), bits.ue(MAX_SIDE), chroma, 1)
+    depth = 8 + max(bits.ue(8), bits.ue(8))
+    poc_bits = 4 + bits.ue(12)
+    reorder = 0
+    for _ in range(sub_layers + 1 if bits.flag() else 1):  # sps_sub_layer_ordering_info_present_flag; the last is the highest
+        bits.ue()
+        reorder = bits.ue(16)
+        bits.ue()
+    rate, fields = _read_tail(bits, poc_bits)
+    return Track(
+        track_id,
+        Codec.HEVC,
+        extradata,
+        width=width,
+        height=height,
+        frame_rate=rate,
+        profile=_PROFILES.get(profile, str(profile)),
+        level=level,
+        bit_depth=depth,
+        chroma=CHROMA[chroma],
+        interlaced=interlaced or fields,
+        reorder=reorder,
+    )
+
+
+def _read_profile(bits: BitReader, sub_layers: int) -> tuple[int, int, bool]:
+    """profile_tier_level (§7.3.3): (general_profile_idc, general_level_idc, an interlaced source)."""
+    bits.skip(3)
+    profile = bits.bits(5)
+    compatible = bits.bits(32)
+    if profile == 0:  # older encoders say it by the compatibility flags alone
+        profile = 32 - compatible.bit_length() if compatible else 0
+    progressive, interlaced = bits.flag(), bits.flag()
+    bits.skip(46)
+    level = bits.bits(8)
+    present = [(bits.flag(), bits.flag()) for _ in range(sub_layers)]
+    if sub_layers:
+        bits.skip(2 * (8 - sub_layers))
+    for has_profile, has_level in present:
+        bits.skip(88 * has_profile + 8 * has_level)
+    return profile, level, interlaced and not progressive
+
+
+def _read_tail(bits: BitReader, poc_bits: int) -> tuple[float, bool]:
+    """The rest of the SPS for what its VUI (§E.2.1) says: (frame rate, pictures are fields)."""
+    fields = False
+    try:
+        for _ in range(6):  # sizes of coding and transform blocks, their depth
+            bits.ue()
+        if bits.flag() and bits.flag():  # scaling_list_enabled_flag, sps_scaling_list_data_present_flag
+            _skip_scaling_lists(bits)
+        bits.skip(2)
+        if bits.flag():  # pcm_enabled_flag
+            bits.skip(8)
+            bits.ue()
+            bits.ue()
+            bits.skip(1)
+        _skip_short_term_sets(bits)
+        if bits.flag():  # long_term_ref_pics_present_flag
+            bits.skip(bits.ue(32) * (poc_bits + 1))
+        bits.skip(2)
+        if not bits.flag():  # vui_parameters_present_flag
+            return 0.0, False
+        skip_vui_colour(bits)
+        bits.skip(1)
+        fields = bits.flag()  # field_seq_flag
+        bits.skip(1)
+        if bits.flag():  # default_display_window_flag
+            for _ in range(4):
+                bits.ue()
+        if not bits.flag():  # vui_timing_info_present_flag
+            return 0.0, fields
+        per_tick, scale = bits.bits(32), bits.bits(32)
+        return frame_rate(scale, per_tick), fields
+    except ProtocolError:
+        return 0.0, fields
+
+
+def _skip_scaling_lists(bits: BitReader) -> None:
+    for size in range(4):  # §7.3.4
+        for _ in range(0, 6, 3 if size == 3 else 1):
+            if not bits.flag():
+                bits.ue()
+                continue
+            if size > 1:
+                bits.se()
+            for _ in range(min(64, 1 << (4 + 2 * size))):
+                bits.se()
+
+
+def _skip_short_term_sets(bits: BitReader) -> None:
+    pictures = 0  # NumDeltaPocs of the set before (§7.3.7)
+    for index in range(bits.ue(64)):
+        if index and bits.flag():  # inter_ref_pic_set_prediction_flag
+            bits.skip(1)
+            bits.ue()
+            # used_by_curr_pic_flag, or else use_delta_flag, keeps a picture
+            pictures = sum(bits.flag() or bits.flag() for _ in range(pictures + 1))
+        else:
+            pictures = bits.ue(16) + bits.ue(16)
+            for _ in range(pictures):
+                bits.ue()
+                bits.skip(1)
+
+
+def _set_key(nal: bytes) -> tuple[int, int]:
+    kind = nal[0] >> 1 & 0x3F
+    bits = BitReader(unescape(nal, SPS_BYTES)[2:])
+    if kind == _VPS:
+        return 0, bits.bits(4)
+    if kind == _PPS:
+        return 2, bits.ue(63)
+    bits.skip(4)
+    sub_layers = bits.bits(3)
+    bits.skip(1)
+    _read_profile(bits, sub_layers)
+    return 1, bits.ue(15)
+
+
+def _pps_sps(nal: bytes) -> int:
+    bits = BitReader(unescape(nal, 16)[2:])
+    bits.ue(63)
+    return bits.ue(15)
+
+
+def _slice_pps(nal: bytes) -> int:
+    bits = BitReader(unescape(nal, 24)[2:])
+    bits.skip(2)  # first_slice_segment_in_pic_flag, and of an IRAP picture no_output_of_prior_pics_flag
+    return bits.ue(63)
+
+
+def _recovers(_: bytes) -> bool:
+    return False  # open GOPs begin with a CRA picture, which is an IRAP picture
+
+
+SYNTAX = Syntax(
+    roles=roles_by_first_byte(
+        1,
+        0x3F,
+        {
+            **dict.fromkeys(range(16), Role.PICTURE),
+            **dict.fromkeys(range(16, 24), Role.KEY),  # intra random access points: BLA, IDR, CRA (§7.4.2.2)
+            **dict.fromkeys((_VPS, _SPS, _PPS), Role.PARAMETER_SET),
+            35: Role.DROPPED,  # access unit delimiter
+            38: Role.DROPPED,  # filler data
+            39: Role.SEI,
+        },
+    ),
+    header_bytes=2,
+    set_key=_set_key,
+    sps_rank=1,
+    slice_pps=_slice_pps,
+    pps_sps=_pps_sps,
+    describe=describe,
+    recovers=_recovers,
+)

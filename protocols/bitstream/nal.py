@@ -1,0 +1,94 @@
+"""NAL units (ITU-T H.264 §7.3.1, H.265 §7.3.1): how they are framed, and what the gateway must know of each codec's."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from protocols.bitstream.unit import MAX_UNITS
+from protocols.errors import ProtocolError
+from protocols.media import Track
+from protocols.wire import Buffer
+
+START = b"\x00\x00\x00\x01"
+_SHORT_START = b"\x00\x00\x01"
+
+SPS_BYTES = 4096  # as much of a parameter set as is read for its facts: the longest legal ones have scaling lists of about 1 kB
+
+
+class Role(Enum):
+    """What becomes of a NAL unit in the gateway."""
+
+    PICTURE = auto()  # a slice
+    KEY = auto()  # a slice of a picture at which decoding can start
+    PARAMETER_SET = auto()
+    SEI = auto()
+    OTHER = auto()  # passed on
+    DROPPED = auto()  # delimiters and filler: they cost bits and upset some decoders
+    BROKEN = auto()  # forbidden_zero_bit is set
+
+
+@dataclass(frozen=True, slots=True)
+class Syntax:
+    """One codec's NAL units. Functions take a whole NAL unit and raise `ProtocolError`."""
+
+    roles: tuple[Role, ...]  # by the first byte of the NAL unit
+    header_bytes: int
+    set_key: Callable[[bytes], tuple[int, int]]  # of a parameter set: (its place among VPS, SPS, PPS; its id)
+    sps_rank: int  # the place of the SPS; its PPS is the next
+    slice_pps: Callable[[bytes], int]  # the PPS id that a slice of a key frame names
+    pps_sps: Callable[[bytes], int]  # the SPS id that a PPS names
+    describe: Callable[[bytes, int, bytes], Track]  # (SPS, track id, extradata) -> the facts
+    recovers: Callable[[bytes], bool]  # of an SEI: decoding can start at this picture though it is no IDR
+
+
+def roles_by_first_byte(shift: int, mask: int, roles: dict[int, Role]) -> tuple[Role, ...]:
+    """The table for `Syntax.roles`: nal_unit_type is `byte >> shift & mask`; types not named are `OTHER`."""
+    return tuple(Role.BROKEN if byte & 0x80 else roles.get(byte >> shift & mask, Role.OTHER) for byte in range(256))
+
+
+def split_annexb(data: bytes) -> list[bytes]:
+    """The NAL units of a byte stream (H.264 Annex B), after 3- and 4-byte start codes alike.
+
+    Raises:
+        ProtocolError: no start code, bytes before the first, an empty NAL unit, or too many.
+    """
+    at = data.find(_SHORT_START)
+    if at < 0 or data[:at].strip(b"\x00"):
+        raise ProtocolError("access unit does not begin with a start code")
+    units: list[bytes] = []
+    while at >= 0:
+        start = at + 3
+        at = data.find(_SHORT_START, start)
+        unit = data[start:at] if at >= 0 else data[start:]
+        if unit.endswith(b"\x00"):  # trailing_zero_8bits, or the first byte of the next start code: no NAL unit ends in zero
+            unit = unit.rstrip(b"\x00")
+        if not unit:
+            raise ProtocolError("empty NAL unit")
+        units.append(unit)
+        if len(units) > MAX_UNITS:
+            raise ProtocolError("too many NAL units in one access unit")
+    return units
+
+
+def split_length_prefixed(data: Buffer, size: int) -> list[bytes]:
+    """The NAL units of an access unit in which each has its length in `size` bytes before it (ISO/IEC 14496-15 §5.3.2).
+
+    Raises:
+        ProtocolError: an empty NAL unit, one that ends outside, or too many.
+    """
+    units: list[bytes] = []
+    at, end = 0, len(data)
+    while at < end:
+        start = at + size
+        at = start + int.from_bytes(data[at:start])
+        if at > end or at == start:
+            raise ProtocolError("length of a NAL unit is zero or leads out of the access unit")
+        unit = bytes(data[start:at])
+        # A start code inside would become a NAL unit that nobody looked at, once this is a byte stream: look at it.
+        if _SHORT_START in unit:
+            units += split_annexb(START + unit)
+        else:
+            units.append(unit)
+        if len(units) > MAX_UNITS:
+            raise ProtocolError("too many NAL units in one access unit")
+    return units
