@@ -1,0 +1,136 @@
+/* The page of live streams: asks `/api/streams` every two seconds and changes only what changed, so that focus and selection stay. */
+
+const EVERY_MS = 2000;
+const NAMES = { h264: "H.264", hevc: "HEVC", av1: "AV1", vp8: "VP8", vp9: "VP9", opus: "Opus", aac: "AAC", mp3: "MP3", mp2: "MP2", ac3: "AC-3", eac3: "E-AC-3", flac: "FLAC" };
+const TREATMENTS = { passthrough: "passed through", transcode: "transcoded", refuse: "left out" };
+
+const [list, count, empty, publicCalls] = ["streams", "count", "empty", "public"].map((id) => document.getElementById(id));
+const cards = new Map(); // stream id -> Card
+
+class Card {
+  constructor(stream) {
+    this.element = make("article", "stream");
+    this.heading = make("h2");
+    this.heading.id = `stream-${stream.id}`;
+    this.element.setAttribute("aria-labelledby", this.heading.id);
+    this.state = make("span", "state");
+    this.watch = make("a", "watch", "Watch");
+    this.facts = make("dl");
+    this.warnings = make("ul");
+    const head = make("header");
+    head.append(this.heading, this.state, this.watch);
+    this.element.append(head, this.facts, this.warnings);
+  }
+
+  show(stream) {
+    set(this.heading, `${stream.call} – ${stream.user}`);
+    set(this.state, stream.state);
+    this.state.dataset.state = stream.state.toLowerCase();
+    this.watch.href = `/watch/${encodeURIComponent(stream.call)}`;
+    this.watch.setAttribute("aria-label", `Watch ${stream.call}`);
+    table(this.facts, [
+      ["Source", [stream.protocol.toUpperCase(), stream.software].filter(Boolean).join(", ")],
+      ["Live for", duration(Date.now() - Date.parse(stream.started_at))],
+      ["Bitrate", bitrate(stream.bitrate_bps)],
+      ["Viewers", String(stream.viewers)],
+      ...stream.tracks.flatMap(rows),
+    ]);
+    bullets(this.warnings, [...new Set([...stream.tracks.map((track) => track.advice), ...stream.warnings])].filter(Boolean));
+  }
+}
+
+function rows(track) {
+  const name = track.kind === "video" ? "Video" : "Audio";
+  const size = track.width ? `${track.width} × ${track.height}` : "";
+  const rate = track.kind === "video" ? track.frame_rate && `${Math.round(track.frame_rate)} fps` : track.sample_rate && `${track.sample_rate / 1000} kHz`;
+  const channels = track.channels && (["", "mono", "stereo"][track.channels] ?? `${track.channels} channels`);
+  const delay = typeof track.delay_ms_p50 === "number" ? `${milliseconds(track.delay_ms_p50)} (95 %: ${milliseconds(track.delay_ms_p95)})` : "–";
+  return [
+    [name, [NAMES[track.codec] ?? track.codec, size, rate, channels].filter(Boolean).join(", ")],
+    ["", `${TREATMENTS[track.mode] ?? track.mode}: ${track.why}`],
+    ["Delay", delay],
+  ];
+}
+
+async function refresh() {
+  if (!document.hidden) {
+    try {
+      const response = await fetch("/api/streams", { signal: AbortSignal.timeout(5000) });
+      if (!response.ok) throw new Error(`status ${response.status}`);
+      show((await response.json()).streams);
+    } catch {
+      set(count, "The gateway does not answer – trying again");
+    }
+  }
+  setTimeout(refresh, EVERY_MS);
+}
+
+function show(streams) {
+  const present = new Set(streams.map((stream) => stream.id));
+  for (const [id, card] of cards) {
+    if (present.has(id)) continue;
+    card.element.remove();
+    cards.delete(id);
+  }
+  for (const stream of streams) {
+    if (!cards.has(stream.id)) {
+      cards.set(stream.id, new Card(stream));
+      list.append(cards.get(stream.id).element);
+    }
+    cards.get(stream.id).show(stream);
+  }
+  empty.hidden = streams.length > 0;
+  set(count, streams.length === 1 ? "1 stream" : `${streams.length} streams`);
+}
+
+function table(element, pairs) {
+  const texts = pairs.flat();
+  while (element.children.length > texts.length) element.lastElementChild.remove();
+  texts.forEach((text, index) => {
+    const cell = element.children[index] ?? element.appendChild(make(index % 2 === 0 ? "dt" : "dd"));
+    set(cell, text);
+  });
+}
+
+function bullets(element, texts) {
+  while (element.children.length > texts.length) element.lastElementChild.remove();
+  texts.forEach((text, index) => set(element.children[index] ?? element.appendChild(make("li")), text));
+  element.hidden = texts.length === 0;
+}
+
+function bitrate(bitsPerSecond) {
+  return bitsPerSecond >= 1e6 ? `${(bitsPerSecond / 1e6).toFixed(2)} Mbit/s` : `${Math.round(bitsPerSecond / 1e3)} kbit/s`;
+}
+
+function milliseconds(value) {
+  return typeof value === "number" ? `${value < 10 ? value.toFixed(1) : Math.round(value)} ms` : "–";
+}
+
+function duration(ms) {
+  const seconds = Math.max(0, Math.floor(ms / 1000));
+  const [h, m, s] = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60, seconds % 60];
+  return h ? `${h} h ${m} min` : m ? `${m} min ${s} s` : `${s} s`;
+}
+
+function set(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+function make(tag, className = "", text = "") {
+  const element = document.createElement(tag);
+  element.className = className;
+  element.textContent = text;
+  return element;
+}
+
+function showPublicCalls() {
+  const calls = (document.documentElement.dataset.publicCalls ?? "").split(" ").filter(Boolean);
+  publicCalls.append(...calls.flatMap((call) => {
+    const link = make("a", "", `Watch ${call}`);
+    link.href = `/watch/${encodeURIComponent(call)}`;
+    return [link, " "];
+  }));
+}
+
+showPublicCalls();
+refresh();
