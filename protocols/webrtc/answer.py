@@ -1,0 +1,225 @@
+"""The answer to an offer (RFC 9429 §5.3) by an ICE-lite endpoint with one UDP port. Sans-IO.
+
+What is kept true: CRLF lines; the m-lines of the offer in their order, each accepted or refused with port 0; everything accepted is in
+one BUNDLE with rtcp-mux; the first candidate is IPv4 over UDP; only payload types, extensions and feedback of the offer are used.
+"""
+
+import secrets
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from protocols.media import Kind
+from protocols.webrtc.ice import Candidate, Credentials
+from protocols.webrtc.rtp import SendParameters
+from protocols.webrtc.sdp import Codec, Media, Offer
+
+MID = "urn:ietf:params:rtp-hdrext:sdes:mid"
+ABS_SEND_TIME = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time"
+TRANSPORT_CC = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01"
+
+_FEEDBACK = ("nack", "nack pli", "ccm fir", "goog-remb", "transport-cc")
+_MAX_EXTENSION_ID = 14  # RFC 8285 §4.2: one-byte headers
+# What the peer's decoder is likeliest to have in hardware and software alike comes first; what the stream really is, its SPS says.
+_H264_PROFILES = ("42e0", "42c0", "4200", "4d00", "4d40", "640c", "6400")
+
+
+@dataclass(frozen=True, slots=True)
+class Transport:
+    """Our end: the same for every m-line."""
+
+    ice: Credentials
+    fingerprint: str  # "sha-256 AB:CD:…"
+    setup: str  # "active" or "passive"
+    candidates: tuple[Candidate, ...]
+
+    def lines(self) -> list[str]:
+        return [
+            f"a=ice-ufrag:{self.ice.ufrag}",
+            f"a=ice-pwd:{self.ice.password}",
+            *(f"a=candidate:{candidate}" for candidate in self.candidates),
+            "a=end-of-candidates",
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """One m-line of the answer: `lines` are its direction's own attributes (msid, ssrc, …)."""
+
+    direction: str
+    codec: Codec
+    parameters: str
+    extensions: Mapping[str, int]
+    rtx: Codec | None = None
+    lines: tuple[str, ...] = ()
+
+    @property
+    def feedback(self) -> tuple[str, ...]:
+        return tuple(each for each in _FEEDBACK if each in self.codec.feedback)
+
+
+def sending(offer: Offer, cname: str) -> tuple[tuple[Accepted | None, ...], tuple[SendParameters, ...]]:
+    """Accept every m-line on which the peer wants to receive what we can send (H.264 packetization-mode 1, Opus).
+
+    The n-th video and the n-th audio m-line share a stream id, so that a player keeps them in sync.
+
+    Returns:
+        The m-lines for `render` (None: refused), and what to send with on each accepted one, both in the offer's order.
+    """
+    accepted: list[Accepted | None] = []
+    parameters: list[SendParameters] = []
+    ssrcs = _distinct_ssrcs(2 * len(offer.media))
+    counts = dict.fromkeys(Kind, 0)
+    for media in offer.media:
+        kind = _KINDS.get(media.kind)
+        slot = 0
+        if kind is not None:
+            slot = counts[kind]
+            counts[kind] += 1
+        if kind is None or not _usable(offer, media) or media.direction not in ("recvonly", "sendrecv"):
+            accepted.append(None)
+            continue
+        codec = _CHOICES[kind](media.codecs)
+        if codec is None:
+            accepted.append(None)
+            continue
+        rtx = _rtx_of(codec, media.codecs)
+        extensions = _extensions(media, codec)
+        send = SendParameters(
+            kind=kind,
+            mid=media.mid,
+            payload_type=codec.payload_type,
+            ssrc=ssrcs.pop(),
+            cname=cname,
+            rtx_payload_type=rtx.payload_type if rtx else None,
+            rtx_ssrc=ssrcs.pop() if rtx else None,
+            mid_extension=extensions.get(MID, 0),
+            abs_send_time_extension=extensions.get(ABS_SEND_TIME, 0),
+            transport_cc_extension=extensions.get(TRANSPORT_CC, 0),
+        )
+        parameters.append(send)
+        accepted.append(
+            Accepted(
+                "sendonly", codec, _PARAMETERS[kind](codec), extensions, rtx, _source_lines(send, f"slot-{slot}", media.kind)
+            )
+        )
+    return tuple(accepted), tuple(parameters)
+
+
+def render(offer: Offer, accepted: Sequence[Accepted | None], transport: Transport) -> str:
+    """The whole answer; `accepted` goes with `offer.media`, None refuses."""
+    bundle = " ".join(media.mid for media, each in zip(offer.media, accepted, strict=True) if each and media.mid)
+    lines = ["v=0", f"o=- {secrets.randbits(62)} 2 IN IP4 127.0.0.1", "s=-", "t=0 0", "a=ice-lite"]
+    if bundle:
+        lines.append(f"a=group:BUNDLE {bundle}")
+    lines.append("a=msid-semantic: WMS *")
+    for media, each in zip(offer.media, accepted, strict=True):
+        lines += _refused_lines(media) if each is None else _accepted_lines(media, each, transport)
+    return _text(lines)
+
+
+def render_fragment(offer: Offer, accepted: Sequence[Accepted | None], transport: Transport) -> str:
+    """Our end after an ICE restart as `application/trickle-ice-sdpfrag` (RFC 9725 §4.3.3)."""
+    live = [media for media, each in zip(offer.media, accepted, strict=True) if each]
+    lines = ["a=ice-lite"]
+    if any(media.mid for media in live):
+        lines.append("a=group:BUNDLE " + " ".join(media.mid for media in live))
+    for media in live[:1]:  # RFC 8840 §4: the bundle's transport is told in its first m-line
+        lines += [f"m={media.kind} 9 {media.protocol} 0", f"a=mid:{media.mid}", *transport.lines()]
+    return _text(lines)
+
+
+def _usable(offer: Offer, media: Media) -> bool:
+    """We have one transport: what is outside the bundle could only live alone."""
+    in_bundle = media.mid in offer.bundle if offer.bundle else media is offer.media[0]
+    return media.live and media.rtcp_mux and in_bundle and media.protocol.endswith("RTP/SAVPF")
+
+
+def _h264(codecs: Iterable[Codec]) -> Codec | None:
+    def rank(codec: Codec) -> int:
+        # RFC 6184 §8.1: without the parameter the stream is Baseline level 1.
+        profile = codec.parameters.get("profile-level-id", "42000a").lower()[:4]
+        return _H264_PROFILES.index(profile) if profile in _H264_PROFILES else len(_H264_PROFILES)
+
+    fitting = (each for each in codecs if each.name == "h264" and each.parameters.get("packetization-mode") == "1")
+    return min(fitting, key=rank, default=None)
+
+
+def _opus(codecs: Iterable[Codec]) -> Codec | None:
+    return next((each for each in codecs if each.name == "opus" and each.channels == 2), None)
+
+
+def _rtx_of(codec: Codec, codecs: Iterable[Codec]) -> Codec | None:
+    apt = str(codec.payload_type)
+    return next((each for each in codecs if each.name == "rtx" and each.parameters.get("apt") == apt), None)
+
+
+def _h264_parameters(codec: Codec) -> str:
+    level = codec.parameters.get("profile-level-id", "").lower()
+    if len(level) != 6 or not set(level) <= set("0123456789abcdef"):
+        level = "42e01f"
+    return f"level-asymmetry-allowed=1;packetization-mode=1;profile-level-id={level}"
+
+
+def _opus_parameters(codec: Codec) -> str:
+    return "minptime=10;stereo=1;sprop-stereo=1;useinbandfec=1"  # RFC 7587 §6.1; without stereo=1 a browser plays mono
+
+
+def _extensions(media: Media, codec: Codec) -> dict[str, int]:
+    wanted = [MID, ABS_SEND_TIME] + ([TRANSPORT_CC] if "transport-cc" in codec.feedback else [])
+    return {uri: number for uri in wanted if 1 <= (number := media.extensions.get(uri, 0)) <= _MAX_EXTENSION_ID}
+
+
+def _source_lines(send: SendParameters, stream: str, track: str) -> tuple[str, ...]:
+    group = () if send.rtx_ssrc is None else (f"a=ssrc-group:FID {send.ssrc} {send.rtx_ssrc}",)
+    ssrcs = [send.ssrc] if send.rtx_ssrc is None else [send.ssrc, send.rtx_ssrc]
+    return (f"a=msid:{stream} {stream}-{track}", *group, *(f"a=ssrc:{ssrc} cname:{send.cname}" for ssrc in ssrcs))
+
+
+def _accepted_lines(media: Media, accepted: Accepted, transport: Transport) -> list[str]:
+    codec, rtx, first = accepted.codec, accepted.rtx, transport.candidates[0]
+    payload = codec.payload_type
+    # The name as the peer spells it is lost; the registered spelling is understood by all (RFC 8866 §6.6: case-insensitive).
+    channels = f"/{codec.channels}" if codec.channels > 1 else ""
+    lines = [
+        f"m={media.kind} {first.port} {media.protocol} {payload}" + (f" {rtx.payload_type}" if rtx else ""),
+        f"c=IN IP{first.version} {first.address}",
+        "a=rtcp-mux",
+        "a=rtcp-rsize",
+        *([f"a=mid:{media.mid}"] if media.mid else []),
+        f"a={accepted.direction}",
+        *transport.lines(),
+        f"a=fingerprint:{transport.fingerprint}",
+        f"a=setup:{transport.setup}",
+        *(f"a=extmap:{number} {uri}" for uri, number in accepted.extensions.items()),
+        f"a=rtpmap:{payload} {_SPELLINGS.get(codec.name, codec.name)}/{codec.clock_rate}{channels}",
+        f"a=fmtp:{payload} {accepted.parameters}",
+        *(f"a=rtcp-fb:{payload} {each}" for each in accepted.feedback),
+    ]
+    if rtx:
+        lines += [f"a=rtpmap:{rtx.payload_type} rtx/{rtx.clock_rate}", f"a=fmtp:{rtx.payload_type} apt={payload}"]
+    return [*lines, *accepted.lines]
+
+
+def _refused_lines(media: Media) -> list[str]:
+    mid = [f"a=mid:{media.mid}"] if media.mid else []
+    return [f"m={media.kind} 0 {media.protocol} {media.formats[0]}", "c=IN IP4 0.0.0.0", "a=inactive", *mid]
+
+
+def _distinct_ssrcs(count: int) -> list[int]:
+    ssrcs: set[int] = set()
+    while len(ssrcs) < count:
+        ssrcs.add(secrets.randbelow(0xFFFFFFFE) + 1)
+    return list(ssrcs)
+
+
+def _text(lines: Iterable[str]) -> str:
+    return "".join(f"{line}\r\n" for line in lines)
+
+
+_KINDS: Mapping[str, Kind] = MappingProxyType({kind.value: kind for kind in Kind})
+_CHOICES: Mapping[Kind, Callable[[Iterable[Codec]], Codec | None]] = MappingProxyType({Kind.VIDEO: _h264, Kind.AUDIO: _opus})
+_PARAMETERS: Mapping[Kind, Callable[[Codec], str]] = MappingProxyType(
+    {Kind.VIDEO: _h264_parameters, Kind.AUDIO: _opus_parameters}
+)
+_SPELLINGS: Mapping[str, str] = MappingProxyType({"h264": "H264", "opus": "opus"})
