@@ -1,0 +1,36 @@
+"""What happens in an RTMP session, as its user is told. Sans-IO."""
+
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from protocols.publisher import Credential
+from protocols.rtmp.tracks import MediaItem
+
+
+@dataclass(frozen=True, slots=True)
+class HandshakeDone:
+    """The peer speaks RTMP."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublishRequested:
+    """The session is held until `accept` or `refuse`. `params` has `app` and the queries of app and name."""
+
+    credential: Credential
+    params: dict[str, str] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEnded:
+    """The encoder ended its stream in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dismissed:
+    """We end the connection: what is to be sent goes out `delay` ns from now. `failed`: a wrong password."""
+
+    delay: int
+    failed: bool
+
+
+Event: TypeAlias = HandshakeDone | PublishRequested | StreamEnded | Dismissed | MediaItem

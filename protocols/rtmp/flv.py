@@ -1,0 +1,174 @@
+"""The bodies of RTMP audio and video messages (FLV tags: Adobe FLV 10.1 §E.4; Enhanced RTMP v2). Sans-IO.
+
+`split_video` and `split_audio` cut a body into `Part`s, in which the legacy form, FourCC codecs, time modifiers and multitrack have become
+one thing: a track number, a codec, and a sequence header or coded frames. What is not known here is left out: new kinds of parts come
+with every version, and an encoder that sends one still streams.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum, IntEnum, auto
+
+from protocols.errors import ProtocolError
+from protocols.media import Codec
+from protocols.wire import Buffer, Reader
+
+MAX_TRACKS = 16  # in one message
+_MAX_MODIFIERS = 8
+
+VIDEO_FOURCC = {
+    b"avc1": Codec.H264,
+    b"hvc1": Codec.HEVC,
+    b"av01": Codec.AV1,
+    b"vp08": Codec.VP8,
+    b"vp09": Codec.VP9,
+}
+AUDIO_FOURCC = {
+    b"mp4a": Codec.AAC,
+    b"Opus": Codec.OPUS,
+    b"fLaC": Codec.FLAC,
+    b"ac-3": Codec.AC3,
+    b"ec-3": Codec.EAC3,
+    b".mp3": Codec.MP3,
+}
+_LEGACY_VIDEO = {7: Codec.H264, 12: Codec.HEVC}  # 12: what encoders of before Enhanced RTMP use for HEVC
+_LEGACY_MP3 = (2, 14)
+_LEGACY_AAC = 10
+_ENHANCED_AUDIO = 9
+_ENHANCED_VIDEO = 0x80
+_COMMAND_FRAME = 5  # FrameType "video info/command": no picture
+
+_WITH_COMPOSITION_TIME = (Codec.H264, Codec.HEVC)
+
+
+class Content(Enum):
+    CONFIGURATION = auto()
+    FRAMES = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one message says of one track. `composition` in ms (pts - dts), `offset` in ns to be added to the message's time.
+
+    `codec` is None if it is one that we do not know; then the rest means nothing.
+    """
+
+    track: int
+    codec: Codec | None
+    content: Content
+    data: Buffer
+    composition: int = 0
+    offset: int = 0
+
+
+class _Packet(IntEnum):
+    """Packet types of Enhanced RTMP; 4 to 7 differ between audio and video."""
+
+    SEQUENCE_START = 0
+    CODED_FRAMES = 1
+    SEQUENCE_END = 2
+    CODED_FRAMES_X = 3
+    AUDIO_MULTITRACK = 5
+    VIDEO_MULTITRACK = 6
+    MODIFIER = 7
+
+
+class _Multitrack(IntEnum):
+    ONE_TRACK = 0
+    MANY_TRACKS = 1
+    MANY_CODECS = 2
+
+
+def split_video(body: Buffer) -> Iterator[Part]:
+    """The parts of a video message that hold something for a decoder. Raises `ProtocolError`."""
+    reader = Reader(body)
+    first = reader.u8()
+    if first & _ENHANCED_VIDEO:
+        command = (first >> 4) & 7 == _COMMAND_FRAME
+        yield from _split_enhanced(reader, first & 0x0F, _Packet.VIDEO_MULTITRACK, VIDEO_FOURCC, command)
+        return
+    if first >> 4 == _COMMAND_FRAME:
+        return
+    codec = _LEGACY_VIDEO.get(first & 0x0F)
+    if codec is None:
+        yield Part(0, None, Content.FRAMES, b"")
+        return
+    content = {0: Content.CONFIGURATION, 1: Content.FRAMES}.get(reader.u8())  # 2 = end of sequence
+    composition = reader.i24()
+    if content:
+        yield Part(0, codec, content, _rest(body, reader), composition)
+
+
+def split_audio(body: Buffer) -> Iterator[Part]:
+    """The parts of an audio message that hold something for a decoder. Raises `ProtocolError`."""
+    reader = Reader(body)
+    first = reader.u8()
+    sound_format = first >> 4
+    if sound_format == _ENHANCED_AUDIO:
+        yield from _split_enhanced(reader, first & 0x0F, _Packet.AUDIO_MULTITRACK, AUDIO_FOURCC, False)
+    elif sound_format == _LEGACY_AAC:
+        content = {0: Content.CONFIGURATION, 1: Content.FRAMES}.get(reader.u8())
+        if content:
+            yield Part(0, Codec.AAC, content, _rest(body, reader))
+    elif sound_format in _LEGACY_MP3:
+        yield Part(0, Codec.MP3, Content.FRAMES, _rest(body, reader))
+    else:
+        yield Part(0, None, Content.FRAMES, b"")
+
+
+def _split_enhanced(
+    reader: Reader, packet: int, multitrack: _Packet, codecs: dict[bytes, Codec], command: bool
+) -> Iterator[Part]:
+    offset = 0
+    for _ in range(_MAX_MODIFIERS):
+        if packet != _Packet.MODIFIER:
+            break
+        # ModEx: a length of 1 to 256, or 256 + a 16-bit number; the modifier; its type and the packet type that follows
+        size = reader.u8() + 1
+        if size == 256:
+            size = reader.u16() + 1
+        modifier = Reader(reader.take(size))
+        following = reader.u8()
+        if following >> 4 == 0:  # TimestampOffsetNano
+            offset += modifier.u24()
+        packet = following & 0x0F
+    else:
+        raise ProtocolError("too many modifiers in one media message")
+    if command:
+        return  # one byte of command follows, no picture
+    if packet != multitrack:
+        yield from _part(codecs, 0, packet, offset, reader.take(4), reader.rest())
+        return
+    layout = reader.u8()
+    packet, kind = layout & 0x0F, layout >> 4
+    if kind not in tuple(_Multitrack):
+        return
+    fourcc = reader.take(4) if kind != _Multitrack.MANY_CODECS else b""
+    for _ in range(MAX_TRACKS):
+        if kind == _Multitrack.MANY_CODECS:
+            fourcc = reader.take(4)
+        track = reader.u8()
+        data = reader.rest() if kind == _Multitrack.ONE_TRACK else reader.take(reader.u24())
+        yield from _part(codecs, track, packet, offset, fourcc, data)
+        if not len(reader):
+            return
+    raise ProtocolError(f"more than {MAX_TRACKS} tracks in one media message")
+
+
+def _part(codecs: dict[bytes, Codec], track: int, packet: int, offset: int, fourcc: bytes, data: bytes) -> Iterator[Part]:
+    codec = codecs.get(fourcc)
+    if codec is None:
+        yield Part(track, None, Content.FRAMES, b"")
+    elif packet == _Packet.SEQUENCE_START:
+        yield Part(track, codec, Content.CONFIGURATION, data)
+    elif packet == _Packet.CODED_FRAMES and codec in _WITH_COMPOSITION_TIME:
+        reader = Reader(data)
+        composition = reader.i24()
+        yield Part(track, codec, Content.FRAMES, _rest(data, reader), composition, offset)
+    elif packet == _Packet.CODED_FRAMES or (packet == _Packet.CODED_FRAMES_X and codec in _WITH_COMPOSITION_TIME):
+        yield Part(track, codec, Content.FRAMES, data, 0, offset)
+
+
+def _rest(body: Buffer, reader: Reader) -> memoryview:
+    """What `reader` has not read of `body`, not copied: a video frame is copied once, by its bitstream parser."""
+    return memoryview(body)[len(body) - len(reader) :]

@@ -1,0 +1,124 @@
+"""RTMP messages other than media: control messages and commands, read and made (RTMP 1.0 §5.4, §7). Sans-IO."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from protocols.errors import ProtocolError
+from protocols.rtmp import amf0
+from protocols.rtmp.amf0 import Value
+from protocols.rtmp.chunk import ChunkWriter
+from protocols.wire import Buffer, Reader
+
+
+class MessageType(IntEnum):
+    SET_CHUNK_SIZE = 1
+    ABORT = 2
+    ACKNOWLEDGEMENT = 3
+    USER_CONTROL = 4
+    WINDOW_ACKNOWLEDGEMENT_SIZE = 5
+    SET_PEER_BANDWIDTH = 6
+    AUDIO = 8
+    VIDEO = 9
+    DATA_AMF3 = 15
+    COMMAND_AMF3 = 17
+    DATA_AMF0 = 18
+    COMMAND_AMF0 = 20
+    AGGREGATE = 22
+
+
+class UserControl(IntEnum):
+    STREAM_BEGIN = 0
+    PING_REQUEST = 6
+    PING_RESPONSE = 7
+
+
+_CONTROL_CHUNK_STREAM = 2  # RTMP 1.0 §5.4: control goes on chunk stream 2, message stream 0
+_COMMAND_CHUNK_STREAM = 3
+_STATUS_CHUNK_STREAM = 5
+_DYNAMIC = 2  # limit type of Set Peer Bandwidth (§5.4.5)
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command: what is missing of it is empty, as clients leave arguments out."""
+
+    name: str
+    transaction: float
+    arguments: tuple[Value, ...]  # the first is the command object
+
+    def text(self, index: int) -> str:
+        """The argument if it is there and text, else empty."""
+        value = self.arguments[index] if index < len(self.arguments) else None
+        return value if isinstance(value, str) else ""
+
+    def members(self) -> dict[str, Value]:
+        """The command object if there is one, else empty."""
+        value = self.arguments[0] if self.arguments else None
+        return value if isinstance(value, dict) else {}
+
+
+def read_command(payload: Buffer) -> Command:
+    """Raises `ProtocolError` if the body is not AMF0 or has no name."""
+    values = amf0.decode(payload)
+    if not values or not isinstance(values[0], str):
+        raise ProtocolError("a command without a name")
+    transaction = values[1] if len(values) > 1 else None
+    return Command(values[0], transaction if isinstance(transaction, float) else 0.0, tuple(values[2:]))
+
+
+def amf3_body(payload: Buffer) -> Buffer:
+    """The AMF0 part of an AMF3 command or data message: what follows its first byte (RTMP 1.0 §7.1.1)."""
+    return memoryview(payload)[1:]
+
+
+def control_value(payload: Buffer) -> int:
+    """The 32-bit number that is the body of a control message. Raises `ProtocolError`."""
+    return Reader(payload).u32()
+
+
+class MessageWriter:
+    """Our own messages, chunked and joined in order; `take` gives the bytes to send."""
+
+    def __init__(self) -> None:
+        self._chunks = ChunkWriter()
+        self._pending: list[bytes] = []
+
+    def take(self) -> bytes:
+        data = b"".join(self._pending)
+        self._pending.clear()
+        return data
+
+    def raw(self, data: bytes) -> None:
+        self._pending.append(data)
+
+    def chunk_size(self, size: int) -> None:
+        self._control(MessageType.SET_CHUNK_SIZE, size.to_bytes(4, "big"))
+        self._chunks.chunk_size = size
+
+    def acknowledgement(self, received: int) -> None:
+        self._control(MessageType.ACKNOWLEDGEMENT, (received & 0xFFFFFFFF).to_bytes(4, "big"))
+
+    def window(self, size: int) -> None:
+        self._control(MessageType.WINDOW_ACKNOWLEDGEMENT_SIZE, size.to_bytes(4, "big"))
+
+    def peer_bandwidth(self, size: int) -> None:
+        self._control(MessageType.SET_PEER_BANDWIDTH, size.to_bytes(4, "big") + bytes([_DYNAMIC]))
+
+    def user_control(self, event: UserControl, value: bytes) -> None:
+        self._control(MessageType.USER_CONTROL, event.to_bytes(2, "big") + value)
+
+    def command(self, *values: Value) -> None:
+        """A command of the connection itself."""
+        self._pending.append(
+            self._chunks.write(MessageType.COMMAND_AMF0, amf0.encode(*values), chunk_stream=_COMMAND_CHUNK_STREAM)
+        )
+
+    def status(self, stream_id: int, level: str, code: str, description: str) -> None:
+        """`onStatus` of a stream (§7.2.2): the words that encoders show to their user."""
+        body = amf0.encode("onStatus", 0, None, {"level": level, "code": code, "description": description})
+        self._pending.append(
+            self._chunks.write(MessageType.COMMAND_AMF0, body, chunk_stream=_STATUS_CHUNK_STREAM, stream_id=stream_id)
+        )
+
+    def _control(self, type_: MessageType, body: bytes) -> None:
+        self._pending.append(self._chunks.write(type_, body, chunk_stream=_CONTROL_CHUNK_STREAM))

@@ -1,0 +1,375 @@
+"""One RTMP connection as a server sees it: bytes in, events out, bytes to send (RTMP 1.0 §7, Enhanced RTMP v2). Sans-IO.
+
+Its stages are a line: HANDSHAKE, OPENING (connect, createStream, publish), HELD until the publisher is accepted or refused, LIVE, OVER.
+While HELD nothing is read, so what a client sends too early waits in the small buffer. Media before `publish` is an error; media after
+the end, unknown messages and unknown commands are ignored and counted. What the peer breaks raises `ProtocolError`, and it is over.
+"""
+
+from collections.abc import Callable, Iterator
+from enum import Enum, auto
+from typing import TypeAlias
+
+from protocols.errors import ProtocolError
+from protocols.publisher import Credential
+from protocols.rtmp import amf0, handshake
+from protocols.rtmp.address import app_and_params, name_and_params, raw_query
+from protocols.rtmp.amf0 import Value
+from protocols.rtmp.authmod import Authenticator, Refused
+from protocols.rtmp.buffer import ReceiveBuffer
+from protocols.rtmp.chunk import ChunkReader, Message
+from protocols.rtmp.connect import connect_accepted, connect_rejected
+from protocols.rtmp.events import Dismissed, Event, HandshakeDone, PublishRequested, StreamEnded
+from protocols.rtmp.limits import RtmpLimits
+from protocols.rtmp.message import (
+    Command,
+    MessageType,
+    MessageWriter,
+    UserControl,
+    amf3_body,
+    control_value,
+    read_command,
+)
+from protocols.rtmp.tracks import MediaItem, MediaTracks
+from protocols.wire import Reader
+
+_WINDOW = 2_500_000
+_LEAST_WINDOW = 64 * 1024  # an acknowledgement may not be asked for every few bytes
+_CHUNK_SIZE = 65536  # ffmpeg takes it over for its own sending: cheap for both
+_MAX_STREAMS = 8
+_MAX_AGGREGATED = 256
+_MAX_TEXT = 80
+
+
+class Stage(Enum):
+    HANDSHAKE = auto()
+    OPENING = auto()
+    HELD = auto()
+    LIVE = auto()
+    OVER = auto()
+
+
+class ServerSession:
+    """The state of one connection. The caller reads into `space()`, tells by `received()`, and sends `take_output()` after each call."""
+
+    def __init__(self, limits: RtmpLimits, address: str = "", authenticator: Authenticator | None = None) -> None:
+        """`address` is the peer's, for counting failed passwords."""
+        self.stage = Stage.HANDSHAKE
+        self.software = ""
+        self.bytes_received = 0
+        self.packets_received = 0
+        self.last_media = 0  # ns, of the last audio or video message
+        self._limits = limits
+        self._address = address
+        self._authenticator = authenticator
+        self._buffer = ReceiveBuffer(limits.opening_buffer)
+        self._chunks = ChunkReader(
+            self._buffer,
+            streams=limits.chunk_streams,
+            otherwise=limits.message_bytes,
+            partial=2 * limits.message_bytes,
+        )
+        self._writer = MessageWriter()
+        self._media = MediaTracks()
+        self._greeted = False  # S0, S1 and S2 are sent
+        self._ignored = 0
+        self._acknowledged = 0
+        self._window = _WINDOW
+        self._user: str | None = None
+        self._params: dict[str, str] = {}
+        self._connected = False
+        self._streams = 0
+        self._stream_id = 0  # message stream of the publish command
+
+    @property
+    def packets_ignored(self) -> int:
+        return self._ignored + self._media.ignored
+
+    @property
+    def unfinished(self) -> bool:
+        """The peer has sent a part of a message and not the rest."""
+        return len(self._buffer) > 0 or self._chunks.partial > 0
+
+    @property
+    def busy(self) -> bool:
+        """The last call stopped for its bound of work: go on with `proceed`."""
+        return self._chunks.steps <= 0 and self.stage in (Stage.OPENING, Stage.LIVE)
+
+    def space(self) -> memoryview:
+        """Where the next bytes are to be written; empty only while the session is held or busy."""
+        return self._buffer.space()
+
+    def received(self, count: int, now: int) -> list[Event]:
+        """`count` bytes were written to `space()` at `now` ns. Raises `ProtocolError`."""
+        self.bytes_received += count
+        self._buffer.filled(count)
+        return self.proceed(now)
+
+    def proceed(self, now: int) -> list[Event]:
+        """Goes on with the bytes that are there. Raises `ProtocolError`."""
+        events: list[Event] = []
+        try:
+            if self.stage is Stage.HANDSHAKE:
+                self._shake_hands(events)
+            self._chunks.steps = self._limits.steps
+            while self.stage in (Stage.OPENING, Stage.LIVE) and (message := self._chunks.next(now)):
+                events.extend(self._take(message))
+            if self.stage is Stage.OPENING and self.bytes_received > self._limits.opening_bytes:
+                raise ProtocolError(f"{self.bytes_received} bytes and no publish")
+        except ProtocolError:
+            self.stage = Stage.OVER
+            raise
+        if self.stage is Stage.OVER:
+            self._buffer.start = self._buffer.end
+        elif self.bytes_received - self._acknowledged >= self._window // 2:
+            self._acknowledged = self.bytes_received
+            self._writer.acknowledgement(self.bytes_received)
+        return events
+
+    def take_output(self) -> bytes:
+        """The bytes to send now."""
+        return self._writer.take()
+
+    def accept(self) -> None:
+        """The publisher may send. The bytes held back are read by `proceed`."""
+        if self.stage is not Stage.HELD:
+            raise ProtocolError("there is nothing to accept")
+        limits = self._limits
+        self._writer.user_control(UserControl.STREAM_BEGIN, self._stream_id.to_bytes(4, "big"))
+        self._writer.status(self._stream_id, "status", "NetStream.Publish.Start", "Started publishing stream.")
+        self._buffer.enlarge(limits.buffer)
+        longest: dict[int, int] = {
+            MessageType.AUDIO: limits.audio_bytes,
+            MessageType.VIDEO: limits.video_bytes,
+            MessageType.AGGREGATE: limits.video_bytes,
+        }
+        self._chunks.allow(longest, limits.partial_bytes)
+        self.stage = Stage.LIVE
+
+    def end(self, code: str, description: str) -> None:
+        """Tells the encoder why its stream is refused or ended; after it the session is over."""
+        if self.stage in (Stage.HELD, Stage.LIVE):
+            self._writer.status(self._stream_id, "error", code, description)
+        self.stage = Stage.OVER
+
+    def _shake_hands(self, events: list[Event]) -> None:
+        buffer = self._buffer
+        if not self._greeted:
+            if len(buffer):
+                handshake.check_version(buffer.data[buffer.start])
+            if len(buffer) < handshake.OPENING_BYTES:
+                return
+            self._writer.raw(handshake.reply(buffer.take(handshake.OPENING_BYTES)))
+            self._greeted = True
+        if len(buffer) >= handshake.C1_BYTES:
+            buffer.take(handshake.C1_BYTES)  # C2: §5.2.4 says that it echoes S1; many send something else
+            self.stage = Stage.OPENING
+            events.append(HandshakeDone())
+
+    def _take(self, message: Message) -> Iterator[Event]:
+        take = _TAKE.get(message.type)
+        if take is None:
+            self._ignored += 1
+        else:
+            yield from take(self, message) or ()
+
+    # Control messages
+
+    def _set_chunk_size(self, message: Message) -> None:
+        self._chunks.set_chunk_size(control_value(message.payload))
+
+    def _abort(self, message: Message) -> None:
+        self._chunks.abort(control_value(message.payload))
+
+    def _set_window(self, message: Message) -> None:
+        self._window = max(_LEAST_WINDOW, min(_WINDOW, control_value(message.payload)))
+
+    def _user_control(self, message: Message) -> None:
+        reader = Reader(message.payload)
+        if reader.u16() == UserControl.PING_REQUEST:
+            self._writer.user_control(UserControl.PING_RESPONSE, reader.take(4))
+
+    def _nothing(self, message: Message) -> None:
+        """Told us, and no matter to us."""
+
+    # Media
+
+    def _audio(self, message: Message) -> Iterator[Event]:
+        return self._media_message(message, self._media.audio)
+
+    def _video(self, message: Message) -> Iterator[Event]:
+        return self._media_message(message, self._media.video)
+
+    def _media_message(self, message: Message, read: Callable[[Message], Iterator[MediaItem]]) -> Iterator[Event]:
+        if self.stage is not Stage.LIVE:
+            raise ProtocolError("media before publish")
+        self.last_media = message.arrival
+        self.packets_received += 1
+        if message.payload:
+            yield from read(message)
+        else:
+            self._ignored += 1
+
+    def _aggregate(self, message: Message) -> Iterator[Event]:
+        """Several FLV tags in one message (§7.1.6): their times count from that of the first, which is the message's."""
+        reader = Reader(message.payload)
+        first: int | None = None
+        for _ in range(_MAX_AGGREGATED):
+            if not len(reader):
+                return
+            type_, size = reader.u8(), reader.u24()
+            time = reader.u24() | reader.u8() << 24
+            reader.skip(3)  # stream id
+            payload = reader.take(size)
+            reader.skip(4)  # back pointer
+            first = time if first is None else first
+            timestamp = (message.timestamp + time - first) & 0xFFFFFFFF
+            if type_ in (MessageType.AUDIO, MessageType.VIDEO):
+                yield from self._take(Message(type_, message.stream_id, timestamp, payload, message.begun, message.arrival))
+        raise ProtocolError(f"more than {_MAX_AGGREGATED} tags in one aggregate message")
+
+    def _data_amf3(self, message: Message) -> Iterator[Event]:
+        return self._data(message, skip=1)
+
+    def _data(self, message: Message, skip: int = 0) -> Iterator[Event]:
+        try:
+            values = amf0.decode(memoryview(message.payload)[skip:])
+        except ProtocolError:  # metadata is a courtesy: a stream without it is as good
+            self._ignored += 1
+            return
+        if values and values[0] == "@setDataFrame":  # nginx sends onMetaData without it
+            del values[0]
+        if len(values) < 2 or values[0] != "onMetaData" or not isinstance(values[1], dict):
+            self._ignored += 1
+            return
+        encoder, frame_rate = values[1].get("encoder"), values[1].get("framerate")
+        if isinstance(encoder, str) and encoder:
+            self.software = _printable(encoder)
+        if isinstance(frame_rate, float):
+            yield from self._media.frame_rate(frame_rate)
+
+    # Commands
+
+    def _command_amf3(self, message: Message) -> Iterator[Event]:
+        return self._perform(read_command(amf3_body(message.payload)), message)
+
+    def _command_amf0(self, message: Message) -> Iterator[Event]:
+        return self._perform(read_command(message.payload), message)
+
+    def _perform(self, command: Command, message: Message) -> Iterator[Event]:
+        perform = _PERFORM.get(command.name)
+        if perform is None:
+            self._ignored += 1
+        else:
+            yield from perform(self, command, message) or ()
+
+    def _connect(self, command: Command, message: Message) -> Iterator[Event]:
+        if self._connected:
+            raise ProtocolError("a second connect")
+        facts = command.members()
+        app = _text(facts, "app")
+        self.software = _printable(_text(facts, "flashVer"))
+        path, self._params = app_and_params(app, _text(facts, "tcUrl"))
+        self._greet()
+        if self._authenticator and path.split("/")[0] == self._authenticator.app:
+            verdict = self._authenticator.judge(raw_query(app), self._address, message.arrival)
+            if isinstance(verdict, Refused):
+                self._writer.command("_error", command.transaction, None, connect_rejected(verdict.description))
+                self.stage = Stage.OVER
+                yield Dismissed(verdict.delay, verdict.failed)
+                return
+            self._user = verdict.user
+            self._params = {"app": path}  # the answer to the challenge is nobody's parameter
+        self._connected = True
+        properties: Value = {"fmsVer": "FMS/3,5,7,7009", "capabilities": 31.0, "mode": 1.0}
+        self._writer.command("_result", command.transaction, properties, connect_accepted(facts))
+
+    def _greet(self) -> None:
+        self._writer.window(_WINDOW)
+        self._writer.peer_bandwidth(_WINDOW)
+        self._writer.chunk_size(_CHUNK_SIZE)
+
+    def _answer(self, command: Command, message: Message) -> None:
+        """Commands that want to hear that all is well."""
+        if command.transaction:
+            self._writer.command("_result", command.transaction, None, None)
+
+    def _announce(self, command: Command, message: Message) -> None:
+        """FCPublish: the name is ours to know at publish; some clients wait for onFCPublish."""
+        if command.transaction:
+            self._writer.command("_result", command.transaction, None, None)
+            info: Value = {"level": "status", "code": "NetStream.Publish.Start", "description": ""}
+            self._writer.command("onFCPublish", 0, None, info)
+
+    def _create_stream(self, command: Command, message: Message) -> None:
+        self._need_connection()
+        self._streams += 1
+        if self._streams > _MAX_STREAMS:
+            raise ProtocolError(f"more than {_MAX_STREAMS} streams")
+        self._writer.command("_result", command.transaction, None, float(self._streams))
+
+    def _publish(self, command: Command, message: Message) -> Iterator[Event]:
+        self._need_connection()
+        if self.stage is not Stage.OPENING:
+            self._writer.status(message.stream_id, "error", "NetStream.Publish.BadName", "This connection publishes already.")
+            return
+        key, params = name_and_params(command.text(1))
+        if not key:
+            raise ProtocolError("publish without a name")
+        self.stage = Stage.HELD
+        self._stream_id = message.stream_id
+        merged = {**self._params, **params, "app": self._params["app"]}
+        yield PublishRequested(Credential(key, self._user), merged)
+
+    def _play(self, command: Command, message: Message) -> None:
+        self._writer.status(message.stream_id, "error", "NetStream.Play.Failed", "This address takes streams and gives none.")
+
+    def _end_stream(self, command: Command, message: Message) -> Iterator[Event]:
+        # The argument of deleteStream is a number, text (GStreamer) or missing: there is one stream, so it does not matter.
+        if self.stage is Stage.LIVE:
+            self.stage = Stage.OVER
+            yield StreamEnded()
+
+    def _need_connection(self) -> None:
+        if not self._connected:
+            raise ProtocolError("a command before connect")
+
+
+_Take: TypeAlias = Callable[[ServerSession, Message], Iterator[Event] | None]
+_TAKE: dict[int, _Take] = {
+    MessageType.SET_CHUNK_SIZE: ServerSession._set_chunk_size,
+    MessageType.ABORT: ServerSession._abort,
+    MessageType.ACKNOWLEDGEMENT: ServerSession._nothing,
+    MessageType.USER_CONTROL: ServerSession._user_control,
+    MessageType.WINDOW_ACKNOWLEDGEMENT_SIZE: ServerSession._set_window,
+    MessageType.SET_PEER_BANDWIDTH: ServerSession._nothing,
+    MessageType.AUDIO: ServerSession._audio,
+    MessageType.VIDEO: ServerSession._video,
+    MessageType.DATA_AMF3: ServerSession._data_amf3,
+    MessageType.COMMAND_AMF3: ServerSession._command_amf3,
+    MessageType.DATA_AMF0: ServerSession._data,
+    MessageType.COMMAND_AMF0: ServerSession._command_amf0,
+    MessageType.AGGREGATE: ServerSession._aggregate,
+}
+_Perform: TypeAlias = Callable[[ServerSession, Command, Message], Iterator[Event] | None]
+_PERFORM: dict[str, _Perform] = {
+    "connect": ServerSession._connect,
+    "releaseStream": ServerSession._answer,
+    "FCPublish": ServerSession._announce,
+    "FCUnpublish": ServerSession._answer,
+    "_checkbw": ServerSession._answer,
+    "getStreamLength": ServerSession._answer,
+    "createStream": ServerSession._create_stream,
+    "publish": ServerSession._publish,
+    "play": ServerSession._play,
+    "deleteStream": ServerSession._end_stream,
+    "closeStream": ServerSession._end_stream,
+}
+
+
+def _text(facts: dict[str, Value], name: str) -> str:
+    value = facts.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _printable(text: str) -> str:
+    return "".join(character for character in text[:_MAX_TEXT] if character.isprintable())
