@@ -1,0 +1,72 @@
+"""How much one viewer's way carries, judged from transport-wide feedback (draft-holmer-rmcat-transport-wide-cc-extensions-01). Sans-IO.
+
+An AIMD rule on loss and queueing delay, after draft-ietf-rmcat-gcc-02 §5-6, without its filter: a programme does not adapt from second to
+second, so the figure chooses a layer or tells a viewer's way from a bad one; it paces nothing. What is kept true: it never rises above
+1.5 times what was seen to arrive.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+_WINDOW_NS = 500_000_000
+_HIGH_LOSS = 0.10  # GCC §6: above, decrease; below 2 %, increase
+_LOW_LOSS = 0.02
+_QUEUEING_NS = 40_000_000  # growth of the one-way delay within a window that means: a queue is filling
+_DECREASE = 0.85
+_INCREASE = 1.08
+_HEADROOM = 1.5
+_FLOOR = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One packet of ours: when it left, when the viewer got it by its own clock (None: lost), how large it was."""
+
+    sent: int
+    arrived: int | None
+    size: int
+
+
+@dataclass(slots=True)
+class _Window:
+    begun: int
+    packets: int = 0
+    lost: int = 0
+    bytes: int = 0
+    delay: int = 0
+    least_delay: int | None = None
+
+
+class BandwidthEstimator:
+    """Feed it feedback; `bits_per_second` is None until half a second was seen."""
+
+    def __init__(self) -> None:
+        self.bits_per_second: int | None = None
+        self._window: _Window | None = None
+
+    def add(self, arrivals: Iterable[Arrival], now: int) -> None:
+        """Arrivals in the order sent. `now` is monotonic ns."""
+        window = self._window = self._window or _Window(now)
+        for arrival in arrivals:
+            window.packets += 1
+            if arrival.arrived is None:
+                window.lost += 1
+                continue
+            window.bytes += arrival.size
+            window.delay = arrival.arrived - arrival.sent
+            if window.least_delay is None or window.delay < window.least_delay:
+                window.least_delay = window.delay
+        if now - window.begun >= _WINDOW_NS and window.packets:
+            self._judge(window, now - window.begun)
+            self._window = _Window(now)
+
+    def _judge(self, window: _Window, elapsed: int) -> None:
+        arrived = window.bytes * 8 * 1_000_000_000 // elapsed
+        loss = window.lost / window.packets
+        queueing = 0 if window.least_delay is None else window.delay - window.least_delay
+        current = self.bits_per_second or arrived
+        if loss > _HIGH_LOSS or queueing > _QUEUEING_NS:
+            current = min(current, int(arrived * _DECREASE))
+        elif loss < _LOW_LOSS:
+            current = min(int(current * _INCREASE), int(arrived * _HEADROOM))
+        self.bits_per_second = max(_FLOOR, current)

@@ -1,0 +1,149 @@
+"""What one viewer says of what it gets, and our reports to it: one RTCP session for all m-lines of a peer (RFC 3550 §6, RFC 4585). Sans-IO.
+
+What is kept true: feedback on streams that are not ours is ignored; the work that one datagram causes is bounded by the sender's
+limits on repair and replay, whatever it says.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+
+from protocols.webrtc import rtcp
+from protocols.webrtc.bandwidth import Arrival, BandwidthEstimator
+from protocols.webrtc.rtcp import RtcpPacket
+from protocols.webrtc.sender import Sender
+
+_TICK_NS = 250_000  # transport-wide feedback tells arrivals in 250 us
+_COMPOUND_LIMIT = 1200
+_PACKET_OVERHEAD = 28 + 28  # RTP header with extensions and SRTP tag, UDP and IP, roughly
+_UNANSWERED = 1 << 15  # half of the sequence space: what is further back is not told apart from what is to come
+
+
+class Feedback:
+    """Of one peer. Feed it decrypted RTCP; send what `due` gives. `estimated_bitrate` is the viewer's word or our estimate, in bit/s."""
+
+    def __init__(self, *, on_bye: Callable[[], None] | None = None) -> None:
+        self.estimated_bitrate: int | None = None
+        self.ignored = 0
+        """RTCP packets for streams that are not ours or of kinds that we do not know."""
+        self._on_bye = on_bye
+        self._senders: dict[int, Sender] = {}
+        self._fir_numbers: dict[int, int] = {}
+        self._bandwidth = BandwidthEstimator()
+
+    @property
+    def senders(self) -> Mapping[int, Sender]:
+        """By SSRC."""
+        return MappingProxyType(self._senders)
+
+    def add(self, sender: Sender) -> None:
+        self._senders[sender.parameters.ssrc] = sender
+
+    def remove(self, sender: Sender) -> None:
+        self._senders.pop(sender.parameters.ssrc, None)
+        self._fir_numbers.pop(sender.parameters.ssrc, None)
+
+    # -- in --------------------------------------------------------------------------------------------------------------------------
+
+    def receive(self, data: bytes, now: int) -> None:
+        """Takes one decrypted compound packet. Raises `ProtocolError`; what stood before the broken part has been acted on."""
+        for packet in rtcp.parse(data):
+            self._take(packet, now)
+
+    def _take(self, packet: RtcpPacket, now: int) -> None:
+        match packet.type, packet.count:
+            case ((rtcp.SR | rtcp.RR), _):
+                self._reports(packet, now)
+            case rtcp.RTPFB, rtcp.NACK:
+                self._with_sender(packet, lambda sender: sender.repair(rtcp.nacked(packet), now))
+            case rtcp.RTPFB, rtcp.TRANSPORT_CC:
+                self._transport(packet, now)
+            case rtcp.PSFB, rtcp.PLI:
+                self._with_sender(packet, lambda sender: sender.request_keyframe(now))
+            case rtcp.PSFB, rtcp.FIR:
+                self._full_intra(packet, now)
+            case rtcp.PSFB, rtcp.APPLICATION:
+                self.estimated_bitrate = rtcp.remb(packet) or self.estimated_bitrate
+            case rtcp.BYE, _:
+                if self._on_bye is not None:
+                    self._on_bye()
+            case rtcp.SDES, _:
+                pass
+            case _:
+                self.ignored += 1
+
+    def _with_sender(self, packet: RtcpPacket, act: Callable[[Sender], None]) -> None:
+        sender = self._senders.get(packet.media_ssrc)
+        if sender is None:
+            self.ignored += 1
+        else:
+            act(sender)
+
+    def _reports(self, packet: RtcpPacket, now: int) -> None:
+        for block in rtcp.report_blocks(packet):
+            sender = self._senders.get(block.ssrc)
+            if sender is not None:  # else of a repair stream: the original's report says what counts
+                sender.reported(block, now)
+
+    def _full_intra(self, packet: RtcpPacket, now: int) -> None:
+        for ssrc, number in rtcp.full_intra_requests(packet):
+            sender = self._senders.get(ssrc)
+            # RFC 5104 §4.3.1.2: the same number is the same request, repeated until the key frame comes.
+            if sender is not None and self._fir_numbers.get(ssrc) != number:
+                self._fir_numbers[ssrc] = number
+                sender.request_keyframe(now)
+
+    def _transport(self, packet: RtcpPacket, now: int) -> None:
+        arrivals = rtcp.transport_arrivals(packet)
+        if not arrivals:
+            return
+        departures = dict(self._departures(arrivals[0][0], len(arrivals)))
+        self._bandwidth.add(
+            (
+                Arrival(departures[sequence][0], None if arrival is None else arrival * _TICK_NS, departures[sequence][1])
+                for sequence, arrival in arrivals
+                if sequence in departures
+            ),
+            now,
+        )
+        self.estimated_bitrate = self._bandwidth.bits_per_second or self.estimated_bitrate
+
+    def _departures(self, first: int, count: int) -> Iterator[tuple[int, tuple[int, int]]]:
+        """(transport sequence, (when it left, bytes)) of our packets in that stretch; repairs are not among them."""
+        for sender in self._senders.values():
+            if not sender.parameters.transport_cc_extension:
+                continue
+            for _, packets, _, _, begin, at, size in reversed(sender.sent):
+                ahead = begin - first & 0xFFFF  # of the stretch's first; more than half the space: before it
+                if ahead >= _UNANSWERED and (first - begin & 0xFFFF) >= packets:
+                    break
+                mean = size // packets + _PACKET_OVERHEAD
+                for sequence in range(begin, begin + packets):
+                    if sequence - first & 0xFFFF < count:
+                        yield sequence & 0xFFFF, (at, mean)
+
+    # -- out -------------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def next_due(self) -> int | None:
+        """When `due` next has something (monotonic ns); None while nothing was sent. The first report of a sender it sends itself."""
+        return min((sender.report_due for sender in self._senders.values() if sender.report_due is not None), default=None)
+
+    def due(self, now: int) -> list[bytes]:
+        """Compound packets to encrypt and send: a sender report and the CNAME of each sender that sends, every second."""
+        compounds: list[bytes] = []
+        for sender in self._senders.values():
+            if sender.report_due is None or sender.report_due > now:
+                continue
+            report = sender.report(now)
+            if report is None:
+                continue
+            if compounds and len(compounds[-1]) + len(report) <= _COMPOUND_LIMIT:
+                compounds[-1] += report
+            else:
+                compounds.append(report)
+        return compounds
+
+    def goodbye(self) -> bytes:
+        """What to send last: BYE for all senders (RFC 3550 §6.6), behind the empty report that a compound begins with."""
+        ssrcs = tuple(self._senders)
+        return rtcp.receiver_report(ssrcs[0]) + rtcp.goodbye(ssrcs) if ssrcs else b""

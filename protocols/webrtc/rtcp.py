@@ -1,0 +1,194 @@
+"""RTCP packets, read and written: reports (RFC 3550 §6.4), feedback (RFC 4585, RFC 5104), REMB and transport-wide feedback. Sans-IO.
+
+What is kept true: reading raises nothing but `ProtocolError`, and its work is bounded by the datagram's size and the limits given here.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from struct import Struct
+
+from protocols.errors import ProtocolError
+
+SR, RR, SDES, BYE, RTPFB, PSFB = 200, 201, 202, 203, 205, 206
+NACK, TRANSPORT_CC = 1, 15  # formats of RTPFB
+PLI, FIR, APPLICATION = 1, 4, 15  # formats of PSFB
+
+_HEADER = Struct("!BBH")
+_SSRC = Struct("!L")
+_SENDER = Struct("!LQLLL")
+_BLOCK = Struct("!LLLLLL")
+_NACK = Struct("!HH")
+_CNAME = 1
+_NTP_EPOCH = 2_208_988_800  # RFC 868: seconds from 1900 to 1970
+_TRANSPORT_LIMIT = 2048  # packets that one transport-wide feedback may speak of; Chrome's speak of some hundred
+
+
+@dataclass(frozen=True, slots=True)
+class RtcpPacket:
+    """One packet of a compound. `count` is the five bits after the padding bit: a count, or the feedback's format."""
+
+    type: int
+    count: int
+    body: bytes
+
+    @property
+    def ssrc(self) -> int:
+        """Who sent it."""
+        return self.word(0)
+
+    @property
+    def media_ssrc(self) -> int:
+        """Which of our streams a feedback packet speaks of (RFC 4585 §6.1)."""
+        return self.word(4)
+
+    def word(self, offset: int) -> int:
+        if len(self.body) < offset + 4:
+            raise ProtocolError("RTCP packet too short")
+        return int.from_bytes(self.body[offset : offset + 4], "big")
+
+
+@dataclass(frozen=True, slots=True)
+class ReportBlock:
+    """What a receiver says of one stream. `last_report` and `delay` (1/65536 s) are of the sender report that it got last."""
+
+    ssrc: int
+    fraction_lost: int  # of 256
+    packets_lost: int
+    highest_sequence: int
+    jitter: int  # in units of the RTP clock
+    last_report: int
+    delay: int
+
+
+def parse(data: bytes) -> list[RtcpPacket]:
+    """The packets of a compound, reduced-size ones too (RFC 5506). Raises `ProtocolError`."""
+    packets = []
+    position = 0
+    while position < len(data):
+        if len(data) - position < 4:
+            raise ProtocolError("RTCP header cut off")
+        first, kind, words = _HEADER.unpack_from(data, position)
+        end = position + 4 + 4 * words
+        if first >> 6 != 2 or end > len(data):
+            raise ProtocolError("RTCP packet of a wrong version or length")
+        body = data[position + 4 : end]
+        if first & 0x20:
+            if not body or not 0 < body[-1] <= len(body):
+                raise ProtocolError("RTCP padding longer than its packet")
+            body = body[: -body[-1]]
+        packets.append(RtcpPacket(kind, first & 0x1F, body))
+        position = end
+    return packets
+
+
+def report_blocks(packet: RtcpPacket) -> Iterator[ReportBlock]:
+    """Of a sender or receiver report."""
+    begin = 24 if packet.type == SR else 4
+    if len(packet.body) < begin + 24 * packet.count:
+        raise ProtocolError("RTCP report shorter than its count says")
+    for offset in range(begin, begin + 24 * packet.count, 24):
+        ssrc, loss, highest, jitter, last_report, delay = _BLOCK.unpack_from(packet.body, offset)
+        lost = loss & 0xFFFFFF
+        yield ReportBlock(ssrc, loss >> 24, lost - (lost >> 23 << 24), highest, jitter, last_report, delay)
+
+
+def nacked(packet: RtcpPacket) -> Iterator[int]:
+    """The sequence numbers that a generic NACK asks for (RFC 4585 §6.2.1)."""
+    fci = packet.body[8:]
+    if len(fci) % 4:
+        raise ProtocolError("NACK of a broken length")
+    for first, following in _NACK.iter_unpack(fci):
+        yield first
+        for bit in range(16):
+            if following >> bit & 1:
+                yield first + bit + 1 & 0xFFFF
+
+
+def full_intra_requests(packet: RtcpPacket) -> Iterator[tuple[int, int]]:
+    """(SSRC asked for, the request's number: a repeated one is the same request) (RFC 5104 §4.3.1)."""
+    for offset in range(8, len(packet.body) - 7, 8):
+        yield packet.word(offset), packet.body[offset + 4]
+
+
+def remb(packet: RtcpPacket) -> int | None:
+    """Bits per second of a receiver-estimated maximum bitrate (draft-alvestrand-rmcat-remb §2.2); None for another application's."""
+    body = packet.body
+    if body[8:12] != b"REMB" or len(body) < 16:
+        return None
+    exponent, mantissa = body[13] >> 2, (body[13] & 3) << 16 | body[14] << 8 | body[15]
+    return mantissa << exponent
+
+
+def transport_arrivals(packet: RtcpPacket) -> list[tuple[int, int | None]]:
+    """(transport-wide sequence number, arrival in units of 250 us or None if lost)
+    (draft-holmer-rmcat-transport-wide-cc-extensions-01 §3.1). Arrivals count from an unknown instant; the same for all of a peer."""
+    body = packet.body
+    if len(body) < 16:
+        raise ProtocolError("transport-wide feedback too short")
+    base, count = _NACK.unpack_from(body, 8)
+    if count > _TRANSPORT_LIMIT:
+        raise ProtocolError("transport-wide feedback of too many packets")
+    arrival = int.from_bytes(body[12:15], "big") * 256  # 64 ms in units of 250 us
+    symbols, position = _symbols(body, 16, count)
+    arrivals: list[tuple[int, int | None]] = []
+    for index, symbol in enumerate(symbols):
+        if symbol in (0, 3):  # not received; reserved
+            arrivals.append((base + index & 0xFFFF, None))
+            continue
+        delta = body[position : position + symbol]  # §3.1.5: small deltas take one byte unsigned, large ones two signed
+        if len(delta) < symbol:
+            raise ProtocolError("transport-wide feedback without its deltas")
+        arrival += int.from_bytes(delta, "big", signed=symbol == 2)
+        position += symbol
+        arrivals.append((base + index & 0xFFFF, arrival))
+    return arrivals
+
+
+def _symbols(body: bytes, position: int, count: int) -> tuple[list[int], int]:
+    symbols: list[int] = []
+    while len(symbols) < count:
+        if len(body) < position + 2:
+            raise ProtocolError("transport-wide feedback without its chunks")
+        chunk = int.from_bytes(body[position : position + 2], "big")
+        position += 2
+        if not chunk >> 15:  # run length
+            symbols += [chunk >> 13 & 3] * min(chunk & 0x1FFF, count - len(symbols))
+            if not chunk & 0x1FFF:
+                raise ProtocolError("transport-wide feedback with an empty run")
+        elif chunk >> 14 & 1:
+            symbols += [chunk >> shift & 3 for shift in range(12, -1, -2)]
+        else:
+            symbols += [chunk >> shift & 1 for shift in range(13, -1, -1)]
+    return symbols[:count], position
+
+
+def ntp_time(wall: int) -> int:
+    """64-bit NTP timestamp (RFC 3550 §4) of `wall`, ns since the Unix epoch."""
+    seconds, rest = divmod(wall, 1_000_000_000)
+    return (seconds + _NTP_EPOCH & 0xFFFFFFFF) << 32 | (rest << 32) // 1_000_000_000
+
+
+def sender_report(ssrc: int, ntp: int, timestamp: int, packets: int, octets: int) -> bytes:
+    """RFC 3550 §6.4.1, without report blocks: we receive nothing on these m-lines."""
+    return _packet(SR, 0, _SENDER.pack(ssrc, ntp, timestamp & 0xFFFFFFFF, packets & 0xFFFFFFFF, octets & 0xFFFFFFFF))
+
+
+def receiver_report(ssrc: int) -> bytes:
+    """RFC 3550 §6.4.2, empty: what a compound packet begins with where there is nothing to report."""
+    return _packet(RR, 0, _SSRC.pack(ssrc))
+
+
+def source_description(ssrc: int, cname: str) -> bytes:
+    """RFC 3550 §6.5 with a CNAME of at most 255 bytes: what joins one participant's audio and video."""
+    name = cname.encode()[:255]
+    chunk = _SSRC.pack(ssrc) + bytes((_CNAME, len(name))) + name + b"\x00"
+    return _packet(SDES, 1, chunk + bytes(-len(chunk) % 4))
+
+
+def goodbye(ssrcs: Sequence[int]) -> bytes:
+    """RFC 3550 §6.6, of the first 31."""
+    return _packet(BYE, len(ssrcs[:31]), b"".join(map(_SSRC.pack, ssrcs[:31])))
+
+
+def _packet(kind: int, count: int, body: bytes) -> bytes:
+    return _HEADER.pack(0x80 | count, kind, len(body) // 4) + body
