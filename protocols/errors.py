@@ -18,6 +18,7 @@ class Reason(Enum):
     UNAUTHORIZED = (401, "NetStream.Publish.Denied")
     FORBIDDEN = (403, "NetStream.Publish.Denied")
     NOT_FOUND = (404, "NetStream.Publish.Denied")
+    METHOD_NOT_ALLOWED = (405, "NetStream.Publish.Failed")
     CONFLICT = (409, "NetStream.Publish.BadName")
     UNSUPPORTED_MEDIA = (415, "NetStream.Publish.Failed")
     TOO_MANY_REQUESTS = (429, "NetStream.Publish.Denied")
@@ -34,11 +35,14 @@ class Reason(Enum):
 
     @property
     def srt_code(self) -> int:
-        return 1000 + self.value[0]
+        return _SRT_OVERLOAD if self.status in (429, 503) else 1000 + self.status
 
     @property
     def label(self) -> str:
         return self.name.lower()
+
+
+_SRT_OVERLOAD = 1402  # SRT Access Control, SRT_REJX_OVERLOAD: too heavily loaded, or the caller has used up what it may have
 
 
 class Rejected(Exception):

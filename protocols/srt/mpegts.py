@@ -1,0 +1,177 @@
+"""MPEG transport stream to tracks and encoded packets (ISO/IEC 13818-1). Sans-IO: bytes in any split, time as an argument.
+
+Kept true here:
+* Track ids are PIDs. Tracks are announced once all streams of the programme have shown their parameters, or after a second with those that
+  have; what came before the announcement follows it. A change of the programme or of a track's facts is announced where it happens.
+* Times are ns on the source's clock, unwrapped from 33 bits (it wraps each 26.5 hours) by one reference for all tracks.
+* A lost packet costs the unit that it was part of, which is counted and not given out; nothing broken ends the stream but bytes that are no
+  transport stream, or one in which there is nothing to take.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+from protocols.errors import ProtocolError
+from protocols.media import EncodedPacket, Kind, Track, TracksChanged
+from protocols.srt.elementary import Elementary, Unit, describe, elementary
+from protocols.srt.pes import MAX_AUDIO_PES, MAX_VIDEO_PES, Pes, PesReader
+from protocols.srt.psi import ElementaryInfo, ProgrammeMap
+
+SECOND: Final = 1_000_000_000
+FIRST_MEDIA_NS: Final = 10 * SECOND
+_ANNOUNCE_NS: Final = SECOND
+_MAX_HELD_BYTES: Final = 8 << 20
+_MAX_HELD: Final = 4096
+_WRAP: Final = 1 << 33
+
+Item = TracksChanged | EncodedPacket
+
+
+@dataclass(slots=True)
+class UnitCounts:
+    """Totals since the start, beside the packet layer's."""
+
+    units: int = 0
+    broken: int = 0  # lost packets or not readable; not given out
+
+
+class TsDemuxer:
+    """One source's transport stream. `programme` names one by number; by default it is the first with video."""
+
+    def __init__(self, programme: int | None = None) -> None:
+        self.counts = UnitCounts()
+        self._wanted = programme
+        self._reader = PesReader(self._take, _is_video, programme)
+        self.packets = self._reader.counts
+        self._streams: dict[int, Elementary] = {}
+        self._lines: tuple[ElementaryInfo, ...] = ()  # of the programme map that `_streams` was made from
+        self._told: dict[int, Track] = {}
+        self._held: deque[EncodedPacket] | None = deque()  # None: announced
+        self._held_bytes = 0
+        self._hold_from: int | None = None
+        self._changed = False
+        self._reference: int | None = None  # unwrapped ticks of the last time seen
+        self._started: int | None = None
+        self._given = False
+
+    @property
+    def clock_ns(self) -> int | None:
+        """The source's clock (PCR) as last read, on the same axis as the packets' times."""
+        clock = self._reader.clock
+        return None if clock is None or self._reference is None else _ns(_near(clock, self._reference))
+
+    def feed(self, data: bytes, now: int) -> list[Item]:
+        """Bytes that arrived at `now` (monotonic ns); gives tracks and packets in order. Raises `ProtocolError` as `check` does."""
+        out: list[Item] = []
+        for pes in self._reader.feed(data, now):
+            stream = self._streams.get(pes.pid)
+            if stream is not None:
+                self._split(stream, pes, now, out)
+        self._announce(now, out)
+        self.check(now)
+        return out
+
+    def check(self, now: int) -> None:
+        """Raises `ProtocolError`, with advice, if nothing to take has come within 10 s."""
+        if self._started is None:
+            self._started = now
+        if not self._given and now - self._started > FIRST_MEDIA_NS:
+            raise ProtocolError(f"no media within {FIRST_MEDIA_NS // SECOND} s: {self._why_nothing()}")
+
+    def _take(self, programme: ProgrammeMap) -> list[tuple[int, int]]:
+        """A new programme map: which PIDs to read, and up to how many bytes of PES."""
+        streams: dict[int, Elementary] = {}
+        for info in programme.streams:
+            unchanged = info in self._lines and info.pid in self._streams
+            stream = self._streams[info.pid] if unchanged else elementary(info)
+            if stream is not None:
+                streams[info.pid] = stream
+        self._streams, self._lines = streams, programme.streams
+        self._changed = True
+        return [(pid, MAX_VIDEO_PES if stream.kind is Kind.VIDEO else MAX_AUDIO_PES) for pid, stream in streams.items()]
+
+    def _split(self, stream: Elementary, pes: Pes, now: int, out: list[Item]) -> None:
+        if pes.broken:
+            self.counts.broken += 1
+            stream.reset()
+            return
+        dts = self._unwrap(pes.dts)
+        pts = None if pes.pts is None or dts is None else _ns(_near(pes.pts, dts))
+        try:
+            units = stream.split(pes.data, pts, None if dts is None else _ns(dts))
+        except ProtocolError:
+            self.counts.broken += 1
+            stream.reset()
+            return
+        for unit in units:
+            self._give(pes, unit, stream, now, out)
+
+    def _give(self, pes: Pes, unit: Unit, stream: Elementary, now: int, out: list[Item]) -> None:
+        self.counts.units += 1
+        packet = EncodedPacket(pes.pid, unit.pts, unit.dts, unit.keyframe, unit.data, pes.begun, now)
+        if self._held is not None:
+            self._hold_from = now if self._hold_from is None else self._hold_from
+            self._held.append(packet)
+            self._held_bytes += len(unit.data)
+            return
+        track = stream.track
+        if track is not None and self._told.get(pes.pid) is not track:
+            self._tell(out)
+        out.append(packet)
+
+    def _announce(self, now: int, out: list[Item]) -> None:
+        """Announce, and let go what is held, when all is known or has been waited for."""
+        if self._changed:
+            self._changed = False
+            if self._held is None:
+                self._tell(out)
+        if self._held is None or self._hold_from is None:
+            return
+        waited = now - self._hold_from >= _ANNOUNCE_NS or self._held_bytes > _MAX_HELD_BYTES or len(self._held) > _MAX_HELD
+        if waited or all(stream.track is not None for stream in self._streams.values()):
+            held, self._held = self._held, None
+            self._tell(out)
+            out.extend(packet for packet in held if packet.track in self._told)
+            self._given = True
+
+    def _tell(self, out: list[Item]) -> None:
+        self._told = {pid: stream.track for pid, stream in self._streams.items() if stream.track is not None}
+        out.append(TracksChanged(tuple(self._told.values())))
+
+    def _unwrap(self, ticks: int | None) -> int | None:
+        if ticks is not None:
+            self._reference = ticks = ticks if self._reference is None else _near(ticks, self._reference)
+        return ticks
+
+    def _why_nothing(self) -> str:
+        reader = self._reader
+        if not reader.counts.packets:
+            return "nothing arrived; send MPEG-TS (ffmpeg: -f mpegts)"
+        if not reader.programmes:
+            return "no programme table (PAT) in the transport stream"
+        if reader.programme is None:
+            numbers = ", ".join(map(str, reader.programmes))
+            if self._wanted is not None and self._wanted not in reader.programmes:
+                return f"programme {self._wanted} is not in the transport stream, it has {numbers}"
+            return f"no programme map (PMT) for programme {numbers}"
+        if not self._streams:
+            kinds = ", ".join(describe(info) for info in reader.programme.streams) or "nothing"
+            return f"the programme holds {kinds}; H.264, HEVC, AAC, Opus, MPEG audio and AC-3 are taken"
+        if reader.counts.scrambled:
+            return "the transport stream is scrambled; use SRT's own encryption instead"
+        return "no key frame with parameter sets; send SPS and PPS with each key frame (x264: repeat-headers=1) every 2 s"
+
+
+def _is_video(info: ElementaryInfo) -> bool:
+    stream = elementary(info)
+    return stream is not None and stream.kind is Kind.VIDEO
+
+
+def _near(ticks: int, reference: int) -> int:
+    """The value of a 33-bit counter that is nearest to `reference`."""
+    return reference + (ticks - reference + _WRAP // 2) % _WRAP - _WRAP // 2
+
+
+def _ns(ticks: int) -> int:
+    return ticks * 100_000 // 9

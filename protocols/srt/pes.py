@@ -1,0 +1,357 @@
+"""The packet layer of a transport stream: packets in any split to whole PES payloads of one programme (ISO/IEC 13818-1 §2.4). Sans-IO.
+
+Kept true here:
+* A PES leaves as soon as its end can be known: by its length, or, of unknown length (all video), by the stuffing in its last packet's
+  adaptation field. A muxer that also stuffs in the middle gives itself away within its first frames: a PID is trusted after three PES
+  that ended so, and never again after one that went on; without trust a PES ends when the next begins.
+* Lost packets are noticed by the continuity counter and mark the PES, duplicates are dropped, lost sync is found again.
+* Memory is bounded: per PES, in all, and in the number of streams.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from struct import Struct
+from typing import Final
+
+from protocols.errors import ProtocolError
+from protocols.srt.psi import ElementaryInfo, ProgrammeMap, SectionReader, parse_pat, parse_pmt
+
+PACKET: Final = 188
+MAX_VIDEO_PES: Final = 8 << 20
+MAX_AUDIO_PES: Final = 256 << 10
+MAX_OPEN_BYTES: Final = 16 << 20  # over all streams
+MAX_STREAMS: Final = 16
+_MAX_PARTS: Final = 65536  # packets of one PES, however little each holds
+_MAX_PROGRAMMES: Final = 64
+_PROGRAMME_WAIT_NS: Final = 1_000_000_000  # for the tables of all programmes before one without video is taken
+_LOST_LIMIT: Final = 128 << 10  # bytes out of sync, less than 16 packets in sync between them: this is not MPEG-TS
+_IN_SYNC_AGAIN: Final = 16
+_PAT_PID: Final = 0
+_NULL_PID: Final = 0x1FFF
+_TRUSTED: Final = 3
+_NEVER: Final = -(1 << 30)
+_HEADER: Final = Struct(">I").unpack_from
+
+
+@dataclass(frozen=True, slots=True)
+class Pes:
+    """One PES payload. Times are raw 90 kHz ticks, 33 bits; `begun` is the ns at which its first packet was fed."""
+
+    pid: int
+    data: bytes
+    pts: int | None
+    dts: int | None
+    broken: bool  # packets of it were lost
+    begun: int
+
+
+@dataclass(slots=True)
+class PacketCounts:
+    """Totals since the start."""
+
+    packets: int = 0
+    ignored: int = 0  # of PIDs that are not taken
+    continuity_errors: int = 0
+    transport_errors: int = 0  # marked broken by the sender's side
+    scrambled: int = 0
+    sync_lost: int = 0  # bytes
+    section_errors: int = 0
+    oversized: int = 0  # PES over the limit
+    ended_wrongly: int = 0  # PES given out before their end: at most one per PID
+
+
+class _Stream:
+    """One PID's PES in the making."""
+
+    __slots__ = (
+        "begun", "broken", "counter", "dts", "early", "expected", "known", "left", "limit", "parts", "pid", "pts", "stuffed", "trust"
+    )  # fmt: skip
+
+    def __init__(self, pid: int, limit: int) -> None:
+        self.pid = pid
+        self.limit = limit
+        self.counter = -1  # continuity counter of the last packet, -1: not known
+        self.expected = -1  # the header word of a packet that just goes on with an open PES, -1: look closely
+        self.parts: list[bytes] = []
+        self.left = 0  # bytes to the end if `known`, to the limit if not; 0: no PES is open
+        self.known = False
+        self.stuffed = False  # the last packet of the open PES was stuffed
+        self.early = False  # the last PES was given out on its stuffing
+        self.trust = 0
+        self.broken = False
+        self.pts: int | None = None
+        self.dts: int | None = None
+        self.begun = 0
+
+    def close(self) -> None:
+        self.counter = self.last_counter
+        self.expected = -1
+        self.parts = []
+        self.left = 0
+        self.stuffed = self.broken = False
+
+    @property
+    def last_counter(self) -> int:
+        return self.expected - 1 & 15 if self.expected >= 0 else self.counter
+
+
+class PesReader:
+    """Follows one programme: the first with video, or the one named by number.
+
+    `take` chooses what of a programme is wanted (PIDs to their limit of bytes), `has_video` which programme is preferred.
+    """
+
+    def __init__(
+        self,
+        take: Callable[[ProgrammeMap], Iterable[tuple[int, int]]],
+        has_video: Callable[[ElementaryInfo], bool],
+        programme: int | None,
+    ):
+        self.counts = PacketCounts()
+        self.programmes: dict[int, int] = {}  # of the PAT: number to PMT PID
+        self.programme: ProgrammeMap | None = None
+        self.clock: int | None = None  # the last PCR base, 90 kHz
+        self._take = take
+        self._has_video = has_video
+        self._wanted = programme
+        self._maps: dict[int, ProgrammeMap] = {}
+        self._first_map_at = 0
+        self._sections: dict[int, SectionReader] = {_PAT_PID: SectionReader()}
+        self._streams: dict[int, _Stream] = {}
+        self._rest = b""
+        self._offset = 0  # of the first byte of `_rest` in all that was fed
+        self._lost_run = 0  # bytes
+        self._sync_from = 0  # offset
+
+    def feed(self, data: bytes, now: int) -> list[Pes]:
+        """Bytes in any split; gives what became whole. Raises `ProtocolError` if this is not MPEG-TS."""
+        if self._rest:
+            data = self._rest + data
+        out: list[Pes] = []
+        position, size = 0, len(data)
+        end = size - PACKET + 1
+        streams = self._streams
+        before = self.counts.sync_lost
+        while position < end:
+            (header,) = _HEADER(data, position)
+            stream = streams.get(header >> 8 & 0x1FFF)
+            if stream is not None and header == stream.expected:  # three of four packets end here
+                stream.parts.append(data[position + 4 : position + PACKET])
+                stream.expected = header & ~15 | (header + 1 & 15)
+                stream.left -= PACKET - 4
+                position += PACKET
+                if stream.left <= 0:
+                    self._filled(stream, out)
+                continue
+            if header >> 24 != 0x47:
+                position = self._resync(data, position)
+                continue
+            if stream is not None:
+                self._packet(stream, header, data[position : position + PACKET], now, out)
+            elif self._other(header, data[position : position + PACKET], now):
+                streams = self._streams
+            position += PACKET
+        self._rest = data[position:]
+        self._offset += position
+        self.counts.packets += (position - (self.counts.sync_lost - before)) // PACKET
+        self._bound_open()
+        return out
+
+    def _filled(self, stream: _Stream, out: list[Pes]) -> None:
+        if stream.known:
+            self._give(stream, out)
+        else:
+            self.counts.oversized += 1
+            stream.close()
+
+    def _give(self, stream: _Stream, out: list[Pes]) -> None:
+        data = b"".join(stream.parts)
+        broken = stream.broken
+        if stream.known:
+            if stream.left < 0:
+                data = data[: stream.left]
+            broken = broken or stream.left > 0
+        out.append(Pes(stream.pid, data, stream.pts, stream.dts, broken, stream.begun))
+        stream.close()
+
+    def _packet(self, stream: _Stream, header: int, packet: bytes, now: int, out: list[Pes]) -> None:
+        """A packet of a wanted stream that is not plainly the next one of an open PES."""
+        if header & 0x800000:  # transport_error_indicator: nothing in it can be relied on
+            self.counts.transport_errors += 1
+            stream.broken = True
+            return
+        if header & 0xC0:
+            self.counts.scrambled += 1
+            return
+        at, stuffed = 4, False
+        if header & 0x20:
+            at = 5 + packet[4]
+            stuffed = self._adaptation(stream.pid, packet)
+            if packet[4] and packet[5] & 0x80:  # discontinuity_indicator
+                stream.counter, stream.expected = -1, -1
+        if not header & 0x10 or at >= PACKET:
+            return
+        counter, last = header & 15, stream.last_counter
+        lost = last >= 0 and counter != last + 1 & 15
+        if lost:
+            if counter == last:
+                return  # §2.4.3.3: a packet may be sent twice
+            self.counts.continuity_errors += 1
+            stream.broken = True
+        stream.counter, stream.expected = counter, -1
+        if header & 0x400000:
+            self._begin(stream, packet[at:], now, out)
+        elif stream.left > 0:
+            if stream.stuffed and not stream.known:
+                stream.trust = _NEVER
+            stream.parts.append(packet[at:])
+            stream.left -= PACKET - at
+            if len(stream.parts) > _MAX_PARTS:
+                stream.left, stream.known = 0, False
+        else:
+            if stream.early and not lost:  # it was given out too early: this muxer stuffs inside of a PES
+                stream.trust = _NEVER
+                self.counts.ended_wrongly += 1
+            stream.early = False
+            return
+        self._after(stream, header, stuffed, out)
+
+    def _after(self, stream: _Stream, header: int, stuffed: bool, out: list[Pes]) -> None:
+        """Decide how the open PES goes on after a packet of it."""
+        if stream.left <= 0:
+            if stream.parts:
+                self._filled(stream, out)
+        elif stuffed and not stream.known:
+            if stream.trust >= _TRUSTED:
+                self._give(stream, out)
+                stream.early = True
+            else:
+                stream.stuffed = True
+        else:
+            stream.stuffed = False
+            stream.expected = 0x47000010 | stream.pid << 8 | (header + 1 & 15)
+
+    def _begin(self, stream: _Stream, payload: bytes, now: int, out: list[Pes]) -> None:
+        """A PES packet header (§2.4.3.6) ends the one before."""
+        if stream.left > 0:
+            if stream.stuffed and not stream.known:
+                stream.trust += 1
+            self._give(stream, out)
+        stream.early = False
+        if len(payload) < 9 or payload[:3] != b"\0\0\1":
+            return
+        size, flags, header = payload[4] << 8 | payload[5], payload[7] >> 6, payload[8]
+        stream.pts = _timestamp(payload, 9) if flags & 2 and len(payload) >= 14 else None
+        stream.dts = _timestamp(payload, 14) if flags == 3 and len(payload) >= 19 else stream.pts
+        stream.begun, stream.broken = now, False
+        stream.known = size > 3 + header
+        body = payload[9 + header :]
+        stream.parts = [body]
+        stream.left = (size - 3 - header if stream.known else stream.limit) - len(body)
+
+    def _other(self, header: int, packet: bytes, now: int) -> bool:
+        """A packet of no wanted stream: tables, clock, or nothing to us. True if the streams may have changed."""
+        pid = header >> 8 & 0x1FFF
+        if header & 0x800000:
+            self.counts.transport_errors += 1
+            return False
+        at = 4
+        if header & 0x20:
+            at = 5 + packet[4]
+            self._adaptation(pid, packet)
+        reader = self._sections.get(pid)
+        if reader is None:
+            self.counts.ignored += pid != _NULL_PID
+            return False
+        if not header & 0x10 or at >= PACKET:
+            return False
+        errors = reader.errors
+        sections = reader.feed(packet[at:], bool(header & 0x400000))
+        self.counts.section_errors += reader.errors - errors
+        for section in sections:
+            if pid == _PAT_PID:
+                self._programmes(section)
+            elif (found := parse_pmt(section)) is not None and self.programmes.get(found.programme) == pid:
+                self._first_map_at = self._first_map_at or now
+                self._maps[found.programme] = found
+        self._choose(now)
+        return True
+
+    def _adaptation(self, pid: int, packet: bytes) -> bool:
+        """Take the clock from an adaptation field (§2.4.3.4); True if it holds stuffing."""
+        size = packet[4]
+        if size == 0:
+            return True  # a length of 0 is how one single byte is stuffed
+        if size > PACKET - 5:
+            return False
+        flags, used = packet[5], 1
+        if flags & 0x10:
+            if self.programme is not None and pid == self.programme.clock_pid and size >= 7:
+                self.clock = int.from_bytes(packet[6:11], "big") >> 7
+            used += 6
+        used += 6 * bool(flags & 0x08) + bool(flags & 0x04)
+        for present in (flags & 0x02, flags & 0x01):  # private data, extension: each a length and that many bytes
+            if present and used < size:
+                used += 1 + packet[5 + used]
+        return used < size
+
+    def _programmes(self, section: bytes) -> None:
+        programmes = parse_pat(section)
+        if programmes is None:
+            return
+        self.programmes = dict(list(programmes.items())[:_MAX_PROGRAMMES])
+        self._maps = {number: found for number, found in self._maps.items() if number in self.programmes}
+        kept = self._sections
+        self._sections = {pid: kept.get(pid) or SectionReader() for pid in (_PAT_PID, *self.programmes.values())}
+
+    def _choose(self, now: int) -> None:
+        """Stay with the programme if it is still there; else the one named, the first with video, or the first."""
+        current = self.programme
+        found: ProgrammeMap | None
+        if current is not None and current.programme in self.programmes:
+            found = self._maps.get(current.programme, current)
+        elif self._wanted is not None:
+            found = self._maps.get(self._wanted, current)
+        else:
+            maps = [self._maps[number] for number in self.programmes if number in self._maps]
+            with_video = (found for found in maps if any(self._has_video(stream) for stream in found.streams))
+            complete = len(maps) == len(self.programmes) or now - self._first_map_at > _PROGRAMME_WAIT_NS
+            found = next(with_video, maps[0] if maps and complete else current)
+        if found is None or found == current:
+            return
+        if current is None or found.programme != current.programme:
+            self._streams = {}
+        self.programme = found
+        kept = self._streams
+        wanted = list(self._take(found))[:MAX_STREAMS]
+        self._streams = {pid: kept.get(pid) or _Stream(pid, limit) for pid, limit in wanted if pid not in self._sections}
+
+    def _resync(self, data: bytes, position: int) -> int:
+        """The next sync byte with another a packet behind it; counts what is skipped."""
+        size = len(data)
+        found = data.find(0x47, position + 1)
+        while found != -1 and found + PACKET < size and data[found + PACKET] != 0x47:
+            found = data.find(0x47, found + 1)
+        if found == -1:
+            found = size
+        if self._offset + position - self._sync_from >= _IN_SYNC_AGAIN * PACKET:
+            self._lost_run = 0
+        self._sync_from = self._offset + found
+        self.counts.sync_lost += found - position
+        self._lost_run += found - position
+        if self._lost_run > _LOST_LIMIT:
+            raise ProtocolError("this is not MPEG-TS: send a transport stream over SRT (ffmpeg: -f mpegts)")
+        return found
+
+    def _bound_open(self) -> None:
+        held = [stream for stream in self._streams.values() if stream.parts]
+        if sum(len(stream.parts) for stream in held) * PACKET <= MAX_OPEN_BYTES:
+            return
+        largest = max(held, key=lambda stream: len(stream.parts))
+        self.counts.oversized += 1
+        largest.close()
+
+
+def _timestamp(data: bytes, at: int) -> int:
+    """A 33-bit PTS or DTS with its marker bits (§2.4.3.7)."""
+    return (data[at] >> 1 & 7) << 30 | data[at + 1] << 22 | (data[at + 2] >> 1) << 15 | data[at + 3] << 7 | data[at + 4] >> 1

@@ -1,0 +1,81 @@
+"""What SRT knows of a connection, and what the publisher is told to change about it. Sans-IO."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from protocols.publisher import PublisherStats
+
+MS: Final = 1_000_000
+_ROUND_TRIPS_WANTED: Final = 3  # one for the loss to be noticed and repaired, two for a repair that is lost again
+
+
+@dataclass(frozen=True, slots=True)
+class LinkStatistics:
+    """One reading of `srt_bistats`, receiving side: totals since the connection, then gauges."""
+
+    packets: int
+    bytes: int
+    lost: int  # noticed missing; repaired or not
+    retransmitted: int
+    dropped: int  # given up: too late
+    belated: int  # came after they were given up
+    undecryptable: int
+    nak_sent: int
+    round_trip_ms: float
+    latency_ms: int  # negotiated
+    buffer_ms: int
+    buffer_packets: int
+    receive_mbps: float
+    capacity_mbps: float  # an estimate, meaningless on short links
+
+
+@dataclass(slots=True)
+class SrtStats(PublisherStats):
+    """Totals of one publisher over all its connections, and the last reading's gauges."""
+
+    packets_lost: int = 0
+    packets_retransmitted: int = 0
+    packets_dropped: int = 0
+    packets_belated: int = 0
+    packets_undecryptable: int = 0
+    nak_sent: int = 0
+    continuity_errors: int = 0  # of the transport stream
+    sync_lost_bytes: int = 0
+    broken_units: int = 0
+    units_dropped: int = 0  # the session was too slow
+    reconnects: int = 0
+    latency_ms: int = 0
+    buffer_ms: int = 0
+    receive_mbps: float = 0.0
+    capacity_mbps: float = 0.0
+
+    def add_link(self, now: LinkStatistics, before: LinkStatistics | None) -> None:
+        """Take a reading; `before` is the last one of the same connection (totals restart with each connection)."""
+        self.packets_received += now.packets - (before.packets if before else 0)
+        self.packets_lost += now.lost - (before.lost if before else 0)
+        self.packets_retransmitted += now.retransmitted - (before.retransmitted if before else 0)
+        self.packets_dropped += now.dropped - (before.dropped if before else 0)
+        self.packets_belated += now.belated - (before.belated if before else 0)
+        self.packets_undecryptable += now.undecryptable - (before.undecryptable if before else 0)
+        self.nak_sent += now.nak_sent - (before.nak_sent if before else 0)
+        self.round_trip_ns = round(now.round_trip_ms * MS)
+        self.latency_ms = now.latency_ms
+        self.buffer_ms = now.buffer_ms
+        self.receive_mbps = now.receive_mbps
+        self.capacity_mbps = now.capacity_mbps
+
+    @property
+    def network_latency_ns(self) -> int:
+        """What the network adds before a byte reaches us: half the round trip and the negotiated latency."""
+        return self.round_trip_ns // 2 + self.latency_ms * MS
+
+    @property
+    def advice(self) -> str:
+        """What to change, empty when all is well."""
+        wanted = _ROUND_TRIPS_WANTED * self.round_trip_ns
+        if not self.latency_ms or self.latency_ms * MS >= wanted:
+            return ""
+        return (
+            f"SRT latency {self.latency_ms} ms is less than {_ROUND_TRIPS_WANTED} round trips ({self.round_trip_ns / MS:.0f} ms each): "
+            f"lost packets cannot be repaired in time; set latency to {-(-wanted // MS)} ms or more in the encoder or for this stream"
+        )
