@@ -44,13 +44,15 @@ class Transport:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """One m-line of the answer: `lines` are its direction's own attributes (msid, ssrc, …)."""
+    """One m-line of the answer, the `number`-th of its kind; `lines` are its direction's own attributes (msid, ssrc, …)."""
 
+    number: int
     direction: str
     codec: Codec
     parameters: str
     extensions: Mapping[str, int]
     rtx: Codec | None = None
+    send: SendParameters | None = None
     lines: tuple[str, ...] = ()
 
     @property
@@ -58,52 +60,45 @@ class Accepted:
         return tuple(each for each in _FEEDBACK if each in self.codec.feedback)
 
 
-def sending(offer: Offer, cname: str) -> tuple[tuple[Accepted | None, ...], tuple[SendParameters, ...]]:
+def sending(offer: Offer, cname: str) -> tuple[Accepted | None, ...]:
     """Accept every m-line on which the peer wants to receive what we can send (H.264 packetization-mode 1, Opus).
 
-    The n-th video and the n-th audio m-line share a stream id, so that a player keeps them in sync.
-
-    Returns:
-        The m-lines for `render` (None: refused), and what to send with on each accepted one, both in the offer's order.
+    The n-th video and the n-th audio m-line share a stream id, so that a player keeps them in sync. What is refused is None.
     """
-    accepted: list[Accepted | None] = []
-    parameters: list[SendParameters] = []
     ssrcs = _distinct_ssrcs(2 * len(offer.media))
     counts = dict.fromkeys(Kind, 0)
+    accepted: list[Accepted | None] = []
     for media in offer.media:
         kind = _KINDS.get(media.kind)
-        slot = 0
-        if kind is not None:
-            slot = counts[kind]
-            counts[kind] += 1
-        if kind is None or not _usable(offer, media) or media.direction not in ("recvonly", "sendrecv"):
+        if kind is None:
             accepted.append(None)
             continue
-        codec = _CHOICES[kind](media.codecs)
-        if codec is None:
-            accepted.append(None)
-            continue
-        rtx = _rtx_of(codec, media.codecs)
-        extensions = _extensions(media, codec)
-        send = SendParameters(
-            kind=kind,
-            mid=media.mid,
-            payload_type=codec.payload_type,
-            ssrc=ssrcs.pop(),
-            cname=cname,
-            rtx_payload_type=rtx.payload_type if rtx else None,
-            rtx_ssrc=ssrcs.pop() if rtx else None,
-            mid_extension=extensions.get(MID, 0),
-            abs_send_time_extension=extensions.get(ABS_SEND_TIME, 0),
-            transport_cc_extension=extensions.get(TRANSPORT_CC, 0),
-        )
-        parameters.append(send)
-        accepted.append(
-            Accepted(
-                "sendonly", codec, _PARAMETERS[kind](codec), extensions, rtx, _source_lines(send, f"slot-{slot}", media.kind)
-            )
-        )
-    return tuple(accepted), tuple(parameters)
+        number = counts[kind]
+        counts[kind] += 1
+        accepted.append(_sending(media, kind, number, cname, ssrcs) if _may_receive(offer, media) else None)
+    return tuple(accepted)
+
+
+def _sending(media: Media, kind: Kind, number: int, cname: str, ssrcs: list[int]) -> Accepted | None:
+    codec = _CHOICES[kind](media.codecs)
+    if codec is None:
+        return None
+    rtx = _rtx_of(codec, media.codecs)
+    extensions = _extensions(media, codec)
+    send = SendParameters(
+        kind=kind,
+        mid=media.mid,
+        payload_type=codec.payload_type,
+        ssrc=ssrcs.pop(),
+        cname=cname,
+        rtx_payload_type=rtx.payload_type if rtx else None,
+        rtx_ssrc=ssrcs.pop() if rtx else None,
+        mid_extension=extensions.get(MID, 0),
+        abs_send_time_extension=extensions.get(ABS_SEND_TIME, 0),
+        transport_cc_extension=extensions.get(TRANSPORT_CC, 0),
+    )
+    lines = _source_lines(send, f"slot-{number}")
+    return Accepted(number, "sendonly", codec, _PARAMETERS[kind](codec), extensions, rtx, send, lines)
 
 
 def render(offer: Offer, accepted: Sequence[Accepted | None], transport: Transport) -> str:
@@ -133,6 +128,10 @@ def _usable(offer: Offer, media: Media) -> bool:
     """We have one transport: what is outside the bundle could only live alone."""
     in_bundle = media.mid in offer.bundle if offer.bundle else media is offer.media[0]
     return media.live and media.rtcp_mux and in_bundle and media.protocol.endswith("RTP/SAVPF")
+
+
+def _may_receive(offer: Offer, media: Media) -> bool:
+    return _usable(offer, media) and media.direction in ("recvonly", "sendrecv")
 
 
 def _h264(codecs: Iterable[Codec]) -> Codec | None:
@@ -170,16 +169,15 @@ def _extensions(media: Media, codec: Codec) -> dict[str, int]:
     return {uri: number for uri in wanted if 1 <= (number := media.extensions.get(uri, 0)) <= _MAX_EXTENSION_ID}
 
 
-def _source_lines(send: SendParameters, stream: str, track: str) -> tuple[str, ...]:
+def _source_lines(send: SendParameters, stream: str) -> tuple[str, ...]:
     group = () if send.rtx_ssrc is None else (f"a=ssrc-group:FID {send.ssrc} {send.rtx_ssrc}",)
     ssrcs = [send.ssrc] if send.rtx_ssrc is None else [send.ssrc, send.rtx_ssrc]
-    return (f"a=msid:{stream} {stream}-{track}", *group, *(f"a=ssrc:{ssrc} cname:{send.cname}" for ssrc in ssrcs))
+    return (f"a=msid:{stream} {stream}-{send.kind}", *group, *(f"a=ssrc:{ssrc} cname:{send.cname}" for ssrc in ssrcs))
 
 
 def _accepted_lines(media: Media, accepted: Accepted, transport: Transport) -> list[str]:
     codec, rtx, first = accepted.codec, accepted.rtx, transport.candidates[0]
     payload = codec.payload_type
-    # The name as the peer spells it is lost; the registered spelling is understood by all (RFC 8866 §6.6: case-insensitive).
     channels = f"/{codec.channels}" if codec.channels > 1 else ""
     lines = [
         f"m={media.kind} {first.port} {media.protocol} {payload}" + (f" {rtx.payload_type}" if rtx else ""),

@@ -8,8 +8,9 @@ import asyncio
 import socket
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import IPv6Address, ip_address
+from types import MappingProxyType
 from typing import Self
 
 from protocols.errors import Reason, Rejected
@@ -24,6 +25,21 @@ _READS_PER_WAKE = 64
 _SOCKET_BUFFER = 8 << 20  # bytes; the kernel gives what its own limit allows
 _SMALLEST, _LARGEST = 12, 1500  # an RTP header; Ethernet's MTU, and libsrtp's buffer
 _CLOSING = 2.0  # s
+
+_COUNTERS: Mapping[str, str] = MappingProxyType(
+    {
+        "received": "Datagrams read",
+        "junk": "Datagrams of no size or shape that is known",
+        "unknown_source": "DTLS and SRTP datagrams from an address that passed no connectivity check",
+        "forged": "Connectivity checks for nobody, or with a wrong password",
+        "dropped": "DTLS datagrams of a peer that sent too many at once",
+        "send_errors": "STUN and DTLS datagrams that could not be sent",
+        "handshakes": "DTLS handshakes begun",
+        "handshakes_failed": "DTLS handshakes that failed",
+        "never_connected": "Peers that did not connect in time",
+        "consent_lost": "Peers that fell silent",
+    }
+)
 
 
 class UdpMux:
@@ -82,6 +98,17 @@ class UdpMux:
             asyncio.get_running_loop().remove_reader(self._socket.fileno())
             self._socket.close()
             self._socket = None
+
+    def counters(self) -> Iterator[tuple[str, str, int]]:
+        """Name, meaning and value of each total, for metrics."""
+        stats = self.stats
+        for name, meaning in _COUNTERS.items():
+            yield name, meaning, getattr(stats, name)
+        if self._shared is not None:
+            egress = self._shared.egress
+            yield "packets_sent", "Media packets that the kernel took", egress.sent
+            yield "packets_dropped", "Media packets lost to a full socket buffer", egress.dropped
+            yield "packets_unsendable", "Media packets that could not go to their address", egress.errors
 
     def add(self, offer: Offer, client: str = "") -> Peer:
         """A new peer for `offer`; `client` is the address that asks for it (empty: not counted).

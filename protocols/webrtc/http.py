@@ -1,0 +1,284 @@
+"""Sessions over HTTP as WHIP and WHEP have them (RFC 9725; draft-ietf-wish-whep): one endpoint that makes resources, each a peer.
+
+What is kept true: a body is bounded before it is read; a resource's address is unguessable, holds no secret of the caller and is the
+capability to change it; an error is problem+json (RFC 9457) and never ends a session; every answer but an event stream has a
+Content-Length, since encoders fail on chunks; DELETE can be repeated.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from http import HTTPStatus
+from typing import Protocol, TypeAlias
+
+from aiohttp import hdrs, web
+
+from protocols.errors import ProtocolError, Rejected
+from protocols.webrtc.sdp import MAX_BYTES, Fragment, parse_fragment
+
+SDP = "application/sdp"
+FRAGMENT = "application/trickle-ice-sdpfrag"
+
+_PROBLEM = "application/problem+json"
+_READ_TIMEOUT = 10.0  # s
+_CLOSE_TIMEOUT = 3.0  # s
+_RETRY_AFTER = 2  # s
+_DELETED = 1024  # resources whose DELETE may be repeated
+_RETRIED = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
+_EXPOSED = "Location, Link, ETag"
+
+_log = logging.getLogger(__name__)
+
+Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Session(Protocol):
+    """One peer behind a resource."""
+
+    @property
+    def answer(self) -> str:
+        """The SDP answer."""
+
+    @property
+    def etag(self) -> str:
+        """Names the ICE session: another one after a restart. Without quotes."""
+
+    @property
+    def remote_ufrag(self) -> str: ...
+
+    def restart(self, fragment: Fragment) -> str:
+        """ICE restart: the fragment that tells our new end."""
+
+    def close(self, why: str) -> None:
+        """End it; `run` returns soon."""
+
+    async def run(self) -> None:
+        """Its life: returns when the peer has gone or `close` has been called."""
+
+
+class Create(Protocol):
+    """Makes a session for an offer; raises `Rejected` or `ProtocolError`."""
+
+    async def __call__(self, request: web.Request, offer: bytes, /) -> Session: ...
+
+
+class Problem(Exception):
+    """An answer that is an error of HTTP, not of the media."""
+
+    def __init__(self, status: HTTPStatus, detail: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.headers = headers or {}
+
+
+class Resources:
+    """The sessions of one endpoint at `path` (an aiohttp pattern, such as `/whep/{call}`).
+
+    Args:
+        extra: sub-resources of each session: name and GET handler, advertised with this Link relation.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        create: Create,
+        *,
+        origins: Sequence[str] = ("*",),
+        extra: Sequence[tuple[str, str, Callable[[web.Request, Session], Awaitable[web.StreamResponse]]]] = (),
+    ) -> None:
+        self.sessions: dict[str, Session] = {}
+        self.created = 0
+        self._path = path
+        self._create = create
+        self._origins = frozenset(origins)
+        self._extra = extra
+        self._tasks: dict[asyncio.Task[None], str] = {}
+        self._deleted: OrderedDict[str, None] = OrderedDict()
+        self._closing = False
+
+    def routes(self) -> list[web.RouteDef]:
+        resource = self._path + "/{resource}"
+        endpoint_methods = {hdrs.METH_POST: self._post}
+        resource_methods = {hdrs.METH_PATCH: self._patch, hdrs.METH_DELETE: self._delete}
+        routes = [*self._routes(self._path, endpoint_methods, SDP), *self._routes(resource, resource_methods)]
+        for name, _, handler in self._extra:
+            routes += self._routes(f"{resource}/{name}", {hdrs.METH_GET: self._bind(handler)})
+        return routes
+
+    async def aclose(self, why: str) -> None:
+        """End every session, and take no more."""
+        self._closing = True
+        for session in tuple(self.sessions.values()):
+            session.close(why)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_CLOSE_TIMEOUT)
+
+    def cors(self, request: web.Request) -> dict[str, str]:
+        """What lets a page of an allowed origin read the answer (Fetch standard)."""
+        origin = request.headers.get(hdrs.ORIGIN)
+        if origin is None or not self._origins & {"*", origin}:
+            return {}
+        headers: dict[str, str] = {hdrs.ACCESS_CONTROL_EXPOSE_HEADERS: _EXPOSED}
+        if "*" in self._origins:
+            return headers | {hdrs.ACCESS_CONTROL_ALLOW_ORIGIN: "*"}
+        return headers | {hdrs.ACCESS_CONTROL_ALLOW_ORIGIN: origin, hdrs.VARY: hdrs.ORIGIN}
+
+    # Methods
+
+    async def _post(self, request: web.Request) -> web.Response:
+        if self._closing:
+            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "the gateway is shutting down: try again in a moment")
+        if request.content_type != SDP:
+            raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"send the offer as {SDP}", {"Accept-Post": SDP})
+        if not _accepts_sdp(request.headers.get(hdrs.ACCEPT)):
+            raise Problem(HTTPStatus.NOT_ACCEPTABLE, f"the answer is {SDP}")
+        session = await self._create(request, await _body(request))
+        self.created += 1
+        name = secrets.token_urlsafe(24)
+        self.sessions[name] = session
+        task = asyncio.get_running_loop().create_task(session.run())
+        self._tasks[task] = name
+        task.add_done_callback(self._ended)
+        location = f"{request.rel_url.raw_path}/{name}"
+        response = web.Response(status=HTTPStatus.CREATED, text=session.answer, content_type=SDP)
+        response.headers[hdrs.LOCATION] = location
+        response.headers[hdrs.ETAG] = f'"{session.etag}"'
+        for extra, relation, _ in self._extra:
+            response.headers.add(hdrs.LINK, f'<{location}/{extra}>; rel="{relation}"')
+        return response
+
+    async def _patch(self, request: web.Request) -> web.Response:
+        session = self._find(request)
+        if request.content_type != FRAGMENT:
+            raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"send {FRAGMENT}", {"Accept-Patch": FRAGMENT})
+        condition = request.headers.get(hdrs.IF_MATCH)
+        if condition is None:
+            raise Problem(HTTPStatus.PRECONDITION_REQUIRED, "If-Match with the ETag is missing")  # RFC 9725 §4.3.1
+        # RFC 9725 §4.3.3 says `*`; its drafts printed it quoted, and clients send both.
+        anything = condition.strip() in ("*", '"*"')
+        if not anything and f'"{session.etag}"' not in [each.strip() for each in condition.split(",")]:
+            raise Problem(HTTPStatus.PRECONDITION_FAILED, "the ETag is of another ICE session")
+        fragment = parse_fragment(await _body(request))
+        if fragment.ice is None or fragment.ice.ufrag == session.remote_ufrag:
+            # An ICE-lite agent has no use for the peer's candidates: it answers checks from wherever they come.
+            return web.Response(status=HTTPStatus.NO_CONTENT)
+        text = session.restart(fragment)
+        return web.Response(text=text, content_type=FRAGMENT, headers={hdrs.ETAG: f'"{session.etag}"'})
+
+    async def _delete(self, request: web.Request) -> web.Response:
+        name = request.match_info["resource"]
+        if name not in self._deleted:
+            self._find(request).close("deleted by the peer")
+            self._gone(name)
+        return web.Response(status=HTTPStatus.OK)  # OBS takes nothing but 200
+
+    # Inside
+
+    def _routes(self, path: str, methods: Mapping[str, Handler], accept_post: str = "") -> list[web.RouteDef]:
+        allow = ", ".join([*methods, hdrs.METH_OPTIONS])
+
+        async def options(request: web.Request) -> web.Response:
+            headers = {hdrs.ALLOW: allow} | ({"Accept-Post": accept_post} if accept_post else {})
+            if hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers:
+                headers |= {
+                    hdrs.ACCESS_CONTROL_ALLOW_METHODS: allow,
+                    hdrs.ACCESS_CONTROL_ALLOW_HEADERS: "Authorization, Content-Type, If-Match",
+                    hdrs.ACCESS_CONTROL_MAX_AGE: "86400",
+                }
+            return web.Response(status=HTTPStatus.NO_CONTENT, headers=headers)
+
+        async def other(request: web.Request) -> web.Response:
+            raise Problem(HTTPStatus.METHOD_NOT_ALLOWED, f"this address takes {allow}", {hdrs.ALLOW: allow})
+
+        handlers = {**methods, hdrs.METH_OPTIONS: options, hdrs.METH_ANY: other}
+        return [web.route(method, path, self._answering(handler)) for method, handler in handlers.items()]
+
+    def _answering(self, handler: Handler) -> Handler:
+        """`handler` with CORS, and with refusals and broken formats as problem+json."""
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            try:
+                response = await handler(request)
+            except Problem as error:
+                response = problem(error.status, error.detail, error.headers)
+            except Rejected as refusal:
+                response = problem(HTTPStatus(refusal.reason.status), refusal.detail)
+            except ProtocolError as error:
+                response = problem(HTTPStatus.BAD_REQUEST, str(error))
+            if not response.prepared:
+                response.headers.update(self.cors(request))
+            return response
+
+        return answer
+
+    def _bind(self, handler: Callable[[web.Request, Session], Awaitable[web.StreamResponse]]) -> Handler:
+        async def found(request: web.Request) -> web.StreamResponse:
+            return await handler(request, self._find(request))
+
+        return found
+
+    def _find(self, request: web.Request) -> Session:
+        session = self.sessions.get(request.match_info["resource"])
+        if session is None:
+            raise Problem(HTTPStatus.NOT_FOUND, "there is no such session, or it has ended")
+        return session
+
+    def _gone(self, name: str) -> None:
+        """It answers 404 from now on, but DELETE goes on being 200: OBS sends it twice."""
+        self.sessions.pop(name, None)
+        self._deleted[name] = None
+        while len(self._deleted) > _DELETED:
+            self._deleted.popitem(last=False)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self.sessions.pop(self._tasks.pop(task), None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("a session ended by a defect of ours", exc_info=error)
+
+
+def problem(status: HTTPStatus, detail: str, headers: Mapping[str, str] | None = None) -> web.Response:
+    """An error in words (RFC 9457)."""
+    response = web.json_response(
+        {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail},
+        status=status,
+        content_type=_PROBLEM,
+        headers=headers,
+    )
+    if status in _RETRIED:
+        response.headers[hdrs.RETRY_AFTER] = str(_RETRY_AFTER)
+    if status == HTTPStatus.UNAUTHORIZED:
+        response.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
+    if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        response.force_close()  # the rest of the body is not read
+    return response
+
+
+def bearer(request: web.Request) -> str | None:
+    """The token of RFC 6750 §2.1, if the request has one."""
+    scheme, _, token = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+    return token.strip() or None if scheme.lower() == "bearer" else None
+
+
+async def _body(request: web.Request) -> bytes:
+    if (request.content_length or 0) > MAX_BYTES:
+        raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"at most {MAX_BYTES} bytes")
+    body = bytearray()
+    try:
+        async with asyncio.timeout(_READ_TIMEOUT):
+            async for chunk in request.content.iter_any():
+                body += chunk
+                if len(body) > MAX_BYTES:
+                    raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"at most {MAX_BYTES} bytes")
+    except TimeoutError:
+        raise Problem(HTTPStatus.REQUEST_TIMEOUT, "the body did not come in time") from None
+    return bytes(body)
+
+
+def _accepts_sdp(header: str | None) -> bool:
+    if header is None:
+        return True
+    ranges = [part.partition(";")[0].strip().lower() for part in header.split(",")]
+    return any(each in (SDP, "application/*", "*/*", "*") for each in ranges)

@@ -1,0 +1,1 @@
+"""WHEP: viewers of a call over WebRTC (draft-ietf-wish-whep), each with slots for several participants."""

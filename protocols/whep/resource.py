@@ -1,0 +1,128 @@
+"""WHEP over HTTP: `POST /whep/{call}` makes a viewer; its resource has PATCH, DELETE and an event stream that says who is in which slot.
+
+What is kept true: the call's owner admits before a peer exists; a viewer is in its audience exactly as long as its peer lives; a slow
+reader of events gets the newest state, and costs no queue.
+"""
+
+import asyncio
+import json
+import secrets
+from collections.abc import Sequence
+from http import HTTPStatus
+
+from aiohttp import web
+
+from protocols.errors import Reason, Rejected
+from protocols.webrtc import answer, sdp
+from protocols.webrtc.http import Problem, Resources, Session, bearer
+from protocols.webrtc.mux import UdpMux
+from protocols.webrtc.peer import Peer
+from protocols.whep.viewer import Audience, Program, Viewer
+
+_EVENTS = "urn:ietf:params:whep:ext:core:server-sent-events"
+_HEARTBEAT = 15.0  # s: proxies close what is silent for longer
+_WRITE_TIMEOUT = 10.0  # s
+
+
+class WhepSession:
+    """One viewer behind a resource."""
+
+    def __init__(
+        self, peer: Peer, offer: sdp.Offer, accepted: Sequence[answer.Accepted | None], viewer: Viewer, audience: Audience
+    ) -> None:
+        self.peer = peer
+        self.viewer = viewer
+        self.answer = answer.render(offer, accepted, peer.transport)
+        self._offer = offer
+        self._accepted = accepted
+        self._audience = audience
+
+    @property
+    def etag(self) -> str:
+        return self.peer.transport.ice.ufrag
+
+    @property
+    def remote_ufrag(self) -> str:
+        return self.peer.remote_ice.ufrag
+
+    def restart(self, fragment: sdp.Fragment) -> str:
+        if fragment.ice is not None:
+            self.peer.restart(fragment.ice)
+        return answer.render_fragment(self._offer, self._accepted, self.peer.transport)
+
+    def close(self, why: str) -> None:
+        self.peer.close(why)
+
+    async def run(self) -> None:
+        try:
+            self._audience.add_viewer(self.viewer)
+            await self.viewer.run()
+        finally:
+            self.peer.close()
+            self._audience.remove_viewer(self.viewer)
+
+
+class WhepResource:
+    """The endpoint. `routes` go into the owner's application; `aclose` ends every viewer with close_notify."""
+
+    def __init__(self, mux: UdpMux, program: Program, *, cors_origins: Sequence[str] = ("*",)) -> None:
+        self._mux = mux
+        self._program = program
+        self._resources = Resources(
+            "/whep/{call}", self._create, origins=cors_origins, extra=[("events", _EVENTS, self._events)]
+        )
+
+    @property
+    def viewers(self) -> int:
+        """Viewers that are connected or connecting."""
+        return len(self._resources.sessions)
+
+    @property
+    def joined(self) -> int:
+        """Viewers since the start."""
+        return self._resources.created
+
+    def routes(self) -> list[web.RouteDef]:
+        return self._resources.routes()
+
+    async def aclose(self) -> None:
+        await self._resources.aclose("the gateway is shutting down")
+
+    async def _create(self, request: web.Request, body: bytes) -> WhepSession:
+        audience = await self._program.admit(request.match_info["call"], bearer(request))
+        offer = sdp.parse_offer(body)
+        accepted = answer.sending(offer, cname=secrets.token_hex(8))
+        if not any(accepted):
+            raise Rejected(
+                Reason.UNSUPPORTED_MEDIA, "offer to receive H.264 (packetization-mode=1) or Opus, bundled, with rtcp-mux"
+            )
+        peer = self._mux.add(offer, request.remote or "")
+        return WhepSession(peer, offer, accepted, Viewer(peer, accepted), audience)
+
+    async def _events(self, request: web.Request, session: Session) -> web.StreamResponse:
+        """Server-sent events (HTML standard §9.2): the whole state at once and at each change."""
+        assert isinstance(session, WhepSession)
+        viewer, closed = session.viewer, session.peer.closed
+        with viewer.watching() as changed:
+            if changed is None:
+                raise Problem(HTTPStatus.TOO_MANY_REQUESTS, "too many event streams of one viewer")
+            headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"} | self._resources.cors(request)
+            stream = web.StreamResponse(headers=headers)
+            stream.content_type = "text/event-stream"
+            await stream.prepare(request)
+            message = _event(viewer.describe())
+            while not closed.is_set():
+                changed.clear()
+                async with asyncio.timeout(_WRITE_TIMEOUT):
+                    await stream.write(message)
+                try:
+                    async with asyncio.timeout(_HEARTBEAT):
+                        await changed.wait()
+                    message = _event(viewer.describe())
+                except TimeoutError:
+                    message = b": still here\n\n"
+            return stream
+
+
+def _event(state: dict[str, object]) -> bytes:
+    return f"data: {json.dumps(state, separators=(',', ':'))}\n\n".encode()
