@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PACE_NS = 2_000_000
 SLICE = 16
 UNPACED = 48
-"""Packets: a frame up to here leaves at once, a larger one in slices of at least `SLICE` packets every `PACE_NS`."""
+"""Packets: a frame up to here leaves at once, a larger one in slices of some `SLICE` packets every `PACE_NS`."""
 DRAIN_NS = 150_000_000
 """A burst is out after this: slices grow to make it."""
 HOLD_NS = 250_000_000
@@ -230,7 +230,7 @@ class Sender:
             return False
         slices_left = max(1, (since + DRAIN_NS - now) // PACE_NS)
         quota = max(SLICE, -(-self._backlog_packets // slices_left))
-        while backlog and quota >= len(backlog[0][0].packets):
+        while backlog and quota > 0:  # whole runs: the last one may go beyond
             run, timestamp, _ = backlog.popleft()
             count = len(run.packets)
             quota -= count
@@ -259,7 +259,7 @@ class Sender:
         header, step = layout.size, layout.transport_step
         payload_type, ssrc = parameters.payload_type, parameters.ssrc
         extensions, stamp = layout.extensions(now), timestamp & 0xFFFFFFFF
-        sequence, transport_sequence = self._sequence, transport.transport_sequence
+        sequence, transport_sequence = self._sequence, transport.transport_sequence if step else 0
         count = len(run.packets)
         self.sent.append((sequence, count, run.index, timestamp, transport_sequence, now, run.size))
         self._sequence = sequence + count

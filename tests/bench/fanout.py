@@ -1,0 +1,219 @@
+"""CPU per RTP packet of our fan-out and of aiortc's own sender, in one run: `python -m tests.bench.fanout [viewers ...]`.
+
+Real loopback sockets, SRTP with AEAD_AES_256_GCM (what aiortc peers agree on), a programme like 1080p30 at 4 Mbit/s (a 100 KB key frame
+each second, 13 KB others) and 50 Opus packets a second. Viewers' sockets are bound and not read: the kernel still carries each packet to
+them. aiortc's viewers are real connected `RTCPeerConnection` pairs, whose receiving ends stop reading before the clock starts. CPU is
+user + system time of this process; each figure is the least of the rounds.
+"""
+
+import asyncio
+import contextlib
+import gc
+import os
+import random
+import resource
+import socket
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import av
+from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection
+from aiortc.mediastreams import MediaStreamError
+from pylibsrtp import Policy, Session
+
+from protocols.media import Codec, EncodedPacket, Kind
+from protocols.webrtc.egress import Egress
+from protocols.webrtc.fanout import Sender, Source
+from protocols.webrtc.rtp import SendParameters
+from protocols.webrtc.srtp import OutboundSrtp
+
+SECONDS = 2  # of programme, sent as fast as it goes
+ROUNDS = 3
+KEY_BYTES, DELTA_BYTES, OPUS_BYTES = 100_000, 13_000, 250
+SECOND = 1_000_000_000
+AIORTC_VIEWERS = (1, 25)
+
+
+@dataclass
+class Viewer:
+    """What `Sender` asks of its transport."""
+
+    socket: socket.socket
+    address: tuple[Any, ...] | None
+    outbound: OutboundSrtp | None
+    egress: Egress
+    transport_sequence: int = 0
+
+
+def nal_unit(kind: int, size: int) -> bytes:
+    return b"\0\0\0\1" + bytes((0x60 | kind,)) + random.randbytes(size).replace(b"\0", b"\1")
+
+
+def programme() -> list[tuple[Kind, EncodedPacket]]:
+    """In the order of time."""
+    items = []
+    for number in range(30 * SECONDS):
+        keyframe, at = number % 30 == 0, number * SECOND // 30
+        data = nal_unit(7, 20) + nal_unit(8, 5) + nal_unit(5, KEY_BYTES) if keyframe else nal_unit(1, DELTA_BYTES)
+        items.append((Kind.VIDEO, EncodedPacket(0, at, at, keyframe, data, at, at)))
+    for number in range(50 * SECONDS):
+        at = number * SECOND // 50
+        items.append((Kind.AUDIO, EncodedPacket(1, at, at, True, random.randbytes(OPUS_BYTES), at, at)))
+    return sorted(items, key=lambda item: item[1].pts)
+
+
+def cpu() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def ours(viewers: int, segmentation: bool = True) -> tuple[float, int]:
+    """(CPU us per packet, packets)"""
+    timers: list[Any] = []
+    sources = {
+        Kind.VIDEO: Source(Codec.H264, lambda now: (now, now), lambda when, run: timers.append(run)),
+        Kind.AUDIO: Source(Codec.OPUS, lambda now: (now, now), lambda when, run: timers.append(run)),
+    }
+    with contextlib.ExitStack() as stack:
+        out = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        out.bind(("127.0.0.1", 0))
+        out.setblocking(False)
+        egress = Egress(out)
+        egress.segmentation &= segmentation
+        senders = [sender for _ in range(viewers) for sender in attach(viewer(stack, egress), sources)]
+        items = programme()
+        gc.collect()
+        begun = cpu()
+        for kind, packet in items:
+            sources[kind].push(packet, packet.pts)
+            now = packet.pts
+            while timers:
+                now += 2_000_000
+                timers.pop()(now)
+        spent = cpu() - begun
+        packets = sum(sender.packets for sender in senders)
+        assert packets == sum(source.history.next for source in sources.values()) * viewers, "packets were dropped"
+    return spent * 1e6 / packets, packets
+
+
+def viewer(stack: contextlib.ExitStack, egress: Egress) -> Viewer:
+    sock = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    sock.bind(("127.0.0.1", 0))
+    policy = Policy(os.urandom(44), Policy.SSRC_ANY_OUTBOUND, srtp_profile=Policy.SRTP_PROFILE_AEAD_AES_256_GCM)
+    policy.allow_repeat_tx, policy.window_size = True, 1024
+    return Viewer(sock, sock.getsockname(), OutboundSrtp(Session(policy)), egress)
+
+
+def attach(transport: Viewer, sources: dict[Kind, Source]) -> Iterable[Sender]:
+    for kind, source in sources.items():
+        parameters = SendParameters(
+            kind,
+            mid="0" if kind is Kind.VIDEO else "1",
+            payload_type=96 if kind is Kind.VIDEO else 111,
+            ssrc=random.getrandbits(32),
+            cname="bench",
+            mid_extension=4,
+            abs_send_time_extension=2,
+            transport_cc_extension=3,
+        )
+        sender = Sender(transport, parameters)
+        sender.attach(source, 0)
+        yield sender
+
+
+class Track(MediaStreamTrack):
+    """Gives encoded packets to `RTCRtpSender` as fast as it takes them, from when `go` is set; counts down to `done`."""
+
+    def __init__(self, kind: Kind, items: list[av.Packet], go: asyncio.Event, done: asyncio.Semaphore) -> None:
+        self.kind = kind.value
+        super().__init__()
+        self._items = items
+        self._go = go
+        self._done = done
+        self._next = 0
+
+    async def recv(self) -> av.Packet:
+        await self._go.wait()
+        if self._next == len(self._items):
+            self._done.release()
+            self._next += 1
+        if self._next > len(self._items):
+            await asyncio.get_running_loop().create_future()
+            raise MediaStreamError
+        self._next += 1
+        await asyncio.sleep(0)  # else the first track starves the others
+        return self._items[self._next - 1]
+
+
+def av_packets(kind: Kind) -> list[av.Packet]:
+    made = []
+    for each, item in programme():
+        if each is kind:
+            packet = av.Packet(item.data)
+            packet.pts = packet.dts = item.pts // 1000
+            packet.time_base = Fraction(1, 1_000_000)
+            made.append(packet)
+    return made
+
+
+async def connected(connection: RTCPeerConnection) -> None:
+    reached = asyncio.Event()
+    connection.on("connectionstatechange", lambda: connection.connectionState == "connected" and reached.set())
+    if connection.connectionState != "connected":
+        await reached.wait()
+
+
+async def aiortc(viewers: int) -> tuple[float, int]:
+    """(CPU us per packet, packets) of connected pairs, counted by the senders themselves."""
+    go, done = asyncio.Event(), asyncio.Semaphore(0)
+    pairs, senders = [], []
+    items = {kind: av_packets(kind) for kind in Kind}
+    for _ in range(viewers):
+        near, far = (RTCPeerConnection(RTCConfiguration(iceServers=[])) for _ in range(2))
+        pairs += [near, far]
+        senders += [near.addTrack(Track(kind, items[kind], go, done)) for kind in Kind]
+        await near.setLocalDescription(await near.createOffer())
+        await far.setRemoteDescription(near.localDescription)
+        await far.setLocalDescription(await far.createAnswer())
+        await near.setRemoteDescription(far.localDescription)
+        async with asyncio.timeout(20):
+            await asyncio.gather(connected(near), connected(far))
+    for far in pairs[1::2]:
+        for receiver in far.getReceivers():  # the far ends are in this process: they must not cost
+            datagrams = receiver.transport.transport._connection._nominated[1].protocol.transport
+            datagrams._loop._remove_reader(datagrams.get_extra_info("socket").fileno())
+    gc.collect()
+    begun = cpu()
+    go.set()
+    async with asyncio.timeout(300):
+        for _ in senders:
+            await done.acquire()
+    spent = cpu() - begun
+    stats = [report for sender in senders for report in (await sender.getStats()).values() if report.type == "outbound-rtp"]
+    packets = sum(report.packetsSent for report in stats)
+    await asyncio.gather(*(connection.close() for connection in pairs))
+    return spent * 1e6 / packets, packets
+
+
+def main(counts: list[int]) -> None:
+    print(f"python {sys.version.split()[0]}; {SECONDS} s of programme a round, least of {ROUNDS} rounds; us CPU per RTP packet")
+    theirs = {}
+    for viewers in AIORTC_VIEWERS:
+        theirs[viewers], packets = min(asyncio.run(aiortc(viewers)) for _ in range(ROUNDS))
+        print(f"aiortc RTCRtpSender  {viewers:4d} viewers  {theirs[viewers]:6.2f}  ({packets} packets)")
+    for viewers in counts:
+        cost, packets = min(ours(viewers) for _ in range(ROUNDS))
+        reference = theirs[max(count for count in theirs if count <= viewers)]
+        print(f"fan-out              {viewers:4d} viewers  {cost:6.2f}  ({packets} packets)  {reference / cost:5.1f} x cheaper")
+    cost, _ = min(ours(25, segmentation=False) for _ in range(ROUNDS))
+    print(f"  without UDP_SEGMENT  25 viewers  {cost:6.2f}")
+
+
+if __name__ == "__main__":
+    begun = time.monotonic()
+    main([int(argument) for argument in sys.argv[1:]] or [1, 25, 50, 100])
+    print(f"{time.monotonic() - begun:.0f} s")
