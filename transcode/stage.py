@@ -21,6 +21,10 @@ class Stage(Protocol):
 
     def process(self, packet: EncodedPacket) -> None: ...
 
+    def reconfigure(self, track: Track) -> None:
+        """The source's facts have changed (`TracksChanged` with the same codec): the next packets follow them. For another codec make a
+        new stage."""
+
     def request_keyframe(self) -> bool:
         """True if one will come (an encoder of ours), False if only the source can make one."""
 

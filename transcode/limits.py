@@ -1,0 +1,20 @@
+"""What a worker process may use, and how much may wait for it."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLimits:
+    workers: int = 64  # at once
+    restarts: int = 1  # crashes that are mended within `restart_window`; the next one is a failure
+    restart_window: float = 60.0  # s
+    hang: float = 5.0  # s without progress on a packet, after which a worker is killed
+    video_queue: int = 500  # ms of media that may wait for a worker
+    audio_queue: int = 1000
+    backlog: int = 16 << 20  # bytes that may wait for a worker
+    gop: int = 16 << 20  # bytes of the current GOP kept for a restart
+    gop_duration: int = 5000  # ms
+    memory: int = 1 << 30  # bytes of address space beyond what the fork server itself has mapped
+    cpu: int = 30  # s of CPU without a message taken, after which the kernel ends the worker
+    niceness: int = 5
+    close: float = 1.0  # s to end by itself before it is killed

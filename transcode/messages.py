@@ -1,0 +1,176 @@
+"""What the gateway and a transcoding worker say to each other over their socket: framed messages. Sans-IO.
+
+A message is a 12-byte header and a body of at most 8 MiB. Every message from the worker carries how many packets it has taken so far,
+so that the gateway always knows how far behind it is. Bodies are packed or JSON, never pickled: a decoder that was taken over must
+not be able to make the gateway run code.
+"""
+
+import json
+import struct
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+from protocols.errors import ProtocolError
+from protocols.media import Codec, EncodedPacket, Track
+from transcode.plan import AudioTarget, VideoTarget
+
+MAX_BODY = 8 << 20
+_HEADER = struct.Struct("<IBxHI")  # body length, kind, stream, packets taken (from the worker)
+_PACKET = struct.Struct("<qqqqB")  # pts, dts, begun, arrival, flags
+_BITRATE = struct.Struct("<I")
+_STATS = struct.Struct("<QQQQQQ")
+_KEYFRAME_FLAG = 1
+_SILENT_FLAG = 2
+_START_ROOM = 256 << 10
+
+
+class Message(IntEnum):
+    # to the worker
+    OPEN = 1  # a stream: its track and target; again for the same stream: its source has changed
+    CLOSE = 2  # give what is left of a stream, then CLOSED
+    PACKET = 3
+    KEYFRAME = 4
+    BITRATE = 5
+    # from the worker
+    OUTPUT = 16
+    TRACK = 17  # what comes out from here on
+    CLOSED = 18
+    PROGRESS = 19  # a packet was taken and nothing came of it
+    STATS = 20
+    FAULT = 21  # why the worker ends, in words
+
+
+class Frame(NamedTuple):
+    kind: int
+    stream: int
+    taken: int  # modulo 2**32
+    body: memoryview  # valid until the next frame is asked for
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReport:
+    """The worker's own totals since its start."""
+
+    decoded: int = 0  # frames
+    encoded: int = 0
+    errors: int = 0  # packets that a decoder refused
+    dropped: int = 0  # packets before a key frame, frames beyond the rate limit or out of order
+    cpu_ns: int = 0
+    peak_rss: int = 0  # bytes
+
+
+class Inbox:
+    """The receiving end of one socket: `recv_into(inbox.room())`, then iterate `inbox.received(n)` to its end. Holds at most a message."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray(_START_ROOM)
+        self._held = 0
+
+    def room(self) -> memoryview:
+        return memoryview(self._buffer)[self._held :]
+
+    def received(self, count: int) -> Iterator[Frame]:
+        """The complete messages after `count` more bytes; raises `ProtocolError` for one that is too long."""
+        end = self._held + count
+        start = 0
+        view = memoryview(self._buffer)
+        need = _HEADER.size
+        while end - start >= _HEADER.size:
+            length, kind, stream, taken = _HEADER.unpack_from(view, start)
+            if length > MAX_BODY:
+                raise ProtocolError(f"a message of {length} bytes between gateway and worker")
+            need = _HEADER.size + length
+            if end - start < need:
+                break
+            yield Frame(kind, stream, taken, view[start + _HEADER.size : start + need])
+            start += need
+            need = _HEADER.size
+        self._held = end - start
+        if need > len(
+            self._buffer
+        ):  # a new buffer, since views of the old may be held; it falls back when the large message is through
+            self._move(view[start:end], need)
+        elif len(self._buffer) > _START_ROOM and need <= _START_ROOM and self._held <= _START_ROOM // 2:
+            self._move(view[start:end], _START_ROOM)
+        elif start:
+            self._buffer[: self._held] = bytes(view[start:end])  # by way of a copy: the two overlap
+
+    def _move(self, rest: memoryview, size: int) -> None:
+        self._buffer = bytearray(size)
+        self._buffer[: len(rest)] = rest
+
+
+def pack(kind: Message, stream: int = 0, taken: int = 0, body: bytes = b"") -> bytes:
+    return _HEADER.pack(len(body), kind, stream, taken & 0xFFFFFFFF) + body
+
+
+def pack_packet(kind: Message, stream: int, taken: int, packet: EncodedPacket, silent: bool = False) -> bytes:
+    """The head of a PACKET or OUTPUT message: `packet.data` follows it on the wire, uncopied."""
+    flags = (_KEYFRAME_FLAG if packet.keyframe else 0) | (_SILENT_FLAG if silent else 0)
+    return _HEADER.pack(_PACKET.size + len(packet.data), kind, stream, taken & 0xFFFFFFFF) + _PACKET.pack(
+        packet.pts, packet.dts, packet.begun, packet.arrival, flags
+    )
+
+
+def fits(packet: EncodedPacket) -> bool:
+    return _PACKET.size + len(packet.data) <= MAX_BODY
+
+
+def read_packet(body: memoryview, track: int) -> tuple[EncodedPacket, bool]:
+    """The packet, and whether it is silent: decoded for what follows it, not shown."""
+    if len(body) < _PACKET.size:
+        raise ProtocolError("a packet message that is too short")
+    pts, dts, begun, arrival, flags = _PACKET.unpack_from(body)
+    data = bytes(body[_PACKET.size :])
+    return EncodedPacket(track, pts, dts, bool(flags & _KEYFRAME_FLAG), data, begun, arrival), bool(flags & _SILENT_FLAG)
+
+
+def pack_bitrate(stream: int, bits_per_second: int) -> bytes:
+    return pack(Message.BITRATE, stream, 0, _BITRATE.pack(max(0, min(bits_per_second, 0xFFFFFFFF))))
+
+
+def read_bitrate(body: memoryview) -> int:
+    return int(_BITRATE.unpack(body)[0])
+
+
+def pack_stats(taken: int, report: WorkerReport) -> bytes:
+    totals = (report.decoded, report.encoded, report.errors, report.dropped, report.cpu_ns, report.peak_rss)
+    return pack(Message.STATS, 0, taken, _STATS.pack(*totals))
+
+
+def read_stats(body: memoryview) -> WorkerReport:
+    if len(body) != _STATS.size:
+        raise ProtocolError("a statistics message of the wrong size")
+    return WorkerReport(*_STATS.unpack(body))
+
+
+def pack_open(stream: int, track: Track, target: AudioTarget | VideoTarget) -> bytes:
+    return pack(Message.OPEN, stream, 0, json.dumps({"track": _track_fields(track), "target": asdict(target)}).encode())
+
+
+def read_open(body: memoryview) -> tuple[Track, AudioTarget | VideoTarget]:
+    fields = json.loads(bytes(body))
+    track = _track(fields["track"])
+    target = fields["target"]
+    return track, (VideoTarget(**target) if "width" in target else AudioTarget(**target))
+
+
+def pack_track(stream: int, taken: int, track: Track) -> bytes:
+    return pack(Message.TRACK, stream, taken, json.dumps(_track_fields(track)).encode())
+
+
+def read_track(body: memoryview) -> Track:
+    try:
+        return _track(json.loads(bytes(body)))
+    except (ValueError, TypeError, KeyError, RecursionError) as error:  # from a process that decodes what strangers send
+        raise ProtocolError("a track message that cannot be read") from error
+
+
+def _track_fields(track: Track) -> dict[str, Any]:
+    return asdict(track) | {"extradata": track.extradata.hex()}
+
+
+def _track(fields: dict[str, Any]) -> Track:
+    return Track(**(fields | {"codec": Codec(fields["codec"]), "extradata": bytes.fromhex(fields["extradata"])}))

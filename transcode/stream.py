@@ -1,0 +1,240 @@
+"""One track on its way through a worker process: the gateway's side, a `Stage`.
+
+Keeps true: at most so many ms of media wait for the worker (audio beyond it is dropped, video up to the next key frame, all counted); the
+current GOP is at hand, so that a worker which starts anew shows a picture at once: it decodes the GOP in silence up to now.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from protocols.media import Codec, EncodedPacket, Kind, Track
+from transcode import messages
+from transcode.limits import WorkerLimits
+from transcode.messages import Message
+from transcode.plan import AudioTarget, VideoTarget
+from transcode.stage import Sink
+
+OnTrack = Callable[[Track], None]
+"""Told what comes out from here on, before the first packet that is so; on the event loop, must not block or raise."""
+
+_MS = 1_000_000
+
+
+@dataclass(slots=True)
+class StreamStats:
+    """Plain totals since the start."""
+
+    packets_in: int = 0
+    packets_out: int = 0
+    dropped: int = 0  # on the way to the worker: it was too far behind, or the message too large
+
+
+class Link(Protocol):
+    """What a stage needs of its worker."""
+
+    @property
+    def limits(self) -> WorkerLimits: ...
+
+    @property
+    def up(self) -> bool:
+        """False while the worker starts anew, and for good after it was closed or has failed."""
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that the worker's socket has not taken yet."""
+
+    def send(self, message: bytes) -> None: ...
+
+    def send_packet(self, stage: "WorkerStage", packet: EncodedPacket, silent: bool) -> None: ...
+
+    def forget(self, stage: "WorkerStage") -> None: ...
+
+
+class WorkerStage:
+    """A `Stage` whose work is done by a worker process. Made by `Worker.audio` and `Worker.video`."""
+
+    def __init__(
+        self, link: Link, number: int, track: Track, target: AudioTarget | VideoTarget, sink: Sink, on_track: OnTrack | None
+    ) -> None:
+        self.number = number
+        self.stats = StreamStats()
+        self._link = link
+        self._source = track
+        self._target = target
+        self._sink = sink
+        self._on_track = on_track
+        self._output = _expected_output(track, target)
+        video = track.kind is Kind.VIDEO
+        limits = link.limits
+        self._gop = Gop(limits.gop, limits.gop_duration * _MS) if video else None
+        self._queue_limit = (limits.video_queue if video else limits.audio_queue) * _MS
+        self._pending: deque[int] = deque()  # dts of what the worker has not taken
+        self._silent = (
+            0  # how many of those are decoded in silence: while there are any, the worker is catching up after a restart
+        )
+        self._held: deque[EncodedPacket] = deque()  # audio that came while the worker was down
+        self._skipping = False  # video up to the next key frame
+        self._keyframe_asked = False
+        self._bitrate: int | None = None
+        self._closed: asyncio.Event | None = None
+        link.send(messages.pack_open(number, track, target))
+
+    @property
+    def track(self) -> Track:
+        return self._output
+
+    @property
+    def queued(self) -> int:
+        """Packets that the worker has not taken yet."""
+        return len(self._pending)
+
+    def process(self, packet: EncodedPacket) -> None:
+        if self._closed is not None:
+            return
+        self.stats.packets_in += 1
+        if self._gop is not None:
+            self._gop.add(packet)
+        if not self._link.up:
+            self._hold(packet)
+        elif self._admit(packet):
+            self._dispatch(packet, silent=self._silent > 0)
+        else:
+            self.stats.dropped += 1
+
+    def reconfigure(self, track: Track) -> None:
+        self._source = track
+        self._link.send(messages.pack_open(self.number, track, self._target))
+
+    def request_keyframe(self) -> bool:
+        if self._gop is None:
+            return False
+        if not self._keyframe_asked:  # once until it comes, however many viewers ask
+            self._keyframe_asked = True
+            self._link.send(messages.pack(Message.KEYFRAME, self.number))
+        return True
+
+    def set_bitrate(self, bits_per_second: int) -> None:
+        if bits_per_second != self._bitrate:
+            self._bitrate = bits_per_second
+            self._link.send(messages.pack_bitrate(self.number, bits_per_second))
+
+    async def aclose(self) -> None:
+        """Let the worker give what it still holds, then close the stream there. Idempotent."""
+        if self._closed is None:
+            self._closed = asyncio.Event()
+            if self._link.up:
+                self._link.send(messages.pack(Message.CLOSE, self.number))
+            else:
+                self._closed.set()
+        try:
+            async with asyncio.timeout(self._link.limits.close):
+                await self._closed.wait()
+        except TimeoutError:
+            pass  # a worker that does not answer is the owner's concern, and found by its hang limit
+        finally:
+            self._link.forget(self)
+
+    # What the worker says
+
+    def on_output(self, packet: EncodedPacket) -> None:
+        self.stats.packets_out += 1
+        if packet.keyframe:
+            self._keyframe_asked = False
+        self._sink(packet)
+
+    def on_output_track(self, track: Track) -> None:
+        self._output = replace(track, id=self._source.id)
+        if self._on_track is not None:
+            self._on_track(self._output)
+
+    def on_taken(self) -> None:
+        if self._pending:
+            self._pending.popleft()
+            self._silent = max(0, self._silent - 1)  # silent ones come first
+
+    def on_closed(self) -> None:
+        """The worker has closed the stream, or has gone for good."""
+        if self._closed is None:
+            self._closed = asyncio.Event()
+        self._closed.set()
+
+    def restore(self, suspect: int | None) -> None:
+        """Open the stream in a new worker and bring it up to now. `suspect` is the dts of the packet at which the old one ended: it is left
+        out, since it may be what ended it."""
+        if self._closed is not None:
+            self._closed.set()
+            return
+        self._pending.clear()
+        self._silent = 0
+        self._keyframe_asked = False
+        self._link.send(messages.pack_open(self.number, self._source, self._target))
+        if self._bitrate is not None:
+            self._link.send(messages.pack_bitrate(self.number, self._bitrate))
+        if self._gop is not None:
+            packets = self._gop.packets
+            self._skipping = not packets or packets[0].dts == suspect  # without its key frame a GOP is worth nothing
+            if not self._skipping:
+                for packet in packets:
+                    if packet.dts != suspect:
+                        self._dispatch(packet, silent=True)
+        while self._held:
+            self._dispatch(self._held.popleft(), silent=False)
+
+    def _dispatch(self, packet: EncodedPacket, silent: bool) -> None:
+        self._pending.append(packet.dts)
+        self._silent += silent
+        self._link.send_packet(self, packet, silent)
+
+    def _admit(self, packet: EncodedPacket) -> bool:
+        """Whether a packet may go to the worker, or the worker is too far behind for it."""
+        limit = self._queue_limit
+        if self._silent and self._gop is not None:
+            limit += self._gop.duration_limit
+        waiting = packet.dts - self._pending[0] if self._pending else 0
+        full = waiting > limit or self._link.backlog > self._link.limits.backlog or not messages.fits(packet)
+        if self._gop is None:
+            return not full
+        if full:
+            self._skipping = True
+        elif packet.keyframe:
+            self._skipping = False
+        return not self._skipping
+
+    def _hold(self, packet: EncodedPacket) -> None:
+        """Keep audio for the new worker; video is in the GOP."""
+        if self._gop is None and messages.fits(packet):
+            self._held.append(packet)
+            while packet.dts - self._held[0].dts > self._queue_limit or len(self._held) > 1000:
+                self._held.popleft()
+                self.stats.dropped += 1
+
+
+class Gop:
+    """The packets since the last key frame, while they are few enough to be decoded again."""
+
+    def __init__(self, size_limit: int, duration_limit: int) -> None:
+        self.packets: list[EncodedPacket] = []  # empty before the first key frame and after a GOP that is too long
+        self.duration_limit = duration_limit
+        self._size_limit = size_limit
+        self._size = 0
+
+    def add(self, packet: EncodedPacket) -> None:
+        if packet.keyframe:
+            self.packets = []
+            self._size = 0
+        elif not self.packets:
+            return
+        self.packets.append(packet)
+        self._size += len(packet.data)
+        if self._size > self._size_limit or packet.dts - self.packets[0].dts > self.duration_limit or not messages.fits(packet):
+            self.packets = []
+
+
+def _expected_output(track: Track, target: AudioTarget | VideoTarget) -> Track:
+    """What is known of the output before the worker says more."""
+    if isinstance(target, AudioTarget):
+        return Track(track.id, Codec.OPUS, sample_rate=48_000, channels=2)
+    return Track(track.id, Codec.H264, width=target.width, height=target.height, frame_rate=target.frame_rate, reorder=0)
