@@ -1,0 +1,162 @@
+"""Peers for the shared port: a full one (aiortc's RTCPeerConnection), and a bare one whose every datagram the test decides."""
+
+import asyncio
+import secrets
+import socket
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Self
+
+from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+
+from protocols.webrtc import answer, sdp, stun
+from protocols.webrtc.dtls import Certificate, DtlsSession
+from protocols.webrtc.mux import UdpMux
+from protocols.webrtc.peer import Peer
+
+USE_CANDIDATE = (stun.Attribute.USE_CANDIDATE, b"")
+CONTROLLING = (stun.Attribute.ICE_CONTROLLING, bytes(8))
+TIMEOUT = 10
+
+
+async def within(awaitable: Any, timeout: float = TIMEOUT) -> Any:
+    async with asyncio.timeout(timeout):
+        return await awaitable
+
+
+def browser(video: int = 1, audio: int = 1) -> RTCPeerConnection:
+    connection = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
+    for _ in range(video):
+        connection.addTransceiver("video", "recvonly")
+    for _ in range(audio):
+        connection.addTransceiver("audio", "recvonly")
+    return connection
+
+
+async def connection_state(connection: RTCPeerConnection, *states: str) -> None:
+    """Wait until the connection is in one of `states`."""
+    reached = asyncio.Event()
+
+    @connection.on("connectionstatechange")
+    def changed() -> None:
+        if connection.connectionState in states:
+            reached.set()
+
+    changed()
+    await within(reached.wait())
+
+
+@asynccontextmanager
+async def connected(mux: UdpMux, connection: RTCPeerConnection | None = None) -> AsyncIterator[tuple[RTCPeerConnection, Peer]]:
+    """A full peer with DTLS up on both sides."""
+    connection = connection or browser()
+    try:
+        await connection.setLocalDescription(await connection.createOffer())
+        offer = sdp.parse_offer(connection.localDescription.sdp.encode())
+        peer = mux.add(offer)
+        text = answer.render(offer, answer.sending(offer, "test"), peer.transport)
+        await connection.setRemoteDescription(RTCSessionDescription(text, "answer"))
+        await within(peer.connected.wait())
+        await connection_state(connection, "connected")
+        yield connection, peer
+    finally:
+        await connection.close()
+
+
+class BarePeer:
+    """One UDP socket, ICE credentials and DTLS; nothing happens by itself."""
+
+    def __init__(
+        self, mux: UdpMux, certificate: Certificate | None = None, *, setup: str = "active", host: str = "127.0.0.1"
+    ) -> None:
+        self.certificate = certificate or Certificate.generate()
+        self.ufrag, self.password = secrets.token_hex(4), secrets.token_hex(12)
+        self.destination = (host, mux.port)
+        self.socket = self._open()
+        self.peer = mux.add(self.offer(setup))
+        self.dtls = DtlsSession(self.certificate, active=setup != "passive", send=self.send)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.socket.close()
+
+    def _open(self) -> socket.socket:
+        bare = socket.socket(socket.AF_INET6 if ":" in self.destination[0] else socket.AF_INET, socket.SOCK_DGRAM)
+        bare.bind((self.destination[0], 0))
+        bare.setblocking(False)
+        return bare
+
+    def move(self) -> None:
+        """Another port of the same host, as after a NAT rebinding."""
+        self.socket.close()
+        self.socket = self._open()
+
+    @property
+    def address(self) -> tuple[Any, ...]:
+        return self.socket.getsockname()
+
+    def offer(self, setup: str = "active") -> sdp.Offer:
+        lines = [
+            "v=0",
+            "a=group:BUNDLE 0",
+            "m=audio 9 UDP/TLS/RTP/SAVPF 111",
+            "a=mid:0",
+            "a=recvonly",
+            "a=rtcp-mux",
+            f"a=ice-ufrag:{self.ufrag}",
+            f"a=ice-pwd:{self.password}",
+            f"a=fingerprint:{self.certificate.fingerprint}",
+            f"a=setup:{setup}",
+            "a=rtpmap:111 opus/48000/2",
+        ]
+        return sdp.parse_offer("\r\n".join(lines).encode())
+
+    def send(self, datagram: bytes) -> None:
+        self.socket.sendto(datagram, self.destination)
+
+    async def receive(self) -> bytes:
+        return await within(asyncio.get_running_loop().sock_recv(self.socket, 2048))
+
+    def request(self, *attributes: tuple[int, bytes], password: str | None = None) -> bytes:
+        """A connectivity check to us, as bytes."""
+        ice = self.peer.transport.ice
+        username = f"{ice.ufrag}:{self.ufrag}".encode()
+        return stun.binding_request(secrets.token_bytes(12), username, (password or ice.password).encode(), attributes)
+
+    async def check(self, *attributes: tuple[int, bytes]) -> bytes:
+        """Send a connectivity check and give the answer."""
+        self.send(self.request(CONTROLLING, *attributes))
+        return await self.receive()
+
+    async def connect(self) -> None:
+        await self.check(USE_CANDIDATE)
+        pump = asyncio.create_task(self._pump())
+        try:
+            fingerprint = self.peer.transport.fingerprint.split()
+            self.outbound, self.inbound = await within(self.dtls.handshake([(fingerprint[0], fingerprint[1])]))
+            await within(self.peer.connected.wait())
+        finally:
+            pump.cancel()
+            await asyncio.wait({pump})  # its reader must be gone before the descriptor is used again
+
+    async def _pump(self) -> None:
+        while True:
+            datagram = await asyncio.get_running_loop().sock_recv(self.socket, 2048)
+            if 19 < datagram[0] < 64:
+                self.dtls.receive(datagram)
+
+
+def error_code(message: bytes) -> int | None:
+    """The ERROR-CODE of a STUN error response."""
+    if message[:2] != b"\x01\x11":
+        return None
+    position = 20
+    while position < len(message):
+        kind, length = struct.unpack_from("!HH", message, position)
+        if kind == stun.Attribute.ERROR_CODE:
+            return message[position + 6] * 100 + message[position + 7]
+        position += 4 + (length + 3 & ~3)
+    return None
