@@ -1,0 +1,85 @@
+"""Who may go through the handshake: the rate of each address, and what is reserved between the listen callback and the accept. Sans-IO.
+
+The callback never learns that a passphrase was wrong (libsrt compares it afterwards): a reservation that nobody takes up within 10 s is
+counted as a failed authentication. It keeps nobody else out, or whoever knows a stream's name could block it with wrong passphrases.
+
+Called from libsrt's thread of each port and from the I/O thread: each method is a few dictionary operations, which the interpreter makes
+atomic one by one; nothing depends on two of them together.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from protocols.errors import Reason, Rejected
+from protocols.srt.address import Address
+from protocols.srt.streamid import StreamId
+
+SECOND: Final = 1_000_000_000
+_MAX_ADDRESSES: Final = 4096
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Access:
+    """What a caller needs to publish: an AES passphrase of 10..79 bytes (its length of key is the caller's), and the stream's settings."""
+
+    passphrase: str | None = None
+    latency_ms: int | None = None
+    programme: int | None = None  # of several in its transport stream
+
+    def __post_init__(self) -> None:
+        if self.passphrase is not None and not 10 <= len(self.passphrase.encode()) <= 79:
+            raise ValueError("an SRT passphrase has 10 to 79 bytes")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Reservation:
+    """A caller that passed the listen callback and is not yet accepted."""
+
+    stream: StreamId
+    access: Access
+    address: Address
+    made_at: int  # ns
+
+
+class Admission:
+    """`rate` calls a second from one address after `burst` at once; `expiry_ns` and `max_pending` bound the reservations."""
+
+    def __init__(self, rate: float, burst: int, expiry_ns: int, max_pending: int) -> None:
+        self.expired = 0
+        self._rate = rate
+        self._burst = burst
+        self._expiry = expiry_ns
+        self._max_pending = max_pending
+        self._reserved: dict[int, Reservation] = {}
+        self._spent: dict[str, tuple[float, int]] = {}  # host -> (calls to be worked off, at ns)
+
+    def __len__(self) -> int:
+        return len(self._reserved)
+
+    def check_rate(self, host: str, now: int) -> None:
+        """Count a call; raises `Rejected` if there were too many."""
+        spent, at = self._spent.get(host, (0.0, now))
+        spent = max(0.0, spent - (now - at) / SECOND * self._rate)
+        if spent + 1 > self._burst:
+            self._spent[host] = (spent, now)
+            raise Rejected(Reason.TOO_MANY_REQUESTS, "too many calls from this address: wait before the next")
+        if host not in self._spent and len(self._spent) >= _MAX_ADDRESSES:
+            self._spent.clear()  # a spoofed address cannot get here (SYN cookie): 4096 real ones begin anew
+        self._spent[host] = (spent + 1, now)
+
+    def reserve(self, socket: int, reservation: Reservation) -> None:
+        if len(self._reserved) >= self._max_pending:
+            raise Rejected(Reason.OVERLOADED, "too many handshakes at once")
+        self._reserved[socket] = reservation
+
+    def take(self, socket: int) -> Reservation | None:
+        return self._reserved.pop(socket, None)
+
+    def expire(self, now: int) -> None:
+        """Forget reservations that were not taken up, and addresses that have been quiet."""
+        for socket, reservation in list(self._reserved.items()):
+            if now - reservation.made_at > self._expiry and self._reserved.pop(socket, None) is not None:
+                self.expired += 1
+        for host, (spent, at) in list(self._spent.items()):
+            if (now - at) / SECOND * self._rate >= spent:
+                self._spent.pop(host, None)

@@ -1,0 +1,286 @@
+"""Caller mode: pulls an `srt://` source and presents it as a publisher that outlives the source's absences.
+
+Kept true here:
+* A name is resolved once per attempt and the checked address is the one connected to: no second look-up could answer otherwise (DNS
+  rebinding). Addresses that are not of the public internet are refused unless allowed.
+* After a connection is lost or refused, the next attempt follows with growing waits; they begin anew once media has come.
+"""
+
+import asyncio
+import logging
+import random
+import secrets
+import socket as sockets
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from types import MappingProxyType
+from typing import Final
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from protocols.errors import ProtocolError, Reason, Rejected
+from protocols.publisher import Credential
+from protocols.srt.address import Address
+from protocols.srt.admission import Access
+from protocols.srt.libsrt import FAILED, READABLE, WRITABLE, Option
+from protocols.srt.mpegts import TsDemuxer
+from protocols.srt.receiver import Connection, Inbox, Item, ReceiveLimits, SrtReceiver, prepare
+from protocols.srt.statistics import SrtStats
+
+log = logging.getLogger(__name__)
+
+DEFAULT_LATENCY_MS: Final = 120
+_CONNECT_MS: Final = 3000  # SRTO_CONNTIMEO
+_CONNECT_S: Final = 5.0  # beyond libsrt's own
+_RESOLVE_S: Final = 5.0
+_NAT64: Final = IPv6Network("64:ff9b::/96")  # RFC 6052: leads to the IPv4 address in its last 32 bits
+_KEY_BYTES: Final = frozenset({0, 16, 24, 32})
+_PARAMS: Final = frozenset({"streamid", "passphrase", "latency", "pbkeylen", "mode", "transtype"})
+
+_REFUSALS: Final[Mapping[int, str]] = {
+    10: "wrong passphrase",
+    11: "a passphrase is set on one side only",
+    14: "no handshake: not an SRT listener, or another SRT mode",
+    16: "the source did not answer",
+    1400: "bad stream id",
+    1401: "unauthorised",
+    1402: "overloaded, or too many calls",
+    1403: "forbidden",
+    1404: "no such stream",
+    1405: "the source does not give streams to callers",
+    1409: "the stream is in use",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SourceUrl:
+    """An `srt://host:port?streamid=…&passphrase=…&latency=…` address; `latency` in ms, as srt-live-transmit has it."""
+
+    host: str
+    port: int
+    stream_id: str = field(default="", repr=False)
+    access: Access = field(default_factory=Access)
+    key_bytes: int = 0  # 0: the listener's choice
+
+    def __str__(self) -> str:
+        """The address without its secrets."""
+        return f"srt://[{self.host}]:{self.port}" if ":" in self.host else f"srt://{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Waits between attempts: doubled from `first_s` up to `most_s`, each shortened by up to a quarter at random."""
+
+    first_s: float = 1.0
+    most_s: float = 30.0
+
+    def wait_s(self, failures: int) -> float:
+        return min(self.most_s, self.first_s * 2.0 ** min(failures, 16)) * random.uniform(0.75, 1.0)
+
+
+def parse_source(url: str) -> SourceUrl:
+    """Raises `Rejected` (BAD_REQUEST) with words that hold no secret."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise _bad("it is not to be read") from None
+    if parts.scheme != "srt" or not host or not port:
+        raise _bad("it is srt://host:port?streamid=…&passphrase=…&latency=…")
+    # A stream id in its own syntax (#!::…) may stand unquoted, as ffmpeg takes it: then it looks like a fragment.
+    query = parts.query + (f"#{parts.fragment}" if parts.fragment else "")
+    given = dict(parse_qsl(query, keep_blank_values=True, max_num_fields=16))
+    unknown = sorted(given.keys() - _PARAMS)
+    if unknown:
+        raise _bad(f"unknown parameters; known are {', '.join(sorted(_PARAMS))}")
+    if given.get("mode", "caller") != "caller" or given.get("transtype", "live") != "live":
+        raise _bad("only mode=caller and transtype=live")
+    stream_id = unquote(given.get("streamid", ""))
+    if len(stream_id.encode()) > 512:
+        raise _bad("the stream id is longer than 512 bytes")
+    latency, key_bytes = given.get("latency", ""), given.get("pbkeylen", "0")
+    if latency and not latency.isdecimal():
+        raise _bad("latency is a number of ms")
+    if not key_bytes.isdecimal() or int(key_bytes) not in _KEY_BYTES:
+        raise _bad("pbkeylen is 16, 24 or 32")
+    try:
+        access = Access(given.get("passphrase") or None, int(latency) if latency else None)
+    except ValueError as error:
+        raise _bad(str(error)) from None
+    return SourceUrl(host, port, stream_id, access, int(key_bytes))
+
+
+def _bad(why: str) -> Rejected:
+    return Rejected(Reason.BAD_REQUEST, f"SRT source address: {why}")
+
+
+def is_public(host: str) -> bool:
+    """Whether a numeric address leads to the public internet, also where it wraps another (mapped, NAT64, 6to4, Teredo)."""
+    address = ip_address(host)
+    if isinstance(address, IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
+        if inner is None and address in _NAT64:
+            inner = IPv4Address(address.packed[-4:])
+        if inner is not None:
+            return is_public(str(inner))
+    return address.is_global and not address.is_multicast
+
+
+async def resolve(source: SourceUrl, allow_private: bool) -> Address:
+    """The address to connect to; raises `Rejected` (FORBIDDEN) for a private one, `OSError` where the name is not found."""
+    async with asyncio.timeout(_RESOLVE_S):
+        found = await asyncio.get_running_loop().getaddrinfo(source.host, source.port, type=sockets.SOCK_DGRAM)
+    hosts = [str(entry[4][0]) for entry in found]
+    for host in hosts:
+        if allow_private or is_public(host):
+            return Address(host, source.port)
+    raise Rejected(
+        Reason.FORBIDDEN, f"{source} is not on the public internet: allow private sources in the configuration to pull it"
+    )
+
+
+class SrtSource:
+    """A pulled stream (`protocols.publisher.Publisher`). Its iteration connects, and goes on over reconnections until `aclose`;
+    it ends early only with `Rejected`, where the address is not allowed."""
+
+    protocol = "srt"
+    software = ""
+
+    def __init__(
+        self,
+        receiver: SrtReceiver,
+        source: SourceUrl,
+        *,
+        credential: Credential,
+        params: Mapping[str, str] | None = None,
+        latency_ms: int = DEFAULT_LATENCY_MS,
+        allow_private: bool = False,
+        programme: int | None = None,
+        retry: Retry | None = None,
+        limits: ReceiveLimits | None = None,
+    ) -> None:
+        self.id = secrets.token_urlsafe(12)
+        self.remote = str(source)
+        self.credential = credential
+        self.params = MappingProxyType(dict(params or {}))
+        self.stats = SrtStats()
+        self.last_error = ""
+        """Why the last attempt or connection ended; empty while media flows."""
+        self._receiver = receiver
+        self._source = source
+        self._latency_ms = source.access.latency_ms or latency_ms
+        self._allow_private = allow_private
+        self._programme = programme
+        self._retry = retry or Retry()
+        self._limits = limits or ReceiveLimits()
+        self._closed = asyncio.Event()
+        self._socket: int | None = None
+        self._inbox: Inbox | None = None
+
+    @property
+    def advice(self) -> str:
+        return self.stats.advice
+
+    async def accept(self) -> None:
+        """Nothing to say to a source before it is called."""
+
+    async def reject(self, refusal: Rejected) -> None:
+        await self.aclose(refusal.detail)
+
+    def pause(self, paused: bool) -> None:
+        """SRT has no back-pressure that a live source heeds."""
+
+    def request_keyframe(self) -> bool:
+        return False
+
+    async def aclose(self, why: str = "") -> None:
+        self._closed.set()
+        if self._socket is not None:
+            self._receiver.order(partial(self._receiver.end, self._socket, None))
+            await self._receiver.settled()
+        if self._inbox is not None:
+            self._inbox.end(None)
+
+    async def __aiter__(self) -> AsyncIterator[Item]:
+        failures = 0
+        while not self._closed.is_set():
+            try:
+                async for item in self._attempt():
+                    failures, self.last_error = 0, ""
+                    yield item
+                self.last_error = "the source ended the stream"
+            except (ProtocolError, OSError) as error:  # TimeoutError and SrtError are OSErrors
+                self.last_error = str(error) or "no answer"
+            if self._closed.is_set():
+                return
+            wait = self._retry.wait_s(failures)
+            failures += 1
+            self.stats.reconnects += 1
+            log.info("SRT source %s: %s; next attempt in %.1f s", self._source, self.last_error, wait)
+            try:
+                async with asyncio.timeout(wait):
+                    await self._closed.wait()
+            except TimeoutError:
+                continue
+
+    async def _attempt(self) -> AsyncIterator[Item]:
+        """One connection, from the name to its end."""
+        address = await resolve(self._source, self._allow_private)
+        self._inbox = inbox = Inbox(self._limits, self.stats)
+        receiver = self._receiver
+        self._socket = socket = receiver.srt.create()
+        try:
+            self._prepare(socket)
+            receiver.srt.connect(socket, address)
+        except OSError:
+            receiver.srt.close(socket)
+            raise
+        connection = Connection(receiver, socket, TsDemuxer(self._programme), inbox, self.stats, self._limits)
+        receiver.order(partial(receiver.watch, _Calling(receiver, socket, connection, inbox)))
+        try:
+            while (item := await inbox.get()) is not None:
+                yield item
+        finally:
+            receiver.order(partial(receiver.end, socket, None))
+            self._socket = None
+
+    def _prepare(self, socket: int) -> None:
+        srt, access = self._receiver.srt, self._source.access
+        prepare(srt, socket, self._limits, min(self._latency_ms, self._limits.max_latency_ms))
+        srt.set(socket, Option.CONNTIMEO, _CONNECT_MS)
+        if self._source.stream_id:
+            srt.set(socket, Option.STREAMID, self._source.stream_id)
+        if access.passphrase is not None:
+            srt.set(socket, Option.PASSPHRASE, access.passphrase)
+            if self._source.key_bytes:
+                srt.set(socket, Option.PBKEYLEN, self._source.key_bytes)
+
+
+class _Calling:
+    """A socket on its way to being connected, watched by the receiver; then its `Connection` takes over."""
+
+    events = READABLE | WRITABLE | FAILED
+
+    def __init__(self, receiver: SrtReceiver, socket: int, connection: Connection, inbox: Inbox) -> None:
+        self.socket = socket
+        self._receiver = receiver
+        self._connection = connection
+        self._inbox = inbox
+        self._since: int | None = None
+
+    def ready(self, now: int) -> None:
+        srt, receiver = self._receiver.srt, self._receiver
+        if not srt.connected(self.socket):
+            code = srt.reject_reason(self.socket)
+            raise ProtocolError(f"the source refuses: {_REFUSALS.get(code, f'reason {code}')}")
+        receiver.release(self.socket)
+        receiver.watch(self._connection)
+
+    def sweep(self, now: int) -> None:
+        self._since = self._since or now
+        if now - self._since > _CONNECT_S * 1e9:
+            raise ProtocolError("the source did not answer")
+
+    def ended(self, error: ProtocolError | None, now: int) -> None:
+        self._receiver.post(partial(self._inbox.end, error))
