@@ -43,7 +43,7 @@ _USER_NAME = re.compile(
 _REFUSALS: tuple[tuple[type[jwt.InvalidTokenError], str], ...] = (
     (
         jwt.InvalidSignatureError,
-        "{what} was not made by this gateway, or a character of it was changed: copy it again, or make a new one",
+        "{what} was not made by this gateway, or a character of it is missing or changed: copy it again, or make a new one",
     ),
     (jwt.InvalidAlgorithmError, "{what} is signed in a way that is not accepted (only HS256 is): make a new one"),
     (jwt.MissingRequiredClaimError, "{what} lacks a part that is required (user_id, call_cids, exp): make a new one"),

@@ -25,18 +25,16 @@ function lines(report, before, roundTrip) {
   const received = since("packetsReceived");
   const lost = Math.max(since("packetsLost"), 0);
   const emitted = since("jitterBufferEmittedCount");
-  const figures = [
-    ["bitrate", seconds > 0 ? `${Math.round((since("bytesReceived") * 8) / seconds / 1000)} kbit/s` : "–"],
-    ["loss", received + lost > 0 ? `${((100 * lost) / (received + lost)).toFixed(1)} %` : "–"],
-    ["buffer", emitted > 0 ? `${Math.round((1000 * since("jitterBufferDelay")) / emitted)} ms` : "–"],
+  const bitrate = seconds > 0 ? `${Math.round((since("bytesReceived") * 8) / seconds / 1000)} kbit/s` : "– kbit/s";
+  const loss = received + lost > 0 ? `${((100 * lost) / (received + lost)).toFixed(1)} %` : "–";
+  const buffer = emitted > 0 ? `${Math.round((1000 * since("jitterBufferDelay")) / emitted)} ms` : "–";
+  const flow = `${report.kind} ${bitrate}, loss ${loss}, buffer ${buffer}`;
+  if (report.kind === "audio") return [flow];
+  const size = report.frameWidth ? `${report.frameWidth} × ${report.frameHeight}` : "no picture yet";
+  const rtt = roundTrip === undefined ? "–" : `${(roundTrip * 1000).toFixed(1)} ms`;
+  return [
+    `${size}, ${Math.round(report.framesPerSecond ?? 0)} fps`,
+    flow,
+    `rtt ${rtt}, dropped ${report.framesDropped ?? 0}, freezes ${report.freezeCount ?? 0}`,
   ];
-  if (report.kind === "video") {
-    figures.unshift(
-      ["size", report.frameWidth ? `${report.frameWidth} × ${report.frameHeight}` : "–"],
-      ["fps", report.framesPerSecond === undefined ? "–" : String(Math.round(report.framesPerSecond))],
-    );
-    figures.push(["dropped", `${report.framesDropped ?? 0}`], ["freezes", `${report.freezeCount ?? 0}`]);
-    figures.push(["rtt", roundTrip === undefined ? "–" : `${(roundTrip * 1000).toFixed(1)} ms`]);
-  }
-  return figures.map(([name, value]) => `${report.kind} ${name.padEnd(8)} ${value}`);
 }

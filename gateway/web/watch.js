@@ -26,8 +26,12 @@ class Tile {
     this.name = make("figcaption", "name");
     this.figures = make("pre");
     this.figures.hidden = statisticsButton.ariaPressed !== "true";
-    this.fullscreen = make("button", "", "⛶");
+    this.fullscreen = make("button");
     this.fullscreen.type = "button";
+    const icon = make("img");
+    icon.src = "/web/fullscreen.svg";
+    icon.alt = ""; // the button has a label
+    this.fullscreen.append(icon);
     this.fullscreen.addEventListener("click", () => this.toggleFullscreen());
     this.element.append(this.video, this.soundOnly, this.name, this.figures, this.fullscreen);
   }

@@ -1,0 +1,106 @@
+"""Headless Chromium that looks at our pages: what it decodes, hears and shows, and everything it complains of."""
+
+import asyncio
+import io
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy
+from PIL import Image
+from playwright.async_api import Page, async_playwright
+
+EXECUTABLE = "/usr/bin/chromium"
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",  # tests run as root
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--autoplay-policy=no-user-gesture-required",
+)
+
+_INBOUND = """async (kind) => {
+    if (!globalThis.viewer?.peer) return [];
+    const reports = [...(await viewer.peer.getStats()).values()];
+    return reports.filter((report) => report.type === "inbound-rtp" && report.kind === kind);
+}"""
+_PAINTED = """(frames) => new Promise((resolve) => {
+    const video = document.querySelector("video");
+    const step = () => frames-- > 0 ? video.requestVideoFrameCallback(step) : resolve(true);
+    step();
+})"""
+
+
+@dataclass(slots=True)
+class Observed:
+    """What the browser complained of, and which hosts it asked, while a page was open."""
+
+    complaints: list[str] = field(default_factory=list)
+    hosts: set[str] = field(default_factory=set)
+
+
+@asynccontextmanager
+async def open_page(address: str, **context: Any) -> AsyncIterator[tuple[Page, Observed]]:
+    """A page at `address` in a fresh browser; `context` as for playwright's `new_context` (viewport, color_scheme, ...)."""
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=EXECUTABLE, args=list(FLAGS))
+        try:
+            page = await (await browser.new_context(**context)).new_page()
+            observed = Observed()
+            page.on("console", lambda message: observed.complaints.append(message.text) if message.type == "error" else None)
+            page.on("pageerror", lambda error: observed.complaints.append(str(error)))
+            page.on("request", lambda request: observed.hosts.add(urlsplit(request.url).netloc))
+            await page.goto(address)
+            yield page, observed
+        finally:
+            await browser.close()
+
+
+async def until(page: Page, expression: str, timeout_s: float = 20) -> None:
+    """Waits until the JavaScript `expression` is true in the page, looked at with each frame it paints."""
+    # Not wait_for_function: it compiles the expression anew each time, which our own Content Security Policy forbids.
+    look = f"() => new Promise((resolve) => {{ const look = () => ({expression}) ? resolve() : requestAnimationFrame(look); look(); }})"
+    async with asyncio.timeout(timeout_s):
+        await page.evaluate(look)
+
+
+async def state(page: Page, wanted: str, timeout_s: float = 20) -> None:
+    """Waits until the watch page says that it is `wanted`: connecting, waiting, live, reconnecting or error."""
+    await until(page, f"document.getElementById('state').dataset.state === '{wanted}'", timeout_s)
+
+
+async def inbound(page: Page, kind: str) -> list[dict[str, Any]]:
+    """The `inbound-rtp` statistics of the watch page's connection (W3C webrtc-stats)."""
+    reports: list[dict[str, Any]] = await page.evaluate(_INBOUND, kind)
+    return reports
+
+
+async def decoded_frames(page: Page) -> int:
+    return sum(report.get("framesDecoded", 0) for report in await inbound(page, "video"))
+
+
+async def audio_energy(page: Page) -> float:
+    """The sum of `totalAudioEnergy`: above 0 once something else than silence has been played out."""
+    return float(sum(report.get("totalAudioEnergy", 0.0) for report in await inbound(page, "audio")))
+
+
+async def moving_picture(page: Page, frames: int = 10, timeout_s: float = 20) -> bool:
+    """Whether the first tile really shows moving pictures: two screenshots `frames` frames apart differ and neither is one flat colour."""
+    video = page.locator("video").first
+    async with asyncio.timeout(timeout_s):
+        await page.evaluate(_PAINTED, 1)
+        before = _pixels(await video.screenshot())
+        await page.evaluate(_PAINTED, frames)
+        after = _pixels(await video.screenshot())
+    different = float(numpy.mean(numpy.abs(before - after) > 16))
+    return bool(min(before.std(), after.std()) > 20 and different > 0.005)
+
+
+def _pixels(png: bytes) -> Any:
+    return numpy.asarray(Image.open(io.BytesIO(png)).convert("L"), dtype=numpy.int16)

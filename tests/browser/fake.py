@@ -1,0 +1,144 @@
+"""A stand-in for the gateway's HTTP side, so that each page is tested by itself: our real pages, and a WHEP and an API that do as told.
+
+Its calls are real too: aiortc sends a moving picture and a tone, so that the page's connection, tiles and statistics are exercised.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import av
+import numpy
+from aiohttp import web
+from aiortc import AudioStreamTrack, RTCPeerConnection, RTCSessionDescription, VideoStreamTrack
+
+from gateway.api.pages import Pages
+from gateway.config import Config
+
+
+class MovingPicture(VideoStreamTrack):
+    """A bright square that crosses a dark gradient, 320x180."""
+
+    async def recv(self) -> av.VideoFrame:
+        pts, time_base = await self.next_timestamp()
+        picture = numpy.zeros((180, 320, 3), dtype=numpy.uint8)
+        picture[:, :, 2] = numpy.linspace(0, 200, 320, dtype=numpy.uint8)
+        left = (pts // 3000 * 7) % 260
+        picture[60:120, left : left + 60] = 255
+        frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+        frame.pts, frame.time_base = pts, time_base
+        return frame
+
+
+class Tone(AudioStreamTrack):
+    """440 Hz at a quarter of full scale."""
+
+    async def recv(self) -> av.AudioFrame:
+        silent = await super().recv()
+        rate, samples = silent.sample_rate, silent.samples
+        at = (silent.pts + numpy.arange(samples)) / rate
+        wave = (8000 * numpy.sin(2 * numpy.pi * 440 * at)).astype(numpy.int16).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(wave, format="s16", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = rate, silent.pts, Fraction(1, rate)
+        return frame
+
+
+@dataclass(slots=True)
+class FakeGateway:
+    """What the pages are to see, and what they did."""
+
+    address: str = ""
+    streams: list[dict[str, Any]] = field(default_factory=list)
+    participants: list[tuple[str, str]] = field(default_factory=list)  # (id, name), in slots in this order
+    refusal: tuple[int, dict[str, str]] | None = None
+    asked: list[tuple[int, str]] = field(default_factory=list)  # per offer: its video m-lines, its Authorization
+    deleted: asyncio.Event = field(default_factory=asyncio.Event)
+    peers: list[RTCPeerConnection] = field(default_factory=list)
+    changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    async def show(self, *participants: tuple[str, str]) -> None:
+        self.participants = list(participants)
+        async with self.changed:
+            self.changed.notify_all()
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.get("/api/streams", self._streams),
+            web.post("/whep/{call}", self._offer),
+            web.delete("/whep/resource/{id}", self._delete),
+            web.get("/whep/resource/{id}/events", self._events),
+        ]
+
+    async def _streams(self, request: web.Request) -> web.Response:
+        return web.json_response({"streams": self.streams})
+
+    async def _offer(self, request: web.Request) -> web.Response:
+        offer = await request.text()
+        self.asked.append((offer.count("m=video"), request.headers.get("Authorization", "")))
+        if self.refusal is not None:
+            status, problem = self.refusal
+            return web.json_response(problem, status=status, content_type="application/problem+json")
+        # aiortc is no lite agent: without a candidate it does not even start. This one leads nowhere; the browser's checks find it.
+        offer = offer.replace("a=mid:", "a=candidate:1 1 udp 1 127.0.0.1 9 typ host\r\na=mid:")
+        peer = RTCPeerConnection()
+        self.peers.append(peer)
+        for _ in range(min(len(self.participants) or 1, self.asked[-1][0])):  # aiortc cannot send what was not asked for
+            peer.addTrack(MovingPicture())
+            peer.addTrack(Tone())
+        await peer.setRemoteDescription(RTCSessionDescription(offer, "offer"))
+        await peer.setLocalDescription(await peer.createAnswer())
+        return web.Response(
+            status=201,
+            text=peer.localDescription.sdp,
+            content_type="application/sdp",
+            headers={"Location": f"/whep/resource/{len(self.peers) - 1}"},
+        )
+
+    async def _delete(self, request: web.Request) -> web.Response:
+        self.deleted.set()
+        return web.Response()
+
+    async def _events(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        pairs = self.asked[int(request.match_info["id"])][0]
+        while True:
+            shown = self.participants[:pairs]
+            slots = [
+                {
+                    "slot": n,
+                    "video_mid": str(2 * n),
+                    "audio_mid": str(2 * n + 1),
+                    "participant": i,
+                    "name": name,
+                    "video": True,
+                    "audio": True,
+                }
+                for n, (i, name) in enumerate(shown)
+            ]
+            message = json.dumps({"slots": slots, "waiting": len(self.participants) - len(shown)})
+            await response.write(f"data: {message}\n\n".encode())
+            async with self.changed:
+                await self.changed.wait()
+
+
+@asynccontextmanager
+async def fake_gateway() -> AsyncIterator[FakeGateway]:
+    fake = FakeGateway()
+    application = web.Application()
+    application.add_routes([*Pages(Config()).routes(), *fake.routes()])
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        host, port = runner.addresses[0]
+        fake.address = f"http://{host}:{port}"
+        yield fake
+    finally:
+        for peer in fake.peers:
+            await peer.close()
+        await runner.cleanup()

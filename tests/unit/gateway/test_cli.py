@@ -1,0 +1,119 @@
+"""The commands as a person types them."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gateway.__main__ import main
+from gateway.auth import Grant, Secret, Tokens
+from gateway.config import Config, render
+from protocols.publisher import Credential
+
+SECRET = "0123456789abcdef0123456789abcdef"
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GATEWAY_AUTH__SECRET", SECRET)
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert main(arguments) == 0
+    return capsys.readouterr().out
+
+
+def grant(key: str, call: str | None = None) -> Grant:
+    return Tokens(Secret(SECRET.encode())).authorise_publish(Credential(key), call)
+
+
+def field(text: str, name: str) -> str:
+    found = re.search(rf"^ *{name}: +(\S+)", text, re.MULTILINE)
+    assert found, f"no {name} in {text}"
+    return found[1]
+
+
+def test_ingress_prints_what_works(capsys: pytest.CaptureFixture[str]) -> None:
+    text = run(capsys, "ingress", "rtmp", "--call", "livestream:demo", "--user", "host", "--host", "example.org")
+    assert field(text, "Server") == "rtmp://example.org:1935/live"
+    assert grant(field(text, "Stream key")).user_id == "host"
+    assert field(text, "Watch") == "http://example.org:8080/watch/livestream:demo"
+    tokens = Tokens(Secret(SECRET.encode()))
+    assert tokens.password(field(text, "User")) == field(text, "Password")
+    assert "rtmp://example.org:1935/auth" in text
+    command = shlex.split(next(line for line in text.splitlines() if line.startswith("  ffmpeg")))
+    assert command[-1] == f"rtmp://example.org:1935/live/{field(text, 'Stream key')}"
+
+
+def test_ingress_speaks_of_obs_tls_ipv6_and_closed_calls(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    secure = [f"--set=rtmp.certificate={tmp_path}/c.pem", f"--set=rtmp.key={tmp_path}/k.pem", "--set", "rtmp.tls_port=443"]
+    text = run(
+        capsys, "ingress", "rtmp", "--call", "livestream:closed", "--user", "host", "--host", "2001:db8::1", "--obs", *secure
+    )
+    assert "rtmps://[2001:db8::1]:443/live" in text
+    for words in ("Settings > Stream", "Keyframe Interval", "bframes=0", "zerolatency"):
+        assert words in text
+    address, token = field(text, "Watch").split("#token=")
+    assert address == "http://[2001:db8::1]:8080/watch/livestream:closed"
+    assert Tokens(Secret(SECRET.encode())).authorise_watch("livestream:closed", token).call_cid == "livestream:closed"
+
+
+def test_the_address_is_found_out(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["ingress", "rtmp", "--call", "livestream:demo", "--user", "host"]
+    assert field(run(capsys, *words, "--set", "rtmp.host=10.1.2.3"), "Server") == "rtmp://10.1.2.3:1935/live"
+    assert field(run(capsys, *words, "--set", "webrtc.external_addresses=192.0.2.7"), "Server") == "rtmp://192.0.2.7:1935/live"
+    assert re.fullmatch(r"rtmp://[0-9.]+:1935/live", field(run(capsys, *words, "--set", "rtmp.host=0.0.0.0"), "Server"))
+
+
+def test_token(capsys: pytest.CaptureFixture[str]) -> None:
+    key = run(capsys, "token", "--call", "livestream:demo", "--user", "host", "--ttl", "30m").strip()
+    assert grant(key).call_cid == "livestream:demo"
+    watching = run(capsys, "token", "--call", "livestream:demo", "--user", "ann", "--watch").strip()
+    assert Tokens(Secret(SECRET.encode())).authorise_watch("livestream:demo", watching).user_id == "ann"
+
+
+def test_print_config_shows_what_is_in_effect(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "gateway.toml").write_text("[rtmp]\nport = 1940\n")  # found by its name
+    text = run(capsys, "print-config", "--set", "http.port=81")
+    assert "port = 1940" in text
+    assert "port = 81" in text
+    assert 'secret = "***"' in text
+    assert run(capsys, "print-config", "--defaults") == render(Config())
+    assert SECRET not in text
+
+
+def test_check_config(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "check-config") == "The configuration is good.\n"
+    assert main(["check-config", "--set", "rtmp.prot=1", "--set", "http.prot=2"]) == 2
+    assert capsys.readouterr().err.count("unknown key; did you mean") == 2
+    assert main(["check-config", "--set", "rtmp.certificate=/none", "--set", "rtmp.key=/none"]) == 2
+    assert "no such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "COMMAND"),
+        (["token", "--call", "demo", "--user", "x"], "write type:id, e.g. livestream:demo"),
+        (["token", "--call", "a:b", "--user", "x y"], "is no user"),
+        (["token", "--call", "a:b", "--user", "x", "--ttl", "5y"], "write 30m, 24h or 7d"),
+        (["token", "--call", "a:b", "--user", "x", "--ttl", "0"], "write 30m, 24h or 7d"),
+        (["token", "--call", "a:b", "--user", "x", "--ttl", "99999d"], "at most 3650d"),
+    ],
+)
+def test_wrong_words_are_explained(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert words in capsys.readouterr().err
+
+
+def test_the_commands_that_only_print_load_no_media_libraries() -> None:
+    code = "import sys; from gateway.__main__ import main; main(['print-config']); "
+    code += "sys.exit(any(name in sys.modules for name in ('av', 'aiortc')))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=30, check=False).returncode == 0
