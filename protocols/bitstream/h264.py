@@ -5,12 +5,14 @@ from protocols.bitstream.nal import SPS_BYTES, Role, Syntax, roles_by_first_byte
 from protocols.bitstream.sps import CHROMA, MAX_SIDE, cropped, frame_rate, skip_vui_colour
 from protocols.errors import ProtocolError
 from protocols.media import Codec, Track
+from protocols.wire import Reader
 
 _SPS, _PPS = 7, 8
 _WITH_CHROMA_FORMAT = frozenset({100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135})  # §7.3.2.1.1
 _INTRA_IF_SET3 = frozenset({44, 86, 100, 110, 122, 244})  # §E.2.1: no reordering when constraint_set3_flag is set
 _SEI_RECOVERY_POINT = 6
 _MAX_SEI_MESSAGES = 32
+_SEI_BYTES = 1024  # as much of an SEI as is looked at
 
 # (profile_idc, constraint flags that must be set) -> name, the first that fits (§A.2)
 _PROFILES = (
@@ -156,26 +158,26 @@ def _slice_pps(nal: bytes) -> int:
 
 def _recovers(sei: bytes) -> bool:
     """A recovery point with recovery_frame_cnt 0 (§D.2.8): how open-GOP sources mark their I pictures."""
-    payload = unescape(sei, 1024)
-    at = 1
+    reader = Reader(unescape(sei, _SEI_BYTES)[1:])
     for _ in range(_MAX_SEI_MESSAGES):
-        header = []
-        for _ in ("type", "size"):
-            value = 0
-            while at < len(payload) and payload[at] == 0xFF:
-                value += 255
-                at += 1
-            if at >= len(payload):
-                return False
-            header.append(value + payload[at])
-            at += 1
-        kind, size = header
-        if kind == _SEI_RECOVERY_POINT:
-            return at < len(payload) and payload[at] & 0x80 != 0  # ue(v) 0 is a single 1 bit
-        at += size
-        if at + 2 >= len(payload):  # only the trailing bits are left
+        kind, size = _sei_number(reader), _sei_number(reader)
+        if not size or size >= len(reader):  # a message of nothing, or that breaks off: only trailing bits are left
             return False
+        if kind == _SEI_RECOVERY_POINT:
+            return reader.u8() & 0x80 != 0  # ue(v) 0 is a single 1 bit
+        reader.skip(size)
     return False
+
+
+def _sei_number(reader: Reader) -> int:
+    """A payload type or size (§7.3.2.3.1): 255 means that more follows; 0 at the end."""
+    value = 0
+    while len(reader):
+        byte = reader.u8()
+        value += byte
+        if byte != 0xFF:
+            break
+    return value
 
 
 SYNTAX = Syntax(

@@ -1,0 +1,92 @@
+"""The session's one clock: a publisher's timestamps, of any origin and with any jumps, become nanoseconds from 0. Sans-IO.
+
+What stays true:
+
+* The first packet of the session is at 0, and no dts is below 0. Each track's dts rises strictly: one that does not is moved up by as
+  little as it takes, never by more than about `BACKWARD`. A pts is never below its dts.
+* Tracks on the publisher's same clock are moved by the same offset, so that what the encoder aligned stays aligned to the nanosecond.
+* A track *jumps* when its dts goes back by more than `BACKWARD`, or ahead of both the arrival line and every other track by more than
+  `FORWARD`. The arrival line is where the session would be if the least delayed packet of the last seconds had had no delay; a gap
+  after a stall, or after an encoder was paused, is explained by it and is no jump.
+* A track that jumps takes the offset of a track that jumped before it, if that brings it to where the session is; else a new offset that
+  goes on at the arrival line (or after the newest packet, if the publisher is faster than real time). So when an encoder restarts at 0, the
+  first track to restart re-bases the session and the others follow onto the same clock, whenever they get there and in any
+  interleaving; and when one track alone jumps it stays where the viewer needs it, beside the others, which do not move.
+"""
+
+from dataclasses import dataclass
+
+from protocols.media import EncodedPacket
+
+BACKWARD = 250_000_000  # ns; what an interleaver or millisecond rounding may do to a track
+FORWARD = 2_000_000_000  # ns
+JOIN_BEHIND = 2_000_000_000  # ns; a track may start this far behind the newest packet of the others
+STEP = 1_000_000  # ns; the smallest step between two packets of a track that any output's clock can tell apart
+WINDOW = 10_000_000_000  # ns; the arrival line remembers one to two of them, short enough for clock drift not to matter
+
+
+@dataclass(slots=True)
+class _Clock:
+    """One track: its offset from the publisher's time to the session's, and the last dts that it gave."""
+
+    offset: int
+    last: int
+
+
+class Timeline:
+    """Maps packets in the order received; `rebases` counts the jumps for which no known offset was right."""
+
+    def __init__(self, origin: int = 0) -> None:
+        """`origin` is the session time in ns of the first packet: later than 0 for an encoder that comes back."""
+        self.rebases = 0
+        self._origin = origin
+        self._clocks: dict[int, _Clock] = {}
+        self._offset = 0  # the newest, which a new track takes
+        self._newest = origin  # the highest dts given
+        # Session time minus arrival time of the least delayed packet, of this window and the one before
+        self._lead = self._lead_before = 0
+        self._window_end = 0
+
+    def map(self, packet: EncodedPacket) -> EncodedPacket:
+        """The packet on the session's time; `begun` and `arrival` stay as they are."""
+        arrival = packet.arrival
+        if not self._clocks:
+            self._offset = self._origin - packet.dts
+            self._lead = self._lead_before = self._origin - arrival
+            self._window_end = arrival + WINDOW
+        clock = self._clocks.get(packet.track)
+        if clock is None:
+            clock = self._clocks[packet.track] = _Clock(self._offset, self._origin - STEP)
+            earliest = self._newest - JOIN_BEHIND
+        else:
+            earliest = clock.last - BACKWARD
+        now = max(self._newest, arrival + max(self._lead, self._lead_before))
+        dts = packet.dts + clock.offset
+        if not earliest <= dts <= now + FORWARD:
+            clock.offset = self._offset_after_jump(packet.dts, earliest, now)
+            dts = packet.dts + clock.offset
+        pts = packet.pts + clock.offset
+        if dts <= clock.last:
+            dts = clock.last + STEP
+        dts = max(dts, self._origin)
+        clock.last = dts
+        self._note_arrival(dts, arrival)
+        return EncodedPacket(packet.track, max(pts, dts), dts, packet.keyframe, packet.data, packet.begun, arrival)
+
+    def _offset_after_jump(self, source: int, earliest: int, now: int) -> int:
+        known = {self._offset, *(clock.offset for clock in self._clocks.values())}
+        fitting = [offset for offset in known if earliest <= source + offset <= now + FORWARD]
+        if fitting:
+            return min(fitting, key=lambda offset: abs(source + offset - now))
+        self.rebases += 1
+        self._offset = now + STEP - source
+        return self._offset
+
+    def _note_arrival(self, dts: int, arrival: int) -> None:
+        self._newest = max(self._newest, dts)
+        lead = dts - arrival
+        if arrival >= self._window_end:
+            self._lead_before, self._lead = self._lead, lead
+            self._window_end = arrival + WINDOW
+        elif lead > self._lead:
+            self._lead = lead
