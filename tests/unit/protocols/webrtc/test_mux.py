@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-import time
 
 import pytest
 from aiortc.rtp import RtcpRrPacket
@@ -33,13 +32,6 @@ async def arrives(bare: BarePeer) -> int:
     bare.send(bare.outbound.protect_rtcp(receiver_report()))
     assert await within(came) == receiver_report()
     return bare.peer.received
-
-
-async def read_all(mux: UdpMux, datagrams: int) -> None:
-    """Wait until the port has read that many more; a second socket's datagram is the last in the queue."""
-    async with asyncio.timeout(10):
-        while mux.stats.received < datagrams:
-            await asyncio.sleep(0)
 
 
 async def test_a_full_peer_connects_and_its_end_is_seen_at_once() -> None:
@@ -105,7 +97,6 @@ async def test_junk_costs_a_counter_and_ends_nothing() -> None:
     async with UdpMux("127.0.0.1") as mux:
         with BarePeer(mux) as bare, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
             await bare.connect()
-            before = mux.stats.received
             junk = [
                 b"",
                 b"\x80",
@@ -120,7 +111,7 @@ async def test_junk_costs_a_counter_and_ends_nothing() -> None:
                 stranger.sendto(datagram, bare.destination)
             for datagram in junk:  # and from the peer's own address
                 bare.send(datagram)
-            await read_all(mux, before + 2 * len(junk) + len(handshake) + len(media))
+            await bare.check()  # read after all the others
             assert mux.stats.junk == 2 * len(junk)
             assert mux.stats.unknown_source == len(handshake) + len(media)
             assert not bare.peer.closed.is_set()
@@ -143,7 +134,7 @@ async def test_a_flood_of_forged_checks_moves_nothing() -> None:
     async with UdpMux("127.0.0.1") as mux:
         with BarePeer(mux) as bare, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
             await bare.connect()
-            address, before = bare.peer.address, mux.stats.received
+            address = bare.peer.address
             wrong_password = bare.request(CONTROLLING, USE_CANDIDATE, password="x" * 32)
             nobody = stun.binding_request(bytes(12), b"nobody:here", b"y" * 22, [USE_CANDIDATE])
             broken = bytearray(bare.request(CONTROLLING, USE_CANDIDATE))
@@ -151,11 +142,11 @@ async def test_a_flood_of_forged_checks_moves_nothing() -> None:
             for _ in range(100):
                 for datagram in (wrong_password, nobody, bytes(broken)):
                     stranger.sendto(datagram, bare.destination)
-            await read_all(mux, before + 300)
+            await bare.check()  # read after all the others
             assert (mux.stats.forged, mux.stats.junk) == (200, 100)
             assert bare.peer.address == address
+            stranger.setblocking(False)
             with pytest.raises(BlockingIOError):  # not one answer to what nobody signed
-                stranger.setblocking(False)
                 stranger.recv(2048)
             await arrives(bare)
 
@@ -342,8 +333,7 @@ async def test_reading_is_bounded_for_each_turn_of_the_loop() -> None:
             for _ in range(200):
                 stranger.sendto(b"junk" * 10, ("127.0.0.1", mux.port))
             seen = set()
-            deadline = time.monotonic() + 10
-            while mux.stats.received < 200 and time.monotonic() < deadline:
+            for _ in range(1000):
                 before = mux.stats.received
                 await asyncio.sleep(0)
                 seen.add(mux.stats.received - before)
