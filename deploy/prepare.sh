@@ -1,0 +1,79 @@
+# Sourced by deploy/up and tests/run: finds a Python, makes .venv from a lock file, installs what Debian or Ubuntu lacks.
+# Kept true: nothing unlocked is downloaded into .venv, no service is started, and what is already there costs no time.
+
+say() { printf '\033[1m%s\033[0m\n' "$*" >&2; }
+
+fail() {
+    printf '%s\n' "$@" >&2
+    exit 1
+}
+
+# as_root COMMAND...: with the rights at hand; without them it prints the one line to type.
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    elif sudo -n true 2>/dev/null; then
+        sudo "$@"
+    else
+        fail "Some system packages are missing. Type this, then run the command again:" "  sudo $*"
+    fi
+}
+
+installed() { dpkg-query --show --showformat '${db:Status-Status}\n' "$1" 2>/dev/null | grep -qx installed; }
+
+# packages NAME...: those that are missing, by apt.
+packages() {
+    local name missing=()
+    for name in "$@"; do
+        installed "$name" || missing+=("$name")
+    done
+    [ ${#missing[@]} = 0 ] && return
+    command -v apt-get >/dev/null || fail "These are missing, and there is no apt-get to install them with: ${missing[*]}"
+    say "Installing system packages: ${missing[*]}"
+    as_root true
+    # Debian starts the services of what it installs unless this file says no (/usr/share/doc/init-system-helpers/README.policy-rc.d).
+    local policy=/usr/sbin/policy-rc.d ours=
+    if [ ! -e "$policy" ]; then
+        printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+        as_root chmod 755 "$policy"
+        ours=yes
+    fi
+    local result=0
+    {
+        as_root apt-get -qq update &&
+            as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends "${missing[@]}" >/dev/null
+    } || result=$?
+    [ -n "$ours" ] && as_root rm -f "$policy"
+    [ "$result" = 0 ] || fail "apt-get could not install: ${missing[*]}"
+}
+
+# find_python: prints one that is 3.11 or newer. The distribution's go first: they are built with profile-guided optimisation, which
+# one compiled at home often is not.
+find_python() {
+    local python
+    for python in /usr/bin/python3 /usr/bin/python3.1[1-9] python3 python3.1{1,2,3,4,5}; do
+        if command -v "$python" >/dev/null && "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            command -v "$python"
+            return
+        fi
+    done
+    fail "Python 3.11 or newer is needed." "On Debian 12, Ubuntu 24.04 and newer: sudo apt-get install python3 python3-venv"
+}
+
+# environment LOCK: .venv with exactly what the lock file says; quick when it was made from the same one before.
+environment() {
+    local lock=$1 stamp python version
+    stamp=".venv/.made-from-$(sha256sum "$lock" | cut -c1-16)"
+    [ -e "$stamp" ] && .venv/bin/python -c '' 2>/dev/null && return
+    if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+        python=$(find_python)
+        version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+        # Debian and Ubuntu keep ensurepip in a package of its own.
+        "$python" -c 'import ensurepip' 2>/dev/null || packages "python$version-venv"
+        say "Making .venv with $python ($version)"
+        "$python" -m venv --clear .venv
+    fi
+    say "Installing what $lock names"
+    .venv/bin/python -m pip --disable-pip-version-check --no-input --quiet install --only-binary :all: --require-hashes -r "$lock"
+    touch "$stamp"
+}
