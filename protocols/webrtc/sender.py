@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from protocols.media import Kind
 from protocols.webrtc.egress import Egress
 from protocols.webrtc.history import Frame, Run
+from protocols.webrtc.repair import RepairBudget
 from protocols.webrtc.rtcp import ReportBlock, ntp_time, sender_report, source_description
 from protocols.webrtc.rtp import CLOCK_RATES, VERSION_WITH_EXTENSION, HeaderLayout, SendParameters
 from protocols.webrtc.srtp import OutboundSrtp, SrtpError
@@ -36,10 +37,6 @@ REPLAY_NS = 500_000_000
 REPORT_NS = 1_000_000_000
 
 _CATCH_UP = 1_000  # 1/s: cached frames are stamped 1 ms apart: shown as fast as they are decoded
-_REPAIR_SHARE = 4  # a quarter of what was sent may be sent again ...
-_REPAIR_BURST = 128 << 10  # ... and so many bytes at once
-_REPAIRS_AT_ONCE = 256  # per round trip
-_ROUND_TRIP_MINIMUM, _ROUND_TRIP_MAXIMUM = 10_000_000, 300_000_000
 
 
 class Transport(Protocol):
@@ -92,9 +89,7 @@ class Sender:
         self._backlog: deque[tuple[Run, int, int]] = deque()
         self._backlog_packets = 0
         self._reports: deque[tuple[int, int]] = deque(maxlen=8)
-        self._credit = _REPAIR_BURST
-        self._repaired: dict[int, int] = {}
-        self._round_begun = self._round_count = 0
+        self._budget = RepairBudget()
 
     # -- the source ------------------------------------------------------------------------------------------------------------------
 
@@ -288,7 +283,7 @@ class Sender:
             return
         self.packets += count
         self.bytes += run.size
-        self._credit = min(_REPAIR_BURST, self._credit + run.size // _REPAIR_SHARE)
+        self._budget.earn(run.size)
         self._forget()
 
     def _forget(self) -> None:
@@ -301,18 +296,15 @@ class Sender:
     # -- repair ----------------------------------------------------------------------------------------------------------------------
 
     def repair(self, sequences: Iterable[int], now: int) -> None:
-        """Sends again what a NACK asks for: each packet once per round trip, at most 256 packets in one, within the byte budget."""
-        round_trip = min(max(self.round_trip_ns, _ROUND_TRIP_MINIMUM), _ROUND_TRIP_MAXIMUM)
-        if now - self._round_begun >= round_trip:
-            self._round_begun, self._round_count = now, 0
-            self._repaired = {sequence: at for sequence, at in self._repaired.items() if now - at < round_trip}
+        """Sends again what a NACK asks for, within the budget."""
+        budget = self._budget
+        budget.begin(self.round_trip_ns, now)
         for wrapped in sequences:
-            if self._round_count >= _REPAIRS_AT_ONCE or self._credit <= 0:
+            if not budget.look():
                 return
             self.nacks += 1
-            self._round_count += 1
             sequence = self._sequence - ((self._sequence - wrapped) & 0xFFFF)
-            if now - self._repaired.get(sequence, now - round_trip) >= round_trip:
+            if budget.due(sequence, now):
                 self._repair_one(sequence, now)
 
     def _repair_one(self, sequence: int, now: int) -> None:
@@ -325,8 +317,7 @@ class Sender:
         if packet is None:
             return
         marker, payload = packet
-        self._repaired[sequence] = now
-        self._credit -= len(payload)
+        self._budget.spend(sequence, len(payload), now)
         parameters, transport = self.parameters, self.transport
         if parameters.rtx_ssrc is None or parameters.rtx_payload_type is None:
             # The same packet to the bit: other extensions under its sequence number would reuse the nonce (RFC 7714 §12.1).

@@ -1,0 +1,47 @@
+"""Headers have one layout per m-line, and it is RFC 8285's."""
+
+import struct
+
+import pytest
+
+from protocols.webrtc.rtp import VERSION_WITH_EXTENSION, HeaderLayout, abs_send_time
+from tests.unit.protocols.webrtc.loopback import SECOND, parameters
+
+
+def written(layout: HeaderLayout, now: int, transport_sequence: int) -> bytes:
+    buffer = bytearray(b"\xff" * 64)
+    layout.struct.pack_into(
+        buffer, 0, VERSION_WITH_EXTENSION, 96, 1, 2, 3, layout.extensions(now), transport_sequence * layout.transport_step
+    )
+    assert buffer[layout.size :] == b"\xff" * (64 - layout.size)
+    return bytes(buffer[: layout.size])
+
+
+def test_all_extensions_byte_for_byte() -> None:
+    layout = HeaderLayout.of(parameters(mid="v1"))
+    header = written(layout, SECOND, 0x1234)
+    assert header[:12] == struct.pack("!BBHLL", 0x90, 96, 1, 2, 3)
+    assert header[12:] == bytes.fromhex("bede 0003 22 040000 41 7631 31 1234 0000")
+
+
+@pytest.mark.parametrize("mid", ["0", "12", "123", "1234", "0123456789abcdef"])
+@pytest.mark.parametrize("timed", [0, 2])
+@pytest.mark.parametrize("counted", [0, 3])
+def test_the_block_is_whole_words_for_every_combination(mid: str, timed: int, counted: int) -> None:
+    layout = HeaderLayout.of(parameters(mid=mid, abs_send_time_extension=timed, transport_cc_extension=counted))
+    header = written(layout, 5 * SECOND, 9)
+    assert len(header) == layout.size == 16 + 4 * int.from_bytes(header[14:16], "big")
+    assert mid.encode() in header
+
+
+def test_absolute_send_time_wraps_at_64_seconds_and_counts_quarter_microseconds() -> None:
+    assert abs_send_time(64 * SECOND) == 0
+    assert abs_send_time(63 * SECOND) == 63 << 18
+    assert abs_send_time(1000) == 0
+    assert abs_send_time(3815) == 1
+
+
+@pytest.mark.parametrize("changes", [{"mid": ""}, {"mid": "x" * 17}, {"mid_extension": 15}, {"transport_cc_extension": 16}])
+def test_what_one_byte_headers_cannot_carry_is_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="one-byte header"):
+        HeaderLayout.of(parameters(**changes))
