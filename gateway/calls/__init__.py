@@ -23,10 +23,8 @@ class Publication(Protocol):
         """The track has ended; the participant may stay."""
 
 
-class Sent(Protocol):
-    """Told once per packet when the first viewer got the last of it; durations in ns, `at` monotonic ns."""
-
-    def __call__(self, packet: EncodedPacket, packetize: int, send: int, at: int) -> None: ...
+Sent = Callable[[EncodedPacket, int, int], None]
+"""Told once per packet: the packet, and the monotonic ns when its payloads were ready and when the first viewer's last was handed over."""
 
 
 class Participation(Protocol):

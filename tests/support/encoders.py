@@ -21,21 +21,26 @@ FFMPEG = shutil.which("ffmpeg") or "ffmpeg"
 FFMPEG_9 = imageio_ffmpeg.get_ffmpeg_exe()
 
 
-def picture(width: int, height: int, rate: int, duration: float | None = None) -> list[str]:
-    """ffmpeg arguments: inputs 0 and 1 and the filter that makes `[v]`, in real time."""
-    limit = f":duration={duration}" if duration else ""
+def programme(
+    width: int = 640, height: int = 360, rate: int = 30, *, audio_rate: int = 48000, video: bool = True, audio: bool = True
+) -> list[str]:
+    """ffmpeg arguments for a picture that carries its number and a 1 kHz tone, both in real time; what is missing is not mapped."""
     counter = f"if(mod(floor(N/pow(2,floor(X*{BITS}/W))),2),235,16)"
-    return [
-        *("-re", "-f", "lavfi", "-i", f"testsrc2=size={width}x{height - STRIP}:rate={rate}{limit}"),
-        *("-re", "-f", "lavfi", "-i", f"color=black:size={width}x{STRIP}:rate={rate}{limit},geq=lum='{counter}':cb=128:cr=128"),
-        *("-filter_complex", "[1:v][0:v]vstack,format=yuv420p[v]", "-map", "[v]"),
-    ]
-
-
-def sound(duration: float | None = None, rate: int = 48000) -> list[str]:
-    """ffmpeg arguments: a 1 kHz tone as input, in real time."""
-    limit = f":duration={duration}" if duration else ""
-    return ["-re", "-f", "lavfi", "-i", f"sine=frequency=1000:sample_rate={rate}{limit}"]
+    inputs, maps = [], []
+    if video:
+        inputs += ["-re", "-f", "lavfi", "-i", f"testsrc2=size={width}x{height - STRIP}:rate={rate}"]
+        inputs += [
+            "-re",
+            "-f",
+            "lavfi",
+            "-i",
+            f"color=black:size={width}x{STRIP}:rate={rate},geq=lum='{counter}':cb=128:cr=128",
+        ]
+        maps += ["-filter_complex", "[1:v][0:v]vstack,format=yuv420p[v]", "-map", "[v]"]
+    if audio:
+        maps += ["-map", f"{len(inputs) // 5}:a"]
+        inputs += ["-re", "-f", "lavfi", "-i", f"sine=frequency=1000:sample_rate={audio_rate}"]
+    return inputs + maps
 
 
 X264_LIVE = ("-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-bf", "0", "-g", "60")

@@ -77,7 +77,7 @@ async def running_gateway(*settings: str, expect_exit: int | None = 0) -> AsyncI
     secret = secrets.token_hex(32)
     with tempfile.TemporaryDirectory() as directory:
         fixed = ("http.host=127.0.0.1", "http.port=0", "rtmp.port=0", "rtmp.tls_port=0", "webrtc.port=0")
-        fixed += ("webrtc.external_addresses=127.0.0.1", "log.format=json", f"state.directory={directory}")
+        fixed += ("log.format=json", f"state.directory={directory}")
         arguments = [part for setting in (*fixed, *settings) for part in ("--set", setting)]
         process = await asyncio.create_subprocess_exec(
             sys.executable,

@@ -1,0 +1,1 @@
+"""HTTP for people and programs: pages, live streams, health and metrics."""

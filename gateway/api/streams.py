@@ -1,0 +1,114 @@
+"""What is live right now, and whether the gateway is well: `/api/streams`, `/healthz`, `/readyz`, `/metrics`."""
+
+from collections.abc import Callable, Iterator
+from time import monotonic_ns
+from typing import Any
+
+from aiohttp import web
+
+from gateway.metrics import CONTENT_TYPE, Metrics
+from gateway.pacer import LATE, OVERFLOW
+from gateway.pipeline import Lane
+from gateway.registry import Registry
+from gateway.session import Session, State
+
+
+class Streams:
+    """Reads the registry for people: the figures of each live stream and what its streamer should change."""
+
+    def __init__(self, registry: Registry, metrics: Metrics, ready: Callable[[], str]) -> None:
+        """`ready` gives why the gateway does not take new streams; empty when it does."""
+        self._registry = registry
+        self._metrics = metrics
+        self._ready = ready
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.get("/api/streams", self._streams),
+            web.get("/healthz", self._healthz),
+            web.get("/readyz", self._readyz),
+            web.get("/metrics", self._scrape),
+        ]
+
+    async def _streams(self, request: web.Request) -> web.Response:
+        return web.json_response(
+            {"streams": [stream(session) for session in self._registry.sessions.values()]},
+            headers={"Cache-Control": "no-store"},
+        )
+
+    async def _healthz(self, request: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def _readyz(self, request: web.Request) -> web.Response:
+        why_not = self._ready()
+        return web.Response(status=503 if why_not else 200, text=(why_not or "ready") + "\n")
+
+    async def _scrape(self, request: web.Request) -> web.Response:
+        return web.Response(body=self._metrics.render(), headers={"Content-Type": CONTENT_TYPE})
+
+
+def stream(session: Session) -> dict[str, Any]:
+    """One session as JSON; nothing in it is secret, and the encoder's address stays in the log."""
+    lanes = list(session.pipeline.lanes.values()) if session.pipeline is not None else []
+    publisher = session.publisher
+    return {
+        "id": session.id,
+        "call": session.call_cid,
+        "user": session.user_id,
+        "protocol": session.protocol,
+        "software": publisher.software if publisher is not None else "",
+        "started_at": session.started_at.isoformat(timespec="seconds"),
+        "state": session.state.value,
+        "bitrate_bps": sum(lane.meter.bitrate for lane in lanes),
+        "round_trip_ms": round(publisher.stats.round_trip_ns / 1e6, 2) if publisher is not None else None,
+        "reconnects": session.reconnects,
+        "tracks": [track(lane) for lane in lanes],
+        "viewers": session.participation.viewers if session.participation is not None else 0,
+        "warnings": list(warnings(session, lanes)),
+    }
+
+
+def track(lane: Lane) -> dict[str, Any]:
+    facts, total = lane.track, lane.delays.total.get(lane.mode)
+    return {
+        "kind": facts.kind.value,
+        "codec": facts.codec.value,
+        "profile": facts.profile,
+        "width": facts.width,
+        "height": facts.height,
+        "frame_rate": lane.meter.frame_rate,
+        "sample_rate": facts.sample_rate,
+        "channels": facts.channels,
+        "bitrate_bps": lane.meter.bitrate,
+        "keyframe_interval_ms": round(lane.meter.keyframe_interval / 1e6),
+        "mode": lane.mode,
+        "reason": lane.decision.why.label,
+        "why": lane.decision.why.text,
+        "advice": lane.decision.why.advice,
+        "delay_ms_p50": _rounded(total.quantile(0.5) if total else None),
+        "delay_ms_p95": _rounded(total.quantile(0.95) if total else None),
+        "delay_ms_by_stage": {step.value: _rounded(h.quantile(0.5)) for step, h in lane.delays.steps.items()},
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    return round(value, 2) if value is not None else None
+
+
+def warnings(session: Session, lanes: list[Lane]) -> Iterator[str]:
+    now = monotonic_ns()
+    if session.state is State.LINGERING:
+        yield f"The encoder has gone ({session.why_ended}); its place in the call is kept for it to come back."
+    for lane in lanes:
+        yield from lane.meter.advice(now)
+    if session.pipeline is not None:
+        totals = session.pipeline.gather()
+        if n := totals.dropped[LATE]:
+            yield f"{n} frames came too late and were dropped: the upload is unsteady, a lower bitrate may be needed."
+        if n := totals.dropped[OVERFLOW]:
+            yield f"{n} frames came faster than real time and were dropped: let the encoder send at the speed of the media."
+        if totals.worker_dropped:
+            yield (
+                f"{totals.worker_dropped} frames were dropped because transcoding cannot keep up: send what passes through (see the "
+                "advice for the track)."
+            )

@@ -1,0 +1,198 @@
+"""The whole gateway, put together: the only file that names concrete listeners and calls.
+
+Kept true: what is started is stopped in the opposite order, each with a time limit; on SIGTERM encoders and viewers are told first, and
+the process is gone within five seconds.
+"""
+
+import asyncio
+import logging
+import signal
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from gateway.api.middleware import errors, security_headers
+from gateway.api.pages import Pages
+from gateway.api.streams import Streams
+from gateway.auth import Secret, Tokens
+from gateway.calls.embedded import ACCEPTS, EmbeddedCall, EmbeddedProgram
+from gateway.config import Config
+from gateway.latency import Histogram
+from gateway.log import event
+from gateway.metrics import Metrics, Observed
+from gateway.pacer import LiveEdgePolicy
+from gateway.reception import Reception
+from gateway.registry import Registry
+from gateway.session import SessionPolicy
+from protocols.publisher import Listener
+from protocols.rtmp.server import RtmpLimits, RtmpListener, TlsFiles
+from protocols.webrtc.mux import UdpMux
+from protocols.webrtc.peer import Limits
+from protocols.whep.resource import WhepResource
+from transcode.limits import WorkerLimits
+from transcode.plan import Policy, plan
+from transcode.pool import Workers
+
+log = logging.getLogger(__name__)
+
+MAX_PARTICIPANTS = 16
+SHUTDOWN_S = 2.0
+LAG_INTERVAL_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """The ports that are really bound (a configured port 0 is any free one); 0 = not listening."""
+
+    http: int
+    rtmp: int
+    rtmps: int
+    webrtc: int
+
+
+async def run(config: Config, ready: Callable[[Addresses], None] | None = None) -> None:
+    """Run until SIGTERM or SIGINT. `ready` is told the bound ports once everything listens.
+
+    Raises:
+        ConfigError: the secret file cannot be used.
+        OSError: a port is taken, with the address in its text.
+    """
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with gateway(config) as addresses:
+        if ready is not None:
+            ready(addresses)
+        event(
+            log, logging.INFO, "ready", http=addresses.http, rtmp=addresses.rtmp, rtmps=addresses.rtmps, webrtc=addresses.webrtc
+        )
+        await stop.wait()
+        event(log, logging.INFO, "shutting down: encoders and viewers are told")
+
+
+@asynccontextmanager
+async def gateway(config: Config) -> AsyncIterator[Addresses]:
+    """Everything running; leaving it says goodbye to encoders and viewers and closes all."""
+    tokens = Tokens(Secret.load(config), config.calls.public)
+    async with AsyncExitStack() as stack:
+        workers = await stack.enter_async_context(Workers(_worker_limits(config)))
+        mux = await stack.enter_async_context(_mux(config))
+        registry = Registry(
+            lambda cid: EmbeddedCall(cid, max_participants=MAX_PARTICIPANTS, on_empty=lambda name: registry.release_call(name))
+        )
+        policy = Policy(
+            video=config.transcode.video,
+            max_width=config.transcode.max_width,
+            max_height=config.transcode.max_height,
+            max_frame_rate=config.transcode.max_frame_rate,
+            audio_bitrate=config.transcode.audio_bitrate_bps,
+        )
+        reception = Reception(
+            registry,
+            tokens.authorise_publish,
+            workers,
+            SessionPolicy(
+                decide=lambda track: plan(track, ACCEPTS, policy),
+                live_edge=_live_edge(config),
+                linger_s=config.calls.linger_s,
+                retire=registry.retire,
+            ),
+            max_sessions=config.rtmp.max_connections,
+        )
+        program = EmbeddedProgram(registry.call, tokens.authorise_watch)
+        whep = WhepResource(mux, program, cors_origins=config.http.cors_origins)
+        rtmp = await stack.enter_async_context(_rtmp(config, tokens)) if config.rtmp.enabled else None
+        listeners: list[Listener] = [rtmp] if rtmp is not None else []
+        lag = Histogram()
+        metrics = Metrics(Observed(registry, workers, mux, whep, rtmp, lag))
+        streams = Streams(registry, metrics, ready=lambda: "shutting down" if reception.draining else "")
+        runner = await stack.enter_async_context(_http(config, [*whep.routes(), *streams.routes(), *Pages(config).routes()]))
+        background = await stack.enter_async_context(asyncio.TaskGroup())
+        tasks = [background.create_task(reception.serve(listener), name="reception") for listener in listeners]
+        tasks.append(background.create_task(_measure_lag(lag), name="event loop delay"))
+        try:
+            yield Addresses(
+                http=_bound_port(runner),
+                rtmp=rtmp.port if rtmp is not None else 0,
+                rtmps=rtmp.tls_port if rtmp is not None else 0,
+                webrtc=mux.port,
+            )
+        finally:
+            reception.draining = True
+            for session in list(registry.sessions.values()):
+                session.end("the gateway is shutting down: connect again in a moment")
+            try:
+                async with asyncio.timeout(SHUTDOWN_S):
+                    await whep.aclose()
+                    while registry.sessions:
+                        await registry.changed.wait()
+            except TimeoutError:
+                event(log, logging.WARNING, "some sessions did not end in time", sessions=len(registry.sessions))
+            for task in tasks:
+                task.cancel()
+
+
+def _worker_limits(config: Config) -> WorkerLimits:
+    return WorkerLimits(
+        workers=config.transcode.workers_max, memory=config.transcode.memory_mib << 20, niceness=config.transcode.nice
+    )
+
+
+def _mux(config: Config) -> UdpMux:
+    return UdpMux(
+        config.webrtc.host,
+        config.webrtc.port,
+        external_addresses=[str(address) for address in config.webrtc.external_addresses],
+        limits=Limits(peers=config.webrtc.max_viewers, connect=config.webrtc.connect_timeout_s),
+    )
+
+
+def _rtmp(config: Config, tokens: Tokens) -> RtmpListener:
+    rtmp = config.rtmp
+    return RtmpListener(
+        rtmp.host,
+        rtmp.port,
+        tls=TlsFiles(rtmp.certificate, rtmp.key) if rtmp.certificate else None,
+        tls_port=rtmp.tls_port,
+        limits=RtmpLimits(connections=rtmp.max_connections, connections_per_address=rtmp.max_connections_per_address),
+        passwords=tokens.password,
+        auth_app=rtmp.auth_app,
+    )
+
+
+def _live_edge(config: Config) -> LiveEdgePolicy:
+    edge = config.live_edge
+    return LiveEdgePolicy(free=edge.ahead_ms * 1_000_000, hold=edge.hold_ms * 1_000_000, late=edge.late_ms * 1_000_000)
+
+
+@asynccontextmanager
+async def _http(config: Config, routes: list[web.RouteDef]) -> AsyncIterator[web.AppRunner]:
+    application = web.Application(middlewares=[security_headers, errors], client_max_size=64 * 1024)
+    application.add_routes(routes)
+    context: ssl.SSLContext | None = None
+    if config.http.certificate:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(config.http.certificate, config.http.key)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0, handler_cancellation=True)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, config.http.host or None, config.http.port, ssl_context=context).start()
+        yield runner
+    finally:
+        await runner.cleanup()
+
+
+def _bound_port(runner: web.AppRunner) -> int:
+    return int(runner.addresses[0][1])
+
+
+async def _measure_lag(lag: Histogram) -> None:
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + LAG_INTERVAL_S
+        await asyncio.sleep(LAG_INTERVAL_S)
+        lag.observe(int((loop.time() - due) * 1e9))

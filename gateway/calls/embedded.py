@@ -1,0 +1,153 @@
+"""The embedded call: this gateway is the call, and its viewers watch by WHEP.
+
+Each user who publishes is one participant with at most one video and one audio; every viewer is shown every participant. A participant's
+sources live as long as the participant, so that an encoder's reconnect is a pause for viewers and nothing else.
+"""
+
+import asyncio
+from collections.abc import Callable
+from time import monotonic_ns, time_ns
+
+from gateway.calls import Sent
+from protocols.errors import Reason, Rejected
+from protocols.media import Codec, EncodedPacket, Kind, Track
+from protocols.webrtc.fanout import Source, call_at_on
+from protocols.whep.viewer import Viewer
+
+ACCEPTS = frozenset({Codec.H264, Codec.OPUS})
+
+
+class EmbeddedPublication:
+    """One track of one participant: its source, and who feeds it just now."""
+
+    def __init__(self, participant: "Participant", track: Track) -> None:
+        self.track = track
+        self._participant = participant
+        self._request_keyframe: Callable[[], bool] = lambda: False
+        self._on_sent: Sent = lambda packet, ready, sent: None
+        self.source = Source(
+            track.codec,
+            participant.clock,
+            call_at_on(asyncio.get_running_loop()),
+            keyframe_wanted=lambda: self._request_keyframe(),
+            on_sent=lambda packet, ready, sent: self._on_sent(packet, ready, sent),
+        )
+
+    def feed(self, track: Track, request_keyframe: Callable[[], bool], on_sent: Sent) -> None:
+        """From here on somebody else publishes the track: an encoder that came back."""
+        self.track, self._request_keyframe, self._on_sent = track, request_keyframe, on_sent
+
+    def push(self, packet: EncodedPacket) -> None:
+        self.source.push(packet, monotonic_ns())
+
+    def update(self, track: Track) -> None:
+        self.track = track
+
+    def close(self) -> None:
+        self._participant.unpublish(self)
+
+
+class Participant:
+    """One user in the call, and the sources that viewers of this participant are attached to."""
+
+    def __init__(self, call: "EmbeddedCall", user_id: str) -> None:
+        self.user_id = user_id
+        self.publications: dict[Kind, EmbeddedPublication] = {}
+        self._call = call
+        self._media_now: Callable[[int], int] = lambda now: now
+        self._epoch = time_ns() - monotonic_ns()  # taken once: setting the system's clock must move no lips
+
+    @property
+    def sources(self) -> dict[Kind, Source]:
+        return {kind: publication.source for kind, publication in self.publications.items()}
+
+    @property
+    def viewers(self) -> int:
+        return len(self._call.viewers)
+
+    def publish(self, track: Track, request_keyframe: Callable[[], bool], on_sent: Sent) -> EmbeddedPublication:
+        publication = self.publications.get(track.kind)
+        if publication is None or publication.track.codec is not track.codec:
+            publication = self.publications[track.kind] = EmbeddedPublication(self, track)
+            self._call.show(self)
+        publication.feed(track, request_keyframe, on_sent)
+        return publication
+
+    def clock(self, now: int) -> tuple[int, int]:
+        """For sender reports: wall clock and media time at monotonic `now`, all in ns."""
+        return now + self._epoch, self._media_now(now)
+
+    def set_clock(self, media_now: Callable[[int], int]) -> None:
+        self._media_now = media_now
+
+    def unpublish(self, publication: EmbeddedPublication) -> None:
+        if self.publications.get(publication.track.kind) is publication:
+            del self.publications[publication.track.kind]
+            self._call.show(self)
+
+    async def leave(self) -> None:
+        self._call.remove(self)
+
+
+class EmbeddedCall:
+    """The participants and viewers of one call. `on_empty` is told when the last of both has gone."""
+
+    def __init__(self, cid: str, *, max_participants: int, on_empty: Callable[[str], None]) -> None:
+        self.cid = cid
+        self.participants: dict[str, Participant] = {}
+        self.viewers: set[Viewer] = set()
+        self._max_participants = max_participants
+        self._on_empty = on_empty
+
+    @property
+    def accepts(self) -> frozenset[Codec]:
+        return ACCEPTS
+
+    @property
+    def empty(self) -> bool:
+        return not self.participants and not self.viewers
+
+    async def join(self, user_id: str) -> Participant:
+        """The participant of `user_id`, who is not in the call yet (a session is one user's only one)."""
+        if len(self.participants) >= self._max_participants:
+            raise Rejected(Reason.OVERLOADED, f"the call has its {self._max_participants} participants already")
+        participant = self.participants[user_id] = Participant(self, user_id)
+        return participant
+
+    def show(self, participant: Participant) -> None:
+        """The participant's sources have changed: every viewer is attached to what there is now."""
+        for viewer in self.viewers:
+            viewer.show(participant.user_id, participant.user_id, participant.sources)
+
+    def remove(self, participant: Participant) -> None:
+        del self.participants[participant.user_id]
+        for viewer in self.viewers:
+            viewer.hide(participant.user_id)
+        self._release()
+
+    def _release(self) -> None:
+        if self.empty:
+            self._on_empty(self.cid)
+
+    # What a WHEP resource asks of a call (`protocols.whep.viewer.Audience`).
+
+    def add_viewer(self, viewer: Viewer) -> None:
+        self.viewers.add(viewer)
+        for participant in self.participants.values():
+            viewer.show(participant.user_id, participant.user_id, participant.sources)
+
+    def remove_viewer(self, viewer: Viewer) -> None:
+        self.viewers.discard(viewer)
+        self._release()
+
+
+class EmbeddedProgram:
+    """What the WHEP resource serves: calls that the caller may watch (`authorise` raises `Rejected`), made when the first viewer comes."""
+
+    def __init__(self, find: Callable[[str], EmbeddedCall], authorise: Callable[[str, str | None], object]) -> None:
+        self._find = find
+        self._authorise = authorise
+
+    async def admit(self, call: str, token: str | None) -> EmbeddedCall:
+        self._authorise(call, token)
+        return self._find(call)

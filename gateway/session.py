@@ -1,0 +1,253 @@
+"""One participant fed by encoders: authorise, join the call, move media, and outlive the encoder's short absences.
+
+States (`TRANSITIONS`): AUTHORISING -> PROBING -> JOINING -> LIVE <-> LINGERING -> CLOSED. A session belongs to one user in one call; a new
+connection with the same right takes over from the old one, and one that comes while the session lingers goes on as the same
+participant, with media time running on.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from time import monotonic_ns
+
+from gateway.calls import Call, Participation
+from gateway.log import event
+from gateway.pacer import LiveEdgePolicy
+from gateway.pipeline import Pipeline, PipelineTotals
+from protocols.errors import ProtocolError, Reason, Rejected
+from protocols.media import EncodedPacket, Track, TracksChanged
+from protocols.publisher import Publisher
+from transcode.plan import Decision
+from transcode.pool import Workers
+
+log = logging.getLogger(__name__)
+
+
+class State(StrEnum):
+    AUTHORISING = "authorising"
+    PROBING = "probing"
+    JOINING = "joining"
+    LIVE = "live"
+    LINGERING = "lingering"
+    CLOSED = "closed"
+
+
+TRANSITIONS: dict[State, frozenset[State]] = {
+    State.AUTHORISING: frozenset({State.PROBING, State.CLOSED}),
+    State.PROBING: frozenset({State.JOINING, State.LIVE, State.LINGERING, State.CLOSED}),
+    State.JOINING: frozenset({State.LIVE, State.LINGERING, State.CLOSED}),
+    State.LIVE: frozenset({State.LINGERING, State.CLOSED}),
+    State.LINGERING: frozenset({State.PROBING, State.CLOSED}),
+    State.CLOSED: frozenset(),
+}
+
+PROBE_TIMEOUT_S = 10.0
+CLOSE_TIMEOUT_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class SessionPolicy:
+    """How sessions behave; the same for all of a gateway."""
+
+    decide: Callable[[Track], Decision]
+    live_edge: LiveEdgePolicy
+    linger_s: float
+    retire: Callable[[str, PipelineTotals], None]
+    """Takes the protocol and the totals of each publisher that has ended."""
+
+
+class Session:
+    """One user's stream in one call."""
+
+    def __init__(
+        self, publisher: Publisher, user_id: str, call_cid: str, call: Call, workers: Workers, policy: SessionPolicy
+    ) -> None:
+        self.id = publisher.id
+        self.user_id = user_id
+        self.call_cid = call_cid
+        self.protocol = publisher.protocol
+        self.started_at = datetime.now(UTC)
+        self.state = State.AUTHORISING
+        self.publisher: Publisher | None = publisher
+        self.pipeline: Pipeline | None = None
+        self.participation: Participation | None = None
+        self.reconnects = 0
+        self.why_ended = ""
+        self._call = call
+        self._workers = workers
+        self._policy = policy
+        self._successor: Publisher | None = None
+        self._wake = asyncio.Event()
+        self._origin: int | None = None  # monotonic ns of media time 0
+        self._closing = False
+        self._reading: asyncio.Timeout | None = None  # the scope in which a publisher is read; expiring it ends the reading
+
+    def _enter(self, state: State) -> None:
+        if state is self.state:
+            return
+        if state not in TRANSITIONS[self.state]:
+            raise RuntimeError(f"a session cannot go from {self.state} to {state}")
+        self.state = state
+
+    async def run(self) -> None:
+        """From the first publisher to the end of the last one's linger time. Raises nothing but cancellation."""
+        try:
+            await self._serve()
+        except Exception:
+            # the boundary that the design names: a bug here ends one session, in the log with its trace, and nothing else
+            log.exception("session failed", extra={"session": self.id})
+            self.why_ended = "internal error"
+        finally:
+            await self._leave()
+
+    async def _serve(self) -> None:
+        publisher = self.publisher
+        while publisher is not None:
+            try:
+                async with asyncio.timeout(PROBE_TIMEOUT_S):
+                    await publisher.accept()
+            except (TimeoutError, ProtocolError) as error:
+                self.why_ended = str(error) or "the encoder did not answer"
+                await publisher.aclose()
+            else:
+                await self._live(publisher)
+            self.publisher = None
+            publisher = None if self._closing else await self._next_publisher()
+
+    async def _live(self, publisher: Publisher) -> None:
+        """One publisher from its acceptance to its end, however it ends."""
+        self._enter(State.PROBING)
+        self.publisher, self.protocol = publisher, publisher.protocol
+        try:
+            async with asyncio.timeout(None) as self._reading:
+                async for item in publisher:
+                    match item:
+                        case TracksChanged(tracks):
+                            await self._tracks(publisher, tracks)
+                        case EncodedPacket():
+                            if self.pipeline is not None:
+                                await self.pipeline.push(item)
+            self.why_ended = "the encoder ended the stream"
+        except TimeoutError:
+            pass  # `_abort` has said why
+        except ProtocolError as error:
+            self.why_ended = str(error)
+        except Rejected as refusal:
+            self.why_ended = refusal.detail
+        finally:
+            self._reading = None
+            await self._stop(publisher)
+
+    def _abort(self, why: str) -> None:
+        """Stop reading the present publisher; it is then told why."""
+        self.why_ended = why
+        if self._reading is not None and not self._reading.expired():
+            self._reading.reschedule(asyncio.get_running_loop().time())
+
+    async def _tracks(self, publisher: Publisher, tracks: tuple[Track, ...]) -> None:
+        if not tracks:
+            return
+        if self.participation is None:
+            self._enter(State.JOINING)
+            self.participation = await self._call.join(self.user_id)
+        if self.pipeline is None:
+            now = monotonic_ns()
+            if self._origin is None:
+                self._origin = now
+            self.pipeline = Pipeline(
+                publisher,
+                self.participation,
+                self._workers,
+                decide=self._policy.decide,
+                live_edge=self._policy.live_edge,
+                origin=now - self._origin,
+                fail=self._abort,  # it cannot go on with this publisher: the session lingers for another try
+            )
+        await self.pipeline.change(tracks)
+        if self.state is not State.LIVE:
+            self._enter(State.LIVE)
+            event(
+                log,
+                logging.INFO,
+                "live",
+                session=self.id,
+                call=self.call_cid,
+                user=self.user_id,
+                protocol=publisher.protocol,
+                tracks=",".join(track.codec.value for track in tracks),
+            )
+
+    async def _stop(self, publisher: Publisher) -> None:
+        pipeline, self.pipeline = self.pipeline, None
+        if pipeline is not None:
+            try:
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    await pipeline.aclose()
+            except TimeoutError:
+                log.warning("the worker did not end in time", extra={"session": self.id})
+            self._policy.retire(publisher.protocol, pipeline.totals)
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await publisher.aclose(self.why_ended)
+        except TimeoutError:
+            log.warning("the publisher did not close in time", extra={"session": self.id})
+
+    async def _next_publisher(self) -> Publisher | None:
+        """The encoder that comes back or takes over; None when nobody does within the linger time."""
+        if self.participation is None and self._successor is None:
+            return None
+        self._enter(State.LINGERING)
+        if self._successor is None:
+            event(log, logging.INFO, "encoder gone, waiting for it", session=self.id, why=self.why_ended)
+            try:
+                async with asyncio.timeout(self._policy.linger_s):
+                    await self._wake.wait()
+            except TimeoutError:
+                return None
+        publisher, self._successor = self._successor, None
+        self._wake.clear()
+        if publisher is not None:
+            self.reconnects += 1
+            self.why_ended = ""
+        return publisher
+
+    async def take_over(self, publisher: Publisher) -> None:
+        """Another connection with the same right: it replaces the present one. Raises `Rejected` when the session is ending."""
+        if self._closing or self.state is State.CLOSED:
+            raise Rejected(Reason.CONFLICT, "the stream is just being closed: try again")
+        replaced, self._successor = self._successor, publisher
+        self._wake.set()
+        if replaced is not None:
+            await replaced.reject(Rejected(Reason.CONFLICT, "another encoder with the same key connected at the same moment"))
+        self._abort("another encoder with the same key took over")
+
+    def end(self, why: str) -> None:
+        """End for good: the encoder is told why."""
+        self._closing = True
+        self._wake.set()
+        self._abort(why)
+
+    async def _leave(self) -> None:
+        self._closing = True
+        if self.state is not State.CLOSED:
+            self.state = State.CLOSED
+        participation, self.participation = self.participation, None
+        if participation is not None:
+            await participation.leave()
+        if self._successor is not None:
+            await self._successor.reject(Rejected(Reason.CONFLICT, "the stream is just being closed: try again"))
+        if self.publisher is not None:
+            await self.publisher.aclose(self.why_ended)
+            self.publisher = None
+        event(
+            log,
+            logging.INFO,
+            "ended",
+            session=self.id,
+            why=self.why_ended,
+            seconds=round((datetime.now(UTC) - self.started_at).total_seconds(), 1),
+            reconnects=self.reconnects or None,
+        )
