@@ -1,0 +1,174 @@
+"""A call for WHEP tests: participants with live H.264 (the frame number burnt in) and Opus (a 1 kHz tone), served over real HTTP and UDP."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import av
+import numpy as np
+from aiohttp import web
+
+from protocols.errors import Reason, Rejected
+from protocols.media import Codec, EncodedPacket, Kind
+from protocols.webrtc.fanout import Source, call_at_on
+from protocols.webrtc.mux import UdpMux
+from protocols.webrtc.peer import Limits
+from protocols.whep.resource import WhepResource
+from protocols.whep.viewer import Viewer
+from tests.support.encoders import BITS, STRIP
+
+WIDTH, HEIGHT, RATE = 320, 176, 30
+FRAME_NS = 1_000_000_000 // RATE
+AUDIO_NS = 20_000_000
+WALL_OFFSET = time.time_ns() - time.monotonic_ns()
+
+
+def pictures(count: int, group: int = 60) -> list[tuple[bool, bytes]]:
+    """(key frame, access unit) of `count` pictures that carry their number."""
+    encoder = av.CodecContext.create("libx264", "w")
+    assert isinstance(encoder, av.VideoCodecContext)
+    encoder.width, encoder.height, encoder.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+    encoder.time_base, encoder.framerate = Fraction(1, RATE), Fraction(RATE)
+    encoder.gop_size = group
+    encoder.options = {
+        "preset": "ultrafast",
+        "tune": "zerolatency",
+        "x264-params": "repeat-headers=1:annexb=1:scenecut=0:aud=0",
+    }
+    packets = []
+    for number in range(count):
+        luma = np.full((HEIGHT * 3 // 2, WIDTH), 128, np.uint8)
+        for bit in range(BITS):
+            luma[:STRIP, bit * WIDTH // BITS : (bit + 1) * WIDTH // BITS] = 235 if number >> bit & 1 else 16
+        luma[STRIP:HEIGHT, (number * 4) % WIDTH :] = 60
+        frame = av.VideoFrame.from_ndarray(luma, "yuv420p")
+        frame.pts = number
+        packets += encoder.encode(frame)
+    packets += encoder.encode(None)
+    return [(packet.is_keyframe, bytes(packet)) for packet in packets]
+
+
+def tone(count: int) -> list[bytes]:
+    """`count` Opus packets of 20 ms."""
+    encoder = av.CodecContext.create("libopus", "w")
+    assert isinstance(encoder, av.AudioCodecContext)
+    encoder.sample_rate, encoder.layout, encoder.format = 48000, "stereo", "s16"
+    packets = []
+    for number in range(count):
+        at = np.arange(number * 960, (number + 1) * 960)
+        samples = (np.sin(2 * np.pi * 1000 * at / 48000) * 12000).astype(np.int16)
+        frame = av.AudioFrame.from_ndarray(np.repeat(samples, 2).reshape(1, -1), "s16", "stereo")
+        frame.sample_rate, frame.pts = 48000, number * 960
+        packets += encoder.encode(frame)
+    return [bytes(packet) for packet in packets]
+
+
+@dataclass(eq=False)
+class Participant:
+    """Publishes from `begin` until `stop`; `name` is its id too."""
+
+    name: str
+    video: list[tuple[bool, bytes]]
+    audio: list[bytes]
+    sources: dict[Kind, Source] = field(default_factory=dict)
+    keyframes_wanted: int = 0
+    _start: int = 0
+
+    def begin(self) -> None:
+        call_at = call_at_on(asyncio.get_running_loop())
+        self._start = time.monotonic_ns()
+        self.sources = {
+            Kind.VIDEO: Source(Codec.H264, self._clock, call_at, keyframe_wanted=self._keyframe_wanted),
+            Kind.AUDIO: Source(Codec.OPUS, self._clock, call_at),
+        }
+
+    def _clock(self, now: int) -> tuple[int, int]:
+        return now + WALL_OFFSET, now - self._start
+
+    def _keyframe_wanted(self) -> bool:
+        self.keyframes_wanted += 1
+        return False  # as of an RTMP encoder
+
+    async def publish(self) -> None:
+        """In real time, for as long as there are pictures."""
+        for kind, at, key, data in self._schedule():
+            wait = self._start + at - time.monotonic_ns()
+            if wait > 0:
+                await asyncio.sleep(wait / 1e9)
+            now = time.monotonic_ns()
+            self.sources[kind].push(EncodedPacket(0, at, at, key, data, now, now), now)
+
+    def _schedule(self) -> Iterator[tuple[Kind, int, bool, bytes]]:
+        video = [(Kind.VIDEO, number * FRAME_NS, key, data) for number, (key, data) in enumerate(self.video)]
+        audio = [(Kind.AUDIO, number * AUDIO_NS, True, data) for number, data in enumerate(self.audio)]
+        return iter(sorted(video + audio, key=lambda item: item[1]))
+
+
+class Stage:
+    """One call, `demo`, with a token for those who know it; it is Program and Audience."""
+
+    def __init__(self) -> None:
+        self.participants: list[Participant] = []
+        self.viewers: set[Viewer] = set()
+        self.changed = asyncio.Event()
+        self.token: str | None = None
+        self.resource: WhepResource
+        self.mux: UdpMux
+        self.url = ""
+
+    async def admit(self, call: str, token: str | None) -> "Stage":
+        if call != "livestream:demo":
+            raise Rejected(Reason.NOT_FOUND, "no such call")
+        if token != self.token:
+            raise Rejected(Reason.UNAUTHORIZED, "show the token of the call")
+        return self
+
+    def add_viewer(self, viewer: Viewer) -> None:
+        self.viewers.add(viewer)
+        for participant in self.participants:
+            viewer.show(participant.name, participant.name, participant.sources)
+        self.changed.set()
+
+    def remove_viewer(self, viewer: Viewer) -> None:
+        self.viewers.discard(viewer)
+        self.changed.set()
+
+    def enter(self, participant: Participant) -> None:
+        self.participants.append(participant)
+        for viewer in self.viewers:
+            viewer.show(participant.name, participant.name, participant.sources)
+
+    def leave(self, participant: Participant) -> None:
+        self.participants.remove(participant)
+        for viewer in self.viewers:
+            viewer.hide(participant.name)
+
+    async def until_viewers(self, count: int, timeout: float = 15) -> None:
+        async with asyncio.timeout(timeout):
+            while len(self.viewers) != count:
+                self.changed.clear()
+                await self.changed.wait()
+
+
+@asynccontextmanager
+async def stage(host: str = "127.0.0.1", limits: Limits | None = None) -> AsyncIterator[Stage]:
+    """The call served; `url` is its WHEP address."""
+    served = Stage()
+    async with UdpMux(host, limits=limits) as mux:
+        served.mux = mux
+        served.resource = WhepResource(mux, served)
+        app = web.Application()
+        app.add_routes(served.resource.routes())
+        runner = web.AppRunner(app, shutdown_timeout=1)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        served.url = f"http://127.0.0.1:{runner.addresses[0][1]}/whep/livestream:demo"
+        try:
+            yield served
+        finally:
+            await served.resource.aclose()
+            await runner.cleanup()
