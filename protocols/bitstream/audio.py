@@ -37,7 +37,7 @@ def aac_track(track_id: int, asc: Buffer) -> Track:
         extended = kind
         rate = _aac_rate(bits)
         kind = _aac_object_type(bits)
-    if extended not in _AAC_PROFILES and kind not in _AAC_PROFILES:
+    if kind not in _AAC_PROFILES or kind in (_SBR, _PS):
         raise ProtocolError(f"AAC object type {kind}")
     channels = _AAC_CHANNELS.get(layout, 0)
     if layout and not channels:
