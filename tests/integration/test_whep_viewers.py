@@ -125,9 +125,8 @@ async def test_slots_follow_the_participants_and_the_page_is_told(media: Media) 
         async def slots() -> list[tuple[object, ...]]:
             state = await within(anext(told))
             assert isinstance(state["slots"], list)
-            return [
-                (*(slot[key] for slot in [each] for key in ("participant", "video", "audio")),) for each in state["slots"]
-            ] + [(state["waiting"],)]
+            shown = [(slot["participant"], slot["video"], slot["audio"]) for slot in state["slots"]]
+            return [*shown, (state["waiting"],)]
 
         first = await within(anext(told))
         assert first == {

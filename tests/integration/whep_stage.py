@@ -1,4 +1,4 @@
-"""A call for WHEP tests: participants with live H.264 (the frame number burnt in) and Opus (a 1 kHz tone), served over real HTTP and UDP."""
+"""A call for WHEP tests over real HTTP and UDP: participants with live H.264 (the frame number burnt in) and Opus (a 1 kHz tone)."""
 
 import asyncio
 import time

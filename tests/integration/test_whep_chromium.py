@@ -1,0 +1,137 @@
+"""Chromium as the viewer, with nothing but its own WebRTC and fetch, from another origin."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from playwright.async_api import Page
+
+from tests.browser.chromium import Observed, open_page
+from tests.integration.test_whep_viewers import publishing
+from tests.integration.whep_stage import Participant, Stage, pictures, stage, tone
+
+_WATCH = """async ([url, pairs]) => {
+    const pc = globalThis.pc = new RTCPeerConnection({bundlePolicy: "max-bundle"});
+    for (let i = 0; i < pairs; i++) for (const kind of ["video", "audio"]) pc.addTransceiver(kind, {direction: "recvonly"});
+    pc.ontrack = ({track, streams}) => {
+        const player = document.createElement("video");
+        player.autoplay = true;
+        player.srcObject = streams[0];
+        document.body.append(player);
+    };
+    await pc.setLocalDescription();
+    const response = await fetch(url, {method: "POST", body: pc.localDescription.sdp, headers: {"Content-Type": "application/sdp"}});
+    globalThis.resource = new URL(response.headers.get("Location"), url).href;
+    globalThis.etag = response.headers.get("ETag");
+    globalThis.answer = await response.text();
+    await pc.setRemoteDescription({type: "answer", sdp: answer});
+    return [response.status, etag, response.headers.get("Link")];
+}"""
+
+_RESTART = """async () => {
+    const line = (sdp, name) => sdp.match(new RegExp(`a=${name}:.*`))[0];
+    await pc.setLocalDescription(await pc.createOffer({iceRestart: true}));
+    const offer = pc.localDescription.sdp;
+    const body = [line(offer, "ice-ufrag"), line(offer, "ice-pwd"), "m=video 9 UDP/TLS/RTP/SAVPF 0", "a=mid:0", ""].join("\\r\\n");
+    const response = await fetch(resource, {method: "PATCH", body,
+        headers: {"Content-Type": "application/trickle-ice-sdpfrag", "If-Match": "*"}});
+    const fragment = await response.text();
+    let sdp = answer;
+    for (const name of ["ice-ufrag", "ice-pwd"]) sdp = sdp.replaceAll(new RegExp(`a=${name}:.*`, "g"), line(fragment, name));
+    await pc.setRemoteDescription({type: "answer", sdp});
+    return [response.status, response.headers.get("ETag") !== etag];
+}"""
+
+_STATS = """async () => [...(await pc.getStats()).values()].filter((report) => report.type === "inbound-rtp")"""
+
+
+async def inbound(page: Page, kind: str) -> list[dict[str, Any]]:
+    return [report for report in await page.evaluate(_STATS) if report["kind"] == kind]
+
+
+async def until_decoded(page: Page, frames: int) -> int:
+    """Wait, from one painted frame to the next, until that many have been decoded in every video."""
+    async with asyncio.timeout(20):
+        while True:
+            reports = await inbound(page, "video")
+            decoded = min((report["framesDecoded"] for report in reports), default=0)
+            if decoded >= frames:
+                return int(decoded)
+            await page.evaluate("() => new Promise(requestAnimationFrame)")
+
+
+@asynccontextmanager
+async def blank() -> AsyncIterator[str]:
+    """An empty page of another origin than the gateway's."""
+
+    async def page(request: web.Request) -> web.Response:
+        return web.Response(text="<!doctype html><link rel=icon href=data:,>", content_type="text/html")
+
+    app = web.Application()
+    app.router.add_get("/", page)
+    async with TestServer(app) as server:
+        yield str(server.make_url("/"))
+
+
+@asynccontextmanager
+async def viewing() -> AsyncIterator[tuple[Page, Observed]]:
+    async with blank() as address, open_page(address) as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def live() -> AsyncIterator[tuple[Stage, Participant]]:
+    async with stage() as served:
+        host = Participant("host", pictures(900), tone(1500))
+        async with publishing(served, host):
+            yield served, host
+
+
+async def test_chromium_decodes_pictures_and_hears_the_tone() -> None:
+    async with live() as (served, _), viewing() as (page, observed):
+        status, etag, link = await page.evaluate(_WATCH, [served.url, 1])
+        assert status == 201
+        assert etag.startswith('"')
+        assert "server-sent-events" in link
+        first = await until_decoded(page, 30)
+        await until_decoded(page, first + 30)
+        (video,) = await inbound(page, "video")
+        (audio,) = await inbound(page, "audio")
+        assert (video["frameWidth"], video["frameHeight"]) == (320, 176)
+        assert video.get("packetsLost", 0) == 0
+        assert video["framesReceived"] - video["framesDecoded"] <= 5
+        assert audio["totalAudioEnergy"] > 0
+        assert observed.complaints == []
+        viewer = next(iter(served.viewers))
+        await page.evaluate("fetch(resource, {method: 'DELETE'})")
+        async with asyncio.timeout(5):
+            await viewer.peer.closed.wait()
+
+
+async def test_chromium_keeps_the_picture_over_an_ice_restart() -> None:
+    async with live() as (served, _), viewing() as (page, observed):
+        await page.evaluate(_WATCH, [served.url, 1])
+        await until_decoded(page, 10)
+        assert await page.evaluate(_RESTART) == [200, True]
+        viewer = next(iter(served.viewers))
+        first = await until_decoded(page, 20)
+        # Only checks with the new credentials keep the session from here on: the old ones are retired by the first of them.
+        async with asyncio.timeout(10):
+            while viewer.peer._former is not None:
+                await page.evaluate("() => new Promise(requestAnimationFrame)")
+        await until_decoded(page, first + 60)
+        assert await page.evaluate("pc.connectionState") == "connected"
+        assert observed.complaints == []
+
+
+async def test_chromium_with_sixteen_pairs_of_which_two_show_somebody() -> None:
+    async with live() as (served, _), viewing() as (page, observed):
+        async with publishing(served, Participant("second", pictures(600), tone(1000))):
+            await page.evaluate(_WATCH, [served.url, 16])
+            async with asyncio.timeout(20):
+                while len([report for report in await inbound(page, "video") if report.get("framesDecoded", 0) > 30]) < 2:
+                    await page.evaluate("() => new Promise(requestAnimationFrame)")
+        assert observed.complaints == []
