@@ -11,13 +11,14 @@ import logging
 import random
 import secrets
 import socket as sockets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from types import MappingProxyType
 from typing import Final
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from protocols.errors import ProtocolError, Reason, Rejected
 from protocols.publisher import Credential
@@ -90,13 +91,13 @@ def parse_source(url: str) -> SourceUrl:
         raise _bad("it is srt://host:port?streamid=…&passphrase=…&latency=…")
     # A stream id in its own syntax (#!::…) may stand unquoted, as ffmpeg takes it: then it looks like a fragment.
     query = parts.query + (f"#{parts.fragment}" if parts.fragment else "")
-    given = dict(parse_qsl(query, keep_blank_values=True, max_num_fields=16))
-    unknown = sorted(given.keys() - _PARAMS)
-    if unknown:
+    pairs = (item.partition("=") for item in query.split("&") if item)
+    given = {unquote(name): unquote(value) for name, _, value in pairs}  # "+" is itself, not a space, as in libsrt's own tools
+    if given.keys() - _PARAMS:
         raise _bad(f"unknown parameters; known are {', '.join(sorted(_PARAMS))}")
     if given.get("mode", "caller") != "caller" or given.get("transtype", "live") != "live":
         raise _bad("only mode=caller and transtype=live")
-    stream_id = unquote(given.get("streamid", ""))
+    stream_id = given.get("streamid", "")
     if len(stream_id.encode()) > 512:
         raise _bad("the stream id is longer than 512 bytes")
     latency, key_bytes = given.get("latency", ""), given.get("pbkeylen", "0")
@@ -206,9 +207,10 @@ class SrtSource:
         failures = 0
         while not self._closed.is_set():
             try:
-                async for item in self._attempt():
-                    failures, self.last_error = 0, ""
-                    yield item
+                async with aclosing(self._attempt()) as items:
+                    async for item in items:
+                        failures, self.last_error = 0, ""
+                        yield item
                 self.last_error = "the source ended the stream"
             except (ProtocolError, OSError) as error:  # TimeoutError and SrtError are OSErrors
                 self.last_error = str(error) or "no answer"
@@ -224,7 +226,7 @@ class SrtSource:
             except TimeoutError:
                 continue
 
-    async def _attempt(self) -> AsyncIterator[Item]:
+    async def _attempt(self) -> AsyncGenerator[Item, None]:
         """One connection, from the name to its end."""
         address = await resolve(self._source, self._allow_private)
         self._inbox = inbox = Inbox(self._limits, self.stats)
@@ -237,7 +239,7 @@ class SrtSource:
             receiver.srt.close(socket)
             raise
         connection = Connection(receiver, socket, TsDemuxer(self._programme), inbox, self.stats, self._limits)
-        receiver.order(partial(receiver.watch, _Calling(receiver, socket, connection, inbox)))
+        receiver.order(partial(receiver.watch, _Calling(receiver, socket, connection, inbox, self._limits.max_latency_ms)))
         try:
             while (item := await inbox.get()) is not None:
                 yield item
@@ -262,7 +264,8 @@ class _Calling:
 
     events = READABLE | WRITABLE | FAILED
 
-    def __init__(self, receiver: SrtReceiver, socket: int, connection: Connection, inbox: Inbox) -> None:
+    def __init__(self, receiver: SrtReceiver, socket: int, connection: Connection, inbox: Inbox, max_latency_ms: int) -> None:
+        self._max_latency_ms = max_latency_ms
         self.socket = socket
         self._receiver = receiver
         self._connection = connection
@@ -274,6 +277,8 @@ class _Calling:
         if not srt.connected(self.socket):
             code = srt.reject_reason(self.socket)
             raise ProtocolError(f"the source refuses: {_REFUSALS.get(code, f'reason {code}')}")
+        if srt.get(self.socket, Option.RCVLATENCY) > self._max_latency_ms:
+            raise ProtocolError(f"the source wants more than {self._max_latency_ms} ms of latency")
         receiver.release(self.socket)
         receiver.watch(self._connection)
 

@@ -64,7 +64,8 @@ class _Stream:
     """One PID's PES in the making."""
 
     __slots__ = (
-        "begun", "broken", "counter", "dts", "early", "expected", "known", "left", "limit", "parts", "pid", "pts", "stuffed", "trust"
+        "at_start", "begun", "broken", "counter", "dts", "early", "expected", "known",
+        "left", "limit", "parts", "pid", "pts", "stuffed", "trust",
     )  # fmt: skip
 
     def __init__(self, pid: int, limit: int) -> None:
@@ -72,6 +73,7 @@ class _Stream:
         self.limit = limit
         self.counter = -1  # continuity counter of the last packet, -1: not known
         self.expected = -1  # the header word of a packet that just goes on with an open PES, -1: look closely
+        self.at_start = False  # the last packet began a PES
         self.parts: list[bytes] = []
         self.left = 0  # bytes to the end if `known`, to the limit if not; 0: no PES is open
         self.known = False
@@ -86,6 +88,7 @@ class _Stream:
     def close(self) -> None:
         self.counter = self.last_counter
         self.expected = -1
+        self.at_start = self.at_start and len(self.parts) <= 1
         self.parts = []
         self.left = 0
         self.stuffed = self.broken = False
@@ -115,7 +118,7 @@ class PesReader:
         self._has_video = has_video
         self._wanted = programme
         self._maps: dict[int, ProgrammeMap] = {}
-        self._first_map_at = 0
+        self._first_map_at: int | None = None
         self._sections: dict[int, SectionReader] = {_PAT_PID: SectionReader()}
         self._streams: dict[int, _Stream] = {}
         self._rest = b""
@@ -191,15 +194,15 @@ class PesReader:
                 stream.counter, stream.expected = -1, -1
         if not header & 0x10 or at >= PACKET:
             return
-        counter, last = header & 15, stream.last_counter
+        starts, counter, last = bool(header & 0x400000), header & 15, stream.last_counter
         lost = last >= 0 and counter != last + 1 & 15
         if lost:
-            if counter == last:
+            if counter == last and starts == (stream.at_start and len(stream.parts) <= 1):
                 return  # §2.4.3.3: a packet may be sent twice
             self.counts.continuity_errors += 1
             stream.broken = True
         stream.counter, stream.expected = counter, -1
-        if header & 0x400000:
+        if starts:
             self._begin(stream, packet[at:], now, out)
         elif stream.left > 0:
             if stream.stuffed and not stream.known:
@@ -212,8 +215,9 @@ class PesReader:
             if stream.early and not lost:  # it was given out too early: this muxer stuffs inside of a PES
                 stream.trust = _NEVER
                 self.counts.ended_wrongly += 1
-            stream.early = False
+            stream.early = stream.at_start = False
             return
+        stream.at_start = starts
         self._after(stream, header, stuffed, out)
 
     def _after(self, stream: _Stream, header: int, stuffed: bool, out: list[Pes]) -> None:
@@ -272,7 +276,7 @@ class PesReader:
             if pid == _PAT_PID:
                 self._programmes(section)
             elif (found := parse_pmt(section)) is not None and self.programmes.get(found.programme) == pid:
-                self._first_map_at = self._first_map_at or now
+                self._first_map_at = now if self._first_map_at is None else self._first_map_at
                 self._maps[found.programme] = found
         self._choose(now)
         return True
@@ -315,7 +319,8 @@ class PesReader:
         else:
             maps = [self._maps[number] for number in self.programmes if number in self._maps]
             with_video = (found for found in maps if any(self._has_video(stream) for stream in found.streams))
-            complete = len(maps) == len(self.programmes) or now - self._first_map_at > _PROGRAMME_WAIT_NS
+            waited = self._first_map_at is not None and now - self._first_map_at > _PROGRAMME_WAIT_NS
+            complete = waited or len(maps) == len(self.programmes)
             found = next(with_video, maps[0] if maps and complete else current)
         if found is None or found == current:
             return
