@@ -52,7 +52,10 @@ class HeaderLayout:
 
     @classmethod
     def of(cls, parameters: SendParameters) -> "HeaderLayout":
-        """Raises `ValueError` for an extension id or a mid that one-byte headers cannot carry (RFC 8285 §4.2: 1-14, 16 bytes)."""
+        """A mid of more than 16 bytes is left out: one-byte headers cannot carry it, and the answer names our SSRCs as well.
+
+        Raises `ValueError` for an extension id above 14 (RFC 8285 §4.2).
+        """
         for identifier in (parameters.mid_extension, parameters.abs_send_time_extension, parameters.transport_cc_extension):
             if not 0 <= identifier <= 14:
                 raise ValueError(f"extension id {identifier} does not fit a one-byte header")
@@ -60,10 +63,8 @@ class HeaderLayout:
         timed = bool(parameters.abs_send_time_extension)
         if timed:
             elements += bytes((parameters.abs_send_time_extension << 4 | 2, 0, 0, 0))
-        if parameters.mid_extension:
-            mid = parameters.mid.encode()
-            if not 1 <= len(mid) <= 16:
-                raise ValueError("the mid does not fit a one-byte header")
+        mid = parameters.mid.encode()
+        if parameters.mid_extension and 1 <= len(mid) <= 16:
             elements += bytes((parameters.mid_extension << 4 | len(mid) - 1,)) + mid
         if parameters.transport_cc_extension:
             elements += bytes((parameters.transport_cc_extension << 4 | 1,))

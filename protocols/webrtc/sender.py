@@ -26,14 +26,16 @@ if TYPE_CHECKING:
 PACE_NS = 2_000_000
 SLICE = 16
 UNPACED = 48
-"""Packets: a frame up to here leaves at once, a larger one in slices of some `SLICE` packets every `PACE_NS`."""
-DRAIN_NS = 150_000_000
-"""A burst is out after this: slices grow to make it."""
+"""Packets: a frame up to here leaves at once, of a larger one `SLICE` packets and the rest in slices every `PACE_NS`."""
+FRAME_DRAIN_NS = 20_000_000
+JOIN_DRAIN_NS = 200_000_000
+"""A large frame, a group of pictures is out after this: as gently as the time allows, because a burst overflows the viewer's last hop."""
 HOLD_NS = 250_000_000
 """Later than this is worse than lost: the viewer goes on with the next key frame."""
 BURST = 4096
 """Packets (4.8 MB) of a group of pictures that is sent at once to a viewer who joins; a larger one waits for the next key frame."""
 REPLAY_NS = 500_000_000
+"""Between two replays; doubled each time that one did not help, until a key frame comes."""
 REPORT_NS = 1_000_000_000
 
 _CATCH_UP = 1_000  # 1/s: cached frames are stamped 1 ms apart: shown as fast as they are decoded
@@ -86,8 +88,11 @@ class Sender:
         self._live = False
         self._joined = False
         self._replayed: int | None = None
+        self._replay_wait = REPLAY_NS
         self._backlog: deque[tuple[Run, int, int]] = deque()
         self._backlog_packets = 0
+        self._drained = 0  # when the backlog is to be out
+        self._allowance = 0  # packets that may leave now; below 0 where a run went beyond
         self._reports: deque[tuple[int, int]] = deque(maxlen=8)
         self._budget = RepairBudget()
 
@@ -130,8 +135,10 @@ class Sender:
             timestamp = last + 1
         self._last_timestamp = timestamp
         self.frames += 1
+        if frame.keyframe:
+            self._replay_wait = REPLAY_NS
         if self._backlog or frame.count > UNPACED:
-            self._enqueue(frame, timestamp, now)
+            self._enqueue(frame, timestamp, now, now + FRAME_DRAIN_NS)
             source.pace(self, now)
             return
         for run in frame.runs:
@@ -178,7 +185,7 @@ class Sender:
         for frame, timestamp in zip(group, self._compressed(group), strict=True):
             self._last_timestamp = timestamp
             self.frames += 1
-            self._enqueue(frame, timestamp, now)
+            self._enqueue(frame, timestamp, now, now + JOIN_DRAIN_NS)
         source.pace(self, now)
         return True
 
@@ -203,12 +210,14 @@ class Sender:
             return
         if source.request_keyframe(now) or not self._ready():
             return
-        if self._replayed is None or now - self._replayed >= REPLAY_NS:
-            self._replay(source, now)
+        if (self._replayed is None or now - self._replayed >= self._replay_wait) and self._replay(source, now):
+            self._replay_wait *= 2
 
     # -- pacing ----------------------------------------------------------------------------------------------------------------------
 
-    def _enqueue(self, frame: Frame, timestamp: int, now: int) -> None:
+    def _enqueue(self, frame: Frame, timestamp: int, now: int, drained: int) -> None:
+        if not self._backlog:
+            self._drained, self._allowance = drained, SLICE
         self._backlog.extend((run, timestamp, now) for run in frame.runs)
         self._backlog_packets += frame.count
 
@@ -223,16 +232,15 @@ class Sender:
             self._lose_sync()
             source.request_keyframe(now)
             return False
-        slices_left = max(1, (since + DRAIN_NS - now) // PACE_NS)
-        quota = max(SLICE, -(-self._backlog_packets // slices_left))
-        while backlog and quota > 0:  # whole runs: the last one may go beyond
+        while backlog and self._allowance > 0:
             run, timestamp, _ = backlog.popleft()
             count = len(run.packets)
-            quota -= count
+            self._allowance -= count
             self._backlog_packets -= count
             self._send(run, timestamp, now)
             if run.ends:
                 source.handed_over(run.index + count)
+        self._allowance += -(-self._backlog_packets // max(1, (self._drained - now) // PACE_NS))
         return bool(backlog)
 
     # -- packets ---------------------------------------------------------------------------------------------------------------------

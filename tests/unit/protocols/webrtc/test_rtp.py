@@ -41,7 +41,12 @@ def test_absolute_send_time_wraps_at_64_seconds_and_counts_quarter_microseconds(
     assert abs_send_time(3815) == 1
 
 
-@pytest.mark.parametrize("changes", [{"mid": ""}, {"mid": "x" * 17}, {"mid_extension": 15}, {"transport_cc_extension": 16}])
+@pytest.mark.parametrize("mid", ["", "x" * 17])
+def test_a_mid_of_no_fitting_length_is_left_out(mid: str) -> None:
+    assert written(HeaderLayout.of(parameters(mid=mid)), 0, 7)[12:] == bytes.fromhex("bede 0002 22 000000 31 0007 00")
+
+
+@pytest.mark.parametrize("changes", [{"mid_extension": 15}, {"abs_send_time_extension": 15}, {"transport_cc_extension": 16}])
 def test_what_one_byte_headers_cannot_carry_is_refused(changes: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="one-byte header"):
         HeaderLayout.of(parameters(**changes))
