@@ -42,9 +42,10 @@ class Tile {
     this.video.setAttribute("aria-label", `Video of ${slot.name}`);
     this.fullscreen.setAttribute("aria-label", `${slot.name} in full screen`);
     this.soundOnly.hidden = slot.video;
-    if (this.video.srcObject !== slot.stream) {
-      this.video.srcObject = slot.stream;
-      this.video.play().catch(() => this.mute()); // the browser wants a click before there may be sound
+    const playing = this.video.srcObject?.getTracks() ?? [];
+    if (playing.length !== slot.tracks.length || !slot.tracks.every((track) => playing.includes(track))) {
+      this.video.srcObject = new MediaStream(slot.tracks);
+      this.video.play().catch(({ name }) => name === "NotAllowedError" && this.mute()); // there may be no sound before a click
     }
   }
 

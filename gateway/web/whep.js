@@ -3,7 +3,7 @@
  * back by itself when it breaks off.
  *
  * Events: "state" (detail: {state, text}) with state connecting | waiting | live | reconnecting | error, and "slots" (detail: the slots
- * that show a participant, each with its MediaStream). An error is final: asking again would get the same answer.
+ * that show a participant, each with its tracks). An error is final: asking again would get the same answer.
  */
 
 const FIRST_PAIRS = 4;
@@ -130,7 +130,7 @@ class Connection extends EventTarget {
     for (let pair = 0; pair < pairs; pair++) {
       const video = this.peer.addTransceiver("video", { direction: "recvonly" });
       const audio = this.peer.addTransceiver("audio", { direction: "recvonly" });
-      this.#slots.push(new MediaStream([video.receiver.track, audio.receiver.track]));
+      this.#slots.push({ video: video.receiver.track, audio: audio.receiver.track });
     }
     this.peer.addEventListener("connectionstatechange", () => this.#changed());
   }
@@ -199,7 +199,9 @@ class Connection extends EventTarget {
     this.#events = new EventSource(address);
     this.#events.addEventListener("message", ({ data }) => {
       const { slots, waiting } = JSON.parse(data);
-      const detail = { waiting, slots: slots.map((slot) => ({ ...slot, stream: this.#slots[slot.slot] })) };
+      // Only tracks that carry something: with a silent one in it, browsers wait for its first packet before they play any.
+      const tracks = ({ slot, video, audio }) => [video && this.#slots[slot].video, audio && this.#slots[slot].audio].filter(Boolean);
+      const detail = { waiting, slots: slots.map((slot) => ({ ...slot, tracks: tracks(slot) })) };
       this.dispatchEvent(new CustomEvent("slots", { detail }));
     });
   }

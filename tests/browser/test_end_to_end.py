@@ -1,0 +1,66 @@
+"""The main job, as people see it: an encoder is started, and Chromium at the watch page shows and plays it."""
+
+import pytest
+
+from tests.browser.chromium import audio_energy, decoded_frames, moving_picture, open_page, state, until
+from tests.support.encoders import X264_LIVE, ffmpeg, programme
+from tests.support.gateway_process import running_gateway
+
+AAC = ("-c:a", "aac", "-b:a", "128k")
+X264_B_FRAMES = ("-c:v", "libx264", "-preset", "ultrafast", "-bf", "2", "-g", "60")
+HEVC = ("-c:v", "libx265", "-preset", "ultrafast", "-x265-params", "bframes=0:log-level=none")
+
+
+@pytest.mark.parametrize(
+    ("video", "audio", "version", "treatment"),
+    [
+        pytest.param(X264_LIVE, AAC, 5, "passed through", id="h264"),
+        pytest.param(X264_B_FRAMES, AAC, 5, "transcoded", id="h264 with B-frames"),
+        pytest.param(HEVC, ("-c:a", "libopus"), 9, "transcoded", id="hevc and opus"),
+    ],
+)
+async def test_a_stream_appears_in_the_browser(
+    video: tuple[str, ...], audio: tuple[str, ...], version: int, treatment: str
+) -> None:
+    async with running_gateway("calls.linger_s=1") as gateway, open_page(gateway.url("/watch/livestream:demo")) as (page, observed):
+        await state(page, "waiting")  # who comes before the stream starts gets it when it does
+        arguments = [*programme(), *video, *audio, "-f", "flv", gateway.rtmp()]
+        async with ffmpeg(*arguments, version=version):
+            await state(page, "live")
+            await until(page, "document.querySelector('video').videoWidth === 640")
+            await page.get_by_role("button", name="Turn sound on").click()
+            assert await moving_picture(page)
+            frames = await decoded_frames(page)
+            assert await moving_picture(page, frames=30)
+            assert await decoded_frames(page) >= frames + 25
+            assert await audio_energy(page) > 0
+            async with open_page(gateway.url("/")) as (overview, _):
+                card = overview.get_by_role("article", name="livestream:demo – host")
+                await card.get_by_text(f"{treatment}:").first.wait_for()
+        await state(page, "waiting", 30)  # the encoder has gone, and nobody came back for it
+        assert not observed.complaints
+
+
+async def test_two_streams_are_two_tiles() -> None:
+    async with running_gateway() as gateway, open_page(gateway.url("/watch/livestream:demo")) as (page, _):
+        arguments = [*programme(320, 180, 15), *X264_LIVE, *AAC, "-f", "flv"]
+        async with ffmpeg(*arguments, gateway.rtmp(user="ann")):
+            await until(page, "document.querySelectorAll('.tile').length === 1")
+            async with ffmpeg(*arguments, gateway.rtmp(user="bob")):
+                await until(
+                    page, "[...document.querySelectorAll('video')].filter((video) => video.videoWidth === 320).length === 2"
+                )
+                assert sorted(await page.locator(".name").all_inner_texts()) == ["ann", "bob"]
+
+
+async def test_sound_only() -> None:
+    async with (
+        running_gateway() as gateway,
+        open_page(gateway.url("/watch/livestream:demo")) as (page, _),
+        ffmpeg(*programme(video=False), *AAC, "-f", "flv", gateway.rtmp()),
+    ):
+        await state(page, "live")
+        await page.get_by_text("Sound only").wait_for()
+        await page.get_by_role("button", name="Turn sound on").click()
+        await until(page, "document.querySelector('video').currentTime > 1")
+        assert await audio_energy(page) > 0
