@@ -9,6 +9,7 @@ import secrets
 import socket
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import cast
 
 from protocols.errors import ProtocolError, Reason, Rejected
 from protocols.media import EncodedPacket, TracksChanged
@@ -48,12 +49,12 @@ class Connection(asyncio.BufferedProtocol):
         self._reading = True
         self._going_on = False
         self._closing = False
+        self._ended = False  # by the encoder, in order
 
     # What the transport calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports do not derive from it
         self.connected = True
         self._acknowledge_quickly()
 
@@ -123,8 +124,9 @@ class Connection(asyncio.BufferedProtocol):
                 self.session.end(code, description)
             self.session.stage = Stage.OVER
             self.flush()
+            self._regulate()
             try:
-                await self._part(linger=bool(code) or self.dismissal is not None)
+                await self._part(code != "" or self.dismissal is not None)
             finally:
                 self.abort()
         await self.lost.wait()
@@ -136,10 +138,12 @@ class Connection(asyncio.BufferedProtocol):
     async def _part(self, linger: bool) -> None:
         if self._transport is None or self.lost.is_set():
             return
-        if linger:
+        if self._ended:
+            # GStreamer's rtmp2sink reports an error to its user if we close before it does.
+            await self.gone(self._limits.close_s)
+        elif linger:
             # The encoder has time to read why, and what it still sends is read: closing with unread bytes would make the kernel send a
             # reset, which destroys what we have said.
-            self._regulate()
             await self.gone(self._limits.linger_s)
         if not self._transport.is_closing():
             self._transport.close()
@@ -169,6 +173,7 @@ class Connection(asyncio.BufferedProtocol):
                     self.dismissal = event
                     self.opened.set()
                 case StreamEnded():
+                    self._ended = True
                     self._finish(None)
         if self.dismissal is None:  # its answer waits for its time
             self.flush()
