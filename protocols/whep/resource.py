@@ -7,8 +7,10 @@ reader of events gets the newest state, and costs no queue.
 import asyncio
 import json
 import secrets
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from http import HTTPStatus
+from types import MappingProxyType
 
 from aiohttp import web
 
@@ -23,12 +25,32 @@ _EVENTS = "urn:ietf:params:whep:ext:core:server-sent-events"
 _HEARTBEAT = 15.0  # s: proxies close what is silent for longer
 _WRITE_TIMEOUT = 10.0  # s
 
+# Totals of the senders (`protocols.webrtc.sender.Sender`).
+_COUNTERS: Mapping[str, str] = MappingProxyType(
+    {
+        "packets": "RTP packets sent to viewers",
+        "bytes": "Bytes of RTP sent to viewers",
+        "frames": "Frames sent to viewers",
+        "retransmitted": "Packets sent again because a viewer missed them",
+        "nacks": "Packets that viewers reported missing",
+        "plis": "Key frames that viewers asked for",
+        "replays": "Groups of pictures sent again from the cache",
+        "dropped": "Frames dropped because a viewer could not take them in time",
+    }
+)
+
 
 class WhepSession:
     """One viewer behind a resource."""
 
     def __init__(
-        self, peer: Peer, offer: sdp.Offer, accepted: Sequence[answer.Accepted | None], viewer: Viewer, audience: Audience
+        self,
+        peer: Peer,
+        offer: sdp.Offer,
+        accepted: Sequence[answer.Accepted | None],
+        viewer: Viewer,
+        audience: Audience,
+        ended: Callable[[Viewer], None],
     ) -> None:
         self.peer = peer
         self.viewer = viewer
@@ -36,6 +58,7 @@ class WhepSession:
         self._offer = offer
         self._accepted = accepted
         self._audience = audience
+        self._ended = ended
 
     @property
     def etag(self) -> str:
@@ -60,6 +83,7 @@ class WhepSession:
         finally:
             self.peer.close()
             self._audience.remove_viewer(self.viewer)
+            self._ended(self.viewer)
 
 
 class WhepResource:
@@ -68,6 +92,8 @@ class WhepResource:
     def __init__(self, mux: UdpMux, program: Program, *, cors_origins: Sequence[str] = ("*",)) -> None:
         self._mux = mux
         self._program = program
+        self._live: set[Viewer] = set()
+        self._totals: Counter[str] = Counter()
         self._resources = Resources(
             "/whep/{call}", self._create, origins=cors_origins, extra=[("events", _EVENTS, self._events)]
         )
@@ -81,6 +107,12 @@ class WhepResource:
     def joined(self) -> int:
         """Viewers since the start."""
         return self._resources.created
+
+    def counters(self) -> Iterator[tuple[str, str, int]]:
+        """Name, meaning and value of each total over all viewers that are or were, for metrics."""
+        for name, meaning in _COUNTERS.items():
+            live = sum(getattr(sender, name) for viewer in self._live for sender in viewer.senders)
+            yield name, meaning, self._totals[name] + live
 
     def routes(self) -> list[web.RouteDef]:
         return self._resources.routes()
@@ -97,7 +129,14 @@ class WhepResource:
                 Reason.UNSUPPORTED_MEDIA, "offer to receive H.264 (packetization-mode=1) or Opus, bundled, with rtcp-mux"
             )
         peer = self._mux.add(offer, request.remote or "")
-        return WhepSession(peer, offer, accepted, Viewer(peer, accepted), audience)
+        viewer = Viewer(peer, accepted)
+        self._live.add(viewer)
+        return WhepSession(peer, offer, accepted, viewer, audience, self._ended)
+
+    def _ended(self, viewer: Viewer) -> None:
+        self._live.discard(viewer)
+        for name in _COUNTERS:
+            self._totals[name] += sum(getattr(sender, name) for sender in viewer.senders)
 
     async def _events(self, request: web.Request, session: Session) -> web.StreamResponse:
         """Server-sent events (HTML standard §9.2): the whole state at once and at each change."""
@@ -110,18 +149,28 @@ class WhepResource:
             stream = web.StreamResponse(headers=headers)
             stream.content_type = "text/event-stream"
             await stream.prepare(request)
-            message = _event(viewer.describe())
-            while not closed.is_set():
-                changed.clear()
-                async with asyncio.timeout(_WRITE_TIMEOUT):
-                    await stream.write(message)
-                try:
-                    async with asyncio.timeout(_HEARTBEAT):
-                        await changed.wait()
-                    message = _event(viewer.describe())
-                except TimeoutError:
-                    message = b": still here\n\n"
+            try:
+                message = _event(viewer.describe())
+                while not closed.is_set():
+                    changed.clear()
+                    async with asyncio.timeout(_WRITE_TIMEOUT):
+                        await stream.write(message)
+                    message = await _next_event(viewer, changed)
+            except TimeoutError:  # it does not read: the end of the stream would wait for it too
+                if request.transport is not None:
+                    request.transport.abort()
+            except ConnectionError:
+                pass  # it has gone
             return stream
+
+
+async def _next_event(viewer: Viewer, changed: asyncio.Event) -> bytes:
+    try:
+        async with asyncio.timeout(_HEARTBEAT):
+            await changed.wait()
+    except TimeoutError:
+        return b": still here\n\n"
+    return _event(viewer.describe())
 
 
 def _event(state: dict[str, object]) -> bytes:

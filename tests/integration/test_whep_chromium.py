@@ -1,7 +1,9 @@
 """Chromium as the viewer, with nothing but its own WebRTC and fetch, from another origin."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -13,7 +15,7 @@ from tests.browser.chromium import Observed, open_page
 from tests.integration.test_whep_viewers import publishing
 from tests.integration.whep_stage import Participant, Stage, pictures, stage, tone
 
-_WATCH = """async ([url, pairs]) => {
+_WATCH = """async ([url, pairs, relay]) => {
     const pc = globalThis.pc = new RTCPeerConnection({bundlePolicy: "max-bundle"});
     for (let i = 0; i < pairs; i++) for (const kind of ["video", "audio"]) pc.addTransceiver(kind, {direction: "recvonly"});
     pc.ontrack = ({track, streams}) => {
@@ -26,7 +28,7 @@ _WATCH = """async ([url, pairs]) => {
     const response = await fetch(url, {method: "POST", body: pc.localDescription.sdp, headers: {"Content-Type": "application/sdp"}});
     globalThis.resource = new URL(response.headers.get("Location"), url).href;
     globalThis.etag = response.headers.get("ETag");
-    globalThis.answer = await response.text();
+    globalThis.answer = (await response.text()).replaceAll(/ (\\d+) typ host/g, ` ${relay ?? "$1"} typ host`);
     await pc.setRemoteDescription({type: "answer", sdp: answer});
     return [response.status, etag, response.headers.get("Link")];
 }"""
@@ -125,6 +127,65 @@ async def test_chromium_keeps_the_picture_over_an_ice_restart() -> None:
         await until_decoded(page, first + 60)
         assert await page.evaluate("pc.connectionState") == "connected"
         assert observed.complaints == []
+
+
+class Nat:
+    """A relay before the gateway's UDP port that changes its own port like a NAT that has forgotten its binding."""
+
+    def __init__(self, port: int) -> None:
+        self._gateway = ("127.0.0.1", port)
+        self._inside = self._open(self._outward)
+        self._outside = self._open(self._inward)
+        self._viewer: tuple[str, int] | None = None
+        self.port: int = self._inside.getsockname()[1]
+
+    def _open(self, pass_on: Callable[[bytes, tuple[str, int]], None]) -> socket.socket:
+        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        udp.bind(("127.0.0.1", 0))
+        udp.setblocking(False)
+
+        def readable() -> None:
+            with contextlib.suppress(BlockingIOError):
+                pass_on(*udp.recvfrom(2048))
+
+        asyncio.get_running_loop().add_reader(udp, readable)
+        return udp
+
+    def _outward(self, datagram: bytes, viewer: tuple[str, int]) -> None:
+        self._viewer = viewer
+        self._outside.sendto(datagram, self._gateway)
+
+    def _inward(self, datagram: bytes, _: tuple[str, int]) -> None:
+        if self._viewer is not None:
+            self._inside.sendto(datagram, self._viewer)
+
+    def rebind(self) -> None:
+        old, self._outside = self._outside, self._open(self._inward)
+        self._close(old)
+
+    def close(self) -> None:
+        self._close(self._inside)
+        self._close(self._outside)
+
+    def _close(self, udp: socket.socket) -> None:
+        asyncio.get_running_loop().remove_reader(udp)
+        udp.close()
+
+
+async def test_chromium_is_followed_when_its_nat_forgets_it() -> None:
+    async with live() as (served, _), viewing() as (page, observed):
+        nat = Nat(served.mux.port)
+        await page.evaluate(_WATCH, [served.url, 1, nat.port])
+        await until_decoded(page, 10)
+        (viewer,) = served.viewers
+        before = viewer.peer.address
+        nat.rebind()
+        decoded = await until_decoded(page, 1)
+        await until_decoded(page, decoded + 60)
+        assert viewer.peer.address != before
+        assert await page.evaluate("pc.connectionState") == "connected"
+        assert observed.complaints == []
+        nat.close()
 
 
 async def test_chromium_with_sixteen_pairs_of_which_two_show_somebody() -> None:

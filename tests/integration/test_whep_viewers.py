@@ -86,6 +86,8 @@ async def test_one_viewer_killed_leaves_the_other_undisturbed(media: Media) -> N
         seen = len(first.numbers)
         await first.until(frames=seen + 30)
         assert first.in_order
+        totals = {name: value for name, _, value in served.resource.counters()}
+        assert totals["frames"] > len(first.numbers) + 10  # those of the viewer that has gone count too
         assert first.delivered(first.numbers[0], first.numbers[-1]) >= 0.98
 
 
