@@ -67,7 +67,7 @@ class Secret:
         """
         if given := config.auth.secret.get_secret_value():
             return cls(given.encode())
-        path = Path(config.auth.secret_file)
+        path = Path(config.state.directory, config.auth.secret_file)
         try:
             if not path.exists():
                 _create(path, secrets.token_urlsafe(48))

@@ -105,12 +105,6 @@ class Rtmp(Certified):
     )
     max_connections: int = Field(default=500, ge=1, le=10_000, description="Connections at once, all together.")
     max_connections_per_address: int = Field(default=50, ge=1, le=10_000, description="Connections at once from one address.")
-    max_bitrate_bps: int = Field(
-        default=50_000_000,
-        ge=0,
-        le=1_000_000_000,
-        description="Most that one stream may send, in bits per second; 0: no limit.",
-    )
 
 
 class Webrtc(Section):
@@ -135,7 +129,9 @@ class Auth(Section):
         description="At least 32 characters; empty: taken from secret_file. Better given as GATEWAY_AUTH__SECRET than in a file.",
     )
     secret_file: str = Field(
-        default="var/secret", min_length=1, description="File that holds the secret; made on the first start, mode 0600."
+        default="secret",
+        min_length=1,
+        description="File with the secret, relative to state.directory; the first start makes it, mode 0600.",
     )
 
 
@@ -162,7 +158,12 @@ class Transcode(Section):
         description='"auto": passed through where the call takes it; "always": transcoded; "never": refused where it cannot pass.',
     )
     max_width: int = Field(default=1920, ge=16, le=7680, description="Widest picture; larger ones are scaled down.")
-    max_height: int = Field(default=1920, ge=16, le=7680, description="Highest picture; larger ones are scaled down.")
+    max_height: int = Field(
+        default=1080,
+        ge=16,
+        le=7680,
+        description="Highest picture; larger ones are scaled down. A portrait one is measured on its side.",
+    )
     max_frame_rate: float = Field(default=60.0, ge=1, le=240, description="Most frames per second.")
     workers_max: int = Field(
         default=32, ge=1, le=1000, description="Worker processes at once: one for each session that needs transcoding."
@@ -204,7 +205,9 @@ class State(Section):
     """What outlives the process."""
 
     directory: str = Field(
-        default="var", min_length=1, description="Folder for state, made when missing; relative to the working directory."
+        default="var",
+        min_length=1,
+        description="Folder for what the gateway keeps, made when missing; relative to the working directory.",
     )
 
 
