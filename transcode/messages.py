@@ -8,7 +8,7 @@ not be able to make the gateway run code.
 import json
 import struct
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -21,6 +21,22 @@ _HEADER = struct.Struct("<IBxHI")  # body length, kind, stream, packets taken (f
 _PACKET = struct.Struct("<qqqqB")  # pts, dts, begun, arrival, flags
 _BITRATE = struct.Struct("<I")
 _STATS = struct.Struct("<QQQQQQ")
+_FIELD_TYPES: dict[str, type | tuple[type, ...]] = {
+    "id": int,
+    "codec": Codec,
+    "extradata": bytes,
+    "width": int,
+    "height": int,
+    "frame_rate": (int, float),
+    "profile": str,
+    "level": int,
+    "bit_depth": int,
+    "chroma": str,
+    "interlaced": bool,
+    "reorder": (int, type(None)),
+    "sample_rate": int,
+    "channels": int,
+}
 _KEYFRAME_FLAG = 1
 _SILENT_FLAG = 2
 _START_ROOM = 256 << 10
@@ -151,9 +167,9 @@ def pack_open(stream: int, track: Track, target: AudioTarget | VideoTarget) -> b
 
 
 def read_open(body: memoryview) -> tuple[Track, AudioTarget | VideoTarget]:
-    fields = json.loads(bytes(body))
-    track = _track(fields["track"])
-    target = fields["target"]
+    opening = json.loads(bytes(body))
+    track = _track(opening["track"])
+    target = opening["target"]
     return track, (VideoTarget(**target) if "width" in target else AudioTarget(**target))
 
 
@@ -162,15 +178,19 @@ def pack_track(stream: int, taken: int, track: Track) -> bytes:
 
 
 def read_track(body: memoryview) -> Track:
-    try:
-        return _track(json.loads(bytes(body)))
-    except (ValueError, TypeError, KeyError, RecursionError) as error:  # from a process that decodes what strangers send
+    try:  # it comes from a process that decodes what strangers send
+        track = _track(json.loads(bytes(body)))
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ProtocolError("a track message that cannot be read") from error
+    for field in fields(track):
+        if not isinstance(getattr(track, field.name), _FIELD_TYPES[field.name]):
+            raise ProtocolError(f"a track whose {field.name} is of the wrong type")
+    return track
 
 
 def _track_fields(track: Track) -> dict[str, Any]:
     return asdict(track) | {"extradata": track.extradata.hex()}
 
 
-def _track(fields: dict[str, Any]) -> Track:
-    return Track(**(fields | {"codec": Codec(fields["codec"]), "extradata": bytes.fromhex(fields["extradata"])}))
+def _track(named: dict[str, Any]) -> Track:
+    return Track(**(named | {"codec": Codec(named["codec"]), "extradata": bytes.fromhex(named["extradata"])}))

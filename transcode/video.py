@@ -26,6 +26,11 @@ _DECODERS = {
     Codec.VP8: ("vp8", {}),
     Codec.VP9: ("vp9", {}),
 }
+_START_CODE = b"\0\0\0\1"
+_PARAMETER_SETS = {  # shift of the unit type in its first byte, its mask, the types (H.264 table 7-1, H.265 table 7-1)
+    Codec.H264: (0, (0x1F, 7, 8)),
+    Codec.HEVC: (1, (0x3F, 32, 33, 34)),
+}
 _MAX_PIXELS = 8192 * 4352
 _ERRORS_TO_RESYNC = 8  # refused packets in a row after which only a key frame helps
 _MAX_STAMPS = 128  # packets in the decoder at most: H.264 and HEVC hold 16, frames lost in it leave theirs behind
@@ -53,6 +58,7 @@ class VideoTranscoder:
         self._encoder: VideoCodecContext | None = None
         self._picture = Picture(track.interlaced, target)
         self._stamps: dict[int, tuple[int, int]] = {}  # pts -> begun, arrival of the packet
+        self._parameter_sets = b""  # of the source's last key frame
         self._errors_in_row = 0
         self._needs_keyframe = True  # of the source
         self._keyframe_wanted = False  # of our encoder
@@ -78,7 +84,8 @@ class VideoTranscoder:
         self._stamps[packet.pts] = (packet.begun, packet.arrival)
         if len(self._stamps) > _MAX_STAMPS:
             del self._stamps[next(iter(self._stamps))]
-        for frame in self._decode(packet):
+        held = self._follow_parameter_sets(packet) if packet.keyframe else []
+        for frame in [*held, *self._decode(packet)]:
             if not silent:
                 yield from self._show(frame)
 
@@ -109,6 +116,16 @@ class VideoTranscoder:
         self._needs_keyframe = False
         self.decoded += len(frames)
         return frames
+
+    def _follow_parameter_sets(self, packet: EncodedPacket) -> list[VideoFrame]:
+        """The pictures still held at a key frame with other parameter sets, for which a new decoder starts: libav would drop them."""
+        sets = parameter_sets(packet.data, self._track.codec)
+        changed = self._decoder is not None and sets != self._parameter_sets
+        self._parameter_sets = sets
+        if not changed or self._decoder is None:
+            return []
+        decoder, self._decoder = self._decoder, None
+        return self._drain(decoder)
 
     def _drain(self, decoder: VideoCodecContext) -> list[VideoFrame]:
         try:
@@ -163,7 +180,7 @@ class VideoTranscoder:
             if keyframe:
                 self._last_keyframe = pts
                 if not self.output.extradata:
-                    self.output = replace(self.output, extradata=parameter_sets(data), level=level(data))
+                    self.output = _with_parameter_sets(self.output, data)
             begun, arrival = self._stamp(pts)
             self.encoded += 1
             yield EncodedPacket(self.output.id, pts, pts, keyframe, data, begun, arrival)
@@ -276,19 +293,19 @@ class Picture:
             yield picture
 
 
-def parameter_sets(data: bytes) -> bytes:
-    """The SPS and PPS at the head of one of our own key frames (4- or 3-byte start codes), as Annex B."""
-    found = b""
-    for unit in data.replace(b"\0\0\0\1", b"\0\0\1").split(b"\0\0\1"):
-        if unit and unit[0] & 0x1F in (7, 8):
-            found += b"\0\0\0\1" + unit
-    return found
+def parameter_sets(data: bytes, codec: Codec) -> bytes:
+    """The parameter sets in an access unit (Annex B), as Annex B; nothing for codecs that have none."""
+    if codec not in _PARAMETER_SETS:
+        return b""
+    shift, types = _PARAMETER_SETS[codec]
+    units = data.replace(_START_CODE, _START_CODE[1:]).split(_START_CODE[1:])
+    return b"".join(_START_CODE + unit for unit in units if unit and unit[0] >> shift & types[0] in types[1:])
 
 
-def level(data: bytes) -> int:
-    """level_idc of the SPS (H.264 §7.3.2.1.1: the third byte after the header)."""
-    sets = parameter_sets(data)
-    return sets[7] if len(sets) > 7 else 0
+def _with_parameter_sets(track: Track, keyframe: bytes) -> Track:
+    sets = parameter_sets(keyframe, Codec.H264)
+    # H.264 §7.3.2.1.1: level_idc is the third byte after the SPS's header
+    return replace(track, extradata=sets, level=sets[7] if len(sets) > 7 else 0)
 
 
 def _open_decoder(codec: Codec) -> VideoCodecContext:

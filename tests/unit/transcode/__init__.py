@@ -1,0 +1,1 @@
+"""Tests of the transcoding layer: real media, real processes."""

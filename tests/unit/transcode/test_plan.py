@@ -1,0 +1,151 @@
+"""The decision for a track and its reason, for every kind of track that there is."""
+
+import itertools
+from dataclasses import replace
+
+import pytest
+
+from protocols.media import Codec, Kind, Track
+from transcode.plan import (
+    AudioTarget,
+    Decision,
+    Label,
+    Passthrough,
+    Policy,
+    Refuse,
+    Transcode,
+    VideoTarget,
+    fit,
+    plan,
+    preset,
+    start_bitrate,
+)
+
+BROWSERS = frozenset({Codec.H264, Codec.VP8, Codec.OPUS})
+H264 = Track(1, Codec.H264, width=1920, height=1080, frame_rate=30.0, reorder=0)
+AUTO, NEVER, ALWAYS = Policy(), Policy(video="never"), Policy(video="always")
+
+AUDIO = [
+    (Track(2, Codec.AAC, channels=2), Transcode, Label.CODEC),
+    (Track(2, Codec.MP3), Transcode, Label.CODEC),
+    (Track(2, Codec.MP2), Transcode, Label.CODEC),
+    (Track(2, Codec.AC3, channels=6), Transcode, Label.CODEC),
+    (Track(2, Codec.EAC3), Transcode, Label.CODEC),
+    (Track(2, Codec.FLAC), Transcode, Label.CODEC),
+    (Track(2, Codec.OPUS), Passthrough, Label.SAME_CODEC),
+    (Track(2, Codec.OPUS, channels=1), Passthrough, Label.SAME_CODEC),
+    (Track(2, Codec.OPUS, channels=2, extradata=b"OpusHead\1\2" + bytes(9)), Passthrough, Label.SAME_CODEC),
+    (Track(2, Codec.OPUS, channels=6), Transcode, Label.CHANNELS),
+    (Track(2, Codec.OPUS, extradata=b"OpusHead\1\6" + bytes(8) + b"\1\4\2"), Transcode, Label.CHANNELS),
+    (Track(2, Codec.OPUS, channels=2, extradata=b"OpusHead\1\2" + bytes(8) + b"\1\2\0"), Transcode, Label.CHANNELS),
+]
+VIDEO = [
+    (H264, Passthrough, Label.SAME_CODEC),
+    (replace(H264, reorder=None), Passthrough, Label.SAME_CODEC),
+    (replace(H264, width=0, height=0, frame_rate=0.0), Passthrough, Label.SAME_CODEC),
+    (replace(H264, width=1080, height=1920), Passthrough, Label.SAME_CODEC),
+    (replace(H264, frame_rate=60.9), Passthrough, Label.SAME_CODEC),
+    (Track(1, Codec.VP8), Passthrough, Label.SAME_CODEC),
+    (replace(H264, reorder=1), Transcode, Label.B_FRAMES),
+    (replace(H264, reorder=3), Transcode, Label.B_FRAMES),
+    (replace(H264, bit_depth=10), Transcode, Label.BIT_DEPTH),
+    (replace(H264, chroma="4:2:2"), Transcode, Label.CHROMA),
+    (replace(H264, chroma="4:4:4"), Transcode, Label.CHROMA),
+    (replace(H264, chroma="4:0:0"), Transcode, Label.CHROMA),
+    (replace(H264, interlaced=True), Transcode, Label.INTERLACED),
+    (replace(H264, width=2560, height=1440), Transcode, Label.SIZE),
+    (replace(H264, width=1440, height=2560), Transcode, Label.SIZE),
+    (replace(H264, frame_rate=120.0), Transcode, Label.FRAME_RATE),
+    (Track(1, Codec.HEVC), Transcode, Label.CODEC),
+    (Track(1, Codec.AV1), Transcode, Label.CODEC),
+    (Track(1, Codec.VP9), Transcode, Label.CODEC),
+]
+
+
+@pytest.mark.parametrize(("track", "kind", "label"), AUDIO + VIDEO)
+def test_a_track_and_its_reason(track: Track, kind: type[Decision], label: Label) -> None:
+    decision = plan(track, BROWSERS, AUTO)
+    assert (type(decision), decision.why.label) == (kind, label)
+
+
+@pytest.mark.parametrize(("track", "kind", "label"), VIDEO)
+def test_where_video_is_never_transcoded_it_is_refused_for_the_same_reason(
+    track: Track, kind: type[Decision], label: Label
+) -> None:
+    decision = plan(track, BROWSERS, NEVER)
+    assert (type(decision), decision.why.label) == (Refuse if kind is Transcode else Passthrough, label)
+    assert decision.why.advice or kind is Passthrough
+
+
+@pytest.mark.parametrize(("track", "kind", "label"), VIDEO)
+def test_where_video_is_always_transcoded_the_real_reason_is_kept(track: Track, kind: type[Decision], label: Label) -> None:
+    decision = plan(track, BROWSERS, ALWAYS)
+    assert (type(decision), decision.why.label) == (Transcode, label if kind is Transcode else Label.POLICY)
+
+
+def test_every_codec_has_a_decision_in_every_call_under_every_policy() -> None:
+    calls = [frozenset(), BROWSERS, frozenset({Codec.OPUS}), frozenset({Codec.H264}), frozenset(Codec)]
+    for codec, accepts, policy in itertools.product(Codec, calls, [AUTO, NEVER, ALWAYS]):
+        decision = plan(Track(1, codec), accepts, policy)
+        assert decision.why.text.endswith(".")
+        match decision:
+            case Passthrough():
+                assert codec in accepts
+            case Transcode(target=VideoTarget()):
+                assert codec.kind is Kind.VIDEO
+                assert decision.codec is Codec.H264
+                assert Codec.H264 in accepts
+            case Transcode(target=AudioTarget()):
+                assert codec.kind is Kind.AUDIO
+                assert decision.codec is Codec.OPUS
+                assert Codec.OPUS in accepts
+            case Refuse():
+                assert policy is NEVER or (codec not in accepts and Codec.H264 not in accepts) or Codec.OPUS not in accepts
+
+
+def test_a_call_without_the_codec_that_we_make_gets_nothing() -> None:
+    assert plan(Track(1, Codec.HEVC), frozenset({Codec.OPUS}), AUTO).why.label is Label.CODEC
+    assert isinstance(plan(H264, frozenset({Codec.VP8}), AUTO), Refuse)
+    assert plan(Track(2, Codec.AAC), frozenset({Codec.H264}), AUTO).why.label is Label.NOT_SUPPORTED
+
+
+def test_the_target_fits_the_limits() -> None:
+    decision = plan(replace(H264, width=3840, height=2160, frame_rate=120.0), BROWSERS, AUTO)
+    assert isinstance(decision, Transcode)
+    target = decision.target
+    assert isinstance(target, VideoTarget)
+    assert (target.width, target.height, target.frame_rate, target.bitrate) == (1920, 1080, 60.0, 6_000_000)
+
+
+def test_a_target_of_unknown_size_starts_like_720p() -> None:
+    decision = plan(Track(1, Codec.AV1), BROWSERS, Policy(audio_bitrate=64_000))
+    assert isinstance(decision, Transcode)
+    assert decision.target == VideoTarget(0, 0, 1920, 1080, 0.0, 60.0, 2_500_000, 6_000_000)
+
+
+@pytest.mark.parametrize(
+    ("source", "limits", "result"),
+    [
+        ((1280, 720), (1920, 1080), (1280, 720)),
+        ((1920, 1080), (1280, 720), (1280, 720)),
+        ((1080, 1920), (1280, 720), (720, 1280)),
+        ((2560, 1080), (1920, 1080), (1920, 810)),
+        ((853, 480), (1920, 1080), (852, 480)),
+        ((1, 1), (1920, 1080), (2, 2)),
+        ((16_000, 2), (1920, 1080), (1920, 2)),
+        ((1000, 1000), (1280, 720), (720, 720)),
+    ],
+)
+def test_fit(source: tuple[int, int], limits: tuple[int, int], result: tuple[int, int]) -> None:
+    assert fit(*source, *limits) == result
+
+
+def test_the_start_bitrate_grows_with_size_and_rate() -> None:
+    sizes = [(320, 180), (640, 360), (960, 540), (1280, 720), (1920, 1080), (2560, 1440), (3840, 2160)]
+    rates = [start_bitrate(*size, 30.0) for size in sizes]
+    assert rates == sorted(set(rates))
+    assert start_bitrate(1280, 720, 60.0) > start_bitrate(1280, 720, 30.0) == start_bitrate(720, 1280, 0.0)
+
+
+def test_the_preset_is_cheaper_from_1080p() -> None:
+    assert (preset(1920, 1080), preset(1080, 1920), preset(1280, 720)) == ("superfast", "superfast", "veryfast")

@@ -1,0 +1,217 @@
+"""Any video becomes H.264 in presentation order: every picture, once, at its time."""
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from protocols.media import Codec, EncodedPacket, Track
+from tests.unit.transcode.media import MS, SECOND, grey, pictures, see, shifted
+from transcode.plan import Policy, Transcode, VideoTarget, plan
+from transcode.video import VideoTranscoder
+
+B_FRAMES = {"bf": "3", "b_strategy": "0", "preset": "veryfast"}
+
+SOURCES = [
+    pytest.param(Codec.H264, "", {}, id="h264"),
+    pytest.param(Codec.H264, "", {**B_FRAMES, "bf": "2"}, id="h264-2-b-frames"),
+    pytest.param(Codec.H264, "", {**B_FRAMES, "x264-params": "b-pyramid=normal"}, id="h264-b-pyramid"),
+    pytest.param(Codec.H264, "", {**B_FRAMES, "x264-params": "open-gop=1"}, id="h264-open-gop"),
+    pytest.param(Codec.H264, "yuv420p10le", {}, id="h264-10-bit"),
+    pytest.param(Codec.H264, "yuv422p", {}, id="h264-4:2:2"),
+    pytest.param(Codec.H264, "yuv444p", {}, id="h264-4:4:4"),
+    pytest.param(Codec.H264, "", {"x264-params": "slices=4"}, id="h264-slices"),
+    pytest.param(Codec.HEVC, "", {}, id="hevc"),
+    pytest.param(Codec.HEVC, "yuv420p10le", {}, id="hevc-10-bit"),
+    pytest.param(Codec.AV1, "", {}, id="av1"),
+    pytest.param(Codec.VP9, "", {}, id="vp9"),
+    pytest.param(Codec.VP8, "", {}, id="vp8"),
+]
+
+
+def target(track: Track, policy: Policy | None = None) -> VideoTarget:
+    decision = plan(track, frozenset({Codec.H264}), policy or Policy(video="always"))
+    assert isinstance(decision, Transcode)
+    assert isinstance(decision.target, VideoTarget)
+    return decision.target
+
+
+def transcode(
+    track: Track, packets: list[EncodedPacket], policy: Policy | None = None
+) -> tuple[list[EncodedPacket], VideoTranscoder]:
+    transcoder = VideoTranscoder(track, target(track, policy))
+    outputs = [output for packet in packets for output in transcoder.take(packet)]
+    return outputs + list(transcoder.finish()), transcoder
+
+
+@pytest.mark.parametrize(("codec", "pix_fmt", "options"), SOURCES)
+def test_every_picture_comes_out_once_and_in_order(codec: Codec, pix_fmt: str, options: dict[str, str]) -> None:
+    track, packets = pictures(codec, pix_fmt=pix_fmt, options=options)
+    outputs, transcoder = transcode(track, packets)
+    assert (transcoder.errors, transcoder.dropped) == (0, 0)
+    assert [output.pts for output in outputs] == sorted(packet.pts for packet in packets)
+    assert all(output.dts == output.pts for output in outputs)
+    # and bears the stamps of the packet that it came from, whatever the order they came in
+    assert [(output.begun, output.arrival) for output in outputs] == [(output.pts + 1, output.pts + 2) for output in outputs]
+    frames = see(outputs)
+    assert [frame.pts for frame in frames] == [output.pts for output in outputs]
+    assert {frame.format.name for frame in frames} == {"yuv420p"}
+
+
+def test_what_is_seen_is_what_was_sent() -> None:
+    track, packets = pictures(Codec.H264, options=B_FRAMES)
+    outputs, _ = transcode(track, packets)
+    originals = see(packets)
+    for original, result in zip(originals, see(outputs), strict=True):
+        assert np.abs(grey(original) - grey(result)).mean() < 4
+
+
+def test_a_picture_without_reordering_leaves_at_once() -> None:
+    track, packets = pictures(Codec.H264)
+    transcoder = VideoTranscoder(track, target(track))
+    for packet in packets:
+        assert [output.pts for output in transcoder.take(packet)] == [packet.pts]
+
+
+def test_the_output_is_what_an_sdp_with_42e01f_promises() -> None:
+    outputs, transcoder = transcode(*pictures(Codec.H264, options=B_FRAMES))
+    first = outputs[0].data
+    assert outputs[0].keyframe
+    # a 4-byte start code and the SPS: baseline (66), constraint_set1 (RFC 6184 §8.1), and no delimiter before it
+    assert first[:6] == b"\0\0\0\1\x67\x42"
+    assert first[6] & 0x40
+    output = transcoder.output
+    assert (output.codec, output.width, output.height, output.reorder, output.level) == (Codec.H264, 320, 180, 0, first[7])
+    assert output.extradata
+    assert first.startswith(output.extradata[:8])
+    for packet in outputs:
+        kinds = [unit[0] & 0x1F for unit in packet.data.replace(b"\0\0\0\1", b"\0\0\1").split(b"\0\0\1") if unit]
+        assert (7 in kinds and 8 in kinds and 5 in kinds) == packet.keyframe
+        assert not {9, 12} & set(kinds)
+
+
+def test_interlaced_becomes_progressive() -> None:
+    track, packets = pictures(Codec.H264, interlaced=True, options={"preset": "veryfast"})
+    outputs, _ = transcode(replace(track, interlaced=False), packets)  # found by the pictures' own flag
+    assert [output.pts for output in outputs] == sorted(packet.pts for packet in packets)
+    assert not any(frame.interlaced_frame for frame in see(outputs))
+
+
+def test_a_key_frame_comes_within_two_pictures_of_the_request() -> None:
+    track, packets = pictures(Codec.H264, options=B_FRAMES)
+    transcoder = VideoTranscoder(track, target(track))
+    outputs: list[EncodedPacket] = []
+    asked = 0
+    for number, packet in enumerate(packets):
+        if number == 25:
+            transcoder.request_keyframe()
+            asked = len(outputs)
+        outputs += transcoder.take(packet)
+    assert any(output.keyframe for output in outputs[asked : asked + 2])
+    assert sum(output.keyframe for output in outputs) == 2
+
+
+def test_a_new_size_goes_on_with_a_key_frame_and_is_told() -> None:
+    track, packets = pictures(Codec.H264, options=B_FRAMES)
+    _, larger = pictures(Codec.H264, size=(640, 480), start=2 * SECOND)
+    transcoder = VideoTranscoder(track, target(track))
+    sizes = []
+    outputs = []
+    for packet in packets + larger:
+        for output in transcoder.take(packet):
+            sizes.append((transcoder.output.width, transcoder.output.height, output.keyframe))
+            outputs.append(output)
+    assert sizes[0] == (320, 180, True)
+    change = [size[0] for size in sizes].index(640)
+    assert change == len(packets)
+    assert sizes[change] == (640, 480, True)
+    assert len(see(outputs)) == len(outputs) == len(packets) + len(larger)
+
+
+def test_a_change_of_depth_in_mid_stream_loses_nothing() -> None:
+    track, packets = pictures(Codec.H264)
+    _, deeper = pictures(Codec.H264, pix_fmt="yuv422p10le", start=2 * SECOND)
+    outputs, _ = transcode(track, packets + deeper)
+    assert [output.pts for output in outputs] == [packet.pts for packet in packets + deeper]
+
+
+@pytest.mark.parametrize(
+    ("size", "limit", "result"), [((640, 360), (320, 180), (320, 180)), ((180, 320), (160, 90), (90, 160))]
+)
+def test_a_larger_source_is_scaled_to_the_limits(
+    size: tuple[int, int], limit: tuple[int, int], result: tuple[int, int]
+) -> None:
+    track, packets = pictures(Codec.H264, size=size)
+    outputs, transcoder = transcode(track, packets, Policy(max_width=limit[0], max_height=limit[1]))
+    assert (transcoder.output.width, transcoder.output.height) == result
+    assert {(frame.width, frame.height) for frame in see(outputs)} == {result}
+
+
+def test_more_pictures_than_the_limit_are_thinned_evenly() -> None:
+    track, packets = pictures(Codec.H264, rate=60)
+    outputs, transcoder = transcode(track, packets, Policy(max_frame_rate=30.0))
+    assert len(outputs) == pytest.approx(60, abs=1)
+    assert {round((b.pts - a.pts) / MS) for a, b in itertools.pairwise(outputs)} == {33}
+    assert transcoder.dropped + len(outputs) == len(packets)
+
+
+def test_a_varying_rate_stays_varying() -> None:
+    track, packets = pictures(Codec.H264)
+    times, pts = [], 0
+    for number in range(len(packets)):
+        times.append(pts)
+        pts += (33 if number % 3 else 150) * MS
+    varied = [replace(packet, pts=time, dts=time) for packet, time in zip(packets, times, strict=True)]
+    outputs, _ = transcode(track, varied)
+    assert [output.pts for output in outputs] == times
+
+
+def bits(outputs: list[EncodedPacket], since: int, until: int) -> float:
+    return sum(len(output.data) * 8 for output in outputs if since <= output.pts < until) / ((until - since) / SECOND)
+
+
+def test_the_bitrate_follows_the_call() -> None:
+    track, packets = pictures(Codec.H264, size=(640, 360), seconds=10, noise=20, options={"b": "6M"})
+    transcoder = VideoTranscoder(track, replace(target(track), bitrate=600_000))
+    outputs: list[EncodedPacket] = []
+    for packet in packets:
+        if packet.pts == 5 * SECOND:
+            transcoder.set_bitrate(150_000)
+        outputs += transcoder.take(packet)
+    before, after = bits(outputs, 2 * SECOND, 5 * SECOND), bits(outputs, 6 * SECOND, 10 * SECOND)
+    assert after < 250_000
+    assert before > 1.5 * after
+    assert len(see(outputs)) == len(packets)
+
+
+def test_garbage_is_counted_and_the_next_key_frame_mends_it() -> None:
+    track, packets = pictures(Codec.H264, gop=15)
+    broken = [replace(packet, data=bytes(range(256))) if 20 <= number < 32 else packet for number, packet in enumerate(packets)]
+    outputs, transcoder = transcode(track, broken)
+    assert transcoder.errors >= 8
+    assert transcoder.errors + transcoder.dropped + len(outputs) == len(packets)
+    assert {packet.pts for packet in packets[45:]} <= {output.pts for output in outputs}
+
+
+def test_nothing_is_decoded_before_a_key_frame() -> None:
+    track, packets = pictures(Codec.H264)
+    outputs, transcoder = transcode(track, packets[5:])
+    assert transcoder.dropped == 25
+    assert outputs[0].pts == packets[30].pts
+    assert outputs[0].keyframe
+
+
+def test_silent_packets_are_references_only() -> None:
+    track, packets = pictures(Codec.H264)
+    transcoder = VideoTranscoder(track, target(track))
+    outputs = [output for number, packet in enumerate(packets) for output in transcoder.take(packet, silent=number < 20)]
+    assert outputs[0].pts == packets[20].pts
+    assert outputs[0].keyframe
+    assert np.abs(grey(see(packets)[20]) - grey(see(outputs)[0])).mean() < 4
+
+
+def test_a_source_that_starts_its_clock_anew_goes_on() -> None:
+    track, packets = pictures(Codec.H264, options=B_FRAMES)
+    outputs, _ = transcode(track, [*shifted(packets, 60 * SECOND), *packets])
+    assert len(outputs) == 2 * len(packets)
