@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from typing import Any, Self
 
 from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc.rtcdtlstransport import generate_certificate
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from protocols.webrtc import answer, sdp, stun
 from protocols.webrtc.dtls import Certificate, DtlsSession
@@ -23,6 +25,12 @@ TIMEOUT = 10
 async def within(awaitable: Any, timeout: float = TIMEOUT) -> Any:
     async with asyncio.timeout(timeout):
         return await awaitable
+
+
+def rsa_certificate() -> Certificate:
+    """As GStreamer before 1.28 presents."""
+    key: Any = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    return Certificate(key, generate_certificate(key))
 
 
 def browser(video: int = 1, audio: int = 1) -> RTCPeerConnection:

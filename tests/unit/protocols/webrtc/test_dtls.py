@@ -6,17 +6,13 @@ from typing import Any
 
 import pytest
 from aiortc.rtcdtlstransport import generate_certificate
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from protocols.errors import ProtocolError
 from protocols.webrtc.dtls import Certificate, DtlsSession
+from tests.unit.protocols.webrtc.clients import rsa_certificate
 
 Filter = Callable[[bytes], bytes | None]
-
-
-def rsa_certificate() -> Certificate:
-    key: Any = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    return Certificate(key, generate_certificate(key))
 
 
 def fingerprints(certificate: Certificate) -> list[tuple[str, str]]:

@@ -2,12 +2,14 @@
 
 import asyncio
 import socket
+from collections.abc import Callable
 
 import pytest
 from aiortc.rtp import RtcpRrPacket
 
 from protocols.errors import Rejected
 from protocols.webrtc import stun
+from protocols.webrtc.dtls import Certificate
 from protocols.webrtc.mux import UdpMux
 from protocols.webrtc.peer import Limits
 from tests.unit.protocols.webrtc.clients import (
@@ -17,6 +19,7 @@ from tests.unit.protocols.webrtc.clients import (
     connected,
     connection_state,
     error_code,
+    rsa_certificate,
     within,
 )
 
@@ -69,6 +72,16 @@ async def test_one_peers_end_leaves_the_others() -> None:
             first.peer.close("killed")
             await within(first.peer.closed.wait())
             assert await arrives(second) == 1
+
+
+@pytest.mark.parametrize("setup", ["active", "passive"])
+@pytest.mark.parametrize("certificate", [Certificate.generate, rsa_certificate])
+async def test_peers_of_both_dtls_roles_and_certificates_connect(setup: str, certificate: Callable[[], Certificate]) -> None:
+    async with UdpMux("127.0.0.1") as mux:
+        with BarePeer(mux, certificate(), setup=setup) as bare:
+            assert bare.peer.transport.setup == ("passive" if setup == "active" else "active")
+            await bare.connect()
+            assert await arrives(bare) == 1
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])

@@ -1,0 +1,159 @@
+"""Who is shown in which slot, with real senders and sources and a peer that never needs to connect."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from protocols.media import Codec, EncodedPacket, Kind
+from protocols.webrtc import answer, sdp
+from protocols.webrtc.fanout import Source, call_at_on
+from protocols.webrtc.mux import UdpMux
+from protocols.whep.viewer import Viewer
+from tests.unit.protocols.webrtc.clients import USE_CANDIDATE, BarePeer, within
+
+HEAD = "v=0\na=group:BUNDLE 0 1 2 3\na=ice-ufrag:abcd\na=ice-pwd:0123456789012345678901\na=fingerprint:sha-256 AA\na=rtcp-mux\na=recvonly\n"
+VIDEO = "m=video 9 UDP/TLS/RTP/SAVPF 96\na=mid:{}\na=rtpmap:96 H264/90000\na=fmtp:96 packetization-mode=1\n"
+VP8 = "m=video 9 UDP/TLS/RTP/SAVPF 96\na=mid:{}\na=rtpmap:96 VP8/90000\n"
+AUDIO = "m=audio 9 UDP/TLS/RTP/SAVPF 111\na=mid:{}\na=rtpmap:111 opus/48000/2\n"
+
+
+@pytest.fixture
+async def mux() -> AsyncIterator[UdpMux]:
+    async with UdpMux("127.0.0.1") as open_mux:
+        yield open_mux
+
+
+def viewer_of(mux: UdpMux, *sections: str) -> Viewer:
+    text = HEAD + "".join(section.format(mid) for mid, section in enumerate(sections))
+    offer = sdp.parse_offer(text.encode())
+    return Viewer(mux.add(offer), answer.sending(offer, "cname"))
+
+
+def sources(*codecs: Codec) -> dict[Kind, Source]:
+    call_at = call_at_on(asyncio.get_running_loop())
+    return {codec.kind: Source(codec, lambda now: (now, now), call_at) for codec in codecs}
+
+
+def shown(viewer: Viewer) -> list[object]:
+    state = viewer.describe()
+    assert isinstance(state["slots"], list)
+    return [*(slot["participant"] for slot in state["slots"]), state["waiting"]]
+
+
+async def test_a_participant_keeps_its_slot_and_others_wait_in_order(mux: UdpMux) -> None:
+    viewer = viewer_of(mux, VIDEO, AUDIO, VIDEO, AUDIO)
+    for name in ("a", "b", "c", "d", "e"):
+        viewer.show(name, name, sources(Codec.H264, Codec.OPUS))
+    assert shown(viewer) == ["a", "b", 3]
+    viewer.show("a", "a", sources(Codec.OPUS))
+    viewer.show("d", "d again", sources(Codec.OPUS))
+    assert shown(viewer) == ["a", "b", 3]
+    viewer.hide("c")
+    viewer.hide("a")
+    assert shown(viewer) == ["d", "b", 1]
+    viewer.hide("nobody")
+    viewer.hide("e")
+    viewer.hide("b")
+    assert shown(viewer) == ["d", None, 0]
+
+
+async def test_senders_follow_the_sources_and_only_what_changed_is_touched(mux: UdpMux) -> None:
+    viewer = viewer_of(mux, VIDEO, AUDIO)
+    video, audio = viewer.senders
+    first = sources(Codec.H264, Codec.OPUS)
+    viewer.show("a", "a", first)
+    assert (video.source, audio.source) == (first[Kind.VIDEO], first[Kind.AUDIO])
+    assert first[Kind.VIDEO].senders == (video,)
+    later = sources(Codec.H264) | {Kind.AUDIO: first[Kind.AUDIO]}
+    viewer.show("a", "a", later)
+    assert (video.source, audio.source) == (later[Kind.VIDEO], first[Kind.AUDIO])
+    assert first[Kind.VIDEO].senders == ()
+    viewer.show("a", "a", {Kind.AUDIO: first[Kind.AUDIO]})
+    assert (video.source, audio.source) == (None, first[Kind.AUDIO])
+    viewer.hide("a")
+    assert audio.source is None
+    assert first[Kind.AUDIO].senders == ()
+
+
+async def test_a_slot_whose_video_was_refused_has_its_sound(mux: UdpMux) -> None:
+    viewer = viewer_of(mux, VP8, AUDIO)
+    viewer.show("a", "Anna", sources(Codec.H264, Codec.OPUS))
+    assert viewer.describe()["slots"] == [
+        {"slot": 0, "video_mid": None, "audio_mid": "1", "participant": "a", "name": "Anna", "video": False, "audio": True}
+    ]
+
+
+async def test_videos_and_sounds_pair_by_their_own_order(mux: UdpMux) -> None:
+    viewer = viewer_of(mux, AUDIO, AUDIO, VIDEO, VIDEO)
+    state = viewer.describe()
+    assert isinstance(state["slots"], list)
+    assert [(slot["video_mid"], slot["audio_mid"]) for slot in state["slots"]] == [("2", "0"), ("3", "1")]
+
+
+async def test_those_who_wait_are_bounded(mux: UdpMux) -> None:
+    viewer = viewer_of(mux, AUDIO)
+    for number in range(1000):
+        viewer.show(str(number), "", {})
+    assert shown(viewer) == ["0", 256]
+
+
+async def test_the_end_of_the_peer_detaches_everything(mux: UdpMux) -> None:
+    viewer = viewer_of(mux, VIDEO, AUDIO)
+    media = sources(Codec.H264, Codec.OPUS)
+    viewer.show("a", "a", media)
+    running = asyncio.create_task(viewer.run())
+    with viewer.watching() as changed:
+        assert changed is not None
+        viewer.peer.close("over")
+        await within(running)
+        assert changed.is_set()
+    assert not media[Kind.VIDEO].senders
+    assert not media[Kind.AUDIO].senders
+
+
+async def test_watchers_are_bounded_and_give_their_place_back(mux: UdpMux) -> None:
+    viewer = viewer_of(mux, AUDIO)
+    for _ in range(10):
+        with viewer.watching() as one, viewer.watching() as two, viewer.watching() as three, viewer.watching() as four:
+            assert None not in (one, two, three, four)
+            with viewer.watching() as five:
+                assert five is None
+
+
+async def test_what_was_published_before_the_peer_connected_reaches_it_when_it_does(mux: UdpMux) -> None:
+    with BarePeer(mux) as bare:
+        offer = bare.offer()
+        viewer = Viewer(bare.peer, answer.sending(offer, "cname"))
+        running = asyncio.create_task(viewer.run())
+        media = sources(Codec.OPUS)
+        viewer.show("a", "a", media)
+        now = time.monotonic_ns()
+        media[Kind.AUDIO].push(EncodedPacket(0, 0, 0, True, b"early", now, now), now)
+        await bare.check(USE_CANDIDATE)
+        await bare.connect()
+        media[Kind.AUDIO].push(EncodedPacket(0, 20_000_000, 20_000_000, True, b"live", now, now), time.monotonic_ns())
+        packets = set()
+        while not {"rtp", "rtcp"} <= packets:
+            datagram = await bare.receive()
+            if datagram[0] >> 6 == 2:
+                rtcp = 192 <= datagram[1] <= 223
+                packets.add("rtcp" if rtcp else "rtp")
+                plain = bare.inbound.unprotect_rtcp(datagram) if rtcp else bare.inbound.unprotect(datagram)
+                assert rtcp or plain.endswith(b"live")
+        bare.peer.close()
+        await within(running)
+
+
+async def test_a_defect_in_reporting_ends_only_this_viewer(mux: UdpMux, monkeypatch: pytest.MonkeyPatch) -> None:
+    with BarePeer(mux) as bare, BarePeer(mux) as other:
+        viewer = Viewer(bare.peer, answer.sending(bare.offer(), "cname"))
+        monkeypatch.setattr(viewer._feedback, "due", lambda now: 1 / 0)
+        running = asyncio.create_task(viewer.run())
+        await other.connect()
+        await bare.connect()
+        await asyncio.wait({running}, timeout=10)
+        assert isinstance(running.exception(), ExceptionGroup)
+        await within(bare.peer.closed.wait())
+        assert not other.peer.closed.is_set()
