@@ -2,8 +2,8 @@
 
 What stays true:
 
-* The first packet of the session is at 0, and no dts is below 0. Each track's dts rises strictly: one that does not is moved up by as
-  little as it takes, never by more than about `BACKWARD`. A pts is never below its dts.
+* The first packet of the session is at 0, or at `origin` where an encoder comes back, and no dts is below that. Each track's dts rises
+  strictly: one that does not is moved up by as little as it takes, never by more than about `BACKWARD`. A pts is never below its dts.
 * Tracks on the publisher's same clock are moved by the same offset, so that what the encoder aligned stays aligned to the nanosecond.
 * A track *jumps* when its dts goes back by more than `BACKWARD`, or ahead of both the arrival line and every other track by more than
   `FORWARD`. The arrival line is where the session would be if the least delayed packet of the last seconds had had no delay; a gap

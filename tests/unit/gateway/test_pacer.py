@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import pytest
 
@@ -175,7 +176,7 @@ def test_a_backlog_that_drains_slowly_does_not_black_out_for_its_whole_length() 
         packets(60 * SECOND), lambda t: t if t <= 10 * SECOND else max(t, 14 * SECOND + (t - 10 * SECOND) * 10 // 13)
     )
     session.run(source)
-    gaps = [b - a for (a, _), (b, _) in zip(session.of(AUDIO), session.of(AUDIO)[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(at for at, _ in session.of(AUDIO))]
     assert max(gaps) <= 8_500 * MS
     session.advance(100 * SECOND)
     assert session.of(AUDIO)[-1][0] - session.of(AUDIO)[-1][1] <= 100 * MS
@@ -247,13 +248,66 @@ def test_overflow_without_a_key_frame_waits_for_the_next() -> None:
     assert decodable(session, 100 * SECOND)
 
 
-def test_what_waits_is_bounded_in_bytes_and_packets() -> None:
-    pacer = Pacer(LiveEdgePolicy(hold_bytes=1000, hold_packets=20))
+def test_overflow_takes_an_early_key_frame_if_there_is_no_other() -> None:
+    session = Session()
+    source = packets(1300 * MS, gop=400 * MS)
+    last_key = 400 * MS
+    source = [p if p.dts <= last_key else EncodedPacket(p.track, p.dts, p.dts, False, p.data, 0, 0) for p in source]
+    session.run([(0, p) for p in source])
+    session.advance(100 * SECOND)
+    assert not session.pacer.needs_keyframe
+    assert [dts for _, dts in session.of(VIDEO) if dts >= last_key] == list(range(last_key, 1300 * MS, FRAME))
+    assert session.pacer.dropped[OVERFLOW] > 0
+
+
+@pytest.mark.parametrize("policy", [LiveEdgePolicy(hold_bytes=2000), LiveEdgePolicy(hold_packets=20)], ids=["bytes", "packets"])
+def test_what_waits_is_bounded_in_bytes_and_packets(policy: LiveEdgePolicy) -> None:
+    pacer = Pacer(policy)
+    pacer.push(EncodedPacket(VIDEO, 0, 0, True, b"", 0, 0), Kind.VIDEO, ORIGIN)
+    pacer.pop(ORIGIN)
     for i in range(1000):
         pacer.push(EncodedPacket(VIDEO, 200 * MS + i, 200 * MS + i, True, bytes(100), 0, 0), Kind.VIDEO, ORIGIN)
     assert pacer.paused
     assert 0 < len(pacer.pop(ORIGIN + 10 * SECOND)) <= 20
     assert not pacer.paused
+
+
+def test_back_pressure_starts_at_a_half_and_ends_at_a_quarter() -> None:
+    session = Session()
+    ahead = 100 * MS  # what may go out freely
+    session.run([(0, p) for p in packets(ahead + 500 * MS + AAC, video=False)])
+    assert not session.pacer.paused
+    session.run([(0, p) for p in packets(AAC, video=False, start=ahead + 500 * MS + AAC)])
+    assert session.pacer.paused
+    paused_until = 0
+    while session.pacer.paused:
+        paused_until = session.pacer.next_release - ORIGIN if session.pacer.next_release else 0
+        session.advance(paused_until)
+    # 520 ms wait, to come down to 250 at 1.25 times real time, at the next release
+    assert 216 * MS <= paused_until <= 216 * MS + AAC
+
+
+def test_a_source_in_bursts_loses_nothing() -> None:
+    burst = 760 * MS
+    session = Session()
+    source = [(p.dts // burst * burst, p) for p in packets(20 * SECOND)]
+    session.run(source)
+    session.advance(100 * SECOND)
+    assert total(session.pacer) == 0
+    assert len(session.sent) == len(source)
+
+
+def test_each_burst_of_a_live_source_is_caught_up_anew() -> None:
+    """Together they are more than `catch_up`, which is for a file."""
+    session = Session(Pacer(LiveEdgePolicy(catch_up=750 * MS)))
+
+    def arrives(dts: int) -> int:
+        return max(dts, 500 * MS) if dts < 10 * SECOND else dts + 800 * MS if dts < 20 * SECOND else max(dts, 20_800 * MS)
+
+    session.run(in_order(packets(40 * SECOND), arrives))
+    at, dts = session.of(AUDIO)[-1]
+    assert at == dts
+    assert not session.pacer.paused
 
 
 def test_a_burst_after_the_start_is_caught_up() -> None:

@@ -44,7 +44,7 @@ def of(track: int, packets: list[EncodedPacket]) -> list[int]:
 
 def rises(packets: list[EncodedPacket]) -> bool:
     tracks = {p.track for p in packets}
-    return all(a < b for track in tracks for a, b in zip(of(track, packets), of(track, packets)[1:], strict=False))
+    return all(a < b for track in tracks for a, b in pairwise(of(track, packets)))
 
 
 @given(st.integers(-(10**18), 10**18), st.integers(0, 10**18), st.integers(0, 400 * MS))
@@ -89,6 +89,30 @@ def test_old_packets_of_the_other_track_after_a_restart_stay_on_the_old_clock(la
     assert all(step == AAC for step in sorted(steps)[:-1])  # but for the one at the restart
     assert max(steps) <= AAC + FRAME
     assert audio[-1] - of(VIDEO, out)[-1] == FRAME - AAC  # aligned as the encoder sent them
+
+
+@pytest.mark.parametrize("lag", [0, 700 * MS])
+def test_a_restart_in_a_file_faster_than_real_time_goes_on_after_the_newest(lag: int) -> None:
+    packets = stream(50 * SECOND, 0, 3 * SECOND) + stream(0, 3 * SECOND, 3 * SECOND)
+    packets.sort(key=lambda p: p.arrival + (lag if p.track == AUDIO else 0))
+    out = run(timeline := Timeline(), [At(p.track, p.dts, p.arrival // 10) for p in packets])
+    assert timeline.rebases == 1
+    for track, step in ((VIDEO, FRAME), (AUDIO, AAC)):
+        seams = [b - a for a, b in pairwise(of(track, out)) if b - a != step]
+        assert len(seams) == 1
+        assert 0 < seams[0] <= lag + 2 * FRAME
+    video, audio = of(VIDEO, out), of(AUDIO, out)
+    assert audio[-1] - video[-1] == FRAME - AAC
+
+
+def test_a_session_goes_on_from_the_origin_of_a_returning_encoder() -> None:
+    timeline = Timeline(origin=70 * SECOND)
+    out = run(
+        timeline, [At(VIDEO, 5 * SECOND, 0), At(AUDIO, 5 * SECOND - 60 * MS, 0), *stream(5 * SECOND + FRAME, FRAME, SECOND)]
+    )
+    assert (out[0].dts, out[1].dts) == (70 * SECOND, 70 * SECOND)
+    assert out[2].dts == 70 * SECOND + FRAME
+    assert timeline.rebases == 0
 
 
 @pytest.mark.parametrize("jump", [-30 * SECOND, -SECOND, 5 * SECOND, 3600 * SECOND])
