@@ -103,9 +103,10 @@ class Resources:
         resource = self._path + "/{resource}"
         endpoint_methods = {hdrs.METH_POST: self._post}
         resource_methods = {hdrs.METH_PATCH: self._patch, hdrs.METH_DELETE: self._delete}
-        routes = [*self._routes(self._path, endpoint_methods, SDP), *self._routes(resource, resource_methods)]
+        routes = self._routes(self._path, endpoint_methods, {"Accept-Post": SDP})
+        routes += self._routes(resource, resource_methods, {"Accept-Patch": FRAGMENT})
         for name, _, handler in self._extra:
-            routes += self._routes(f"{resource}/{name}", {hdrs.METH_GET: self._bind(handler)})
+            routes += self._routes(f"{resource}/{name}", {hdrs.METH_GET: self._bind(handler)}, {})
         return routes
 
     async def aclose(self, why: str) -> None:
@@ -177,11 +178,11 @@ class Resources:
 
     # Inside
 
-    def _routes(self, path: str, methods: Mapping[str, Handler], accept_post: str = "") -> list[web.RouteDef]:
+    def _routes(self, path: str, methods: Mapping[str, Handler], accepts: Mapping[str, str]) -> list[web.RouteDef]:
         allow = ", ".join([*methods, hdrs.METH_OPTIONS])
 
         async def options(request: web.Request) -> web.Response:
-            headers = {hdrs.ALLOW: allow} | ({"Accept-Post": accept_post} if accept_post else {})
+            headers = {hdrs.ALLOW: allow, **accepts}
             if hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers:
                 headers |= {
                     hdrs.ACCESS_CONTROL_ALLOW_METHODS: allow,

@@ -269,6 +269,8 @@ async def test_options_tell_what_is_taken_and_let_pages_of_any_origin_in() -> No
         plain = await client.options("/whip/x")
         assert (plain.status, plain.headers["Accept-Post"], plain.headers["Allow"]) == (204, SDP, "POST, OPTIONS")
         assert "Access-Control-Allow-Origin" not in plain.headers
+        resource = await client.options("/whip/x/any")
+        assert (resource.headers["Accept-Patch"], resource.headers["Allow"]) == (FRAGMENT, "PATCH, DELETE, OPTIONS")
         asked = {"Origin": "https://page.example", "Access-Control-Request-Method": "POST"}
         preflight = await client.options("/whip/x", headers=asked)
         assert preflight.headers["Access-Control-Allow-Origin"] == "*"

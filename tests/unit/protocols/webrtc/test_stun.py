@@ -43,11 +43,11 @@ def test_the_role_is_read() -> None:
     assert (message.nominated, message.controlled) == (False, True)
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "203.0.113.9", "2001:db8::1", "::ffff:203.0.113.9"])
+@pytest.mark.parametrize("address", ["127.0.0.1", "203.0.113.9", "2001:db8::1", "::ffff:203.0.113.9", "fe80::1%eth0"])
 def test_aioice_reads_our_answer(address: str) -> None:
     message = read(stun.success(TRANSACTION, address, 50123, PASSWORD))
     assert message.message_class == reference.Class.RESPONSE
-    assert message.attributes["XOR-MAPPED-ADDRESS"] == (address.removeprefix("::ffff:"), 50123)
+    assert message.attributes["XOR-MAPPED-ADDRESS"] == (address.removeprefix("::ffff:").removesuffix("%eth0"), 50123)
 
 
 def test_aioice_reads_our_refusals() -> None:
