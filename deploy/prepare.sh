@@ -40,8 +40,8 @@ packages() {
     fi
     local result=0
     {
-        as_root apt-get -qq update &&
-            as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends "${missing[@]}" >/dev/null
+        as_root apt-get -qq -o DPkg::Lock::Timeout=300 update &&
+            as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 install --yes --no-install-recommends "${missing[@]}" >/dev/null
     } || result=$?
     [ -n "$ours" ] && as_root rm -f "$policy"
     [ "$result" = 0 ] || fail "apt-get could not install: ${missing[*]}"
@@ -60,9 +60,10 @@ find_python() {
     fail "Python 3.11 or newer is needed." "On Debian 12, Ubuntu 24.04 and newer: sudo apt-get install python3 python3-venv"
 }
 
-# environment LOCK: .venv with exactly what the lock file says; quick when it was made from the same one before.
+# environment LOCK [PIP OPTION...]: .venv with exactly what the lock file says; quick when it was made from the same one before.
 environment() {
     local lock=$1 stamp python version
+    shift
     stamp=".venv/.made-from-$(sha256sum "$lock" | cut -c1-16)"
     [ -e "$stamp" ] && .venv/bin/python -c '' 2>/dev/null && return
     if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
@@ -74,6 +75,6 @@ environment() {
         "$python" -m venv --clear .venv
     fi
     say "Installing what $lock names"
-    .venv/bin/python -m pip --disable-pip-version-check --no-input --quiet install --only-binary :all: --require-hashes -r "$lock"
+    .venv/bin/python -m pip --disable-pip-version-check --no-input --quiet install --require-hashes --only-binary :all: "$@" -r "$lock"
     touch "$stamp"
 }
