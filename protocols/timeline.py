@@ -9,8 +9,8 @@ What stays true:
   `FORWARD`. The arrival line is where the session would be if the least delayed packet of the last seconds had had no delay; a gap
   after a stall, or after an encoder was paused, is explained by it and is no jump.
 * A track that jumps takes the offset of a track that jumped before it, if that brings it to where the session is; else a new offset that
-  goes on at the arrival line (or after the newest packet, if the publisher is faster than real time). So when an encoder restarts at 0, the
-  first track to restart re-bases the session and the others follow onto the same clock, whenever they get there and in any
+  goes on at the arrival line (or a frame after the newest packet, if the publisher is faster than real time). So when an encoder restarts
+  at 0, the first track to restart re-bases the session and the others follow onto the same clock, whenever they get there and in any
   interleaving; and when one track alone jumps it stays where the viewer needs it, beside the others, which do not move.
 """
 
@@ -22,15 +22,17 @@ BACKWARD = 250_000_000  # ns; what an interleaver or millisecond rounding may do
 FORWARD = 2_000_000_000  # ns
 JOIN_BEHIND = 2_000_000_000  # ns; a track may start this far behind the newest packet of the others
 STEP = 1_000_000  # ns; the smallest step between two packets of a track that any output's clock can tell apart
+LONGEST_FRAME = 100_000_000  # ns; after a jump a track goes on with the step that it had, up to this
 WINDOW = 10_000_000_000  # ns; the arrival line remembers one to two of them, short enough for clock drift not to matter
 
 
 @dataclass(slots=True)
 class _Clock:
-    """One track: its offset from the publisher's time to the session's, and the last dts that it gave."""
+    """One track: its offset from the publisher's time to the session's, the last dts that it gave, and the step to that."""
 
     offset: int
     last: int
+    step: int = STEP
 
 
 class Timeline:
@@ -63,12 +65,13 @@ class Timeline:
         now = max(self._newest, arrival + max(self._lead, self._lead_before))
         dts = packet.dts + clock.offset
         if not earliest <= dts <= now + FORWARD:
-            clock.offset = self._offset_after_jump(packet.dts, earliest, now)
+            clock.offset = self._offset_after_jump(packet.dts, earliest, max(now, self._newest + clock.step))
             dts = packet.dts + clock.offset
         pts = packet.pts + clock.offset
         if dts <= clock.last:
             dts = clock.last + STEP
         dts = max(dts, self._origin)
+        clock.step = min(dts - clock.last, LONGEST_FRAME)
         clock.last = dts
         self._note_arrival(dts, arrival)
         return EncodedPacket(packet.track, max(pts, dts), dts, packet.keyframe, packet.data, packet.begun, arrival)
@@ -79,7 +82,7 @@ class Timeline:
         if fitting:
             return min(fitting, key=lambda offset: abs(source + offset - now))
         self.rebases += 1
-        self._offset = now + STEP - source
+        self._offset = now - source
         return self._offset
 
     def _note_arrival(self, dts: int, arrival: int) -> None:

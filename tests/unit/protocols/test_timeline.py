@@ -99,8 +99,8 @@ def test_a_restart_in_a_file_faster_than_real_time_goes_on_after_the_newest(lag:
     assert timeline.rebases == 1
     for track, step in ((VIDEO, FRAME), (AUDIO, AAC)):
         seams = [b - a for a, b in pairwise(of(track, out)) if b - a != step]
-        assert len(seams) == 1
-        assert 0 < seams[0] <= lag + 2 * FRAME
+        assert len(seams) <= 1
+        assert all(step < seam <= 2 * FRAME for seam in seams)
     video, audio = of(VIDEO, out), of(AUDIO, out)
     assert audio[-1] - video[-1] == FRAME - AAC
 
