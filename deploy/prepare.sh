@@ -8,15 +8,10 @@ fail() {
     exit 1
 }
 
-# as_root COMMAND...: with the rights at hand; without them it prints the one line to type.
+root_at_hand() { [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }
+
 as_root() {
-    if [ "$(id -u)" = 0 ]; then
-        "$@"
-    elif sudo -n true 2>/dev/null; then
-        sudo "$@"
-    else
-        fail "Some system packages are missing. Type this, then run the command again:" "  sudo $*"
-    fi
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
 }
 
 installed() { dpkg-query --show --showformat '${db:Status-Status}\n' "$1" 2>/dev/null | grep -qx installed; }
@@ -29,8 +24,9 @@ packages() {
     done
     [ ${#missing[@]} = 0 ] && return
     command -v apt-get >/dev/null || fail "These are missing, and there is no apt-get to install them with: ${missing[*]}"
+    root_at_hand || fail "Some system packages are missing. Type this, then run the command again:" \
+        "  sudo apt-get install --yes --no-install-recommends ${missing[*]}"
     say "Installing system packages: ${missing[*]}"
-    as_root true
     # Debian starts the services of what it installs unless this file says no (/usr/share/doc/init-system-helpers/README.policy-rc.d).
     local policy=/usr/sbin/policy-rc.d ours=
     if [ ! -e "$policy" ]; then

@@ -1,7 +1,10 @@
 """The commands as a person types them."""
 
+import os
 import re
 import shlex
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -117,3 +120,56 @@ def test_the_commands_that_only_print_load_no_media_libraries() -> None:
     code = "import sys; from gateway.__main__ import main; main(['print-config']); "
     code += "sys.exit(any(name in sys.modules for name in ('av', 'aiortc')))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=30, check=False).returncode == 0
+
+
+FREE = [f"--set={name}=0" for name in ("http.port", "rtmp.port", "rtmp.tls_port", "webrtc.port")]
+
+
+def start(*arguments: str, folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "gateway", "run", *FREE, *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_run_prints_what_to_paste_once_it_listens_and_stops_when_told(number: signal.Signals, tmp_path: Path) -> None:
+    with start("--show", "livestream:demo", folder=tmp_path) as process:
+        assert process.stdout is not None
+        text = "".join(iter(process.stdout.readline, "  A test picture:\n"))
+        port = int(field(text, "Server").split(":")[2].split("/")[0])
+        with socket.create_connection(("127.0.0.1", port), 5):
+            pass
+        assert grant(field(text, "Stream key")).user_id == "host"
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=10)
+    assert process.returncode == 0, errors
+    assert "shutting down" in errors
+    assert field(text, "Stream key") not in errors
+
+
+def test_run_says_which_port_is_taken(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        number = taken.getsockname()[1]
+        with start("--set", "http.host=127.0.0.1", "--set", f"http.port={number}", folder=tmp_path) as process:
+            _, errors = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert f"{number}" in errors
+    assert "Traceback" not in errors
+
+
+def test_run_refuses_a_secret_that_others_can_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GATEWAY_AUTH__SECRET")
+    (tmp_path / "var").mkdir()
+    secret = tmp_path / "var" / "secret"
+    secret.write_text(SECRET)
+    secret.chmod(0o644)
+    with start(folder=tmp_path) as process:
+        output, errors = process.communicate(timeout=20)
+    assert process.returncode == 2
+    assert "chmod 600 var/secret" in errors
+    assert SECRET not in output + errors
