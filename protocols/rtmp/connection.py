@@ -16,7 +16,7 @@ from protocols.media import EncodedPacket, TracksChanged
 from protocols.publisher import Credential, PublisherStats
 from protocols.rtmp.authmod import Authenticator
 from protocols.rtmp.backlog import Backlog
-from protocols.rtmp.events import Dismissed, Event, HandshakeDone, PublishRequested, StreamEnded
+from protocols.rtmp.events import Broken, Dismissed, Event, HandshakeDone, PublishRequested, StreamEnded
 from protocols.rtmp.limits import RtmpLimits
 from protocols.rtmp.session import ServerSession, Stage
 from protocols.rtmp.tracks import MediaItem
@@ -63,12 +63,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         self._acknowledge_quickly()
-        try:
-            events = self.session.received(nbytes, time.monotonic_ns())
-        except ProtocolError as error:
-            self._break(error)
-        else:
-            self._handle(events)
+        self._handle(self.session.received(nbytes, time.monotonic_ns()))
 
     def connection_lost(self, exc: Exception | None) -> None:
         if exc is not None:
@@ -175,6 +170,8 @@ class Connection(asyncio.BufferedProtocol):
                 case StreamEnded():
                     self._ended = True
                     self._finish(None)
+                case Broken():
+                    self._break(event.error)
         if self.dismissal is None:  # its answer waits for its time
             self.flush()
         self._regulate()
@@ -202,12 +199,7 @@ class Connection(asyncio.BufferedProtocol):
         self._going_on = False
         if self.lost.is_set() or self._closing:
             return
-        try:
-            events = self.session.proceed(time.monotonic_ns())
-        except ProtocolError as error:
-            self._break(error)
-        else:
-            self._handle(events)
+        self._handle(self.session.proceed(time.monotonic_ns()))
 
     def _break(self, error: ProtocolError) -> None:
         self._finish(error)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from protocols.errors import ProtocolError
 from protocols.publisher import Credential
 from protocols.rtmp.tracks import MediaItem
 
@@ -33,4 +34,11 @@ class Dismissed:
     failed: bool
 
 
-Event: TypeAlias = HandshakeDone | PublishRequested | StreamEnded | Dismissed | MediaItem
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The peer broke the wire format; what came before stands."""
+
+    error: ProtocolError
+
+
+Event: TypeAlias = HandshakeDone | PublishRequested | StreamEnded | Dismissed | Broken | MediaItem

@@ -2,7 +2,7 @@
 
 Its stages are a line: HANDSHAKE, OPENING (connect, createStream, publish), HELD until the publisher is accepted or refused, LIVE, OVER.
 While HELD nothing is read, so what a client sends too early waits in the small buffer. Media before `publish` is an error; media after
-the end, unknown messages and unknown commands are ignored and counted. What the peer breaks raises `ProtocolError`, and it is over.
+the end, unknown messages and unknown commands are ignored and counted. What the peer breaks is told as `Broken`, and it is over.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ from protocols.rtmp.authmod import Authenticator, Refused
 from protocols.rtmp.buffer import ReceiveBuffer
 from protocols.rtmp.chunk import ChunkReader, Message
 from protocols.rtmp.connect import connect_accepted, connect_rejected
-from protocols.rtmp.events import Dismissed, Event, HandshakeDone, PublishRequested, StreamEnded
+from protocols.rtmp.events import Broken, Dismissed, Event, HandshakeDone, PublishRequested, StreamEnded
 from protocols.rtmp.limits import RtmpLimits
 from protocols.rtmp.message import (
     Command,
@@ -99,13 +99,13 @@ class ServerSession:
         return self._buffer.space()
 
     def received(self, count: int, now: int) -> list[Event]:
-        """`count` bytes were written to `space()` at `now` ns. Raises `ProtocolError`."""
+        """`count` bytes were written to `space()` at `now` ns: what they bring, the last event being `Broken` if they break the format."""
         self.bytes_received += count
         self._buffer.filled(count)
         return self.proceed(now)
 
     def proceed(self, now: int) -> list[Event]:
-        """Goes on with the bytes that are there. Raises `ProtocolError`."""
+        """Goes on with the bytes that are there, as `received`."""
         events: list[Event] = []
         try:
             if self.stage is Stage.HANDSHAKE:
@@ -115,9 +115,9 @@ class ServerSession:
                 events.extend(self._take(message))
             if self.stage is Stage.OPENING and self.bytes_received > self._limits.opening_bytes:
                 raise ProtocolError(f"{self.bytes_received} bytes and no publish")
-        except ProtocolError:
+        except ProtocolError as error:
             self.stage = Stage.OVER
-            raise
+            events.append(Broken(error))
         if self.stage is Stage.OVER:
             self._buffer.start = self._buffer.end
         elif self.bytes_received - self._acknowledged >= self._window // 2:

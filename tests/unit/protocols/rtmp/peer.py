@@ -9,7 +9,7 @@ from protocols.rtmp.amf0 import Value
 from protocols.rtmp.authmod import Authenticator
 from protocols.rtmp.buffer import ReceiveBuffer
 from protocols.rtmp.chunk import ChunkReader, ChunkWriter, Message
-from protocols.rtmp.events import Event, PublishRequested
+from protocols.rtmp.events import Broken, Event, PublishRequested
 from protocols.rtmp.limits import RtmpLimits
 from protocols.rtmp.message import MessageType
 from protocols.rtmp.session import ServerSession
@@ -138,6 +138,9 @@ class Run:
     def _settle(self, events: list[Event], accept: bool, now: int) -> None:
         while True:
             self.events += events
+            for event in events:
+                if isinstance(event, Broken):
+                    raise event.error
             if accept and any(isinstance(event, PublishRequested) for event in events):
                 self.session.accept()
             elif not self.session.busy:

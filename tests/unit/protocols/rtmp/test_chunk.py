@@ -80,8 +80,10 @@ def test_chunk_sizes_and_lengths(chunk: int, length: int) -> None:
     chunks = reader(message(9, payload, chunk=chunk) + message(8, b"next", chunk=chunk))
     chunks.set_chunk_size(chunk)
     first, second = chunks.next(0), chunks.next(0)
-    assert first is not None and bytes(first.payload) == payload
-    assert second is not None and bytes(second.payload) == b"next"
+    assert first is not None
+    assert bytes(first.payload) == payload
+    assert second is not None
+    assert bytes(second.payload) == b"next"
     assert chunks.next(0) is None
     assert chunks.partial == 0
 
@@ -150,7 +152,8 @@ def test_absolute_time_may_reach_the_mark_of_extended_by_deltas() -> None:
 def test_a_new_header_gives_up_the_unfinished_message() -> None:
     chunks = reader(header(0, length=300) + b"a" * 128 + header(0, length=2) + b"bb")
     got = chunks.next(0)
-    assert got is not None and bytes(got.payload) == b"bb"
+    assert got is not None
+    assert bytes(got.payload) == b"bb"
     assert chunks.partial == 0
 
 
@@ -229,6 +232,7 @@ def drain(chunks: ChunkReader, now: int = 0) -> list[Message]:
 def test_the_writer_begins_each_message_with_a_whole_header() -> None:
     writer = ChunkWriter()
     first = writer.write(20, bytes(130), chunk_stream=3, stream_id=1)
-    assert first[0] == 3 and first[12 + 128] == 0xC3
+    assert first[0] == 3
+    assert first[12 + 128] == 0xC3
     assert writer.write(20, b"", chunk_stream=3)[0] == 3
     assert len(writer.write(20, bytes(130), chunk_stream=3)) == 12 + 130 + 1
