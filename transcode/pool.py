@@ -6,6 +6,7 @@ Keeps true: nothing here blocks the event loop; a fork server that has died is s
 
 import array
 import asyncio
+import contextlib
 import json
 import socket
 import sys
@@ -83,15 +84,13 @@ class ForkServer:
         child = self._children[self._next] = ForkedChild(self, self._next, ours, on_exit)
         return child
 
-    def kill(self, identity: int) -> bool:
-        """False where the exit of that child will not be told (any more)."""
-        if self._control is None or identity not in self._children:
-            return False
-        try:
-            self._control.send(json.dumps({"kill": identity}).encode())
-        except OSError:
-            return False
-        return True
+    def watches(self, identity: int) -> bool:
+        return identity in self._children
+
+    def kill(self, identity: int) -> None:
+        if self._control is not None:
+            with contextlib.suppress(OSError):  # it has ended: its own end is noticed by the read side
+                self._control.send(json.dumps({"kill": identity}).encode())
 
     async def aclose(self) -> None:
         """End the process, and with it every worker that is left."""
@@ -146,8 +145,12 @@ class ForkedChild:
         self._server = server
         self._identity = identity
 
-    def kill(self) -> bool:
-        return self._server.kill(self._identity)
+    @property
+    def watched(self) -> bool:
+        return self._server.watches(self._identity)
+
+    def kill(self) -> None:
+        self._server.kill(self._identity)
 
 
 class Workers:

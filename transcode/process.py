@@ -37,8 +37,11 @@ class Child(Protocol):
     @property
     def pid(self) -> int: ...
 
-    def kill(self) -> bool:
-        """End it; False where the fork server has gone, so that no exit will be told."""
+    @property
+    def watched(self) -> bool:
+        """Whether its exit will be told; not so after it was, and where the fork server has gone."""
+
+    def kill(self) -> None: ...
 
 
 OnExit = Callable[[int], None]
@@ -128,14 +131,13 @@ class Worker:
         """End the process: by closing its socket, or by force where that takes too long. Idempotent."""
         self.abandon()
         for _ in range(2):
-            if self._exited.is_set():
+            if not self._child.watched:
                 return
             try:
                 async with asyncio.timeout(self.limits.close):
                     await self._exited.wait()
             except TimeoutError:
-                if not self._child.kill():
-                    return
+                self._child.kill()
 
     def abandon(self) -> None:
         """Close the socket, by which the process ends, without waiting for that. Idempotent."""
@@ -314,7 +316,9 @@ class Worker:
     def _lose(self) -> None:
         """The socket is of no more use: see that the process ends. Its exit starts the next."""
         self._disconnect()
-        if not self._exited.is_set() and not self._child.kill():
+        if self._child.watched:
+            self._child.kill()
+        elif not self._exited.is_set():
             self._fail("the fork server has gone")
 
     def _on_exit(self, status: int) -> None:

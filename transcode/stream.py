@@ -21,6 +21,8 @@ OnTrack = Callable[[Track], None]
 """Told what comes out from here on, before the first packet that is so; on the event loop, must not block or raise."""
 
 _MS = 1_000_000
+_LONGEST_DURATION = 200 * _MS
+_MOST_PENDING = 5000  # packets, whatever their times are
 
 
 @dataclass(slots=True)
@@ -71,7 +73,9 @@ class WorkerStage:
         limits = link.limits
         self._gop = Gop(limits.gop, limits.gop_duration * _MS) if video else None
         self._queue_limit = (limits.video_queue if video else limits.audio_queue) * _MS
-        self._pending: deque[int] = deque()  # dts of what the worker has not taken
+        self._pending: deque[int] = deque()  # duration of each packet that the worker has not taken
+        self._waiting = 0  # their sum
+        self._last_dts: int | None = None
         self._silent = (
             0  # how many of those are decoded in silence: while there are any, the worker is catching up after a restart
         )
@@ -152,7 +156,7 @@ class WorkerStage:
 
     def on_taken(self) -> None:
         if self._pending:
-            self._pending.popleft()
+            self._waiting -= self._pending.popleft()
             self._silent = max(0, self._silent - 1)  # silent ones come first
 
     def on_closed(self) -> None:
@@ -168,6 +172,7 @@ class WorkerStage:
             self._closed.set()
             return
         self._pending.clear()
+        self._waiting = 0
         self._silent = 0
         self._keyframe_asked = False
         self._link.send(messages.pack_open(self.number, self._source, self._target))
@@ -184,7 +189,11 @@ class WorkerStage:
             self._dispatch(self._held.popleft(), silent=False)
 
     def _dispatch(self, packet: EncodedPacket, silent: bool) -> None:
-        self._pending.append(packet.dts)
+        # a gap or jump in the source's time is not media that waits
+        duration = 0 if self._last_dts is None else max(0, min(packet.dts - self._last_dts, _LONGEST_DURATION))
+        self._last_dts = packet.dts
+        self._pending.append(duration)
+        self._waiting += duration
         self._silent += silent
         self._link.send_packet(self, packet, silent)
 
@@ -193,8 +202,12 @@ class WorkerStage:
         limit = self._queue_limit
         if self._silent and self._gop is not None:
             limit += self._gop.duration_limit
-        waiting = packet.dts - self._pending[0] if self._pending else 0
-        full = waiting > limit or self._link.backlog > self._link.limits.backlog or not messages.fits(packet)
+        full = (
+            self._waiting > limit
+            or len(self._pending) > _MOST_PENDING
+            or self._link.backlog > self._link.limits.backlog
+            or not messages.fits(packet)
+        )
         if self._gop is None:
             return not full
         if full:
@@ -207,7 +220,7 @@ class WorkerStage:
         """Keep audio for the new worker; video is in the GOP."""
         if self._gop is None and messages.fits(packet):
             self._held.append(packet)
-            while packet.dts - self._held[0].dts > self._queue_limit or len(self._held) > 1000:
+            while packet.dts - self._held[0].dts > self._queue_limit or len(self._held) > _MOST_PENDING:
                 self._held.popleft()
                 self.stats.dropped += 1
 
