@@ -272,6 +272,19 @@ def test_what_waits_is_bounded_in_bytes_and_packets(policy: LiveEdgePolicy) -> N
     assert not pacer.paused
 
 
+def test_flush_gives_all_that_waits_in_order_and_ends_the_pressure() -> None:
+    session = Session()
+    source = packets(900 * MS)
+    session.run([(0, p) for p in source])
+    assert session.pacer.paused
+    flushed = session.pacer.flush()
+    assert [p for _, p in session.sent] + flushed == source
+    assert flushed
+    assert not session.pacer.paused
+    assert session.pacer.next_release is None
+    assert session.pacer.pop(ORIGIN) == []
+
+
 def test_back_pressure_starts_at_a_half_and_ends_at_a_quarter() -> None:
     session = Session()
     ahead = 100 * MS  # what may go out freely
