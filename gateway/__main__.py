@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gateway import config as configuration
-from gateway import ingress, log
+from gateway import config_sources, ingress, log
 from gateway.auth import HOST, USER_ID, VIEWER, Secret, Tokens
-from gateway.config import Config, ConfigError
+from gateway.config import CALL_ID, Config
+from gateway.config_sources import ConfigError
 
 try:
     import uvloop  # here only: the rest of the gateway runs on any loop
@@ -46,11 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _config(options: argparse.Namespace) -> Config:
     file = options.config or (DEFAULT_FILE if DEFAULT_FILE.is_file() else None)
-    return configuration.load(file, options.set)
+    return config_sources.load(file, options.set)
 
 
 def _run(options: argparse.Namespace, config: Config) -> int:
-    if problems := configuration.check(config):
+    if problems := config_sources.check(config):
         raise ConfigError(problems)
     log.setup(config.log)
     tokens = Tokens(Secret.load(config), config.calls.public)  # first: a secret that others can read ends here, in words
@@ -81,14 +81,14 @@ def _run(options: argparse.Namespace, config: Config) -> int:
 
 
 def _check_config(options: argparse.Namespace, config: Config) -> int:
-    if problems := configuration.check(config):
+    if problems := config_sources.check(config):
         raise ConfigError(problems)
     print("The configuration is good.")
     return 0
 
 
 def _print_config(options: argparse.Namespace, config: Config) -> int:
-    print(configuration.render(Config() if options.defaults else config), end="")
+    print(config_sources.render(Config() if options.defaults else config), end="")
     return 0
 
 
@@ -114,7 +114,7 @@ def _seconds(text: str) -> int:
 
 
 def _call(text: str) -> str:
-    if not re.fullmatch(configuration.CALL_ID, text):
+    if not re.fullmatch(CALL_ID, text):
         raise argparse.ArgumentTypeError(f"{text!r} is no call: write type:id, e.g. livestream:demo")
     return text
 

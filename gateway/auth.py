@@ -26,7 +26,8 @@ from typing import Annotated, Self
 import jwt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from gateway.config import CALL_ID, CallId, Config, ConfigError, Problem
+from gateway.config import CALL_ID, CallId, Config
+from gateway.config_sources import ConfigError, Problem
 from protocols.errors import Reason, Rejected
 from protocols.publisher import Credential
 

@@ -65,13 +65,19 @@ class JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         head = {"time": _when(record), "level": record.levelname.lower(), "logger": record.name}
-        return json.dumps({**_fields(record), **head, "message": scrub(record.getMessage())})
+        head["message"] = scrub(record.getMessage())
+        return json.dumps({**head, **_fields(record), **head})  # the head stands first, and no field can replace it
 
 
-def _fields(record: logging.LogRecord) -> dict[str, str | int | float | None]:
+def _fields(record: logging.LogRecord) -> dict[str, str | int | float]:
+    """What was given beside the message; None says nothing and is left out."""
     given = {name: value for name, value in vars(record).items() if name not in _OF_EVERY_RECORD}
     given |= given.pop("fields", {})
-    fields = {name: value if isinstance(value, int | float | None) else scrub(str(value)) for name, value in given.items()}
+    fields = {
+        name: value if isinstance(value, int | float) else scrub(str(value))
+        for name, value in given.items()
+        if value is not None
+    }
     if record.exc_info:
         fields["exception"] = scrub(logging.Formatter().formatException(record.exc_info))
     return fields
@@ -81,7 +87,7 @@ def _when(record: logging.LogRecord) -> str:
     return f"{datetime.fromtimestamp(record.created, UTC):%Y-%m-%dT%H:%M:%S}.{int(record.msecs):03d}Z"
 
 
-def _quoted(value: str | int | float | None) -> str:
+def _quoted(value: str | int | float) -> str:
     text = str(value)
     return text if _BARE.fullmatch(text) and text.isprintable() else one_line(json.dumps(text, ensure_ascii=False))
 

@@ -13,7 +13,8 @@ import jwt
 import pytest
 
 from gateway.auth import MAX_TOKEN, VIEWER, Grant, Secret, Tokens
-from gateway.config import Config, ConfigError, load
+from gateway.config import Config
+from gateway.config_sources import ConfigError, load
 from protocols.errors import Reason, Rejected
 from protocols.publisher import Credential
 
@@ -179,7 +180,7 @@ def test_the_first_start_makes_a_private_secret_and_the_next_ones_keep_it(tmp_pa
 
 
 def test_processes_that_start_at_once_agree(tmp_path: Path) -> None:
-    code = "import sys; from gateway.auth import Secret; from gateway.config import load; "
+    code = "import sys; from gateway.auth import Secret; from gateway.config_sources import load; "
     code += "sys.stdin.read(1); print(Secret.load(load(None, [f'auth.secret_file={sys.argv[1]}'])).value)"
     starting = [
         subprocess.Popen(

@@ -13,7 +13,8 @@ import pytest
 
 from gateway.__main__ import main
 from gateway.auth import Grant, Secret, Tokens
-from gateway.config import Config, render
+from gateway.config import Config
+from gateway.config_sources import render
 from protocols.publisher import Credential
 
 SECRET = "0123456789abcdef0123456789abcdef"
