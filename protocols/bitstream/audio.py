@@ -17,6 +17,8 @@ _MPEG_RATES = (44100, 48000, 32000)
 _AC3_RATES = (48000, 44100, 32000)
 _AC3_CHANNELS = (2, 1, 2, 3, 3, 4, 4, 5)  # by acmod (ATSC A/52 Table 5.8)
 
+_MAX_HEADER = 1024  # bytes; a longest AudioSpecificConfig has a program config element with 255 of comment
+
 _OPUS_MS = 1_000_000
 # RFC 6716 §3.1 Table 2: frame durations in ns by config, in steps of four (SILK, CELT) or two (hybrid)
 _OPUS_DURATIONS = (
@@ -28,6 +30,8 @@ _OPUS_DURATIONS = (
 
 def aac_track(track_id: int, asc: Buffer) -> Track:
     """From an AudioSpecificConfig (ISO/IEC 14496-3 §1.6.2.1); rate and channels are those of the decoded sound, SBR and PS included."""
+    if len(asc) > _MAX_HEADER:
+        _refuse("AudioSpecificConfig")
     bits = BitReader(bytes(asc[:64]))
     kind = _aac_object_type(bits)
     rate = _aac_rate(bits)
@@ -105,7 +109,7 @@ def _aac_backward_compatible(bits: BitReader, rate: int) -> tuple[int, int]:
 def opus_track(track_id: int, head: Buffer) -> Track:
     """From an OpusHead body with its magic (RFC 7845 §5.1)."""
     head = bytes(head)
-    if len(head) < 19 or not head.startswith(b"OpusHead") or head[8] & 0xF0:
+    if not 19 <= len(head) <= _MAX_HEADER or not head.startswith(b"OpusHead") or head[8] & 0xF0:
         _refuse("OpusHead")
     channels, family = head[9], head[18]
     if family == 0:

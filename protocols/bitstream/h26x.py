@@ -49,6 +49,7 @@ class NalStream:
         if tuple(sets) == self._ordered:
             return
         self._sets.clear()
+        self._ordered = ()
         self._sps = None
         self._started = False
         for unit in sets:
@@ -107,6 +108,7 @@ class NalStream:
         return role
 
     def _keep(self, unit: bytes) -> None:
+        unit = unit.rstrip(b"\x00")  # no NAL unit ends in zero, but those of some records do
         if unit in self._ordered:
             return
         key = self._syntax.set_key(unit)

@@ -105,6 +105,8 @@ def test_frames(name: str) -> None:
 
 BROKEN: dict[str, Callable[[], object]] = {
     "empty AAC": lambda: aac_track(1, b""),
+    "AAC config without end": lambda: aac_track(1, b"\x11\x90" + bytes(1024)),
+    "OpusHead without end": lambda: opus_track(1, OPUS_STEREO + bytes(1024)),
     "AAC object type 0": lambda: aac_track(1, asc((0, 5), (3, 4), (2, 4), *GA)),
     "AAC SBR over nothing known": lambda: aac_track(1, asc((5, 5), (6, 4), (2, 4), (3, 4), (9, 5), *GA)),
     "AAC reserved rate": lambda: aac_track(1, asc((2, 5), (13, 4), (2, 4), *GA)),

@@ -181,6 +181,31 @@ def test_a_new_record_replaces_what_was_known_and_an_equal_one_changes_nothing()
     assert stream.annexb(unit).changed
 
 
+def test_a_new_record_may_keep_a_set_or_have_none() -> None:
+    sps, pps = parameter_sets("h264_main.h264")
+    (first, *_) = access_units("h264_main.h264")
+    stream = NalStream(Codec.H264, 1)
+    stream.configure(avcc([sps], [pps]))
+    other_pps = pps + b"\x80"
+    stream.configure(avcc([sps], [other_pps]))
+    assert stream.track is not None
+    assert nals(stream.track.extradata) == [sps, other_pps]
+    stream.configure(avcc([], []))
+    slice_ = b"\x41\x9a\x80"
+    assert nals(stream.annexb(b"\x00\x00\x01" + slice_).data) == [slice_]
+    assert stream.annexb(first).keyframe  # whose sets are in band
+
+
+def test_zeros_after_a_set_in_the_record_are_no_other_set() -> None:
+    sps, pps = parameter_sets("h264_main.h264")
+    (first, *_) = access_units("h264_main.h264")
+    stream = NalStream(Codec.H264, 1)
+    stream.configure(avcc([sps + bytes(2)], [pps + bytes(1)]))
+    known = stream.track
+    stream.annexb(first)
+    assert stream.track is known
+
+
 def test_of_several_sps_the_one_that_the_key_frame_uses_gives_the_facts() -> None:
     stream = NalStream(Codec.H264, 1)
     unused = bytearray(parameter_sets("h264_1080p.h264")[0])
