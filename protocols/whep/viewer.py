@@ -48,6 +48,7 @@ class Participant:
 class _Slot:
     """One place to show a participant: a sender for each kind that the viewer's offer has here."""
 
+    number: int
     senders: dict[Kind, Sender] = field(default_factory=dict)
     participant: Participant | None = None
 
@@ -62,11 +63,11 @@ class _Slot:
             else:
                 sender.attach(source, now)
 
-    def describe(self, number: int) -> dict[str, object]:
+    def describe(self) -> dict[str, object]:
         mids = {kind: sender.parameters.mid for kind, sender in self.senders.items()}
         shown = self.participant
         return {
-            "slot": number,
+            "slot": self.number,
             "video_mid": mids.get(Kind.VIDEO),
             "audio_mid": mids.get(Kind.AUDIO),
             "participant": shown.id if shown else None,
@@ -81,17 +82,15 @@ class Viewer:
 
     def __init__(self, peer: Peer, accepted: Sequence[Accepted | None]) -> None:
         self.peer = peer
-        self._slots: list[_Slot] = []
         self._waiting: dict[str, Participant] = {}
         self._watchers: set[asyncio.Event] = set()
         self._wake = asyncio.Event()
-        by_number: dict[int, _Slot] = {}
+        numbered: dict[int, _Slot] = {}
         for each in accepted:
             if each is not None and each.send is not None:
-                slot = by_number.setdefault(each.number, _Slot())
+                slot = numbered.setdefault(each.number, _Slot(each.number))
                 slot.senders[each.send.kind] = Sender(peer, each.send)
-        self._slots = [by_number[number] for number in sorted(by_number)]
-        self._numbers = sorted(by_number)
+        self._slots = [numbered[number] for number in sorted(numbered)]
         self.senders = tuple(sender for slot in self._slots for sender in slot.senders.values())
         self._feedback = Feedback()
         for sender in self.senders:
@@ -124,8 +123,7 @@ class Viewer:
 
     def describe(self) -> dict[str, object]:
         """What the page is told: which mids show whom."""
-        slots = [slot.describe(number) for number, slot in zip(self._numbers, self._slots, strict=True)]
-        return {"slots": slots, "waiting": len(self._waiting)}
+        return {"slots": [slot.describe() for slot in self._slots], "waiting": len(self._waiting)}
 
     @contextmanager
     def watching(self) -> Iterator[asyncio.Event | None]:
