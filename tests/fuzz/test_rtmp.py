@@ -1,0 +1,104 @@
+"""Hostile bytes through the RTMP session: it ends in `Broken` or goes on, in bounded memory and time.
+
+`FUZZ_SECONDS` (default 5) is how long; `FUZZ_SEED` repeats a run.
+"""
+
+import os
+import random
+import time
+
+from protocols.rtmp.events import Broken, PublishRequested
+from protocols.rtmp.limits import RtmpLimits
+from protocols.rtmp.session import ServerSession
+from tests.unit.protocols.rtmp.peer import HANDSHAKE, capture, capture_names, opening
+
+SECONDS = float(os.environ.get("FUZZ_SECONDS", "5"))
+LONGEST_NS = 50_000_000
+LONG, SHORT = 300_000, 20_000
+INTERESTING = (0x00, 0x01, 0x03, 0x7F, 0x80, 0xC0, 0xC4, 0xFF)
+
+
+def mutated(data: bytes, chance: random.Random) -> bytes:
+    """Bytes changed, cut, doubled, swapped, or put in, behind the handshake."""
+    changed = bytearray(data)
+    for _ in range(chance.choice((1, 2, 5, 20, 200))):
+        at = chance.randrange(len(HANDSHAKE), len(changed))
+        match chance.randrange(6):
+            case 0:
+                changed[at] = chance.choice(INTERESTING)
+            case 1:
+                changed[at] ^= 1 << chance.randrange(8)
+            case 2:
+                del changed[at : at + chance.randrange(1, 64)]
+            case 3:
+                changed[at:at] = changed[at : at + chance.randrange(1, 300)]
+            case 4:
+                changed[at:at] = chance.randbytes(chance.randrange(1, 32))
+            case _:
+                changed[at : at + 3] = b"\xff\xff\xff"
+        if len(changed) <= len(HANDSHAKE) + 64:
+            break
+    return bytes(changed)
+
+
+def subject(captures: list[bytes], chance: random.Random) -> bytes:
+    match chance.randrange(40):
+        case 0:
+            return chance.randbytes(chance.randrange(1, 4000))
+        case 1 | 2:
+            return HANDSHAKE + chance.randbytes(chance.randrange(1, 4000))
+        case 3 | 4 | 5:
+            return opening() + chance.randbytes(chance.randrange(1, 4000))
+        case 6:  # one header again and again: the cheapest messages there are
+            return opening() + b"\x04" + bytes(6) + chance.choice((b"\x08", b"\x09", b"\x04")) + bytes(4) + b"\xc4" * 100_000
+        case _:
+            whole = chance.choice(captures)
+            length = min(len(whole), chance.choice((LONG, SHORT, SHORT, SHORT)))
+            return mutated(whole[: chance.randrange(len(HANDSHAKE) + 600, length)], chance)
+
+
+def feed(data: bytes, chance: random.Random, limits: RtmpLimits) -> tuple[int, int]:
+    """(CPU ns of the longest call, bytes of output), accepting whatever wants to publish."""
+    session = ServerSession(limits, "192.0.2.1")
+    at = longest = output = 0
+    largest = chance.choice((1 << 20, 1 << 20, 1500, 100))
+    while at < len(data):
+        space = session.space()
+        count = min(len(space), len(data) - at, largest)
+        space[:count] = data[at : at + count]
+        at += count
+        began = time.thread_time_ns()
+        events = session.received(count, at)
+        longest = max(longest, time.thread_time_ns() - began)
+        while True:
+            output += len(session.take_output())
+            if any(isinstance(event, Broken) for event in events):
+                return longest, output
+            if any(isinstance(event, PublishRequested) for event in events):
+                session.accept()
+            elif not session.busy:
+                break
+            began = time.thread_time_ns()
+            events = session.proceed(at)
+            longest = max(longest, time.thread_time_ns() - began)
+        assert session._chunks.partial <= limits.partial_bytes
+        assert len(session._buffer.data) <= limits.buffer
+    return longest, output
+
+
+def test_hostile_bytes() -> None:
+    seed = int(os.environ.get("FUZZ_SEED", time.time_ns()))
+    chance = random.Random(seed)
+    captures = [capture(name) for name in capture_names()]
+    limits = RtmpLimits()
+    deadline = time.monotonic() + SECONDS
+    inputs = slowest = 0
+    while time.monotonic() < deadline:
+        data = subject(captures, chance)
+        longest, output = feed(data, chance, limits)
+        inputs += 1
+        slowest = max(slowest, longest)
+        assert longest <= LONGEST_NS, f"seed {seed}, input {inputs}: one call took {longest / 1e6:.0f} ms"
+        assert output <= 3073 + 4 * len(data) + 4096, f"seed {seed}, input {inputs}: {output} bytes for {len(data)}"
+    print(f"{inputs} inputs, the slowest call {slowest / 1e6:.1f} ms of CPU")
+    assert inputs > 0
