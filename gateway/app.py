@@ -99,6 +99,7 @@ async def gateway(config: Config) -> AsyncIterator[Addresses]:
                 decide=lambda track: plan(track, ACCEPTS, policy),
                 live_edge=_live_edge(config),
                 linger_s=config.calls.linger_s,
+                max_bitrate=config.calls.max_bitrate_bps,
                 retire=registry.retire,
             ),
             max_sessions=config.rtmp.max_connections,

@@ -122,6 +122,12 @@ class Calls(Section):
         le=300,
         description="Time that a stream keeps its place in the call after its encoder broke off, in seconds.",
     )
+    max_bitrate_bps: int = Field(
+        default=50_000_000,
+        ge=0,
+        le=1_000_000_000,
+        description="Most that an encoder may send for one track over some seconds, in bits per second; 0: no limit.",
+    )
 
 
 class Transcode(Section):

@@ -52,6 +52,12 @@ class TrackMeter:
         return int(self._window_bytes * 8 / self._span())
 
     @property
+    def sustained_bitrate(self) -> int:
+        """The bit rate once the window is nearly full: a burst after a stall is no high rate. 0 before."""
+        full = self._window and self._window[-1][0] - self._window[0][0] > 0.8 * WINDOW
+        return self.bitrate if full else 0
+
+    @property
     def frame_rate(self) -> float:
         return round(max(0, len(self._window) - 1) / self._span(), 2)
 

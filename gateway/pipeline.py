@@ -187,10 +187,12 @@ class Pipeline:
         *,
         decide: Callable[[Track], Decision],
         live_edge: LiveEdgePolicy,
+        max_bitrate: int,
         origin: int,
         fail: Callable[[str], None],
     ) -> None:
-        """`origin` is the session media time in ns at which this publisher starts; `fail` ends the publisher with a reason."""
+        """`max_bitrate` is of one track, bit/s, 0 for none; `origin` the session media time in ns at which this publisher starts; `fail` ends
+        the publisher with a reason."""
         self.totals = PipelineTotals()
         self.lanes: dict[int, Lane] = {}
         self._publisher = publisher
@@ -198,6 +200,7 @@ class Pipeline:
         self._workers = workers
         self._worker: Worker | None = None
         self._decide = decide
+        self._max_bitrate = max_bitrate
         self._fail = fail
         self._timeline = Timeline(origin=origin)
         self._pacer = Pacer(live_edge)
@@ -283,6 +286,12 @@ class Pipeline:
         steps = lane.delays.steps
         steps[Step.RECEIVE].observe(packet.arrival - packet.begun)
         steps[Step.DEMUX].observe(now - packet.arrival)
+        if 0 < self._max_bitrate < lane.meter.sustained_bitrate:
+            self._fail(
+                f"the {kind.value} has {lane.meter.bitrate / 1e6:.1f} Mbit/s, more than the {self._max_bitrate / 1e6:.1f} Mbit/s allowed "
+                "here: lower the encoder's bitrate"
+            )
+            return
         if lane.may_reorder and lane.reorders(packet):
             await self._take_over(lane)
             return

@@ -55,6 +55,7 @@ class SessionPolicy:
     decide: Callable[[Track], Decision]
     live_edge: LiveEdgePolicy
     linger_s: float
+    max_bitrate: int  # bit/s of one track; 0: no limit
     retire: Callable[[str, PipelineTotals], None]
     """Takes the protocol and the totals of each publisher that has ended."""
 
@@ -163,6 +164,7 @@ class Session:
                 self._workers,
                 decide=self._policy.decide,
                 live_edge=self._policy.live_edge,
+                max_bitrate=self._policy.max_bitrate,
                 origin=now - self._origin,
                 fail=self._abort,  # it cannot go on with this publisher: the session lingers for another try
             )

@@ -1,0 +1,97 @@
+"""A bad network between a browser and the gateway: a UDP relay on loopback that loses and delays packets, both ways.
+
+Seeded, so that a run can be repeated. The way to it: `through` rewrites the candidates of a WHEP answer.
+"""
+
+import asyncio
+import random
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+MAX_CLIENTS = 64
+
+
+@dataclass
+class Relay:
+    """Loses `loss` of all packets and delays each by `delay_s`, in each direction."""
+
+    target: tuple[str, int]
+    loss: float
+    delay_s: float
+    port: int = 0
+    passed: int = 0
+    lost: int = 0
+    chance: random.Random = field(default_factory=lambda: random.Random(1))
+
+    def through(self, answer: str) -> str:
+        """The SDP answer with this relay in the place of the gateway's candidates."""
+        lines = [line for line in answer.splitlines() if not line.startswith("a=candidate")]
+        candidate = f"a=candidate:1 1 udp 2130706431 127.0.0.1 {self.port} typ host"
+        out = []
+        for line in lines:
+            out.append(re.sub(r"^(m=\w+ )\d+", rf"\g<1>{self.port}", line))
+            if line.startswith("a=mid:"):
+                out.append(candidate)
+        return "\r\n".join(out) + "\r\n"
+
+    def forward(self, send: Any, *arguments: Any) -> None:
+        if self.chance.random() < self.loss:
+            self.lost += 1
+            return
+        self.passed += 1
+        asyncio.get_running_loop().call_later(self.delay_s, send, *arguments)
+
+
+class _Inside(asyncio.DatagramProtocol):
+    """The side of the gateway, for one client."""
+
+    def __init__(self, relay: Relay, outside: asyncio.DatagramTransport, client: Any) -> None:
+        self._relay, self._outside, self._client = relay, outside, client
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        self._relay.forward(self._outside.sendto, data, self._client)
+
+
+class _Outside(asyncio.DatagramProtocol):
+    """The side of the clients."""
+
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+        self._inside: dict[Any, asyncio.Task[asyncio.DatagramTransport]] = {}
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport: Any = transport
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        opening = self._inside.get(addr)
+        if opening is None and len(self._inside) < MAX_CLIENTS:
+            opening = self._inside[addr] = asyncio.create_task(self._open(addr))
+        if opening is not None and opening.done():
+            self._relay.forward(opening.result().sendto, data)
+
+    async def _open(self, client: Any) -> asyncio.DatagramTransport:
+        transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+            lambda: _Inside(self._relay, self._transport, client), remote_addr=self._relay.target
+        )
+        return transport
+
+    async def close(self) -> None:
+        for opening in self._inside.values():
+            (await opening).close()
+        self._transport.close()
+
+
+@asynccontextmanager
+async def relaying(target_port: int, *, loss: float, round_trip_s: float) -> AsyncIterator[Relay]:
+    relay = Relay(("127.0.0.1", target_port), loss, round_trip_s / 2)
+    transport, outside = await asyncio.get_running_loop().create_datagram_endpoint(
+        lambda: _Outside(relay), local_addr=("127.0.0.1", 0)
+    )
+    relay.port = transport.get_extra_info("sockname")[1]
+    try:
+        yield relay
+    finally:
+        await outside.close()
