@@ -145,6 +145,8 @@ class GatewayCollector(Collector):
         yield CounterMetricFamily("ingress_viewers_joined", "Viewers that connected", value=whep.joined)
         for name, help_text, value in mux.counters():
             yield CounterMetricFamily(f"ingress_webrtc_{name}", help_text, value=value)
+        for name, help_text, value in whep.counters():
+            yield CounterMetricFamily(f"ingress_viewer_{name}", help_text, value=value)
 
     def _node(self) -> Iterator[Metric]:
         yield GaugeMetricFamily("ingress_calls", "Calls that somebody is in", value=len(self._observed.registry.calls))
