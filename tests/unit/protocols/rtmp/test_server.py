@@ -319,6 +319,14 @@ async def test_ipv6() -> None:
         assert publisher.remote.startswith("[::1]:")
 
 
+async def test_every_address_of_both_families() -> None:
+    async with listening(host="") as listener:
+        for host, remote in (("127.0.0.1", "127.0.0.1:"), ("::1", "[::1]:")):
+            async with client(listener.port, opening(), host=host):
+                publisher = await next_publisher(listener)
+                assert publisher.remote.startswith(remote)
+
+
 # The attacks of which pyrtmp dies (S1-S6): the connection ends, memory stays, others are served.
 
 
