@@ -100,6 +100,9 @@ def test_a_unit_without_a_frame_is_nothing_to_send() -> None:
     header = b"".join(obu for kind, obu in obus(first) if kind == 1)
     unit = stream.temporal_unit(DELIMITER + header)
     assert (unit.data, unit.keyframe, unit.changed) == (b"", False, True)
+    second = temporal_units("av1_main.obu")[1]
+    assert next(kind for kind, _ in obus(stream.temporal_unit(second).data)) == 1  # it comes with the next frame
+    assert next(kind for kind, _ in obus(stream.temporal_unit(second).data)) != 1
 
 
 def test_a_change_of_size_changes_the_track() -> None:

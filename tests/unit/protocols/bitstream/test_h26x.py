@@ -219,6 +219,9 @@ def test_of_several_sps_the_one_that_the_key_frame_uses_gives_the_facts() -> Non
     assert stream.track.height == 64
     assert unit.keyframe
     assert len([nal for nal in nals(unit.data) if nal[0] & 31 == 7]) == 2
+    again = stream.annexb(b"\x00\x00\x01" + other.rstrip(b"\x00") + b"\xff" + b"\x00\x00\x01\x41\x9a\x80")
+    assert again.data
+    assert stream.track.height == 64
 
 
 def test_other_layers_of_hevc_are_dropped() -> None:
@@ -242,6 +245,34 @@ def test_an_unreadable_vui_costs_only_its_own_facts() -> None:
     stream.configure(avcc([sps[:14]], [pps]))
     assert stream.track is not None
     assert (stream.track.width, stream.track.height, stream.track.frame_rate, stream.track.reorder) == (96, 64, 0.0, None)
+
+
+def h264_sps(profile: int, constraints: int, poc_type: int) -> bytes:
+    """16 x 16, without VUI (H.264 §7.3.2.1.1); 1 is ue(v) 0."""
+    high = "0101100" if profile == 100 else ""  # 4:2:0, 8 bit, no lossless mode, no scaling matrix
+    poc = {0: "11", 2: "011"}[poc_type]
+    bits = "1" + high + "1" + poc + "01001111001"
+    bits += "0" * (-len(bits) % 8)
+    return bytes((0x67, profile, constraints, 30)) + int(bits, 2).to_bytes(len(bits) // 8)
+
+
+@pytest.mark.parametrize(
+    ("profile", "constraints", "poc_type", "reorder"),
+    [(66, 0, 0, 0), (77, 0, 2, 0), (77, 0, 0, None), (77, 0x10, 0, None), (100, 0x10, 0, 0), (100, 0, 0, None)],
+)
+def test_reordering_where_the_vui_does_not_say(profile: int, constraints: int, poc_type: int, reorder: int | None) -> None:
+    stream = NalStream(Codec.H264, 1)
+    stream.configure(avcc([h264_sps(profile, constraints, poc_type)], []))
+    assert stream.track is not None
+    assert (stream.track.width, stream.track.height, stream.track.reorder) == (16, 16, reorder)
+
+
+def test_an_hevc_profile_said_by_compatibility_flags_alone() -> None:
+    vps, sps, pps = parameter_sets("hevc_main10.hevc")
+    stream = NalStream(Codec.HEVC, 1)
+    stream.configure(hvcc([vps, sps[:3] + bytes((sps[3] & 0xE0,)) + sps[4:], pps]))
+    assert stream.track is not None
+    assert stream.track.profile == "Main 10"
 
 
 BROKEN_UNITS = {
