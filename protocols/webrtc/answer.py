@@ -4,21 +4,26 @@ What is kept true: CRLF lines; the m-lines of the offer in their order, each acc
 one BUNDLE with rtcp-mux; the first candidate is IPv4 over UDP; only payload types, extensions and feedback of the offer are used.
 """
 
+import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from protocols.media import Codec as MediaCodec
 from protocols.media import Kind
 from protocols.webrtc.ice import Candidate, Credentials
-from protocols.webrtc.rtp import SendParameters
+from protocols.webrtc.rtp import ReceiveFormat, ReceiveParameters, SendParameters
 from protocols.webrtc.sdp import Codec, Media, Offer
 
 MID = "urn:ietf:params:rtp-hdrext:sdes:mid"
+RID = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id"
+REPAIRED_RID = "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id"
 ABS_SEND_TIME = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time"
 TRANSPORT_CC = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01"
 
 _FEEDBACK = ("nack", "nack pli", "ccm fir", "goog-remb", "transport-cc")
+_PARAMETER = re.compile(r"[a-z0-9-]{1,32}=[A-Za-z0-9.,_+-]{1,64}")
 _MAX_EXTENSION_ID = 14  # RFC 8285 §4.2: one-byte headers
 # What the peer's decoder is likeliest to have in hardware and software alike comes first; what the stream really is, its SPS says.
 _H264_PROFILES = ("42e0", "42c0", "4200", "4d00", "4d40", "640c", "6400")
@@ -43,21 +48,49 @@ class Transport:
 
 
 @dataclass(frozen=True, slots=True)
-class Accepted:
-    """One m-line of the answer, the `number`-th of its kind; `lines` are its direction's own attributes (msid, ssrc, …)."""
+class Format:
+    """One codec of an accepted m-line, with its repair."""
 
-    number: int
-    direction: str
     codec: Codec
     parameters: str
-    extensions: Mapping[str, int]
     rtx: Codec | None = None
-    send: SendParameters | None = None
-    lines: tuple[str, ...] = ()
 
     @property
     def feedback(self) -> tuple[str, ...]:
         return tuple(each for each in _FEEDBACK if each in self.codec.feedback)
+
+    @property
+    def payload_types(self) -> tuple[int, ...]:
+        return (self.codec.payload_type,) if self.rtx is None else (self.codec.payload_type, self.rtx.payload_type)
+
+    def lines(self) -> list[str]:
+        codec, rtx, payload = self.codec, self.rtx, self.codec.payload_type
+        channels = f"/{codec.channels}" if codec.channels > 1 else ""
+        lines = [f"a=rtpmap:{payload} {_SPELLINGS.get(codec.name, codec.name)}/{codec.clock_rate}{channels}"]
+        if self.parameters:
+            lines.append(f"a=fmtp:{payload} {self.parameters}")
+        lines += [f"a=rtcp-fb:{payload} {each}" for each in self.feedback]
+        if rtx:
+            lines += [f"a=rtpmap:{rtx.payload_type} rtx/{rtx.clock_rate}", f"a=fmtp:{rtx.payload_type} apt={payload}"]
+        return lines
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """One m-line of the answer, the `number`-th of its kind; `lines` are its direction's own attributes (msid, ssrc, rid, …)."""
+
+    number: int
+    direction: str
+    formats: tuple[Format, ...]
+    extensions: Mapping[str, int]
+    send: SendParameters | None = None
+    receive: ReceiveParameters | None = None
+    lines: tuple[str, ...] = ()
+
+    @property
+    def parameters(self) -> str:
+        """Of the first codec."""
+        return self.formats[0].parameters
 
 
 def sending(offer: Offer, cname: str) -> tuple[Accepted | None, ...]:
@@ -98,7 +131,86 @@ def _sending(media: Media, kind: Kind, number: int, cname: str, ssrcs: list[int]
         transport_cc_extension=extensions.get(TRANSPORT_CC, 0),
     )
     lines = _source_lines(send, f"slot-{number}")
-    return Accepted(number, "sendonly", codec, _PARAMETERS[kind](codec), extensions, rtx, send, lines)
+    return Accepted(number, "sendonly", (Format(codec, _PARAMETERS[kind](codec), rtx),), extensions, send=send, lines=lines)
+
+
+def receiving(offer: Offer) -> tuple[Accepted | None, ...]:
+    """Accept the first video and the first audio m-line on which the peer sends, with every codec of it that we can read.
+
+    What most decoders take comes first, because a peer sends the first codec of an answer. What is refused is None.
+    """
+    taken: set[Kind] = set()
+    accepted: list[Accepted | None] = []
+    for media in offer.media:
+        kind = _KINDS.get(media.kind)
+        fits = kind is not None and kind not in taken and _usable(offer, media) and media.direction in ("sendonly", "sendrecv")
+        each = _receiving(media, kind) if kind is not None and fits else None
+        if kind is not None and each is not None:
+            taken.add(kind)
+        accepted.append(each)
+    return tuple(accepted)
+
+
+def _receiving(media: Media, kind: Kind) -> Accepted | None:
+    readable = sorted(
+        (codec for codec in media.codecs if (name := _READABLE.get(codec.name)) and name.kind is kind and _is_readable(codec)),
+        key=_readable_rank,
+    )
+    if not readable:
+        return None
+    formats = tuple(Format(codec, _received_parameters(codec), _rtx_of(codec, media.codecs)) for codec in readable)
+    wanted = [MID, RID, REPAIRED_RID, ABS_SEND_TIME] if media.layers else [MID, ABS_SEND_TIME]
+    if any("transport-cc" in codec.feedback for codec in readable):
+        wanted.append(TRANSPORT_CC)
+    extensions = _offered(media, wanted)
+    # RFC 8853 §5.3.2: the answer names the streams as the offer does. Without the rid in its headers nobody could tell them apart.
+    layers = media.layers if RID in extensions and MID in extensions else ()
+    lines = (*(f"a=rid:{rid} recv" for rid in layers), *([f"a=simulcast:recv {';'.join(layers)}"] if layers else []))
+    receive = ReceiveParameters(
+        kind=kind,
+        mid=media.mid,
+        formats=MappingProxyType(
+            {
+                each.codec.payload_type: ReceiveFormat(
+                    _READABLE[each.codec.name], each.codec.clock_rate, frozenset(each.feedback)
+                )
+                for each in formats
+            }
+        ),
+        repair_formats=MappingProxyType({each.rtx.payload_type: each.codec.payload_type for each in formats if each.rtx}),
+        layers=layers,
+        sources=media.sources,
+        repairs=media.repairs,
+        mid_extension=extensions.get(MID, 0),
+        rid_extension=extensions.get(RID, 0),
+        repaired_rid_extension=extensions.get(REPAIRED_RID, 0),
+        transport_cc_extension=extensions.get(TRANSPORT_CC, 0),
+    )
+    return Accepted(0, "recvonly", formats, extensions, receive=receive, lines=lines)
+
+
+def _is_readable(codec: Codec) -> bool:
+    if codec.name == "opus":
+        return codec.channels == 2  # RFC 7587 §7: always 2, whatever is sent
+    # RFC 6184 §6.4: interleaved (mode 2) units come out of decoding order.
+    return codec.name != "h264" or codec.parameters.get("packetization-mode", "0") in ("0", "1")
+
+
+def _readable_rank(codec: Codec) -> tuple[int, ...]:
+    place = tuple(_READABLE).index(codec.name)
+    return (place, codec.parameters.get("packetization-mode") != "1", _h264_rank(codec)) if codec.name == "h264" else (place,)
+
+
+def _received_parameters(codec: Codec) -> str:
+    """The peer's own parameters, which say what it will send; for Opus what we want of it (RFC 7587 §6.1)."""
+    kept = {name: value for name, value in codec.parameters.items() if _PARAMETER.fullmatch(f"{name}={value}")}
+    match codec.name:
+        case "opus":
+            kept.pop("sprop-stereo", None)
+            kept |= {"stereo": "1", "useinbandfec": "1"}
+        case "h264" | "h265":
+            kept = {name: value for name, value in kept.items() if not name.startswith("sprop-")}
+    return ";".join(f"{name}={value}" for name, value in kept.items())
 
 
 def render(offer: Offer, accepted: Sequence[Accepted | None], transport: Transport) -> str:
@@ -135,13 +247,14 @@ def _may_receive(offer: Offer, media: Media) -> bool:
 
 
 def _h264(codecs: Iterable[Codec]) -> Codec | None:
-    def rank(codec: Codec) -> int:
-        # RFC 6184 §8.1: without the parameter the stream is Baseline level 1.
-        profile = codec.parameters.get("profile-level-id", "42000a").lower()[:4]
-        return _H264_PROFILES.index(profile) if profile in _H264_PROFILES else len(_H264_PROFILES)
-
     fitting = (each for each in codecs if each.name == "h264" and each.parameters.get("packetization-mode") == "1")
-    return min(fitting, key=rank, default=None)
+    return min(fitting, key=_h264_rank, default=None)
+
+
+def _h264_rank(codec: Codec) -> int:
+    # RFC 6184 §8.1: without the parameter the stream is Baseline level 1.
+    profile = codec.parameters.get("profile-level-id", "42000a").lower()[:4]
+    return _H264_PROFILES.index(profile) if profile in _H264_PROFILES else len(_H264_PROFILES)
 
 
 def _opus(codecs: Iterable[Codec]) -> Codec | None:
@@ -165,7 +278,10 @@ def _opus_parameters(codec: Codec) -> str:
 
 
 def _extensions(media: Media, codec: Codec) -> dict[str, int]:
-    wanted = [MID, ABS_SEND_TIME] + ([TRANSPORT_CC] if "transport-cc" in codec.feedback else [])
+    return _offered(media, [MID, ABS_SEND_TIME] + ([TRANSPORT_CC] if "transport-cc" in codec.feedback else []))
+
+
+def _offered(media: Media, wanted: Iterable[str]) -> dict[str, int]:
     return {uri: number for uri in wanted if 1 <= (number := media.extensions.get(uri, 0)) <= _MAX_EXTENSION_ID}
 
 
@@ -176,11 +292,10 @@ def _source_lines(send: SendParameters, stream: str) -> tuple[str, ...]:
 
 
 def _accepted_lines(media: Media, accepted: Accepted, transport: Transport) -> list[str]:
-    codec, rtx, first = accepted.codec, accepted.rtx, transport.candidates[0]
-    payload = codec.payload_type
-    channels = f"/{codec.channels}" if codec.channels > 1 else ""
-    lines = [
-        f"m={media.kind} {first.port} {media.protocol} {payload}" + (f" {rtx.payload_type}" if rtx else ""),
+    first = transport.candidates[0]
+    payload_types = " ".join(str(each) for format in accepted.formats for each in format.payload_types)
+    return [
+        f"m={media.kind} {first.port} {media.protocol} {payload_types}",
         f"c=IN IP{first.version} {first.address}",
         "a=rtcp-mux",
         "a=rtcp-rsize",
@@ -190,13 +305,9 @@ def _accepted_lines(media: Media, accepted: Accepted, transport: Transport) -> l
         f"a=fingerprint:{transport.fingerprint}",
         f"a=setup:{transport.setup}",
         *(f"a=extmap:{number} {uri}" for uri, number in accepted.extensions.items()),
-        f"a=rtpmap:{payload} {_SPELLINGS.get(codec.name, codec.name)}/{codec.clock_rate}{channels}",
-        f"a=fmtp:{payload} {accepted.parameters}",
-        *(f"a=rtcp-fb:{payload} {each}" for each in accepted.feedback),
+        *(line for format in accepted.formats for line in format.lines()),
+        *accepted.lines,
     ]
-    if rtx:
-        lines += [f"a=rtpmap:{rtx.payload_type} rtx/{rtx.clock_rate}", f"a=fmtp:{rtx.payload_type} apt={payload}"]
-    return [*lines, *accepted.lines]
 
 
 def _refused_lines(media: Media) -> list[str]:
@@ -220,4 +331,17 @@ _CHOICES: Mapping[Kind, Callable[[Iterable[Codec]], Codec | None]] = MappingProx
 _PARAMETERS: Mapping[Kind, Callable[[Codec], str]] = MappingProxyType(
     {Kind.VIDEO: _h264_parameters, Kind.AUDIO: _opus_parameters}
 )
-_SPELLINGS: Mapping[str, str] = MappingProxyType({"h264": "H264", "opus": "opus"})
+_SPELLINGS: Mapping[str, str] = MappingProxyType(
+    {"h264": "H264", "opus": "opus", "vp8": "VP8", "vp9": "VP9", "av1": "AV1", "h265": "H265"}
+)
+# In the order of preference: H.264 needs no transcoding in any call.
+_READABLE: Mapping[str, MediaCodec] = MappingProxyType(
+    {
+        "h264": MediaCodec.H264,
+        "vp8": MediaCodec.VP8,
+        "vp9": MediaCodec.VP9,
+        "av1": MediaCodec.AV1,
+        "h265": MediaCodec.HEVC,
+        "opus": MediaCodec.OPUS,
+    }
+)

@@ -1,13 +1,14 @@
-"""RTP for sending and what one m-line agreed on (RFC 3550, RFC 4588, RFC 8285). Sans-IO.
+"""RTP headers, and what one m-line agreed on in either direction (RFC 3550, RFC 4588, RFC 8285). Sans-IO.
 
-What is kept true: every packet of one m-line has a header of the same size and layout, so that one precompiled `Struct` writes it, and
-the packets of a run are as equal as their payloads, as `UDP_SEGMENT` needs.
+What is kept true of sending: every packet of one m-line has a header of the same size and layout, so that one precompiled `Struct` writes
+it, and the packets of a run are as equal as their payloads, as `UDP_SEGMENT` needs.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from struct import Struct
 
-from protocols.media import Kind
+from protocols.media import Codec, Kind
 
 CLOCK_RATES = {Kind.VIDEO: 90_000, Kind.AUDIO: 48_000}  # RFC 6184 §8.2.1 and its kin; RFC 7587 §4.1
 MARKER = 0x80  # RFC 3550 §5.1, in the second octet beside the payload type
@@ -31,6 +32,32 @@ class SendParameters:
     rtx_ssrc: int | None = None
     mid_extension: int = 0
     abs_send_time_extension: int = 0
+    transport_cc_extension: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiveFormat:
+    """One payload type that we receive. `feedback` as in SDP: `nack`, `nack pli`, `ccm fir`, …"""
+
+    codec: Codec
+    clock_rate: int
+    feedback: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiveParameters:
+    """What the SDP answer fixed for one m-line on which we receive. An extension id of 0 means: not negotiated."""
+
+    kind: Kind
+    mid: str
+    formats: Mapping[int, ReceiveFormat]  # by payload type
+    repair_formats: Mapping[int, int]  # payload type of RTX -> that of what it repairs
+    layers: tuple[str, ...]  # rids of a simulcast; empty: one stream
+    sources: tuple[int, ...]  # SSRCs, where the peer has told them
+    repairs: Mapping[int, int]  # SSRC of RTX -> SSRC that it repairs, where the peer has told them
+    mid_extension: int = 0
+    rid_extension: int = 0
+    repaired_rid_extension: int = 0
     transport_cc_extension: int = 0
 
 

@@ -17,12 +17,15 @@ from protocols.webrtc.ice import Credentials
 MAX_BYTES = 128 * 1024  # a browser that asks for 16 pairs of video and audio sends 100 KB
 MAX_MEDIA = 32
 MAX_CANDIDATES = 64
+MAX_LAYERS = 8
+_MAX_SOURCES = 32
 _MAX_LINES = 8192
 
 _TOKEN = re.compile(r"[!-~]{1,256}")
 _ICE_CHARS = re.compile(r"[A-Za-z0-9+/]+")  # RFC 8839 §5.4
 _MEDIA_LINE = re.compile(r"([a-z]{1,16}) (\d{1,5})(?:/\d{1,5})? ([A-Za-z0-9/]{1,32}) ([!-~][ -~]{0,1023})")
 _RTPMAP = re.compile(r"(\d{1,3}) ([!-.0-~]{1,32})/(\d{1,9})(?:/(\d{1,2}))?")
+_RID = re.compile(r"([A-Za-z0-9_-]{1,16}) send(?: .*)?")  # RFC 8851 §10; of 16 bytes at most, as a one-byte header carries
 _EXTMAP = re.compile(r"(\d{1,5})(?:/[a-z]+)? ([!-~]{1,256})(?: .*)?")
 _DIRECTIONS = frozenset({"sendrecv", "sendonly", "recvonly", "inactive"})
 _SETUPS = frozenset({"actpass", "active", "passive"})
@@ -54,6 +57,9 @@ class Media:
     rtcp_mux: bool
     codecs: tuple[Codec, ...]
     extensions: Mapping[str, int]  # URI -> id
+    layers: tuple[str, ...]  # rids of the simulcast that is offered, in its order (RFC 8853)
+    sources: tuple[int, ...]  # SSRCs that the peer announces, those of repair not among them
+    repairs: Mapping[int, int]  # SSRC of a repair stream -> that of its original (RFC 4588 §8.8, RFC 5576 §4.2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +167,7 @@ def _media(section: _Section, session: _Section) -> Media:
     mid = section.first("mid") or ""
     if mid and not _TOKEN.fullmatch(mid):
         raise ProtocolError("a mid is not a token")
+    repairs = _repairs(section)
     directions = [name for scope in (section, session) for name in scope.attributes if name in _DIRECTIONS]
     return Media(
         kind=kind,
@@ -172,6 +179,9 @@ def _media(section: _Section, session: _Section) -> Media:
         rtcp_mux="rtcp-mux" in section.attributes or "rtcp-mux" in session.attributes,
         codecs=_codecs(section),
         extensions=MappingProxyType(_extensions(section) | _extensions(session)),
+        layers=_layers(section),
+        sources=tuple(ssrc for ssrc in _sources(section) if ssrc not in repairs),
+        repairs=MappingProxyType(repairs),
     )
 
 
@@ -207,6 +217,31 @@ def _codecs(section: _Section) -> tuple[Codec, ...]:
 def _extensions(section: _Section) -> dict[str, int]:
     matches = (_EXTMAP.fullmatch(value.strip()) for value in section.all("extmap"))
     return {match[2]: int(match[1]) for match in matches if match is not None}
+
+
+def _layers(section: _Section) -> tuple[str, ...]:
+    """The rids that `a=simulcast:send` names; of alternatives (RFC 8853 §5.1) the first, and paused ones too."""
+    rids = {match[1] for value in section.all("rid") if (match := _RID.fullmatch(value.strip()))}
+    direction, _, streams = (section.first("simulcast") or "").strip().partition("send ")
+    if direction:  # only receiving, or receiving first: a sendrecv of simulcast is none of ours
+        return ()
+    named = [each.partition(",")[0].removeprefix("~") for each in streams.partition(" ")[0].split(";")]
+    return tuple(dict.fromkeys(rid for rid in named if rid in rids))[:MAX_LAYERS]
+
+
+def _sources(section: _Section) -> dict[int, None]:
+    names = (value.partition(" ")[0] for value in section.all("ssrc"))
+    found = dict.fromkeys(int(name) for name in names if name.isdecimal() and len(name) <= 10)
+    return dict.fromkeys(list(found)[:_MAX_SOURCES])
+
+
+def _repairs(section: _Section) -> dict[int, int]:
+    groups = (value.split() for value in section.all("ssrc-group")[:_MAX_SOURCES])
+    return {
+        int(group[2]): int(group[1])
+        for group in groups
+        if len(group) == 3 and group[0] == "FID" and all(each.isdecimal() and len(each) <= 10 for each in group[1:])
+    }
 
 
 def _credentials(section: _Section, session: _Section) -> Credentials:
