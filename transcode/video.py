@@ -147,7 +147,7 @@ class VideoTranscoder:
         if pts is None or (last is not None and last - _BACKWARD_JUMP < pts <= last):
             self.dropped += 1  # a decoder that has not learned the reordering yet
             return
-        if last is not None and pts <= last:
+        if last is None or pts <= last:
             self._due = pts
         self._last_pts = pts
         if not self._within_rate(pts):
@@ -192,7 +192,7 @@ class VideoTranscoder:
 
     def _open_encoder(self, picture: VideoFrame) -> VideoCodecContext:
         width, height = picture.width, picture.height
-        encoder = open_h264(width, height, self._rate.measured, self._bitrate, preset(width, height))
+        encoder = open_h264(picture, self._rate.measured, self._bitrate, preset(width, height))
         self._frame_bits = self._bitrate / self._rate.measured
         self.output = replace(self.output, width=width, height=height, extradata=b"", profile="Constrained Baseline")
         return encoder
@@ -239,14 +239,14 @@ class Picture:
     def __init__(self, interlaced: bool, target: VideoTarget) -> None:
         self._interlaced = interlaced
         self._limits = (target.max_width, target.max_height)
-        self._form: tuple[int, int, str, bool] | None = None
+        self._form: tuple[int, int, str, int, int, bool] | None = None
         self._graph: Graph | None = None
 
     def convert(self, frame: VideoFrame) -> Iterator[VideoFrame]:
         """The same picture, or what the filters give for it: one, or none yet."""
         # a flag on one picture is enough: from then on all go through the deinterlacer, which leaves progressive ones alone
         self._interlaced = self._interlaced or frame.interlaced_frame
-        form = (frame.width, frame.height, frame.format.name, self._interlaced)
+        form = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range, self._interlaced)
         if form != self._form:
             yield from self.flush()
             self._form = form
@@ -269,7 +269,8 @@ class Picture:
             return None
         graph = Graph()
         graph.threads = 1
-        chain = [graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=NANOSECOND)]
+        source = f"video_size={frame.width}x{frame.height}:pix_fmt={frame.format.name}:time_base={NANOSECOND}"
+        chain = [graph.add("buffer", f"{source}:colorspace={frame.colorspace}:range={frame.color_range}")]
         if self._interlaced:
             chain.append(graph.add("bwdif", "mode=send_frame:deint=interlaced"))
         flags = "area" if width * 2 <= frame.width else "bicubic"

@@ -91,6 +91,30 @@ def test_the_output_is_what_an_sdp_with_42e01f_promises() -> None:
         assert not {9, 12} & set(kinds)
 
 
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv422p10le"])
+def test_the_colours_are_told_as_the_source_told_them(pix_fmt: str) -> None:
+    colours = {"colorspace": "bt709", "color_primaries": "bt709", "color_trc": "bt709", "color_range": "tv"}
+    outputs, _ = transcode(*pictures(Codec.H264, pix_fmt=pix_fmt, options=colours))
+    frame = see(outputs)[0]
+    assert (frame.colorspace, frame.color_primaries, frame.color_trc, frame.color_range) == (1, 1, 1, 1)
+
+
+def test_full_range_becomes_what_browsers_take() -> None:
+    track, packets = pictures(Codec.H264, pix_fmt="yuvj420p", options={"color_range": "pc"})
+    outputs, _ = transcode(track, packets)
+    original, result = see(packets)[0], see(outputs)[0]
+    assert original.color_range == 2
+    assert result.color_range in (0, 1)  # unsaid is limited (H.264 E.2.1)
+    luma = [frame.to_ndarray()[:180].astype(float) for frame in (original, result)]
+    assert np.abs(luma[0] * 219 / 255 + 16 - luma[1]).mean() < 3
+
+
+def test_a_timeline_that_starts_below_zero_loses_nothing() -> None:
+    track, packets = pictures(Codec.H264, options=B_FRAMES, start=-500 * MS)
+    outputs, _ = transcode(track, packets)
+    assert len(outputs) == len(packets)
+
+
 def test_interlaced_becomes_progressive() -> None:
     track, packets = pictures(Codec.H264, interlaced=True, options={"preset": "veryfast"})
     outputs, _ = transcode(replace(track, interlaced=False), packets)  # found by the pictures' own flag

@@ -1,0 +1,168 @@
+"""What transcoding costs and how late it makes things: `python -m tests.bench.transcode [seconds]`.
+
+Each case goes through the whole path (stage, socket, worker process, sink) at live speed. CPU is user + system time of the gateway's
+process and of the worker together, in percent of a core; the added delay is from handing a packet to the stage until the output that it
+completed is at the sink; for audio the age of its oldest sample is given too (the 20 ms must fill first). The same work by the ffmpeg
+command (same preset, one thread, whole command: demultiplexing, decoding, encoding) stands beside it, as fast as it goes.
+"""
+
+import asyncio
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import imageio_ffmpeg
+import psutil
+
+from protocols.media import Codec, EncodedPacket, Track
+from tests.unit.transcode.media import MS, SECOND, pictures, tone
+from transcode.plan import AudioTarget, Policy, Transcode, VideoTarget, plan
+from transcode.pool import Workers
+from transcode.process import Worker
+
+SESSIONS = 20
+FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    name: str
+    track: Track
+    packets: list[EncodedPacket]
+    target: AudioTarget | VideoTarget
+    ffmpeg: list[str]  # the encoder's arguments
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    gateway: float  # CPU seconds per media second and session
+    worker: float
+    delays: list[float]  # ms
+    ages: list[float]  # ms
+    outputs: int
+    private: float  # MB of the worker's own memory
+
+
+def cases(seconds: float) -> list[Case]:
+    audio_track, audio = tone(Codec.AAC, seconds=seconds)
+    opus = ["-c:a", "libopus", "-application", "lowdelay", "-compression_level", "5", "-b:a", "128k"]
+    found = [Case("AAC 48k -> Opus", audio_track, audio, AudioTarget(), opus)]
+    audio_track, audio = tone(Codec.AAC, 44_100, seconds=seconds)
+    found.append(Case("AAC 44.1k -> Opus", audio_track, audio, AudioTarget(), opus))
+    for height, preset in ((720, "veryfast"), (1080, "superfast")):
+        size = (height * 16 // 9, height)
+        options = {"bf": "2", "preset": "veryfast", "b": "4M", "maxrate": "4M", "bufsize": "4M"}
+        track, packets = pictures(Codec.H264, size, seconds=seconds, noise=8, options=options)
+        decision = plan(replace(track, reorder=2), frozenset({Codec.H264}), Policy())
+        assert isinstance(decision, Transcode)
+        assert isinstance(decision.target, VideoTarget)
+        rate = str(decision.target.bitrate)
+        arguments = (
+            f"-c:v libx264 -preset {preset} -tune zerolatency -profile:v baseline -threads 1 -b:v {rate} -maxrate {rate}"
+        )
+        arguments += f" -bufsize {decision.target.bitrate * 6 // 10} -sc_threshold 0 -g 120"
+        found.append(Case(f"H.264 {height}p30 B-frames -> H.264", track, packets, decision.target, arguments.split()))
+    return found
+
+
+async def play(workers: Workers, case: Case, sessions: int) -> Result:
+    """`sessions` workers with one stream each, fed at live speed, one after the other within a packet's time."""
+    delays: list[float] = []
+    ages: list[float] = []
+    outputs = 0
+    stages: list[tuple[Callable[[EncodedPacket], None], psutil.Process]] = []
+    running = [await workers.start(str(number)) for number in range(sessions)]
+
+    def sink(packet: EncodedPacket) -> None:
+        nonlocal outputs
+        outputs += 1
+        now = time.monotonic_ns()
+        delays.append((now - packet.arrival) / MS)
+        ages.append((now - begin - packet.pts) / MS)
+
+    begin = time.monotonic_ns()
+    for worker in running:
+        if isinstance(case.target, AudioTarget):
+            stage = worker.audio(case.track, case.target, sink)
+        else:
+            stage = worker.video(case.track, case.target, sink)
+        stages.append((stage.process, psutil.Process(await _pid(worker))))
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    first = [sum(process.cpu_times()[:2]) for _, process in stages]
+    begin = time.monotonic_ns() + 50 * MS
+    origin = case.packets[0].dts
+    for packet in case.packets:
+        for number, (process, _) in enumerate(stages):
+            due = begin + packet.dts - origin + number * 20 * MS // sessions
+            if (wait := due - time.monotonic_ns()) > 0:
+                await asyncio.sleep(wait / SECOND)
+            process(replace(packet, begun=due, arrival=time.monotonic_ns()))
+    await asyncio.sleep(0.3)
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    media = (case.packets[-1].dts - origin) / SECOND * sessions
+    cpu = sum(sum(process.cpu_times()[:2]) for _, process in stages) - sum(first)
+    private = statistics.mean(process.memory_full_info().uss for _, process in stages) / 1e6
+    for worker in running:
+        await worker.aclose()
+    own = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Result(own / media, cpu / media, sorted(delays), sorted(ages), outputs, private)
+
+
+async def _pid(worker: Worker) -> int:
+    async with asyncio.timeout(10):
+        while not (pid := worker.stats.pid):  # noqa: ASYNC110 - once, at the start
+            await asyncio.sleep(0.01)
+    return pid
+
+
+def ffmpeg(case: Case, folder: Path) -> float:
+    """CPU seconds per media second of the command doing the same."""
+    source = folder / ("in.aac" if case.track.codec is Codec.AAC else "in.h264")
+    with source.open("wb") as file:
+        for packet in case.packets:
+            file.write((_adts(case.track, len(packet.data)) if case.track.codec is Codec.AAC else b"") + packet.data)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([FFMPEG, "-v", "error", "-threads", "1", "-i", source, *case.ffmpeg, "-f", "null", os.devnull], check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return cpu / ((case.packets[-1].dts - case.packets[0].dts) / SECOND)
+
+
+def _adts(track: Track, length: int) -> bytes:
+    """An ADTS header (ISO/IEC 14496-3 §1.A.2) of AAC LC."""
+    index = {48_000: 3, 44_100: 4}[track.sample_rate]
+    bits = 0xFFF << 44 | 1 << 40 | 1 << 38 | index << 34 | track.channels << 30 | (length + 7) << 13 | 0x7FF << 2
+    return bits.to_bytes(7, "big")
+
+
+def quantile(values: list[float], part: float) -> float:
+    return values[min(len(values) - 1, int(len(values) * part))]
+
+
+def show(name: str, result: Result, reference: float) -> None:
+    print(
+        f"{name:34} gateway {result.gateway * 100:5.2f} %  worker {result.worker * 100:6.2f} %  ffmpeg {reference * 100:6.2f} %  "
+        f"delay p50 {quantile(result.delays, 0.5):6.2f} p95 {quantile(result.delays, 0.95):6.2f} ms  "
+        f"age p50 {quantile(result.ages, 0.5):6.1f} p95 {quantile(result.ages, 0.95):6.1f} ms  {result.private:5.1f} MB  n={result.outputs}"
+    )
+
+
+async def main(seconds: float) -> None:
+    prepared = cases(seconds)
+    with tempfile.TemporaryDirectory() as folder:
+        references = [ffmpeg(case, Path(folder)) for case in prepared]
+    async with Workers() as workers:
+        for case, reference in zip(prepared, references, strict=True):
+            show(case.name, await play(workers, case, 1), reference)
+        show(f"AAC 48k -> Opus, {SESSIONS} sessions, each", await play(workers, prepared[0], SESSIONS), references[0])
+
+
+if __name__ == "__main__":
+    asyncio.run(main(float(sys.argv[1]) if len(sys.argv) > 1 else 8.0))
