@@ -74,6 +74,7 @@ def cases(seconds: float) -> list[Case]:
 
 async def play(workers: Workers, case: Case, sessions: int) -> Result:
     """`sessions` workers with one stream each, fed at live speed, one after the other within a packet's time."""
+    origin = case.packets[0].dts
     delays: list[float] = []
     ages: list[float] = []
     outputs = 0
@@ -85,7 +86,7 @@ async def play(workers: Workers, case: Case, sessions: int) -> Result:
         outputs += 1
         now = time.monotonic_ns()
         delays.append((now - packet.arrival) / MS)
-        ages.append((now - begin - packet.pts) / MS)
+        ages.append((now - begin - packet.pts + origin) / MS)
 
     begin = time.monotonic_ns()
     for worker in running:
@@ -97,7 +98,6 @@ async def play(workers: Workers, case: Case, sessions: int) -> Result:
     before = resource.getrusage(resource.RUSAGE_SELF)
     first = [sum(process.cpu_times()[:2]) for _, process in stages]
     begin = time.monotonic_ns() + 50 * MS
-    origin = case.packets[0].dts
     for packet in case.packets:
         for number, (process, _) in enumerate(stages):
             due = begin + packet.dts - origin + number * 20 * MS // sessions
