@@ -1,0 +1,141 @@
+"""Transport streams and stream ids that nobody should send: only `ProtocolError` or `Rejected`, in bounded time and memory.
+
+`FUZZ_SECONDS` sets for how long (5 by default); a failure prints the seed that repeats it.
+"""
+
+import contextlib
+import os
+import random
+import time
+import tracemalloc
+
+import pytest
+
+from protocols.errors import ProtocolError, Rejected
+from protocols.srt.latm import LatmReader
+from protocols.srt.mpegts import TsDemuxer
+from protocols.srt.streamid import parse_stream_id
+from tests.unit.protocols.srt.streams import X264, gstreamer_muxed, muxed
+
+SECONDS = float(os.environ.get("FUZZ_SECONDS", "5"))
+FEED_S = 0.05  # CPU of one feed
+
+
+def sources() -> list[bytes]:
+    x265 = ("-c:v", "libx265", "-preset", "ultrafast", "-x265-params", "log-level=none:keyint=15")
+    return [
+        muxed(*X264, "-bf", "0", "-c:a", "aac", seconds=1),
+        muxed(*X264, "-bf", "2", "-c:a", "aac", "-mpegts_flags", "latm", seconds=1),
+        muxed(*X264, "-c:a", "eac3", seconds=1),
+        muxed(*X264, "-c:a", "ac3", seconds=1),
+        muxed(*X264, "-c:a", "libmp3lame", seconds=1),
+        muxed(*x265, "-c:a", "libopus", seconds=1, version=9),
+        gstreamer_muxed(1),
+    ]
+
+
+def mutate(data: bytes, chance: random.Random) -> bytes:
+    """Flip, cut, repeat, swap and replace; the more packets stay whole the deeper it gets."""
+    piece = bytearray(data[: chance.choice((20_000, 60_000))])
+    for _ in range(chance.choice((0, 1, 5, 50))):
+        at = chance.randrange(len(piece))
+        match chance.randrange(6):
+            case 0:
+                piece[at] ^= 1 << chance.randrange(8)
+            case 1:
+                start = at - at % 188
+                piece[start : start + 12] = chance.randbytes(min(12, len(piece) - start))
+                piece[start] = 0x47
+            case 2:
+                del piece[at : at + chance.randrange(1, 400)]
+            case 3:
+                piece[at:at] = piece[at : at + 188 * chance.randrange(1, 4)]
+            case 4:
+                piece[at : at + 188] = bytes(188)
+            case _:
+                start = at - at % 188 + 4
+                piece[start : start + 184] = chance.randbytes(184)
+        if len(piece) < 400:
+            break
+    return bytes(piece)
+
+
+def feed(demuxer: TsDemuxer, data: bytes, chance: random.Random) -> None:
+    now = at = 0
+    while at < len(data):
+        size = chance.choice((1, 188, 1316, 20_000))
+        begun = time.process_time()
+        demuxer.feed(data[at : at + size], now)
+        assert time.process_time() - begun < FEED_S
+        at += size
+        now += chance.choice((0, 10_000_000, 2_000_000_000 if chance.random() < 0.01 else 0))
+
+
+def test_transport_streams() -> None:
+    originals = sources()
+    seeds = random.Random(time.time_ns())
+    until, runs = time.monotonic() + SECONDS, 0
+    tracemalloc.start()
+    try:
+        while time.monotonic() < until:
+            seed = seeds.getrandbits(48)
+            chance = random.Random(seed)
+            demuxer = TsDemuxer(chance.choice((None, None, 1, 7)))
+            try:
+                with contextlib.suppress(ProtocolError):
+                    for _ in range(3):
+                        feed(demuxer, mutate(chance.choice(originals), chance), chance)
+            except Exception as error:
+                pytest.fail(f"seed {seed}: {error!r}")
+            runs += 1
+        assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    finally:
+        tracemalloc.stop()
+    assert runs > 5
+
+
+def test_latm_elements() -> None:
+    seeds = random.Random(time.time_ns())
+    until = time.monotonic() + SECONDS / 5
+    while time.monotonic() < until:
+        seed = seeds.getrandbits(48)
+        chance, reader = random.Random(seed), LatmReader()
+        for _ in range(20):
+            element = b"\x20\x00\x11\x90" * chance.randrange(2) + chance.randbytes(chance.randrange(400))
+            try:
+                with contextlib.suppress(ProtocolError):
+                    assert sum(map(len, reader.access_units(element))) <= len(element)
+            except Exception as error:
+                pytest.fail(f"seed {seed}: {error!r}")
+
+
+def test_stream_ids() -> None:
+    seeds = random.Random(time.time_ns())
+    pieces = [
+        b"#!::",
+        b"r=",
+        b"m=publish",
+        b",",
+        b"=",
+        b"publish:",
+        b":",
+        b"?",
+        b"&",
+        b"%23",
+        b"\xc3\xa9",
+        b"\xff",
+        b"t=file",
+        b"a" * 90,
+    ]
+    until = time.monotonic() + SECONDS / 5
+    while time.monotonic() < until:
+        seed = seeds.getrandbits(48)
+        chance = random.Random(seed)
+        raw = b"".join(
+            chance.choice(pieces) if chance.random() < 0.8 else chance.randbytes(3) for _ in range(chance.randrange(12))
+        )
+        try:
+            with contextlib.suppress(Rejected):
+                assert parse_stream_id(raw).key
+        except Exception as error:
+            pytest.fail(f"seed {seed}: {error!r}")

@@ -1,0 +1,89 @@
+import pytest
+
+from protocols.errors import Reason, Rejected
+from protocols.srt.address import Address, pack_sockaddr, unpack_sockaddr
+from protocols.srt.admission import Access, Admission, Reservation
+from protocols.srt.statistics import LinkStatistics, SrtStats
+from protocols.srt.streamid import StreamId
+
+SECOND = 1_000_000_000
+
+
+def reservation(at: int) -> Reservation:
+    return Reservation(StreamId(key="k"), Access(), Address("192.0.2.1", 9), at)
+
+
+def admission(max_pending: int = 8) -> Admission:
+    return Admission(rate=2, burst=3, expiry_ns=10 * SECOND, max_pending=max_pending)
+
+
+def test_calls_beyond_the_burst_wait_for_the_rate() -> None:
+    gate = admission()
+    for _ in range(3):
+        gate.check_rate("192.0.2.1", 0)
+    with pytest.raises(Rejected) as refusal:
+        gate.check_rate("192.0.2.1", 0)
+    assert refusal.value.reason is Reason.TOO_MANY_REQUESTS
+    gate.check_rate("192.0.2.2", 0)
+    gate.check_rate("192.0.2.1", SECOND // 2)
+    with pytest.raises(Rejected):
+        gate.check_rate("192.0.2.1", SECOND // 2)
+
+
+def test_reservations_are_taken_once_or_expire() -> None:
+    gate = admission()
+    gate.reserve(1, reservation(0))
+    gate.reserve(2, reservation(5 * SECOND))
+    assert gate.take(1) is not None
+    assert gate.take(1) is None
+    gate.expire(14 * SECOND)
+    assert (gate.expired, len(gate)) == (0, 1)
+    gate.expire(16 * SECOND)
+    assert (gate.expired, len(gate)) == (1, 0)
+
+
+def test_reservations_are_bounded() -> None:
+    gate = admission(max_pending=1)
+    gate.reserve(1, reservation(0))
+    with pytest.raises(Rejected) as refusal:
+        gate.reserve(2, reservation(0))
+    assert refusal.value.reason.srt_code == 1402
+
+
+@pytest.mark.parametrize("passphrase", ["short", "x" * 80])
+def test_a_passphrase_has_10_to_79_bytes(passphrase: str) -> None:
+    with pytest.raises(ValueError, match="10 to 79"):
+        Access(passphrase)
+    assert "secret-secret" not in repr(Access("secret-secret"))
+
+
+@pytest.mark.parametrize("host", ["192.0.2.7", "2001:db8::7"])
+def test_addresses_go_both_ways(host: str) -> None:
+    assert unpack_sockaddr(pack_sockaddr(host, 9000)) == Address(host, 9000)
+
+
+def test_a_mapped_address_is_read_as_ipv4() -> None:
+    address = unpack_sockaddr(pack_sockaddr("::ffff:192.0.2.7", 9000))
+    assert str(address) == "192.0.2.7:9000"
+    assert str(Address("2001:db8::7", 1)) == "[2001:db8::7]:1"
+
+
+def link(packets: int, lost: int, round_trip_ms: float = 50, latency_ms: int = 120) -> LinkStatistics:
+    return LinkStatistics(packets, packets * 1316, lost, 0, 0, 0, 0, 0, round_trip_ms, latency_ms, 100, 10, 4.0, 12.0)
+
+
+def test_totals_go_on_over_reconnections() -> None:
+    stats = SrtStats()
+    stats.add_link(link(100, 5), None)
+    stats.add_link(link(150, 6), link(100, 5))
+    stats.add_link(link(10, 1), None)
+    assert (stats.packets_received, stats.packets_lost) == (160, 7)
+
+
+def test_latency_below_three_round_trips_is_advised_against() -> None:
+    stats = SrtStats()
+    stats.add_link(link(1, 0, 40, 120), None)
+    assert stats.advice == ""
+    stats.add_link(link(1, 0, 50.5, 120), None)
+    assert "set latency to 152 ms or more" in stats.advice
+    assert stats.network_latency_ns == 145_250_000
