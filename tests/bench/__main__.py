@@ -1,0 +1,24 @@
+"""Every benchmark in turn, each in a process of its own: `python -m tests.bench`."""
+
+import subprocess
+import sys
+
+from tests.support.gateway_process import ROOT
+
+BENCHES = ("fanout", "rtmp_parse", "srt_receive", "transcode", "sessions")
+_LIMIT_S = 900
+
+
+def main() -> None:
+    for name in BENCHES:
+        if not (ROOT / "tests" / "bench" / f"{name}.py").exists():
+            continue
+        print(f"== {name}", flush=True)
+        try:
+            subprocess.run([sys.executable, "-m", f"tests.bench.{name}"], cwd=ROOT, timeout=_LIMIT_S, check=True)
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+            print(f"{name}: {error}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
