@@ -85,11 +85,10 @@ class Lane:
         self.delays = totals.delays[track.kind]
         self.stage: Stage | None = None
         self.publication: Publication | None = None
-        self.skip_until = -1  # pts up to which output is not sent again: a new stage is primed with what viewers have seen
+        self.shown: int | None = None  # the highest pts that was sent
         self._released: dict[int, int] = {}  # arrival -> when it went into the stage, while a worker has it
         self._pushed = 0
         self._highest_pts = -1
-        self._sent_pts = -1
         self._since_keyframe: list[EncodedPacket] = []
         self._priming_bytes = 0
         self._first_dts: int | None = None
@@ -122,8 +121,8 @@ class Lane:
         return behind
 
     def take_priming(self) -> list[EncodedPacket]:
+        """What a decoder needs to take over; viewers have seen it up to `shown`."""
         packets, self._since_keyframe = self._since_keyframe, []
-        self.skip_until = self._sent_pts
         return packets
 
     def process(self, packet: EncodedPacket, now: int) -> None:
@@ -137,12 +136,12 @@ class Lane:
 
     def out(self, packet: EncodedPacket) -> None:
         """What comes out of the stage goes to the call."""
-        if packet.pts <= self.skip_until or self.publication is None:
+        if self.publication is None:
             return
         now = self._pushed = monotonic_ns()
         if self._released:
             self.delays.steps[Step.TRANSCODE].observe(now - self._released.get(packet.arrival, now))
-        self._sent_pts = max(self._sent_pts, packet.pts)
+        self.shown = packet.pts if self.shown is None else max(self.shown, packet.pts)
         self.publication.push(packet)
 
     def sent(self, packet: EncodedPacket, ready: int, sent: int) -> None:
@@ -161,6 +160,10 @@ class Lane:
         """Ask whoever makes this track's key frames, at most twice a second; True if one will come."""
         if isinstance(self.decision, Transcode):
             return self.stage is not None and self.stage.request_keyframe()
+        return self.request_keyframe_from(publisher)
+
+    def request_keyframe_from(self, publisher: Publisher) -> bool:
+        """Ask the source itself, at most twice a second."""
         now = monotonic_ns()
         if now - self._keyframe_asked < KEYFRAME_REQUEST_INTERVAL:
             return True
@@ -191,8 +194,8 @@ class Pipeline:
         origin: int,
         fail: Callable[[str], None],
     ) -> None:
-        """`max_bitrate` is of one track, bit/s, 0 for none; `origin` the session media time in ns at which this publisher starts; `fail` ends
-        the publisher with a reason."""
+        """`max_bitrate` is of one track, bit/s, 0 for none; `origin` the session media time in ns at which this publisher starts;
+        `fail` ends the publisher with a reason."""
         self.totals = PipelineTotals()
         self.lanes: dict[int, Lane] = {}
         self._publisher = publisher
@@ -206,7 +209,8 @@ class Pipeline:
         self._pacer = Pacer(live_edge)
         self._loop = asyncio.get_running_loop()
         self._release_timer: asyncio.TimerHandle | None = None
-        self._paused = False
+        self._flowing = asyncio.Event()  # cleared while the pacer holds as much as it may: nothing more is read
+        self._flowing.set()
         participation.set_clock(self._pacer.media_now)
 
     async def change(self, tracks: tuple[Track, ...]) -> None:
@@ -269,7 +273,7 @@ class Pipeline:
             self._worker = await self._workers.start(self._publisher.id)
             self._worker.on_failure(self._fail)
         if isinstance(decision.target, VideoTarget):
-            return self._worker.video(track, decision.target, lane.out, lane.update)
+            return self._worker.video(track, decision.target, lane.out, lane.update, lane.shown)
         return self._worker.audio(track, decision.target, lane.out, lane.update)
 
     async def push(self, packet: EncodedPacket) -> None:
@@ -297,8 +301,15 @@ class Pipeline:
             return
         self._pacer.push(packet, kind, now)
         if self._pacer.needs_keyframe:
-            lane.request_keyframe(self._publisher)
+            self._request_source_keyframe()
         self._release(self._pacer.pop(now), now)
+        await self._flowing.wait()
+
+    def _request_source_keyframe(self) -> None:
+        """The pacer cut the video: only the source's own key frame lets it go on."""
+        for lane in self.lanes.values():
+            if lane.track.kind is Kind.VIDEO:
+                lane.request_keyframe_from(self._publisher)
 
     async def _take_over(self, lane: Lane) -> None:
         """B-frames appeared in a stream that did not announce them: decode from the last key frame on, send what was not sent yet."""
@@ -317,9 +328,9 @@ class Pipeline:
             if lane is not None:
                 lane.delays.steps[Step.QUEUE].observe(now - packet.arrival)
                 lane.process(packet, now)
-        if self._pacer.paused != self._paused:
-            self._paused = self._pacer.paused
-            self._publisher.pause(self._paused)
+        if self._pacer.paused is self._flowing.is_set():
+            self._publisher.pause(self._pacer.paused)
+            (self._flowing.clear if self._pacer.paused else self._flowing.set)()
         if self._release_timer is not None:
             self._release_timer.cancel()
             self._release_timer = None

@@ -60,6 +60,7 @@ class Track:
     bit_depth: int = 8
     chroma: str = "4:2:0"
     interlaced: bool = False
+    open_gop: bool = False  # some of its key frames are recovery points only (H.264 D.2.8), at which no browser starts
     reorder: int | None = None  # frames that may leave out of presentation order (B-frames); None: the stream does not say
     sample_rate: int = 0
     channels: int = 0

@@ -33,6 +33,7 @@ _FIELD_TYPES: dict[str, type | tuple[type, ...]] = {
     "bit_depth": int,
     "chroma": str,
     "interlaced": bool,
+    "open_gop": bool,
     "reorder": (int, type(None)),
     "sample_rate": int,
     "channels": int,
@@ -162,15 +163,16 @@ def read_stats(body: memoryview) -> WorkerReport:
     return WorkerReport(*_STATS.unpack(body))
 
 
-def pack_open(stream: int, track: Track, target: AudioTarget | VideoTarget) -> bytes:
-    return pack(Message.OPEN, stream, 0, json.dumps({"track": _track_fields(track), "target": asdict(target)}).encode())
+def pack_open(stream: int, track: Track, target: AudioTarget | VideoTarget, shown: int | None = None) -> bytes:
+    opening = {"track": _track_fields(track), "target": asdict(target), "shown": shown}
+    return pack(Message.OPEN, stream, 0, json.dumps(opening).encode())
 
 
-def read_open(body: memoryview) -> tuple[Track, AudioTarget | VideoTarget]:
+def read_open(body: memoryview) -> tuple[Track, AudioTarget | VideoTarget, int | None]:
     opening = json.loads(bytes(body))
     track = _track(opening["track"])
     target = opening["target"]
-    return track, (VideoTarget(**target) if "width" in target else AudioTarget(**target))
+    return track, (VideoTarget(**target) if "width" in target else AudioTarget(**target)), opening["shown"]
 
 
 def pack_track(stream: int, taken: int, track: Track) -> bytes:

@@ -18,6 +18,7 @@ class Label(StrEnum):
     SAME_CODEC = "same_codec"
     CODEC = "codec"
     B_FRAMES = "b_frames"
+    OPEN_GOP = "open_gop"
     BIT_DEPTH = "bit_depth"
     CHROMA = "chroma"
     INTERLACED = "interlaced"
@@ -166,6 +167,12 @@ _OBSTACLES = (
         lambda track, _: bool(track.reorder),  # None: the stream does not say, and most such encoders do not reorder
         lambda track, _: "The video has B-frames, whose reordering WebRTC cannot carry.",
         "Set the encoder's B-frames to 0 (OBS: Max B-frames; x264: bframes=0 or tune=zerolatency).",
+    ),
+    _Obstacle(
+        Label.OPEN_GOP,
+        lambda track, _: track.open_gop,
+        lambda track, _: "The video's groups of pictures are open: no browser can start at their key frames.",
+        "Turn off open GOP and intra refresh in the encoder (x264: open-gop=0, intra-refresh=0).",
     ),
     _Obstacle(
         Label.SIZE,

@@ -100,9 +100,11 @@ class Worker:
         """Transcode an audio track to Opus."""
         return self._open(track, target, sink, on_track)
 
-    def video(self, track: Track, target: VideoTarget, sink: Sink, on_track: OnTrack | None = None) -> Stage:
-        """Transcode a video track to H.264."""
-        return self._open(track, target, sink, on_track)
+    def video(
+        self, track: Track, target: VideoTarget, sink: Sink, on_track: OnTrack | None = None, shown: int | None = None
+    ) -> Stage:
+        """Transcode a video track to H.264, from the first picture after the pts `shown` (ns) on."""
+        return self._open(track, target, sink, on_track, shown)
 
     def on_failure(self, callback: OnFailure) -> None:
         self._on_failure.append(callback)
@@ -174,12 +176,14 @@ class Worker:
         if self._stages.pop(stage.number, None) is not None:
             self._gone_dropped += stage.stats.dropped
 
-    def _open(self, track: Track, target: AudioTarget | VideoTarget, sink: Sink, on_track: OnTrack | None) -> WorkerStage:
+    def _open(
+        self, track: Track, target: AudioTarget | VideoTarget, sink: Sink, on_track: OnTrack | None, shown: int | None = None
+    ) -> WorkerStage:
         while self._next_number in self._stages:
             self._next_number = (self._next_number + 1) & _MAX_STREAM_NUMBER
         number = self._next_number
         self._next_number = (number + 1) & _MAX_STREAM_NUMBER
-        stage = WorkerStage(self, number, track, target, sink, on_track)
+        stage = WorkerStage(self, number, track, target, sink, on_track, shown)
         self._stages[number] = stage
         if self.closed:
             stage.on_closed()

@@ -59,8 +59,16 @@ class WorkerStage:
     """A `Stage` whose work is done by a worker process. Made by `Worker.audio` and `Worker.video`."""
 
     def __init__(
-        self, link: Link, number: int, track: Track, target: AudioTarget | VideoTarget, sink: Sink, on_track: OnTrack | None
+        self,
+        link: Link,
+        number: int,
+        track: Track,
+        target: AudioTarget | VideoTarget,
+        sink: Sink,
+        on_track: OnTrack | None,
+        shown: int | None = None,
     ) -> None:
+        """Pictures up to the pts `shown` (ns) are decoded for what follows them and do not come out."""
         self.number = number
         self.stats = StreamStats()
         self._link = link
@@ -80,11 +88,12 @@ class WorkerStage:
             0  # how many of those are decoded in silence: while there are any, the worker is catching up after a restart
         )
         self._held: deque[EncodedPacket] = deque()  # audio that came while the worker was down
+        self._fresh = True  # until the worker has caught up once: the owner may begin with the GOP that is under way
         self._skipping = False  # video up to the next key frame
         self._keyframe_asked = False
         self._bitrate: int | None = None
         self._closed: asyncio.Event | None = None
-        link.send(messages.pack_open(number, track, target))
+        link.send(messages.pack_open(number, track, target, shown))
 
     @property
     def track(self) -> Track:
@@ -157,6 +166,7 @@ class WorkerStage:
     def on_taken(self) -> None:
         if self._pending:
             self._waiting -= self._pending.popleft()
+            self._fresh = self._fresh and bool(self._pending)
             self._silent = max(0, self._silent - 1)  # silent ones come first
 
     def on_closed(self) -> None:
@@ -200,7 +210,7 @@ class WorkerStage:
     def _admit(self, packet: EncodedPacket) -> bool:
         """Whether a packet may go to the worker, or the worker is too far behind for it."""
         limit = self._queue_limit
-        if self._silent and self._gop is not None:
+        if (self._silent or self._fresh) and self._gop is not None:
             limit += self._gop.duration_limit
         full = (
             self._waiting > limit

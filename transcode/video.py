@@ -16,7 +16,7 @@ from av.video.frame import PictureType
 
 from protocols.media import Codec, EncodedPacket, Track
 from transcode.encoders import KEYFRAME_SECONDS, NANOSECOND, UNKNOWN_FRAME_RATE, open_h264
-from transcode.plan import VideoTarget, fit, preset
+from transcode.plan import VideoTarget, fit, preset, start_bitrate
 
 _SECOND = 1_000_000_000
 _DECODERS = {
@@ -43,9 +43,12 @@ _RATE_WINDOW = 2 * _SECOND  # the real frame rate is measured over this
 class VideoTranscoder:
     """One video track: `take` a source packet, get the H.264 packets that come of it."""
 
-    def __init__(self, track: Track, target: VideoTarget) -> None:
+    def __init__(self, track: Track, target: VideoTarget, shown: int | None = None) -> None:
+        """Pictures up to the pts `shown` (ns) have been shown in another way: they are only references for what follows."""
         self._target = target
+        self._shown = shown
         self._bitrate = target.bitrate
+        self._told = False  # the bitrate, by the call
         self._frame_bits = 0.0  # what the open encoder spends on a picture
         self._last_keyframe = 0
         self._rate = FrameRate(min(target.frame_rate or UNKNOWN_FRAME_RATE, target.max_frame_rate))
@@ -74,6 +77,7 @@ class VideoTranscoder:
         self._keyframe_wanted = True
 
     def set_bitrate(self, bits_per_second: int) -> None:
+        self._told = True
         self._bitrate = max(_LEAST_BITRATE, min(bits_per_second, self._target.max_bitrate))
 
     def take(self, packet: EncodedPacket, silent: bool = False) -> Iterator[EncodedPacket]:
@@ -143,6 +147,8 @@ class VideoTranscoder:
     def _show(self, frame: VideoFrame) -> Iterator[EncodedPacket]:
         """Put one decoded picture out, if it is in order and within the rate limit."""
         pts = frame.pts
+        if pts is not None and self._shown is not None and pts <= self._shown:
+            return
         last = self._last_pts
         if pts is None or (last is not None and last - _BACKWARD_JUMP < pts <= last):
             self.dropped += 1  # a decoder that has not learned the reordering yet
@@ -192,6 +198,8 @@ class VideoTranscoder:
 
     def _open_encoder(self, picture: VideoFrame) -> VideoCodecContext:
         width, height = picture.width, picture.height
+        if not self._told and (width, height) != (self._target.width, self._target.height):  # another size than was planned for
+            self._bitrate = min(start_bitrate(width, height, self._rate.measured), self._target.max_bitrate)
         encoder = open_h264(picture, self._rate.measured, self._bitrate, preset(width, height))
         self._frame_bits = self._bitrate / self._rate.measured
         self.output = replace(self.output, width=width, height=height, extradata=b"", profile="Constrained Baseline")

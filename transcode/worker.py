@@ -94,7 +94,7 @@ class Worker:
             case _:
                 raise ValueError(f"message {frame.kind} is not for a worker")
 
-    def _open(self, stream: int, track: Track, target: AudioTarget | VideoTarget) -> None:
+    def _open(self, stream: int, track: Track, target: AudioTarget | VideoTarget, shown: int | None) -> None:
         existing = self._streams.get(stream)
         if existing is not None:
             existing.reopen(track)
@@ -103,7 +103,7 @@ class Worker:
             raise ValueError("too many streams in one worker")
         if isinstance(target, VideoTarget):
             assert track.kind is Kind.VIDEO
-            self._streams[stream] = VideoTranscoder(track, target)
+            self._streams[stream] = VideoTranscoder(track, target, shown)
         else:
             assert track.kind is Kind.AUDIO
             self._streams[stream] = AudioTranscoder(track, target)

@@ -5,6 +5,8 @@ frame and before the picture with which they changed. A key frame is one whose p
 the SPS that the last key frame used, or of the newest before the first.
 """
 
+from dataclasses import replace
+
 from protocols.bitstream import h264, hevc
 from protocols.bitstream.nal import START, Role, Syntax, split_annexb, split_length_prefixed
 from protocols.bitstream.unit import AccessUnit, check_size
@@ -32,6 +34,7 @@ class NalStream:
         self._unsent = False  # the sets have changed since they were last written before a picture
         self._sps: tuple[int, int] | None = None  # whose facts are the track's
         self._started = False  # a key frame has named its SPS
+        self._open_gop = False  # a key frame was a recovery point and no IDR picture
         self._told: Track | None = None
         self.track: Track | None = None
         """The facts, once parameter sets are known."""
@@ -88,6 +91,9 @@ class NalStream:
             passed.append(unit)
         if key is None and recovery:
             key = picture
+            if not self._open_gop:
+                self._open_gop = True
+                self._describe()
         keyframe = key is not None and self._activate(key)
         if picture is None and key is None:
             passed.clear()
@@ -144,6 +150,8 @@ class NalStream:
             return
         extradata = START.join((b"", *self._ordered))
         track = self._syntax.describe(self._sets[self._sps], self._track_id, extradata)
+        if self._open_gop:
+            track = replace(track, open_gop=True)
         if track != self.track:
             self.track = track
 

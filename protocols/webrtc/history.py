@@ -15,7 +15,7 @@ from protocols.webrtc.rtp import MARKER
 
 REPAIR_NS = 2_000_000_000
 REPAIR_BYTES = 16 << 20
-GROUP_NS = 5_000_000_000
+GROUP_NS = 10_000_000_000  # an encoder left to choose makes a key frame every 250 frames
 GROUP_BYTES = 16 << 20
 
 Packet = tuple[int, bytes]

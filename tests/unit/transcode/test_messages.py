@@ -62,7 +62,7 @@ def test_a_packet_comes_back_whole(silent: bool) -> None:
 
 @pytest.mark.parametrize("target", [VIDEO, AudioTarget(96_000)])
 def test_track_and_target_come_back_whole(target: VideoTarget | AudioTarget) -> None:
-    assert messages.read_open(body(messages.pack_open(1, TRACK, target))) == (TRACK, target)
+    assert messages.read_open(body(messages.pack_open(1, TRACK, target, 7))) == (TRACK, target, 7)
     assert messages.read_track(body(messages.pack_track(1, 0, TRACK))) == TRACK
 
 

@@ -48,6 +48,7 @@ VIDEO = [
     (Track(1, Codec.VP8), Passthrough, Label.SAME_CODEC),
     (replace(H264, reorder=1), Transcode, Label.B_FRAMES),
     (replace(H264, reorder=3), Transcode, Label.B_FRAMES),
+    (replace(H264, open_gop=True), Transcode, Label.OPEN_GOP),
     (replace(H264, bit_depth=10), Transcode, Label.BIT_DEPTH),
     (replace(H264, chroma="4:2:2"), Transcode, Label.CHROMA),
     (replace(H264, chroma="4:4:4"), Transcode, Label.CHROMA),

@@ -197,7 +197,7 @@ def test_without_a_cached_group_a_viewer_waits_for_a_key_frame_and_asks_for_it(p
 def test_a_group_too_long_to_keep_is_not_joined(peer: Peer, timers: Timers) -> None:
     source = video(timers)
     programme = Programme(source, timers, group=1000, key_bytes=2000, delta_bytes=500)
-    programme.play(160)  # over 5 s
+    programme.play(320)  # over 10 s
     watch(source, peer, timers.now)
     programme.play(5)
     assert peer.receive() == []

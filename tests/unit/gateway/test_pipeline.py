@@ -1,0 +1,190 @@
+"""One encoder's way into a call: decisions, their revision in mid-stream, and what is counted."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import pytest
+
+from gateway.latency import Step
+from gateway.pacer import LiveEdgePolicy
+from gateway.pipeline import Pipeline
+from protocols.media import Codec, Kind
+from tests.support.memory import H264, OPUS, MemoryCall, MemoryPublisher, packet
+from tests.unit.transcode.media import pictures, see, tone
+from transcode.limits import WorkerLimits
+from transcode.plan import Policy, plan
+from transcode.pool import Workers
+
+UNHURRIED = LiveEdgePolicy(free=60_000_000_000, late=60_000_000_000)  # media of seconds may come at once
+
+PATIENT = WorkerLimits(video_queue=60_000, audio_queue=60_000)
+
+
+@asynccontextmanager
+async def pipeline(publisher: MemoryPublisher, call: MemoryCall, workers: Workers | None = None) -> AsyncIterator[Pipeline]:
+    failures: list[str] = []
+    it = Pipeline(
+        publisher,
+        call,
+        workers or Workers(),
+        decide=lambda track: plan(track, call.accepts, Policy()),
+        live_edge=UNHURRIED,
+        max_bitrate=0,
+        origin=0,
+        fail=failures.append,
+    )
+    try:
+        yield it
+        assert failures == []
+    finally:
+        await it.aclose()
+
+
+async def test_b_frames_that_no_header_announced_are_found_and_no_picture_is_lost_or_out_of_order() -> None:
+    track, packets = pictures(options={"bf": "2", "b_strategy": "0"}, gop=15)
+    call = MemoryCall()
+    async with Workers(PATIENT) as workers, pipeline(MemoryPublisher(), call, workers) as it:
+        await it.change((replace(track, reorder=None),))
+        for each in packets:
+            await it.push(each)
+        lane = it.lanes[track.id]
+        assert lane.decision.why.label == "b_frames"
+        assert lane.track.reorder == 1
+        await it.aclose()  # the stages give what they hold
+    sent = call.publications[Kind.VIDEO].packets
+    times = [each.pts for each in sent]
+    assert times == sorted(set(times))
+    assert len(sent) >= len(packets) - 2, "the first and the first P were sent before the first B showed what they are"
+    assert len(see(sent[2:])) == len(sent) - 2
+    modes = {(mode, reason): n for (kind, mode, reason), n in it.totals.treatments.items()}
+    assert modes == {("passthrough", "same_codec"): 1, ("transcode", "b_frames"): 1}
+
+
+async def test_without_b_frames_the_watch_ends_and_all_passes() -> None:
+    track, packets = pictures(options={"bf": "0"}, seconds=6, rate=10)
+    call = MemoryCall()
+    async with pipeline(MemoryPublisher(), call) as it:
+        await it.change((replace(track, reorder=None),))
+        for each in packets:
+            await it.push(each)
+        assert it.lanes[track.id].track.reorder == 0
+    assert [each.data for each in call.publications[Kind.VIDEO].packets] == [each.data for each in packets]
+
+
+async def test_a_track_that_ends_is_unpublished_and_one_that_comes_late_is_published() -> None:
+    call = MemoryCall()
+    async with pipeline(MemoryPublisher(), call) as it:
+        await it.change((H264,))
+        assert set(call.publications) == {Kind.VIDEO}
+        await it.change((H264, OPUS))
+        assert set(call.publications) == {Kind.VIDEO, Kind.AUDIO}
+        await it.change((OPUS,))
+        assert call.publications[Kind.VIDEO].closed
+        assert not call.publications[Kind.AUDIO].closed
+
+
+async def test_new_facts_of_a_passing_track_keep_its_publication() -> None:
+    call = MemoryCall()
+    async with pipeline(MemoryPublisher(), call) as it:
+        await it.change((H264,))
+        before = call.publications[Kind.VIDEO]
+        await it.change((replace(H264, width=320, height=240),))
+        assert call.publications[Kind.VIDEO] is before
+        assert before.track.width == 320
+
+
+async def test_a_track_that_the_call_cannot_have_is_refused_with_its_reason_and_the_other_goes_on() -> None:
+    class OpusOnly(MemoryCall):
+        accepts = frozenset({Codec.OPUS})
+
+    call = OpusOnly()
+    async with pipeline(MemoryPublisher(), call) as it:
+        await it.change((H264, OPUS))
+        await it.push(packet(1, 0, keyframe=True))
+        await it.push(packet(2, 0))
+        assert it.lanes[1].mode == "refuse"
+        assert set(call.publications) == {Kind.AUDIO}
+        assert len(call.publications[Kind.AUDIO].packets) == 1
+
+
+async def test_sound_keeps_its_time_through_the_worker_and_the_delay_is_measured() -> None:
+    track, packets = tone(Codec.AAC, seconds=1.0)
+    call = MemoryCall()
+    async with Workers(PATIENT) as workers, pipeline(MemoryPublisher(), call, workers) as it:
+        await it.change((track,))
+        for each in packets:
+            await it.push(each)
+        await call.publications[Kind.AUDIO].until(45)
+        delays = it.totals.delays[Kind.AUDIO]
+        assert delays.steps[Step.TRANSCODE].count >= 45
+        assert it.totals.packets[Kind.AUDIO] == len(packets)
+    assert call.publications[Kind.AUDIO].track.codec is Codec.OPUS
+    steps = {
+        b.pts - a.pts
+        for a, b in zip(call.publications[Kind.AUDIO].packets, call.publications[Kind.AUDIO].packets[1:], strict=False)
+    }
+    assert steps == {20_000_000}
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_requests_for_a_key_frame_go_to_the_encoder_once_in_half_a_second(answers: bool) -> None:
+    publisher, call = MemoryPublisher(answers_keyframes=answers), MemoryCall()
+    async with pipeline(publisher, call) as it:
+        await it.change((H264,))
+        publication = call.publications[Kind.VIDEO]
+        assert [publication.request_keyframe() for _ in range(3)] == [answers] * 3
+        assert publisher.keyframe_requests == (1 if answers else 3)
+
+
+async def test_a_stream_above_the_limit_is_ended_with_the_figures_and_the_setting_to_change() -> None:
+    publisher, call, failures = MemoryPublisher(), MemoryCall(), []
+    it = Pipeline(
+        publisher,
+        call,
+        Workers(),
+        decide=lambda track: plan(track, call.accepts, Policy()),
+        live_edge=UNHURRIED,
+        max_bitrate=1_000_000,
+        origin=0,
+        fail=failures.append,
+    )
+    await it.change((H264,))
+    for n in range(70):  # 2 Mbit/s for seven seconds
+        await it.push(replace(packet(1, n * 100, keyframe=n == 0, data=bytes(25_000)), arrival=n * 100_000_000))
+    await it.aclose()
+    assert len(call.publications[Kind.VIDEO].packets) >= 40
+    assert "2.0 Mbit/s" in failures[0]
+    assert "lower the encoder's bitrate" in failures[0]
+
+
+async def test_a_file_pushed_faster_than_real_time_is_held_and_the_encoder_is_made_to_wait() -> None:
+    publisher, call = MemoryPublisher(), MemoryCall()
+    it = Pipeline(
+        publisher,
+        call,
+        Workers(),
+        decide=lambda track: plan(track, call.accepts, Policy()),
+        live_edge=LiveEdgePolicy(),
+        max_bitrate=0,
+        origin=0,
+        fail=lambda why: None,
+    )
+    await it.change((H264,))
+
+    async def feed() -> None:
+        for n in range(50):  # two seconds of media
+            await it.push(packet(1, n * 40, keyframe=n == 0))
+
+    feeding = asyncio.create_task(feed())
+    video = call.publications[Kind.VIDEO]
+    await video.until(1)
+    assert publisher.paused
+    assert not feeding.done()
+    assert len(video.packets) < 10
+    await video.until(50)
+    await feeding
+    assert not publisher.paused
+    assert it.gather().dropped.total() == 0
+    await it.aclose()
