@@ -84,9 +84,7 @@ class WorkerStage:
         self._pending: deque[int] = deque()  # duration of each packet that the worker has not taken
         self._waiting = 0  # their sum
         self._last_dts: int | None = None
-        self._silent = (
-            0  # how many of those are decoded in silence: while there are any, the worker is catching up after a restart
-        )
+        self._silent = 0  # how many of those are decoded in silence: while there are any, the worker catches up after a restart
         self._held: deque[EncodedPacket] = deque()  # audio that came while the worker was down
         self._fresh = True  # until the worker has caught up once: the owner may begin with the GOP that is under way
         self._skipping = False  # video up to the next key frame

@@ -209,6 +209,14 @@ def test_the_bitrate_follows_the_call() -> None:
     assert len(see(outputs)) == len(packets)
 
 
+def test_a_size_that_was_not_planned_for_gets_its_own_bitrate() -> None:
+    track, small = pictures(Codec.H264, noise=20)
+    _, large = pictures(Codec.H264, size=(960, 540), start=2 * SECOND, seconds=3, noise=20)
+    outputs, _ = transcode(track, small + large)
+    assert bits(outputs, 0, 2 * SECOND) < 700_000
+    assert bits(outputs, 3 * SECOND, 5 * SECOND) > 1_000_000
+
+
 def test_garbage_is_counted_and_the_next_key_frame_mends_it() -> None:
     track, packets = pictures(Codec.H264, gop=15)
     broken = [replace(packet, data=bytes(range(256))) if 20 <= number < 32 else packet for number, packet in enumerate(packets)]

@@ -230,6 +230,16 @@ async def test_a_worker_that_is_too_slow_costs_pictures_up_to_the_next_key_frame
         assert len(see(out.packets)) == len(out.packets)
 
 
+async def test_a_stage_may_begin_with_the_gop_that_is_under_way(worker: Worker) -> None:
+    track, packets = pictures(Codec.H264, gop=120, seconds=3)
+    out = Collector()
+    stage = worker.video(track, VIDEO, out)
+    for packet in packets:  # 3 s at once
+        stage.process(packet)
+    await stage.aclose()
+    assert len(out.packets) == len(packets)
+
+
 async def test_the_queue_is_bounded_in_bytes_too() -> None:
     async with Workers(WorkerLimits(hang=GENEROUS, backlog=3 << 20)) as pool:
         worker = await pool.start("flood")
