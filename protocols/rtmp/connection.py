@@ -66,9 +66,9 @@ class Connection(asyncio.BufferedProtocol):
         self._handle(self.session.received(nbytes, time.monotonic_ns()))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if exc is not None:
+        if exc is not None and not self.session.ending:
             self._finish(ProtocolError(f"the connection broke: {type(exc).__name__}"))
-        elif self.session.stage is Stage.LIVE and self.session.unfinished and not self._closing:
+        elif self.session.stage is Stage.LIVE and self.session.unfinished and not (self._closing or self.session.ending):
             self._finish(ProtocolError("the connection ended within a message"))
         else:  # ffmpeg 5 and nginx end their streams by closing the connection
             self._finish(None)

@@ -183,6 +183,8 @@ class RtmpListener:
             await self._open_up(connection, accepted, tls)
             assert connection.request is not None
             publisher = RtmpPublisher(connection, connection.request, protocol, remote)
+            if self._publishers.qsize() >= self._limits.connections:  # the last place is for the end
+                raise _Failed("too_many_connections", "nobody takes the publishers")
             self._publishers.put_nowait(publisher)
             await publisher.watch(self._limits)
         except _Failed as failure:

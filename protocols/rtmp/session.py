@@ -55,6 +55,7 @@ class ServerSession:
         """`address` is the peer's, for counting failed passwords."""
         self.stage = Stage.HANDSHAKE
         self.software = ""
+        self.ending = False  # the encoder has said that it is about to end
         self.bytes_received = 0
         self.packets_received = 0
         self.last_media = 0  # ns, of the last audio or video message
@@ -300,6 +301,11 @@ class ServerSession:
             info: Value = {"level": "status", "code": "NetStream.Publish.Start", "description": ""}
             self._writer.command("onFCPublish", 0, None, info)
 
+    def _announce_end(self, command: Command, message: Message) -> None:
+        """FCUnpublish, before deleteStream. Not answered: ffmpeg closes without reading, and its kernel answers with a reset that
+        destroys what we have not read yet."""
+        self.ending = True
+
     def _create_stream(self, command: Command, message: Message) -> None:
         self._need_connection()
         self._streams += 1
@@ -355,7 +361,7 @@ _PERFORM: dict[str, _Perform] = {
     "connect": ServerSession._connect,
     "releaseStream": ServerSession._answer,
     "FCPublish": ServerSession._announce,
-    "FCUnpublish": ServerSession._answer,
+    "FCUnpublish": ServerSession._announce_end,
     "_checkbw": ServerSession._answer,
     "getStreamLength": ServerSession._answer,
     "createStream": ServerSession._create_stream,

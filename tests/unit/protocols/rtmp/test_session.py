@@ -108,13 +108,13 @@ def test_publish_is_answered_on_its_stream() -> None:
 
 
 def test_commands_of_fmle_are_answered_if_they_have_a_transaction() -> None:
-    asked = ("releaseStream", "FCPublish", "FCUnpublish", "_checkbw", "getStreamLength")
+    """All but FCUnpublish: ffmpeg closes behind it, and what it has not read becomes a reset."""
+    asked = ("releaseStream", "FCPublish", "_checkbw", "getStreamLength", "FCUnpublish")
     with_transaction = run(connect() + b"".join(command(name, 9, None, "key") for name in asked))
     assert [answer[0] for answer in with_transaction.commands()[1:]] == [
         "_result",
         "_result",
         "onFCPublish",
-        "_result",
         "_result",
         "_result",
     ]
