@@ -14,11 +14,11 @@ from typing import Final
 
 from protocols.errors import ProtocolError
 from protocols.media import EncodedPacket, Kind, Track, TracksChanged
-from protocols.srt.elementary import Elementary, Unit, describe, elementary
+from protocols.srt.elementary import Elementary, describe, elementary
 from protocols.srt.pes import MAX_AUDIO_PES, MAX_VIDEO_PES, Pes, PesReader
 from protocols.srt.psi import ElementaryInfo, ProgrammeMap
+from protocols.srt.sound import SECOND, Unit
 
-SECOND: Final = 1_000_000_000
 FIRST_MEDIA_NS: Final = 10 * SECOND
 _ANNOUNCE_NS: Final = SECOND
 _MAX_HELD_BYTES: Final = 8 << 20

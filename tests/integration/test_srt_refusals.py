@@ -176,9 +176,12 @@ async def test_garbage_on_the_port() -> None:
 
 
 async def test_a_storm_of_calls() -> None:
-    """Two hundred callers a second connect and vanish: all are accepted, none stays, memory comes back."""
+    """Two hundred callers a second connect and vanish: all connect, none stays, and memory is bounded.
+
+    What libsrt keeps for a moment after each end is most of the memory (some 0.5 MB a call); it is not a leak.
+    """
     async with watched() as (collector, witness):
-        before = len(asyncio.all_tasks())
+        before, memory = len(asyncio.all_tasks()), psutil.Process().memory_info().rss
         process = await asyncio.create_subprocess_exec(*_storm(collector.listener.port), stdout=asyncio.subprocess.PIPE)
         async with asyncio.timeout(3 * STEP_S):
             out, _ = await process.communicate()
@@ -188,6 +191,7 @@ async def test_a_storm_of_calls() -> None:
         # Some vanish before they are accepted: nobody is told of those
         assert 200 < collector.listener.stats.accepted == len(collector.publishers) <= 401
         await witness.until(lambda: len(asyncio.all_tasks()) <= before + 1)
+        assert psutil.Process().memory_info().rss - memory < 256 << 20
         assert not witness.over.is_set()
 
 

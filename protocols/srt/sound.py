@@ -1,0 +1,305 @@
+"""Sound in the payloads of one PID: from PES to access units, by what each kind of frame says of itself. Sans-IO.
+
+A frame that goes on in the next PES is put together; its time is that of the PES in which it begins (ISO/IEC 13818-1 §2.4.3.7).
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple
+
+from protocols.bitstream.audio import aac_track, ac3_track, mp3_track, opus_packet_duration, opus_track
+from protocols.errors import ProtocolError
+from protocols.media import Codec, Kind, Track
+from protocols.srt.latm import AAC_RATES, LatmReader
+
+SECOND: Final = 1_000_000_000
+_AAC_SAMPLES: Final = 1024
+_AC3_SAMPLES: Final = 1536
+
+
+class Unit(NamedTuple):
+    """One access unit in the form of `protocols/media.py`; times in ns of the source's clock."""
+
+    data: bytes
+    pts: int
+    dts: int
+    keyframe: bool
+
+
+class Frame(NamedTuple):
+    """What a frame header says."""
+
+    size: int  # with the header
+    duration: int  # ns, where the header says it
+    dependent: bool = False  # belongs to the frame before (E-AC-3 dependent substream)
+
+
+_NO_FRAME: Final = Frame(0, 0)
+
+
+class Sound(NamedTuple):
+    """What is in a frame."""
+
+    units: list[bytes]  # raw access units
+    track: Track | None
+    duration: int  # ns, of all together
+
+
+_Read = Callable[[bytes, int], Frame | None]
+_Unwrap = Callable[[bytes, Frame], Sound]
+
+
+class Framed:
+    """Audio whose frames say their own size: ADTS, LOAS, MPEG audio, AC-3.
+
+    `read(data, at)` gives the frame that begins there, None when the header is not whole, and raises `ProtocolError` for what is no header;
+    `unwrap(bytes, frame)` gives what is in it.
+    """
+
+    kind = Kind.AUDIO
+
+    def __init__(self, sync: int, read: _Read, unwrap: _Unwrap) -> None:
+        self._read = read
+        self._sync = sync  # the first byte of each frame
+        self._unwrap = unwrap
+        self._rest = b""
+        self._next: int | None = None  # ns at which the frame in `_rest` begins
+        self.track: Track | None = None
+
+    def split(self, data: bytes, pts: int | None, dts: int | None) -> list[Unit]:
+        carried = len(self._rest)
+        data, self._rest = self._rest + data, b""
+        time, stamped = self._next, pts is None
+        units: list[Unit] = []
+        at, size = 0, len(data)
+        while at < size:
+            if not stamped and at >= carried:
+                time, stamped = pts, True
+            frame = self._frame(data, at)
+            if frame is None or at + frame.size > size:
+                self._rest = data[at:]
+                break
+            if not frame.size:
+                at = self._resync(data, at + 1)
+                continue
+            if time is not None:
+                time = self._add(units, data[at : at + frame.size], frame, time)
+            at += frame.size
+        if not stamped:  # the carried frame reached to the end of this PES or beyond: the next begins at a time of its own
+            self._next = time if at < carried else pts
+        else:
+            self._next = time
+        return units
+
+    def reset(self) -> None:
+        self._rest = b""
+
+    def _frame(self, data: bytes, at: int) -> Frame | None:
+        try:
+            return self._read(data, at)
+        except ProtocolError:
+            return _NO_FRAME
+
+    def _resync(self, data: bytes, at: int) -> int:
+        """The next place that looks like a frame and, where it can be seen, is followed by another."""
+        size = len(data)
+        while (at := data.find(self._sync, at)) != -1:
+            frame = self._frame(data, at)
+            if frame is None or (frame.size and (at + frame.size >= size or data[at + frame.size] == self._sync)):
+                return at
+            at += 1
+        return size
+
+    def _add(self, units: list[Unit], raw: bytes, frame: Frame, time: int) -> int:
+        """Take one frame that begins at `time`; gives the time at which the next does."""
+        if frame.dependent:
+            if units:
+                units[-1] = units[-1]._replace(data=units[-1].data + raw)
+            return time
+        sound = self._unwrap(raw, frame)
+        if sound.track is not None and sound.track != self.track:
+            self.track = sound.track
+        for index, unit in enumerate(sound.units):
+            start = time + sound.duration * index // len(sound.units)
+            units.append(Unit(unit, start, start, True))
+        return time + sound.duration
+
+
+def adts(pid: int) -> Framed:
+    """AAC with ADTS headers (ISO/IEC 13818-7 §6.2)."""
+    known: dict[int, Track] = {}  # by the header bits that describe the sound; one entry
+
+    def unwrap(raw: bytes, frame: Frame) -> Sound:
+        described = (raw[2] << 8 | raw[3]) & 0xFDC0
+        if described not in known:
+            # audioObjectType is the profile and 1; sampling index and channel configuration stand as they are
+            config = ((raw[2] >> 6) + 1) << 11 | (raw[2] >> 2 & 15) << 7 | ((raw[2] & 1) << 2 | raw[3] >> 6) << 3
+            track = aac_track(pid, config.to_bytes(2, "big"))
+            known.clear()
+            known[described] = track
+        header = 7 if raw[1] & 1 else 9
+        return Sound([raw[header:]], known[described], frame.duration)
+
+    return Framed(0xFF, _read_adts, unwrap)
+
+
+def _read_adts(data: bytes, at: int) -> Frame | None:
+    if len(data) - at < 7:
+        return None
+    if data[at] != 0xFF or data[at + 1] & 0xF6 != 0xF0:
+        raise ProtocolError("no ADTS header")
+    size = (data[at + 3] & 3) << 11 | data[at + 4] << 3 | data[at + 5] >> 5
+    rate = data[at + 2] >> 2 & 15
+    if size < 8 or rate >= len(AAC_RATES) or data[at + 6] & 3:  # several raw data blocks in a frame: nobody sends them
+        raise ProtocolError("broken ADTS header")
+    return Frame(size, _AAC_SAMPLES * SECOND // AAC_RATES[rate])
+
+
+def loas(pid: int) -> Framed:
+    """AAC in LATM with LOAS framing (ISO/IEC 14496-3 §1.7.2)."""
+    latm = LatmReader()
+
+    def read(data: bytes, at: int) -> Frame | None:
+        if len(data) - at < 3:
+            return None
+        if data[at] != 0x56 or data[at + 1] & 0xE0 != 0xE0:
+            raise ProtocolError("no LOAS header")
+        size = (data[at + 1] & 0x1F) << 8 | data[at + 2]
+        return Frame(3 + size, 0) if size else _NO_FRAME
+
+    def unwrap(raw: bytes, frame: Frame) -> Sound:
+        units = latm.access_units(raw[3:])
+        if not latm.config:
+            return Sound([], None, 0)
+        return Sound(units, aac_track(pid, latm.config), len(units) * _AAC_SAMPLES * SECOND // latm.rate)
+
+    return Framed(0x56, read, unwrap)
+
+
+# ISO/IEC 11172-3 §2.4.2.3 and 13818-3: kbit/s by (MPEG-1, layer)
+_MPEG_BIT_RATES: Final = {
+    (True, 2): (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
+    (True, 3): (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    (False, 2): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+    (False, 3): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+}
+
+
+def mpeg_audio(pid: int) -> Framed:
+    """MPEG-1 and -2 audio, layers II and III."""
+    return Framed(0xFF, _read_mpeg_audio, lambda raw, frame: Sound([raw], mp3_track(pid, raw), frame.duration))
+
+
+def _read_mpeg_audio(data: bytes, at: int) -> Frame | None:
+    if len(data) - at < 4:
+        return None
+    track = mp3_track(0, data[at : at + 4])
+    first = (data[at + 1] >> 3 & 3) == 3  # MPEG-1; else the low sampling frequencies
+    layer = 3 if track.codec is Codec.MP3 else 2
+    bit_rate = _MPEG_BIT_RATES[first, layer][data[at + 2] >> 4] * 1000
+    if not bit_rate:
+        raise ProtocolError("MPEG audio of free format")
+    samples = 576 if layer == 3 and not first else 1152
+    size = samples // 8 * bit_rate // track.sample_rate + (data[at + 2] >> 1 & 1)
+    return Frame(size, samples * SECOND // track.sample_rate)
+
+
+_AC3_RATES: Final = (48000, 44100, 32000)
+_AC3_KBITS: Final = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576, 640)
+
+
+def ac3(pid: int) -> Framed:
+    """AC-3 and E-AC-3 (ATSC A/52 §5.3, Annex E)."""
+    return Framed(0x0B, _read_ac3, lambda raw, frame: Sound([raw], ac3_track(pid, raw), frame.duration))
+
+
+def _read_ac3(data: bytes, at: int) -> Frame | None:
+    if len(data) - at < 6:
+        return None
+    if data[at] != 0x0B or data[at + 1] != 0x77:
+        raise ProtocolError("no AC-3 header")
+    bsid = data[at + 5] >> 3
+    if bsid > 10:
+        size = 2 * ((data[at + 2] & 7) << 8 | data[at + 3]) + 2
+        if data[at + 2] >> 6 == 1:  # §E.2.3.1.1: a dependent substream belongs to the frame before
+            return Frame(size, 0, dependent=True)
+        code, blocks = data[at + 4] >> 6, (256, 512, 768, 1536)[data[at + 4] >> 4 & 3]
+        if code == 3:
+            code, blocks = data[at + 4] >> 4 & 3, 1536
+            rate = (24000, 22050, 16000, 0)[code]
+        else:
+            rate = _AC3_RATES[code]
+        if not rate or size < 8:
+            raise ProtocolError("broken E-AC-3 header")
+        return Frame(size, blocks * SECOND // rate)
+    code, size_code = data[at + 4] >> 6, data[at + 4] & 0x3F
+    if code == 3 or size_code > 37:
+        raise ProtocolError("broken AC-3 header")
+    rate, bit_rate = _AC3_RATES[code], _AC3_KBITS[size_code >> 1] * 1000
+    words = _AC3_SAMPLES * bit_rate // (16 * rate) + (size_code & 1 if code == 1 else 0)  # §5.4.1.4: 44.1 kHz pads
+    return Frame(2 * words, _AC3_SAMPLES * SECOND // (rate >> max(0, bsid - 8)))
+
+
+class Opus:
+    """Opus with control headers (ETSI TS 101 154 draft, "Opus in MPEG-TS" §4)."""
+
+    kind = Kind.AUDIO
+
+    def __init__(self, pid: int, channel_code: int) -> None:
+        self.track: Track | None = opus_track(pid, _opus_head(channel_code))
+        self._next: int | None = None
+
+    def split(self, data: bytes, pts: int | None, dts: int | None) -> list[Unit]:
+        time = self._next if pts is None else pts
+        units: list[Unit] = []
+        at = 0
+        while time is not None and at < len(data):
+            start, size = _opus_control(data, at)
+            packet = data[start : start + size]
+            if len(packet) < size or not size:
+                raise ProtocolError("broken Opus control header")
+            units.append(Unit(packet, time, time, True))
+            time += opus_packet_duration(packet)
+            at = start + size
+        self._next = time
+        return units
+
+    def reset(self) -> None:
+        """Nothing is in the making between two PES."""
+
+
+def _opus_control(data: bytes, at: int) -> tuple[int, int]:
+    """Where the packet behind a control header begins, and its size."""
+    end = len(data)
+    if end - at < 3 or (data[at] << 8 | data[at + 1]) & 0xFFE0 != 0x7FE0:
+        raise ProtocolError("no Opus control header")
+    flags = data[at + 1]
+    at += 2
+    size = 0
+    while at < end:
+        size += data[at]
+        at += 1
+        if data[at - 1] != 0xFF:
+            break
+    at += 2 * bool(flags & 0x10) + 2 * bool(flags & 0x08)  # samples to trim at the start and end
+    if flags & 0x04:
+        at += 1 + (data[at] if at < end else 0)
+    return at, size
+
+
+# RFC 7845 §5.1.1.2: streams, coupled streams and mapping of the Vorbis channel orders
+_OPUS_LAYOUTS: Final[Mapping[int, tuple[int, int, bytes]]] = {
+    3: (2, 1, bytes((0, 2, 1))),
+    4: (2, 2, bytes((0, 1, 2, 3))),
+    5: (3, 2, bytes((0, 4, 1, 2, 3))),
+    6: (4, 2, bytes((0, 4, 1, 2, 3, 5))),
+    7: (4, 3, bytes((0, 4, 1, 2, 3, 5, 6))),
+    8: (5, 3, bytes((0, 6, 1, 2, 3, 4, 5, 7))),
+}
+
+
+def _opus_head(channel_code: int) -> bytes:
+    """An OpusHead for a channel_config_code; unknown ones are taken as stereo."""
+    channels = channel_code if 1 <= channel_code <= 8 else 2
+    layout = _OPUS_LAYOUTS.get(channels)
+    mapping = bytes((1, *layout[:2])) + layout[2] if layout else b"\0"
+    return b"OpusHead" + bytes((1, channels)) + bytes(2) + (48000).to_bytes(4, "little") + bytes(2) + mapping
