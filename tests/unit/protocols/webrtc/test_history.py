@@ -73,9 +73,9 @@ def test_the_group_begins_with_the_last_key_frame() -> None:
 
 def test_a_group_over_its_time_is_given_up_until_the_next_key_frame() -> None:
     history = History(groups=True)
-    fill(history, 151, group=1000)
-    assert len(history.group) == 151
-    fill(history, 10, group=1000, begin=151)
+    fill(history, 301, group=1000)
+    assert len(history.group) == 301
+    fill(history, 10, group=1000, begin=301)
     assert not history.group
     fill(history, 2, group=1000, begin=1000)
     assert [frame.keyframe for frame in history.group] == [True, False]
