@@ -23,7 +23,7 @@ def open_h264(like: VideoFrame, frame_rate: float, bitrate: int, preset: str) ->
     """An encoder of 8-bit 4:2:0 pictures of the size and colours of `like`, with times in ns.
 
     Constrained baseline, since that is what 42e01f promises in the SDP (RFC 6184 §8.1) and every hardware decoder takes; and it is the
-    cheapest: CABAC and 8x8 transforms cost 10-25 % more CPU (measured). Raises `av.FFmpegError` for a size that x264 does not take.
+    cheapest: no CABAC and no 8x8 transforms. Raises `av.FFmpegError` for a size that x264 does not take.
     """
     encoder = CodecContext.create("libx264", "w")
     assert isinstance(encoder, VideoCodecContext)
