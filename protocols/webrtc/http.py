@@ -79,6 +79,9 @@ class Resources:
 
     Args:
         extra: sub-resources of each session: name and GET handler, advertised with this Link relation.
+        alias: another path of the endpoint, and where the resources made there are, a path like `path`.
+        authorise: asked before a resource is changed or deleted; raises `Rejected`.
+        links: values of Link headers that whoever made a session is told, such as ICE servers.
     """
 
     def __init__(
@@ -88,6 +91,9 @@ class Resources:
         *,
         origins: Sequence[str] = ("*",),
         extra: Sequence[tuple[str, str, Callable[[web.Request, Session], Awaitable[web.StreamResponse]]]] = (),
+        alias: tuple[str, str] | None = None,
+        authorise: Callable[[web.Request, Session], None] | None = None,
+        links: Callable[[], Sequence[str]] | None = None,
     ) -> None:
         self.sessions: dict[str, Session] = {}
         self.created = 0
@@ -95,6 +101,9 @@ class Resources:
         self._create = create
         self._origins = frozenset(origins)
         self._extra = extra
+        self._alias = alias
+        self._authorise = authorise
+        self._links = links
         self._tasks: dict[asyncio.Task[None], str] = {}
         self._deleted: OrderedDict[str, None] = OrderedDict()
         self._closing = False
@@ -143,16 +152,19 @@ class Resources:
         task = asyncio.get_running_loop().create_task(session.run())
         self._tasks[task] = name
         task.add_done_callback(self._ended)
-        location = f"{request.rel_url.raw_path}/{name}"
+        path = request.rel_url.raw_path
+        location = f"{self._alias[1] if self._alias and path == self._alias[0] else path}/{name}"
         response = web.Response(status=HTTPStatus.CREATED, text=session.answer, content_type=SDP)
         response.headers[hdrs.LOCATION] = location
         response.headers[hdrs.ETAG] = f'"{session.etag}"'
         for extra, relation, _ in self._extra:
             response.headers.add(hdrs.LINK, f'<{location}/{extra}>; rel="{relation}"')
+        for link in self._links() if self._links else ():
+            response.headers.add(hdrs.LINK, link)
         return response
 
     async def _patch(self, request: web.Request) -> web.Response:
-        session = self._find(request)
+        session = self._permitted(request)
         if request.content_type != FRAGMENT:
             raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"send {FRAGMENT}", {"Accept-Patch": FRAGMENT})
         condition = request.headers.get(hdrs.IF_MATCH)
@@ -172,7 +184,7 @@ class Resources:
     async def _delete(self, request: web.Request) -> web.Response:
         name = request.match_info["resource"]
         if name not in self._deleted:
-            self._find(request).close("deleted by the peer")
+            self._permitted(request).close("deleted by the peer")
             self._gone(name)
         return web.Response(status=HTTPStatus.OK)  # OBS takes nothing but 200
 
@@ -225,6 +237,13 @@ class Resources:
         session = self.sessions.get(request.match_info["resource"])
         if session is None:
             raise Problem(HTTPStatus.NOT_FOUND, "there is no such session, or it has ended")
+        return session
+
+    def _permitted(self, request: web.Request) -> Session:
+        """The session, for one who may change it."""
+        session = self._find(request)
+        if self._authorise is not None:
+            self._authorise(request, session)
         return session
 
     def _gone(self, name: str) -> None:

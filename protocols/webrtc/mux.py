@@ -179,7 +179,7 @@ class UdpMux:
             if peer is None:
                 self.stats.unknown_source += 1
             else:
-                peer.answered(message, address)
+                peer.answered(message, address, now)
             return
         entry = port.by_ufrag.get(message.ufrag)
         if entry is None or not message.authentic(entry[1]):

@@ -93,6 +93,8 @@ class Peer:
         self.why = ""
         self.on_rtp: OnPacket | None = None
         self.on_rtcp: OnPacket | None = None
+        self.round_trip = 0
+        """To the peer and back (ns), as the last answer to `measure` says; 0 until one came."""
         self.received = 0
         self.rejected = 0  # SRTP and SRTCP that did not verify or parse
 
@@ -112,6 +114,7 @@ class Peer:
         self._tie_breaker = secrets.token_bytes(8)
         self._addresses: dict[Address, int] = {}  # checked, with the time of the last check
         self._challenges: dict[bytes, Address] = {}
+        self._probe: tuple[bytes, int] | None = None  # the transaction that measures, and when it left
         self._checked = asyncio.Event()
         self._deadline: asyncio.Timeout | None = None
         self._dtls = DtlsSession(certificate, active=self._setup == "active", send=self._send_dtls)
@@ -152,6 +155,13 @@ class Peer:
         if self.outbound is not None and self.address is not None:
             self._send(self.outbound.protect_rtcp(packet), self.address)
 
+    def measure(self, now: int) -> None:
+        """Ask for the round trip by a connectivity check of ours, which a full agent answers though a lite one need not send any."""
+        if self.address is not None:
+            transaction = secrets.token_bytes(12)
+            self._probe = transaction, now
+            self._send_check(transaction, self.address)
+
     # What the mux has read from the socket
 
     def check(self, request: stun.Binding, ufrag: bytes, password: bytes, address: Address, now: int) -> None:
@@ -178,8 +188,13 @@ class Peer:
         elif request.nominated:
             self._challenge(address)
 
-    def answered(self, response: stun.Binding, address: Address) -> None:
+    def answered(self, response: stun.Binding, address: Address, now: int) -> None:
         """The answer to a check of ours: whoever is at `address` has seen it, so media may go there."""
+        if self._probe is not None and self._probe[0] == response.transaction:
+            if address == self.address and response.authentic(self._remote.password.encode()):
+                self.round_trip = now - self._probe[1]
+                self._probe = None
+            return
         expected = self._challenges.get(response.transaction)
         if expected != address or not response.authentic(self._remote.password.encode()):
             self._stats.forged += 1
@@ -285,6 +300,9 @@ class Peer:
             del self._challenges[next(iter(self._challenges))]
         transaction = secrets.token_bytes(12)
         self._challenges[transaction] = address
+        self._send_check(transaction, address)
+
+    def _send_check(self, transaction: bytes, address: Address) -> None:
         attributes = [(stun.Attribute.PRIORITY, _PRIORITY), (stun.Attribute.ICE_CONTROLLED, self._tie_breaker)]
         username = f"{self._remote.ufrag}:{self._local.ufrag}".encode()
         self._send(stun.binding_request(transaction, username, self._remote.password.encode(), attributes), address)

@@ -18,6 +18,8 @@ _SSRC = Struct("!L")
 _SENDER = Struct("!LQLLL")
 _BLOCK = Struct("!LLLLLL")
 _NACK = Struct("!HH")
+_FEEDBACK = Struct("!LL")
+_TRANSPORT = Struct("!LLHHL")
 _CNAME = 1
 _NTP_EPOCH = 2_208_988_800  # RFC 868: seconds from 1900 to 1970
 _TRANSPORT_LIMIT = 2048  # packets that one transport-wide feedback may speak of; Chrome's speak of some hundred
@@ -173,9 +175,103 @@ def sender_report(ssrc: int, ntp: int, timestamp: int, packets: int, octets: int
     return _packet(SR, 0, _SENDER.pack(ssrc, ntp, timestamp & 0xFFFFFFFF, packets & 0xFFFFFFFF, octets & 0xFFFFFFFF))
 
 
-def receiver_report(ssrc: int) -> bytes:
-    """RFC 3550 §6.4.2, empty: what a compound packet begins with where there is nothing to report."""
-    return _packet(RR, 0, _SSRC.pack(ssrc))
+def sender_clock(packet: RtcpPacket) -> tuple[int, int]:
+    """(NTP time, RTP timestamp) of one instant, of a sender report. Raises `ProtocolError`."""
+    if len(packet.body) < 24:
+        raise ProtocolError("RTCP sender report too short")
+    _, ntp, timestamp, _, _ = _SENDER.unpack_from(packet.body)
+    return ntp, timestamp
+
+
+def receiver_report(ssrc: int, blocks: Sequence[ReportBlock] = ()) -> bytes:
+    """RFC 3550 §6.4.2, of the first 31 blocks; empty: what a compound packet begins with where there is nothing to report."""
+    blocks = blocks[:31]
+    body = b"".join(
+        _BLOCK.pack(
+            block.ssrc,
+            block.fraction_lost << 24 | block.packets_lost & 0xFFFFFF,
+            block.highest_sequence & 0xFFFFFFFF,
+            block.jitter & 0xFFFFFFFF,
+            block.last_report,
+            block.delay & 0xFFFFFFFF,
+        )
+        for block in blocks
+    )
+    return _packet(RR, len(blocks), _SSRC.pack(ssrc) + body)
+
+
+def negative_acknowledgement(ssrc: int, media_ssrc: int, sequences: Sequence[int]) -> bytes:
+    """RFC 4585 §6.2.1: asks for packets again; `sequences` (16 bits) in ascending order, wrapping allowed."""
+    items: list[list[int]] = []
+    for sequence in sequences:
+        behind = sequence - items[-1][0] & 0xFFFF if items else 0
+        if 1 <= behind <= 16:
+            items[-1][1] |= 1 << behind - 1
+        else:
+            items.append([sequence, 0])
+    return _packet(RTPFB, NACK, _FEEDBACK.pack(ssrc, media_ssrc) + b"".join(_NACK.pack(*item) for item in items))
+
+
+def picture_loss(ssrc: int, media_ssrc: int) -> bytes:
+    """RFC 4585 §6.3.1: asks for a key frame."""
+    return _packet(PSFB, PLI, _FEEDBACK.pack(ssrc, media_ssrc))
+
+
+def full_intra_request(ssrc: int, media_ssrc: int, number: int) -> bytes:
+    """RFC 5104 §4.3.1: asks for a key frame; `number` (8 bits) is another for each new request."""
+    return _packet(PSFB, FIR, _FEEDBACK.pack(ssrc, 0) + _SSRC.pack(media_ssrc) + bytes((number & 0xFF, 0, 0, 0)))
+
+
+def estimated_bitrate(ssrc: int, bits_per_second: int, media: Sequence[int]) -> bytes:
+    """REMB for the streams `media` together (draft-alvestrand-rmcat-remb §2.2)."""
+    exponent = max(0, bits_per_second.bit_length() - 18)
+    head = len(media) << 24 | exponent << 18 | bits_per_second >> exponent
+    return _packet(PSFB, APPLICATION, _FEEDBACK.pack(ssrc, 0) + b"REMB" + _SSRC.pack(head) + b"".join(map(_SSRC.pack, media)))
+
+
+def transport_feedback(ssrc: int, media_ssrc: int, number: int, arrivals: Sequence[tuple[int, int]]) -> bytes:
+    """Transport-wide feedback (draft-holmer-rmcat-transport-wide-cc-extensions-01 §3.1), the `number`-th.
+
+    `arrivals` are (sequence number not wrapped, arrival in ns) in ascending order, spanning fewer than 2048 packets; what is not
+    among them was not received.
+    """
+    reference = arrivals[0][1] // 64_000_000
+    clock = reference * 256  # 64 ms in units of 250 us
+    base, end = arrivals[0][0], arrivals[-1][0] + 1
+    symbols = bytearray(end - base)
+    deltas = bytearray()
+    for sequence, arrival in arrivals:
+        delta = arrival // 250_000 - clock
+        if not -0x8000 <= delta <= 0x7FFF:  # 8 s: as good as lost
+            continue
+        clock += delta
+        small = 0 <= delta <= 0xFF
+        symbols[sequence - base] = 1 if small else 2
+        deltas += delta.to_bytes(1, "big") if small else delta.to_bytes(2, "big", signed=True)
+    head = _TRANSPORT.pack(ssrc, media_ssrc, base & 0xFFFF, end - base, (reference & 0xFFFFFF) << 8 | number & 0xFF)
+    body = head + _chunks(symbols) + deltas
+    return _packet(RTPFB, TRANSPORT_CC, body + bytes(-len(body) % 4))
+
+
+def _chunks(symbols: bytearray) -> bytes:
+    """§3.1.3, §3.1.4: runs of one symbol where they are long, else seven symbols of two bits."""
+    chunks = bytearray()
+    position, end = 0, len(symbols)
+    while position < end:
+        symbol = symbols[position]
+        run = 1
+        while position + run < end and symbols[position + run] == symbol:
+            run += 1
+        if run >= 7 or position + run == end:
+            chunks += (symbol << 13 | run).to_bytes(2, "big")
+            position += run
+            continue
+        vector = 0b11
+        for symbol in symbols[position : position + 7].ljust(7, b"\x00"):
+            vector = vector << 2 | symbol
+        chunks += vector.to_bytes(2, "big")
+        position += 7
+    return bytes(chunks)
 
 
 def source_description(ssrc: int, cname: str) -> bytes:

@@ -1,0 +1,1 @@
+"""WHIP (RFC 9725): encoders and browsers that publish over WebRTC."""
