@@ -44,7 +44,8 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     State.CLOSED: frozenset(),
 }
 
-PROBE_TIMEOUT_S = 10.0
+ACCEPT_TIMEOUT_S = 10.0
+TRACK_TIMEOUT_S = 15.0  # from the acceptance to the first track of a codec that is known
 CLOSE_TIMEOUT_S = 2.0
 
 
@@ -84,6 +85,7 @@ class Session:
         self._wake = asyncio.Event()
         self._origin: int | None = None  # monotonic ns of media time 0
         self._closing = False
+        self._aborted = False  # the present publisher is not to be read any more
         self._reading: asyncio.Timeout | None = None  # the scope in which a publisher is read; expiring it ends the reading
 
     def _enter(self, state: State) -> None:
@@ -108,7 +110,7 @@ class Session:
         publisher = self.publisher
         while publisher is not None:
             try:
-                async with asyncio.timeout(PROBE_TIMEOUT_S):
+                async with asyncio.timeout(ACCEPT_TIMEOUT_S):
                     await publisher.accept()
             except (TimeoutError, ProtocolError) as error:
                 self.why_ended = str(error) or "the encoder did not answer"
@@ -122,8 +124,11 @@ class Session:
         """One publisher from its acceptance to its end, however it ends."""
         self._enter(State.PROBING)
         self.publisher, self.protocol = publisher, publisher.protocol
+        self.why_ended = (
+            "no video or audio of a known codec came: choose H.264 and AAC in the encoder"  # unless something else ends it
+        )
         try:
-            async with asyncio.timeout(None) as self._reading:
+            async with asyncio.timeout(0 if self._aborted else TRACK_TIMEOUT_S) as self._reading:
                 async for item in publisher:
                     match item:
                         case TracksChanged(tracks):
@@ -133,7 +138,7 @@ class Session:
                                 await self.pipeline.push(item)
             self.why_ended = "the encoder ended the stream"
         except TimeoutError:
-            pass  # `_abort` has said why
+            pass  # no track came in time, or `_abort` has said why
         except ProtocolError as error:
             self.why_ended = str(error)
         except Rejected as refusal:
@@ -145,6 +150,7 @@ class Session:
     def _abort(self, why: str) -> None:
         """Stop reading the present publisher; it is then told why."""
         self.why_ended = why
+        self._aborted = True
         if self._reading is not None and not self._reading.expired():
             self._reading.reschedule(asyncio.get_running_loop().time())
 
@@ -158,6 +164,8 @@ class Session:
             now = monotonic_ns()
             if self._origin is None:
                 self._origin = now
+            if self._reading is not None and not self._aborted:
+                self._reading.reschedule(None)
             self.pipeline = Pipeline(
                 publisher,
                 self.participation,
@@ -211,6 +219,7 @@ class Session:
                 return None
         publisher, self._successor = self._successor, None
         self._wake.clear()
+        self._aborted = self._closing
         if publisher is not None:
             self.reconnects += 1
             self.why_ended = ""

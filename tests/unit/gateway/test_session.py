@@ -164,3 +164,12 @@ def test_every_state_is_in_the_table_and_closed_is_the_end() -> None:
     assert set(TRANSITIONS) == set(State)
     assert TRANSITIONS[State.CLOSED] == frozenset()
     assert all(State.CLOSED in to for state, to in TRANSITIONS.items() if state is not State.CLOSED)
+
+
+async def test_a_session_that_is_ended_before_the_encoder_was_accepted_reads_nothing() -> None:
+    publisher = MemoryPublisher()
+    async with running(publisher) as it:
+        it.session.end("shutting down")
+        await it.ended()
+        assert publisher.why == "shutting down"
+        assert it.call.joined == 0
