@@ -124,9 +124,6 @@ class Session:
         """One publisher from its acceptance to its end, however it ends."""
         self._enter(State.PROBING)
         self.publisher, self.protocol = publisher, publisher.protocol
-        self.why_ended = (
-            "no video or audio of a known codec came: choose H.264 and AAC in the encoder"  # unless something else ends it
-        )
         try:
             async with asyncio.timeout(0 if self._aborted else TRACK_TIMEOUT_S) as self._reading:
                 async for item in publisher:
@@ -138,7 +135,8 @@ class Session:
                                 await self.pipeline.push(item)
             self.why_ended = "the encoder ended the stream"
         except TimeoutError:
-            pass  # no track came in time, or `_abort` has said why
+            if not self._aborted:
+                self.why_ended = "no video or audio of a known codec came: choose H.264 and AAC in the encoder"
         except ProtocolError as error:
             self.why_ended = str(error)
         except Rejected as refusal:
