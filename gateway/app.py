@@ -5,6 +5,7 @@ the process is gone within five seconds.
 """
 
 import asyncio
+import gc
 import logging
 import signal
 import ssl
@@ -29,9 +30,11 @@ from gateway.registry import Registry
 from gateway.session import SessionPolicy
 from protocols.publisher import Listener
 from protocols.rtmp.server import RtmpLimits, RtmpListener, TlsFiles
+from protocols.webrtc.ice_servers import IceServer
 from protocols.webrtc.mux import UdpMux
 from protocols.webrtc.peer import Limits
 from protocols.whep.resource import WhepResource
+from protocols.whip.resource import WhipListener
 from transcode.limits import WorkerLimits
 from transcode.plan import Policy, plan
 from transcode.pool import Workers
@@ -65,6 +68,8 @@ async def run(config: Config, ready: Callable[[Addresses], None] | None = None) 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with gateway(config) as addresses:
+        gc.collect()
+        gc.freeze()  # what stands now stays: collections that walk it (80,000 objects) stall all media for tens of ms
         if ready is not None:
             ready(addresses)
         event(
@@ -107,11 +112,13 @@ async def gateway(config: Config) -> AsyncIterator[Addresses]:
         program = EmbeddedProgram(registry.call, tokens.authorise_watch)
         whep = WhepResource(mux, program, cors_origins=config.http.cors_origins)
         rtmp = await stack.enter_async_context(_rtmp(config, tokens)) if config.rtmp.enabled else None
-        listeners: list[Listener] = [rtmp] if rtmp is not None else []
+        whip = await stack.enter_async_context(_whip(config, mux)) if config.whip.enabled else None
+        listeners: list[Listener] = [listener for listener in (rtmp, whip) if listener is not None]
         lag = Histogram()
-        metrics = Metrics(Observed(registry, workers, mux, whep, rtmp, lag))
+        metrics = Metrics(Observed(registry, workers, mux, whep, rtmp, whip, lag))
         streams = Streams(registry, metrics, ready=lambda: "shutting down" if reception.draining else "")
-        runner = await stack.enter_async_context(_http(config, [*whep.routes(), *streams.routes(), *Pages(config).routes()]))
+        routes = [*whep.routes(), *(whip.routes() if whip else ()), *streams.routes(), *Pages(config).routes()]
+        runner = await stack.enter_async_context(_http(config, routes))
         background = await stack.enter_async_context(asyncio.TaskGroup())
         tasks = [background.create_task(reception.serve(listener), name="reception") for listener in listeners]
         tasks.append(background.create_task(_measure_lag(lag), name="event loop delay"))
@@ -163,6 +170,12 @@ def _rtmp(config: Config, tokens: Tokens) -> RtmpListener:
         passwords=tokens.password,
         auth_app=rtmp.auth_app,
     )
+
+
+def _whip(config: Config, mux: UdpMux) -> WhipListener:
+    secret = config.webrtc.turn_secret.get_secret_value()
+    servers = [IceServer(address, secret) for address in config.webrtc.ice_servers]
+    return WhipListener(mux, cors_origins=config.http.cors_origins, ice_servers=servers)
 
 
 def _live_edge(config: Config) -> LiveEdgePolicy:

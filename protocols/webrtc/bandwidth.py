@@ -7,6 +7,7 @@ second, so the figure chooses a layer or tells a viewer's way from a bad one; it
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 _WINDOW_NS = 500_000_000
 _HIGH_LOSS = 0.10  # GCC §6: above, decrease; below 2 %, increase
@@ -18,13 +19,8 @@ _HEADROOM = 1.5
 _FLOOR = 50_000
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """One packet of ours: when it left, when the viewer got it by its own clock (None: lost), how large it was."""
-
-    sent: int
-    arrived: int | None
-    size: int
+Arrival: TypeAlias = tuple[int, int | None, int]
+"""One packet of ours: when it left, when the viewer got it by its own clock (None: lost), how large it was."""
 
 
 @dataclass(slots=True)
@@ -47,15 +43,17 @@ class BandwidthEstimator:
     def add(self, arrivals: Iterable[Arrival], now: int) -> None:
         """Arrivals in the order sent. `now` is monotonic ns."""
         window = self._window = self._window or _Window(now)
-        for arrival in arrivals:
+        least = window.least_delay
+        for sent, arrived, size in arrivals:
             window.packets += 1
-            if arrival.arrived is None:
+            if arrived is None:
                 window.lost += 1
                 continue
-            window.bytes += arrival.size
-            window.delay = arrival.arrived - arrival.sent
-            if window.least_delay is None or window.delay < window.least_delay:
-                window.least_delay = window.delay
+            window.bytes += size
+            window.delay = delay = arrived - sent
+            if least is None or delay < least:
+                least = delay
+        window.least_delay = least
         if now - window.begun >= _WINDOW_NS and window.packets:
             self._judge(window, now - window.begun)
             self._window = _Window(now)

@@ -4,11 +4,11 @@ What is kept true: feedback on streams that are not ours is ignored; the work th
 limits on repair and replay, whatever it says.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from protocols.webrtc import rtcp
-from protocols.webrtc.bandwidth import Arrival, BandwidthEstimator
+from protocols.webrtc.bandwidth import BandwidthEstimator
 from protocols.webrtc.rtcp import RtcpPacket
 from protocols.webrtc.sender import Sender
 
@@ -96,30 +96,36 @@ class Feedback:
         arrivals = rtcp.transport_arrivals(packet)
         if not arrivals:
             return
-        departures = dict(self._departures(arrivals[0][0], len(arrivals)))
+        departures = self._departures(arrivals[0][0], len(arrivals))
         self._bandwidth.add(
-            (
-                Arrival(departures[sequence][0], None if arrival is None else arrival * _TICK_NS, departures[sequence][1])
-                for sequence, arrival in arrivals
-                if sequence in departures
-            ),
+            [
+                (departure[0], None if arrival is None else arrival * _TICK_NS, departure[1])
+                for (_, arrival), departure in zip(arrivals, departures, strict=True)
+                if departure is not None
+            ],
             now,
         )
         self.estimated_bitrate = self._bandwidth.bits_per_second or self.estimated_bitrate
 
-    def _departures(self, first: int, count: int) -> Iterator[tuple[int, tuple[int, int]]]:
-        """(transport sequence, (when it left, bytes)) of our packets in that stretch; repairs are not among them."""
+    def _departures(self, first: int, count: int) -> list[tuple[int, int] | None]:
+        """(when it left, bytes) of each packet of the stretch that begins with `first`; None for repairs and what is forgotten.
+
+        Browsers speak of every packet ten times a second: the work is done by runs.
+        """
+        departures: list[tuple[int, int] | None] = [None] * count
         for sender in self._senders.values():
             if not sender.parameters.transport_cc_extension:
                 continue
             for _, packets, _, _, begin, at, size in reversed(sender.sent):
-                ahead = begin - first & 0xFFFF  # of the stretch's first; more than half the space: before it
-                if ahead >= _UNANSWERED and (first - begin & 0xFFFF) >= packets:
-                    break
-                mean = size // packets + _PACKET_OVERHEAD
-                for sequence in range(begin, begin + packets):
-                    if sequence - first & 0xFFFF < count:
-                        yield sequence & 0xFFFF, (at, mean)
+                ahead = begin - first & 0xFFFF
+                if ahead >= _UNANSWERED:  # it begins before the stretch
+                    ahead -= 1 << 16
+                    if ahead + packets <= 0:
+                        break
+                low, high = max(0, ahead), min(count, ahead + packets)
+                if low < high:
+                    departures[low:high] = [(at, size // packets + _PACKET_OVERHEAD)] * (high - low)
+        return departures
 
     # -- out -------------------------------------------------------------------------------------------------------------------------
 
