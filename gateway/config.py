@@ -10,6 +10,8 @@ from typing import Annotated, Literal, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, IPvAnyAddress, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from protocols.webrtc.ice_servers import ADDRESS
+
 PREFIX = "GATEWAY_"
 T = TypeVar("T")
 
@@ -81,15 +83,32 @@ class Rtmp(Certified):
     max_connections_per_address: int = Field(default=50, ge=1, le=10_000, description="Connections at once from one address.")
 
 
+class Whip(Section):
+    """Encoders and browsers that publish by WHIP: over the HTTP port, their media over the UDP port of [webrtc]."""
+
+    enabled: bool = Field(default=True, description="Take WHIP at all.")
+
+
 class Webrtc(Section):
-    """Viewers: one UDP port for all of them."""
+    """Viewers and WHIP publishers: one UDP port for all of them."""
 
     host: str = Field(default="", description="Address to listen on; empty: all, IPv4 and IPv6.")
     port: Port = Field(default=8189, description="UDP port; 0: any free one. It must be reachable for viewers.")
     external_addresses: Items[IPvAnyAddress] = Field(
         default=(), description="IP addresses told to viewers, e.g. the public one behind NAT; empty: this machine's own."
     )
-    max_viewers: int = Field(default=500, ge=1, le=10_000, description="Viewers at once, all calls together.")
+    ice_servers: Items[Annotated[str, Field(pattern=ADDRESS.pattern)]] = Field(
+        default=(),
+        description="STUN and TURN servers told to WHIP publishers, e.g. stun:stun.example.org:3478 or "
+        "turn:turn.example.org:3478?transport=udp; this gateway itself needs none.",
+    )
+    turn_secret: SecretStr = Field(
+        default=SecretStr(""),
+        description="The secret shared with the TURN servers, from which time-limited credentials are made.",
+    )
+    max_viewers: int = Field(
+        default=500, ge=1, le=10_000, description="Viewers and WHIP publishers at once, all calls together."
+    )
     connect_timeout_s: float = Field(
         default=10.0, ge=1, le=60, description="Time a viewer has from its offer to a working connection, in seconds."
     )
@@ -206,6 +225,7 @@ class Config(BaseSettings):
 
     http: Http = Http()
     rtmp: Rtmp = Rtmp()
+    whip: Whip = Whip()
     webrtc: Webrtc = Webrtc()
     auth: Auth = Auth()
     calls: Calls = Calls()

@@ -16,6 +16,7 @@ from gateway.registry import Registry
 from protocols.rtmp.server import RtmpListener
 from protocols.webrtc.mux import UdpMux
 from protocols.whep.resource import WhepResource
+from protocols.whip.resource import WhipListener
 from transcode.pool import Workers
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -37,6 +38,7 @@ class Observed:
     mux: UdpMux
     whep: WhepResource
     rtmp: RtmpListener | None
+    whip: WhipListener | None
     loop_lag: Histogram
 
 
@@ -147,6 +149,10 @@ class GatewayCollector(Collector):
             yield CounterMetricFamily(f"ingress_webrtc_{name}", help_text, value=value)
         for name, help_text, value in whep.counters():
             yield CounterMetricFamily(f"ingress_viewer_{name}", help_text, value=value)
+
+        if self._observed.whip is not None:
+            for name, help_text, value in self._observed.whip.counters():
+                yield CounterMetricFamily(f"ingress_whip_{name}", help_text, value=value)
 
     def _node(self) -> Iterator[Metric]:
         yield GaugeMetricFamily("ingress_calls", "Calls that somebody is in", value=len(self._observed.registry.calls))
