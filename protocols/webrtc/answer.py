@@ -299,6 +299,7 @@ def _accepted_lines(media: Media, accepted: Accepted, transport: Transport) -> l
         f"c=IN IP{first.version} {first.address}",
         "a=rtcp-mux",
         "a=rtcp-rsize",
+        *(["a=rtcp-xr:rcvr-rtt=all"] if media.receiver_round_trip else []),
         *([f"a=mid:{media.mid}"] if media.mid else []),
         f"a={accepted.direction}",
         *transport.lines(),

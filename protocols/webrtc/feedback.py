@@ -21,10 +21,12 @@ _UNANSWERED = 1 << 15  # half of the sequence space: what is further back is not
 class Feedback:
     """Of one peer. Feed it decrypted RTCP; send what `due` gives. `estimated_bitrate` is the viewer's word or our estimate, in bit/s."""
 
-    def __init__(self, *, on_bye: Callable[[], None] | None = None) -> None:
+    def __init__(self, *, send: Callable[[bytes], None] | None = None, on_bye: Callable[[], None] | None = None) -> None:
+        """`send` takes what must be answered at once, to be encrypted."""
         self.estimated_bitrate: int | None = None
         self.ignored = 0
         """RTCP packets for streams that are not ours or of kinds that we do not know."""
+        self._send = send
         self._on_bye = on_bye
         self._senders: dict[int, Sender] = {}
         self._fir_numbers: dict[int, int] = {}
@@ -66,10 +68,20 @@ class Feedback:
             case rtcp.BYE, _:
                 if self._on_bye is not None:
                     self._on_bye()
+            case rtcp.XR, _:
+                self._tell_round_trip(packet)
             case rtcp.SDES, _:
                 pass
             case _:
                 self.ignored += 1
+
+    def _tell_round_trip(self, packet: RtcpPacket) -> None:
+        """Answer a receiver's reference time. A browser that does not know the round trip takes it for 100 ms, and asks again so late
+        that the picture stands still whenever a repair is lost too."""
+        reference = rtcp.reference_time(packet)
+        if reference is not None and self._send is not None and self._senders:
+            ssrc = next(iter(self._senders))
+            self._send(rtcp.receiver_report(ssrc) + rtcp.reference_delay(ssrc, packet.ssrc, reference, 0))
 
     def _with_sender(self, packet: RtcpPacket, act: Callable[[Sender], None]) -> None:
         sender = self._senders.get(packet.media_ssrc)

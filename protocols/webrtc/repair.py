@@ -1,34 +1,42 @@
 """How much one viewer may have sent again: a NACK costs its sender a few bytes, and us whole packets. Sans-IO.
 
-What is kept true: a packet is sent again once per round trip, at most `AT_ONCE` are looked at in one, and no more bytes are sent again
-than a quarter of what was sent plus one burst.
+What is kept true: a packet is sent again once in half a round trip, at most `AT_ONCE` are looked at in one, and no more bytes are
+sent again than a quarter of what was sent plus one burst.
 """
+
+from collections import deque
 
 AT_ONCE = 256
 SHARE = 4
 BURST = 128 << 10
 
+_ROUND_TRIPS = 8
 _ROUND_TRIP_MINIMUM, _ROUND_TRIP_MAXIMUM = 10_000_000, 300_000_000
 
 
 class RepairBudget:
     """Of one sender. Times are monotonic ns."""
 
-    __slots__ = ("_answered", "_begun", "_count", "_credit", "_round_trip")
+    __slots__ = ("_answered", "_begun", "_count", "_credit", "_round_trip", "_round_trips")
 
     def __init__(self) -> None:
         self._credit = BURST
         self._begun = self._count = 0
         self._round_trip = _ROUND_TRIP_MINIMUM
+        self._round_trips: deque[int] = deque(maxlen=_ROUND_TRIPS)
         self._answered: dict[int, int] = {}
 
     def earn(self, size: int) -> None:
         """So many bytes were sent."""
         self._credit = min(BURST, self._credit + size // SHARE)
 
-    def begin(self, round_trip: int, now: int) -> None:
+    def measured(self, round_trip: int) -> None:
+        """The least of the last few counts: one that a busy moment has stretched must hold back no repair."""
+        self._round_trips.append(round_trip)
+        self._round_trip = min(max(min(self._round_trips), _ROUND_TRIP_MINIMUM), _ROUND_TRIP_MAXIMUM)
+
+    def begin(self, now: int) -> None:
         """A NACK has come."""
-        self._round_trip = min(max(round_trip, _ROUND_TRIP_MINIMUM), _ROUND_TRIP_MAXIMUM)
         if now - self._begun >= self._round_trip:
             self._begun, self._count = now, 0
             self._answered = {sequence: at for sequence, at in self._answered.items() if now - at < self._round_trip}
@@ -39,9 +47,10 @@ class RepairBudget:
         return self._count <= AT_ONCE and self._credit > 0
 
     def due(self, sequence: int, now: int) -> bool:
-        """False while the last answer for this packet may still be on its way."""
+        """False while the last answer for this packet is surely on its way. Half of the round trip: the receiver asks again after what it
+        takes the round trip for, which may be less than what we take it for."""
         at = self._answered.get(sequence)
-        return at is None or now - at >= self._round_trip
+        return at is None or now - at >= self._round_trip // 2
 
     def spend(self, sequence: int, size: int, now: int) -> None:
         self._answered[sequence] = now

@@ -9,7 +9,7 @@ from struct import Struct
 
 from protocols.errors import ProtocolError
 
-SR, RR, SDES, BYE, RTPFB, PSFB = 200, 201, 202, 203, 205, 206
+SR, RR, SDES, BYE, RTPFB, PSFB, XR = 200, 201, 202, 203, 205, 206, 207
 NACK, TRANSPORT_CC = 1, 15  # formats of RTPFB
 PLI, FIR, APPLICATION = 1, 4, 15  # formats of PSFB
 
@@ -19,8 +19,11 @@ _SENDER = Struct("!LQLLL")
 _BLOCK = Struct("!LLLLLL")
 _NACK = Struct("!HH")
 _FEEDBACK = Struct("!LL")
+_BLOCK_HEADER = Struct("!BBH")
+_DELAY = Struct("!LLL")
 _TRANSPORT = Struct("!LLHHL")
 _CNAME = 1
+_REFERENCE_TIME, _REFERENCE_DELAY = 4, 5  # blocks of XR: RRTR and DLRR (RFC 3611 §4.4, §4.5)
 _NTP_EPOCH = 2_208_988_800  # RFC 868: seconds from 1900 to 1970
 _TRANSPORT_LIMIT = 2048  # packets that one transport-wide feedback may speak of; Chrome's speak of some hundred
 
@@ -162,6 +165,25 @@ def _symbols(body: bytes, position: int, count: int) -> tuple[list[int], int]:
         else:
             symbols += [chunk >> shift & 1 for shift in range(13, -1, -1)]
     return symbols[:count], position
+
+
+def reference_time(packet: RtcpPacket) -> int | None:
+    """The middle 32 bits of the NTP time of an XR packet's receiver reference time block (RFC 3611 §4.4); None where it has none."""
+    body, offset = packet.body, 4
+    while offset + 4 <= len(body):
+        kind, words = body[offset], int.from_bytes(body[offset + 2 : offset + 4], "big")
+        if kind == _REFERENCE_TIME and words == 2:
+            return packet.word(offset + 4) << 16 & 0xFFFF0000 | packet.word(offset + 8) >> 16
+        offset += 4 + 4 * words
+    return None
+
+
+def reference_delay(ssrc: int, receiver: int, reference: int, delay: int) -> bytes:
+    """XR with a DLRR block (RFC 3611 §4.5): `delay` ns have passed since `receiver`'s reference time came."""
+    block = _BLOCK_HEADER.pack(_REFERENCE_DELAY, 0, 3) + _DELAY.pack(
+        receiver, reference, (delay << 16) // 1_000_000_000 & 0xFFFFFFFF
+    )
+    return _packet(XR, 0, _SSRC.pack(ssrc) + block)
 
 
 def ntp_time(wall: int) -> int:

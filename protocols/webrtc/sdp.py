@@ -55,6 +55,7 @@ class Media:
     direction: str
     live: bool
     rtcp_mux: bool
+    receiver_round_trip: bool  # it wants to measure the round trip as a receiver (RFC 3611 §5.1)
     codecs: tuple[Codec, ...]
     extensions: Mapping[str, int]  # URI -> id
     layers: tuple[str, ...]  # rids of the simulcast that is offered, in its order (RFC 8853)
@@ -177,6 +178,7 @@ def _media(section: _Section, session: _Section) -> Media:
         direction=directions[0] if directions else "sendrecv",
         live=port != "0" or "bundle-only" in section.attributes,
         rtcp_mux="rtcp-mux" in section.attributes or "rtcp-mux" in session.attributes,
+        receiver_round_trip=any("rcvr-rtt=all" in value for value in section.all("rtcp-xr")),
         codecs=_codecs(section),
         extensions=MappingProxyType(_extensions(section) | _extensions(session)),
         layers=_layers(section),

@@ -306,7 +306,7 @@ class Sender:
     def repair(self, sequences: Iterable[int], now: int) -> None:
         """Sends again what a NACK asks for, within the budget."""
         budget = self._budget
-        budget.begin(self.round_trip_ns, now)
+        budget.begin(now)
         for wrapped in sequences:
             if not budget.look():
                 return
@@ -380,6 +380,7 @@ class Sender:
         for ntp, at in self._reports:
             if ntp == block.last_report:
                 self.round_trip_ns = max(0, now - at - block.delay * 1_000_000_000 // 65536)
+                self._budget.measured(self.round_trip_ns)
 
     def _first_report(self, address: tuple[Any, ...], outbound: OutboundSrtp, now: int) -> None:
         # Before the first packet: a player that has it can align audio and video from the first picture.

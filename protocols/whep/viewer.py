@@ -92,7 +92,7 @@ class Viewer:
                 slot.senders[each.send.kind] = Sender(peer, each.send)
         self._slots = [numbered[number] for number in sorted(numbered)]
         self.senders = tuple(sender for slot in self._slots for sender in slot.senders.values())
-        self._feedback = Feedback()
+        self._feedback = Feedback(send=peer.send_rtcp)
         for sender in self.senders:
             self._feedback.add(sender)
         peer.on_rtcp = self._feedback.receive

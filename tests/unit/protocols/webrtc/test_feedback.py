@@ -21,6 +21,7 @@ from protocols.errors import ProtocolError
 from protocols.media import Codec
 from protocols.webrtc.fanout import Sender, Source
 from protocols.webrtc.feedback import Feedback
+from protocols.webrtc.rtcp import RR, XR, parse
 from tests.unit.protocols.webrtc.loopback import (
     FRAME,
     MS,
@@ -127,17 +128,34 @@ def test_packets_of_a_join_and_of_a_replay_are_repaired_too(peer: Peer, timers: 
     }
 
 
-def test_a_packet_is_sent_again_once_a_round_trip(peer: Peer, timers: Timers) -> None:
+def test_a_packet_is_sent_again_once_in_half_a_round_trip(peer: Peer, timers: Timers) -> None:
     source = video(timers)
     sender = watch(source, peer, 0)
     feedback = listening(sender)
     source.push(packet(access_unit(True, 3000), 0, True), 0)
     number = peer.receive()[0].sequence_number
-    for at in (1, 3, 5, 9):
+    for at in (1, 2, 3, 5):
         feedback.receive(nack(number), at * MS)
     assert len(peer.receive()) == 1
-    feedback.receive(nack(number), 12 * MS)
+    feedback.receive(nack(number), 7 * MS)
     assert len(peer.receive()) == 1
+
+
+def test_a_receiver_who_asks_for_the_round_trip_is_answered_at_once(peer: Peer, timers: Timers) -> None:
+    answers: list[bytes] = []
+    feedback = Feedback(send=answers.append)
+    feedback.add(watch(video(timers), peer, 0))
+    unknown = bytes((9, 0, 0, 1)) + bytes(4)
+    reference = bytes((4, 0, 0, 2)) + (0x1122334455667788).to_bytes(8, "big")
+    request = bytes((0x80, 207, 0, 6)) + (0xCAFE).to_bytes(4, "big") + unknown + reference
+    feedback.receive(request, 5 * MS)
+    (answer,) = answers
+    report, extended = parse(answer)
+    assert (report.type, extended.type) == (RR, XR)
+    assert extended.body[4:8] == bytes((5, 0, 0, 3))  # RFC 3611 §4.5: DLRR with one sub-block
+    assert [extended.word(at) for at in (8, 12, 16)] == [0xCAFE, 0x33445566, 0]
+    feedback.receive(bytes((0x80, 207, 0, 3)) + (0xCAFE).to_bytes(4, "big") + unknown, 6 * MS)
+    assert len(answers) == 1
 
 
 def test_a_nack_storm_is_bounded_in_packets_and_bytes(peer: Peer, timers: Timers) -> None:
