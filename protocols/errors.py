@@ -1,7 +1,8 @@
 """How things go wrong, and how each protocol says so: a broken wire format is a `ProtocolError`, a refusal is `Rejected`.
 
-One `Reason` has its HTTP status (RFC 9110), RTMP status code, SRT reject code (libsrt access control: 1000 + status) and metric label
-beside it, so that a streamer hears the same thing whatever the encoder speaks.
+One `Reason` has its HTTP status (RFC 9110), RTMP status code, SRT reject code and metric label beside it, so that a streamer hears the same
+thing whatever the encoder speaks. The SRT code is 1000 + status (SRT Access Control), except that "try later" (429 and 503) is 1402,
+SRT_REJX_OVERLOAD: that document gives 402 a meaning of its own.
 """
 
 from enum import Enum
@@ -42,7 +43,7 @@ class Reason(Enum):
         return self.name.lower()
 
 
-_SRT_OVERLOAD = 1402  # SRT Access Control, SRT_REJX_OVERLOAD: too heavily loaded, or the caller has used up what it may have
+_SRT_OVERLOAD = 1402  # too heavily loaded, or the caller has used up what it may have
 
 
 class Rejected(Exception):

@@ -30,6 +30,16 @@ class PublisherStats:
     packets_ignored: int = 0  # of tracks that we do not take, and unknown messages
     round_trip_ns: int = 0
 
+    @property
+    def network_latency_ns(self) -> int:
+        """What is known of the way to us, 0 where nothing is: the round trip, unless the protocol knows better."""
+        return self.round_trip_ns
+
+    @property
+    def advice(self) -> str:
+        """What the streamer should change about the connection, empty when all is well."""
+        return ""
+
 
 class Publisher(Protocol):
     """One encoder that wants to publish, on any protocol."""

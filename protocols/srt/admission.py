@@ -20,15 +20,21 @@ _MAX_ADDRESSES: Final = 4096
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Access:
-    """What a caller needs to publish: an AES passphrase of 10..79 bytes (its length of key is the caller's), and the stream's settings."""
+    """What a caller needs to publish: an AES passphrase of 10..79 bytes (its length of key is the caller's), and the stream's settings.
+
+    `user` is whom the passphrase proves: a connected caller has it, so the name is then more than a claim.
+    """
 
     passphrase: str | None = None
+    user: str | None = None
     latency_ms: int | None = None
     programme: int | None = None  # of several in its transport stream
 
     def __post_init__(self) -> None:
         if self.passphrase is not None and not 10 <= len(self.passphrase.encode()) <= 79:
             raise ValueError("an SRT passphrase has 10 to 79 bytes")
+        if self.user is not None and self.passphrase is None:
+            raise ValueError("nothing proves a user without a passphrase")
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -13,20 +13,19 @@ import secrets
 import socket as sockets
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from types import MappingProxyType
 from typing import Final
-from urllib.parse import unquote, urlsplit
 
 from protocols.errors import ProtocolError, Reason, Rejected
 from protocols.publisher import Credential
 from protocols.srt.address import Address
-from protocols.srt.admission import Access
 from protocols.srt.libsrt import FAILED, READABLE, WRITABLE, Option
 from protocols.srt.mpegts import TsDemuxer
 from protocols.srt.receiver import Connection, Inbox, Item, ReceiveLimits, SrtReceiver, prepare
+from protocols.srt.source_url import SourceUrl
 from protocols.srt.statistics import SrtStats
 
 log = logging.getLogger(__name__)
@@ -36,8 +35,6 @@ _CONNECT_MS: Final = 3000  # SRTO_CONNTIMEO
 _CONNECT_S: Final = 5.0  # beyond libsrt's own
 _RESOLVE_S: Final = 5.0
 _NAT64: Final = IPv6Network("64:ff9b::/96")  # RFC 6052: leads to the IPv4 address in its last 32 bits
-_KEY_BYTES: Final = frozenset({0, 16, 24, 32})
-_PARAMS: Final = frozenset({"streamid", "passphrase", "latency", "pbkeylen", "mode", "transtype"})
 
 _REFUSALS: Final[Mapping[int, str]] = {
     10: "wrong passphrase",
@@ -55,21 +52,6 @@ _REFUSALS: Final[Mapping[int, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class SourceUrl:
-    """An `srt://host:port?streamid=…&passphrase=…&latency=…` address; `latency` in ms, as srt-live-transmit has it."""
-
-    host: str
-    port: int
-    stream_id: str = field(default="", repr=False)
-    access: Access = field(default_factory=Access)
-    key_bytes: int = 0  # 0: the listener's choice
-
-    def __str__(self) -> str:
-        """The address without its secrets."""
-        return f"srt://[{self.host}]:{self.port}" if ":" in self.host else f"srt://{self.host}:{self.port}"
-
-
-@dataclass(frozen=True, slots=True)
 class Retry:
     """Waits between attempts: doubled from `first_s` up to `most_s`, each shortened by up to a quarter at random."""
 
@@ -78,42 +60,6 @@ class Retry:
 
     def wait_s(self, failures: int) -> float:
         return min(self.most_s, self.first_s * 2.0 ** min(failures, 16)) * random.uniform(0.75, 1.0)
-
-
-def parse_source(url: str) -> SourceUrl:
-    """Raises `Rejected` (BAD_REQUEST) with words that hold no secret."""
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        raise _bad("it is not to be read") from None
-    if parts.scheme != "srt" or not host or not port:
-        raise _bad("it is srt://host:port?streamid=…&passphrase=…&latency=…")
-    # A stream id in its own syntax (#!::…) may stand unquoted, as ffmpeg takes it: then it looks like a fragment.
-    query = parts.query + (f"#{parts.fragment}" if parts.fragment else "")
-    pairs = (item.partition("=") for item in query.split("&") if item)
-    given = {unquote(name): unquote(value) for name, _, value in pairs}  # "+" is itself, not a space, as in libsrt's own tools
-    if given.keys() - _PARAMS:
-        raise _bad(f"unknown parameters; known are {', '.join(sorted(_PARAMS))}")
-    if given.get("mode", "caller") != "caller" or given.get("transtype", "live") != "live":
-        raise _bad("only mode=caller and transtype=live")
-    stream_id = given.get("streamid", "")
-    if len(stream_id.encode()) > 512:
-        raise _bad("the stream id is longer than 512 bytes")
-    latency, key_bytes = given.get("latency", ""), given.get("pbkeylen", "0")
-    if latency and not latency.isdecimal():
-        raise _bad("latency is a number of ms")
-    if not key_bytes.isdecimal() or int(key_bytes) not in _KEY_BYTES:
-        raise _bad("pbkeylen is 16, 24 or 32")
-    try:
-        access = Access(given.get("passphrase") or None, int(latency) if latency else None)
-    except ValueError as error:
-        raise _bad(str(error)) from None
-    return SourceUrl(host, port, stream_id, access, int(key_bytes))
-
-
-def _bad(why: str) -> Rejected:
-    return Rejected(Reason.BAD_REQUEST, f"SRT source address: {why}")
 
 
 def is_public(host: str) -> bool:
@@ -166,8 +112,6 @@ class SrtSource:
         self.credential = credential
         self.params = MappingProxyType(dict(params or {}))
         self.stats = SrtStats()
-        self.last_error = ""
-        """Why the last attempt or connection ended; empty while media flows."""
         self._receiver = receiver
         self._source = source
         self._latency_ms = source.access.latency_ms or latency_ms
@@ -180,8 +124,13 @@ class SrtSource:
         self._inbox: Inbox | None = None
 
     @property
-    def advice(self) -> str:
-        return self.stats.advice
+    def last_error(self) -> str:
+        """Why the last attempt or connection ended; empty while media flows."""
+        return self.stats.absent
+
+    async def closed(self) -> None:
+        """Wait until it has been closed."""
+        await self._closed.wait()
 
     async def accept(self) -> None:
         """Nothing to say to a source before it is called."""
@@ -209,17 +158,17 @@ class SrtSource:
             try:
                 async with aclosing(self._attempt()) as items:
                     async for item in items:
-                        failures, self.last_error = 0, ""
+                        failures, self.stats.absent = 0, ""
                         yield item
-                self.last_error = "the source ended the stream"
+                self.stats.absent = "the source ended the stream"
             except (ProtocolError, OSError) as error:  # TimeoutError and SrtError are OSErrors
-                self.last_error = str(error) or "no answer"
+                self.stats.absent = str(error) or "no answer"
             if self._closed.is_set():
                 return
             wait = self._retry.wait_s(failures)
             failures += 1
             self.stats.reconnects += 1
-            log.info("SRT source %s: %s; next attempt in %.1f s", self._source, self.last_error, wait)
+            log.info("SRT source %s: %s; next attempt in %.1f s", self._source, self.stats.absent, wait)
             try:
                 async with asyncio.timeout(wait):
                     await self._closed.wait()

@@ -67,6 +67,8 @@ class SrtReceiver:
     def __init__(self, srt: Libsrt, pause_s: float = PAUSE_S) -> None:
         self.srt = srt
         self.read = srt.reader()
+        self.totals = SrtStats()
+        """Of all connections since the start. Its gauges mean nothing."""
         self._pause_s = pause_s
         self._epoll = srt.epoll()
         self._endpoints: dict[int, Endpoint] = {}
@@ -197,6 +199,7 @@ class Inbox:
     def __init__(self, limits: ReceiveLimits, stats: SrtStats) -> None:
         self._queue = MediaQueue(limits.queue_ms * MS, limits.queue_bytes)
         self._stats = stats
+        self._dropped = 0
         self._news = asyncio.Event()
         self._over = False
         self._error: ProtocolError | None = None
@@ -208,7 +211,8 @@ class Inbox:
     def put(self, items: list[Item]) -> None:
         for item in items:
             self._queue.push(item)
-        self._stats.units_dropped = self._queue.dropped
+        self._stats.units_dropped += self._queue.dropped - self._dropped
+        self._dropped = self._queue.dropped
         self._news.set()
 
     def end(self, error: ProtocolError | None) -> None:
@@ -253,7 +257,7 @@ class Connection:
         self._over = over
         self._link: LinkStatistics | None = None
         self._last_data = monotonic_ns()
-        self._counted = (0, 0, 0, 0)
+        self._counted = (0, 0, 0, 0, stats.units_dropped)
 
     def ready(self, now: int) -> None:
         data = self._receiver.read(self.socket)
@@ -264,6 +268,7 @@ class Connection:
         elif data:
             self._last_data = now
             self._stats.bytes_received += len(data)
+            self._receiver.totals.bytes_received += len(data)
             items = self._demuxer.feed(data, now)
             if items:
                 self._receiver.post(partial(self._inbox.put, items))
@@ -281,17 +286,19 @@ class Connection:
 
     def _take_statistics(self) -> None:
         link = self._receiver.srt.statistics(self.socket)
-        if link is not None:
-            self._stats.add_link(link, self._link)
-            self._link = link
-        stats, packets, units = self._stats, self._demuxer.packets, self._demuxer.counts
-        counted = (packets.ignored, packets.continuity_errors, packets.sync_lost, units.broken)
-        ignored, errors, lost, broken = (new - old for new, old in zip(counted, self._counted, strict=True))
+        packets, units = self._demuxer.packets, self._demuxer.counts
+        counted = (packets.ignored, packets.continuity_errors, packets.sync_lost, units.broken, self._stats.units_dropped)
+        ignored, errors, lost, broken, dropped = (new - old for new, old in zip(counted, self._counted, strict=True))
+        for stats in (self._stats, self._receiver.totals):
+            if link is not None:
+                stats.add_link(link, self._link)
+            stats.packets_ignored += ignored
+            stats.continuity_errors += errors
+            stats.sync_lost_bytes += lost
+            stats.broken_units += broken
+        self._receiver.totals.units_dropped += dropped  # of its own, the inbox has counted them
+        self._link = link or self._link
         self._counted = counted
-        stats.packets_ignored += ignored
-        stats.continuity_errors += errors
-        stats.sync_lost_bytes += lost
-        stats.broken_units += broken
 
 
 def prepare(srt: Libsrt, socket: int, limits: ReceiveLimits, latency_ms: int) -> None:

@@ -13,7 +13,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic_ns
-from types import MappingProxyType
 from typing import Final, Self
 
 from protocols.errors import ProtocolError, Reason, Rejected
@@ -66,18 +65,12 @@ class SrtPublisher:
         stream = reservation.stream
         self.id = secrets.token_urlsafe(12)
         self.remote = str(reservation.address)
-        # A connection under a passphrase has proved it: then the user name is more than a claim.
-        self.credential = Credential(stream.key, stream.user or None if reservation.access.passphrase else None)
-        self.params = _params(stream)
+        self.credential = Credential(stream.key, reservation.access.user)
+        self.params = stream.beside
         self.stats = stats
         self._receiver = receiver
         self._socket = socket
         self._inbox = inbox
-
-    @property
-    def advice(self) -> str:
-        """What the streamer should change, empty when all is well."""
-        return self.stats.advice
 
     async def accept(self) -> None:
         """The handshake is over already. Raises `ProtocolError` if the encoder has gone."""
@@ -108,7 +101,8 @@ class SrtPublisher:
 class SrtListener:
     """`protocols.publisher.Listener` for SRT. `receiver` shares the I/O thread with others; without one it has its own.
 
-    Entering raises `LibsrtMissing` (its text says what to install) or `SrtError` (an `OSError`: the port is taken). Port 0 is any free one.
+    `host` is a numeric address; empty: all, IPv6 and IPv4 alike. Port 0 is any free one. Entering raises `LibsrtMissing` (its text says
+    what to install) or `SrtError` (an `OSError`: the port is taken).
     `ports` are further listening ports: port number to stream key.
     """
 
@@ -165,13 +159,22 @@ class SrtListener:
             yield publisher
 
     def _listen(self, receiver: SrtReceiver, port: int, key: str | None) -> int:
+        """Opens a port; returns its number."""
+        if self._host:
+            return self._listen_at(self._host, receiver, port, key)
+        try:
+            return self._listen_at("::", receiver, port, key)
+        except SrtError:  # a machine without IPv6; a port that is taken is so for IPv4, too
+            return self._listen_at("0.0.0.0", receiver, port, key)
+
+    def _listen_at(self, host: str, receiver: SrtReceiver, port: int, key: str | None) -> int:
         srt = receiver.srt
         socket = srt.create()
         try:
             prepare(srt, socket, self._limits, self._latency_ms)
-            if ":" in self._host:
+            if ":" in host:
                 srt.set(socket, Option.IPV6ONLY, 0)  # `::` takes IPv4, too
-            srt.bind(socket, self._host, port)
+            srt.bind(socket, host, port)
             mapped = StreamId(resource=key, key=key) if key is not None else None
             srt.listen(socket, self._limits.backlog, partial(self._called, mapped), self._hook_failed)
             bound = srt.local_port(socket)
@@ -277,13 +280,6 @@ class _Listening:
 
     def ended(self, error: ProtocolError | None, now: int) -> None:
         self._listener.stopped(error)
-
-
-def _params(stream: StreamId) -> Mapping[str, str]:
-    """The stream id's own params, and what it names beside the key."""
-    named = {"call": stream.resource, "user": stream.user}
-    beside = {name: value for name, value in named.items() if value and value != stream.key}
-    return MappingProxyType({**beside, **stream.params})
 
 
 __all__ = ["Access", "SrtLimits", "SrtListener", "SrtListenerStats", "SrtPublisher"]

@@ -48,6 +48,7 @@ class SrtStats(PublisherStats):
     buffer_ms: int = 0
     receive_mbps: float = 0.0
     capacity_mbps: float = 0.0
+    absent: str = ""  # why there is no connection now; empty while there is one
 
     def add_link(self, now: LinkStatistics, before: LinkStatistics | None) -> None:
         """Take a reading; `before` is the last one of the same connection (totals restart with each connection)."""
@@ -66,12 +67,14 @@ class SrtStats(PublisherStats):
 
     @property
     def network_latency_ns(self) -> int:
-        """What the network adds before a byte reaches us: half the round trip and the negotiated latency."""
+        """Half the round trip and the negotiated latency, for which libsrt holds every packet; 0 before the first reading."""
         return self.round_trip_ns // 2 + self.latency_ms * MS
 
     @property
     def advice(self) -> str:
-        """What to change, empty when all is well."""
+        """Why nothing comes, else whether the latency is too short; empty when all is well."""
+        if self.absent:
+            return f"SRT source: {self.absent}. It is tried again."
         wanted = _ROUND_TRIPS_WANTED * self.round_trip_ns
         if not self.latency_ms or self.latency_ms * MS >= wanted:
             return ""

@@ -36,6 +36,13 @@ class StreamId:
     key: str = ""  # the credential: `s`, else `u`, else `r`; of the plain forms the key or password
     params: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
+    @property
+    def beside(self) -> Mapping[str, str]:
+        """What it says beside the key: `call` (the resource), `user`, and its own params, which win."""
+        named = {"call": self.resource, "user": self.user}
+        shown = {name: value for name, value in named.items() if value and value != self.key}
+        return MappingProxyType({**shown, **self.params})
+
 
 def parse_stream_id(raw: bytes) -> StreamId:
     """The stream id of a caller that wants to publish; raises `Rejected` for everything else.

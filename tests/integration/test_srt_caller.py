@@ -12,9 +12,10 @@ import pytest
 from protocols.errors import Reason, Rejected
 from protocols.media import Codec, TracksChanged
 from protocols.publisher import Credential
-from protocols.srt.caller import Retry, SrtSource, parse_source
+from protocols.srt.caller import Retry, SrtSource
 from protocols.srt.libsrt import load
 from protocols.srt.receiver import SrtReceiver
+from protocols.srt.source_url import parse_source
 from tests.integration.srt_peers import STEP_S
 from tests.support.encoders import X264_LIVE, ffmpeg, programme
 

@@ -21,7 +21,7 @@ LIVE = (*programme(320, 240), *X264_LIVE, "-g", "30", "-c:a", "aac", "-f", "mpeg
 def authorise(stream: StreamId, host: str) -> Access:
     if stream.key.startswith("nobody"):
         raise Rejected(Reason.NOT_FOUND, "no such stream")
-    return Access(PASSPHRASE if "encrypted" in stream.key else None)
+    return Access(PASSPHRASE, user=stream.user or None) if "encrypted" in stream.key else Access()
 
 
 def listener(host: str = "127.0.0.1", **settings: Any) -> SrtListener:
@@ -183,8 +183,8 @@ async def test_too_little_latency_is_said() -> None:
         ffmpeg(*LIVE, f"srt://127.0.0.1:{port}?streamid=key&latency=60000"),
     ):
         collected = await collector.publisher("key")
-        await collected.until(lambda: bool(collected.publisher.advice))
-        assert collected.publisher.advice.startswith("SRT latency 60 ms is less than 3 round trips")
+        await collected.until(lambda: bool(collected.publisher.stats.advice))
+        assert collected.publisher.stats.advice.startswith("SRT latency 60 ms is less than 3 round trips")
         assert collected.publisher.stats.network_latency_ns > 80_000_000
 
 

@@ -1,7 +1,8 @@
 import pytest
 
 from protocols.errors import Rejected
-from protocols.srt.caller import Retry, is_public, parse_source
+from protocols.srt.caller import Retry, is_public
+from protocols.srt.source_url import parse_source
 
 
 def test_an_address_with_everything() -> None:
