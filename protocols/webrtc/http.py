@@ -114,6 +114,8 @@ class Resources:
         resource_methods = {hdrs.METH_PATCH: self._patch, hdrs.METH_DELETE: self._delete}
         routes = self._routes(self._path, endpoint_methods, {"Accept-Post": SDP})
         routes += self._routes(resource, resource_methods, {"Accept-Patch": FRAGMENT})
+        if self._alias is not None:
+            routes += self._routes(self._alias[0], endpoint_methods, {"Accept-Post": SDP})
         for name, _, handler in self._extra:
             routes += self._routes(f"{resource}/{name}", {hdrs.METH_GET: self._bind(handler)}, {})
         return routes

@@ -1,4 +1,4 @@
-"""A page that publishes by WHIP from Chromium's fake camera and microphone, served from an origin of its own as a streamer's page would be."""
+"""A page that publishes by WHIP from Chromium's fake camera and microphone, from an origin of its own as a streamer's page would be."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

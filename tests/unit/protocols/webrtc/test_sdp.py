@@ -49,7 +49,7 @@ def test_every_captured_offer_is_read(path: Path) -> None:
 
 
 def test_there_are_captures() -> None:
-    assert len(CAPTURED) == 17
+    assert len(CAPTURED) == 18
 
 
 def test_an_m_line_in_full() -> None:
