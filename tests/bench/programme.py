@@ -6,6 +6,8 @@ stereo.
 
 import subprocess
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,8 +72,15 @@ def read(path: Path) -> list[Message]:
     return messages
 
 
-def prepare(seconds: int = 60, group: int = 60) -> Path:
-    """The programme as a temporary file; the caller deletes it."""
-    path = Path(tempfile.mkstemp(suffix=".flv")[1])
-    make(path, seconds=seconds, group=group)
-    return path
+@contextmanager
+def prepared(seconds: int = 60) -> Iterator[Callable[[int], Path]]:
+    """Gives the file of the programme with a key frame every so many frames, each encoded once and deleted at the end."""
+    with tempfile.TemporaryDirectory() as directory:
+
+        def file_with(group: int) -> Path:
+            path = Path(directory) / f"{group}.flv"
+            if not path.exists():
+                make(path, seconds=seconds, group=group)
+            return path
+
+        yield file_with

@@ -1,10 +1,10 @@
 """A process of many WHEP viewers that receive and do not decode; some of them note when each frame arrived.
 
-`python -m tests.bench.viewers JOB` with the job as JSON: `{"joins": [[seconds after the start, url], …], "measuring": [number, …]}`. Each
-viewer does real ICE and DTLS and sends what a browser sends: consent checks, and transport-wide feedback ten times a second. Sockets are
-emptied every 10 ms and not by events, so that no wake-up of this process is charged to whoever sends; an arrival is the kernel's timestamp
-of the datagram, taken as it is put into the socket. Writes a line `joined` once every viewer has a picture, and at the end of its input
-what was seen, a JSON list of `Seen`.
+`python -m tests.bench.viewers JOB` with the job as JSON: `{"joins": [[seconds after the start, url], …], "measuring": [number, …],
+"feedback": true}`. Each viewer does real ICE and DTLS and sends what a browser sends: consent checks, and transport-wide feedback ten times
+a second. Sockets are emptied every 10 ms and not by events, so that no wake-up of this process is charged to whoever sends; an arrival
+is the kernel's timestamp of the datagram, taken as it is put into the socket. Writes a line `joined` once every viewer has a picture, and
+at the end of its input what was seen, a JSON list of `Seen`.
 """
 
 import asyncio
@@ -236,7 +236,7 @@ async def _join_all(http: aiohttp.ClientSession, viewers: Sequence[Viewer], join
     print("joined", flush=True)
 
 
-async def _receive(viewers: Sequence[Viewer], stopped: asyncio.Event) -> None:
+async def _receive(viewers: Sequence[Viewer], with_feedback: bool, stopped: asyncio.Event) -> None:
     """The clock of all viewers: empty the sockets, and say what is due."""
     loop = asyncio.get_running_loop()
     feedback, consent = loop.time() + _FEEDBACK_S, loop.time() + _CONSENT_S
@@ -245,7 +245,7 @@ async def _receive(viewers: Sequence[Viewer], stopped: asyncio.Event) -> None:
             viewer.drain()
         if (now := loop.time()) >= feedback:
             feedback = now + _FEEDBACK_S
-            for viewer in viewers:
+            for viewer in viewers if with_feedback else ():
                 viewer.feed_back()
         if now >= consent:
             consent = now + _CONSENT_S
@@ -255,7 +255,7 @@ async def _receive(viewers: Sequence[Viewer], stopped: asyncio.Event) -> None:
         await asyncio.sleep(_DRAIN_S)
 
 
-async def main(joins: Sequence[tuple[float, str]], measuring: Sequence[int]) -> None:
+async def main(joins: Sequence[tuple[float, str]], measuring: Sequence[int], with_feedback: bool) -> None:
     certificate = Certificate.generate()
     viewers = [Viewer(certificate, number in measuring) for number in range(len(joins))]
     stopped = asyncio.Event()
@@ -263,7 +263,7 @@ async def main(joins: Sequence[tuple[float, str]], measuring: Sequence[int]) -> 
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=8)) as http:
         async with asyncio.TaskGroup() as group:
             group.create_task(_join_all(http, viewers, joins))
-            group.create_task(_receive(viewers, stopped))
+            group.create_task(_receive(viewers, with_feedback, stopped))
     for viewer in viewers:
         viewer.close()
     print(json.dumps([asdict(viewer.seen) for viewer in viewers]), flush=True)
@@ -271,4 +271,4 @@ async def main(joins: Sequence[tuple[float, str]], measuring: Sequence[int]) -> 
 
 if __name__ == "__main__":
     job = json.loads(sys.argv[1])
-    asyncio.run(main(job["joins"], job["measuring"]))
+    asyncio.run(main(job["joins"], job["measuring"], job["feedback"]))
