@@ -168,6 +168,8 @@ class SrtReceiver:
             self._hand_over()
             if ready:
                 self._stop.wait(self._pause_s)
+            elif not endpoints:
+                self._stop.wait(_WAIT_MS / 1000)  # libsrt refuses to wait for an empty set
 
     def _guarded(self, endpoint: Endpoint, step: Callable[[int], None], now: int) -> None:
         try:

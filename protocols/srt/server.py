@@ -183,7 +183,7 @@ class SrtListener:
             raise
         listening = _Listening(self, socket)
         self._open.append(listening)
-        receiver.order(partial(receiver.watch, listening))
+        receiver.order(partial(self._watch, listening))
         return bound
 
     async def _close(self) -> None:
@@ -222,6 +222,10 @@ class SrtListener:
         log.error("SRT caller refused: the listen callback failed with %s", type(error).__name__)
 
     # -- the receiver's thread
+
+    def _watch(self, listening: "_Listening") -> None:
+        self._receiver.watch(listening)
+        self.take(listening.socket, monotonic_ns())  # libsrt raises no event for who connected before
 
     def take(self, listening: int, now: int) -> None:
         """Accept every caller that has connected."""
