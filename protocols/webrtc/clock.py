@@ -1,8 +1,8 @@
 """RTP timestamps on one time line for all streams of a peer. Sans-IO.
 
 A stream starts at once, by the arrival of its first frame. Sender reports (RFC 3550 §6.4.1) then say how the peer's streams really lie to
-each other, and a stream moves there so slowly that nobody hears it. What is kept true: media time never jumps, and it moves against the
-stream's own clock by at most `SLEW` of it.
+each other, and the others move to where the leading one (the sound) is, so slowly that nobody sees it. What is kept true: media time never
+jumps; the leading stream keeps its own clock, and another moves against its own by at most `SLEW` of it.
 """
 
 SLEW = 50
@@ -11,16 +11,19 @@ _UNBELIEVABLE_NS = 2_000_000_000  # two streams this far apart: the peer's wall 
 
 
 class WallClock:
-    """Where the peer's NTP clock stands on the time line: media time minus NTP time in ns, from the first report on."""
+    """Where the peer's NTP clock stands on the time line: media time minus NTP time in ns, from the first report on. `led`: it is the
+    leading stream that says so."""
 
     def __init__(self) -> None:
         self.offset: int | None = None
+        self.led = False
 
 
 class StreamClock:
-    """Of one SSRC, at `rate` ticks a second."""
+    """Of one SSRC, at `rate` ticks a second; `leads` if the peer's others are to follow it."""
 
-    def __init__(self, rate: int, wall: WallClock) -> None:
+    def __init__(self, rate: int, wall: WallClock, *, leads: bool = False) -> None:
+        self._leads = leads
         self._rate = rate
         self._wall = wall
         self._last = 0  # timestamp, not wrapped
@@ -50,6 +53,13 @@ class StreamClock:
         ticks = last + ((timestamp - last + 0x80000000 & 0xFFFFFFFF) - 0x80000000)
         own = ticks * 1_000_000_000 // self._rate
         wall = ntp * 1_000_000_000 >> 32
-        if self._wall.offset is None or abs(wall + self._wall.offset - own - self._offset) > _UNBELIEVABLE_NS:
-            self._wall.offset = own + self._offset - wall
-        self._target = wall + self._wall.offset - own
+        shared = self._wall
+        if self._leads:
+            shared.offset, shared.led = own + self._offset - wall, True
+        elif shared.offset is None or (not shared.led and self._far(wall + shared.offset - own)):
+            shared.offset = own + self._offset - wall
+        target = wall + shared.offset - own
+        self._target = self._offset if self._far(target) else target
+
+    def _far(self, target: int) -> bool:
+        return self._offset is not None and abs(target - self._offset) > _UNBELIEVABLE_NS

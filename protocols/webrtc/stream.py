@@ -26,7 +26,7 @@ class Stream:
         self.rid = rid
         self.payload_type = payload_type
         self.format: ReceiveFormat = parameters.formats[payload_type]
-        self.clock = StreamClock(self.format.clock_rate, wall)
+        self.clock = StreamClock(self.format.clock_rate, wall, leads=parameters.kind is Kind.AUDIO)
         coded = FORMATS[self.format.codec]
         feedback = self.format.feedback
         self.buffer = JitterBuffer(coded.begins, repairable="nack" in feedback, single=parameters.kind is Kind.AUDIO)

@@ -1,6 +1,6 @@
 """A page that publishes by WHIP from Chromium's fake camera and microphone, from an origin of its own as a streamer's page would be."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +36,8 @@ async function publish({endpoint, token, codec, layers, width, height}) {
     globalThis.resource = new URL(answer.headers.get("Location"), endpoint).href;
     globalThis.etag = answer.headers.get("ETag");
     globalThis.token = token;
-    await peer.setRemoteDescription({type: "answer", sdp: await answer.text()});
+    const sdp = await answer.text();
+    await peer.setRemoteDescription({type: "answer", sdp: globalThis.rewrite ? await rewrite(sdp) : sdp});
 }
 async function stop() {
     const gone = await fetch(resource, {method: "DELETE", headers: {Authorization: `Bearer ${token}`}});
@@ -54,6 +55,10 @@ class BrowserPublisher:
     """`publish` must have been awaited before the others."""
 
     page: Page
+
+    async def go_through(self, rewrite: Callable[[str], str]) -> None:
+        """Have the answer rewritten before it is taken."""
+        await self.page.expose_function("rewrite", rewrite)
 
     async def publish(
         self, endpoint: str, token: str, *, codec: str = "", layers: int = 1, width: int = 640, height: int = 360

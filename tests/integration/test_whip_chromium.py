@@ -1,0 +1,88 @@
+"""Chromium publishes by WHIP from a page of another origin: every codec it has, a simulcast, and over a network that loses packets."""
+
+import asyncio
+from itertools import pairwise
+
+import pytest
+
+from protocols.media import Codec, EncodedPacket, Kind
+from tests.integration.whip_page import browser_publisher
+from tests.integration.whip_stage import whip_stage
+from tests.support.gateway_process import running_gateway
+from tests.support.relay import relaying
+from tests.support.viewer import watching
+
+ROUND_TRIP_S = 0.02
+
+
+@pytest.mark.parametrize(
+    ("codec", "mode"), [("h264", "passthrough"), ("vp8", "transcode"), ("vp9", "transcode"), ("av1", "transcode")]
+)
+async def test_a_browser_publishes_and_a_viewer_sees_and_hears_it(codec: str, mode: str) -> None:
+    async with running_gateway() as gateway, browser_publisher() as browser:
+        await browser.publish(gateway.url("/whip/livestream:demo"), gateway.key(), codec=codec)
+        async with watching(gateway.url("/whep/livestream:demo")) as viewer:
+            await viewer.until(frames=60, audio=100)
+            stream = await gateway.stream(tracks=2)
+            assert {track["codec"]: track["mode"] for track in stream["tracks"]} == {"opus": "passthrough", codec: mode}
+            assert viewer.sizes == [(640, 360)]
+            assert 0 < stream["round_trip_ms"] < 1000
+        assert await browser.stop() == 200
+
+
+async def test_a_simulcast_is_taken_whole_and_its_best_layer_published() -> None:
+    async with whip_stage() as stage, browser_publisher() as browser:
+        await browser.publish(stage.url(), "key", codec="vp8", layers=3, width=1280, height=720)
+        received = await stage.publisher()
+        await received.until_tracks(lambda tracks: any(track.height == 720 for track in tracks), timeout=40)
+        await received.until(video=len(received.of(Kind.VIDEO)) + 60)
+        streams = received.publisher.reception.streams.values()
+        assert {stream.rid for stream in streams if stream.parameters.kind is Kind.VIDEO} == {"h", "m", "l"}
+        video = received.of(Kind.VIDEO)
+        assert len({packet.track for packet in video}) == 1
+        heights = [track.height for tracks in received.changes for track in tracks if track.codec is Codec.VP8]
+        assert heights == sorted(heights)  # it grows with the estimate of the path
+        rates = [
+            each["targetBitrate"] for each in await browser.outbound() if each["kind"] == "video" and each.get("targetBitrate")
+        ]
+        assert len(rates) == 3
+
+
+async def test_a_viewers_wish_for_a_key_frame_reaches_the_browser() -> None:
+    async with whip_stage() as stage, browser_publisher() as browser:
+        await browser.publish(stage.url(), "key", codec="h264")
+        received = await stage.publisher()
+        await received.until(video=60)
+        before = len(received.of(Kind.VIDEO))
+        for _ in range(10):  # as if ten viewers asked
+            assert received.publisher.request_keyframe()
+        async with asyncio.timeout(5):
+            while not any(packet.keyframe for packet in received.of(Kind.VIDEO)[before:]):
+                received.progress.clear()
+                await received.progress.wait()
+        (video,) = [each for each in await browser.outbound() if each["kind"] == "video"]
+        assert video["pliCount"] == 1
+
+
+@pytest.mark.parametrize(("loss", "freeze_ms", "silence_ms"), [(0.02, 400, 60), (0.05, 400, 60), (0.10, 600, 100)])
+async def test_losses_are_repaired(loss: float, freeze_ms: int, silence_ms: int) -> None:
+    async with (
+        whip_stage() as stage,
+        relaying(stage.mux.port, loss=loss, round_trip_s=ROUND_TRIP_S) as relay,
+        browser_publisher() as browser,
+    ):
+        await browser.go_through(relay.through)
+        await browser.publish(stage.url(), "key", codec="h264")
+        received = await stage.publisher()
+        await received.until(video=200, audio=300, timeout=40)
+        assert relay.lost > 10
+        reception = received.publisher.reception
+        assert reception.totals()["repaired"] > 0
+        assert ROUND_TRIP_S * 1e9 <= received.publisher.stats.round_trip_ns < 10 * ROUND_TRIP_S * 1e9
+        assert longest_gap_ms(received.of(Kind.VIDEO)) <= freeze_ms
+        assert longest_gap_ms(received.of(Kind.AUDIO)) <= silence_ms + 1
+
+
+def longest_gap_ms(packets: list[EncodedPacket]) -> float:
+    """Of media time that is not there."""
+    return max(after.pts - before.pts for before, after in pairwise(packets)) / 1e6
