@@ -1,9 +1,8 @@
 """A process that publishes one FLV file over RTMP to many addresses in real time, with no encoder behind it.
 
 `python -m tests.bench.publishers JOB` with the job as JSON: `{"file": path, "addresses": [rtmp://…], "spread_ms": …}`; the streams start
-so far apart that their key frames do not fall together. Writes a line `live` once all publish; at the end of its input it stops and
-writes, as JSON for each stream, `{"video": [[timestamp in ms, monotonic ns], …], "audio": …}`: when each message was given to the kernel,
-in one call.
+so far apart. Writes a line `live` once all publish; at the end of its input it stops and writes, as JSON for each stream,
+`{"video": [[timestamp in ms, monotonic ns], …], "audio": …}`: when each message was given to the kernel, in one call.
 """
 
 import json

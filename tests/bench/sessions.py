@@ -30,6 +30,7 @@ from tests.support.gateway_process import ROOT, GatewayProcess, running_gateway
 SESSIONS = 20
 VIEWERS = ((1, True), (50, True), (100, True), (100, False))  # and whether they send transport-wide feedback
 JOINS = 10
+SPREAD_MS = 2000 + 1000 / 30  # of the starts: over a group of pictures for key frames, and over a frame for all others
 MEASURE_S = 12
 SETTLE_S = 3
 MEASURING = 8  # viewers, evenly spread over the order of sending
@@ -127,7 +128,7 @@ async def run(file: Path, publishers: int, viewers: int, feedback: bool = True) 
         addresses = [gateway.rtmp(call, f"host-{number}") for number, call in enumerate(calls)]
         joins = [[0.02 * n, gateway.url(f"/whep/{call}")] for n, call in enumerate(calls * viewers)]
         measuring = sorted({len(joins) * n // MEASURING for n in range(MEASURING)})
-        publishing = {"file": str(file), "addresses": addresses, "spread_ms": 2000 / publishers}
+        publishing = {"file": str(file), "addresses": addresses, "spread_ms": SPREAD_MS / publishers}
         watching = {"joins": joins, "measuring": measuring, "feedback": feedback}
         async with child("publishers", publishing) as sources, child("viewers", watching) as sinks:
             await sources.line()
