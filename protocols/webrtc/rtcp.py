@@ -135,17 +135,19 @@ def transport_arrivals(packet: RtcpPacket) -> list[tuple[int, int | None]]:
         raise ProtocolError("transport-wide feedback of too many packets")
     arrival = int.from_bytes(body[12:15], "big") * 256  # 64 ms in units of 250 us
     symbols, position = _symbols(body, 16, count)
+    if len(body) < position + symbols.count(1) + 2 * symbols.count(2):
+        raise ProtocolError("transport-wide feedback without its deltas")
     arrivals: list[tuple[int, int | None]] = []
-    for index, symbol in enumerate(symbols):
-        if symbol in (0, 3):  # not received; reserved
-            arrivals.append((base + index & 0xFFFF, None))
+    for sequence, symbol in enumerate(symbols, base):
+        if symbol == 1:  # §3.1.5: a small delta takes one byte unsigned, a large one two signed
+            arrival += body[position]
+        elif symbol == 2:
+            arrival += int.from_bytes(body[position : position + 2], "big", signed=True)
+        else:  # not received; reserved
+            arrivals.append((sequence & 0xFFFF, None))
             continue
-        delta = body[position : position + symbol]  # §3.1.5: small deltas take one byte unsigned, large ones two signed
-        if len(delta) < symbol:
-            raise ProtocolError("transport-wide feedback without its deltas")
-        arrival += int.from_bytes(delta, "big", signed=symbol == 2)
         position += symbol
-        arrivals.append((base + index & 0xFFFF, arrival))
+        arrivals.append((sequence & 0xFFFF, arrival))
     return arrivals
 
 
