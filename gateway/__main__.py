@@ -104,6 +104,13 @@ def _ingress_rtmp(options: argparse.Namespace, config: Config) -> int:
     return 0
 
 
+def _ingress_whip(options: argparse.Namespace, config: Config) -> int:
+    tokens = Tokens(Secret.load(config), config.calls.public)
+    way = ingress.whip(config, tokens, call=options.call, user=options.user, ttl_s=options.ttl, host=options.host)
+    print(way.text(options.obs), end="")
+    return 0
+
+
 def _seconds(text: str) -> int:
     """`90s`, `30m`, `24h`, `7d` or plain seconds."""
     parts = re.fullmatch(r"([0-9]{1,9})([smhd]?)", text)
@@ -167,6 +174,13 @@ def _parser() -> argparse.ArgumentParser:
         "--host", default="", help="name or address by which the encoder reaches this machine (default: found out)"
     )
     rtmp.add_argument("--obs", action="store_true", help="the steps in OBS Studio")
+    words = "print endpoint, bearer token, an ffmpeg line and the watch page for one user of a call"
+    whip = protocols.add_parser("whip", help=words, description=words, parents=[common, credential])
+    whip.set_defaults(command=_ingress_whip)
+    whip.add_argument(
+        "--host", default="", help="name or address by which the encoder reaches this machine (default: found out)"
+    )
+    whip.add_argument("--obs", action="store_true", help="the steps in OBS Studio")
     return parser
 
 

@@ -35,6 +35,56 @@ In OBS Studio
 """
 
 
+TEST_PICTURE_WHIP = (
+    "ffmpeg -re -f lavfi -i testsrc2=size=1280x720:rate=30 -re -f lavfi -i sine=frequency=440:sample_rate=48000 "
+    "-c:v libx264 -preset veryfast -tune zerolatency -bf 0 -g 60 -pix_fmt yuv420p -b:v 2500k -c:a libopus -ar 48000 -ac 2 -f whip"
+)
+
+OBS_STEPS_WHIP = """\
+In OBS Studio 30 or later
+  1. Settings > Stream > Service: WHIP
+  2. Server:        {endpoint}
+     Bearer Token:  the token above, in one piece
+  3. Settings > Output > Output Mode: Advanced > Streaming, encoder x264 (or a hardware one):
+       Rate Control       CBR, 2500 to 6000 Kbps
+       Keyframe Interval  1 s           (after a loss that cannot be repaired the picture waits for the next one)
+       Tune               zerolatency
+  4. Settings > Audio > Sample Rate: 48 kHz
+  5. Start Streaming
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Whip:
+    """One user's way into one call over WHIP."""
+
+    call: str
+    endpoint: str
+    key: str
+    watch: str
+    expires_at: int  # Unix seconds
+
+    def text(self, obs: bool = False) -> str:
+        """Everything, for people; with the exact steps for OBS when asked."""
+        until = datetime.fromtimestamp(self.expires_at, UTC)
+        lines = [
+            f"Stream into {self.call}, until {until:%Y-%m-%d %H:%M} UTC",
+            "",
+            f"  Server:        {self.endpoint}",
+            f"  Bearer token:  {self.key}",
+            "",
+            f"  Watch:         {self.watch}",
+            "",
+        ]
+        if obs:
+            return "\n".join(lines) + "\n" + OBS_STEPS_WHIP.format(endpoint=self.endpoint)
+        lines += [
+            "  A test picture (ffmpeg 8 or later):",
+            f"  {TEST_PICTURE_WHIP} -authorization '{self.key}' '{self.endpoint}'",
+        ]
+        return "\n".join(lines) + "\n"
+
+
 @dataclass(frozen=True, slots=True)
 class Rtmp:
     """One user's way into one call over RTMP."""
@@ -101,12 +151,31 @@ def rtmp(config: Config, tokens: Tokens, *, call: str, user: str, ttl_s: int, ho
     )
 
 
+def whip(config: Config, tokens: Tokens, *, call: str, user: str, ttl_s: int, host: str = "") -> Whip:
+    """The WHIP ingress of `user` in `call`; `host` as for `rtmp`.
+
+    Raises:
+        ValueError: the call or user id is none.
+    """
+    return Whip(
+        call=call,
+        endpoint=f"{_origin(config, host)}/whip/{quote(call, safe=':')}",
+        key=tokens.issue(user, [call], ttl_s, HOST),
+        watch=watch_address(config, tokens, call=call, ttl_s=ttl_s, host=host),
+        expires_at=int(tokens.user_name(user, call, ttl_s).rpartition("~")[2]),
+    )
+
+
 def watch_address(config: Config, tokens: Tokens, *, call: str, ttl_s: int, host: str = "") -> str:
     """The address of the watch page; a call that is not public gets a viewer's token in the fragment."""
-    scheme = "https" if config.http.certificate else "http"
-    http_host = bracketed(host or reachable(config, config.http.host))
     fragment = "" if call in config.calls.public else f"#token={tokens.issue(VIEWER, [call], ttl_s, VIEWER)}"
-    return f"{scheme}://{http_host}:{config.http.port}/watch/{quote(call, safe=':')}{fragment}"
+    return f"{_origin(config, host)}/watch/{quote(call, safe=':')}{fragment}"
+
+
+def _origin(config: Config, host: str) -> str:
+    """Where pages, WHIP and WHEP are."""
+    scheme = "https" if config.http.certificate else "http"
+    return f"{scheme}://{bracketed(host or reachable(config, config.http.host))}:{config.http.port}"
 
 
 def reachable(config: Config, listening: str) -> str:

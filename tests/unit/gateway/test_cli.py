@@ -54,6 +54,17 @@ def test_ingress_prints_what_works(capsys: pytest.CaptureFixture[str]) -> None:
     assert command[-1] == f"rtmp://example.org:1935/live/{field(text, 'Stream key')}"
 
 
+def test_ingress_whip_prints_what_encoders_ask_for(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["ingress", "whip", "--call", "livestream:demo", "--user", "host", "--host", "2001:db8::1"]
+    text = run(capsys, *words)
+    assert field(text, "Server") == "http://[2001:db8::1]:8080/whip/livestream:demo"
+    command = shlex.split(text.splitlines()[-1])
+    assert command[-3:] == ["-authorization", field(text, "Bearer token"), field(text, "Server")]
+    steps = run(capsys, *words, "--obs")
+    assert "Service: WHIP" in steps
+    assert field(text, "Server") in steps
+
+
 def test_ingress_speaks_of_obs_tls_ipv6_and_closed_calls(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     secure = [f"--set=rtmp.certificate={tmp_path}/c.pem", f"--set=rtmp.key={tmp_path}/k.pem", "--set", "rtmp.tls_port=443"]
     text = run(
