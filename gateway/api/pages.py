@@ -38,7 +38,6 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",  # kept, but asked for by ETag: a new version is seen at once
-    "Cross-Origin-Opener-Policy": "same-origin",
 }
 
 
