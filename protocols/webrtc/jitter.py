@@ -38,7 +38,7 @@ Packet = tuple[int, int, bool, bytes, int]
 """(payload type, timestamp, marker, payload, arrival)"""
 
 
-class _Gap:
+class Gap:
     """One packet that has not come."""
 
     __slots__ = ("asked", "due", "since", "tries")
@@ -75,7 +75,8 @@ class JitterBuffer:
         self._next = 0  # what the next frame, or the rest of the present one, begins with
         self._early: dict[int, Packet] = {}
         self._early_bytes = 0
-        self._gaps: dict[int, _Gap] = {}  # in order: they are found in order
+        self.gaps: dict[int, Gap] = {}
+        """What is missing, by sequence number and in its order: it is found in order."""
         self._payloads: list[bytes] = []
         self._stamp = self._type = self._begun = self._arrival = 0
         self._continuous = True
@@ -90,7 +91,7 @@ class JitterBuffer:
             self.highest = following - 1
         extended = following + ((sequence - following + 0x8000 & 0xFFFF) - 0x8000)
         frames: list[Frame] = []
-        if extended == following and not self._gaps:  # nearly always
+        if extended == following and not self.gaps:  # nearly always
             self.highest = extended
             self._take(packet, frames)
             return frames
@@ -111,7 +112,7 @@ class JitterBuffer:
         """Gives up what has been waited for too long; gives the frames that this frees."""
         frames: list[Frame] = []
         limit = now - patience(round_trip, self.repairable)
-        while self._gaps and next(iter(self._gaps.values())).since <= limit:
+        while self.gaps and next(iter(self.gaps.values())).since <= limit:
             self._give_up(frames)
         return frames
 
@@ -120,7 +121,7 @@ class JitterBuffer:
         if not self.repairable:
             return
         retry = max(min(round_trip, _LONGEST_TRIP_NS), RETRY_NS)
-        for extended, gap in self._gaps.items():
+        for extended, gap in self.gaps.items():
             if gap.due <= now and gap.tries < TRIES:
                 gap.tries += 1
                 gap.asked, gap.due = now, now + retry
@@ -128,26 +129,22 @@ class JitterBuffer:
 
     def due(self, round_trip: int) -> int:
         """When something is to be asked for or given up (monotonic ns); `NEVER` without a gap."""
-        if not self._gaps:
+        if not self.gaps:
             return NEVER
-        oldest = next(iter(self._gaps.values())).since + patience(round_trip, self.repairable)
+        oldest = next(iter(self.gaps.values())).since + patience(round_trip, self.repairable)
         if not self.repairable:
             return oldest
-        return min(oldest, min((gap.due for gap in self._gaps.values() if gap.tries < TRIES), default=NEVER))
-
-    @property
-    def gaps(self) -> int:
-        return len(self._gaps)
+        return min(oldest, min((gap.due for gap in self.gaps.values() if gap.tries < TRIES), default=NEVER))
 
     def _note(self, extended: int, now: int) -> None:
         """Keeps the list of gaps true to a packet that came."""
-        gap = self._gaps.pop(extended, None)
+        gap = self.gaps.pop(extended, None)
         if gap is not None and gap.tries:
             self.repaired += 1
             if gap.tries == 1:
                 self.repair_time = now - gap.asked
         for missing in range(max(self.highest, self._next - 1) + 1, extended):
-            self._gaps[missing] = _Gap(now)
+            self.gaps[missing] = Gap(now)
         self.highest = max(self.highest, extended)
 
     def _take(self, packet: Packet, frames: list[Frame]) -> None:
@@ -191,7 +188,7 @@ class JitterBuffer:
         """Go on behind the first gap. There is a packet behind each: it is how a gap is known."""
         at = min(self._early)
         for missing in range(self._next, at):
-            self.lost += self._gaps.pop(missing, None) is not None
+            self.lost += self.gaps.pop(missing, None) is not None
         self._next = at
         self._break_off()
         self._drain(frames)
@@ -203,8 +200,8 @@ class JitterBuffer:
 
     def _restart(self, sequence: int, packet: Packet) -> list[Frame]:
         """A jump that no loss explains: the sender began anew, or so much is missing that nothing before is of use."""
-        self.lost += len(self._gaps)
-        self._gaps.clear()
+        self.lost += len(self.gaps)
+        self.gaps.clear()
         self._early.clear()
         self._early_bytes = 0
         self._break_off()

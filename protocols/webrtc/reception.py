@@ -13,7 +13,7 @@ from protocols.errors import ProtocolError
 from protocols.webrtc import rtcp
 from protocols.webrtc.clock import WallClock
 from protocols.webrtc.estimate import BitrateEstimate
-from protocols.webrtc.jitter import NEVER, Frame
+from protocols.webrtc.jitter import NEVER, Frame, Packet
 from protocols.webrtc.rtp import ReceiveParameters
 from protocols.webrtc.stream import Stream
 
@@ -85,26 +85,17 @@ class Reception:
         if extensions and self._transport_cc:
             self._note_arrival(data, extensions, position, now)
         stream = self.streams.get(ssrc)
-        payload = data[position:end]
-        marker = second > 0x7F
-        if stream is None or payload_type not in stream.parameters.formats:
-            stream = self._repairs.get(ssrc) if stream is None else None
+        packet = (payload_type, timestamp, second > 0x7F, data[position:end], now)
+        if stream is not None and payload_type == stream.payload_type:  # nearly always
+            frames = stream.push(sequence, packet)
+        else:
+            stream = self._stream(ssrc, payload_type, sequence, data, extensions, position, now)
             if stream is None:
-                stream = self._admit(ssrc, payload_type, data, extensions, position, sequence, now)
-                if stream is None:
-                    self.ignored += 1
-                    return
+                self.ignored += 1
+                return
+            frames = _take_other(stream, sequence, packet)
         if self._estimate is not None:
             self._estimate.add(len(data))
-        original = stream.parameters.repair_formats.get(payload_type)
-        if original is None:
-            frames = stream.push(payload_type, sequence, (payload_type, timestamp, marker, payload, now))
-        elif len(payload) > 2:  # less is padding alone, for probing the path
-            # RFC 4588 §4: the original's sequence number goes before its payload.
-            sequence = int.from_bytes(payload[:2], "big")
-            frames = stream.repair(original, sequence, (original, timestamp, marker, payload[2:], now))
-        else:
-            return
         for frame in frames:
             self._on_frame(stream, frame)
         if stream.buffer.gaps and now < self.due:
@@ -142,10 +133,19 @@ class Reception:
 
     # -- which stream ----------------------------------------------------------------------------------------------------------------
 
-    def _admit(
-        self, ssrc: int, payload_type: int, data: bytes, extensions: int, end: int, sequence: int, now: int
+    def _stream(
+        self, ssrc: int, payload_type: int, sequence: int, data: bytes, extensions: int, end: int, now: int
     ) -> Stream | None:
-        """The stream of an SSRC that is not known yet."""
+        """The stream of a packet that is the first of its SSRC, or of repair, or of another format than the last."""
+        known = self.streams.get(ssrc) or self._repairs.get(ssrc)
+        if known is None:
+            return self._admit(ssrc, payload_type, sequence, data, extensions, end, now)
+        agreed = known.parameters.formats if known.ssrc == ssrc else known.parameters.repair_formats
+        return known if payload_type in agreed else None
+
+    def _admit(
+        self, ssrc: int, payload_type: int, sequence: int, data: bytes, extensions: int, end: int, now: int
+    ) -> Stream | None:
         line = self._line(ssrc, payload_type, data, extensions, end)
         if line is None:
             return None
@@ -263,6 +263,18 @@ class Reception:
 def _counts(stream: Stream) -> dict[str, int]:
     buffer = stream.buffer
     return {"lost": buffer.lost, "late": buffer.late, "repaired": buffer.repaired, "plis": stream.plis}
+
+
+def _take_other(stream: Stream, sequence: int, packet: Packet) -> list[Frame]:
+    """A packet of repair, or of another format."""
+    payload_type, timestamp, marker, payload, now = packet
+    original = stream.parameters.repair_formats.get(payload_type)
+    if original is None:
+        return stream.push(sequence, packet)
+    if len(payload) < 3:  # padding alone, for probing the path
+        return []
+    # RFC 4588 §4: the original's sequence number goes before its payload.
+    return stream.repair(int.from_bytes(payload[:2], "big"), (original, timestamp, marker, payload[2:], now))
 
 
 def _element(data: bytes, block: int, end: int, identifier: int) -> int:

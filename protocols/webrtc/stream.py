@@ -49,11 +49,11 @@ class Stream:
         """Interarrival jitter (RFC 3550 §6.4.1) in ticks of the RTP clock."""
         return self._jitter16 >> 4
 
-    def push(self, payload_type: int, sequence: int, packet: Packet) -> list[Frame]:
+    def push(self, sequence: int, packet: Packet) -> list[Frame]:
         """The hot path: one packet, and the frames that it completes."""
+        payload_type, timestamp, _, _, arrival = packet
         if payload_type != self.payload_type:
             self._change_format(payload_type)
-        timestamp, arrival = packet[1], packet[4]
         self.packets += 1
         self.last_arrival = arrival
         if timestamp != self._stamp:  # RFC 3550 §A.8; packets of one frame leave together and would only add their own spacing
@@ -64,10 +64,10 @@ class Stream:
             self._stamp, self._transit = timestamp, transit
         return self.buffer.push(sequence, packet)
 
-    def repair(self, payload_type: int, sequence: int, packet: Packet) -> list[Frame]:
-        """A packet that was sent again in its own stream (RFC 4588): what is reported stays what the path loses."""
-        if payload_type != self.payload_type:
-            self._change_format(payload_type)
+    def repair(self, sequence: int, packet: Packet) -> list[Frame]:
+        """A packet that was sent again in a stream of its own (RFC 4588): what is reported stays what the path loses."""
+        if packet[0] != self.payload_type:
+            self._change_format(packet[0])
         return self.buffer.push(sequence, packet)
 
     def _change_format(self, payload_type: int) -> None:
