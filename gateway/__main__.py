@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from gateway import config_sources, ingress, log
-from gateway.auth import HOST, USER_ID, VIEWER, Secret, Tokens
-from gateway.config import CALL_ID, Config
+from gateway.auth import HOST, VIEWER, Secret, Tokens
+from gateway.config import CALL_ID, USER_ID, Config
 from gateway.config_sources import ConfigError
 
 try:

@@ -1,8 +1,8 @@
 """Credentials: who may publish into a call and who may watch it.
 
 A stream key is a token: an HS256 JSON Web Token (RFC 7519) that names a user, the calls and an expiry, signed with the gateway's one
-secret. Nothing else is stored, so nothing can leak from a store. Encoders that ask for a user name and a password instead (Adobe
-authentication) get a name that says the same and a password derived from it.
+secret. Nothing else is stored, so nothing can leak from a store. Encoders that ask for a user name and a password (Adobe authentication),
+or for a stream id and a passphrase (SRT), get a name that says the same and a password derived from it.
 
 Kept true: only HS256 is taken (RFC 8725 §3.1), whatever the token says of itself; every token expires; a token is at most 2 KiB;
 signatures are compared in constant time (PyJWT, `hmac.compare_digest`); a refusal tells the streamer what to do and holds nothing of
@@ -26,7 +26,7 @@ from typing import Annotated, Self
 import jwt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from gateway.config import CALL_ID, CallId, Config
+from gateway.config import CALL_ID, USER_ID, CallId, Config
 from gateway.config_sources import ConfigError, Problem
 from protocols.errors import Reason, Rejected
 from protocols.publisher import Credential
@@ -36,11 +36,12 @@ LEEWAY_S = 30  # clocks of two machines differ (RFC 7519 §4.1.4)
 HOST, VIEWER = "host", "viewer"
 """The roles of a token: a host may publish and watch, a viewer may only watch."""
 
-USER_ID = r"[A-Za-z0-9@_.-]{1,64}"
 # `~` and not `/` or `:` between the parts: ffmpeg cuts `rtmp://user:password@host` at those and knows no percent encoding.
 _USER_NAME = re.compile(
     rf"(?P<type>[A-Za-z0-9_-]{{1,64}})~(?P<id>[A-Za-z0-9_.-]{{1,64}})~(?P<user>{USER_ID})~(?P<exp>[0-9]{{1,12}})"
 )
+# RFC 7515 §3.1: base64url parts with points between them, the first of which begins {"; what is cut off is still one.
+_TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]*(\.[A-Za-z0-9_-]*){0,2}")
 _REFUSALS: tuple[tuple[type[jwt.InvalidTokenError], str], ...] = (
     (
         jwt.InvalidSignatureError,
@@ -95,6 +96,16 @@ class Claims(BaseModel):
     call_cids: Annotated[list[CallId], Field(min_length=1, max_length=32)]
     exp: Annotated[int, Field(ge=0, le=10**12)]
     role: str = HOST
+
+
+def is_user_name(text: str) -> bool:
+    """Whether it has the form of what `Tokens.user_name` makes."""
+    return _USER_NAME.fullmatch(text) is not None
+
+
+def is_token(text: str) -> bool:
+    """Whether it has the form of what `Tokens.issue` makes, be it damaged."""
+    return _TOKEN.fullmatch(text.strip()) is not None
 
 
 class Tokens:

@@ -5,11 +5,15 @@ environment and the command line; `deploy/gateway.toml` is printed from these mo
 """
 
 import json
+from collections.abc import Mapping
+from ipaddress import ip_address
 from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, IPvAnyAddress, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from protocols.errors import Rejected
+from protocols.srt.source_url import parse_source
 from protocols.webrtc.ice_servers import ADDRESS
 
 PREFIX = "GATEWAY_"
@@ -25,6 +29,30 @@ def _items(value: object) -> object:
     return [item.strip() for item in value.split(",") if item.strip()]
 
 
+def _table(value: object) -> object:
+    """Tables in the environment and on the command line: JSON."""
+    return json.loads(value) if isinstance(value, str) else value
+
+
+def _word(value: object) -> object:
+    """A word among which are true and false: TOML has them without quotes."""
+    return str(value).lower() if isinstance(value, bool) else value
+
+
+def _numeric(host: str) -> str:
+    if host:
+        ip_address(host)
+    return host
+
+
+def _source(url: SecretStr) -> SecretStr:
+    try:
+        parse_source(url.get_secret_value())
+    except Rejected as refusal:
+        raise ValueError(refusal.detail) from None
+    return url
+
+
 def _long_enough(secret: SecretStr) -> SecretStr:
     if 0 < len(secret.get_secret_value()) < 32:
         raise ValueError("is too short: RFC 7518 §3.2 asks for 32 bytes, e.g. from: openssl rand -hex 32")
@@ -34,8 +62,10 @@ def _long_enough(secret: SecretStr) -> SecretStr:
 Port = Annotated[int, Field(ge=0, le=65535)]
 CALL_ID = r"^[A-Za-z0-9_-]{1,64}:[A-Za-z0-9_.-]{1,64}$"
 CallId = Annotated[str, Field(pattern=CALL_ID)]
+USER_ID = r"[A-Za-z0-9@_.-]{1,64}"
 Origin = Annotated[str, Field(pattern=r"^(\*|https?://[^/\s]+)$")]
 Items = Annotated[tuple[T, ...], BeforeValidator(_items)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 
 class Section(BaseModel):
@@ -81,6 +111,50 @@ class Rtmp(Certified):
     )
     max_connections: int = Field(default=500, ge=1, le=10_000, description="Connections at once, all together.")
     max_connections_per_address: int = Field(default=50, ge=1, le=10_000, description="Connections at once from one address.")
+
+
+class Source(Section):
+    """An SRT stream that the gateway fetches."""
+
+    url: Annotated[SecretStr, AfterValidator(_source)] = Field(
+        description="srt://host:port?streamid=…&passphrase=…&latency=… (ms), of an encoder or server that listens."
+    )
+    call: CallId = Field(description="The call that it goes into.")
+    user: str = Field(pattern=f"^{USER_ID}$", description="The participant that it is there.")
+    allow_private: bool = Field(default=False, description="The address may be one of a private network or this machine.")
+
+
+class Srt(Section):
+    """Encoders that speak SRT. This takes libsrt 1.5: apt-get install libsrt1.5-gnutls, or brew install srt."""
+
+    enabled: Annotated[Literal["auto", "true", "false"], BeforeValidator(_word)] = Field(
+        default="auto",
+        description='"auto": where libsrt is installed; "true": without it the gateway does not start; "false": no SRT.',
+    )
+    host: Annotated[str, AfterValidator(_numeric)] = Field(
+        default="", description="Address to listen on, in figures; empty: all, IPv4 and IPv6."
+    )
+    port: Port = Field(default=9000, description="UDP port; 0: any free one.")
+    latency_ms: int = Field(
+        default=120,
+        ge=20,
+        le=8000,
+        description="Time that libsrt holds packets so that lost ones can be repaired, in milliseconds: at least 3 round trips. "
+        "An encoder that asks for more gets more.",
+    )
+    library: str = Field(default="", description="libsrt's file; empty: the system's.")
+    ports: Annotated[Mapping[Annotated[int, Field(ge=1, le=65535)], SecretStr], BeforeValidator(_table)] = Field(
+        default_factory=dict,
+        max_length=256,
+        description="Further UDP ports, each for one encoder that has no field for a stream id, with what that would be: "
+        '{ 9001 = "…" }, as printed by: gateway ingress srt.',
+    )
+    sources: Annotated[Mapping[Name, Source], BeforeValidator(_table)] = Field(
+        default_factory=dict,
+        max_length=256,
+        description="Streams that the gateway fetches: "
+        '{ name = { url = "srt://…", call = "livestream:demo", user = "…", allow_private = false } }.',
+    )
 
 
 class Whip(Section):
@@ -140,6 +214,11 @@ class Calls(Section):
         ge=0,
         le=300,
         description="Time that a stream keeps its place in the call after its encoder broke off, in seconds.",
+    )
+    on_conflict: Literal["take_over", "refuse"] = Field(
+        default="take_over",
+        description="A second encoder comes for a stream that is live: "
+        '"take_over": it replaces the first one; "refuse": it is told that the stream is in use.',
     )
     max_bitrate_bps: int = Field(
         default=50_000_000,
@@ -225,6 +304,7 @@ class Config(BaseSettings):
 
     http: Http = Http()
     rtmp: Rtmp = Rtmp()
+    srt: Srt = Srt()
     whip: Whip = Whip()
     webrtc: Webrtc = Webrtc()
     auth: Auth = Auth()

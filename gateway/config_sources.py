@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import wrap
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic_settings import EnvSettingsSource, TomlConfigSettingsSource
@@ -95,7 +95,13 @@ def render(config: Config) -> str:
 
 def known_keys() -> tuple[str, ...]:
     """Every dotted key there is."""
-    return tuple(f"{name}.{key}" for name, section in Config() for key in type(section).model_fields)
+    return tuple(key for key, _ in _defaults())
+
+
+def _defaults() -> Iterator[tuple[str, object]]:
+    for name, section in Config():
+        for key in type(section).model_fields:
+            yield f"{name}.{key}", getattr(section, key)
 
 
 def _from_command_line(sets: Sequence[str]) -> Layer:
@@ -109,6 +115,10 @@ def _from_command_line(sets: Sequence[str]) -> Layer:
 def _from_environment() -> Layer:
     # pydantic-settings passes over a variable with our prefix that is no key; `stray` brings it back so that it is told.
     stray = {_dotted(name): value for name, value in os.environ.items() if name.upper().startswith(PREFIX)}
+    tables = tuple(f"{key}." for key, value in _defaults() if isinstance(value, Mapping))
+    stray = {
+        key: value for key, value in stray.items() if not key.startswith(tables)
+    }  # an entry of a table comes with the table
     return Layer(stray | _flat(EnvSettingsSource(Config)()), lambda key: PREFIX + key.upper().replace(".", "__"))
 
 
@@ -157,11 +167,19 @@ def _invalid(details: Mapping[str, Any], layers: Sequence[Layer]) -> Problem:
     sources = (layer.wrote(name) for layer in layers for name in layer.values if name == key or name.startswith(f"{key}."))
     values = (layer.values[key] for layer in layers if key in layer.values)
     field = model.model_fields.get(rest[0]) if rest and isinstance(model, type) and issubclass(model, BaseModel) else None
-    secret = field is not None and field.annotation is SecretStr
+    secret = field is not None and _holds_secret(field.annotation)
+    # An entry of a table of tables is named; that of a table of secrets may be one of them, misplaced.
+    told = f"{key}.{rest[1]}.{rest[2]}" if len(rest) > 2 and rest[2] != "[key]" else key
     message = details["msg"].removeprefix("Value error, ").removeprefix("Input ")
     allowed = f"{message}. {field.description}" if field and field.description else message
     value = next((_shown("***" if secret else found) for found in values), "")
-    return Problem(key, next(sources, "the defaults"), value, allowed)
+    return Problem(told, next(sources, "the defaults"), value, allowed)
+
+
+def _holds_secret(annotation: Any) -> bool:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return any(_holds_secret(field.annotation) for field in annotation.model_fields.values())
+    return annotation is SecretStr or any(map(_holds_secret, get_args(annotation)))
 
 
 def _shown(value: object) -> str:
@@ -169,6 +187,10 @@ def _shown(value: object) -> str:
     match value:
         case SecretStr():
             return '"***"' if value.get_secret_value() else '""'
+        case BaseModel():
+            return _shown(dict(value))
+        case Mapping():
+            return "{ " + ", ".join(f"{key} = {_shown(item)}" for key, item in value.items()) + " }" if value else "{}"
         case tuple() | list():
             return f"[{', '.join(map(_shown, value))}]"
         case bool() | int() | float():

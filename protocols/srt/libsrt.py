@@ -146,7 +146,10 @@ def load(path: str = "") -> "Libsrt":
             library = ffi.dlopen(name)
         except OSError:
             continue
-        number = library.srt_getversion()
+        try:
+            number = library.srt_getversion()
+        except AttributeError:
+            raise LibsrtMissing(f"SRT needs libsrt 1.5, which {name} is not: {install}") from None
         if number >> 8 != 0x0105:
             found = f"{number >> 16}.{number >> 8 & 255}.{number & 255}"
             raise LibsrtMissing(f"SRT needs libsrt 1.5, found {found} as {name}: {install}")

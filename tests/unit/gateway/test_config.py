@@ -56,7 +56,7 @@ def test_an_unknown_key_names_its_source_and_the_nearest_known_key(tmp_path: Pat
         "rtpm.port (from --set rtpm.port): unknown key; did you mean rtmp.port?",
         "webrtc.max_viewer (from GATEWAY_WEBRTC__MAX_VIEWER): unknown key; did you mean webrtc.max_viewers?",
         "zzz (from GATEWAY_ZZZ): unknown key",
-        "port (from gateway.toml): unknown key; did you mean rtmp.port?",
+        "port (from gateway.toml): unknown key; did you mean srt.port?",
         "htpp.port (from gateway.toml): unknown key; did you mean http.port?",
     ]
 
@@ -134,3 +134,32 @@ def test_the_environment_leaves_the_defaults_alone(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("GATEWAY_RTMP__PORT", "1")
     assert Config().rtmp.port == 1935
     assert Auth().secret == SecretStr("")
+
+
+def test_tables_come_from_every_source_and_their_secrets_are_shown_by_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write(tmp_path, '[srt]\nenabled = true\n[srt.sources.cam]\nurl = "srt://a:1"\ncall = "l:d"\nuser = "cam"\n')
+    srt = load(file, ['srt.ports={"9001": "hidden-key"}']).srt
+    assert (srt.enabled, srt.sources["cam"].call, srt.ports[9001].get_secret_value()) == ("true", "l:d", "hidden-key")
+    for name, value in (("URL", "srt://b:2?passphrase=hidden-phrase"), ("CALL", "l:d"), ("USER", "cam")):
+        monkeypatch.setenv(f"GATEWAY_SRT__SOURCES__CAM__{name}", value)
+    config = load(file, ['srt.ports={"9001": "hidden-key"}'])
+    assert config.srt.sources["cam"].url.get_secret_value().startswith("srt://b:2")
+    assert "hidden" not in config_sources.render(config) + repr(config)
+
+
+def test_a_wrong_entry_of_a_table_is_named_without_its_secret(tmp_path: Path) -> None:
+    file = write(
+        tmp_path, '[srt.ports]\nhidden-key = "9001"\n[srt.sources.cam]\nurl = "srt://a:1?passphrase=hidden"\ncall = "l"\n'
+    )
+    told = problems(file, "srt.host=localhost")
+    assert [problem.split(" ")[0] for problem in told] == [
+        "srt.host",
+        "srt.ports",
+        "srt.sources.cam.url",
+        "srt.sources.cam.call",
+        "srt.sources.cam.user",
+    ]
+    assert "hidden" not in str(told)
+    assert all("from gateway.toml" in problem for problem in told[1:])
