@@ -27,7 +27,6 @@ from protocols.whip.tracks import Item, Tracks
 _QUEUE_NS = 1_000_000_000
 _QUEUE_BYTES = 16 << 20
 _MEASURE_NS = 2_000_000_000
-_IDLE_S = 20.0
 _CLOSING_S = 2.0
 _IN_ORDER = frozenset({"closed by the peer", "deleted by the peer"})
 
@@ -46,8 +45,9 @@ class WhipPublisher:
         client: str,
         remote: str,
         software: str,
+        idle_s: float = 20.0,
     ) -> None:
-        """`client` is the address by which peers are counted, `remote` the same with its port."""
+        """`client` is the address by which peers are counted, `remote` the same with its port; without a packet for `idle_s` it ends."""
         self.decided = asyncio.Event()
         self.peer: Peer | None = None
         self.refusal: Rejected | None = None
@@ -61,6 +61,7 @@ class WhipPublisher:
         self._params = params
         self._remote = remote
         self._software = software
+        self._idle_s = idle_s
         self._stats = PublisherStats()
         lines = tuple(each.receive for each in accepted if each is not None and each.receive is not None)
         self._tracks = Tracks(lines, self._emit, self._want_keyframe)
@@ -183,7 +184,7 @@ class WhipPublisher:
         try:
             while not await self._quiet(peer):
                 pass
-            peer.close(f"no media for {_IDLE_S:g} s")
+            peer.close(f"no media for {self._idle_s:g} s")
             await peer.closed.wait()
         finally:
             peer.close()
@@ -196,7 +197,7 @@ class WhipPublisher:
         """Whether nothing came for so long, or the peer has gone."""
         before = self._stats.packets_received
         try:
-            async with asyncio.timeout(_IDLE_S):
+            async with asyncio.timeout(self._idle_s):
                 await peer.closed.wait()
         except TimeoutError:
             return self._stats.packets_received == before

@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import Self
@@ -26,8 +27,6 @@ from protocols.whip.receiver import WhipPublisher
 
 _PATH = "/whip/{call}"
 _ALIAS = ("/whip", "/whip/-")  # for a key that names its call
-_DECISION_S = 10.0
-_WAITING = 256  # publishers that no session has taken yet
 _SOFTWARE = 80
 _DIRECTIONS = ("sendonly", "sendrecv")
 
@@ -43,6 +42,15 @@ _COUNTERS: Mapping[str, str] = MappingProxyType(
         "undecodable": "Frames left out up to the next key frame",
     }
 )
+
+
+@dataclass(frozen=True, slots=True)
+class WhipLimits:
+    """Bounds beside those of the UDP port's peers. Times in seconds."""
+
+    decision_s: float = 10.0  # from an offer to the session's accept() or reject()
+    idle_s: float = 20.0  # without a packet
+    waiting: int = 256  # publishers that no session has taken yet
 
 
 class WhipSession:
@@ -80,10 +88,18 @@ class WhipSession:
 class WhipListener:
     """A `protocols.publisher.Listener` whose socket is the owner's HTTP server: `routes` go into its application."""
 
-    def __init__(self, mux: UdpMux, *, cors_origins: Sequence[str] = ("*",), ice_servers: Sequence[IceServer] = ()) -> None:
+    def __init__(
+        self,
+        mux: UdpMux,
+        *,
+        cors_origins: Sequence[str] = ("*",),
+        ice_servers: Sequence[IceServer] = (),
+        limits: WhipLimits | None = None,
+    ) -> None:
         self._mux = mux
+        self._limits = limits or WhipLimits()
         self._ice_servers = tuple(ice_servers)
-        self._publishers: asyncio.Queue[WhipPublisher | None] = asyncio.Queue(_WAITING + 1)
+        self._publishers: asyncio.Queue[WhipPublisher | None] = asyncio.Queue(self._limits.waiting + 1)
         self._totals = dict.fromkeys(_COUNTERS, 0)
         self._live: set[WhipPublisher] = set()
         self._resources = Resources(
@@ -132,8 +148,9 @@ class WhipListener:
             client=request.remote or "",
             remote=_remote(request),
             software=_software(request),
+            idle_s=self._limits.idle_s,
         )
-        if self._publishers.qsize() >= _WAITING:
+        if self._publishers.qsize() >= self._limits.waiting:
             raise Rejected(Reason.OVERLOADED, "too many encoders connect at once: try again in a moment")
         self._publishers.put_nowait(publisher)
         peer = await self._decision(publisher)
@@ -143,7 +160,7 @@ class WhipListener:
 
     async def _decision(self, publisher: WhipPublisher) -> Peer:
         try:
-            async with asyncio.timeout(_DECISION_S):
+            async with asyncio.timeout(self._limits.decision_s):
                 await publisher.decided.wait()
         except TimeoutError:
             publisher.abandon("the session did not decide in time")

@@ -13,7 +13,7 @@ from protocols.webrtc.ice_servers import IceServer
 from protocols.webrtc.mux import UdpMux
 from protocols.webrtc.peer import Limits
 from protocols.whip.receiver import WhipPublisher
-from protocols.whip.resource import WhipListener
+from protocols.whip.resource import WhipLimits, WhipListener
 
 Decide = Callable[[WhipPublisher], Rejected | None]
 
@@ -113,9 +113,13 @@ def accept(publisher: WhipPublisher) -> Rejected | None:
 
 @asynccontextmanager
 async def whip_stage(
-    decide: Decide | None = accept, *, limits: Limits | None = None, ice_servers: tuple[IceServer, ...] = ()
+    decide: Decide | None = accept,
+    *,
+    limits: Limits | None = None,
+    whip: WhipLimits | None = None,
+    ice_servers: tuple[IceServer, ...] = (),
 ) -> AsyncIterator[Stage]:
-    async with UdpMux("127.0.0.1", limits=limits) as mux, WhipListener(mux, ice_servers=ice_servers) as listener:
+    async with UdpMux("127.0.0.1", limits=limits) as mux, WhipListener(mux, ice_servers=ice_servers, limits=whip) as listener:
         stage = Stage(mux, listener, decide=decide)
         application = web.Application()
         application.add_routes(listener.routes())

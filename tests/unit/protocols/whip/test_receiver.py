@@ -11,6 +11,7 @@ from aiortc.mediastreams import AudioStreamTrack, VideoStreamTrack
 
 from protocols.media import Codec, Kind
 from protocols.webrtc.http import SDP
+from protocols.whip.resource import WhipLimits
 from tests.integration.whip_stage import Received, Stage, whip_stage
 from tests.unit.protocols.webrtc.clients import connection_state, within
 
@@ -78,6 +79,15 @@ async def test_closing_tells_the_peer_at_once() -> None:
         await connection_state(connection, "closed")
         await within(received.ended.wait())
         assert stage.mux.peers == 0
+
+
+async def test_a_peer_that_sends_nothing_ends() -> None:
+    async with whip_stage(whip=WhipLimits(idle_s=0.5)) as stage, aiortc_publisher(stage) as (connection, received):
+        await received.until(video=3)
+        for sender in connection.getSenders():
+            sender.replaceTrack(None)
+        await within(received.ended.wait())
+        assert "no media for 0.5 s" in str(received.error)
 
 
 async def test_publishers_do_not_disturb_each_other() -> None:

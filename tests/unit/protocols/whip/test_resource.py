@@ -14,6 +14,7 @@ from protocols.webrtc.http import FRAGMENT, SDP
 from protocols.webrtc.ice_servers import IceServer
 from protocols.webrtc.peer import Limits
 from protocols.whip.receiver import WhipPublisher
+from protocols.whip.resource import WhipLimits
 from tests.integration.whip_stage import Stage, whip_stage
 from tests.unit.protocols.webrtc.test_answer import DATA
 
@@ -318,6 +319,17 @@ async def test_a_peer_that_never_connects_ends_by_itself() -> None:
             await received.ended.wait()
         assert "never connected" in str(received.error)
         problem(await client.request("DELETE", location), 404)
+
+
+async def test_a_session_that_never_decides_is_503() -> None:
+    async with serving(decide=None, whip=WhipLimits(decision_s=0.2)) as client:
+        problem(await client.post(), 503)
+        assert client.stage.mux.peers == 0
+
+
+async def test_encoders_that_no_session_takes_are_bounded() -> None:
+    async with serving(whip=WhipLimits(waiting=0)) as client:
+        problem(await client.post(), 503)
 
 
 async def test_the_sessions_end_is_the_peers() -> None:
