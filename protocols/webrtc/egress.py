@@ -23,6 +23,10 @@ _NO_SEGMENTATION = frozenset({errno.EIO, errno.ENOPROTOOPT, errno.EOPNOTSUPP})
 _TRY_SINGLY = _NO_SEGMENTATION | {errno.EINVAL, errno.EMSGSIZE}
 
 
+Ancillary = tuple[int, int, bytes]
+"""A control message: level, type, data."""
+
+
 class Egress:
     """Sends on `sock` (UDP), shared by all peers. `arena` is where they build their packets: each run leaves before the next is built."""
 
@@ -37,7 +41,9 @@ class Egress:
         self.segmentation = _supported(sock)
         self._sock = sock
         self._flags = getattr(socket, "MSG_DONTWAIT", 0)
-        self._ancillary: dict[int, list[tuple[int, int, bytes]]] = {}
+        self._ancillary: dict[int, list[Ancillary]] = {}
+        self.sources: dict[tuple[Any, ...], list[Ancillary]] = {}
+        """By address: the control message that names our own address to send from, where the kernel would choose another one."""
 
     def send(self, buffer: memoryview, segment: int, address: tuple[Any, ...]) -> bool:
         """Sends the packets that lie side by side in `buffer`, all of `segment` bytes but the last, which may be shorter.
@@ -46,10 +52,12 @@ class Egress:
         """
         size = len(buffer)
         if size <= segment:
-            return self._send_one(buffer, address)
+            return self.send_one(buffer, address)
         if not self.segmentation:
             return self._send_singly(buffer, segment, address)
         ancillary = self._ancillary.get(segment) or self._remember(segment)
+        if self.sources and address in self.sources:
+            ancillary = ancillary + self.sources[address]
         try:
             self._sock.sendmsg((buffer,), ancillary, self._flags, address)
         except OSError as error:
@@ -63,9 +71,13 @@ class Egress:
         self.sent += -(-size // segment)
         return True
 
-    def _send_one(self, packet: memoryview, address: tuple[Any, ...]) -> bool:
+    def send_one(self, packet: memoryview | bytes, address: tuple[Any, ...]) -> bool:
+        """Sends one packet. False if it was not taken."""
         try:
-            self._sock.sendto(packet, self._flags, address)
+            if self.sources and address in self.sources:
+                self._sock.sendmsg((packet,), self.sources[address], self._flags, address)
+            else:
+                self._sock.sendto(packet, self._flags, address)
         except OSError as error:
             self._count(error, 1)
             return False
@@ -75,7 +87,7 @@ class Egress:
     def _send_singly(self, buffer: memoryview, segment: int, address: tuple[Any, ...]) -> bool:
         taken = True
         for begin in range(0, len(buffer), segment):
-            taken &= self._send_one(buffer[begin : begin + segment], address)
+            taken &= self.send_one(buffer[begin : begin + segment], address)
         return taken
 
     def _count(self, error: OSError, packets: int) -> None:
@@ -84,7 +96,7 @@ class Egress:
         else:
             self.errors += packets
 
-    def _remember(self, segment: int) -> list[tuple[int, int, bytes]]:
+    def _remember(self, segment: int) -> list[Ancillary]:
         if not 0 < segment <= _SEGMENT_LIMIT:
             raise ValueError("segment size out of range")
         ancillary = [(_SOL_UDP, _UDP_SEGMENT, segment.to_bytes(2, sys.byteorder))]

@@ -6,6 +6,7 @@ other datagram costs a counter and nothing else. One wake-up reads a bounded num
 
 import asyncio
 import socket
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from typing import Self
 from protocols.errors import Reason, Rejected
 from protocols.webrtc import stun
 from protocols.webrtc.dtls import Certificate
-from protocols.webrtc.egress import Egress
+from protocols.webrtc.egress import Ancillary, Egress
 from protocols.webrtc.ice import Candidate, host_candidates
 from protocols.webrtc.peer import Address, Limits, MuxStats, Peer, Port
 from protocols.webrtc.sdp import Offer
@@ -25,6 +26,20 @@ _READS_PER_WAKE = 64
 _SOCKET_BUFFER = 8 << 20  # bytes; the kernel gives what its own limit allows
 _SMALLEST, _LARGEST = 12, 1500  # an RTP header; Ethernet's MTU, and libsrtp's buffer
 _CLOSING = 2.0  # s
+_MAX_SOURCES = 4096
+_ANCILLARY_BYTES = 64  # one struct in6_pktinfo
+_WILDCARDS = ("::", "0.0.0.0")
+# Linux: ask for the local address of each datagram. Elsewhere several addresses of ours need `host` to name one.
+_PACKET_INFO: Mapping[socket.AddressFamily, tuple[int, int]] | None = (
+    MappingProxyType(
+        {
+            socket.AF_INET6: (socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO),
+            socket.AF_INET: (socket.IPPROTO_IP, 8),  # IP_PKTINFO, for which Python has no name
+        }
+    )
+    if sys.platform == "linux"
+    else None
+)
 
 _COUNTERS: Mapping[str, str] = MappingProxyType(
     {
@@ -64,6 +79,7 @@ class UdpMux:
         self._clients: Counter[str] = Counter()
         self._socket: socket.socket | None = None
         self._shared: Port | None = None
+        self._usual_sources: dict[Address, str] = {}
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
@@ -135,27 +151,31 @@ class UdpMux:
         self._clients[network] -= 1
         if not self._clients[network]:
             del self._clients[network]
+        if self._shared is not None:
+            sources, owned = self._shared.egress.sources, self._shared.by_address
+            for address in [address for address in sources if address not in owned]:
+                del sources[address]
 
     def _readable(self, udp: socket.socket, port: Port) -> None:
         stats, receive = self.stats, self._receive
         for _ in range(_READS_PER_WAKE):
             try:
-                data, address = udp.recvfrom(2048)
+                data, ancillary, _, address = udp.recvmsg(2048, _ANCILLARY_BYTES)
             except BlockingIOError:
                 return
             except OSError:  # an ICMP error of an earlier send
                 stats.send_errors += 1
                 continue
             stats.received += 1
-            receive(port, data, address, time.monotonic_ns())
+            receive(port, data, ancillary, address, time.monotonic_ns())
 
-    def _receive(self, port: Port, data: bytes, address: Address, now: int) -> None:
+    def _receive(self, port: Port, data: bytes, ancillary: list[Ancillary], address: Address, now: int) -> None:
         if not _SMALLEST <= len(data) <= _LARGEST:
             self.stats.junk += 1
             return
         first = data[0]
         if first < 4:  # RFC 7983 §7
-            self._check(port, data, address, now)
+            self._check(port, data, ancillary, address, now)
             return
         media = 127 < first < 192
         if not media and not 19 < first < 64:
@@ -169,7 +189,7 @@ class UdpMux:
         else:
             peer.dtls(data)
 
-    def _check(self, port: Port, data: bytes, address: Address, now: int) -> None:
+    def _check(self, port: Port, data: bytes, ancillary: list[Ancillary], address: Address, now: int) -> None:
         message = stun.parse(data)
         if message is None:
             self.stats.junk += 1
@@ -185,15 +205,28 @@ class UdpMux:
         if entry is None or not message.authentic(entry[1]):
             self.stats.forged += 1
             return
+        # The check came to one of our addresses: the answer, and all that follows, must come from that one (RFC 8445 §7.2.5.2.1).
+        if ancillary and not self._is_usual_source(ancillary, address):
+            port.egress.sources[address] = ancillary
+        else:
+            port.egress.sources.pop(address, None)
         entry[0].check(message, message.ufrag, entry[1], address, now)
+        if address not in port.by_address:
+            port.egress.sources.pop(address, None)
+
+    def _is_usual_source(self, ancillary: list[Ancillary], address: Address) -> bool:
+        """Whether the kernel would send to `address` from where its packet came to anyway; looked up once per address."""
+        local = _local_address(ancillary)
+        known = self._usual_sources.get(address)
+        if known is None:
+            if len(self._usual_sources) >= _MAX_SOURCES:
+                self._usual_sources.clear()
+            known = self._usual_sources[address] = _usual_source(address)
+        return local is None or local == known
 
     def _send(self, data: bytes, address: Address) -> None:
         """A datagram that the peer asks for again if it is lost: a full buffer drops it."""
-        if self._socket is None:
-            return
-        try:
-            self._socket.sendto(data, address)
-        except OSError:
+        if self._shared is not None and not self._shared.egress.send_one(data, address):
             self.stats.send_errors += 1
 
 
@@ -216,11 +249,33 @@ def _bound(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
             udp.setsockopt(socket.SOL_SOCKET, option, _SOCKET_BUFFER)
         udp.setblocking(False)
+        if host in _WILDCARDS and _PACKET_INFO is not None:
+            udp.setsockopt(*(_PACKET_INFO[family]), 1)
         udp.bind((host, port))
     except OSError:
         udp.close()
         raise
     return udp
+
+
+def _local_address(ancillary: list[Ancillary]) -> str | None:
+    """Which of our addresses a datagram came to (RFC 3542 §6.1; ip(7))."""
+    for level, _, data in ancillary:
+        if level == socket.IPPROTO_IPV6:
+            return socket.inet_ntop(socket.AF_INET6, data[:16])
+        if level == socket.IPPROTO_IP:
+            return socket.inet_ntop(socket.AF_INET, data[8:12])
+    return None
+
+
+def _usual_source(address: Address) -> str:
+    """Our address from which the kernel sends to `address` unasked; empty where it does not say."""
+    with socket.socket(socket.AF_INET6 if len(address) == 4 else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(address)  # sends nothing
+        except OSError:
+            return ""
+        return str(probe.getsockname()[0])
 
 
 def _own_addresses(udp: socket.socket) -> list[str]:

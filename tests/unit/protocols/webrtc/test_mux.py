@@ -352,3 +352,19 @@ async def test_reading_is_bounded_for_each_turn_of_the_loop() -> None:
                 seen.add(mux.stats.received - before)
             assert mux.stats.received == 200
             assert max(seen) <= 64
+
+
+@pytest.mark.parametrize("local", ["127.0.0.2", "127.0.0.3"])
+async def test_what_we_send_comes_from_the_address_that_was_asked(local: str) -> None:
+    async with UdpMux() as mux:
+        with BarePeer(mux) as bare:
+            bare.destination = (local, mux.port)
+            bare.send(bare.request(CONTROLLING, USE_CANDIDATE))
+            loop = asyncio.get_running_loop()
+            answer, source = await within(loop.sock_recvfrom(bare.socket, 2048))
+            assert answer[:2] == b"\x01\x01"  # a success
+            assert source == (local, mux.port)
+            assert bare.peer.address is not None
+            bare.peer.egress.send(memoryview(bytes(3000)), 1000, bare.peer.address)
+            media = [await within(loop.sock_recvfrom(bare.socket, 2048)) for _ in range(3)]
+            assert [(len(data), source) for data, source in media] == [(1000, (local, mux.port))] * 3
