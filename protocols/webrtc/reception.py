@@ -7,6 +7,7 @@ silent; feedback is sent when `due` says so and never more often than its kind a
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from itertools import islice
 from struct import Struct
 
 from protocols.errors import ProtocolError
@@ -206,7 +207,7 @@ class Reception:
             if stream.buffer.gaps:
                 for frame in stream.buffer.poll(now, trip):
                     self._on_frame(stream, frame)
-                wanted = list(stream.buffer.wanted(now, trip))[:_MAX_NACKED]
+                wanted = list(islice(stream.buffer.wanted(now, trip), _MAX_NACKED))
                 if wanted:
                     self.nacks += len(wanted)
                     packets.append(rtcp.negative_acknowledgement(self._ssrc, stream.ssrc, wanted))

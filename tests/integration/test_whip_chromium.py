@@ -64,7 +64,7 @@ async def test_a_viewers_wish_for_a_key_frame_reaches_the_browser() -> None:
         assert video["pliCount"] == 1
 
 
-@pytest.mark.parametrize(("loss", "freeze_ms", "silence_ms"), [(0.02, 400, 60), (0.05, 400, 60), (0.10, 600, 100)])
+@pytest.mark.parametrize(("loss", "freeze_ms", "silence_ms"), [(0.02, 400, 80), (0.05, 400, 100), (0.10, 600, 140)])
 async def test_losses_are_repaired(loss: float, freeze_ms: int, silence_ms: int) -> None:
     async with (
         whip_stage() as stage,
@@ -80,6 +80,7 @@ async def test_losses_are_repaired(loss: float, freeze_ms: int, silence_ms: int)
         assert reception.totals()["repaired"] > 0
         assert ROUND_TRIP_S * 1e9 <= received.publisher.stats.round_trip_ns < 10 * ROUND_TRIP_S * 1e9
         assert longest_gap_ms(received.of(Kind.VIDEO)) <= freeze_ms
+        # Sound is not sent again (no browser offers that): so many in a row are lost about once in a million packets.
         assert longest_gap_ms(received.of(Kind.AUDIO)) <= silence_ms + 1
 
 

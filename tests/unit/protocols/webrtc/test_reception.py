@@ -201,6 +201,15 @@ def test_what_is_missing_is_asked_for_once_the_batch_is_read() -> None:
     assert (nack.ssrc, nack.media_ssrc, sorted(nack.lost)) == (OURS, 7, [4, *range(6, 30)])
 
 
+def test_of_a_long_outage_everything_is_asked_for_in_packets_that_fit() -> None:
+    peer = Peer()
+    peer.receive(rtp(H264, 65_000, 0, 7, IDR), rtp(H264, 66_500, 3000, 7, SLICE))
+    asked: list[int] = []
+    for _ in range(10):
+        asked += [sequence for nack in of(RtcpRtpfbPacket, peer.poll()) for sequence in nack.lost]
+    assert asked == [sequence & 0xFFFF for sequence in range(65_001, 66_500)]
+
+
 def test_rtx_repairs_by_announced_ssrc_by_rid_and_by_payload_type() -> None:
     for lines, extensions in (
         ((video(repairs={99: 7}),), {}),
