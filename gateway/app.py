@@ -11,7 +11,7 @@ import signal
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 
 from aiohttp import web
 
@@ -28,6 +28,7 @@ from gateway.pacer import LiveEdgePolicy
 from gateway.reception import Reception
 from gateway.registry import Registry
 from gateway.session import SessionPolicy
+from gateway.srt import listening_for_srt
 from protocols.publisher import Listener
 from protocols.rtmp.server import RtmpLimits, RtmpListener, TlsFiles
 from protocols.webrtc.ice_servers import IceServer
@@ -53,6 +54,7 @@ class Addresses:
     http: int
     rtmp: int
     rtmps: int
+    srt: int
     webrtc: int
 
 
@@ -72,9 +74,7 @@ async def run(config: Config, ready: Callable[[Addresses], None] | None = None) 
         gc.freeze()  # what stands now stays: collections that walk it (80,000 objects) stall all media for tens of ms
         if ready is not None:
             ready(addresses)
-        event(
-            log, logging.INFO, "ready", http=addresses.http, rtmp=addresses.rtmp, rtmps=addresses.rtmps, webrtc=addresses.webrtc
-        )
+        event(log, logging.INFO, "ready", **asdict(addresses))
         await stop.wait()
         event(log, logging.INFO, "shutting down: encoders and viewers are told")
 
@@ -89,48 +89,55 @@ async def gateway(config: Config) -> AsyncIterator[Addresses]:
         registry = Registry(
             lambda cid: EmbeddedCall(cid, max_participants=MAX_PARTICIPANTS, on_empty=lambda name: registry.release_call(name))
         )
-        policy = Policy(
+        treatment = Policy(
             video=config.transcode.video,
             max_width=config.transcode.max_width,
             max_height=config.transcode.max_height,
             max_frame_rate=config.transcode.max_frame_rate,
             audio_bitrate=config.transcode.audio_bitrate_bps,
         )
+        policy = SessionPolicy(
+            decide=lambda track: plan(track, ACCEPTS, treatment),
+            live_edge=_live_edge(config),
+            linger_s=config.calls.linger_s,
+            max_bitrate=config.calls.max_bitrate_bps,
+            retire=registry.retire,
+        )
         reception = Reception(
             registry,
             tokens.authorise_publish,
             workers,
-            SessionPolicy(
-                decide=lambda track: plan(track, ACCEPTS, policy),
-                live_edge=_live_edge(config),
-                linger_s=config.calls.linger_s,
-                max_bitrate=config.calls.max_bitrate_bps,
-                retire=registry.retire,
-            ),
             max_sessions=config.rtmp.max_connections,
+            take_over=config.calls.on_conflict == "take_over",
         )
         program = EmbeddedProgram(registry.call, tokens.authorise_watch)
         whep = WhepResource(mux, program, cors_origins=config.http.cors_origins)
         rtmp = await stack.enter_async_context(_rtmp(config, tokens)) if config.rtmp.enabled else None
         whip = await stack.enter_async_context(_whip(config, mux)) if config.whip.enabled else None
-        listeners: list[Listener] = [listener for listener in (rtmp, whip) if listener is not None]
+        srt = await stack.enter_async_context(listening_for_srt(config, tokens, reception))
         lag = Histogram()
-        metrics = Metrics(Observed(registry, workers, mux, whep, rtmp, whip, lag))
+        metrics = Metrics(Observed(registry, workers, mux, whep, rtmp, srt, whip, lag))
         streams = Streams(registry, metrics, ready=lambda: "shutting down" if reception.draining else "")
         routes = [*whep.routes(), *(whip.routes() if whip else ()), *streams.routes(), *Pages(config).routes()]
         runner = await stack.enter_async_context(_http(config, routes))
         background = await stack.enter_async_context(asyncio.TaskGroup())
-        tasks = [background.create_task(reception.serve(listener), name="reception") for listener in listeners]
+        served: list[tuple[Listener, SessionPolicy]] = [(each, policy) for each in (rtmp, whip) if each is not None]
+        if srt is not None:
+            served += [(srt.listener, policy), (srt.sources, replace(policy, track_timeout_s=None))]
+        tasks = [background.create_task(reception.serve(*each), name="reception") for each in served]
         tasks.append(background.create_task(_measure_lag(lag), name="event loop delay"))
         try:
             yield Addresses(
                 http=_bound_port(runner),
                 rtmp=rtmp.port if rtmp is not None else 0,
                 rtmps=rtmp.tls_port if rtmp is not None else 0,
+                srt=srt.listener.port if srt is not None else 0,
                 webrtc=mux.port,
             )
         finally:
             reception.draining = True
+            if srt is not None:
+                srt.sources.stop()
             for session in list(registry.sessions.values()):
                 session.end("the gateway is shutting down: connect again in a moment")
             try:

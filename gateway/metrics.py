@@ -4,6 +4,7 @@ The only file that knows prometheus_client. Labels are bounded: protocol, stage,
 address. Times are seconds, sizes bytes, as Prometheus' conventions ask.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -13,7 +14,9 @@ from prometheus_client.registry import Collector
 
 from gateway.latency import BOUNDS_NS, Histogram
 from gateway.registry import Registry
+from gateway.srt import Srt
 from protocols.rtmp.server import RtmpListener
+from protocols.srt.statistics import SrtStats
 from protocols.webrtc.mux import UdpMux
 from protocols.whep.resource import WhepResource
 from protocols.whip.resource import WhipListener
@@ -38,6 +41,7 @@ class Observed:
     mux: UdpMux
     whep: WhepResource
     rtmp: RtmpListener | None
+    srt: Srt | None
     whip: WhipListener | None
     loop_lag: Histogram
 
@@ -51,6 +55,7 @@ class GatewayCollector(Collector):
         yield from self._media()
         yield from self._latency()
         yield from self._viewers()
+        yield from self._srt()
         yield from self._node()
 
     def describe(self) -> Iterable[Metric]:
@@ -71,16 +76,25 @@ class GatewayCollector(Collector):
             started.add_metric([protocol], n)
         yield started
         refused = CounterMetricFamily("ingress_refused", "Publishers refused, by reason", labels=["protocol", "reason"])
-        for labels, n in registry.refused.items():
+        for labels, n in self._refused().items():
             refused.add_metric(list(labels), n)
         yield refused
-        if self._observed.rtmp is not None:
-            broken = CounterMetricFamily(
-                "ingress_connections_failed", "Connections that ended before they could publish", labels=["protocol", "reason"]
-            )
-            for reason, n in self._observed.rtmp.stats.failures().items():
-                broken.add_metric(["rtmp", reason], n)
-            yield broken
+        broken = CounterMetricFamily(
+            "ingress_connections_failed", "Connections that ended before they could publish", labels=["protocol", "reason"]
+        )
+        srt = self._observed.srt
+        for protocol, listener in (("rtmp", self._observed.rtmp), ("srt", srt.listener if srt else None)):
+            if listener is not None:
+                for reason, n in listener.stats.failures().items():
+                    broken.add_metric([protocol, reason], n)
+        yield broken
+
+    def _refused(self) -> Counter[tuple[str, str]]:
+        """By protocol and reason: after the connection, and by SRT's listener before it."""
+        refused = self._observed.registry.refused.copy()
+        if self._observed.srt is not None:
+            refused.update({("srt", reason): n for reason, n in self._observed.srt.listener.stats.refused.copy().items()})
+        return refused
 
     def _media(self) -> Iterator[Metric]:
         frames = CounterMetricFamily("ingress_frames", "Access units received", labels=["protocol", "kind"])
@@ -130,12 +144,13 @@ class GatewayCollector(Collector):
         yield from (steps, total)
         network = GaugeMetricFamily(
             "ingress_network_latency_seconds",
-            "What the protocol knows of the way to us, the mean of the live sessions; RTMP: round trip of the TCP connection",
+            "What the protocol knows of the way to us, the mean of the live sessions; RTMP: round trip of the TCP connection; "
+            "SRT: half the round trip and the negotiated latency",
             labels=["protocol"],
         )
         trips: dict[str, list[int]] = {}
         for session in self._observed.registry.sessions.values():
-            if session.publisher is not None and (trip := session.publisher.stats.round_trip_ns):
+            if session.publisher is not None and (trip := session.publisher.stats.network_latency_ns):
                 trips.setdefault(session.protocol, []).append(trip)
         for protocol, values in trips.items():
             network.add_metric([protocol], sum(values) / len(values) / 1e9)
@@ -153,6 +168,30 @@ class GatewayCollector(Collector):
         if self._observed.whip is not None:
             for name, help_text, value in self._observed.whip.counters():
                 yield CounterMetricFamily(f"ingress_whip_{name}", help_text, value=value)
+
+    def _srt(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily(
+            "ingress_srt_available", "1: SRT is taken; 0: switched off or no libsrt", value=self._observed.srt is not None
+        )
+        if self._observed.srt is None:
+            return
+        for name, help_text, value in self._observed.srt.receiver.totals.counters():
+            yield CounterMetricFamily(f"ingress_srt_{name}", help_text, value=value)
+        live = [s.publisher.stats for s in self._observed.registry.sessions.values() if s.publisher is not None]
+        links = [stats for stats in live if isinstance(stats, SrtStats) and not stats.absent and stats.latency_ms]
+        if not links:
+            return
+        worst: dict[str, tuple[str, float]] = {
+            "round_trip_seconds": ("Longest round trip", max(stats.round_trip_ns for stats in links) / 1e9),
+            "latency_seconds": ("Longest negotiated latency", max(stats.latency_ms for stats in links) / 1e3),
+            "receive_buffer_seconds": ("Most media in a receive buffer", max(stats.buffer_ms for stats in links) / 1e3),
+            "capacity_bits_per_second": (
+                "Least estimated capacity of a link",
+                min(stats.capacity_mbps for stats in links) * 1e6,
+            ),
+        }
+        for name, (help_text, extreme) in worst.items():
+            yield GaugeMetricFamily(f"ingress_srt_{name}", f"{help_text}, of the live sessions", value=extreme)
 
     def _node(self) -> Iterator[Metric]:
         yield GaugeMetricFamily("ingress_calls", "Calls that somebody is in", value=len(self._observed.registry.calls))

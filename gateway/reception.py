@@ -1,4 +1,7 @@
-"""Admission: each publisher that a listener yields is authorised and becomes a session, takes over its own session, or is told why not."""
+"""Admission: each publisher that a listener yields is authorised and becomes a session, takes over its own session, or is told why not.
+
+Kept true: `examine` alone decides; who asks before there is a publisher (SRT, before the handshake) gets the same answer.
+"""
 
 import asyncio
 import logging
@@ -18,37 +21,55 @@ Authorise = Callable[[Credential, str | None], Grant]
 
 
 class Reception:
-    """Serves listeners until cancelled. At most `max_sessions` at once; more are refused as overloaded."""
+    """Serves listeners until cancelled. At most `max_sessions` at once; more are refused as overloaded.
+
+    `take_over`: a second encoder with the same right replaces the first one; else it is refused while that one is live.
+    """
 
     def __init__(
-        self, registry: Registry, authorise: Authorise, workers: Workers, policy: SessionPolicy, *, max_sessions: int
+        self, registry: Registry, authorise: Authorise, workers: Workers, *, max_sessions: int, take_over: bool = True
     ) -> None:
         self.draining = False
         self._registry = registry
         self._authorise = authorise
         self._workers = workers
-        self._policy = policy
         self._max_sessions = max_sessions
+        self._take_over = take_over
 
-    async def serve(self, listener: Listener) -> None:
+    async def serve(self, listener: Listener, policy: SessionPolicy) -> None:
+        """Sessions of `listener`'s publishers behave by `policy`."""
         async with asyncio.TaskGroup() as publishers:
             async for publisher in listener:
-                publishers.create_task(self._receive(publisher), name=f"publisher {publisher.id}")
+                publishers.create_task(self._receive(publisher, policy), name=f"publisher {publisher.id}")
 
-    async def _receive(self, publisher: Publisher) -> None:
+    def examine(self, credential: Credential, call: str | None) -> Grant:
+        """What a publisher may do now; raises `Rejected`. Reads memory only: any thread may ask."""
+        if self.draining:
+            raise Rejected(Reason.OVERLOADED, "the gateway is shutting down: connect again in a moment")
+        grant = self._authorise(credential, call)
+        present = self._registry.sessions.get((grant.call_cid, grant.user_id))
+        if present is not None and present.occupied and not self._take_over:
+            raise Rejected(
+                Reason.CONFLICT, "another encoder is live with this key: stop that one first, or wait until it is gone"
+            )
+        if present is None and len(self._registry.sessions) >= self._max_sessions:
+            raise Rejected(Reason.OVERLOADED, "the gateway has no room for another stream: try again later or on another node")
+        return grant
+
+    def log_refusal(self, refusal: Rejected, **who: str) -> None:
+        event(log, logging.WARNING, f"refused: {refusal.detail}", **who, reason=refusal.reason.label)
+
+    async def _receive(self, publisher: Publisher, policy: SessionPolicy) -> None:
         try:
-            session = await self._admit(publisher)
+            session = await self._admit(publisher, policy)
         except Rejected as refusal:
             self._registry.refused[publisher.protocol, refusal.reason.label] += 1
-            event(
-                log,
-                logging.WARNING,
-                f"refused: {refusal.detail}",
+            self.log_refusal(
+                refusal,
                 session=publisher.id,
                 protocol=publisher.protocol,
                 remote=publisher.remote,
                 software=publisher.software,
-                reason=refusal.reason.label,
             )
             await publisher.reject(refusal)
             return
@@ -58,11 +79,9 @@ class Reception:
             finally:
                 self._registry.remove(session)
 
-    async def _admit(self, publisher: Publisher) -> Session | None:
+    async def _admit(self, publisher: Publisher, policy: SessionPolicy) -> Session | None:
         """The new session to run, or None when the publisher went to the session that its user already has."""
-        if self.draining:
-            raise Rejected(Reason.OVERLOADED, "the gateway is shutting down: connect again in a moment")
-        grant = self._authorise(publisher.credential, publisher.params.get("call"))
+        grant = self.examine(publisher.credential, publisher.params.get("call"))
         event(
             log,
             logging.INFO,
@@ -78,10 +97,6 @@ class Reception:
         if present is not None:
             await present.take_over(publisher)
             return None
-        if len(self._registry.sessions) >= self._max_sessions:
-            raise Rejected(Reason.OVERLOADED, "the gateway has no room for another stream: try again later or on another node")
-        session = Session(
-            publisher, grant.user_id, grant.call_cid, self._registry.call(grant.call_cid), self._workers, self._policy
-        )
+        session = Session(publisher, grant.user_id, grant.call_cid, self._registry.call(grant.call_cid), self._workers, policy)
         self._registry.add(session)
         return session

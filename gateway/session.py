@@ -59,6 +59,7 @@ class SessionPolicy:
     max_bitrate: int  # bit/s of one track; 0: no limit
     retire: Callable[[str, PipelineTotals], None]
     """Takes the protocol and the totals of each publisher that has ended."""
+    track_timeout_s: float | None = TRACK_TIMEOUT_S  # None: for publishers that may be without media for long
 
 
 class Session:
@@ -87,6 +88,12 @@ class Session:
         self._closing = False
         self._aborted = False  # the present publisher is not to be read any more
         self._reading: asyncio.Timeout | None = None  # the scope in which a publisher is read; expiring it ends the reading
+
+    @property
+    def occupied(self) -> bool:
+        """An encoder has it: it neither ends nor waits for one to come back."""
+        absent = self.state in (State.LINGERING, State.CLOSED) and self._successor is None
+        return not absent and not self._closing
 
     def _enter(self, state: State) -> None:
         if state is self.state:
@@ -125,7 +132,7 @@ class Session:
         self._enter(State.PROBING)
         self.publisher, self.protocol = publisher, publisher.protocol
         try:
-            async with asyncio.timeout(0 if self._aborted else TRACK_TIMEOUT_S) as self._reading:
+            async with asyncio.timeout(0 if self._aborted else self._policy.track_timeout_s) as self._reading:
                 async for item in publisher:
                     match item:
                         case TracksChanged(tracks):

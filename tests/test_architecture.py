@@ -92,6 +92,7 @@ CONCRETE = (
 CONCRETE_CALLS = ("gateway.calls.embedded", "gateway.calls.whip")
 COMPOSERS = frozenset({
     "gateway/app.py",
+    "gateway/srt.py",  # composes what needs libsrt
     "gateway/metrics.py",  # reads their counters
     "gateway/registry.py",  # holds the calls
 })  # fmt: skip

@@ -54,6 +54,10 @@ class SrtListenerStats:
     refused: Counter[str] = field(default_factory=Counter)  # by `Reason.label`
     latency_too_long: int = 0
 
+    def failures(self) -> Mapping[str, int]:
+        """Connections that ended in the handshake, for a reason that was not ours to tell."""
+        return {"passphrase": self.auth_failed, "latency_too_long": self.latency_too_long}
+
 
 class SrtPublisher:
     """One connected encoder (`protocols.publisher.Publisher`)."""
@@ -258,6 +262,8 @@ class SrtListener:
 
     def expire(self, now: int) -> None:
         self._admission.expire(now)
+        if new := self._admission.expired - self.stats.auth_failed:
+            self._receiver.post(partial(log.warning, "SRT: %d handshakes broke off: a wrong or missing passphrase", new))
         self.stats.auth_failed = self._admission.expired
 
     def stopped(self, error: ProtocolError | None) -> None:

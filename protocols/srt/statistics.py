@@ -1,5 +1,6 @@
 """What SRT knows of a connection, and what the publisher is told to change about it. Sans-IO."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -7,6 +8,20 @@ from protocols.publisher import PublisherStats
 
 MS: Final = 1_000_000
 _ROUND_TRIPS_WANTED: Final = 3  # one for the loss to be noticed and repaired, two for a repair that is lost again
+
+_COUNTERS: Final[Mapping[str, str]] = {
+    "packets_received": "SRT data packets",
+    "packets_lost": "Packets noticed missing, repaired or not",
+    "packets_retransmitted": "Packets that were sent again",
+    "packets_dropped": "Packets given up as too late",
+    "packets_belated": "Packets that came after they were given up",
+    "packets_undecryptable": "Packets that could not be decrypted",
+    "nak_sent": "Requests to send again",
+    "continuity_errors": "Jumps of a continuity counter of the transport stream",
+    "sync_lost_bytes": "Bytes that are no transport stream",
+    "broken_units": "Access units left out because a part was missing",
+    "units_dropped": "Access units that the session took too slowly",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +79,11 @@ class SrtStats(PublisherStats):
         self.buffer_ms = now.buffer_ms
         self.receive_mbps = now.receive_mbps
         self.capacity_mbps = now.capacity_mbps
+
+    def counters(self) -> Iterator[tuple[str, str, int]]:
+        """Name, meaning and value of each total, for metrics."""
+        for name, meaning in _COUNTERS.items():
+            yield name, meaning, getattr(self, name)
 
     @property
     def network_latency_ns(self) -> int:

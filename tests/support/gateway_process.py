@@ -76,7 +76,7 @@ async def running_gateway(*settings: str, expect_exit: int | None = 0) -> AsyncI
     """`settings` are `key=value` as for `gateway run --set`. At the end the gateway must stop by itself with `expect_exit`."""
     secret = secrets.token_hex(32)
     with tempfile.TemporaryDirectory() as directory:
-        fixed = ("http.host=127.0.0.1", "http.port=0", "rtmp.port=0", "rtmp.tls_port=0", "webrtc.port=0")
+        fixed = ("http.host=127.0.0.1", "http.port=0", "rtmp.port=0", "rtmp.tls_port=0", "webrtc.port=0", "srt.port=0")
         fixed += ("log.format=json", f"state.directory={directory}")
         arguments = [part for setting in (*fixed, *settings) for part in ("--set", setting)]
         process = await asyncio.create_subprocess_exec(
@@ -103,7 +103,7 @@ async def running_gateway(*settings: str, expect_exit: int | None = 0) -> AsyncI
                     entry = {"message": line.decode(errors="replace").rstrip(), "level": "raw"}
                 gateway.log.append(entry)
                 if entry["message"] == "ready":
-                    gateway.ports.update({name: entry[name] for name in ("http", "rtmp", "rtmps", "webrtc")})
+                    gateway.ports.update({name: entry[name] for name in ("http", "rtmp", "rtmps", "srt", "webrtc")})
                     ready.set()
             ready.set()
 

@@ -134,7 +134,7 @@ def test_the_commands_that_only_print_load_no_media_libraries() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=30, check=False).returncode == 0
 
 
-FREE = [f"--set={name}=0" for name in ("http.port", "rtmp.port", "rtmp.tls_port", "webrtc.port")]
+FREE = [f"--set={name}=0" for name in ("http.port", "rtmp.port", "rtmp.tls_port", "webrtc.port", "srt.port")]
 
 
 def start(*arguments: str, folder: Path) -> subprocess.Popen[str]:

@@ -1,0 +1,62 @@
+"""The streams that the gateway fetches: each configured source as a publisher for as long as the gateway runs.
+
+Kept true: a source's publisher reconnects by itself; where its session ends all the same (refused, another encoder took over), the next
+one follows after a wait that grows up to five minutes and begins anew once one has lived for a minute.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack
+from time import monotonic
+from typing import Protocol, Self
+
+from protocols.publisher import Publisher
+
+FIRST_WAIT_S = 1.0
+LONGEST_WAIT_S = 300.0
+STEADY_S = 60.0
+
+
+class Pulled(Publisher, Protocol):
+    """A publisher that calls its source itself, and goes on calling until it is closed."""
+
+    async def closed(self) -> None: ...
+
+
+class Sources:
+    """`protocols.publisher.Listener` over `make`: the maker of each source's publisher by name."""
+
+    def __init__(self, make: Mapping[str, Callable[[], Pulled]]) -> None:
+        self._make = make
+        self._new: asyncio.Queue[Publisher | None] = asyncio.Queue(len(make) + 1)
+        self._exit = AsyncExitStack()
+        self._keeping: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        group = await self._exit.enter_async_context(asyncio.TaskGroup())
+        self._keeping = [group.create_task(self._keep(make), name=f"source {name}") for name, make in self._make.items()]
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self.stop()
+        await self._exit.aclose()
+        self._new.put_nowait(None)
+
+    def stop(self) -> None:
+        """No further publishers; those that are there go on."""
+        for task in self._keeping:
+            task.cancel()
+
+    async def __aiter__(self) -> AsyncIterator[Publisher]:
+        while (publisher := await self._new.get()) is not None:
+            yield publisher
+
+    async def _keep(self, make: Callable[[], Pulled]) -> None:
+        wait = FIRST_WAIT_S
+        while True:
+            publisher = make()
+            begun = monotonic()
+            await self._new.put(publisher)
+            await publisher.closed()
+            wait = FIRST_WAIT_S if monotonic() - begun > STEADY_S else min(2 * wait, LONGEST_WAIT_S)
+            await asyncio.sleep(wait)
