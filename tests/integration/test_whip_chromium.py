@@ -64,6 +64,22 @@ async def test_a_viewers_wish_for_a_key_frame_reaches_the_browser() -> None:
         assert video["pliCount"] == 1
 
 
+async def test_the_stream_goes_on_over_an_ice_restart() -> None:
+    async with whip_stage() as stage, browser_publisher() as browser:
+        await browser.publish(stage.url(), "key", codec="h264")
+        received = await stage.publisher()
+        await received.until(video=20)
+        assert await browser.restart() == 200
+        peer = received.publisher.peer
+        assert peer is not None
+        async with asyncio.timeout(10):
+            while peer._former is not None:  # the first check with the new credentials retires the old ones
+                await received.until(video=len(received.of(Kind.VIDEO)) + 1)
+        await received.until(video=len(received.of(Kind.VIDEO)) + 60)
+        assert longest_gap_ms(received.of(Kind.VIDEO)) < 400
+        assert not received.ended.is_set()
+
+
 @pytest.mark.parametrize(("loss", "freeze_ms", "silence_ms"), [(0.02, 400, 80), (0.05, 400, 100), (0.10, 600, 140)])
 async def test_losses_are_repaired(loss: float, freeze_ms: int, silence_ms: int) -> None:
     async with (

@@ -37,7 +37,21 @@ async function publish({endpoint, token, codec, layers, width, height}) {
     globalThis.etag = answer.headers.get("ETag");
     globalThis.token = token;
     const sdp = await answer.text();
-    await peer.setRemoteDescription({type: "answer", sdp: globalThis.rewrite ? await rewrite(sdp) : sdp});
+    globalThis.answered = globalThis.rewrite ? await rewrite(sdp) : sdp;
+    await peer.setRemoteDescription({type: "answer", sdp: answered});
+}
+async function restart() {
+    const line = (sdp, name) => sdp.match(new RegExp(`a=${name}:.*`))[0];
+    await peer.setLocalDescription(await peer.createOffer({iceRestart: true}));
+    const offer = peer.localDescription.sdp;
+    const body = [line(offer, "ice-ufrag"), line(offer, "ice-pwd"), "m=audio 9 UDP/TLS/RTP/SAVPF 0", "a=mid:0", ""].join("\\r\\n");
+    const headers = {"Content-Type": "application/trickle-ice-sdpfrag", "If-Match": "*", Authorization: `Bearer ${token}`};
+    const response = await fetch(resource, {method: "PATCH", body, headers});
+    const fragment = await response.text();
+    let sdp = answered;
+    for (const name of ["ice-ufrag", "ice-pwd"]) sdp = sdp.replaceAll(new RegExp(`a=${name}:.*`, "g"), line(fragment, name));
+    await peer.setRemoteDescription({type: "answer", sdp});
+    return response.status;
 }
 async function stop() {
     const gone = await fetch(resource, {method: "DELETE", headers: {Authorization: `Bearer ${token}`}});
@@ -71,6 +85,10 @@ class BrowserPublisher:
         """`RTCOutboundRtpStreamStats` of each stream that is sent."""
         found: list[dict[str, Any]] = await self.page.evaluate("() => outbound()")
         return found
+
+    async def restart(self) -> int:
+        """An ICE restart; gives the status of its PATCH."""
+        return int(await self.page.evaluate("() => restart()"))
 
     async def stop(self) -> int:
         """DELETE; gives its status."""
