@@ -8,11 +8,11 @@ import asyncio
 import logging
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gateway import config_sources, ingress, log
+from gateway import config_sources, ingress, ingress_srt, log
 from gateway.auth import HOST, VIEWER, Secret, Tokens
 from gateway.config import CALL_ID, USER_ID, Config
 from gateway.config_sources import ConfigError
@@ -29,6 +29,17 @@ logger = logging.getLogger("gateway")
 DEFAULT_FILE = Path("gateway.toml")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _LONGEST_S = 10 * 365 * 86400
+WAYS: Mapping[str, tuple[Callable[..., ingress.Way], str]] = {
+    "rtmp": (
+        ingress.rtmp,
+        "print server, stream key, user and password, an ffmpeg line and the watch page for one user of a call",
+    ),
+    "srt": (
+        ingress_srt.srt,
+        "print server, stream id and passphrase, lines for ffmpeg and GStreamer and the watch page for one user",
+    ),
+    "whip": (ingress.whip, "print endpoint, bearer token, an ffmpeg line and the watch page for one user of a call"),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,9 +73,13 @@ def _run(options: argparse.Namespace, config: Config) -> int:
                 update={
                     "http": config.http.model_copy(update={"port": bound.http}),
                     "rtmp": config.rtmp.model_copy(update={"port": bound.rtmp, "tls_port": bound.rtmps}),
+                    "srt": config.srt.model_copy(update={"port": bound.srt}),
                 }
             )
             print(ingress.rtmp(running, tokens, call=options.show, user="host", ttl_s=_seconds("24h")).text(), flush=True)
+            if bound.srt:
+                way = ingress_srt.srt(running, tokens, call=options.show, user="host", ttl_s=_seconds("24h"))
+                print(f"  The same over SRT:\n  {way.test_picture}\n", flush=True)
 
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
@@ -97,16 +112,9 @@ def _token(options: argparse.Namespace, config: Config) -> int:
     return 0
 
 
-def _ingress_rtmp(options: argparse.Namespace, config: Config) -> int:
+def _ingress(options: argparse.Namespace, config: Config) -> int:
     tokens = Tokens(Secret.load(config), config.calls.public)
-    way = ingress.rtmp(config, tokens, call=options.call, user=options.user, ttl_s=options.ttl, host=options.host)
-    print(way.text(options.obs), end="")
-    return 0
-
-
-def _ingress_whip(options: argparse.Namespace, config: Config) -> int:
-    tokens = Tokens(Secret.load(config), config.calls.public)
-    way = ingress.whip(config, tokens, call=options.call, user=options.user, ttl_s=options.ttl, host=options.host)
+    way = WAYS[options.protocol][0](config, tokens, call=options.call, user=options.user, ttl_s=options.ttl, host=options.host)
     print(way.text(options.obs), end="")
     return 0
 
@@ -146,7 +154,9 @@ def _parser() -> argparse.ArgumentParser:
     credential.add_argument("--user", type=_user, required=True, help="who it is, e.g. host")
     credential.add_argument("--ttl", type=_seconds, default="24h", help="how long it is valid: 30m, 24h, 7d (default: 24h)")
 
-    parser = argparse.ArgumentParser(prog="gateway", description="Takes RTMP streams into calls that are watched over WebRTC.")
+    parser = argparse.ArgumentParser(
+        prog="gateway", description="Takes RTMP, SRT and WHIP streams into calls that are watched over WebRTC."
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, command: Callable[[argparse.Namespace, Config], int], words: str, *more: argparse.ArgumentParser) -> Any:
@@ -167,20 +177,13 @@ def _parser() -> argparse.ArgumentParser:
     protocols = commands.add_parser("ingress", help="print what to paste into an encoder").add_subparsers(
         required=True, metavar="PROTOCOL"
     )
-    words = "print server, stream key, user and password, an ffmpeg line and the watch page for one user of a call"
-    rtmp = protocols.add_parser("rtmp", help=words, description=words, parents=[common, credential])
-    rtmp.set_defaults(command=_ingress_rtmp)
-    rtmp.add_argument(
-        "--host", default="", help="name or address by which the encoder reaches this machine (default: found out)"
-    )
-    rtmp.add_argument("--obs", action="store_true", help="the steps in OBS Studio")
-    words = "print endpoint, bearer token, an ffmpeg line and the watch page for one user of a call"
-    whip = protocols.add_parser("whip", help=words, description=words, parents=[common, credential])
-    whip.set_defaults(command=_ingress_whip)
-    whip.add_argument(
-        "--host", default="", help="name or address by which the encoder reaches this machine (default: found out)"
-    )
-    whip.add_argument("--obs", action="store_true", help="the steps in OBS Studio")
+    for name, (_, words) in WAYS.items():
+        way = protocols.add_parser(name, help=words, description=words, parents=[common, credential])
+        way.set_defaults(command=_ingress, protocol=name)
+        way.add_argument(
+            "--host", default="", help="name or address by which the encoder reaches this machine (default: found out)"
+        )
+        way.add_argument("--obs", action="store_true", help="the steps in OBS Studio")
     return parser
 
 

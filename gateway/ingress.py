@@ -8,6 +8,7 @@ import socket
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import ip_address
+from typing import Protocol
 from urllib.parse import quote
 
 from gateway.auth import HOST, VIEWER, Tokens
@@ -52,6 +53,12 @@ In OBS Studio 30 or later
   4. Settings > Audio > Sample Rate: 48 kHz
   5. Start Streaming
 """
+
+
+class Way(Protocol):
+    """One user's way into one call."""
+
+    def text(self, obs: bool = False) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,14 +20,15 @@ STEADY_S = 60.0
 class Pulled(Publisher, Protocol):
     """A publisher that calls its source itself, and goes on calling until it is closed."""
 
-    async def closed(self) -> None: ...
+    async def until_closed(self) -> None: ...
 
 
 class Sources:
     """`protocols.publisher.Listener` over `make`: the maker of each source's publisher by name."""
 
-    def __init__(self, make: Mapping[str, Callable[[], Pulled]]) -> None:
+    def __init__(self, make: Mapping[str, Callable[[], Pulled]], first_wait_s: float = FIRST_WAIT_S) -> None:
         self._make = make
+        self._first_wait_s = first_wait_s
         self._new: asyncio.Queue[Publisher | None] = asyncio.Queue(len(make) + 1)
         self._exit = AsyncExitStack()
         self._keeping: list[asyncio.Task[None]] = []
@@ -52,11 +53,12 @@ class Sources:
             yield publisher
 
     async def _keep(self, make: Callable[[], Pulled]) -> None:
-        wait = FIRST_WAIT_S
+        wait = self._first_wait_s
         while True:
             publisher = make()
             begun = monotonic()
             await self._new.put(publisher)
-            await publisher.closed()
-            wait = FIRST_WAIT_S if monotonic() - begun > STEADY_S else min(2 * wait, LONGEST_WAIT_S)
+            await publisher.until_closed()
+            wait = self._first_wait_s if monotonic() - begun > STEADY_S else wait
             await asyncio.sleep(wait)
+            wait = min(2 * wait, LONGEST_WAIT_S)

@@ -11,6 +11,7 @@ from gateway.pacer import LATE, OVERFLOW
 from gateway.pipeline import Lane
 from gateway.registry import Registry
 from gateway.session import Session, State
+from protocols.srt.statistics import SrtStats
 
 
 class Streams:
@@ -61,10 +62,25 @@ def stream(session: Session) -> dict[str, Any]:
         "state": session.state.value,
         "bitrate_bps": sum(lane.meter.bitrate for lane in lanes),
         "round_trip_ms": round(publisher.stats.round_trip_ns / 1e6, 2) if publisher is not None else None,
+        "link": link(publisher.stats) if publisher is not None and isinstance(publisher.stats, SrtStats) else None,
         "reconnects": session.reconnects,
         "tracks": [track(lane) for lane in lanes],
         "viewers": session.participation.viewers if session.participation is not None else 0,
         "warnings": list(warnings(session, lanes)),
+    }
+
+
+def link(stats: SrtStats) -> dict[str, Any]:
+    """What SRT knows of the connection: packets since the start, and the last reading."""
+    return {
+        "latency_ms": stats.latency_ms,
+        "buffer_ms": stats.buffer_ms,
+        "capacity_mbps": round(stats.capacity_mbps, 1),
+        "packets_received": stats.packets_received,
+        "packets_lost": stats.packets_lost,
+        "packets_retransmitted": stats.packets_retransmitted,
+        "packets_dropped": stats.packets_dropped,
+        "packets_belated": stats.packets_belated,
     }
 
 
@@ -99,6 +115,8 @@ def warnings(session: Session, lanes: list[Lane]) -> Iterator[str]:
     now = monotonic_ns()
     if session.state is State.LINGERING:
         yield f"The encoder has gone ({session.why_ended}); its place in the call is kept for it to come back."
+    if session.publisher is not None and (advice := session.publisher.stats.advice):
+        yield advice
     for lane in lanes:
         yield from lane.meter.advice(now)
     if session.pipeline is not None:

@@ -33,10 +33,23 @@ class Card {
       ["Live for", duration(Date.now() - Date.parse(stream.started_at))],
       ["Bitrate", bitrate(stream.bitrate_bps)],
       ["Viewers", String(stream.viewers)],
+      ...(stream.link ? network(stream) : []),
       ...stream.tracks.flatMap(rows),
     ]);
     bullets(this.warnings, [...new Set([...stream.tracks.map((track) => track.advice), ...stream.warnings])].filter(Boolean));
   }
+}
+
+/** What SRT knows of the way from the encoder. */
+function network(stream) {
+  const link = stream.link;
+  const lost = link.packets_received ? (100 * link.packets_lost) / (link.packets_received + link.packets_dropped) : 0;
+  const packets = `${link.packets_lost} lost (${lost.toFixed(1)} %), ${link.packets_retransmitted} sent again, ${link.packets_dropped} given up`;
+  return [
+    ["Round trip", milliseconds(stream.round_trip_ms)],
+    ["SRT latency", milliseconds(link.latency_ms)],
+    ["Packets", packets],
+  ];
 }
 
 function rows(track) {

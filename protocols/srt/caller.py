@@ -128,7 +128,7 @@ class SrtSource:
         """Why the last attempt or connection ended; empty while media flows."""
         return self.stats.absent
 
-    async def closed(self) -> None:
+    async def until_closed(self) -> None:
         """Wait until it has been closed."""
         await self._closed.wait()
 

@@ -185,3 +185,28 @@ def test_run_refuses_a_secret_that_others_can_read(tmp_path: Path, monkeypatch: 
     assert process.returncode == 2
     assert "chmod 600 var/secret" in errors
     assert SECRET not in output + errors
+
+
+def test_ingress_srt_prints_what_encoders_ask_for(capsys: pytest.CaptureFixture[str]) -> None:
+    words = [
+        "ingress",
+        "srt",
+        "--call",
+        "livestream:demo",
+        "--user",
+        "host",
+        "--host",
+        "2001:db8::1",
+        "--set=srt.latency_ms=200",
+    ]
+    text = run(capsys, *words)
+    assert field(text, "Server") == "srt://[2001:db8::1]:9000"
+    name, passphrase = field(text, "Stream id"), field(text, "Passphrase")
+    assert Tokens(Secret(SECRET.encode())).password(name) == passphrase
+    for tool, latency in (("ffmpeg", 200_000), ("srt-live-transmit", 200)):  # each has its own unit
+        command = shlex.split(next(line for line in text.splitlines() if line.startswith(f"  {tool} ")))
+        query = f"streamid={name}&passphrase={passphrase}&pbkeylen=16&latency={latency}"
+        assert command[-1] == f"srt://[2001:db8::1]:9000?{query}"
+    command = shlex.split(next(line for line in text.splitlines() if line.startswith("  gst-launch")))
+    assert {f"streamid={name}", f"passphrase={passphrase}", "latency=200"} <= set(command)
+    assert "srt://[2001:db8::1]:9000?latency=200000" in run(capsys, *words, "--obs")

@@ -1,0 +1,109 @@
+"""What a streamer pastes into an encoder that speaks SRT: address, stream id and passphrase for one user of one call, as text.
+
+Kept true: the stream id is plain letters, figures and `~`, so it needs no quoting in any address; the latency stands in each tool's own
+unit, which is the microsecond for ffmpeg and OBS and the millisecond for libsrt's and GStreamer's.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from gateway.auth import Tokens
+from gateway.config import Config
+from gateway.ingress import bracketed, reachable, watch_address
+
+PICTURE = (
+    "ffmpeg -re -f lavfi -i testsrc2=size=1280x720:rate=30 -re -f lavfi -i sine=frequency=440:sample_rate=48000 "
+    "-c:v libx264 -preset veryfast -tune zerolatency -bf 0 -g 60 -pix_fmt yuv420p -b:v 2500k -c:a aac -b:a 128k -f mpegts"
+)
+GSTREAMER = (
+    "gst-launch-1.0 mpegtsmux name=m alignment=7 ! srtsink uri={server} mode=caller streamid={stream_id} passphrase={passphrase} "
+    "pbkeylen=16 latency={latency_ms} videotestsrc is-live=true ! x264enc tune=zerolatency key-int-max=60 ! "
+    "h264parse config-interval=-1 ! m. audiotestsrc is-live=true ! avenc_aac ! aacparse ! m."
+)
+
+OBS_STEPS = """\
+In OBS Studio
+  1. Settings > Stream > Service: Custom...
+  2. Server:      {server}?latency={latency_us}   (microseconds)
+     Stream Key:  the stream id above
+     Use authentication: yes; Username: empty; Password: the passphrase above
+  3. Settings > Output > Output Mode: Advanced > Streaming, encoder x264 (or a hardware one):
+       Rate Control       CBR, 2500 to 6000 Kbps
+       Keyframe Interval  2 s
+       Tune               zerolatency
+       x264 Options       bframes=0     (hardware encoders: Max B-frames 0)
+     WebRTC has no B-frames: with them your picture is decoded and encoded once more. Without them it reaches the viewers untouched.
+  4. Settings > Audio > Sample Rate: 48 kHz
+  5. Start Streaming
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Srt:
+    """One user's way into one call over SRT."""
+
+    call: str
+    server: str
+    stream_id: str
+    passphrase: str
+    latency_ms: int
+    watch: str
+    expires_at: int  # Unix seconds
+
+    @property
+    def _query(self) -> str:
+        return f"streamid={self.stream_id}&passphrase={self.passphrase}&pbkeylen=16"
+
+    @property
+    def test_picture(self) -> str:
+        """An ffmpeg command."""
+        return f"{PICTURE} '{self.server}?{self._query}&latency={1000 * self.latency_ms}'"
+
+    def text(self, obs: bool = False) -> str:
+        """Everything, for people; with the exact steps for OBS when asked."""
+        until = datetime.fromtimestamp(self.expires_at, UTC)
+        ms = self.latency_ms
+        lines = [
+            f"Stream into {self.call}, until {until:%Y-%m-%d %H:%M} UTC",
+            "",
+            f"  Server:      {self.server}   (mode: caller)",
+            f"  Stream id:   {self.stream_id}",
+            f"               #!::m=publish,u={self.stream_id}   (the same, for encoders that want this form)",
+            f"  Passphrase:  {self.passphrase}   (AES, any length of key)",
+            f"  Latency:     {ms} ms   (at least 3 round trips to this machine)",
+            "",
+            f"  Watch:       {self.watch}",
+            "",
+        ]
+        names = {"server": self.server, "stream_id": self.stream_id, "passphrase": self.passphrase}
+        if obs:
+            return "\n".join(lines) + "\n" + OBS_STEPS.format(**names, latency_us=1000 * ms)
+        lines += [
+            "  A test picture with ffmpeg (latency in microseconds):",
+            f"  {self.test_picture}",
+            "",
+            "  One with GStreamer (milliseconds):",
+            f"  {GSTREAMER.format(**names, latency_ms=ms)}",
+            "",
+            "  A transport stream that is there already, as UDP (milliseconds):",
+            f"  srt-live-transmit udp://127.0.0.1:5000 '{self.server}?{self._query}&latency={ms}'",
+        ]
+        return "\n".join(lines) + "\n"
+
+
+def srt(config: Config, tokens: Tokens, *, call: str, user: str, ttl_s: int, host: str = "") -> Srt:
+    """The SRT ingress of `user` in `call`; `host` is what the encoder reaches this machine by (found out when empty).
+
+    Raises:
+        ValueError: the call or user id is none.
+    """
+    name = tokens.user_name(user, call, ttl_s)
+    return Srt(
+        call=call,
+        server=f"srt://{bracketed(host or reachable(config, config.srt.host))}:{config.srt.port}",
+        stream_id=name,
+        passphrase=tokens.password(name) or "",
+        latency_ms=config.srt.latency_ms,
+        watch=watch_address(config, tokens, call=call, ttl_s=ttl_s, host=host),
+        expires_at=int(name.rpartition("~")[2]),
+    )

@@ -1,0 +1,97 @@
+"""Who is let in while somebody is there already."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from gateway.auth import Grant
+from gateway.pacer import LiveEdgePolicy
+from gateway.reception import Reception
+from gateway.registry import Registry
+from gateway.session import SessionPolicy, State
+from protocols.errors import Reason
+from protocols.media import Kind, TracksChanged
+from protocols.publisher import Publisher
+from tests.support.memory import H264, MemoryCall, MemoryPublisher, packet
+from transcode.plan import Policy, plan
+from transcode.pool import Workers
+
+
+class MemoryListener:
+    def __init__(self) -> None:
+        self.publishers: asyncio.Queue[Publisher] = asyncio.Queue()
+
+    async def __aenter__(self) -> "MemoryListener":
+        return self
+
+    async def __aexit__(self, *exc: object) -> None: ...
+
+    async def __aiter__(self) -> AsyncIterator[Publisher]:
+        while True:
+            yield await self.publishers.get()
+
+
+@asynccontextmanager
+async def receiving(*, take_over: bool) -> AsyncIterator[tuple[MemoryListener, Registry, MemoryCall]]:
+    call = MemoryCall()
+    registry = Registry(lambda cid: call)  # type: ignore[arg-type,return-value]
+    policy = SessionPolicy(
+        decide=lambda track: plan(track, call.accepts, Policy()),
+        live_edge=LiveEdgePolicy(),
+        linger_s=10,
+        max_bitrate=0,
+        retire=registry.retire,
+    )
+    reception = Reception(
+        registry,
+        lambda credential, _: Grant(credential.key, "livestream:demo", 0),
+        Workers(),
+        max_sessions=4,
+        take_over=take_over,
+    )
+    listener = MemoryListener()
+    serving = asyncio.create_task(reception.serve(listener, policy))
+    try:
+        yield listener, registry, call
+    finally:
+        for session in registry.sessions.values():
+            session.end("the test is over")
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+
+
+async def live(listener: MemoryListener, call: MemoryCall, at_ms: int = 0) -> MemoryPublisher:
+    publisher = MemoryPublisher("host")
+    listener.publishers.put_nowait(publisher)
+    publisher.say(TracksChanged((H264,)), packet(1, at_ms, keyframe=True))
+    return publisher
+
+
+async def test_a_busy_stream_is_refused_where_the_operator_says_so_but_not_while_it_waits_for_its_encoder() -> None:
+    async with receiving(take_over=False) as (listener, registry, call), asyncio.timeout(10):
+        first = await live(listener, call)
+        video = await call.publication(Kind.VIDEO)
+        await video.until(1)
+        second = await live(listener, call)
+        await second.closed.wait()
+        assert second.rejected is not None
+        assert second.rejected.reason is Reason.CONFLICT
+        assert registry.refused == {("rtmp", "conflict"): 1}
+        assert not first.closed.is_set()
+        first.say(None)
+        await first.closed.wait()
+        third = await live(listener, call)
+        await third.accepted.wait()
+        assert third.rejected is None
+        assert call.joined == 1
+
+
+async def test_otherwise_the_second_encoder_takes_over() -> None:
+    async with receiving(take_over=True) as (listener, registry, call), asyncio.timeout(10):
+        first = await live(listener, call)
+        await (await call.publication(Kind.VIDEO)).until(1)
+        second = await live(listener, call)
+        await second.accepted.wait()
+        assert first.why == "another encoder with the same key took over"
+        (session,) = registry.sessions.values()
+        assert session.state is not State.CLOSED
