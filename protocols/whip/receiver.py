@@ -8,7 +8,7 @@ if the peer said goodbye or was told to go.
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 
 from protocols.errors import ProtocolError, Rejected
@@ -53,7 +53,6 @@ class WhipPublisher:
         self.refusal: Rejected | None = None
         self.offer = offer
         self.accepted = accepted
-        self.on_end: Callable[[WhipPublisher], None] = lambda publisher: None
         self._mux = mux
         self._client = client
         self._id = secrets.token_urlsafe(12)
@@ -190,7 +189,6 @@ class WhipPublisher:
             peer.close()
             if self._timer is not None:
                 self._timer.cancel()
-            self.on_end(self)
             self._finish(None if peer.why in _IN_ORDER else ProtocolError(peer.why or "closed"))
 
     async def _quiet(self, peer: Peer) -> bool:

@@ -8,7 +8,7 @@ import asyncio
 import hashlib
 import hmac
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from types import MappingProxyType
@@ -56,8 +56,9 @@ class WhipLimits:
 class WhipSession:
     """One publisher's peer behind a resource."""
 
-    def __init__(self, publisher: WhipPublisher, peer: Peer, token: str) -> None:
+    def __init__(self, publisher: WhipPublisher, peer: Peer, token: str, ended: Callable[[WhipPublisher], None]) -> None:
         self.publisher = publisher
+        self._ended = ended
         self.answer = answer.render(publisher.offer, publisher.accepted, peer.transport)
         self._peer = peer
         self._token = _digest(token)
@@ -79,7 +80,10 @@ class WhipSession:
         self._peer.close(why)
 
     async def run(self) -> None:
-        await self.publisher.run(self._peer)
+        try:
+            await self.publisher.run(self._peer)
+        finally:
+            self._ended(self.publisher)
 
     def permits(self, token: str) -> bool:
         return hmac.compare_digest(self._token, _digest(token))
@@ -155,8 +159,7 @@ class WhipListener:
         self._publishers.put_nowait(publisher)
         peer = await self._decision(publisher)
         self._live.add(publisher)
-        publisher.on_end = self._ended
-        return WhipSession(publisher, peer, token)
+        return WhipSession(publisher, peer, token, self._ended)
 
     async def _decision(self, publisher: WhipPublisher) -> Peer:
         try:

@@ -11,6 +11,7 @@ from aiortc.mediastreams import AudioStreamTrack, VideoStreamTrack
 
 from protocols.media import Codec, Kind
 from protocols.webrtc.http import SDP
+from protocols.whip.receiver import WhipPublisher
 from protocols.whip.resource import WhipLimits
 from tests.integration.whip_stage import Received, Stage, whip_stage
 from tests.unit.protocols.webrtc.clients import connection_state, within
@@ -20,19 +21,23 @@ from tests.unit.protocols.webrtc.clients import connection_state, within
 async def aiortc_publisher(stage: Stage, number: int = 0) -> AsyncIterator[tuple[RTCPeerConnection, Received]]:
     """A green picture and silence."""
     connection = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
-    connection.addTransceiver(VideoStreamTrack(), "sendonly")
-    connection.addTransceiver(AudioStreamTrack(), "sendonly")
     try:
-        await connection.setLocalDescription(await connection.createOffer())
-        headers = {"Content-Type": SDP, "Authorization": "Bearer key"}
-        async with aiohttp.ClientSession() as http:
-            async with http.post(stage.url(), data=connection.localDescription.sdp, headers=headers) as response:
-                assert response.status == 201
-                answer = await response.text()
-        await connection.setRemoteDescription(RTCSessionDescription(answer, "answer"))
+        await publish(stage, connection)
         yield connection, await stage.publisher(number)
     finally:
         await connection.close()
+
+
+async def publish(stage: Stage, connection: RTCPeerConnection) -> None:
+    connection.addTransceiver(VideoStreamTrack(), "sendonly")
+    connection.addTransceiver(AudioStreamTrack(), "sendonly")
+    await connection.setLocalDescription(await connection.createOffer())
+    headers = {"Content-Type": SDP, "Authorization": "Bearer key"}
+    async with aiohttp.ClientSession() as http:
+        async with http.post(stage.url(), data=connection.localDescription.sdp, headers=headers) as response:
+            assert response.status == 201
+            answer = await response.text()
+    await connection.setRemoteDescription(RTCSessionDescription(answer, "answer"))
 
 
 async def test_media_arrive_in_house_form_with_figures() -> None:
@@ -88,6 +93,34 @@ async def test_a_peer_that_sends_nothing_ends() -> None:
             sender.replaceTrack(None)
         await within(received.ended.wait())
         assert "no media for 0.5 s" in str(received.error)
+
+
+async def test_a_session_that_does_not_read_goes_on_at_the_newest_key_frame() -> None:
+    async with whip_stage() as stage:
+        going_on = asyncio.Event()
+
+        async def accept_and_wait(publisher: WhipPublisher) -> None:
+            await publisher.accept()
+            accepted.append(publisher)
+            await going_on.wait()
+
+        accepted: list[WhipPublisher] = []
+        stage.accept = accept_and_wait
+        connection = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
+        try:
+            await publish(stage, connection)
+            (publisher,) = accepted
+            async with asyncio.timeout(20):
+                while publisher._queue.dropped < 20:
+                    await publisher._more.wait()
+                    publisher._more.clear()
+            going_on.set()
+            received = await stage.publisher()
+            await received.until(video=5, audio=5)
+            assert received.of(Kind.VIDEO)[0].keyframe
+            assert publisher.reception.totals()["plis"] > 0
+        finally:
+            await connection.close()
 
 
 async def test_publishers_do_not_disturb_each_other() -> None:
