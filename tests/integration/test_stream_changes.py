@@ -1,0 +1,78 @@
+"""Streams that change while they run, and the heaviest that a call takes."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.support.encoders import FFMPEG, X264_LIVE, encoder, ffmpeg, programme
+from tests.support.gateway_process import running_gateway
+from tests.support.viewer import watching
+
+WHEP = "/whep/livestream:demo"
+BFRAMES = ("-c:v", "libx264", "-preset", "ultrafast", "-bf", "2", "-b_strategy", "0", "-g", "60", "-threads", "1")
+
+
+async def make(*arguments: str) -> None:
+    """Run ffmpeg to its end: a source is prepared, as fast as it can be."""
+    process = await asyncio.create_subprocess_exec(FFMPEG, "-hide_banner", "-loglevel", "error", "-nostdin", "-y", *arguments)
+    async with asyncio.timeout(120):
+        assert await process.wait() == 0
+
+
+def in_no_time(arguments: list[str]) -> list[str]:
+    return [argument for argument in arguments if argument != "-re"]
+
+
+@pytest.mark.parametrize(
+    ("codec", "mode"), [(X264_LIVE, "passthrough"), (BFRAMES, "transcode")], ids=["passthrough", "transcoded"]
+)
+async def test_the_size_changes_inside_the_stream(tmp_path: Path, codec: tuple[str, ...], mode: str) -> None:
+    for name, size in (("one", (640, 360)), ("two", (320, 240))):
+        source = in_no_time(programme(*size, audio=False))
+        await make(*source, *codec, "-t", "3", "-f", "mpegts", str(tmp_path / name))
+    (tmp_path / "both.ts").write_bytes((tmp_path / "one").read_bytes() + (tmp_path / "two").read_bytes())
+    async with running_gateway() as gateway, watching(gateway.url(WHEP)) as viewer:
+        published = ("-re", "-i", str(tmp_path / "both.ts"), "-c", "copy", "-f", "flv", gateway.rtmp())
+        async with ffmpeg(*published):
+            await viewer.until(frames=150)
+            stream = await gateway.stream()
+    assert viewer.sizes == [(640, 360), (320, 240)]
+    (video,) = stream["tracks"]
+    assert video["mode"] == mode
+    change = viewer.numbers.index(0, 1)  # the second picture counts from 0 again
+    assert viewer.numbers[:change] == sorted(viewer.numbers[:change])
+    assert viewer.numbers[change:] == sorted(viewer.numbers[change:])
+    assert change >= 88, "the first size is shown to its end"
+
+
+async def test_the_size_changes_by_a_new_sequence_header() -> None:
+    pipeline = (
+        "flvmux name=m streamable=true ! rtmp2sink location={url} "
+        "concat name=c ! x264enc tune=zerolatency key-int-max=60 ! m. "
+        "videotestsrc is-live=true num-buffers=60 ! video/x-raw,format=I420,width=640,height=360,framerate=30/1 ! c. "
+        "videotestsrc is-live=true ! video/x-raw,format=I420,width=320,height=240,framerate=30/1 ! c."
+    )
+    async with running_gateway() as gateway, watching(gateway.url(WHEP)) as viewer:
+        async with encoder("gst-launch-1.0", ["-q", *pipeline.format(url=gateway.rtmp()).split()]):
+            async with asyncio.timeout(30):
+                while viewer.sizes != [(640, 360), (320, 240)]:
+                    viewer.progress.clear()
+                    await viewer.progress.wait()
+            stream = await gateway.stream()
+    (video,) = stream["tracks"]
+    assert (video["width"], video["height"], video["mode"]) == (320, 240, "passthrough")
+    assert stream["reconnects"] == 0
+
+
+async def test_full_hd_with_b_frames_is_shown_whole_and_in_order(tmp_path: Path) -> None:
+    source = tmp_path / "full.flv"
+    await make(*in_no_time(programme(1920, 1080)), *BFRAMES, "-b:v", "6M", "-c:a", "aac", "-t", "8", "-f", "flv", str(source))
+    async with running_gateway() as gateway, watching(gateway.url(WHEP)) as viewer:
+        async with ffmpeg("-re", "-i", str(source), "-c", "copy", "-f", "flv", gateway.rtmp()):
+            await viewer.until_number(180, timeout=40)
+            stream = await gateway.stream(tracks=2)
+    assert [track["mode"] for track in stream["tracks"]] == ["transcode", "transcode"]
+    assert viewer.sizes == [(1920, 1080)]
+    assert viewer.in_order, viewer.numbers
+    assert viewer.delivered(0, 179) >= 0.98, viewer.numbers
