@@ -22,7 +22,10 @@ HEVC = ("-c:v", "libx265", "-preset", "ultrafast", "-x265-params", "bframes=0:lo
 async def test_a_stream_appears_in_the_browser(
     video: tuple[str, ...], audio: tuple[str, ...], version: int, treatment: str
 ) -> None:
-    async with running_gateway("calls.linger_s=1") as gateway, open_page(gateway.url("/watch/livestream:demo")) as (page, observed):
+    async with (
+        running_gateway("calls.linger_s=1") as gateway,
+        open_page(gateway.url("/watch/livestream:demo")) as (page, observed),
+    ):
         await state(page, "waiting")  # who comes before the stream starts gets it when it does
         arguments = [*programme(), *video, *audio, "-f", "flv", gateway.rtmp()]
         async with ffmpeg(*arguments, version=version):
@@ -64,3 +67,21 @@ async def test_sound_only() -> None:
         await page.get_by_role("button", name="Turn sound on").click()
         await until(page, "document.querySelector('video').currentTime > 1")
         assert await audio_energy(page) > 0
+
+
+async def test_srt_appears_in_the_browser_and_the_overview_shows_the_link() -> None:
+    async with running_gateway() as gateway, open_page(gateway.url("/watch/livestream:demo")) as (page, observed):
+        name = gateway.tokens.user_name("host", "livestream:demo", 3600)
+        url = f"srt://127.0.0.1:{gateway.ports['srt']}?streamid={name}&passphrase={gateway.tokens.password(name)}"
+        async with ffmpeg(*programme(), *X264_LIVE, *AAC, "-f", "mpegts", url):
+            await state(page, "live")
+            await until(page, "document.querySelector('video').videoWidth === 640")
+            await page.get_by_role("button", name="Turn sound on").click()
+            assert await moving_picture(page, frames=30)
+            assert await audio_energy(page) > 0
+            async with open_page(gateway.url("/")) as (overview, complaints):
+                card = overview.get_by_role("article", name="livestream:demo – host")
+                await card.get_by_text("120 ms").wait_for()
+                await card.get_by_text("0 lost (0.0 %), 0 sent again, 0 given up").wait_for()
+                assert not complaints.complaints
+        assert not observed.complaints

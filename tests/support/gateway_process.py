@@ -7,7 +7,7 @@ import secrets
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +28,7 @@ class GatewayProcess:
     tokens: Tokens
     ports: dict[str, int]
     log: list[dict[str, Any]] = field(default_factory=list)
+    news: asyncio.Event = field(default_factory=asyncio.Event)  # another line
 
     @property
     def pid(self) -> int:
@@ -50,12 +51,30 @@ class GatewayProcess:
         async with aiohttp.ClientSession() as http, http.get(self.url(path)) as response:
             return await response.text()
 
-    async def stream(self, user: str = "host", *, tracks: int = 1, timeout: float = 20) -> dict[str, Any]:
-        """The user's stream as `/api/streams` shows it, once it is live with that many tracks."""
+    async def logged(self, words: str, timeout: float = 20) -> dict[str, Any]:
+        """The first line of the log with these words in any of its fields."""
+        async with asyncio.timeout(timeout):
+            while True:
+                for entry in self.log:
+                    if words in str(entry):
+                        return entry
+                self.news.clear()
+                await self.news.wait()
+
+    async def stream(
+        self,
+        user: str = "host",
+        *,
+        tracks: int = 1,
+        timeout: float = 20,
+        wanted: Callable[[dict[str, Any]], bool] | None = None,
+    ) -> dict[str, Any]:
+        """The user's stream as `/api/streams` shows it, once it is live with that many tracks and as `wanted`."""
         async with asyncio.timeout(timeout):
             while True:
                 for stream in (await self.json("/api/streams"))["streams"]:
-                    if stream["user"] == user and stream["state"] == "live" and len(stream["tracks"]) >= tracks:
+                    live = stream["user"] == user and stream["state"] == "live" and len(stream["tracks"]) >= tracks
+                    if live and (wanted is None or wanted(stream)):
                         return dict(stream)
                 await asyncio.sleep(0.05)
 
@@ -72,9 +91,9 @@ class GatewayProcess:
 
 
 @asynccontextmanager
-async def running_gateway(*settings: str, expect_exit: int | None = 0) -> AsyncIterator[GatewayProcess]:
+async def running_gateway(*settings: str, expect_exit: int | None = 0, secret: str = "") -> AsyncIterator[GatewayProcess]:
     """`settings` are `key=value` as for `gateway run --set`. At the end the gateway must stop by itself with `expect_exit`."""
-    secret = secrets.token_hex(32)
+    secret = secret or secrets.token_hex(32)
     with tempfile.TemporaryDirectory() as directory:
         fixed = ("http.host=127.0.0.1", "http.port=0", "rtmp.port=0", "rtmp.tls_port=0", "webrtc.port=0", "srt.port=0")
         fixed += ("log.format=json", f"state.directory={directory}")
@@ -102,6 +121,7 @@ async def running_gateway(*settings: str, expect_exit: int | None = 0) -> AsyncI
                 except ValueError:
                     entry = {"message": line.decode(errors="replace").rstrip(), "level": "raw"}
                 gateway.log.append(entry)
+                gateway.news.set()
                 if entry["message"] == "ready":
                     gateway.ports.update({name: entry[name] for name in ("http", "rtmp", "rtmps", "srt", "webrtc")})
                     ready.set()

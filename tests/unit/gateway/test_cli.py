@@ -210,3 +210,11 @@ def test_ingress_srt_prints_what_encoders_ask_for(capsys: pytest.CaptureFixture[
     command = shlex.split(next(line for line in text.splitlines() if line.startswith("  gst-launch")))
     assert {f"streamid={name}", f"passphrase={passphrase}", "latency=200"} <= set(command)
     assert "srt://[2001:db8::1]:9000?latency=200000" in run(capsys, *words, "--obs")
+
+
+def test_run_ends_with_one_line_where_srt_is_insisted_on_and_libsrt_is_missing(tmp_path: Path) -> None:
+    with start("--set", "srt.enabled=true", "--set", "srt.library=/nowhere/libsrt.so", folder=tmp_path) as process:
+        _, errors = process.communicate(timeout=20)
+    assert process.returncode == 2
+    assert [line for line in errors.splitlines() if "srt.enabled" in line and "install" in line]
+    assert "Traceback" not in errors
