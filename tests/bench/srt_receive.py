@@ -34,8 +34,8 @@ LIMITS = SrtLimits(calls_per_second=1000, call_burst=1000)
 FRAMES = 300
 
 
-def prepare(path: Path) -> None:
-    """10 s of 4 Mbit/s, all in all."""
+def prepare(path: Path, seconds: int = 10) -> None:
+    """So many seconds of 4 Mbit/s, all in all."""
     picture = "testsrc2=size=1280x720:rate=30,noise=alls=12:allf=t"
     rate = ("-b:v", "3700k", "-maxrate", "3700k", "-bufsize", "1850k")
     command = [
@@ -53,7 +53,21 @@ def prepare(path: Path) -> None:
         "-i",
         "sine=sample_rate=48000",
     ]
-    command += ["-t", "10", "-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-bf", "0", "-g", "60", *rate]
+    command += [
+        "-t",
+        str(seconds),
+        "-c:v",
+        "libx264",
+        "-preset",
+        "ultrafast",
+        "-tune",
+        "zerolatency",
+        "-bf",
+        "0",
+        "-g",
+        "60",
+        *rate,
+    ]
     subprocess.run([*command, "-c:a", "aac", "-b:a", "128k", "-f", "mpegts", str(path)], check=True)
 
 
