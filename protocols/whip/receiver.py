@@ -173,10 +173,11 @@ class WhipPublisher:
     # -- the resource's side ---------------------------------------------------------------------------------------------------------
 
     def abandon(self, why: str) -> None:
-        """The encoder does not wait for the decision any more."""
-        if not self.decided.is_set():
-            self._finish(ProtocolError(why))
-            self.decided.set()
+        """The encoder does not wait for the answer any more, whatever was decided."""
+        self._finish(ProtocolError(why))
+        self.decided.set()
+        if self.peer is not None:
+            self.peer.close(why)
 
     async def run(self, peer: Peer) -> None:
         """The peer's life, from the answer on."""

@@ -170,8 +170,6 @@ class WhipListener:
             raise Rejected(Reason.OVERLOADED, "the gateway did not decide in time: try again in a moment") from None
         except asyncio.CancelledError:
             publisher.abandon("the encoder has gone")
-            if publisher.peer is not None:
-                publisher.peer.close("the encoder has gone")
             raise
         if publisher.refusal is not None:
             raise publisher.refusal

@@ -9,7 +9,8 @@ import aiohttp
 import pytest
 
 from protocols.errors import ProtocolError, Reason, Rejected
-from protocols.webrtc import sdp
+from protocols.publisher import Credential
+from protocols.webrtc import answer, sdp
 from protocols.webrtc.http import FRAGMENT, SDP
 from protocols.webrtc.ice_servers import IceServer
 from protocols.webrtc.peer import Limits
@@ -309,6 +310,26 @@ async def test_a_client_that_hangs_up_before_the_decision_leaves_nothing() -> No
         with pytest.raises(ProtocolError, match="gone"):
             await publisher.accept()
         assert (client.stage.mux.peers, client.stage.listener.publishers, client.stage.received) == (0, 0, [])
+
+
+async def test_a_client_that_hangs_up_as_it_is_accepted_ends_the_publisher() -> None:
+    async with serving(decide=lambda publisher: Rejected(Reason.CONFLICT, "another one")) as client:
+        offer = sdp.parse_offer(OFFER)
+        publisher = WhipPublisher(
+            client.stage.mux, offer, answer.receiving(offer), credential=Credential(KEY), params={}, client="", remote="", software=""
+        )  # fmt: skip
+        deciding = asyncio.create_task(client.stage.listener._decision(publisher))
+        await asyncio.sleep(0)
+        await publisher.accept()
+        deciding.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await deciding
+        with pytest.raises(ProtocolError, match="gone"):
+            await anext(aiter(publisher))
+        assert publisher.peer is not None
+        async with asyncio.timeout(10):
+            await publisher.peer.closed.wait()
+        assert client.stage.mux.peers == 0
 
 
 async def test_a_peer_that_never_connects_ends_by_itself() -> None:
