@@ -107,7 +107,7 @@ async def gateway(config: Config) -> AsyncIterator[Addresses]:
             registry,
             tokens.authorise_publish,
             workers,
-            max_sessions=config.rtmp.max_connections,
+            max_sessions=config.calls.max_streams,
             take_over=config.calls.on_conflict == "take_over",
         )
         program = EmbeddedProgram(registry.call, tokens.authorise_watch)

@@ -220,6 +220,7 @@ class Calls(Section):
         description="A second encoder comes for a stream that is live: "
         '"take_over": it replaces the first one; "refuse": it is told that the stream is in use.',
     )
+    max_streams: int = Field(default=200, ge=1, le=10_000, description="Streams at once, all calls and protocols together.")
     max_bitrate_bps: int = Field(
         default=50_000_000,
         ge=0,

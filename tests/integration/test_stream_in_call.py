@@ -198,3 +198,14 @@ async def test_an_encoder_without_a_right_is_told_why_in_its_own_words() -> None
     (line,) = (line for line in gateway.log if line["message"].startswith("refused"))
     assert gateway.key()[:20] not in str(gateway.log)
     assert line["reason"] == "unauthorized"
+
+
+async def test_a_stream_for_which_there_is_no_room_is_told_so_and_the_first_goes_on() -> None:
+    async with running_gateway("calls.max_streams=1") as gateway:
+        async with ffmpeg(*programme(), *X264_LIVE, "-f", "flv", gateway.rtmp(user="one")):
+            await gateway.stream("one")
+            async with ffmpeg(*programme(), *X264_LIVE, "-f", "flv", gateway.rtmp(user="two")) as encoding:
+                assert encoding.stderr is not None
+                assert "no room for another stream" in (await encoding.stderr.read()).decode()
+            assert (await gateway.stream("one"))["reconnects"] == 0
+            assert await gateway.metric('ingress_refused_total{protocol="rtmp",reason="overloaded"}') == 1
