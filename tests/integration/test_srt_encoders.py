@@ -1,7 +1,6 @@
-"""Real encoders publish over SRT on loopback."""
+"""ffmpeg publishes over SRT on loopback; what other encoders send is decoded in `test_srt_in_call`."""
 
 import asyncio
-import socket
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ from protocols.media import Codec, Kind
 from protocols.srt.server import Access, SrtLimits, SrtListener
 from protocols.srt.streamid import StreamId
 from tests.integration.srt_peers import STEP_S, Collected, bad_network, collecting
-from tests.support.encoders import X264_LIVE, encoder, ffmpeg, programme
+from tests.support.encoders import X264_LIVE, ffmpeg, programme
 
 PASSPHRASE = "correct-horse-battery"
 OPEN = SrtLimits(calls_per_second=1000, call_burst=1000)
@@ -34,7 +33,7 @@ def frames(collected: Collected) -> int:
 
 
 async def check_live(collected: Collected, codecs: set[Codec]) -> None:
-    await collected.until(lambda: frames(collected) >= 60)
+    await collected.until(lambda: frames(collected) >= 30)
     assert collected.error is None
     assert {track.codec for track in collected.tracks[-1]} == codecs
     first = next(packet for packet in collected.packets if packet.track == collected.tracks[0][0].id)
@@ -43,8 +42,7 @@ async def check_live(collected: Collected, codecs: set[Codec]) -> None:
     assert (stats.packets_dropped, stats.continuity_errors, stats.broken_units, stats.units_dropped) == (0, 0, 0, 0)
 
 
-@pytest.mark.parametrize("version", [5, 9])
-@pytest.mark.parametrize("secured", ["", "&passphrase=correct-horse-battery&pbkeylen=32"])
+@pytest.mark.parametrize(("version", "secured"), [(5, "&passphrase=correct-horse-battery&pbkeylen=32"), (9, "")])
 async def test_ffmpeg(version: int, secured: str) -> None:
     key = "encrypted" if secured else "open"
     async with collecting(listener()) as collector:
@@ -93,41 +91,6 @@ async def test_a_port_of_its_own_for_an_encoder_without_stream_id() -> None:
             await check_live(await collector.publisher("encrypted mapped"), {Codec.H264, Codec.AAC})
 
 
-@pytest.mark.parametrize("key", ["open", "encrypted"])
-async def test_srt_live_transmit(key: str) -> None:
-    secured = "&passphrase=correct-horse-battery" if key == "encrypted" else ""
-    async with collecting(listener()) as collector:
-        url = f"srt://127.0.0.1:{collector.listener.port}?streamid=publish:{key}{secured}&latency=200"
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
-            free.bind(("127.0.0.1", 0))
-            between = f"udp://127.0.0.1:{free.getsockname()[1]}"
-        async with encoder("srt-live-transmit", ["-q", between, url]), ffmpeg(*LIVE, f"{between}?pkt_size=1316"):
-            collected = await collector.publisher(key)
-            await check_live(collected, {Codec.H264, Codec.AAC})
-            assert collected.publisher.stats.latency_ms in (0, 200)  # 0 until the first reading
-
-
-@pytest.mark.parametrize("key", ["open", "encrypted"])
-async def test_gstreamer(key: str) -> None:
-    async with collecting(listener()) as collector:
-        secured = ["passphrase=correct-horse-battery", "pbkeylen=16"] if key == "encrypted" else []
-        arguments = [
-            "-q",
-            "mpegtsmux",
-            "name=m",
-            "alignment=7",
-            "!",
-            "srtsink",
-            f"uri=srt://127.0.0.1:{collector.listener.port}",
-        ]
-        arguments += ["mode=caller", f"streamid=publish:{key}", "latency=150", *secured, "wait-for-connection=false"]
-        arguments += ["videotestsrc", "is-live=true", "!", "video/x-raw,width=320,height=240,framerate=30/1", "!"]
-        arguments += ["x264enc", "tune=zerolatency", "key-int-max=30", "!", "h264parse", "config-interval=-1", "!", "m."]
-        arguments += ["audiotestsrc", "is-live=true", "!", "avenc_aac", "!", "aacparse", "!", "m."]
-        async with encoder("gst-launch-1.0", arguments):
-            await check_live(await collector.publisher(key), {Codec.H264, Codec.AAC})
-
-
 async def test_twenty_at_once() -> None:
     async with collecting(listener()) as collector:
         port = collector.listener.port
@@ -174,18 +137,6 @@ async def test_a_lossy_network_with_enough_latency() -> None:
     assert 45_000_000 < stats.round_trip_ns < 90_000_000
     assert stats.latency_ms == 250
     assert stats.advice == ""
-
-
-async def test_too_little_latency_is_said() -> None:
-    async with (
-        collecting(listener(latency_ms=60)) as collector,
-        bad_network(collector.listener.port, 0, 0.05) as (port, _),
-        ffmpeg(*LIVE, f"srt://127.0.0.1:{port}?streamid=key&latency=60000"),
-    ):
-        collected = await collector.publisher("key")
-        await collected.until(lambda: bool(collected.publisher.stats.advice))
-        assert collected.publisher.stats.advice.startswith("SRT latency 60 ms is less than 3 round trips")
-        assert collected.publisher.stats.network_latency_ns > 80_000_000
 
 
 async def test_closing_the_listener_ends_every_stream() -> None:

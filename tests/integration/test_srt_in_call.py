@@ -1,5 +1,6 @@
 """Real SRT encoders publish into a call, a decoding viewer watches; who is refused sees the code; sources are fetched."""
 
+import asyncio
 import secrets
 import socket
 from collections.abc import AsyncIterator
@@ -22,12 +23,14 @@ FRAMES = 90
 class Way:
     """How an encoder gets in: with a token in clear, or with a user name and its passphrase."""
 
-    def __init__(self, gateway: GatewayProcess, encrypted: bool = False, user: str = "host") -> None:
+    def __init__(
+        self, gateway: GatewayProcess, encrypted: bool = False, user: str = "host", call: str = "livestream:demo"
+    ) -> None:
         self.port = gateway.ports["srt"]
-        self.stream_id = gateway.key(user=user)
+        self.stream_id = gateway.key(call, user)
         self.passphrase = ""
         if encrypted:
-            self.stream_id = gateway.tokens.user_name(user, "livestream:demo", 3600)
+            self.stream_id = gateway.tokens.user_name(user, call, 3600)
             self.passphrase = gateway.tokens.password(self.stream_id) or ""
 
     def url(self, port: int = 0, **more: Any) -> str:
@@ -77,16 +80,22 @@ def assert_whole(viewer: Viewer) -> None:
     assert viewer.frequency == pytest.approx(1000, rel=0.03)
 
 
-@pytest.mark.parametrize("encrypted", [False, True], ids=["clear", "encrypted"])
 @pytest.mark.parametrize("publish", [by_ffmpeg, by_srt_live_transmit, by_gstreamer])
-async def test_an_encoder_is_decoded_whole(publish: Any, encrypted: bool) -> None:
-    async with running_gateway() as gateway, watching(gateway.url(WHEP)) as viewer:
-        async with publish(Way(gateway, encrypted)):
+async def test_an_encoder_is_decoded_whole_in_clear_and_encrypted(publish: Any) -> None:
+    async def check(gateway: GatewayProcess, call: str, encrypted: bool) -> None:
+        async with (
+            watching(gateway.url(f"/whep/{call}")) as viewer,
+            publish(Way(gateway, encrypted, user=call[-3:], call=call)),
+        ):
             await viewer.until(frames=FRAMES, audio=80)
-            stream = await gateway.stream(tracks=2)
-    assert_whole(viewer)
-    assert stream["protocol"] == "srt"
-    assert {track["kind"]: track["mode"] for track in stream["tracks"]} == {"video": "passthrough", "audio": "transcode"}
+            stream = await gateway.stream(call[-3:], tracks=2)
+        assert_whole(viewer)
+        assert stream["protocol"] == "srt"
+        assert {track["kind"]: track["mode"] for track in stream["tracks"]} == {"video": "passthrough", "audio": "transcode"}
+
+    async with running_gateway("calls.public=livestream:one,livestream:two") as gateway, asyncio.TaskGroup() as both:
+        both.create_task(check(gateway, "livestream:one", encrypted=False))
+        both.create_task(check(gateway, "livestream:two", encrypted=True))
 
 
 async def test_who_is_refused_sees_the_code_and_nothing_of_it_is_secret() -> None:

@@ -55,7 +55,7 @@ async def watched(limits: SrtLimits = OPEN) -> AsyncIterator[tuple[Collector, Co
             await witness.until(lambda: len(witness.packets) > 30)
             yield collector, witness
             have = len(witness.packets)
-            await witness.until(lambda: len(witness.packets) > have + 60)
+            await witness.until(lambda: len(witness.packets) > have + 30)
             stats = witness.publisher.stats
             assert not witness.over.is_set()
             assert (stats.continuity_errors, stats.packets_dropped, stats.units_dropped) == (0, 0, 0)
