@@ -185,9 +185,9 @@ class GatewayCollector(Collector):
             "round_trip_seconds": ("Longest round trip", max(stats.round_trip_ns for stats in links) / 1e9),
             "latency_seconds": ("Longest negotiated latency", max(stats.latency_ms for stats in links) / 1e3),
             "receive_buffer_seconds": ("Most media in a receive buffer", max(stats.buffer_ms for stats in links) / 1e3),
-            "capacity_bits_per_second": (
+            "capacity_bytes_per_second": (
                 "Least estimated capacity of a link",
-                min(stats.capacity_mbps for stats in links) * 1e6,
+                min(stats.capacity_mbps for stats in links) * 125e3,
             ),
         }
         for name, (help_text, extreme) in worst.items():

@@ -126,7 +126,7 @@ async def test_a_lossy_network_with_enough_latency() -> None:
         ffmpeg(*LIVE, f"srt://127.0.0.1:{port}?streamid=key"),
     ):
         collected = await collector.publisher("key")
-        await collected.until(lambda: frames(collected) >= 300)
+        await collected.until(lambda: frames(collected) >= 210)
         stats = collected.publisher.stats
         video = [packet.pts for packet in collected.packets if packet.track == collected.tracks[0][0].id]
     expected = round((video[-1] - video[0]) * 30 / 1e9) + 1
