@@ -28,6 +28,7 @@ OnPacket: TypeAlias = Callable[[bytes, int], None]
 
 _MAX_ADDRESSES = 16  # candidate pairs of one peer that count as its own
 _MAX_CHALLENGES = 4
+_MAX_EARLY = 128  # packets: of a first key frame as much as a sender lets go at once
 _OWNED_NS = 5_000_000_000  # an address belongs to the peer that was checked on it this recently
 _PRIORITY = struct.pack("!I", 110 << 24 | 65535 << 8 | 255)  # RFC 8445 §7.1.1: as a peer-reflexive candidate of ours
 
@@ -99,6 +100,7 @@ class Peer:
         self.rejected = 0  # SRTP and SRTCP that did not verify or parse
 
         self._inbound: InboundSrtp | None = None
+        self._early: list[tuple[bytes, int]] = []  # media that came on the heels of the handshake
         self._fingerprints = offer.fingerprints
         self._remote = offer.ice
         self._local = Credentials.random()
@@ -210,6 +212,9 @@ class Peer:
         """SRTP or SRTCP, told apart by the second byte (RFC 5761 §4)."""
         inbound = self._inbound
         if inbound is None:
+            # A DTLS server (ffmpeg) sends media right behind its Finished, before we have made keys of it.
+            if len(self._early) < _MAX_EARLY:
+                self._early.append((packet, now))
             return
         self.received += 1
         rtcp = 192 <= packet[1] <= 223
@@ -260,6 +265,9 @@ class Peer:
         except TimeoutError:
             raise ProtocolError("the DTLS handshake took too long") from None
         self.outbound, self._inbound = OutboundSrtp(outbound), InboundSrtp(inbound)
+        early, self._early = self._early, []
+        for packet, at in early:
+            self.media(packet, at)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """However the task ended: no peer's fault reaches another peer or the socket."""
@@ -271,6 +279,7 @@ class Peer:
             if self._port.by_address.get(address) is self:
                 del self._port.by_address[address]
         self._addresses.clear()
+        self._early.clear()
         self.on_rtp = self.on_rtcp = None
         if not task.cancelled() and (error := task.exception()) is not None:
             self.why = "internal error"

@@ -143,6 +143,26 @@ async def test_media_that_does_not_verify_is_counted_and_ends_nothing() -> None:
             assert bare.peer.rejected == 3
 
 
+async def test_media_on_the_heels_of_the_handshake_is_not_lost() -> None:
+    """A DTLS server has its keys first: it sends its last flight and media at once, and ffmpeg's first key frame is there."""
+    async with UdpMux("127.0.0.1") as mux:
+        with BarePeer(mux, setup="passive") as bare:
+            got: list[bytes] = []
+            bare.peer.on_rtcp = lambda packet, now: got.append(packet)
+            await bare.check(USE_CANDIDATE)
+            fingerprint = bare.peer.transport.fingerprint.split()
+            pump = asyncio.create_task(bare._pump())
+            outbound, _ = await within(bare.dtls.handshake([(fingerprint[0], fingerprint[1])]))
+            assert not bare.peer.connected.is_set()
+            for _ in range(200):
+                bare.send(outbound.protect_rtcp(receiver_report()))
+            await within(bare.peer.connected.wait())
+            pump.cancel()
+            await asyncio.wait({pump})
+            assert len(got) >= 128
+            assert bare.peer.rejected == 0
+
+
 async def test_a_flood_of_forged_checks_moves_nothing() -> None:
     async with UdpMux("127.0.0.1") as mux:
         with BarePeer(mux) as bare, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
