@@ -116,7 +116,7 @@ def test_a_missing_library_is_said_in_one_line() -> None:
 
 
 def test_a_library_that_is_not_libsrt_1_5_is_refused() -> None:
-    with pytest.raises(LibsrtMissing, match="which libc.so.6 is not"):
+    with pytest.raises(LibsrtMissing, match=r"which libc\.so\.6 is not"):
         load("libc.so.6")
 
 
