@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gateway import config_sources, ingress, ingress_srt, log
+from gateway import config_sources, log
 from gateway.auth import HOST, VIEWER, Secret, Tokens
 from gateway.config import CALL_ID, USER_ID, Config
 from gateway.config_sources import ConfigError
+from gateway.ingress import Way, rtmp, srt, whip
 
 try:
     import uvloop  # here only: the rest of the gateway runs on any loop
@@ -29,16 +30,16 @@ logger = logging.getLogger("gateway")
 DEFAULT_FILE = Path("gateway.toml")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _LONGEST_S = 10 * 365 * 86400
-WAYS: Mapping[str, tuple[Callable[..., ingress.Way], str]] = {
+WAYS: Mapping[str, tuple[Callable[..., Way], str]] = {
     "rtmp": (
-        ingress.rtmp,
+        rtmp.rtmp,
         "print server, stream key, user and password, an ffmpeg line and the watch page for one user of a call",
     ),
     "srt": (
-        ingress_srt.srt,
+        srt.srt,
         "print server, stream id and passphrase, lines for ffmpeg and GStreamer and the watch page for one user",
     ),
-    "whip": (ingress.whip, "print endpoint, bearer token, an ffmpeg line and the watch page for one user of a call"),
+    "whip": (whip.whip, "print endpoint, bearer token, an ffmpeg line and the watch page for one user of a call"),
 }
 
 
@@ -76,9 +77,9 @@ def _run(options: argparse.Namespace, config: Config) -> int:
                     "srt": config.srt.model_copy(update={"port": bound.srt}),
                 }
             )
-            print(ingress.rtmp(running, tokens, call=options.show, user="host", ttl_s=_seconds("24h")).text(), flush=True)
+            print(rtmp.rtmp(running, tokens, call=options.show, user="host", ttl_s=_seconds("24h")).text(), flush=True)
             if bound.srt:
-                way = ingress_srt.srt(running, tokens, call=options.show, user="host", ttl_s=_seconds("24h"))
+                way = srt.srt(running, tokens, call=options.show, user="host", ttl_s=_seconds("24h"))
                 print(f"  The same over SRT:\n  {way.test_picture}\n", flush=True)
 
     try:

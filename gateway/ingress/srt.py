@@ -5,37 +5,23 @@ unit, which is the microsecond for ffmpeg and OBS and the millisecond for libsrt
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from gateway.auth import Tokens
 from gateway.config import Config
-from gateway.ingress import bracketed, reachable, watch_address
+from gateway.ingress import words
+from gateway.ingress.addresses import bracketed, reachable, watch_address
 
-PICTURE = (
-    "ffmpeg -re -f lavfi -i testsrc2=size=1280x720:rate=30 -re -f lavfi -i sine=frequency=440:sample_rate=48000 "
-    "-c:v libx264 -preset veryfast -tune zerolatency -bf 0 -g 60 -pix_fmt yuv420p -b:v 2500k -c:a aac -b:a 128k -f mpegts"
-)
 GSTREAMER = (
     "gst-launch-1.0 mpegtsmux name=m alignment=7 ! srtsink uri={server} mode=caller streamid={stream_id} passphrase={passphrase} "
     "pbkeylen=16 latency={latency_ms} videotestsrc is-live=true ! x264enc tune=zerolatency key-int-max=60 ! "
     "h264parse config-interval=-1 ! m. audiotestsrc is-live=true ! avenc_aac ! aacparse ! m."
 )
 
-OBS_STEPS = """\
-In OBS Studio
+OBS_SERVICE = """\
   1. Settings > Stream > Service: Custom...
   2. Server:      {server}?latency={latency_us}   (microseconds)
      Stream Key:  the stream id above
-     Use authentication: yes; Username: empty; Password: the passphrase above
-  3. Settings > Output > Output Mode: Advanced > Streaming, encoder x264 (or a hardware one):
-       Rate Control       CBR, 2500 to 6000 Kbps
-       Keyframe Interval  2 s
-       Tune               zerolatency
-       x264 Options       bframes=0     (hardware encoders: Max B-frames 0)
-     WebRTC has no B-frames: with them your picture is decoded and encoded once more. Without them it reaches the viewers untouched.
-  4. Settings > Audio > Sample Rate: 48 kHz
-  5. Start Streaming
-"""
+     Use authentication: yes; Username: empty; Password: the passphrase above"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,28 +43,24 @@ class Srt:
     @property
     def test_picture(self) -> str:
         """An ffmpeg command."""
-        return f"{PICTURE} '{self.server}?{self._query}&latency={1000 * self.latency_ms}'"
+        return f"{words.TEST_PICTURE} {words.AAC} -f mpegts '{self.server}?{self._query}&latency={1000 * self.latency_ms}'"
 
     def text(self, obs: bool = False) -> str:
         """Everything, for people; with the exact steps for OBS when asked."""
-        until = datetime.fromtimestamp(self.expires_at, UTC)
         ms = self.latency_ms
-        lines = [
-            f"Stream into {self.call}, until {until:%Y-%m-%d %H:%M} UTC",
-            "",
+        paste = [
             f"  Server:      {self.server}   (mode: caller)",
             f"  Stream id:   {self.stream_id}",
             f"               #!::m=publish,u={self.stream_id}   (the same, for encoders that want this form)",
             f"  Passphrase:  {self.passphrase}   (AES, any length of key)",
             f"  Latency:     {ms} ms   (at least 3 round trips to this machine)",
-            "",
-            f"  Watch:       {self.watch}",
-            "",
         ]
+        heading = words.text(self.call, self.expires_at, paste, self.watch)
         names = {"server": self.server, "stream_id": self.stream_id, "passphrase": self.passphrase}
         if obs:
-            return "\n".join(lines) + "\n" + OBS_STEPS.format(**names, latency_us=1000 * ms)
-        lines += [
+            return heading + words.obs_steps("", OBS_SERVICE.format(**names, latency_us=1000 * ms), "2 s", words.B_FRAMES)
+        lines = [
+            heading,
             "  A test picture with ffmpeg (latency in microseconds):",
             f"  {self.test_picture}",
             "",

@@ -1,0 +1,55 @@
+"""What a streamer pastes into an encoder that speaks WHIP."""
+
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from gateway.auth import HOST, Tokens
+from gateway.config import Config
+from gateway.ingress import words
+from gateway.ingress.addresses import origin, watch_address
+
+OPUS = "-c:a libopus -ar 48000 -ac 2"
+OBS_SERVICE = """\
+  1. Settings > Stream > Service: WHIP
+  2. Server:        {endpoint}
+     Bearer Token:  the token above, in one piece"""
+KEYFRAMES = "1 s           (after a loss that cannot be repaired the picture waits for the next one)"
+
+
+@dataclass(frozen=True, slots=True)
+class Whip:
+    """One user's way into one call over WHIP."""
+
+    call: str
+    endpoint: str
+    key: str
+    watch: str
+    expires_at: int  # Unix seconds
+
+    def text(self, obs: bool = False) -> str:
+        """Everything, for people; with the exact steps for OBS when asked."""
+        paste = [f"  Server:        {self.endpoint}", f"  Bearer token:  {self.key}"]
+        heading = words.text(self.call, self.expires_at, paste, self.watch)
+        if obs:
+            return heading + words.obs_steps(" 30 or later", OBS_SERVICE.format(endpoint=self.endpoint), KEYFRAMES)
+        lines = [
+            heading,
+            "  A test picture (ffmpeg 8 or later):",
+            f"  {words.TEST_PICTURE} {OPUS} -f whip -authorization '{self.key}' '{self.endpoint}'",
+        ]
+        return "\n".join(lines) + "\n"
+
+
+def whip(config: Config, tokens: Tokens, *, call: str, user: str, ttl_s: int, host: str = "") -> Whip:
+    """The WHIP ingress of `user` in `call`; `host` as for `rtmp`.
+
+    Raises:
+        ValueError: the call or user id is none.
+    """
+    return Whip(
+        call=call,
+        endpoint=f"{origin(config, host)}/whip/{quote(call, safe=':')}",
+        key=tokens.issue(user, [call], ttl_s, HOST),
+        watch=watch_address(config, tokens, call=call, ttl_s=ttl_s, host=host),
+        expires_at=int(tokens.user_name(user, call, ttl_s).rpartition("~")[2]),
+    )
