@@ -40,7 +40,6 @@ IO_FILES = frozenset({
     "protocols/srt/address.py",  # the numbers of address families
     "protocols/srt/caller.py",
     "protocols/srt/libsrt.py",
-    "protocols/srt/queue.py",
     "protocols/srt/receiver.py",
     "protocols/srt/server.py",
     "protocols/webrtc/dtls.py",

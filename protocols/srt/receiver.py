@@ -19,9 +19,9 @@ from typing import Final, Protocol, Self
 
 from protocols.errors import ProtocolError
 from protocols.media import EncodedPacket, TracksChanged
+from protocols.queue import MediaQueue
 from protocols.srt.libsrt import FAILED, READABLE, Libsrt, Option, SrtError
 from protocols.srt.mpegts import TsDemuxer
-from protocols.srt.queue import MediaQueue
 from protocols.srt.statistics import MS, LinkStatistics, SrtStats
 
 PAUSE_S: Final = 0.004

@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from protocols.errors import ProtocolError, Rejected
 from protocols.publisher import Credential, PublisherStats
-from protocols.srt.queue import MediaQueue
+from protocols.queue import MediaQueue
 from protocols.webrtc.answer import Accepted
 from protocols.webrtc.jitter import NEVER
 from protocols.webrtc.mux import UdpMux

@@ -1,5 +1,5 @@
 from protocols.media import Codec, EncodedPacket, Track, TracksChanged
-from protocols.srt.queue import Item, MediaQueue
+from protocols.queue import Item, MediaQueue
 
 MS = 1_000_000
 BOTH = TracksChanged((Track(1, Codec.H264), Track(2, Codec.AAC)))
