@@ -1,7 +1,7 @@
 """One encoder's media on its way into a call: timeline, pacer, and for each track a lane of plan, stage and publication.
 
 Kept true: both tracks go through one timeline and one pacer, so they stay in step; a track is transcoded only when the plan says so, and
-the plan is asked again whenever a fact changes — also when B-frames appear that the stream's headers did not announce.
+the plan is asked again whenever a fact changes — also when B-frames or intra refresh appear that the stream's headers did not announce.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from transcode.stage import Stage
 
 log = logging.getLogger(__name__)
 
-PRIMING_SPAN = 5_000_000_000  # ns of media kept while B-frames may still show up in a stream that does not announce them
+PRIMING_SPAN = 5_000_000_000  # ns of media kept at the start of a stream that passes: its frames may yet show that it must not
 PRIMING_BYTES = 8 << 20
 KEYFRAME_REQUEST_INTERVAL = 500_000_000  # ns: requests of many viewers become one
 
@@ -89,6 +89,7 @@ class Lane:
         self._released: dict[int, int] = {}  # arrival -> when it went into the stage, while a worker has it
         self._pushed = 0
         self._highest_pts = -1
+        self._watched = track.kind is Kind.VIDEO
         self._since_keyframe: list[EncodedPacket] = []
         self._priming_bytes = 0
         self._first_dts: int | None = None
@@ -100,9 +101,9 @@ class Lane:
         return type(self.decision).__name__.lower()
 
     @property
-    def may_reorder(self) -> bool:
-        """Passed through, but its headers do not say whether frames are reordered: watched."""
-        return self.track.kind is Kind.VIDEO and self.track.reorder is None and isinstance(self.decision, Passthrough)
+    def watched(self) -> bool:
+        """Passed through, and so young that its frames may yet show what its headers did not say: B-frames, intra refresh."""
+        return self._watched and isinstance(self.decision, Passthrough)
 
     def reorders(self, packet: EncodedPacket) -> bool:
         """True when this packet proves B-frames (pts goes back in decoding order). Keeps what a decoder would need to take over."""
@@ -113,10 +114,12 @@ class Lane:
             self._first_dts = packet.dts
         self._since_keyframe.append(packet)
         self._priming_bytes += len(packet.data)
-        behind = packet.pts < self._highest_pts
+        behind = packet.pts < self._highest_pts and self.track.reorder is None
         self._highest_pts = max(self._highest_pts, packet.pts)
         if not behind and (packet.dts - self._first_dts > PRIMING_SPAN or self._priming_bytes > PRIMING_BYTES):
-            self.track = replace(self.track, reorder=0)  # enough seen; should they come later, a changed track says so
+            self._watched = False  # enough seen; should it come later, a changed track says so
+            if self.track.reorder is None:
+                self.track = replace(self.track, reorder=0)
             self._since_keyframe.clear()
         return behind
 
@@ -236,8 +239,12 @@ class Pipeline:
             if isinstance(decision, Passthrough):
                 lane.update(track)
             return
+        same_stream = track.codec is lane.track.codec and (track.width, track.height) == (lane.track.width, lane.track.height)
         lane.track, lane.decision = track, decision
+        priming = lane.take_priming()
         await self._build(lane)
+        if same_stream:
+            self._prime(lane, priming)
 
     async def _build(self, lane: Lane) -> None:
         """Give the lane the stage that its decision asks for, and its publication."""
@@ -296,7 +303,7 @@ class Pipeline:
                 "here: lower the encoder's bitrate"
             )
             return
-        if lane.may_reorder and lane.reorders(packet):
+        if lane.watched and lane.reorders(packet):
             await self._take_over(lane)
             return
         self._pacer.push(packet, kind, now)
@@ -317,9 +324,15 @@ class Pipeline:
         lane.decision = self._decide(lane.track)
         priming = lane.take_priming()
         await self._build(lane)
-        now = monotonic_ns()
-        for packet in priming:
-            lane.process(packet, now)
+        self._prime(lane, priming)
+
+    @staticmethod
+    def _prime(lane: Lane, packets: list[EncodedPacket]) -> None:
+        """Let a stage that decodes begin with the group of pictures that is under way."""
+        if isinstance(lane.decision, Transcode):
+            now = monotonic_ns()
+            for packet in packets:
+                lane.process(packet, now)
 
     def _release(self, packets: list[EncodedPacket], now: int = 0) -> None:
         now = now or monotonic_ns()

@@ -157,14 +157,18 @@ def _slice_pps(nal: bytes) -> int:
 
 
 def _recovers(sei: bytes) -> bool:
-    """A recovery point with recovery_frame_cnt 0 (§D.2.8): how open-GOP sources mark their I pictures."""
+    """A recovery point (§D.2.8): how open-GOP sources mark their I pictures, and those with intra refresh the start of each round.
+
+    With recovery_frame_cnt above 0 a decoder that starts here shows its first picture that many frames later; the sources that send such
+    have no better place to start at.
+    """
     reader = Reader(unescape(sei, _SEI_BYTES)[1:])
     for _ in range(_MAX_SEI_MESSAGES):
         kind, size = _sei_number(reader), _sei_number(reader)
         if not size or size >= len(reader):  # a message of nothing, or that breaks off: only trailing bits are left
             return False
         if kind == _SEI_RECOVERY_POINT:
-            return reader.u8() & 0x80 != 0  # ue(v) 0 is a single 1 bit
+            return True
         reader.skip(size)
     return False
 

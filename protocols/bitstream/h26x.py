@@ -34,7 +34,7 @@ class NalStream:
         self._unsent = False  # the sets have changed since they were last written before a picture
         self._sps: tuple[int, int] | None = None  # whose facts are the track's
         self._started = False  # a key frame has named its SPS
-        self._open_gop = False  # a key frame was a recovery point and no IDR picture
+        self._open_gop = False  # a key frame was a recovery point (open GOP, intra refresh) and no IDR picture
         self._told: Track | None = None
         self.track: Track | None = None
         """The facts, once parameter sets are known."""

@@ -38,7 +38,9 @@ class Syntax:
     slice_pps: Callable[[bytes], int]  # the PPS id that a slice of a key frame names
     pps_sps: Callable[[bytes], int]  # the SPS id that a PPS names
     describe: Callable[[bytes, int, bytes], Track]  # (SPS, track id, extradata) -> the facts
-    recovers: Callable[[bytes], bool]  # of an SEI: decoding can start at this picture though it is no IDR
+    recovers: Callable[
+        [bytes], bool
+    ]  # of an SEI: decoding can start at this picture though it is no IDR, if not be whole at once
 
 
 def roles_by_first_byte(shift: int, mask: int, roles: dict[int, Role]) -> tuple[Role, ...]:

@@ -62,6 +62,23 @@ async def test_b_frames_that_no_header_announced_are_found_and_no_picture_is_los
     assert modes == {("passthrough", "same_codec"): 1, ("transcode", "b_frames"): 1}
 
 
+async def test_intra_refresh_that_shows_in_mid_stream_is_decoded_from_the_start_and_no_picture_is_lost() -> None:
+    track, packets = pictures(options={"bf": "0", "x264-params": "intra-refresh=1"})
+    track = replace(track, reorder=0)
+    call = MemoryCall()
+    async with Workers(PATIENT) as workers, pipeline(MemoryPublisher(), call, workers) as it:
+        await it.change((track,))
+        for number, each in enumerate(packets):
+            if number == 30:  # the first recovery point: no decoder could show a picture from here on for another second
+                await it.change((replace(track, open_gop=True),))
+            await it.push(each)
+        assert it.lanes[track.id].decision.why.label == "open_gop"
+        await it.aclose()
+    sent = call.publications[Kind.VIDEO].packets
+    assert [each.pts for each in sent] == [each.pts for each in packets]
+    assert sent[30].keyframe
+
+
 async def test_without_b_frames_the_watch_ends_and_all_passes() -> None:
     track, packets = pictures(options={"bf": "0"}, seconds=6, rate=10)
     call = MemoryCall()

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from protocols.bitstream.h26x import NalStream
 from protocols.media import Codec, EncodedPacket, Track
 from tests.unit.transcode.media import MS, SECOND, grey, pictures, see, shifted
 from transcode.plan import Policy, Transcode, VideoTarget, plan
@@ -57,6 +58,24 @@ def test_every_picture_comes_out_once_and_in_order(codec: Codec, pix_fmt: str, o
     frames = see(outputs)
     assert [frame.pts for frame in frames] == [output.pts for output in outputs]
     assert {frame.format.name for frame in frames} == {"yuv420p"}
+
+
+def test_a_stream_with_intra_refresh_that_is_joined_late_is_shown_once_it_is_whole() -> None:
+    track, packets = pictures(
+        Codec.H264, options={"preset": "veryfast", "bf": "0", "x264-params": "intra-refresh=1"}, seconds=4
+    )
+    stream = NalStream(Codec.H264, 1)
+    units = [stream.annexb(packet.data) for packet in packets]
+    read = [replace(packet, keyframe=u.keyframe, data=u.data) for packet, u in zip(packets, units, strict=True)]
+    starts = [number for number, packet in enumerate(read) if packet.keyframe]
+    assert starts[:2] == [0, 30]
+    outputs, transcoder = transcode(track, read[starts[1] - 5 :])  # five that no decoder can use
+    assert transcoder.dropped == 5
+    assert [output.pts for output in outputs] == [packet.pts for packet in packets[-len(outputs) :]]
+    assert len(packets) - 30 - 30 <= len(outputs)
+    originals = see(packets)[-len(outputs) :]
+    for original, result in zip(originals, see(outputs), strict=True):
+        assert np.abs(grey(original) - grey(result)).mean() < 4
 
 
 def test_what_is_seen_is_what_was_sent() -> None:

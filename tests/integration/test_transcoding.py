@@ -1,0 +1,112 @@
+"""What encoders can send, over RTMP and SRT: the plan is as the table says, and a decoding viewer sees the pictures whole and in order.
+
+Each source is encoded once and published at the speed of its media on both protocols at the same time, into calls of their own.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tests.support.encoders import FFMPEG_9, ffmpeg, programme
+from tests.support.gateway_process import GatewayProcess, running_gateway
+from tests.support.viewer import watching
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+SECONDS = 3
+JUDGED = 80  # of the 90 pictures: an SRT caller that closes takes what is still in its buffers with it
+PASSES = ("passthrough", "same_codec")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """ffmpeg arguments of an encoding, and what the gateway has to make of it."""
+
+    name: str
+    encoding: str
+    plan: tuple[str, str]  # mode, reason
+    protocols: tuple[str, ...] = ("rtmp", "srt")
+
+
+def x264(name: str, plan: tuple[str, str], *, profile: str, b_frames: int = 0, params: str = "", more: str = "") -> Source:
+    # adaptive B-frames would find none worth it in a test picture
+    params = f"threads=1:keyint=30:b-adapt=0:bframes={b_frames}{params}"
+    return Source(name, f"-c:v libx264 -preset superfast -profile:v {profile} -x264-params {params} {more}", plan)
+
+
+REORDERED = ("transcode", "b_frames")
+OTHER_CODEC = ("transcode", "codec")
+X265 = "-c:v libx265 -preset ultrafast -tag:v hvc1 -x265-params log-level=error:keyint=30"
+SOURCES = (
+    x264("h264-baseline", PASSES, profile="baseline"),
+    x264("h264-main", PASSES, profile="main"),
+    x264("h264-main-2-b-frames", REORDERED, profile="main", b_frames=2),
+    x264("h264-main-3-b-frames", REORDERED, profile="main", b_frames=3),
+    x264("h264-high", PASSES, profile="high"),
+    x264("h264-high-2-b-frames", REORDERED, profile="high", b_frames=2),
+    x264("h264-high-3-b-frames", REORDERED, profile="high", b_frames=3, params=":b-pyramid=normal"),
+    x264("h264-intra-refresh", ("transcode", "open_gop"), profile="high", params=":intra-refresh=1"),
+    x264("h264-10-bit", ("transcode", "bit_depth"), profile="high10", more="-pix_fmt yuv420p10le"),
+    x264("h264-422", ("transcode", "chroma"), profile="high422", more="-pix_fmt yuv422p"),
+    x264("h264-interlaced", ("transcode", "interlaced"), profile="high", params=":tff=1", more="-flags +ildct+ilme"),
+    Source("hevc", X265, OTHER_CODEC),
+    Source("hevc-10-bit", f"{X265} -pix_fmt yuv420p10le", OTHER_CODEC),
+    Source("av1", "-c:v libsvtav1 -preset 12 -svtav1-params lp=1 -g 30", OTHER_CODEC, ("rtmp",)),  # MPEG-TS has neither
+    Source("vp9", "-c:v libvpx-vp9 -deadline realtime -cpu-used 8 -g 30 -b:v 1M", OTHER_CODEC, ("rtmp",)),
+)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def gateway() -> AsyncIterator[GatewayProcess]:
+    calls = [f"livestream:{source.name}-{protocol}" for source in SOURCES for protocol in source.protocols]
+    async with running_gateway("calls.public=" + ",".join(calls)) as running:
+        yield running
+
+
+async def encoded(source: Source, folder: Path) -> Path:
+    path = folder / "source.mp4"
+    picture = [argument for argument in programme() if argument != "-re"]
+    arguments = [*picture, *source.encoding.split(), "-c:a", "aac", "-t", str(SECONDS), str(path)]
+    process = await asyncio.create_subprocess_exec(FFMPEG_9, "-hide_banner", "-loglevel", "error", "-nostdin", *arguments)
+    async with asyncio.timeout(60):
+        assert await process.wait() == 0
+    return path
+
+
+def treatment(track: dict[str, Any]) -> tuple[str, str]:
+    return track["mode"], track["reason"]
+
+
+async def published(gateway: GatewayProcess, path: Path, source: Source, protocol: str) -> None:
+    """Publish by one protocol and judge what its viewer was shown."""
+    user = f"{source.name}-{protocol}"
+    call = f"livestream:{user}"
+    if protocol == "srt":
+        where = ("-f", "mpegts", f"srt://127.0.0.1:{gateway.ports['srt']}?streamid={gateway.key(call, user)}")
+    else:
+        where = ("-f", "flv", gateway.rtmp(call, user))
+    enhanced = not source.name.startswith("h264") and protocol == "rtmp"
+    async with watching(gateway.url(f"/whep/{call}")) as viewer:
+        async with ffmpeg("-re", "-i", str(path), "-c", "copy", *where, version=9 if enhanced else 5):
+            stream = await gateway.stream(user, tracks=2, wanted=lambda seen: source.plan in map(treatment, seen["tracks"]))
+            await viewer.until_number(JUDGED - 1, timeout=15)
+    (video,) = (track for track in stream["tracks"] if track["kind"] == "video")
+    assert video["why"].endswith(".")
+    assert bool(video["advice"]) == (source.plan != PASSES)
+    assert viewer.in_order, viewer.numbers
+    assert viewer.delivered(0, JUDGED - 1) >= 0.98, viewer.numbers
+    assert viewer.sizes == [(640, 360)]
+    assert viewer.audio_frames > 50
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)
+async def test_a_source_is_treated_as_planned_and_shown_whole(gateway: GatewayProcess, source: Source, tmp_path: Path) -> None:
+    path = await encoded(source, tmp_path)
+    async with asyncio.TaskGroup() as group:
+        for protocol in source.protocols:
+            group.create_task(published(gateway, path, source, protocol))
