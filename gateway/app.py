@@ -94,6 +94,7 @@ async def gateway(config: Config) -> AsyncIterator[Addresses]:
             max_width=config.transcode.max_width,
             max_height=config.transcode.max_height,
             max_frame_rate=config.transcode.max_frame_rate,
+            max_bitrate=config.transcode.max_bitrate_bps,
             audio_bitrate=config.transcode.audio_bitrate_bps,
         )
         policy = SessionPolicy(

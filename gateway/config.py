@@ -244,6 +244,12 @@ class Transcode(Section):
         description="Highest picture; larger ones are scaled down. A portrait one is measured on its side.",
     )
     max_frame_rate: float = Field(default=60.0, ge=1, le=240, description="Most frames per second.")
+    max_bitrate_bps: int = Field(
+        default=6_000_000,
+        ge=100_000,
+        le=50_000_000,
+        description="Most that a transcoded video has, in bits per second; it starts at what its size needs.",
+    )
     workers_max: int = Field(
         default=32, ge=1, le=1000, description="Worker processes at once: one for each session that needs transcoding."
     )

@@ -84,6 +84,33 @@ def test_where_video_is_always_transcoded_the_real_reason_is_kept(track: Track, 
     assert (type(decision), decision.why.label) == (Transcode, label if kind is Transcode else Label.POLICY)
 
 
+@pytest.mark.parametrize(("track", "kind", "label"), VIDEO)
+def test_advice_names_the_setting_in_obs_and_what_it_saves_here(track: Track, kind: type[Decision], label: Label) -> None:
+    advice = plan(track, BROWSERS, AUTO).why.advice
+    if kind is Passthrough:
+        assert advice == ""
+        return
+    assert "OBS: " in advice
+    assert "of a CPU core here." in advice
+    assert "OBS: " in plan(track, BROWSERS, NEVER).why.advice
+    assert plan(track, BROWSERS, ALWAYS).why.advice == "", "it would be transcoded all the same"
+
+
+def test_the_saving_grows_with_reordering_and_size() -> None:
+    assert plan(replace(H264, reorder=2), BROWSERS, AUTO).why.advice.endswith(
+        "about 100 ms of delay and 0.5 of a CPU core here."
+    )
+    small = replace(H264, width=640, height=360, chroma="4:2:2")
+    assert plan(small, BROWSERS, AUTO).why.advice.endswith("about 30 ms of delay and 0.1 of a CPU core here.")
+
+
+def test_a_policy_is_named_in_the_reason() -> None:
+    assert "transcode.video = always" in plan(H264, BROWSERS, ALWAYS).why.text
+    refused = plan(replace(H264, reorder=1), BROWSERS, NEVER).why.text
+    assert "B-frames" in refused
+    assert "transcode.video = never" in refused
+
+
 def test_every_codec_has_a_decision_in_every_call_under_every_policy() -> None:
     calls = [frozenset(), BROWSERS, frozenset({Codec.OPUS}), frozenset({Codec.H264}), frozenset(Codec)]
     for codec, accepts, policy in itertools.product(Codec, calls, [AUTO, NEVER, ALWAYS]):
