@@ -2,7 +2,7 @@
 
 Kept true here:
 * Sockets are read and closed by this thread only; the loop asks for it by an order, carried out within 100 ms.
-* A round reads what has come, then pauses a few ms: fewer, larger rounds cost less than waking per message, and SRT's buffer waits.
+* A round reads what has come, then pauses for a moment: a frame is many messages, and one round for them costs less than many.
 * What goes wrong with one socket ends that one; if the thread itself ends, everybody who waits for it is told.
 """
 
@@ -24,7 +24,7 @@ from protocols.srt.libsrt import FAILED, READABLE, Libsrt, Option, SrtError
 from protocols.srt.mpegts import TsDemuxer
 from protocols.srt.statistics import MS, LinkStatistics, SrtStats
 
-PAUSE_S: Final = 0.004
+PAUSE_S: Final = 0.001  # measured at 20 sessions: longer pauses save nothing, and each ms is a ms of delay
 _WAIT_MS: Final = 100
 _SWEEP_NS: Final = 1_000_000_000
 _JOIN_S: Final = 2.0
