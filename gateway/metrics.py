@@ -116,6 +116,9 @@ class GatewayCollector(Collector):
         worker_dropped = CounterMetricFamily(
             "ingress_worker_dropped", "Access units that transcoding could not keep up with", labels=["protocol"]
         )
+        lowered = CounterMetricFamily(
+            "ingress_worker_effort_lowered", "Steps down to a cheaper encoding that can keep up", labels=["protocol"]
+        )
         worker_cpu = CounterMetricFamily("ingress_worker_cpu_seconds", "CPU time of the workers", labels=["protocol"])
         for protocol, totals in self._observed.registry.totals():
             for kind, n in totals.packets.items():
@@ -129,8 +132,9 @@ class GatewayCollector(Collector):
             rebases.add_metric([protocol], totals.rebases)
             restarts.add_metric([protocol], totals.worker_restarts)
             worker_dropped.add_metric([protocol], totals.worker_dropped)
+            lowered.add_metric([protocol], totals.worker_lowered)
             worker_cpu.add_metric([protocol], totals.worker_cpu_ns / 1e9)
-        yield from (frames, size, dropped, treatments, rebases, restarts, worker_dropped, worker_cpu)
+        yield from (frames, size, dropped, treatments, rebases, restarts, worker_dropped, lowered, worker_cpu)
 
     def _latency(self) -> Iterator[Metric]:
         steps = HistogramMetricFamily("ingress_stage_latency_seconds", _STEPS_HELP, labels=["protocol", "stage", "kind"])

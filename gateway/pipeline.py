@@ -21,6 +21,7 @@ from protocols.media import EncodedPacket, Kind, Track
 from protocols.publisher import Publisher
 from protocols.timeline import Timeline
 from transcode import passthrough
+from transcode.economy import Effort
 from transcode.plan import Decision, Passthrough, Refuse, Transcode, VideoTarget
 from transcode.pool import Workers
 from transcode.process import Worker
@@ -58,6 +59,7 @@ class PipelineTotals:
     rebases: int = 0
     worker_restarts: int = 0
     worker_dropped: int = 0  # packets, before the worker or in it
+    worker_lowered: int = 0  # steps down to cheaper encoding
     worker_cpu_ns: int = 0
     delays: dict[Kind, Delays] = field(default_factory=lambda: {kind: Delays() for kind in Kind})
 
@@ -69,6 +71,7 @@ class PipelineTotals:
         self.rebases += other.rebases
         self.worker_restarts += other.worker_restarts
         self.worker_dropped += other.worker_dropped
+        self.worker_lowered += other.worker_lowered
         self.worker_cpu_ns += other.worker_cpu_ns
         for kind, delays in other.delays.items():
             self.delays[kind].add(delays)
@@ -280,8 +283,17 @@ class Pipeline:
             self._worker = await self._workers.start(self._publisher.id)
             self._worker.on_failure(self._fail)
         if isinstance(decision.target, VideoTarget):
-            return self._worker.video(track, decision.target, lane.out, lane.update, lane.shown)
+            return self._worker.video(track, decision.target, lane.out, lane.update, lane.shown, self._economised)
         return self._worker.audio(track, decision.target, lane.out, lane.update)
+
+    def _economised(self, effort: Effort, cheaper: bool) -> None:
+        words = "transcoding cannot keep up, it gets cheaper" if cheaper else "transcoding has room again, it gets better"
+        event(log, logging.WARNING if cheaper else logging.INFO, f"{words}: {effort.text}", session=self._publisher.id)
+
+    @property
+    def economy(self) -> Effort | None:
+        """What the video is encoded with, where that is less than was planned, since the CPU does not suffice."""
+        return self._worker.economy if self._worker is not None else None
 
     async def push(self, packet: EncodedPacket) -> None:
         """One packet of the publisher, on its own clock."""
@@ -366,7 +378,7 @@ class Pipeline:
         if self._worker is not None:
             stats = self._worker.stats
             totals.worker_restarts, totals.worker_cpu_ns = stats.restarts, stats.cpu_ns
-            totals.worker_dropped = stats.dropped
+            totals.worker_dropped, totals.worker_lowered = stats.dropped, stats.lowered
         totals.dropped = Counter(self._pacer.dropped)
         return totals
 

@@ -20,6 +20,7 @@ MAX_BODY = 8 << 20
 _HEADER = struct.Struct("<IBxHI")  # body length, kind, stream, packets taken (from the worker)
 _PACKET = struct.Struct("<qqqqB")  # pts, dts, begun, arrival, flags
 _BITRATE = struct.Struct("<I")
+_ECONOMY = struct.Struct("<B")
 _STATS = struct.Struct("<QQQQQQ")
 _FIELD_TYPES: dict[str, type | tuple[type, ...]] = {
     "id": int,
@@ -50,6 +51,7 @@ class Message(IntEnum):
     PACKET = 3
     KEYFRAME = 4
     BITRATE = 5
+    ECONOMY = 6  # how many steps below the plan to work
     # from the worker
     OUTPUT = 16
     TRACK = 17  # what comes out from here on
@@ -150,6 +152,14 @@ def pack_bitrate(stream: int, bits_per_second: int) -> bytes:
 
 def read_bitrate(body: memoryview) -> int:
     return int(_BITRATE.unpack(body)[0])
+
+
+def pack_economy(stream: int, level: int) -> bytes:
+    return pack(Message.ECONOMY, stream, 0, _ECONOMY.pack(level))
+
+
+def read_economy(body: memoryview) -> int:
+    return int(_ECONOMY.unpack(body)[0])
 
 
 def pack_stats(taken: int, report: WorkerReport) -> bytes:

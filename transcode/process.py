@@ -16,11 +16,12 @@ from typing import Protocol
 from protocols.errors import ProtocolError
 from protocols.media import EncodedPacket, Track
 from transcode import messages
+from transcode.economy import Effort
 from transcode.limits import WorkerLimits
 from transcode.messages import Frame, Inbox, Message, WorkerReport
 from transcode.plan import AudioTarget, VideoTarget
 from transcode.stage import Sink, Stage
-from transcode.stream import OnTrack, WorkerStage
+from transcode.stream import OnEconomy, OnTrack, WorkerStage
 
 OnFailure = Callable[[str], None]
 """Told once, in words, that a worker has failed for good; on the event loop, must not block or raise."""
@@ -56,6 +57,7 @@ class WorkerStats:
     pid: int = 0
     restarts: int = 0
     dropped: int = 0  # packets, before the worker or in it
+    lowered: int = 0  # steps down to cheaper encoding, since it could not keep up
     decoded: int = 0
     encoded: int = 0
     errors: int = 0
@@ -74,7 +76,7 @@ class Worker:
         self._launch = launch
         self._loop = asyncio.get_running_loop()
         self._stages: dict[int, WorkerStage] = {}
-        self._gone_dropped = 0  # by stages that are closed
+        self._gone_dropped = self._gone_lowered = 0  # by stages that are closed
         self._next_number = 0
         self._on_failure: list[OnFailure] = []
         self._crashes: deque[float] = deque(maxlen=limits.restarts + 1)
@@ -101,10 +103,16 @@ class Worker:
         return self._open(track, target, sink, on_track)
 
     def video(
-        self, track: Track, target: VideoTarget, sink: Sink, on_track: OnTrack | None = None, shown: int | None = None
+        self,
+        track: Track,
+        target: VideoTarget,
+        sink: Sink,
+        on_track: OnTrack | None = None,
+        shown: int | None = None,
+        on_economy: OnEconomy | None = None,
     ) -> Stage:
         """Transcode a video track to H.264, from the first picture after the pts `shown` (ns) on."""
-        return self._open(track, target, sink, on_track, shown)
+        return self._open(track, target, sink, on_track, shown, on_economy)
 
     def on_failure(self, callback: OnFailure) -> None:
         self._on_failure.append(callback)
@@ -112,6 +120,11 @@ class Worker:
     @property
     def closed(self) -> bool:
         return self._closing or self.failure is not None
+
+    @property
+    def economy(self) -> Effort | None:
+        """What a video is encoded with, where that is less than was planned."""
+        return next((stage.economy for stage in self._stages.values() if stage.economy is not None), None)
 
     @property
     def stats(self) -> WorkerStats:
@@ -122,6 +135,7 @@ class Worker:
             dropped=self._gone_dropped
             + sum(stage.stats.dropped for stage in self._stages.values())
             + sum(report.dropped for report in reports),
+            lowered=self._gone_lowered + sum(stage.stats.lowered for stage in self._stages.values()),
             decoded=sum(report.decoded for report in reports),
             encoded=sum(report.encoded for report in reports),
             errors=sum(report.errors for report in reports),
@@ -175,15 +189,22 @@ class Worker:
     def forget(self, stage: WorkerStage) -> None:
         if self._stages.pop(stage.number, None) is not None:
             self._gone_dropped += stage.stats.dropped
+            self._gone_lowered += stage.stats.lowered
 
     def _open(
-        self, track: Track, target: AudioTarget | VideoTarget, sink: Sink, on_track: OnTrack | None, shown: int | None = None
+        self,
+        track: Track,
+        target: AudioTarget | VideoTarget,
+        sink: Sink,
+        on_track: OnTrack | None,
+        shown: int | None = None,
+        on_economy: OnEconomy | None = None,
     ) -> WorkerStage:
         while self._next_number in self._stages:
             self._next_number = (self._next_number + 1) & _MAX_STREAM_NUMBER
         number = self._next_number
         self._next_number = (number + 1) & _MAX_STREAM_NUMBER
-        stage = WorkerStage(self, number, track, target, sink, on_track, shown)
+        stage = WorkerStage(self, number, track, target, sink, on_track, shown, on_economy)
         self._stages[number] = stage
         if self.closed:
             stage.on_closed()

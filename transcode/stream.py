@@ -10,12 +10,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from protocols.media import Codec, EncodedPacket, Kind, Track
+from protocols.media import Codec, EncodedPacket, Track
 from transcode import messages
+from transcode.economy import Economy, Effort, effort, levels
 from transcode.limits import WorkerLimits
 from transcode.messages import Message
 from transcode.plan import AudioTarget, VideoTarget
 from transcode.stage import Sink
+
+OnEconomy = Callable[[Effort, bool], None]
+"""Told what a video is encoded with from here on, and whether that is cheaper than before."""
 
 OnTrack = Callable[[Track], None]
 """Told what comes out from here on, before the first packet that is so; on the event loop, must not block or raise."""
@@ -32,6 +36,7 @@ class StreamStats:
     packets_in: int = 0
     packets_out: int = 0
     dropped: int = 0  # on the way to the worker: it was too far behind, or the message too large
+    lowered: int = 0  # steps down to cheaper encoding
 
 
 class Link(Protocol):
@@ -67,6 +72,7 @@ class WorkerStage:
         sink: Sink,
         on_track: OnTrack | None,
         shown: int | None = None,
+        on_economy: OnEconomy | None = None,
     ) -> None:
         """Pictures up to the pts `shown` (ns) are decoded for what follows them and do not come out."""
         self.number = number
@@ -77,7 +83,11 @@ class WorkerStage:
         self._sink = sink
         self._on_track = on_track
         self._output = _expected_output(track, target)
-        video = track.kind is Kind.VIDEO
+        self._on_economy = on_economy
+        video = isinstance(target, VideoTarget)
+        self._planned_size = (target.width, target.height) if isinstance(target, VideoTarget) else (0, 0)
+        self._economy = Economy(levels(*self._planned_size)) if video else None
+        self._skipped = False  # since the worker last took a packet
         limits = link.limits
         self._gop = Gop(limits.gop, limits.gop_duration * _MS) if video else None
         self._queue_limit = (limits.video_queue if video else limits.audio_queue) * _MS
@@ -96,6 +106,13 @@ class WorkerStage:
     @property
     def track(self) -> Track:
         return self._output
+
+    @property
+    def economy(self) -> Effort | None:
+        """What the video is encoded with, where that is less than was planned, since the worker cannot keep up."""
+        if self._economy is None or not self._economy.level:
+            return None
+        return effort(self._economy.level, *self._planned_size)
 
     @property
     def queued(self) -> int:
@@ -166,6 +183,8 @@ class WorkerStage:
             self._waiting -= self._pending.popleft()
             self._fresh = self._fresh and bool(self._pending)
             self._silent = max(0, self._silent - 1)  # silent ones come first
+            if not self._fresh and not self._silent:
+                self._economise()
 
     def on_closed(self) -> None:
         """The worker has closed the stream, or has gone for good."""
@@ -186,6 +205,8 @@ class WorkerStage:
         self._link.send(messages.pack_open(self.number, self._source, self._target))
         if self._bitrate is not None:
             self._link.send(messages.pack_bitrate(self.number, self._bitrate))
+        if self._economy is not None and self._economy.level:
+            self._link.send(messages.pack_economy(self.number, self._economy.level))
         if self._gop is not None:
             packets = self._gop.packets
             self._skipping = not packets or packets[0].dts == suspect  # without its key frame a GOP is worth nothing
@@ -195,6 +216,19 @@ class WorkerStage:
                         self._dispatch(packet, silent=True)
         while self._held:
             self._dispatch(self._held.popleft(), silent=False)
+
+    def _economise(self) -> None:
+        """After a packet that the worker has taken: let it work cheaper if it cannot keep up, or dearer if it long could."""
+        skipped, self._skipped = self._skipped, False
+        if self._economy is None or self._last_dts is None:
+            return
+        before = self._economy.level
+        if self._economy.observe(self._waiting, skipped, self._last_dts):
+            self._link.send(messages.pack_economy(self.number, self._economy.level))
+            cheaper = self._economy.level > before
+            self.stats.lowered += cheaper
+            if self._on_economy is not None:
+                self._on_economy(effort(self._economy.level, *self._planned_size), cheaper)
 
     def _dispatch(self, packet: EncodedPacket, silent: bool) -> None:
         # a gap or jump in the source's time is not media that waits
@@ -219,7 +253,7 @@ class WorkerStage:
         if self._gop is None:
             return not full
         if full:
-            self._skipping = True
+            self._skipped = self._skipping = True
         elif packet.keyframe:
             self._skipping = False
         return not self._skipping

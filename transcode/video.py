@@ -15,8 +15,9 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType
 
 from protocols.media import Codec, EncodedPacket, Track
+from transcode.economy import effort
 from transcode.encoders import KEYFRAME_SECONDS, NANOSECOND, UNKNOWN_FRAME_RATE, open_h264
-from transcode.plan import VideoTarget, fit, preset, start_bitrate
+from transcode.plan import VideoTarget, fit, start_bitrate
 
 _SECOND = 1_000_000_000
 _DECODERS = {
@@ -49,6 +50,8 @@ class VideoTranscoder:
         self._shown = shown
         self._bitrate = target.bitrate
         self._told = False  # the bitrate, by the call
+        self._level = 0  # steps below the plan
+        self._opened_level = 0  # of the open encoder
         self._frame_bits = 0.0  # what the open encoder spends on a picture
         self._last_keyframe = 0
         self._rate = FrameRate(min(target.frame_rate or UNKNOWN_FRAME_RATE, target.max_frame_rate))
@@ -71,7 +74,7 @@ class VideoTranscoder:
     def reopen(self, track: Track) -> None:
         """The source has changed. Its parameter sets come in band, so the decoder follows by itself, from the next key frame on."""
         self._track = track
-        self._picture = Picture(track.interlaced, self._target)
+        self._picture = Picture(track.interlaced, self._target, self._level)
 
     def request_keyframe(self) -> None:
         self._keyframe_wanted = True
@@ -79,6 +82,10 @@ class VideoTranscoder:
     def set_bitrate(self, bits_per_second: int) -> None:
         self._told = True
         self._bitrate = max(_LEAST_BITRATE, min(bits_per_second, self._target.max_bitrate))
+
+    def set_economy(self, level: int) -> None:
+        """Work `level` steps below the plan: a step down at once, a step up of the preset alone with the next key frame."""
+        self._level = self._picture.level = level
 
     def take(self, packet: EncodedPacket, silent: bool = False) -> Iterator[EncodedPacket]:
         """Decode one source packet. `silent`: its pictures are only references for what follows, nothing comes out."""
@@ -200,22 +207,23 @@ class VideoTranscoder:
         width, height = picture.width, picture.height
         if not self._told and (width, height) != (self._target.width, self._target.height):  # another size than was planned for
             self._bitrate = min(start_bitrate(width, height, self._rate.measured), self._target.max_bitrate)
-        encoder = open_h264(picture, self._rate.measured, self._bitrate, preset(width, height))
+        encoder = open_h264(picture, self._rate.measured, self._bitrate, effort(self._level, width, height).preset)
+        self._opened_level = self._level
         self._frame_bits = self._bitrate / self._rate.measured
         self.output = replace(self.output, width=width, height=height, extradata=b"", profile="Constrained Baseline")
         return encoder
 
     def _outdated(self, pts: int) -> bool:
-        """Whether to open the encoder anew for another bitrate or frame rate (x264 without look-ahead counts frames, not seconds).
+        """Whether to open the encoder anew for another preset, bitrate or frame rate (x264 without look-ahead counts frames, not seconds).
 
         PyAV cannot move the rate control's buffer of an open encoder, and without that x264 follows a new bitrate only after many seconds.
-        A new encoder starts with a key frame, so all but a deep cut wait for one that is due anyway.
+        A new encoder starts with a key frame, so all but a deep cut and a cheaper preset wait for one that is due anyway.
         """
         change = self._bitrate / self._rate.measured / self._frame_bits
-        if change < _CUT:
+        if change < _CUT or self._level > self._opened_level:
             return True
         due = self._keyframe_wanted or pts - self._last_keyframe >= KEYFRAME_SECONDS * _SECOND * 0.9
-        return due and abs(change - 1) > 0.05
+        return due and (abs(change - 1) > 0.05 or self._level != self._opened_level)
 
 
 class FrameRate:
@@ -244,17 +252,19 @@ class FrameRate:
 class Picture:
     """Makes pictures fit the encoder: 8-bit 4:2:0, progressive, within the size limits."""
 
-    def __init__(self, interlaced: bool, target: VideoTarget) -> None:
+    def __init__(self, interlaced: bool, target: VideoTarget, level: int = 0) -> None:
+        """`level`: how many steps below the plan, of which the last make the picture smaller."""
+        self.level = level
         self._interlaced = interlaced
         self._limits = (target.max_width, target.max_height)
-        self._form: tuple[int, int, str, int, int, bool] | None = None
+        self._form: tuple[int, int, str, int, int, bool, int] | None = None
         self._graph: Graph | None = None
 
     def convert(self, frame: VideoFrame) -> Iterator[VideoFrame]:
         """The same picture, or what the filters give for it: one, or none yet."""
         # a flag on one picture is enough: from then on all go through the deinterlacer, which leaves progressive ones alone
         self._interlaced = self._interlaced or frame.interlaced_frame
-        form = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range, self._interlaced)
+        form = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range, self._interlaced, self.level)
         if form != self._form:
             yield from self.flush()
             self._form = form
@@ -273,6 +283,9 @@ class Picture:
 
     def _build(self, frame: VideoFrame) -> Graph | None:
         width, height = fit(frame.width, frame.height, *self._limits)
+        scale = effort(self.level, width, height).scale
+        if scale < 1:
+            width, height = fit(width, height, round(width * scale), round(height * scale))
         if (width, height, "yuv420p", False) == (frame.width, frame.height, frame.format.name, self._interlaced):
             return None
         graph = Graph()

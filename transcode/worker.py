@@ -91,6 +91,8 @@ class Worker:
                 self._streams[frame.stream].request_keyframe()
             case Message.BITRATE:
                 self._streams[frame.stream].set_bitrate(messages.read_bitrate(frame.body))
+            case Message.ECONOMY:
+                self._streams[frame.stream].set_economy(messages.read_economy(frame.body))
             case _:
                 raise ValueError(f"message {frame.kind} is not for a worker")
 

@@ -125,6 +125,8 @@ def warnings(session: Session, lanes: list[Lane]) -> Iterator[str]:
             yield f"{n} frames came too late and were dropped: the upload is unsteady, a lower bitrate may be needed."
         if n := totals.dropped[OVERFLOW]:
             yield f"{n} frames came faster than real time and were dropped: let the encoder send at the speed of the media."
+        if (effort := session.pipeline.economy) is not None:
+            yield f"This gateway's CPU does not keep up, so that the video is encoded with less effort: {effort.text}."
         if totals.worker_dropped:
             yield (
                 f"{totals.worker_dropped} frames were dropped because transcoding cannot keep up: send what passes through (see the "

@@ -4,17 +4,20 @@ Each source is encoded once and published at the speed of its media on both prot
 """
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import pytest_asyncio
 
 from tests.support.encoders import FFMPEG_9, ffmpeg, programme
 from tests.support.gateway_process import GatewayProcess, running_gateway
-from tests.support.viewer import watching
+from tests.support.viewer import Viewer, watching
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -64,6 +67,7 @@ SOURCES = (
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def gateway() -> AsyncIterator[GatewayProcess]:
     calls = [f"livestream:{source.name}-{protocol}" for source in SOURCES for protocol in source.protocols]
+    calls += ["livestream:stopped", "livestream:other"]
     async with running_gateway("calls.public=" + ",".join(calls)) as running:
         yield running
 
@@ -110,3 +114,56 @@ async def test_a_source_is_treated_as_planned_and_shown_whole(gateway: GatewayPr
     async with asyncio.TaskGroup() as group:
         for protocol in source.protocols:
             group.create_task(published(gateway, path, source, protocol))
+
+
+def workers(gateway: GatewayProcess) -> set[int]:
+    """The processes below the gateway's fork server."""
+    children = {process.pid for process in psutil.Process(gateway.pid).children()}
+    return {process.pid for process in psutil.Process(gateway.pid).children(recursive=True)} - children
+
+
+async def caught_up(viewer: Viewer, other: Viewer, ahead: int) -> None:
+    """Until the viewer is at most half a second behind where it was in relation to the other."""
+    while viewer.numbers[-1] < other.numbers[-1] + ahead - 15:
+        viewer.progress.clear()
+        await viewer.progress.wait()
+
+
+async def test_a_worker_that_stands_still_for_3_s_skips_ahead_to_live_and_others_are_undisturbed(
+    gateway: GatewayProcess,
+) -> None:
+    b_frames = ["-c:v", "libx264", "-preset", "ultrafast", "-bf", "2", "-b_strategy", "0", "-g", "30", "-threads", "1"]
+
+    def publish(user: str) -> Any:
+        return ffmpeg(*programme(), *b_frames, "-c:a", "aac", "-f", "flv", gateway.rtmp(f"livestream:{user}", user))
+
+    before = workers(gateway)
+    async with (
+        watching(gateway.url("/whep/livestream:stopped")) as viewer,
+        watching(gateway.url("/whep/livestream:other")) as other,
+    ):
+        async with publish("stopped"):
+            await viewer.until(frames=10)
+            (worker,) = workers(gateway) - before
+            async with publish("other"):
+                await other.until(frames=30)
+                ahead = viewer.numbers[-1] - other.numbers[-1]
+                os.kill(worker, signal.SIGSTOP)
+                try:
+                    await other.until_number(other.numbers[-1] + 90)  # 3 s
+                finally:
+                    os.kill(worker, signal.SIGCONT)
+                async with asyncio.timeout(4):
+                    await caught_up(viewer, other, ahead)
+                lowered = await gateway.stream("stopped", wanted=lambda seen: "less effort" in str(seen["warnings"]))
+                await other.until_number(other.numbers[-1] + 30)
+                steps = await gateway.metric('ingress_worker_effort_lowered_total{protocol="rtmp"}')
+                restarts = await gateway.metric('ingress_worker_restarts_total{protocol="rtmp"}')
+    assert viewer.in_order, viewer.numbers
+    assert other.in_order
+    assert other.delivered(other.numbers[0], other.numbers[-1]) >= 0.98, other.numbers
+    assert any("frames were dropped" in warning for warning in lowered["warnings"])
+    assert steps >= 1
+    assert restarts == 0
+    line = await gateway.logged("it gets cheaper")
+    assert (line["session"], line["level"]) == (lowered["id"], "warning")

@@ -1,6 +1,7 @@
 """Any video becomes H.264 in presentation order: every picture, once, at its time."""
 
 import itertools
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -266,3 +267,25 @@ def test_a_source_that_starts_its_clock_anew_goes_on() -> None:
     track, packets = pictures(Codec.H264, options=B_FRAMES)
     outputs, _ = transcode(track, [*shifted(packets, 60 * SECOND), *packets])
     assert len(outputs) == 2 * len(packets)
+
+
+def test_it_gets_cheaper_at_once_with_a_key_frame_and_dearer_with_the_next_one() -> None:
+    track, packets = pictures(Codec.H264, size=(640, 360), seconds=4)
+    transcoder = VideoTranscoder(track, target(track))
+    outputs: list[EncodedPacket] = []
+    levels = {20: 2, 40: 3, 60: 2, 80: 0}
+    for number, packet in enumerate(packets):
+        if number in levels:
+            transcoder.set_economy(levels[number])
+        if number == 100:
+            transcoder.request_keyframe()
+        outputs += transcoder.take(packet)
+    assert [output.pts for output in outputs] == [packet.pts for packet in packets]
+    assert [number for number, output in enumerate(outputs) if output.keyframe] == [0, 20, 40, 60, 100]
+    sizes = [(frame.width, frame.height) for frame in see(outputs)]
+    assert [len(list(same)) for _, same in itertools.groupby(sizes)] == [40, 20, 60]
+    assert sizes[50] == (426, 240)
+    assert (transcoder.output.width, transcoder.output.height) == (640, 360)
+    # x264 writes its settings into the first packet that each encoder makes
+    searches = [re.search(rb" me=(\w+) subme=(\d+)", outputs[number].data) for number in (0, 20)]
+    assert [found and found.groups() for found in searches] == [(b"hex", b"2"), (b"dia", b"0")]
