@@ -39,6 +39,7 @@ from protocols.whip.resource import WhipListener
 from transcode.limits import WorkerLimits
 from transcode.plan import Policy, plan
 from transcode.pool import Workers
+from transcode.probe import choose
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +96,7 @@ async def gateway(config: Config) -> AsyncIterator[Addresses]:
             max_height=config.transcode.max_height,
             max_frame_rate=config.transcode.max_frame_rate,
             max_bitrate=config.transcode.max_bitrate_bps,
+            encoder=await _encoder(config, workers),
             audio_bitrate=config.transcode.audio_bitrate_bps,
         )
         policy = SessionPolicy(
@@ -150,6 +152,16 @@ async def gateway(config: Config) -> AsyncIterator[Addresses]:
                 event(log, logging.WARNING, "some sessions did not end in time", sessions=len(registry.sessions))
             for task in tasks:
                 task.cancel()
+
+
+async def _encoder(config: Config, workers: Workers) -> str:
+    """The H.264 encoder to use, and in the log why it is not the one that was asked for."""
+    choice = await choose(workers, config.transcode.encoder)
+    for encoder, why_not in choice.refused.items():
+        event(log, logging.WARNING, f"{encoder} does not work here: {why_not}")
+    if choice.refused:
+        event(log, logging.INFO, f"video is encoded by {choice.encoder}")
+    return choice.encoder
 
 
 def _worker_limits(config: Config) -> WorkerLimits:

@@ -282,6 +282,7 @@ class Pipeline:
         if self._worker is None:
             self._worker = await self._workers.start(self._publisher.id)
             self._worker.on_failure(self._fail)
+            self._worker.on_note(lambda text: event(log, logging.WARNING, text, session=self._publisher.id))
         if isinstance(decision.target, VideoTarget):
             return self._worker.video(track, decision.target, lane.out, lane.update, lane.shown, self._economised)
         return self._worker.audio(track, decision.target, lane.out, lane.update)

@@ -1,4 +1,4 @@
-"""The two encoders of a call: x264 for video and libopus for audio, set for live. Worker side: imports libav.
+"""The encoders of a call: H.264 for video, by x264 or in hardware, and libopus for audio, set for live. Worker side: imports libav.
 
 Keeps true: one picture in is one packet out at once (no look-ahead, no B-frames), every key frame is an IDR with its parameter sets
 before it, and no encoder has threads of its own.
@@ -6,10 +6,12 @@ before it, and no encoder has threads of its own.
 
 from fractions import Fraction
 
-from av import VideoFrame
+from av import FFmpegError, VideoFrame
 from av.audio.codeccontext import AudioCodecContext
 from av.codec import CodecContext
 from av.video.codeccontext import VideoCodecContext
+
+from transcode.h264 import ENCODERS, X264
 
 OPUS_RATE = 48_000
 OPUS_FRAME = 960  # 20 ms
@@ -19,13 +21,15 @@ KEYFRAME_SECONDS = 4  # with key frames on request a shorter distance only costs
 _VBV_SECONDS = 0.6  # a key frame may take this much of the bitrate: more delays it on a narrow link, less blurs it
 
 
-def open_h264(like: VideoFrame, frame_rate: float, bitrate: int, preset: str) -> VideoCodecContext:
-    """An encoder of 8-bit 4:2:0 pictures of the size and colours of `like`, with times in ns.
+def open_h264(like: VideoFrame, frame_rate: float, bitrate: int, preset: str, name: str = X264) -> VideoCodecContext:
+    """An encoder of 8-bit 4:2:0 pictures of the size, format and colours of `like`, with times in ns. `preset` is x264's.
 
     Constrained baseline, since that is what 42e01f promises in the SDP (RFC 6184 §8.1) and every hardware decoder takes; and it is the
-    cheapest: no CABAC and no 8x8 transforms. Raises `av.FFmpegError` for a size that x264 does not take.
+    cheapest: no CABAC and no 8x8 transforms. Raises `av.FFmpegError` for a size that the encoder does not take, and where there is no such
+    hardware.
     """
-    encoder = CodecContext.create("libx264", "w")
+    chosen = ENCODERS[name]
+    encoder = CodecContext.create(name, "w")
     assert isinstance(encoder, VideoCodecContext)
     frame_rate = frame_rate or UNKNOWN_FRAME_RATE
     encoder.width = like.width
@@ -34,26 +38,39 @@ def open_h264(like: VideoFrame, frame_rate: float, bitrate: int, preset: str) ->
     encoder.color_range = like.color_range
     encoder.color_primaries = like.color_primaries
     encoder.color_trc = like.color_trc
-    encoder.pix_fmt = "yuv420p"
+    encoder.pix_fmt = chosen.pix_fmt
     encoder.time_base = NANOSECOND
     encoder.framerate = Fraction(frame_rate).limit_denominator(1001)
     encoder.bit_rate = bitrate
     encoder.gop_size = round(frame_rate * KEYFRAME_SECONDS)
     encoder.max_b_frames = 0
     encoder.thread_count = 1
+    own = {"preset": preset} if name == X264 else {}
     encoder.options = {
-        "preset": preset,
-        "tune": "zerolatency",
-        "profile": "baseline",
-        "forced-idr": "1",
-        "sc_threshold": "0",  # a scene cut is no reason for a key frame: it would burst
-        "aud": "0",
-        "a53cc": "0",
+        **chosen.options,
+        **own,
         "maxrate": str(bitrate),
         "bufsize": str(round(bitrate * _VBV_SECONDS)),
     }
     encoder.open()
     return encoder
+
+
+def try_h264(name: str) -> str:
+    """Encode two real pictures; why that does not work, empty if it does."""
+    picture = VideoFrame(1280, 720, ENCODERS[name].pix_fmt)
+    for plane in picture.planes:
+        plane.update(bytes(plane.buffer_size))
+    try:
+        encoder = open_h264(picture, UNKNOWN_FRAME_RATE, 2_000_000, "ultrafast", name)
+        made = 0
+        for number in range(2):
+            picture.pts, picture.time_base = number * 33_000_000, NANOSECOND
+            made += len(encoder.encode(picture))
+        made += len(encoder.encode(None))
+    except (FFmpegError, ValueError) as error:  # ValueError: PyAV was built without it
+        return str(error) or type(error).__name__
+    return "" if made == 2 else f"{made} of 2 pictures came out"
 
 
 def open_opus(bitrate: int) -> AudioCodecContext:

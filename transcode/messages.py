@@ -17,6 +17,7 @@ from protocols.media import Codec, EncodedPacket, Track
 from transcode.plan import AudioTarget, VideoTarget
 
 MAX_BODY = 8 << 20
+MAX_TEXT = 300  # bytes
 _HEADER = struct.Struct("<IBxHI")  # body length, kind, stream, packets taken (from the worker)
 _PACKET = struct.Struct("<qqqqB")  # pts, dts, begun, arrival, flags
 _BITRATE = struct.Struct("<I")
@@ -52,6 +53,7 @@ class Message(IntEnum):
     KEYFRAME = 4
     BITRATE = 5
     ECONOMY = 6  # how many steps below the plan to work
+    TRIAL = 7  # of an encoder, by its name
     # from the worker
     OUTPUT = 16
     TRACK = 17  # what comes out from here on
@@ -59,6 +61,8 @@ class Message(IntEnum):
     PROGRESS = 19  # a packet was taken and nothing came of it
     STATS = 20
     FAULT = 21  # why the worker ends, in words
+    TRIED = 22  # why the encoder does not work here, nothing if it does
+    NOTE = 23  # in words for the log
 
 
 class Frame(NamedTuple):
@@ -160,6 +164,12 @@ def pack_economy(stream: int, level: int) -> bytes:
 
 def read_economy(body: memoryview) -> int:
     return int(_ECONOMY.unpack(body)[0])
+
+
+def read_text(body: memoryview) -> str:
+    """Words for people, bounded and printable: they come from a process that decodes what strangers send."""
+    text = bytes(body[:MAX_TEXT]).decode(errors="replace")
+    return "".join(each if each.isprintable() else " " for each in text)
 
 
 def pack_stats(taken: int, report: WorkerReport) -> bytes:

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Literal
 
 from protocols.media import Codec, Kind, Track
+from transcode.h264 import X264
 
 
 class Label(StrEnum):
@@ -46,6 +47,7 @@ class Policy:
     max_frame_rate: float = 60.0
     max_bitrate: int = 6_000_000  # bit/s of a transcoded video
     audio_bitrate: int = 128_000
+    encoder: str = X264  # one that works here
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ class VideoTarget:
     max_frame_rate: float
     bitrate: int  # bit/s at the start; the call's feedback moves it
     max_bitrate: int
+    encoder: str = X264  # where it fails, x264 goes on
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +266,7 @@ def _video_target(track: Track, policy: Policy) -> VideoTarget:
         max_frame_rate=policy.max_frame_rate,
         bitrate=min(start_bitrate(width, height, frame_rate), policy.max_bitrate),
         max_bitrate=policy.max_bitrate,
+        encoder=policy.encoder,
     )
 
 

@@ -23,6 +23,9 @@ from transcode.plan import AudioTarget, VideoTarget
 from transcode.stage import Sink, Stage
 from transcode.stream import OnEconomy, OnTrack, WorkerStage
 
+OnNote = Callable[[str], None]
+"""Told in words what a worker has to say to the operator; on the event loop, must not block or raise."""
+
 OnFailure = Callable[[str], None]
 """Told once, in words, that a worker has failed for good; on the event loop, must not block or raise."""
 
@@ -79,6 +82,8 @@ class Worker:
         self._gone_dropped = self._gone_lowered = 0  # by stages that are closed
         self._next_number = 0
         self._on_failure: list[OnFailure] = []
+        self._on_note: list[OnNote] = []
+        self._tried: asyncio.Future[str] | None = None
         self._crashes: deque[float] = deque(maxlen=limits.restarts + 1)
         self._restarts = 0
         self._earlier: list[WorkerReport] = []  # the last reports of workers that have ended
@@ -116,6 +121,15 @@ class Worker:
 
     def on_failure(self, callback: OnFailure) -> None:
         self._on_failure.append(callback)
+
+    def on_note(self, callback: OnNote) -> None:
+        self._on_note.append(callback)
+
+    async def trial(self, encoder: str) -> str:
+        """Why an H.264 encoder does not work here; empty if it does. One at a time, in a worker for nothing else."""
+        self._tried = self._loop.create_future()
+        self.send(messages.pack(Message.TRIAL, body=encoder.encode()))
+        return await self._tried
 
     @property
     def closed(self) -> bool:
@@ -308,8 +322,18 @@ class Worker:
                 stage.on_closed()
             case Message.STATS:
                 self._report = messages.read_stats(frame.body)
+            case Message.TRIED:
+                self._end_trial(messages.read_text(frame.body))
+            case Message.NOTE:
+                text = messages.read_text(frame.body)
+                for callback in self._on_note:
+                    callback(text)
             case Message.FAULT:
                 self._fault = bytes(frame.body[:2000]).decode(errors="replace")
+
+    def _end_trial(self, why_not: str) -> None:
+        if self._tried is not None and not self._tried.done():
+            self._tried.set_result(why_not)
 
     def _progress(self, taken: int) -> None:
         count = (taken - self._taken) & 0xFFFFFFFF
@@ -354,6 +378,7 @@ class Worker:
         if self._closing or self.failure is not None:
             return
         self.last_crash = self._fault or (f"signal {-status}" if status < 0 else f"exit {status}")
+        self._end_trial(f"it crashed: {self.last_crash[-100:]}")
         now = self._loop.time()
         while self._crashes and now - self._crashes[0] > self.limits.restart_window:
             self._crashes.popleft()

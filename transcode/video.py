@@ -5,19 +5,21 @@ the limits of size and rate; what need not be converted is not. Decoders have on
 hangs PyAV 18.1 for good.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from av import FFmpegError, Packet, VideoFrame
 from av.codec import CodecContext
-from av.filter import Graph
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType
+from av.video.stream import VideoStream
 
 from protocols.media import Codec, EncodedPacket, Track
 from transcode.economy import effort
 from transcode.encoders import KEYFRAME_SECONDS, NANOSECOND, UNKNOWN_FRAME_RATE, open_h264
-from transcode.plan import VideoTarget, fit, start_bitrate
+from transcode.h264 import ENCODERS, X264
+from transcode.picture import FrameRate, Picture
+from transcode.plan import VideoTarget, start_bitrate
 
 _SECOND = 1_000_000_000
 _DECODERS = {
@@ -38,14 +40,25 @@ _MAX_STAMPS = 128  # packets in the decoder at most: H.264 and HEVC hold 16, fra
 _BACKWARD_JUMP = _SECOND  # pictures late by less are out of order, by more are of a source that started its clock anew
 _LEAST_BITRATE = 50_000
 _CUT = 0.8  # a bitrate that falls below this part of the present one is set at once, at the cost of a key frame
-_RATE_WINDOW = 2 * _SECOND  # the real frame rate is measured over this
 
 
 class VideoTranscoder:
     """One video track: `take` a source packet, get the H.264 packets that come of it."""
 
-    def __init__(self, track: Track, target: VideoTarget, shown: int | None = None) -> None:
-        """Pictures up to the pts `shown` (ns) have been shown in another way: they are only references for what follows."""
+    def __init__(
+        self,
+        track: Track,
+        target: VideoTarget,
+        shown: int | None = None,
+        *,
+        note: Callable[[str], None] = lambda text: None,
+        open_encoder: Callable[[VideoFrame, float, int, str, str], VideoCodecContext] = open_h264,
+    ) -> None:
+        """Pictures up to the pts `shown` (ns) have been shown in another way: they are only references for what follows. `note` is told
+        what the operator should know."""
+        self._note = note
+        self._open_h264 = open_encoder
+        self._encoder_name = target.encoder
         self._target = target
         self._shown = shown
         self._bitrate = target.bitrate
@@ -62,7 +75,7 @@ class VideoTranscoder:
         self._track = track
         self._decoder: VideoCodecContext | None = None
         self._encoder: VideoCodecContext | None = None
-        self._picture = Picture(track.interlaced, target)
+        self._picture = Picture(track.interlaced, target, pix_fmt=ENCODERS[target.encoder].pix_fmt)
         self._stamps: dict[int, tuple[int, int]] = {}  # pts -> begun, arrival of the packet
         self._parameter_sets = b""  # of the source's last key frame
         self._errors_in_row = 0
@@ -74,7 +87,7 @@ class VideoTranscoder:
     def reopen(self, track: Track) -> None:
         """The source has changed. Its parameter sets come in band, so the decoder follows by itself, from the next key frame on."""
         self._track = track
-        self._picture = Picture(track.interlaced, self._target, self._level)
+        self._picture = Picture(track.interlaced, self._target, self._level, ENCODERS[self._encoder_name].pix_fmt)
 
     def request_keyframe(self) -> None:
         self._keyframe_wanted = True
@@ -107,6 +120,8 @@ class VideoTranscoder:
                 yield from self._show(frame)
             for picture in self._picture.flush():
                 yield from self._encode(picture)
+        if self._encoder is not None:  # x264 holds nothing back; one in hardware may
+            yield from self._coded(self._encode_with(self._encoder, None) or [])
 
     def _decode(self, packet: EncodedPacket) -> list[VideoFrame]:
         coded = Packet(len(packet.data))  # libav's own padded memory: a zero-copy packet has no padding to read beyond
@@ -179,35 +194,67 @@ class VideoTranscoder:
         return True
 
     def _encode(self, picture: VideoFrame) -> Iterator[EncodedPacket]:
-        encoder = self._encoder
         pts = picture.pts
         assert pts is not None
+        encoder = self._encoder
         if encoder is None or (encoder.width, encoder.height) != (picture.width, picture.height) or self._outdated(pts):
             encoder = self._encoder = self._open_encoder(picture)
-        # always set: a decoded frame brings its own type, which x264 would obey
-        picture.pict_type = PictureType.I if self._keyframe_wanted else PictureType.NONE
-        self._keyframe_wanted = False
-        for coded in encoder.encode(picture):
-            data = bytes(coded)
-            keyframe = coded.is_keyframe
-            if keyframe:
+        if encoder is not None:
+            # always set: a decoded frame brings its own type, which x264 would obey
+            picture.pict_type = PictureType.I if self._keyframe_wanted else PictureType.NONE
+            coded = self._encode_with(encoder, picture)
+            if coded is not None:
+                self._keyframe_wanted = False
+                yield from self._coded(coded)
+                return
+        for again in self._picture.convert(picture):  # the encoder in hardware has failed: x264 takes it from here
+            yield from self._encode(again)
+
+    def _encode_with(self, encoder: VideoCodecContext, picture: VideoFrame | None) -> "list[Packet[VideoStream]] | None":
+        """What comes out; None where an encoder in hardware fails, instead of which x264 goes on. One of x264 ends the worker."""
+        try:
+            return encoder.encode(picture)
+        except FFmpegError as error:
+            self._fall_back(error)
+            return None
+
+    def _fall_back(self, error: FFmpegError) -> None:
+        if self._encoder_name == X264:
+            raise error
+        self._note(f"{ENCODERS[self._encoder_name].label} has failed ({error.strerror}): x264 encodes from here on")
+        self._encoder_name = X264
+        self._encoder = None
+        self._picture.pix_fmt = ENCODERS[X264].pix_fmt
+
+    def _coded(self, coded: "list[Packet[VideoStream]]") -> Iterator[EncodedPacket]:
+        for packet in coded:
+            pts = packet.pts
+            assert pts is not None
+            data = bytes(packet)
+            if packet.is_keyframe:
                 self._last_keyframe = pts
                 if not self.output.extradata:
                     self.output = _with_parameter_sets(self.output, data)
             begun, arrival = self._stamp(pts)
             self.encoded += 1
-            yield EncodedPacket(self.output.id, pts, pts, keyframe, data, begun, arrival)
+            yield EncodedPacket(self.output.id, pts, pts, packet.is_keyframe, data, begun, arrival)
 
     def _stamp(self, pts: int) -> tuple[int, int]:
         """The arrival of the packet that a picture came from; of the oldest known where its time was changed on the way."""
         stamp = self._stamps.pop(pts, None)
         return stamp or next(iter(self._stamps.values()), (0, 0))
 
-    def _open_encoder(self, picture: VideoFrame) -> VideoCodecContext:
+    def _open_encoder(self, picture: VideoFrame) -> VideoCodecContext | None:
+        """An encoder for pictures like this one; None where one in hardware cannot be had."""
         width, height = picture.width, picture.height
         if not self._told and (width, height) != (self._target.width, self._target.height):  # another size than was planned for
             self._bitrate = min(start_bitrate(width, height, self._rate.measured), self._target.max_bitrate)
-        encoder = open_h264(picture, self._rate.measured, self._bitrate, effort(self._level, width, height).preset)
+        preset = effort(self._level, width, height).preset
+        try:
+            encoder = self._open_h264(picture, self._rate.measured, self._bitrate, preset, self._encoder_name)
+        except FFmpegError as error:
+            self._fall_back(error)
+            return None
         self._opened_level = self._level
         self._frame_bits = self._bitrate / self._rate.measured
         self.output = replace(self.output, width=width, height=height, extradata=b"", profile="Constrained Baseline")
@@ -224,95 +271,6 @@ class VideoTranscoder:
             return True
         due = self._keyframe_wanted or pts - self._last_keyframe >= KEYFRAME_SECONDS * _SECOND * 0.9
         return due and (abs(change - 1) > 0.05 or self._level != self._opened_level)
-
-
-class FrameRate:
-    """The frame rate: the announced one until the pictures show another."""
-
-    def __init__(self, nominal: float) -> None:
-        self.measured = nominal
-        self._since: int | None = None
-        self._count = 0
-
-    def measure(self, pts: int) -> None:
-        """Count a picture. `measured` stays while the rate wanders by less than a tenth."""
-        if self._since is None or not 0 <= pts - self._since <= 2 * _RATE_WINDOW:  # the first, or across a gap or jump
-            self._since, self._count = pts, 0
-            return
-        self._count += 1
-        elapsed = pts - self._since
-        if elapsed < _RATE_WINDOW:
-            return
-        rate = self._count * _SECOND / elapsed
-        self._since, self._count = pts, 0
-        if abs(rate - self.measured) > 0.1 * self.measured:
-            self.measured = max(1.0, rate)
-
-
-class Picture:
-    """Makes pictures fit the encoder: 8-bit 4:2:0, progressive, within the size limits."""
-
-    def __init__(self, interlaced: bool, target: VideoTarget, level: int = 0) -> None:
-        """`level`: how many steps below the plan, of which the last make the picture smaller."""
-        self.level = level
-        self._interlaced = interlaced
-        self._limits = (target.max_width, target.max_height)
-        self._form: tuple[int, int, str, int, int, bool, int] | None = None
-        self._graph: Graph | None = None
-
-    def convert(self, frame: VideoFrame) -> Iterator[VideoFrame]:
-        """The same picture, or what the filters give for it: one, or none yet."""
-        # a flag on one picture is enough: from then on all go through the deinterlacer, which leaves progressive ones alone
-        self._interlaced = self._interlaced or frame.interlaced_frame
-        form = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range, self._interlaced, self.level)
-        if form != self._form:
-            yield from self.flush()
-            self._form = form
-            self._graph = self._build(frame)
-        if self._graph is None:
-            yield frame
-            return
-        self._graph.push(frame)
-        yield from self._pull(self._graph)
-
-    def flush(self) -> Iterator[VideoFrame]:
-        if self._graph is not None:
-            self._graph.push(None)
-            yield from self._pull(self._graph)
-        self._graph = self._form = None
-
-    def _build(self, frame: VideoFrame) -> Graph | None:
-        width, height = fit(frame.width, frame.height, *self._limits)
-        scale = effort(self.level, width, height).scale
-        if scale < 1:
-            width, height = fit(width, height, round(width * scale), round(height * scale))
-        if (width, height, "yuv420p", False) == (frame.width, frame.height, frame.format.name, self._interlaced):
-            return None
-        graph = Graph()
-        graph.threads = 1
-        source = f"video_size={frame.width}x{frame.height}:pix_fmt={frame.format.name}:time_base={NANOSECOND}"
-        chain = [graph.add("buffer", f"{source}:colorspace={frame.colorspace}:range={frame.color_range}")]
-        if self._interlaced:
-            chain.append(graph.add("bwdif", "mode=send_frame:deint=interlaced"))
-        flags = "area" if width * 2 <= frame.width else "bicubic"
-        chain.append(graph.add("scale", f"w={width}:h={height}:flags={flags}:out_range=tv"))
-        chain.append(graph.add("format", "pix_fmts=yuv420p"))
-        chain.append(graph.add("buffersink"))
-        graph.link_nodes(*chain).configure()
-        return graph
-
-    @staticmethod
-    def _pull(graph: Graph) -> Iterator[VideoFrame]:
-        while True:
-            try:
-                picture = graph.vpull()
-            except (BlockingIOError, EOFError):  # AVERROR(EAGAIN): the filter holds the picture until the next
-                return
-            base = picture.time_base
-            if picture.pts is not None and base is not None and base != NANOSECOND:  # bwdif halves the time base
-                picture.pts = round(picture.pts * base / NANOSECOND)
-                picture.time_base = NANOSECOND
-            yield picture
 
 
 def parameter_sets(data: bytes, codec: Codec) -> bytes:

@@ -18,6 +18,7 @@ import av.logging
 from protocols.media import Kind, Track
 from transcode import messages
 from transcode.audio import AudioTranscoder
+from transcode.encoders import try_h264
 from transcode.limits import WorkerLimits
 from transcode.messages import Frame, Inbox, Message, WorkerReport
 from transcode.plan import AudioTarget, VideoTarget
@@ -91,6 +92,9 @@ class Worker:
                 self._streams[frame.stream].request_keyframe()
             case Message.BITRATE:
                 self._streams[frame.stream].set_bitrate(messages.read_bitrate(frame.body))
+            case Message.TRIAL:
+                why_not = try_h264(bytes(frame.body).decode())
+                self._sock.sendall(messages.pack(Message.TRIED, 0, self.taken, why_not.encode(errors="replace")))
             case Message.ECONOMY:
                 self._streams[frame.stream].set_economy(messages.read_economy(frame.body))
             case _:
@@ -105,7 +109,7 @@ class Worker:
             raise ValueError("too many streams in one worker")
         if isinstance(target, VideoTarget):
             assert track.kind is Kind.VIDEO
-            self._streams[stream] = VideoTranscoder(track, target, shown)
+            self._streams[stream] = VideoTranscoder(track, target, shown, note=self._note)
         else:
             assert track.kind is Kind.AUDIO
             self._streams[stream] = AudioTranscoder(track, target)
@@ -137,6 +141,9 @@ class Worker:
         if self._announced.get(stream) is not transcoder.output:
             self._announced[stream] = transcoder.output
             self._sock.sendall(messages.pack_track(stream, self.taken, transcoder.output))
+
+    def _note(self, text: str) -> None:
+        self._sock.sendall(messages.pack(Message.NOTE, 0, self.taken, text.encode(errors="replace")))
 
     def _report(self) -> None:
         usage = resource.getrusage(resource.RUSAGE_SELF)

@@ -167,3 +167,10 @@ async def test_a_worker_that_stands_still_for_3_s_skips_ahead_to_live_and_others
     assert restarts == 0
     line = await gateway.logged("it gets cheaper")
     assert (line["session"], line["level"]) == (lowered["id"], "warning")
+
+
+async def test_hardware_that_is_asked_for_and_not_there_is_told_at_start_and_x264_is_used() -> None:
+    async with running_gateway("transcode.encoder=hardware") as running:
+        refused = await running.logged("h264_nvenc does not work here: ")
+        await running.logged("video is encoded by libx264")
+    assert refused["level"] == "warning"

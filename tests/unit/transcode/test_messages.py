@@ -102,3 +102,16 @@ def test_random_bodies_give_only_protocol_errors() -> None:
             if isinstance(result, Track):
                 assert type(result.width) is int
                 assert type(result.extradata) is bytes
+
+
+def test_words_of_a_worker_are_bounded_and_printable() -> None:
+    assert messages.read_text(memoryview(b"NVENC has failed\n\x1b[31m" + b"x" * 5000)) == "NVENC has failed  [31m" + "x" * 278
+    assert messages.read_text(memoryview(b"\xff")) == "\ufffd"
+
+
+def test_the_economy_is_a_level() -> None:
+    inbox = messages.Inbox()
+    message = messages.pack_economy(3, 2)
+    inbox.room()[: len(message)] = message
+    ((kind, stream, level),) = [(f.kind, f.stream, messages.read_economy(f.body)) for f in inbox.received(len(message))]
+    assert (kind, stream, level) == (messages.Message.ECONOMY, 3, 2)

@@ -6,10 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from av import VideoFrame
+from av.video.codeccontext import VideoCodecContext
 
 from protocols.bitstream.h26x import NalStream
 from protocols.media import Codec, EncodedPacket, Track
 from tests.unit.transcode.media import MS, SECOND, grey, pictures, see, shifted
+from transcode.encoders import open_h264
+from transcode.h264 import ENCODERS, HARDWARE, H264Encoder
 from transcode.plan import Policy, Transcode, VideoTarget, plan
 from transcode.video import VideoTranscoder
 
@@ -289,3 +293,45 @@ def test_it_gets_cheaper_at_once_with_a_key_frame_and_dearer_with_the_next_one()
     # x264 writes its settings into the first packet that each encoder makes
     searches = [re.search(rb" me=(\w+) subme=(\d+)", outputs[number].data) for number in (0, 20)]
     assert [found and found.groups() for found in searches] == [(b"hex", b"2"), (b"dia", b"0")]
+
+
+@pytest.mark.parametrize("hardware", HARDWARE, ids=lambda encoder: encoder.name)
+@pytest.mark.parametrize("size", [(320, 180), (2560, 1440)], ids=["as it is", "scaled"])
+def test_without_the_hardware_x264_goes_on_from_the_first_picture(hardware: H264Encoder, size: tuple[int, int]) -> None:
+    notes: list[str] = []
+    track, packets = pictures(Codec.H264, size=size, options=B_FRAMES, seconds=0.4)
+    aim = target(track, Policy(video="always", encoder=hardware.name))
+    assert aim.encoder == hardware.name
+    transcoder = VideoTranscoder(track, aim, note=notes.append)
+    outputs = [output for packet in packets for output in transcoder.take(packet)] + list(transcoder.finish())
+    assert [output.pts for output in outputs] == sorted(packet.pts for packet in packets)
+    assert {(frame.width, frame.height) for frame in see(outputs)} == {min(size, (1920, 1080))}
+    (note,) = notes
+    assert note.startswith(f"{hardware.label} has failed")
+
+
+@pytest.mark.parametrize("hardware", ["h264_nvenc", "h264_qsv"])  # of which one takes I420 and one NV12
+def test_hardware_that_fails_in_mid_stream_is_replaced_by_x264_without_a_picture_lost(hardware: str) -> None:
+    notes: list[str] = []
+    opened: list[tuple[str, VideoCodecContext]] = []
+
+    def stand_in(like: VideoFrame, frame_rate: float, bitrate: int, preset: str, name: str) -> VideoCodecContext:
+        """x264 in the place of the hardware that this machine does not have."""
+        assert like.format.name == ENCODERS[name].pix_fmt
+        encoder = open_h264(like, frame_rate, bitrate, preset)
+        opened.append((name, encoder))
+        return encoder
+
+    track, packets = pictures(Codec.H264)
+    aim = target(track, Policy(video="always", encoder=hardware))
+    transcoder = VideoTranscoder(track, aim, note=notes.append, open_encoder=stand_in)
+    outputs: list[EncodedPacket] = []
+    for number, packet in enumerate(packets):
+        if number == 20:
+            opened[0][1].encode(None)  # after its end it refuses every picture
+        outputs += transcoder.take(packet)
+    assert [output.pts for output in outputs] == [packet.pts for packet in packets]
+    assert [number for number, output in enumerate(outputs) if output.keyframe] == [0, 20]
+    assert [name for name, _ in opened] == [hardware, "libx264"]
+    assert len(see(outputs[20:])) == len(packets) - 20
+    assert len(notes) == 1

@@ -1,0 +1,59 @@
+"""Which encoder is used: on a machine without such hardware x264, and why is said."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+
+import pytest
+
+from transcode.h264 import HARDWARE
+from transcode.limits import WorkerLimits
+from transcode.pool import Workers
+from transcode.probe import Choice, choose, trial
+
+
+@pytest.fixture
+async def workers() -> AsyncIterator[Workers]:
+    async with Workers(WorkerLimits(workers=1)) as pool:
+        yield pool
+
+
+async def test_x264_proves_itself_and_no_hardware_does_here(workers: Workers) -> None:
+    assert await trial(workers, "libx264") == ""
+    for encoder in HARDWARE:
+        assert await trial(workers, encoder.name), encoder.name
+    assert workers.count == 0
+    assert await trial(workers, "h264_of_nowhere") == "no such encoder"
+
+
+async def test_auto_is_x264_and_tries_nothing(workers: Workers) -> None:
+    assert await choose(workers, "auto") == await choose(workers, "libx264") == Choice("libx264", {})
+
+
+async def test_hardware_is_tried_in_order_and_x264_is_what_is_left(workers: Workers) -> None:
+    choice = await choose(workers, "hardware")
+    assert choice.encoder == "libx264"
+    assert list(choice.refused) == [encoder.name for encoder in HARDWARE]
+    assert all(choice.refused.values())
+    assert list((await choose(workers, "h264_qsv")).refused) == ["h264_qsv"]
+
+
+async def test_a_trial_that_crashes_the_process_is_an_answer(workers: Workers) -> None:
+    worker = await workers.start("crash")
+    async with asyncio.timeout(20):
+        while not worker.stats.pid:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        os.kill(worker.stats.pid, signal.SIGSTOP)
+        tried = asyncio.create_task(worker.trial("libx264"))
+        await asyncio.sleep(0)  # the question is asked
+        os.kill(worker.stats.pid, signal.SIGKILL)
+        assert await tried == "it crashed: signal 9"
+    await worker.aclose()
+
+
+async def test_where_no_worker_can_be_had_it_is_x264_too(workers: Workers) -> None:
+    await workers.start("the only one")
+    choice = await choose(workers, "h264_nvenc")
+    assert choice.encoder == "libx264"
+    assert "as many streams as it can" in choice.refused["h264_nvenc"]

@@ -1,0 +1,51 @@
+"""Which H.264 encoder this gateway uses: asked for by the operator, and tried with a real picture in a process of its own.
+
+Keeps true: a driver that hangs or crashes costs some seconds of the start and nothing else; without a working one it is x264, and why is
+said.
+"""
+
+import asyncio
+from dataclasses import dataclass
+
+from protocols.errors import Rejected
+from transcode.h264 import ENCODERS, HARDWARE, X264
+from transcode.pool import Workers
+
+_TRIAL = 5.0  # s for one encoder: drivers load slowly
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    encoder: str
+    refused: dict[str, str]  # what was tried before it, and why it does not do
+
+
+async def choose(workers: Workers, wanted: str) -> Choice:
+    """The encoder to use where `wanted` is: `auto` (x264), `hardware` (the first that works), or one by name."""
+    named = {"auto": (), "hardware": tuple(encoder.name for encoder in HARDWARE)}
+    refused: dict[str, str] = {}
+    for name in named.get(wanted, (wanted,)):
+        if name == X264:
+            break
+        why_not = await trial(workers, name)
+        if not why_not:
+            return Choice(name, refused)
+        refused[name] = why_not
+    return Choice(X264, refused)
+
+
+async def trial(workers: Workers, encoder: str) -> str:
+    """Why an encoder does not work here; empty if it does."""
+    if encoder not in ENCODERS:
+        return "no such encoder"
+    try:
+        worker = await workers.start(f"trial of {encoder}")
+    except Rejected as refusal:
+        return refusal.detail
+    try:
+        async with asyncio.timeout(_TRIAL):
+            return await worker.trial(encoder)
+    except TimeoutError:
+        return f"no answer for {_TRIAL:.0f} s"
+    finally:
+        await worker.aclose()
