@@ -99,7 +99,8 @@ async def test_opus_by_enhanced_rtmp_passes_untouched() -> None:
 async def test_gstreamer_rtmp2sink_with_mono_at_44100() -> None:
     pipeline = (
         "flvmux name=m streamable=true ! rtmp2sink location={url} "
-        "videotestsrc is-live=true ! video/x-raw,format=I420,width=640,height=360,framerate=30/1 ! x264enc tune=zerolatency key-int-max=60 ! m. "
+        "videotestsrc is-live=true ! video/x-raw,format=I420,width=640,height=360,framerate=30/1 ! "
+        "x264enc tune=zerolatency key-int-max=60 ! m. "
         "audiotestsrc is-live=true freq=1000 ! audio/x-raw,rate=44100,channels=1 ! avenc_aac ! aacparse ! m."
     )
     async with running_gateway() as gateway, watching(gateway.url(WHEP)) as viewer:
