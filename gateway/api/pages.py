@@ -1,4 +1,5 @@
-"""The pages for people: live streams at `/`, one call at `/watch/{call}`, and the files of both under `/web/`.
+"""The pages for people: live streams at `/`, one call at `/watch/{call}` and for who publishes at
+`/host/{call}`, and the files of all under `/web/`.
 
 Kept true: nothing is loaded from elsewhere and nothing runs inline (a Content Security Policy holds the browser to it); what is served
 is a fixed table read at the start, so that no path of a request ever reaches the file system.
@@ -7,6 +8,7 @@ is a fixed table read at the start, so that no path of a request ever reaches th
 import hashlib
 import html
 import re
+from collections.abc import Awaitable, Callable
 from importlib.resources import files
 
 from aiohttp import web
@@ -57,17 +59,21 @@ class Pages:
     def routes(self) -> list[web.RouteDef]:
         return [
             web.get("/", self._index),
-            web.get("/watch/{call}", self._watch),
+            web.get("/watch/{call}", self._of_call("watch.html")),
+            web.get("/host/{call}", self._of_call("host.html")),
             web.get("/web/{name}", self._file),
         ]
 
     async def _index(self, request: web.Request) -> web.Response:
         return self._answer(request, "index.html")
 
-    async def _watch(self, request: web.Request) -> web.Response:
-        if not re.fullmatch(CALL_ID, request.match_info["call"]):
-            raise web.HTTPNotFound(text="There is no such call: a call is named like livestream:demo\n")
-        return self._answer(request, "watch.html")
+    def _of_call(self, name: str) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def page(request: web.Request) -> web.Response:
+            if not re.fullmatch(CALL_ID, request.match_info["call"]):
+                raise web.HTTPNotFound(text="There is no such call: a call is named like livestream:demo\n")
+            return self._answer(request, name)
+
+        return page
 
     async def _file(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]

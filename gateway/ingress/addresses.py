@@ -14,6 +14,11 @@ def watch_address(config: Config, tokens: Tokens, *, call: str, ttl_s: int, host
     return f"{origin(config, host)}/watch/{quote(call, safe=':')}{fragment}"
 
 
+def host_page(config: Config, *, call: str, key: str, host: str = "") -> str:
+    """The address of the page that publishes from a browser, with the stream key in the fragment."""
+    return f"{origin(config, host)}/host/{quote(call, safe=':')}#token={key}"
+
+
 def origin(config: Config, host: str) -> str:
     """Where pages, WHIP and WHEP are."""
     scheme = "https" if config.http.certificate else "http"

@@ -6,7 +6,7 @@ from urllib.parse import quote
 from gateway.auth import HOST, Tokens
 from gateway.config import Config
 from gateway.ingress import words
-from gateway.ingress.addresses import origin, watch_address
+from gateway.ingress.addresses import host_page, origin, watch_address
 
 OPUS = "-c:a libopus -ar 48000 -ac 2"
 OBS_SERVICE = """\
@@ -24,6 +24,7 @@ class Whip:
     endpoint: str
     key: str
     watch: str
+    page: str  # that publishes from a browser
     expires_at: int  # Unix seconds
 
     def text(self, obs: bool = False) -> str:
@@ -34,6 +35,9 @@ class Whip:
             return heading + words.obs_steps(" 30 or later", OBS_SERVICE.format(endpoint=self.endpoint), KEYFRAMES)
         lines = [
             heading,
+            "  From a browser, with camera or screen (browsers open cameras only over HTTPS, or on this machine at 127.0.0.1):",
+            f"  {self.page}",
+            "",
             "  A test picture (ffmpeg 8 or later):",
             f"  {words.TEST_PICTURE} {OPUS} -f whip -authorization '{self.key}' '{self.endpoint}'",
         ]
@@ -46,10 +50,12 @@ def whip(config: Config, tokens: Tokens, *, call: str, user: str, ttl_s: int, ho
     Raises:
         ValueError: the call or user id is none.
     """
+    key = tokens.issue(user, [call], ttl_s, HOST)
     return Whip(
         call=call,
         endpoint=f"{origin(config, host)}/whip/{quote(call, safe=':')}",
-        key=tokens.issue(user, [call], ttl_s, HOST),
+        key=key,
         watch=watch_address(config, tokens, call=call, ttl_s=ttl_s, host=host),
+        page=host_page(config, call=call, key=key, host=host),
         expires_at=int(tokens.user_name(user, call, ttl_s).rpartition("~")[2]),
     )

@@ -25,7 +25,7 @@ _PROBLEM = "application/problem+json"
 _READ_TIMEOUT = 10.0  # s
 _CLOSE_TIMEOUT = 3.0  # s
 _RETRY_AFTER = 2  # s
-_DELETED = 1024  # resources whose DELETE may be repeated
+_DELETED = 1024  # resources that have ended and may still be deleted
 _RETRIED = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 _EXPOSED = "Location, Link, ETag"
 
@@ -249,14 +249,14 @@ class Resources:
         return session
 
     def _gone(self, name: str) -> None:
-        """It answers 404 from now on, but DELETE goes on being 200: OBS sends it twice."""
+        """It answers 404 from now on, but DELETE goes on being 200: OBS sends it twice, and browsers after the goodbye of DTLS."""
         self.sessions.pop(name, None)
         self._deleted[name] = None
         while len(self._deleted) > _DELETED:
             self._deleted.popitem(last=False)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self.sessions.pop(self._tasks.pop(task), None)
+        self._gone(self._tasks.pop(task))
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("a session ended by a defect of ours", exc_info=error)
 

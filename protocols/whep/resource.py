@@ -1,4 +1,5 @@
 """WHEP over HTTP: `POST /whep/{call}` makes a viewer; its resource has PATCH, DELETE and an event stream that says who is in which slot.
+`?without=` names a participant that this viewer is not to be shown: who publishes need not be sent his own picture.
 
 What is kept true: the call's owner admits before a peer exists; a viewer is in its audience exactly as long as its peer lives; a slow
 reader of events gets the newest state, and costs no queue.
@@ -129,7 +130,7 @@ class WhepResource:
                 Reason.UNSUPPORTED_MEDIA, "offer to receive H.264 (packetization-mode=1) or Opus, bundled, with rtcp-mux"
             )
         peer = self._mux.add(offer, request.remote or "")
-        viewer = Viewer(peer, accepted)
+        viewer = Viewer(peer, accepted, without=request.query.get("without", ""))
         self._live.add(viewer)
         return WhepSession(peer, offer, accepted, viewer, audience, self._ended)
 

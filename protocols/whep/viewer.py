@@ -80,8 +80,10 @@ class _Slot:
 class Viewer:
     """See the file. `run` is its life; `show` and `hide` are the call's."""
 
-    def __init__(self, peer: Peer, accepted: Sequence[Accepted | None]) -> None:
+    def __init__(self, peer: Peer, accepted: Sequence[Accepted | None], without: str = "") -> None:
+        """`without` is a participant that is not shown, such as the viewer himself."""
         self.peer = peer
+        self._without = without
         self._waiting: dict[str, Participant] = {}
         self._watchers: set[asyncio.Event] = set()
         self._wake = asyncio.Event()
@@ -104,6 +106,8 @@ class Viewer:
 
     def show(self, participant: str, name: str, sources: Mapping[Kind, Source]) -> None:
         """Show a participant, or what has changed of it, in the slot it has, else in the first free one, else once one is free."""
+        if participant == self._without:
+            return
         shown = Participant(participant, name, dict(sources))
         slot = self._slot_of(participant) or next((slot for slot in self._slots if slot.participant is None), None)
         if slot is not None:

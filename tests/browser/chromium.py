@@ -2,7 +2,7 @@
 
 import asyncio
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,14 +24,19 @@ FLAGS = (
     "--no-first-run",
     "--autoplay-policy=no-user-gesture-required",
 )
+FAKE_DEVICES = (
+    "--use-fake-device-for-media-stream",  # a moving clock that beeps
+    "--use-fake-ui-for-media-stream",  # whoever asks may use them
+    "--auto-select-desktop-capture-source=Entire screen",
+)
 
 _INBOUND = """async (kind) => {
     if (!globalThis.viewer?.peer) return [];
     const reports = [...(await viewer.peer.getStats()).values()];
     return reports.filter((report) => report.type === "inbound-rtp" && report.kind === kind);
 }"""
-_PAINTED = """(frames) => new Promise((resolve) => {
-    const video = document.querySelector("video");
+_PAINTED = """([selector, frames]) => new Promise((resolve) => {
+    const video = document.querySelector(selector);
     const step = () => frames-- > 0 ? video.requestVideoFrameCallback(step) : resolve(true);
     step();
 })"""
@@ -46,10 +51,10 @@ class Observed:
 
 
 @asynccontextmanager
-async def open_page(address: str, **context: Any) -> AsyncIterator[tuple[Page, Observed]]:
-    """A page at `address` in a fresh browser; `context` as for playwright's `new_context` (viewport, color_scheme, ...)."""
+async def open_page(address: str, flags: Sequence[str] = (), **context: Any) -> AsyncIterator[tuple[Page, Observed]]:
+    """A page at `address` in a fresh browser, started with more `flags`; `context` as for playwright's `new_context` (viewport, ...)."""
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=EXECUTABLE, args=list(FLAGS))
+        browser = await playwright.chromium.launch(executable_path=EXECUTABLE, args=[*FLAGS, *flags])
         try:
             page = await (await browser.new_context(**context)).new_page()
             observed = Observed()
@@ -71,7 +76,7 @@ async def until(page: Page, expression: str, timeout_s: float = 20) -> None:
 
 
 async def state(page: Page, wanted: str, timeout_s: float = 20) -> None:
-    """Waits until the watch page says that it is `wanted`: connecting, waiting, live, reconnecting or error."""
+    """Waits until the page says that it is `wanted`: idle, connecting, waiting, live, reconnecting or error."""
     await until(page, f"document.getElementById('state').dataset.state === '{wanted}'", timeout_s)
 
 
@@ -90,16 +95,16 @@ async def audio_energy(page: Page) -> float:
     return float(sum(report.get("totalAudioEnergy", 0.0) for report in await inbound(page, "audio")))
 
 
-async def moving_picture(page: Page, frames: int = 10, timeout_s: float = 20) -> bool:
-    """Whether the first tile really shows moving pictures: two screenshots `frames` frames apart differ and neither is one flat colour."""
-    video = page.locator("video").first
+async def moving_picture(page: Page, frames: int = 10, timeout_s: float = 20, tile: str = "video") -> bool:
+    """Whether the first video that matches `tile` shows moving pictures: two screenshots `frames` apart differ, neither is one flat colour."""
+    video = page.locator(tile).first
     async with asyncio.timeout(timeout_s):
-        await page.evaluate(_PAINTED, 1)
+        await page.evaluate(_PAINTED, [tile, 1])
         before = _pixels(await video.screenshot())
-        await page.evaluate(_PAINTED, frames)
+        await page.evaluate(_PAINTED, [tile, frames])
         after = _pixels(await video.screenshot())
     different = float(numpy.mean(numpy.abs(before - after) > 16))
-    return bool(min(before.std(), after.std()) > 20 and different > 0.005)
+    return bool(min(before.std(), after.std()) > 10 and different > 0.005)
 
 
 def _pixels(png: bytes) -> Any:

@@ -1,4 +1,4 @@
-"""The two pages in a real browser, against a gateway that does as told."""
+"""The pages in a real browser, against a gateway that does as told."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -168,11 +168,11 @@ async def test_watch_sends_its_token_as_bearer_and_says_goodbye(gateway: FakeGat
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("path", ["/", "/watch/livestream:demo"])
+@pytest.mark.parametrize("path", ["/", "/watch/livestream:demo", "/host/livestream:demo"])
 async def test_pages_have_contrast_and_fit_a_phone(gateway: FakeGateway, scheme: str, path: str) -> None:
     gateway.streams = [stream(call="livestream:" + "x" * 64)]
     async with open_page(f"{gateway.address}{path}", viewport=PHONE, color_scheme=scheme) as (page, observed):
-        await page.locator("article, [data-state=waiting]").first.wait_for()
+        await page.locator("article, [data-state=waiting], #notice.error").first.wait_for()
         assert await fits(page)
         light = await page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(246, 247, 249)"
         assert light == (scheme == "light")

@@ -8,9 +8,8 @@ from typing import Any
 from aiohttp import web
 from playwright.async_api import Page, async_playwright
 
-from tests.browser.chromium import EXECUTABLE, FLAGS
+from tests.browser.chromium import EXECUTABLE, FAKE_DEVICES, FLAGS
 
-FAKE_DEVICES = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
 PAGE = """<!doctype html><title>publisher</title><script>
 async function publish({endpoint, token, codec, layers, width, height}) {
     const stream = await navigator.mediaDevices.getUserMedia({audio: true, video: {width, height, frameRate: 30}});

@@ -58,6 +58,7 @@ def test_ingress_whip_prints_what_encoders_ask_for(capsys: pytest.CaptureFixture
     words = ["ingress", "whip", "--call", "livestream:demo", "--user", "host", "--host", "2001:db8::1"]
     text = run(capsys, *words)
     assert field(text, "Server") == "http://[2001:db8::1]:8080/whip/livestream:demo"
+    assert f"  http://[2001:db8::1]:8080/host/livestream:demo#token={field(text, 'Bearer token')}\n" in text
     command = shlex.split(text.splitlines()[-1])
     assert command[-3:] == ["-authorization", field(text, "Bearer token"), field(text, "Server")]
     steps = run(capsys, *words, "--obs")

@@ -253,14 +253,16 @@ async def test_a_failed_restart_leaves_the_session(body: bytes) -> None:
 
 
 @pytest.mark.parametrize("why", ["gone", "defect"])
-async def test_a_session_that_has_ended_is_404(why: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_session_that_has_ended_is_404_and_may_still_be_deleted(why: str, caplog: pytest.LogCaptureFixture) -> None:
     endpoint = Endpoint()
     async with serving(endpoint) as client:
         location = (await post(client)).headers["Location"]
         endpoint.session.close(why)
         async with asyncio.timeout(10):
             await asyncio.wait(endpoint.resources._tasks)
-        await assert_problem(await client.delete(location), 404)
+        await assert_problem(await patch(client, location, NEW_ICE.format("abcd"), "*"), 404)
+        assert (await client.delete(location)).status == 200  # whoever hears the goodbye of DTLS deletes
+        await assert_problem(await client.delete(location + "x"), 404)
         assert ("defect of ours" in caplog.text) == (why == "defect")
 
 

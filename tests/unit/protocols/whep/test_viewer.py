@@ -28,7 +28,7 @@ async def mux() -> AsyncIterator[UdpMux]:
 def viewer_of(mux: UdpMux, *sections: str) -> Viewer:
     text = HEAD + "".join(section.format(mid) for mid, section in enumerate(sections))
     offer = sdp.parse_offer(text.encode())
-    return Viewer(mux.add(offer), answer.sending(offer, "cname"))
+    return Viewer(mux.add(offer), answer.sending(offer, "cname"), without="me")
 
 
 def sources(*codecs: Codec) -> dict[Kind, Source]:
@@ -57,6 +57,15 @@ async def test_a_participant_keeps_its_slot_and_others_wait_in_order(mux: UdpMux
     viewer.hide("e")
     viewer.hide("b")
     assert shown(viewer) == ["d", None, 0]
+
+
+async def test_who_publishes_is_not_shown_himself(mux: UdpMux) -> None:
+    viewer = viewer_of(mux, VIDEO, AUDIO)
+    viewer.show("me", "me", sources(Codec.H264, Codec.OPUS))
+    assert shown(viewer) == [None, 0]
+    viewer.show("a", "a", sources(Codec.H264))
+    viewer.hide("me")
+    assert shown(viewer) == ["a", 0]
 
 
 async def test_senders_follow_the_sources_and_only_what_changed_is_touched(mux: UdpMux) -> None:
