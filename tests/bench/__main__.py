@@ -5,7 +5,17 @@ import sys
 
 from tests.support.gateway_process import ROOT
 
-BENCHES = ("fanout", "rtmp_parse", "srt_receive", "whip_receive", "whip_loss", "whip_glass", "transcode", "sessions", "srt_sessions")
+BENCHES = (
+    "fanout",
+    "rtmp_parse",
+    "srt_receive",
+    "whip_receive",
+    "whip_loss",
+    "whip_glass",
+    "transcode",
+    "sessions",
+    "srt_sessions",
+)
 _LIMIT_S = 900
 
 
