@@ -96,7 +96,7 @@ async def audio_energy(page: Page) -> float:
 
 
 async def moving_picture(page: Page, frames: int = 10, timeout_s: float = 20, tile: str = "video") -> bool:
-    """Whether the first video that matches `tile` shows moving pictures: two screenshots `frames` apart differ, neither is one flat colour."""
+    """Whether the first video that matches `tile` shows moving pictures: two screenshots `frames` apart differ, neither is flat."""
     video = page.locator(tile).first
     async with asyncio.timeout(timeout_s):
         await page.evaluate(_PAINTED, [tile, 1])
