@@ -26,6 +26,9 @@ OnTrack = Callable[[Track], None]
 
 _MS = 1_000_000
 _LONGEST_DURATION = 200 * _MS
+_CATCH_UP = (
+    1000 * _MS
+)  # of media that may come while a worker decodes the GOP it began with; longer, and it will not catch up by itself
 _MOST_PENDING = 5000  # packets, whatever their times are
 
 
@@ -97,6 +100,7 @@ class WorkerStage:
         self._silent = 0  # how many of those are decoded in silence: while there are any, the worker catches up after a restart
         self._held: deque[EncodedPacket] = deque()  # audio that came while the worker was down
         self._fresh = True  # until the worker has caught up once: the owner may begin with the GOP that is under way
+        self._catch_up_until: int | None = None  # dts at which it should have; known when it has begun
         self._skipping = False  # video up to the next key frame
         self._keyframe_asked = False
         self._bitrate: int | None = None
@@ -128,7 +132,7 @@ class WorkerStage:
         if not self._link.up:
             self._hold(packet)
         elif self._admit(packet):
-            self._dispatch(packet, silent=self._silent > 0)
+            self._dispatch(packet, silent=self._silent > 0 and self._catching_up)
         else:
             self.stats.dropped += 1
 
@@ -181,9 +185,11 @@ class WorkerStage:
     def on_taken(self) -> None:
         if self._pending:
             self._waiting -= self._pending.popleft()
-            self._fresh = self._fresh and bool(self._pending)
             self._silent = max(0, self._silent - 1)  # silent ones come first
-            if not self._fresh and not self._silent:
+            if self._catch_up_until is None and self._last_dts is not None:
+                self._catch_up_until = self._last_dts + _CATCH_UP
+            self._fresh = self._fresh and bool(self._pending) and self._catching_up
+            if not self._catching_up:
                 self._economise()
 
     def on_closed(self) -> None:
@@ -201,6 +207,7 @@ class WorkerStage:
         self._pending.clear()
         self._waiting = 0
         self._silent = 0
+        self._catch_up_until = None
         self._keyframe_asked = False
         self._link.send(messages.pack_open(self.number, self._source, self._target))
         if self._bitrate is not None:
@@ -216,6 +223,13 @@ class WorkerStage:
                         self._dispatch(packet, silent=True)
         while self._held:
             self._dispatch(self._held.popleft(), silent=False)
+
+    @property
+    def _catching_up(self) -> bool:
+        """Whether the worker is still at the GOP with which it began, and has time for that."""
+        if not self._fresh and not self._silent:
+            return False
+        return self._catch_up_until is None or self._last_dts is None or self._last_dts <= self._catch_up_until
 
     def _economise(self) -> None:
         """After a packet that the worker has taken: let it work cheaper if it cannot keep up, or dearer if it long could."""
@@ -242,7 +256,7 @@ class WorkerStage:
     def _admit(self, packet: EncodedPacket) -> bool:
         """Whether a packet may go to the worker, or the worker is too far behind for it."""
         limit = self._queue_limit
-        if (self._silent or self._fresh) and self._gop is not None:
+        if self._gop is not None and self._catching_up:
             limit += self._gop.duration_limit
         full = (
             self._waiting > limit

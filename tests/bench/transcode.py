@@ -1,9 +1,13 @@
-"""What transcoding costs and how late it makes things: `python -m tests.bench.transcode [seconds]`.
+"""What transcoding costs and how late it makes things, and how it degrades: `python -m tests.bench.transcode [seconds]`.
 
 Each case goes through the whole path (stage, socket, worker process, sink) at live speed. CPU is user + system time of the gateway's
 process and of the worker together, in percent of a core; the added delay is from handing a packet to the stage until the output that it
 completed is at the sink; for audio the age of its oldest sample is given too (the 20 ms must fill first). The same work by the ffmpeg
-command (same preset, one thread, whole command: demultiplexing, decoding, encoding) stands beside it, as fast as it goes.
+command (same preset, one thread, whole command: demultiplexing, decoding, encoding) stands beside it, as fast as it goes. B-frames
+wait for their order, which no transcoder can spare: the age is counted from when a picture could be shown at the earliest.
+
+At the end several 1080p30 with B-frames share one core, more than it can do: second by second the oldest picture that came out, how many,
+and with how much effort. That age must stay bounded by the queue.
 """
 
 import asyncio
@@ -28,6 +32,7 @@ from transcode.pool import Workers
 from transcode.process import Worker
 
 SESSIONS = 20
+OVERLOAD = 3
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 
 
@@ -154,6 +159,46 @@ def show(name: str, result: Result, reference: float) -> None:
     )
 
 
+async def overload(workers: Workers, case: Case, sessions: int) -> None:
+    """`sessions` streams on one core, each with its own clock, until the effort has settled; the ages of each second are printed."""
+    core = min(os.sched_getaffinity(0))
+    assert isinstance(case.target, VideoTarget)
+    running = [await workers.start(str(number)) for number in range(sessions)]
+    ages: list[list[float]] = [[] for _ in running]
+    length = case.packets[-1].dts - case.packets[0].dts + 33 * MS
+    begin = 0
+
+    def sink_of(number: int) -> Callable[[EncodedPacket], None]:
+        return lambda packet: ages[number].append((time.monotonic_ns() - begin - packet.pts + case.packets[0].dts) / MS)
+
+    stages = [worker.video(case.track, case.target, sink_of(number)) for number, worker in enumerate(running)]
+    for worker in running:
+        os.sched_setaffinity(await _pid(worker), {core})
+    begin = time.monotonic_ns()
+    second = 1
+    for packet in (_shifted(packet, turn * length) for turn in range(3) for packet in case.packets):
+        due = begin + packet.dts - case.packets[0].dts
+        if (wait := due - time.monotonic_ns()) > 0:
+            await asyncio.sleep(wait / SECOND)
+        for stage in stages:
+            stage.process(replace(packet, begun=due, arrival=time.monotonic_ns()))
+        if due - begin > second * SECOND:
+            print(f"  {second:3} s  " + "  ".join(_state(*pair) for pair in zip(running, ages, strict=True)))
+            ages[:] = [[] for _ in running]
+            second += 1
+    for worker in running:
+        await worker.aclose()
+
+
+def _shifted(packet: EncodedPacket, by: int) -> EncodedPacket:
+    return replace(packet, pts=packet.pts + by, dts=packet.dts + by)
+
+
+def _state(worker: Worker, ages: list[float]) -> str:
+    effort = f"{worker.economy.preset} {worker.economy.scale:.0%}" if worker.economy else "as planned"
+    return f"{len(ages):3} pictures, age <= {max(ages, default=0):4.0f} ms, dropped {worker.stats.dropped:4}, {effort:14}"
+
+
 async def main(seconds: float) -> None:
     prepared = cases(seconds)
     with tempfile.TemporaryDirectory() as folder:
@@ -162,6 +207,8 @@ async def main(seconds: float) -> None:
         for case, reference in zip(prepared, references, strict=True):
             show(case.name, await play(workers, case, 1), reference)
         show(f"AAC 48k -> Opus, {SESSIONS} sessions, each", await play(workers, prepared[0], SESSIONS), references[0])
+        print(f"{OVERLOAD} x {prepared[-1].name} on one core")
+        await overload(workers, prepared[-1], OVERLOAD)
 
 
 if __name__ == "__main__":

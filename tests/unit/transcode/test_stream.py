@@ -1,0 +1,90 @@
+"""The gateway's side of one track in a worker: what waits is bounded, whatever the worker's speed is from the start."""
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from protocols.media import Codec, EncodedPacket, Track
+from transcode.economy import Effort
+from transcode.limits import WorkerLimits
+from transcode.plan import VideoTarget
+from transcode.stream import WorkerStage
+
+MS = 1_000_000
+FRAME = 33 * MS
+TRACK = Track(1, Codec.H264, width=1280, height=720, frame_rate=30.0)
+TARGET = VideoTarget(1280, 720, 1920, 1080, 30.0, 60.0, 2_500_000, 6_000_000)
+
+
+@dataclass
+class MemoryLink:
+    """A link to a worker that takes a packet when the test says so."""
+
+    limits: WorkerLimits = field(default_factory=WorkerLimits)
+    up: bool = True
+    backlog: int = 0
+    sent: list[tuple[EncodedPacket, bool]] = field(default_factory=list)
+
+    def send(self, message: bytes) -> None: ...
+
+    def send_packet(self, stage: WorkerStage, packet: EncodedPacket, silent: bool) -> None:
+        self.sent.append((packet, silent))
+
+    def forget(self, stage: WorkerStage) -> None: ...
+
+
+def video(count: int, gop: int = 60, start: int = 0) -> list[EncodedPacket]:
+    return [EncodedPacket(1, n * FRAME, n * FRAME, n % gop == 0, b"x", 0, 0) for n in range(start, start + count)]
+
+
+@pytest.mark.parametrize("begins_with", [0, 100], ids=["from nothing", "with a group of pictures"])
+def test_a_worker_that_was_too_slow_from_the_start_is_not_let_fall_behind(begins_with: int) -> None:
+    link, told = MemoryLink(), []
+    stage = WorkerStage(link, 0, TRACK, TARGET, lambda packet: None, None, None, lambda effort, cheaper: told.append(effort))
+    packets = video(begins_with + 900)
+    for packet in packets[:begins_with]:
+        stage.process(packet)
+    assert stage.stats.dropped == 0
+    longest = 0
+    for number, packet in enumerate(packets[begins_with:]):
+        stage.process(packet)
+        if number % 3 == 0 and stage.queued:  # a third of the speed that it needs
+            stage.on_taken()
+        if number > 450:  # what it began with is through
+            longest = max(longest, stage.queued)
+    assert longest * FRAME <= 550 * MS
+    assert stage.stats.dropped > 400
+    assert told[0] == Effort("superfast")
+    assert stage.economy == told[-1] == Effort("ultrafast", 1 / 2)
+    assert stage.stats.lowered == len(told) == 4
+
+
+def test_a_worker_that_keeps_up_loses_nothing_of_the_group_that_it_began_with() -> None:
+    link = MemoryLink()
+    stage = WorkerStage(link, 0, TRACK, TARGET, lambda packet: None, None)
+    packets = video(300, gop=150)
+    for packet in packets[:140]:
+        stage.process(packet)
+    for packet in packets[140:]:
+        stage.process(packet)
+        for _ in range(min(stage.queued, 8)):
+            stage.on_taken()
+    assert [packet for packet, _ in link.sent] == packets
+    assert stage.economy is None
+
+
+def test_after_a_restart_a_slow_worker_is_shown_again_and_not_fed_in_silence_for_ever() -> None:
+    link = MemoryLink()
+    stage = WorkerStage(link, 0, TRACK, TARGET, lambda packet: None, None)
+    packets = video(400)
+    for packet in packets[:59]:
+        stage.process(packet)
+        stage.on_taken()
+    stage.restore(None)
+    link.sent.clear()
+    for number, packet in enumerate(packets[59:]):
+        stage.process(packet)
+        if number % 2:
+            stage.on_taken()
+    assert any(silent for _, silent in link.sent)
+    assert not any(silent for packet, silent in link.sent if packet.pts > packets[59 + 60].pts)
