@@ -94,7 +94,7 @@ class ForkServer:
 
     async def aclose(self) -> None:
         """End the process, and with it every worker that is left."""
-        self._hang_up()
+        self.hang_up()
         process, self._process = self._process, None
         if process is not None:
             try:
@@ -113,7 +113,7 @@ class ForkServer:
             except OSError:
                 data = b""
             if not data:
-                self._hang_up()
+                self.hang_up()
                 return
             self._handle(json.loads(data))
 
@@ -126,7 +126,8 @@ class ForkServer:
             case {"exited": int(identity), "status": int(status)} if identity in self._children:
                 self._children.pop(identity).on_exit(status)
 
-    def _hang_up(self) -> None:
+    def hang_up(self) -> None:
+        """Let go of a process that has ended."""
         if self._control is not None:
             asyncio.get_running_loop().remove_reader(self._control)
             self._control.close()
@@ -185,12 +186,21 @@ class Workers:
         if len(self._workers) >= self._limits.workers:
             raise Rejected(Reason.OVERLOADED, "This gateway transcodes as many streams as it can; try again later.")
         try:
-            async with self._starting:
-                if not self._server.alive:
-                    await self._server.aclose()
-                    await self._server.start()
-            worker = Worker(name, self._server.launch, self._limits)
+            await self._revive()
+            try:
+                worker = Worker(name, self._server.launch, self._limits)
+            except ConnectionError:  # it has just died, and told so only by this
+                self._server.hang_up()
+                await self._revive()
+                worker = Worker(name, self._server.launch, self._limits)
         except OSError as error:
             raise Rejected(Reason.INTERNAL, "The transcoder of this gateway cannot be started.") from error
         self._workers.add(worker)
         return worker
+
+    async def _revive(self) -> None:
+        """See that there is a fork server; raises `OSError` where there can be none."""
+        async with self._starting:
+            if not self._server.alive:
+                await self._server.aclose()
+                await self._server.start()
