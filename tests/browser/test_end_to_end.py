@@ -1,10 +1,13 @@
 """The main job, as people see it: an encoder is started, and Chromium at the watch page shows and plays it."""
 
+from typing import Any
+
 import pytest
 
 from tests.browser.chromium import audio_energy, decoded_frames, moving_picture, open_page, state, until
 from tests.support.encoders import X264_LIVE, ffmpeg, programme
 from tests.support.gateway_process import running_gateway
+from tests.support.srt_encoders import Way, by_ffmpeg, by_gstreamer, by_srt_live_transmit
 
 AAC = ("-c:a", "aac", "-b:a", "128k")
 X264_B_FRAMES = ("-c:v", "libx264", "-preset", "ultrafast", "-bf", "2", "-g", "60")
@@ -69,11 +72,17 @@ async def test_sound_only() -> None:
         assert await audio_energy(page) > 0
 
 
-async def test_srt_appears_in_the_browser_and_the_overview_shows_the_link() -> None:
+@pytest.mark.parametrize(
+    ("publish", "encrypted"),
+    [
+        pytest.param(by_ffmpeg, True, id="ffmpeg, encrypted"),
+        pytest.param(by_srt_live_transmit, False, id="srt-live-transmit, in clear"),
+        pytest.param(by_gstreamer, True, id="GStreamer, encrypted"),
+    ],
+)
+async def test_srt_appears_in_the_browser_and_the_overview_shows_the_link(publish: Any, encrypted: bool) -> None:
     async with running_gateway() as gateway, open_page(gateway.url("/watch/livestream:demo")) as (page, observed):
-        name = gateway.tokens.user_name("host", "livestream:demo", 3600)
-        url = f"srt://127.0.0.1:{gateway.ports['srt']}?streamid={name}&passphrase={gateway.tokens.password(name)}"
-        async with ffmpeg(*programme(), *X264_LIVE, *AAC, "-f", "mpegts", url):
+        async with publish(Way(gateway, encrypted)):
             await state(page, "live")
             await until(page, "document.querySelector('video').videoWidth === 640")
             await page.get_by_role("button", name="Turn sound on").click()
