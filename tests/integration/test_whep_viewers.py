@@ -193,11 +193,10 @@ async def test_a_viewer_that_never_connects_leaves_the_call() -> None:
         _, url, _ = await post(http, served, connection.localDescription.sdp)
         assert served.resource.viewers == 1
         await served.until_viewers(0)
-        async with asyncio.timeout(5):
-            while served.resource.viewers:  # the resource goes in the loop's next turns
-                await asyncio.sleep(0)
-        async with http.delete(url) as response:
+        async with http.get(f"{url}/events") as response:
             assert response.status == 404
+        async with http.delete(url) as response:
+            assert response.status == 200  # it may always be repeated: browsers send it after the goodbye of DTLS
         assert (served.resource.viewers, served.resource.joined, served.mux.peers) == (0, 1, 0)
         await connection.close()
 
