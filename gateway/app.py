@@ -19,7 +19,7 @@ from gateway.api.middleware import errors, security_headers
 from gateway.api.pages import Pages
 from gateway.api.streams import Streams
 from gateway.auth import Secret, Tokens
-from gateway.calls.embedded import ACCEPTS, EmbeddedCall, EmbeddedProgram
+from gateway.calls.embedded import EmbeddedCall, EmbeddedProgram
 from gateway.config import Config
 from gateway.latency import Histogram
 from gateway.log import event
@@ -100,7 +100,7 @@ async def gateway(config: Config) -> AsyncIterator[Addresses]:
             audio_bitrate=config.transcode.audio_bitrate_bps,
         )
         policy = SessionPolicy(
-            decide=lambda track: plan(track, ACCEPTS, treatment),
+            decide=lambda track, accepts: plan(track, accepts, treatment),
             live_edge=_live_edge(config),
             linger_s=config.calls.linger_s,
             max_bitrate=config.calls.max_bitrate_bps,

@@ -8,15 +8,16 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from time import monotonic_ns
 from typing import assert_never
 
-from gateway.calls import Participation, Publication
-from gateway.diagnostics import TrackMeter
-from gateway.latency import Histogram, Step
+from gateway.calls import Participation
+from gateway.lane import Lane
+from gateway.latency import Step
 from gateway.log import event
 from gateway.pacer import LiveEdgePolicy, Pacer
+from gateway.totals import PipelineTotals
 from protocols.media import EncodedPacket, Kind, Track
 from protocols.publisher import Publisher
 from protocols.timeline import Timeline
@@ -28,161 +29,6 @@ from transcode.process import Worker
 from transcode.stage import Stage
 
 log = logging.getLogger(__name__)
-
-PRIMING_SPAN = 5_000_000_000  # ns of media kept at the start of a stream that passes: its frames may yet show that it must not
-PRIMING_BYTES = 8 << 20
-KEYFRAME_REQUEST_INTERVAL = 500_000_000  # ns: requests of many viewers become one
-
-
-@dataclass(slots=True)
-class Delays:
-    """Where a track's time goes: one histogram per step, and the total to the first viewer by treatment."""
-
-    steps: dict[Step, Histogram] = field(default_factory=lambda: {step: Histogram() for step in Step})
-    total: dict[str, Histogram] = field(default_factory=lambda: {"passthrough": Histogram(), "transcode": Histogram()})
-
-    def add(self, other: "Delays") -> None:
-        for step, histogram in other.steps.items():
-            self.steps[step].add(histogram)
-        for mode, histogram in other.total.items():
-            self.total[mode].add(histogram)
-
-
-@dataclass(slots=True)
-class PipelineTotals:
-    """What one pipeline did, as plain totals; ended ones are added up for the metrics."""
-
-    packets: Counter[Kind] = field(default_factory=Counter)
-    bytes: Counter[Kind] = field(default_factory=Counter)
-    dropped: Counter[str] = field(default_factory=Counter)  # by the pacer's reasons
-    treatments: Counter[tuple[Kind, str, str]] = field(default_factory=Counter)  # kind, mode, reason label
-    rebases: int = 0
-    worker_restarts: int = 0
-    worker_dropped: int = 0  # packets, before the worker or in it
-    worker_lowered: int = 0  # steps down to cheaper encoding
-    worker_cpu_ns: int = 0
-    delays: dict[Kind, Delays] = field(default_factory=lambda: {kind: Delays() for kind in Kind})
-
-    def add(self, other: "PipelineTotals") -> None:
-        self.packets.update(other.packets)
-        self.bytes.update(other.bytes)
-        self.dropped.update(other.dropped)
-        self.treatments.update(other.treatments)
-        self.rebases += other.rebases
-        self.worker_restarts += other.worker_restarts
-        self.worker_dropped += other.worker_dropped
-        self.worker_lowered += other.worker_lowered
-        self.worker_cpu_ns += other.worker_cpu_ns
-        for kind, delays in other.delays.items():
-            self.delays[kind].add(delays)
-
-
-class Lane:
-    """One track's way: what was decided about it, the stage that does it, and where its packets go."""
-
-    def __init__(self, track: Track, decision: Decision, totals: PipelineTotals) -> None:
-        self.track = track
-        self.decision = decision
-        self.meter = TrackMeter(track.kind)
-        self.totals = totals
-        self.delays = totals.delays[track.kind]
-        self.stage: Stage | None = None
-        self.publication: Publication | None = None
-        self.shown: int | None = None  # the highest pts that was sent
-        self._released: dict[int, int] = {}  # arrival -> when it went into the stage, while a worker has it
-        self._pushed = 0
-        self._highest_pts = -1
-        self._watched = track.kind is Kind.VIDEO
-        self._since_keyframe: list[EncodedPacket] = []
-        self._priming_bytes = 0
-        self._first_dts: int | None = None
-        self._keyframe_asked = 0
-
-    @property
-    def mode(self) -> str:
-        """`passthrough`, `transcode` or `refuse`: what is shown and counted."""
-        return type(self.decision).__name__.lower()
-
-    @property
-    def watched(self) -> bool:
-        """Passed through, and so young that its frames may yet show what its headers did not say: B-frames, intra refresh."""
-        return self._watched and isinstance(self.decision, Passthrough)
-
-    def reorders(self, packet: EncodedPacket) -> bool:
-        """True when this packet proves B-frames (pts goes back in decoding order). Keeps what a decoder would need to take over."""
-        if packet.keyframe:
-            self._since_keyframe.clear()
-            self._priming_bytes = 0
-        if self._first_dts is None:
-            self._first_dts = packet.dts
-        self._since_keyframe.append(packet)
-        self._priming_bytes += len(packet.data)
-        behind = packet.pts < self._highest_pts and self.track.reorder is None
-        self._highest_pts = max(self._highest_pts, packet.pts)
-        if not behind and (packet.dts - self._first_dts > PRIMING_SPAN or self._priming_bytes > PRIMING_BYTES):
-            self._watched = False  # enough seen; should it come later, a changed track says so
-            if self.track.reorder is None:
-                self.track = replace(self.track, reorder=0)
-            self._since_keyframe.clear()
-        return behind
-
-    def take_priming(self) -> list[EncodedPacket]:
-        """What a decoder needs to take over; viewers have seen it up to `shown`."""
-        packets, self._since_keyframe = self._since_keyframe, []
-        return packets
-
-    def process(self, packet: EncodedPacket, now: int) -> None:
-        if self.stage is None:
-            return
-        if isinstance(self.decision, Transcode):
-            self._released[packet.arrival] = now
-            while len(self._released) > 256:
-                del self._released[next(iter(self._released))]
-        self.stage.process(packet)
-
-    def out(self, packet: EncodedPacket) -> None:
-        """What comes out of the stage goes to the call."""
-        if self.publication is None:
-            return
-        now = self._pushed = monotonic_ns()
-        if self._released:
-            self.delays.steps[Step.TRANSCODE].observe(now - self._released.get(packet.arrival, now))
-        self.shown = packet.pts if self.shown is None else max(self.shown, packet.pts)
-        self.publication.push(packet)
-
-    def sent(self, packet: EncodedPacket, ready: int, sent: int) -> None:
-        """The call has sent a packet to its first viewer: `ready` and `sent` are when its payloads were made and handed over."""
-        steps = self.delays.steps
-        steps[Step.PACKETIZE].observe(ready - self._pushed)
-        steps[Step.SEND].observe(sent - ready)
-        self.delays.total[self.mode].observe(sent - packet.arrival)
-
-    def update(self, track: Track) -> None:
-        """What comes out of the stage has other facts from here on."""
-        if self.publication is not None:
-            self.publication.update(track)
-
-    def request_keyframe(self, publisher: Publisher) -> bool:
-        """Ask whoever makes this track's key frames, at most twice a second; True if one will come."""
-        if isinstance(self.decision, Transcode):
-            return self.stage is not None and self.stage.request_keyframe()
-        return self.request_keyframe_from(publisher)
-
-    def request_keyframe_from(self, publisher: Publisher) -> bool:
-        """Ask the source itself, at most twice a second."""
-        now = monotonic_ns()
-        if now - self._keyframe_asked < KEYFRAME_REQUEST_INTERVAL:
-            return True
-        if publisher.request_keyframe():
-            self._keyframe_asked = now
-            return True
-        return False
-
-    async def close_stage(self) -> None:
-        stage, self.stage = self.stage, None
-        self._released.clear()
-        if stage is not None:
-            await stage.aclose()
 
 
 class Pipeline:
@@ -217,11 +63,12 @@ class Pipeline:
         self._release_timer: asyncio.TimerHandle | None = None
         self._flowing = asyncio.Event()  # cleared while the pacer holds as much as it may: nothing more is read
         self._flowing.set()
-        participation.set_clock(self._pacer.media_now)
+        self._entered: dict[tuple[int, int], int] = {}  # track and dts -> when the pacer took what it holds
+        participation.set_clock(self.media_now)
 
     async def change(self, tracks: tuple[Track, ...]) -> None:
         """The publisher's tracks are these from here on. The first video and the first audio are taken."""
-        self._release(self._pacer.flush())
+        self._release(self._pacer.flush(), monotonic_ns())
         wanted = {track.kind: track for track in reversed(tracks)}
         for lane in list(self.lanes.values()):
             if lane.track.kind not in wanted or wanted[lane.track.kind].id != lane.track.id:
@@ -267,7 +114,7 @@ class Pipeline:
             case Transcode():
                 lane.stage = await self._transcoder(lane, lane.track, lane.decision)
             case Refuse():
-                await self._unpublish(lane)
+                _unpublish(lane)
                 return
             case _ as never:
                 assert_never(never)
@@ -319,6 +166,7 @@ class Pipeline:
         if lane.watched and lane.reorders(packet):
             await self._take_over(lane)
             return
+        self._entered[packet.track, packet.dts] = now
         self._pacer.push(packet, kind, now)
         if self._pacer.needs_keyframe:
             self._request_source_keyframe()
@@ -347,13 +195,13 @@ class Pipeline:
             for packet in packets:
                 lane.process(packet, now)
 
-    def _release(self, packets: list[EncodedPacket], now: int = 0) -> None:
-        now = now or monotonic_ns()
+    def _release(self, packets: list[EncodedPacket], now: int) -> None:
         for packet in packets:
             lane = self.lanes.get(packet.track)
             if lane is not None:
-                lane.delays.steps[Step.QUEUE].observe(now - packet.arrival)
+                lane.delays.steps[Step.QUEUE].observe(now - self._entered.get((packet.track, packet.dts), now))
                 lane.process(packet, now)
+            self._entered.pop((packet.track, packet.dts), None)
         if self._pacer.paused is self._flowing.is_set():
             self._publisher.pause(self._pacer.paused)
             (self._flowing.clear if self._pacer.paused else self._flowing.set)()
@@ -361,7 +209,9 @@ class Pipeline:
             self._release_timer.cancel()
             self._release_timer = None
         due = self._pacer.next_release
-        if due is not None:
+        if due is None:
+            self._entered.clear()  # what is left there was dropped
+        else:
             self._release_timer = self._loop.call_later(max(0, due - now) / 1e9, self._on_timer)
 
     def _on_timer(self) -> None:
@@ -370,6 +220,7 @@ class Pipeline:
         self._release(self._pacer.pop(now), now)
 
     def media_now(self, now: int) -> int:
+        """The session's media time in ns that is live at `now` (monotonic ns), also after the end."""
         return self._pacer.media_now(now)
 
     def gather(self) -> PipelineTotals:
@@ -383,22 +234,24 @@ class Pipeline:
         totals.dropped = Counter(self._pacer.dropped)
         return totals
 
-    async def _unpublish(self, lane: Lane) -> None:
-        if lane.publication is not None:
-            lane.publication.close()
-            lane.publication = None
-
     async def _close(self, lane: Lane) -> None:
         del self.lanes[lane.track.id]
         await lane.close_stage()
-        await self._unpublish(lane)
+        _unpublish(lane)
 
     async def aclose(self) -> None:
         """Stop the stages and the worker. Publications stay as they are: the session may go on with another publisher."""
         if self._release_timer is not None:
             self._release_timer.cancel()
-        self.gather()
+            self._release_timer = None
+        self._pacer.flush()
         for lane in self.lanes.values():
             await lane.close_stage()
         if self._worker is not None:
             await self._worker.aclose()
+
+
+def _unpublish(lane: Lane) -> None:
+    if lane.publication is not None:
+        lane.publication.close()
+        lane.publication = None

@@ -38,9 +38,26 @@ class Reception:
 
     async def serve(self, listener: Listener, policy: SessionPolicy) -> None:
         """Sessions of `listener`'s publishers behave by `policy`."""
-        async with asyncio.TaskGroup() as publishers:
+        # No TaskGroup: in it a defect met with one publisher would cancel all the others.
+        receiving: set[asyncio.Task[None]] = set()
+
+        def ended(task: asyncio.Task[None]) -> None:
+            receiving.discard(task)
+            if not task.cancelled() and (error := task.exception()) is not None:
+                log.error("a publisher was lost by a defect of ours", exc_info=error)
+
+        try:
             async for publisher in listener:
-                publishers.create_task(self._receive(publisher, policy), name=f"publisher {publisher.id}")
+                task = asyncio.create_task(self._receive(publisher, policy), name=f"publisher {publisher.id}")
+                receiving.add(task)
+                task.add_done_callback(ended)
+            if receiving:
+                await asyncio.wait(receiving)
+        finally:
+            leaving = list(receiving)
+            for task in leaving:
+                task.cancel()
+            await asyncio.gather(*leaving, return_exceptions=True)
 
     def examine(self, credential: Credential, call: str | None) -> Grant:
         """What a publisher may do now; raises `Rejected`. Reads memory only: any thread may ask."""

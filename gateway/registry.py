@@ -5,8 +5,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 
 from gateway.calls.embedded import EmbeddedCall
-from gateway.pipeline import PipelineTotals
 from gateway.session import Session
+from gateway.totals import PipelineTotals
 
 
 class Registry:
@@ -16,7 +16,6 @@ class Registry:
         self.sessions: dict[tuple[str, str], Session] = {}
         self.calls: dict[str, EmbeddedCall] = {}
         self.started: Counter[str] = Counter()  # sessions by protocol
-        self.ended: Counter[str] = Counter()
         self.refused: Counter[tuple[str, str]] = Counter()  # protocol, reason label
         self.changed = asyncio.Event()  # set, and at once cleared again, whenever a session goes
         self._past: defaultdict[str, PipelineTotals] = defaultdict(PipelineTotals)
@@ -41,7 +40,6 @@ class Registry:
 
     def remove(self, session: Session) -> None:
         del self.sessions[session.call_cid, session.user_id]
-        self.ended[session.protocol] += 1
         self.changed.set()
         self.changed.clear()
         self.release_call(session.call_cid)

@@ -16,9 +16,10 @@ from time import monotonic_ns
 from gateway.calls import Call, Participation
 from gateway.log import event
 from gateway.pacer import LiveEdgePolicy
-from gateway.pipeline import Pipeline, PipelineTotals
+from gateway.pipeline import Pipeline
+from gateway.totals import PipelineTotals
 from protocols.errors import ProtocolError, Reason, Rejected
-from protocols.media import EncodedPacket, Track, TracksChanged
+from protocols.media import Codec, EncodedPacket, Track, TracksChanged
 from protocols.publisher import Publisher
 from transcode.plan import Decision
 from transcode.pool import Workers
@@ -53,7 +54,8 @@ CLOSE_TIMEOUT_S = 2.0
 class SessionPolicy:
     """How sessions behave; the same for all of a gateway."""
 
-    decide: Callable[[Track], Decision]
+    decide: Callable[[Track, frozenset[Codec]], Decision]
+    """What to do with a track in a call that takes these codecs."""
     live_edge: LiveEdgePolicy
     linger_s: float
     max_bitrate: int  # bit/s of one track; 0: no limit
@@ -84,7 +86,7 @@ class Session:
         self._policy = policy
         self._successor: Publisher | None = None
         self._wake = asyncio.Event()
-        self._origin: int | None = None  # monotonic ns of media time 0
+        self._media_now: Callable[[int], int] = lambda now: 0  # media time at monotonic `now`: it runs on between publishers
         self._closing = False
         self._aborted = False  # the present publisher is not to be read any more
         self._reading: asyncio.Timeout | None = None  # the scope in which a publisher is read; expiring it ends the reading
@@ -166,21 +168,20 @@ class Session:
             self._enter(State.JOINING)
             self.participation = await self._call.join(self.user_id)
         if self.pipeline is None:
-            now = monotonic_ns()
-            if self._origin is None:
-                self._origin = now
+            call = self._call
             if self._reading is not None and not self._aborted:
                 self._reading.reschedule(None)
             self.pipeline = Pipeline(
                 publisher,
                 self.participation,
                 self._workers,
-                decide=self._policy.decide,
+                decide=lambda track: self._policy.decide(track, call.accepts),
                 live_edge=self._policy.live_edge,
                 max_bitrate=self._policy.max_bitrate,
-                origin=now - self._origin,
+                origin=self._media_now(monotonic_ns()),
                 fail=self._abort,  # it cannot go on with this publisher: the session lingers for another try
             )
+            self._media_now = self.pipeline.media_now
         await self.pipeline.change(tracks)
         if self.state is not State.LIVE:
             self._enter(State.LIVE)
@@ -196,14 +197,17 @@ class Session:
             )
 
     async def _stop(self, publisher: Publisher) -> None:
-        pipeline, self.pipeline = self.pipeline, None
+        pipeline = self.pipeline
         if pipeline is not None:
             try:
                 async with asyncio.timeout(CLOSE_TIMEOUT_S):
                     await pipeline.aclose()
             except TimeoutError:
                 log.warning("the worker did not end in time", extra={"session": self.id})
-            self._policy.retire(publisher.protocol, pipeline.totals)
+            finally:
+                # In one step: a scrape in between would see the totals go back.
+                self.pipeline = None
+                self._policy.retire(publisher.protocol, pipeline.gather())
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await publisher.aclose(self.why_ended)

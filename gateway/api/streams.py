@@ -6,9 +6,9 @@ from typing import Any
 
 from aiohttp import web
 
+from gateway.lane import Lane
 from gateway.metrics import CONTENT_TYPE, Metrics
 from gateway.pacer import LATE, OVERFLOW
-from gateway.pipeline import Lane
 from gateway.registry import Registry
 from gateway.session import Session, State
 from protocols.srt.statistics import SrtStats

@@ -129,8 +129,6 @@ class EmbeddedCall:
         if self.empty:
             self._on_empty(self.cid)
 
-    # What a WHEP resource asks of a call (`protocols.whep.viewer.Audience`).
-
     def add_viewer(self, viewer: Viewer) -> None:
         self.viewers.add(viewer)
         for participant in self.participants.values():
@@ -141,6 +139,24 @@ class EmbeddedCall:
         self._release()
 
 
+class Seat:
+    """One admitted viewer's place in a call (`protocols.whep.viewer.Audience`). The call is looked up when the viewer comes and not when it
+    was admitted: in between the call may have ended and begun anew, and who never comes leaves none behind."""
+
+    def __init__(self, find: Callable[[str], EmbeddedCall], cid: str) -> None:
+        self._find = find
+        self._cid = cid
+        self._call: EmbeddedCall | None = None
+
+    def add_viewer(self, viewer: Viewer) -> None:
+        self._call = self._find(self._cid)
+        self._call.add_viewer(viewer)
+
+    def remove_viewer(self, viewer: Viewer) -> None:
+        if self._call is not None:
+            self._call.remove_viewer(viewer)
+
+
 class EmbeddedProgram:
     """What the WHEP resource serves: calls that the caller may watch (`authorise` raises `Rejected`), made when the first viewer comes."""
 
@@ -148,6 +164,6 @@ class EmbeddedProgram:
         self._find = find
         self._authorise = authorise
 
-    async def admit(self, call: str, token: str | None) -> EmbeddedCall:
+    async def admit(self, call: str, token: str | None) -> Seat:
         self._authorise(call, token)
-        return self._find(call)
+        return Seat(self._find, call)

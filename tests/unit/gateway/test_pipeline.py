@@ -205,3 +205,15 @@ async def test_a_file_pushed_faster_than_real_time_is_held_and_the_encoder_is_ma
     assert not publisher.paused
     assert it.gather().dropped.total() == 0
     await it.aclose()
+
+
+async def test_the_queue_counts_only_what_the_pacer_holds() -> None:
+    call = MemoryCall()
+    async with pipeline(MemoryPublisher(), call) as it:
+        await it.change((H264,))
+        late = packet(1, 0, keyframe=True)
+        await it.push(replace(late, begun=late.begun - 50_000_000, arrival=late.arrival - 50_000_000))  # 50 ms in the parser
+        steps = it.totals.delays[Kind.VIDEO].steps
+        assert steps[Step.DEMUX].total >= 50_000_000
+        assert steps[Step.QUEUE].count == 1
+        assert steps[Step.QUEUE].total < 10_000_000

@@ -9,10 +9,11 @@ from gateway.pacer import LiveEdgePolicy
 from gateway.reception import Reception
 from gateway.registry import Registry
 from gateway.session import SessionPolicy, State
-from protocols.errors import Reason
-from protocols.media import Kind, TracksChanged
+from protocols.errors import Reason, Rejected
+from protocols.media import Codec, Kind, TracksChanged
 from protocols.publisher import Publisher
 from tests.support.memory import H264, MemoryCall, MemoryPublisher, packet
+from tests.unit.transcode.media import tone
 from transcode.plan import Policy, plan
 from transcode.pool import Workers
 
@@ -32,11 +33,13 @@ class MemoryListener:
 
 
 @asynccontextmanager
-async def receiving(*, take_over: bool) -> AsyncIterator[tuple[MemoryListener, Registry, MemoryCall]]:
+async def receiving(
+    *, take_over: bool, workers: Workers | None = None
+) -> AsyncIterator[tuple[MemoryListener, Registry, MemoryCall]]:
     call = MemoryCall()
     registry = Registry(lambda cid: call)  # type: ignore[arg-type,return-value]
     policy = SessionPolicy(
-        decide=lambda track: plan(track, call.accepts, Policy()),
+        decide=lambda track, accepts: plan(track, accepts, Policy()),
         live_edge=LiveEdgePolicy(),
         linger_s=10,
         max_bitrate=0,
@@ -45,7 +48,7 @@ async def receiving(*, take_over: bool) -> AsyncIterator[tuple[MemoryListener, R
     reception = Reception(
         registry,
         lambda credential, _: Grant(credential.key, "livestream:demo", 0),
-        Workers(),
+        workers or Workers(),
         max_sessions=4,
         take_over=take_over,
     )
@@ -95,3 +98,37 @@ async def test_otherwise_the_second_encoder_takes_over() -> None:
         assert first.why == "another encoder with the same key took over"
         (session,) = registry.sessions.values()
         assert session.state is not State.CLOSED
+
+
+async def test_a_defect_met_with_one_publisher_loses_that_one_alone() -> None:
+    class Broken(MemoryPublisher):
+        async def reject(self, refusal: Rejected) -> None:
+            raise ZeroDivisionError
+
+    async with receiving(take_over=False) as (listener, _, call), asyncio.timeout(10):
+        first = await live(listener, call)
+        video = await call.publication(Kind.VIDEO)
+        await video.until(1)
+        listener.publishers.put_nowait(Broken("host"))  # refused, since the first is live
+        first.say(packet(1, 33))
+        await video.until(2)
+        first.say(None)
+        await first.closed.wait()
+        await (await live(listener, call)).accepted.wait()
+
+
+async def test_what_a_publisher_did_is_counted_at_every_moment_of_its_end() -> None:
+    track, (first, *_) = tone(Codec.AAC, seconds=0.1)
+    async with Workers() as workers, receiving(take_over=True, workers=workers) as (listener, registry, call):
+        publisher = MemoryPublisher("host")
+        listener.publishers.put_nowait(publisher)
+        publisher.say(TracksChanged((track,)), first)
+        await call.publication(Kind.AUDIO)
+        publisher.say(None)  # the worker takes a while to end
+        counted = []
+        async with asyncio.timeout(10):
+            while not publisher.closed.is_set():
+                counted.append(sum(totals.packets[Kind.AUDIO] for _, totals in registry.totals()))
+                await asyncio.sleep(0)
+        assert counted == sorted(counted), "a total went back"
+        assert sum(totals.packets[Kind.AUDIO] for _, totals in registry.totals()) == 1

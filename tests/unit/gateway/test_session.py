@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from gateway.pacer import LiveEdgePolicy
-from gateway.pipeline import PipelineTotals
 from gateway.session import TRANSITIONS, Session, SessionPolicy, State
+from gateway.totals import PipelineTotals
 from protocols.errors import ProtocolError, Reason, Rejected
 from protocols.media import Kind, TracksChanged
 from tests.support.memory import H264, OPUS, MemoryCall, MemoryPublisher, packet
@@ -36,7 +36,7 @@ async def running(
     call = call or MemoryCall()
     retired: list[PipelineTotals] = []
     policy = SessionPolicy(
-        decide=lambda track: plan(track, call.accepts, Policy()),
+        decide=lambda track, accepts: plan(track, accepts, Policy()),
         live_edge=LiveEdgePolicy(),
         linger_s=linger_s,
         max_bitrate=0,
@@ -173,3 +173,19 @@ async def test_a_session_that_is_ended_before_the_encoder_was_accepted_reads_not
         await it.ended()
         assert publisher.why == "shutting down"
         assert it.call.joined == 0
+
+
+async def test_media_time_goes_on_behind_a_publisher_that_ran_ahead_of_real_time() -> None:
+    first, second = MemoryPublisher(), MemoryPublisher()
+    async with running(first) as it:
+        first.say(TracksChanged((H264,)), *(packet(1, n * 40, keyframe=n == 0) for n in range(40)))  # 1.6 s at once
+        video = await it.call.publication(Kind.VIDEO)
+        await video.until(20)
+        await it.session.take_over(second)
+        async with asyncio.timeout(10):
+            await first.closed.wait()
+        ahead = len(video.packets)
+        second.say(TracksChanged((H264,)), packet(1, 0, keyframe=True))
+        await video.until(ahead + 1)
+        free = LiveEdgePolicy().free  # by so much a packet may be ahead of the live edge
+        assert video.packets[-1].pts > video.packets[-2].pts - free

@@ -1,0 +1,125 @@
+"""One track's way from its encoder into the call: what was decided about it, the stage that does it, and where its packets go."""
+
+from dataclasses import replace
+from time import monotonic_ns
+
+from gateway.calls import Publication
+from gateway.diagnostics import TrackMeter
+from gateway.latency import Step
+from gateway.totals import PipelineTotals
+from protocols.media import EncodedPacket, Kind, Track
+from protocols.publisher import Publisher
+from transcode.plan import Decision, Passthrough, Transcode
+from transcode.stage import Stage
+
+PRIMING_SPAN = 5_000_000_000  # ns of media kept at the start of a stream that passes: its frames may yet show that it must not
+PRIMING_BYTES = 8 << 20
+KEYFRAME_REQUEST_INTERVAL = 500_000_000  # ns: requests of many viewers become one
+_IN_WORK = 256  # packets in a stage whose time is measured
+
+
+class Lane:
+    """See the file; `totals` are those of its pipeline."""
+
+    def __init__(self, track: Track, decision: Decision, totals: PipelineTotals) -> None:
+        self.track = track
+        self.decision = decision
+        self.meter = TrackMeter(track.kind)
+        self.delays = totals.delays[track.kind]
+        self.stage: Stage | None = None
+        self.publication: Publication | None = None
+        self.shown: int | None = None  # the highest pts that was sent
+        self._released: dict[int, int] = {}  # arrival -> when it went into the stage, while a worker has it
+        self._pushed = 0
+        self._highest_pts = -1
+        self._watched = track.kind is Kind.VIDEO
+        self._since_keyframe: list[EncodedPacket] = []
+        self._priming_bytes = 0
+        self._first_dts: int | None = None
+        self._keyframe_asked = 0
+
+    @property
+    def mode(self) -> str:
+        """`passthrough`, `transcode` or `refuse`: what is shown and counted."""
+        return type(self.decision).__name__.lower()
+
+    @property
+    def watched(self) -> bool:
+        """Passed through, and so young that its frames may yet show what its headers did not say: B-frames, intra refresh."""
+        return self._watched and isinstance(self.decision, Passthrough)
+
+    def reorders(self, packet: EncodedPacket) -> bool:
+        """True when this packet proves B-frames (pts goes back in decoding order). Keeps what a decoder would need to take over."""
+        if packet.keyframe:
+            self._since_keyframe.clear()
+            self._priming_bytes = 0
+        if self._first_dts is None:
+            self._first_dts = packet.dts
+        self._since_keyframe.append(packet)
+        self._priming_bytes += len(packet.data)
+        behind = packet.pts < self._highest_pts and self.track.reorder is None
+        self._highest_pts = max(self._highest_pts, packet.pts)
+        if not behind and (packet.dts - self._first_dts > PRIMING_SPAN or self._priming_bytes > PRIMING_BYTES):
+            self._watched = False  # enough seen; should it come later, a changed track says so
+            if self.track.reorder is None:
+                self.track = replace(self.track, reorder=0)
+            self._since_keyframe.clear()
+        return behind
+
+    def take_priming(self) -> list[EncodedPacket]:
+        """What a decoder needs to take over; viewers have seen it up to `shown`."""
+        packets, self._since_keyframe = self._since_keyframe, []
+        return packets
+
+    def process(self, packet: EncodedPacket, now: int) -> None:
+        if self.stage is None:
+            return
+        if isinstance(self.decision, Transcode):
+            self._released[packet.arrival] = now
+            while len(self._released) > _IN_WORK:
+                del self._released[next(iter(self._released))]
+        self.stage.process(packet)
+
+    def out(self, packet: EncodedPacket) -> None:
+        """What comes out of the stage goes to the call."""
+        if self.publication is None:
+            return
+        now = self._pushed = monotonic_ns()
+        if self._released:
+            self.delays.steps[Step.TRANSCODE].observe(now - self._released.get(packet.arrival, now))
+        self.shown = packet.pts if self.shown is None else max(self.shown, packet.pts)
+        self.publication.push(packet)
+
+    def sent(self, packet: EncodedPacket, ready: int, sent: int) -> None:
+        """The call has sent a packet to its first viewer: `ready` and `sent` are when its payloads were made and handed over."""
+        steps = self.delays.steps
+        steps[Step.PACKETIZE].observe(ready - self._pushed)
+        steps[Step.SEND].observe(sent - ready)
+        self.delays.total[self.mode].observe(sent - packet.arrival)
+
+    def update(self, track: Track) -> None:
+        """What comes out of the stage has other facts from here on."""
+        if self.publication is not None:
+            self.publication.update(track)
+
+    def request_keyframe(self, publisher: Publisher) -> bool:
+        """Ask whoever makes this track's key frames, at most twice a second; True if one will come."""
+        if isinstance(self.decision, Transcode):
+            return self.stage is not None and self.stage.request_keyframe()
+        return self.request_keyframe_from(publisher)
+
+    def request_keyframe_from(self, publisher: Publisher) -> bool:
+        """Ask the source itself, at most twice a second."""
+        now = monotonic_ns()
+        if now - self._keyframe_asked < KEYFRAME_REQUEST_INTERVAL:
+            return True
+        if publisher.request_keyframe():
+            self._keyframe_asked = now
+            return True
+        return False
+
+    async def close_stage(self) -> None:
+        stage, self.stage = self.stage, None
+        self._released.clear()
+        if stage is not None:
+            await stage.aclose()

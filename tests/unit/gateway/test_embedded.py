@@ -1,0 +1,48 @@
+"""The embedded call: who is in it, and when it is made and forgotten."""
+
+import pytest
+
+from gateway.calls.embedded import EmbeddedCall, EmbeddedProgram
+from gateway.registry import Registry
+from protocols.errors import Reason, Rejected
+from protocols.webrtc import answer
+from protocols.webrtc.mux import UdpMux
+from protocols.whep.viewer import Viewer
+from tests.unit.protocols.webrtc.clients import BarePeer
+
+CALL = "livestream:demo"
+
+
+def registry() -> Registry:
+    calls = Registry(lambda cid: EmbeddedCall(cid, max_participants=1, on_empty=lambda name: calls.release_call(name)))
+    return calls
+
+
+async def test_a_viewer_who_was_admitted_and_never_comes_leaves_no_call_behind() -> None:
+    calls = registry()
+    await EmbeddedProgram(calls.call, lambda call, token: None).admit(CALL, None)
+    assert not calls.calls
+
+
+async def test_a_viewer_comes_into_the_call_that_there_is_then_and_not_into_one_that_ended_since() -> None:
+    calls = registry()
+    program = EmbeddedProgram(calls.call, lambda call, token: None)
+    async with UdpMux("127.0.0.1") as mux:
+        with BarePeer(mux) as one, BarePeer(mux) as two:
+            first, second = (Viewer(bare.peer, answer.sending(bare.offer(), "cname")) for bare in (one, two))
+            leaving = await program.admit(CALL, None)
+            leaving.add_viewer(first)
+            coming = await program.admit(CALL, None)
+            leaving.remove_viewer(first)  # the last one: the call is forgotten
+            assert not calls.calls
+            participant = await calls.call(CALL).join("host")
+            coming.add_viewer(second)
+            assert participant.viewers == 1
+
+
+async def test_a_full_call_refuses_another_participant() -> None:
+    call = registry().call(CALL)
+    await call.join("host")
+    with pytest.raises(Rejected) as refusal:
+        await call.join("guest")
+    assert refusal.value.reason is Reason.OVERLOADED
