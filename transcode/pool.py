@@ -15,9 +15,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from protocols.errors import Reason, Rejected
+from transcode.child import OnExit
 from transcode.forkserver import MAX_REQUEST
 from transcode.limits import WorkerLimits
-from transcode.process import OnExit, Worker
+from transcode.process import Worker
 
 _BOOT = 30.0  # s for a fork server to load libav: generous, since a machine may be busy
 _SOCKET_BUFFER = 1 << 20  # bytes: a key frame at once
@@ -137,7 +138,7 @@ class ForkServer:
 
 
 class ForkedChild:
-    """One forked worker process; fulfils `process.Child`."""
+    """One forked worker process; fulfils `child.Child`."""
 
     def __init__(self, server: ForkServer, identity: int, sock: socket.socket, on_exit: OnExit) -> None:
         self.sock = sock

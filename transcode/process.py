@@ -11,11 +11,11 @@ import socket
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from protocols.errors import ProtocolError
 from protocols.media import EncodedPacket, Track
 from transcode import messages
+from transcode.child import Child, Launch
 from transcode.economy import Effort
 from transcode.limits import WorkerLimits
 from transcode.messages import Frame, Inbox, Message, WorkerReport
@@ -30,27 +30,6 @@ OnFailure = Callable[[str], None]
 """Told once, in words, that a worker has failed for good; on the event loop, must not block or raise."""
 
 _MAX_STREAM_NUMBER = 0xFFFF
-
-
-class Child(Protocol):
-    """A forked process: `sock` is the gateway's end of its socket, `pid` is 0 until it runs."""
-
-    @property
-    def sock(self) -> socket.socket: ...
-
-    @property
-    def pid(self) -> int: ...
-
-    @property
-    def watched(self) -> bool:
-        """Whether its exit will be told; not so after it was, and where the fork server has gone."""
-
-    def kill(self) -> None: ...
-
-
-OnExit = Callable[[int], None]
-Launch = Callable[[OnExit], Child]
-"""Forks a worker and tells its exit (code, or -signal) on the event loop; raises `OSError` where there is no fork server."""
 
 
 @dataclass(slots=True)

@@ -154,19 +154,22 @@ def send(source: str, port: int) -> None:
             srt.send(socket, frame[at : at + 1316])
         times.append(time.monotonic_ns())
     print(json.dumps(times), flush=True)
-    time.sleep(1)
+    sys.stdin.read()  # until all is there: closing discards what the latency still holds back
     srt.close(socket)
 
 
 async def delay(source: Path) -> list[float]:
     """Ms from a frame sent to the frame in hand, beyond SRT's latency."""
     received: list[int] = []
+    all_here = asyncio.Event()
 
     async def take(listener: SrtListener) -> None:
         async for publisher in listener:
             async for item in publisher:
                 if isinstance(item, EncodedPacket) and item.track == 256:
                     received.append(time.monotonic_ns())
+                    if len(received) >= FRAMES - 2:  # the last may be cut off
+                        all_here.set()
             return
 
     async with SrtListener(
@@ -174,9 +177,22 @@ async def delay(source: Path) -> list[float]:
     ) as listener:
         taking = asyncio.create_task(take(listener))
         sender = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", __spec__.name, "send", str(source), str(listener.port), stdout=subprocess.PIPE
+            sys.executable,
+            "-m",
+            __spec__.name,
+            "send",
+            str(source),
+            str(listener.port),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
         )
-        out, _ = await sender.communicate()
+        assert sender.stdin is not None
+        assert sender.stdout is not None
+        out = await sender.stdout.readline()
+        async with asyncio.timeout(10):
+            await all_here.wait()
+        sender.stdin.close()
+        await sender.wait()
         await taking
     sent: list[Any] = json.loads(out)
     later = len(sent) - len(received)  # the last may be cut off

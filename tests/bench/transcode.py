@@ -30,6 +30,7 @@ from tests.unit.transcode.media import MS, SECOND, pictures, tone
 from transcode.plan import AudioTarget, Policy, Transcode, VideoTarget, plan
 from transcode.pool import Workers
 from transcode.process import Worker
+from transcode.stage import Stage
 
 SESSIONS = 20
 OVERLOAD = 3
@@ -83,7 +84,7 @@ async def play(workers: Workers, case: Case, sessions: int) -> Result:
     delays: list[float] = []
     ages: list[float] = []
     outputs = 0
-    stages: list[tuple[Callable[[EncodedPacket], None], psutil.Process]] = []
+    stages: list[tuple[Stage, psutil.Process]] = []
     running = [await workers.start(str(number)) for number in range(sessions)]
 
     def sink(packet: EncodedPacket) -> None:
@@ -99,17 +100,18 @@ async def play(workers: Workers, case: Case, sessions: int) -> Result:
             stage = worker.audio(case.track, case.target, sink)
         else:
             stage = worker.video(case.track, case.target, sink)
-        stages.append((stage.process, psutil.Process(await _pid(worker))))
+        stages.append((stage, psutil.Process(await _pid(worker))))
     before = resource.getrusage(resource.RUSAGE_SELF)
     first = [sum(process.cpu_times()[:2]) for _, process in stages]
     begin = time.monotonic_ns() + 50 * MS
     for packet in case.packets:
-        for number, (process, _) in enumerate(stages):
+        for number, (stage, _) in enumerate(stages):
             due = begin + packet.dts - origin + number * 20 * MS // sessions
             if (wait := due - time.monotonic_ns()) > 0:
                 await asyncio.sleep(wait / SECOND)
-            process(replace(packet, begun=due, arrival=time.monotonic_ns()))
-    await asyncio.sleep(0.3)
+            stage.process(replace(packet, begun=due, arrival=time.monotonic_ns()))
+    for stage, _ in stages:
+        await stage.aclose()  # it gives what it holds
     after = resource.getrusage(resource.RUSAGE_SELF)
     media = (case.packets[-1].dts - origin) / SECOND * sessions
     cpu = sum(sum(process.cpu_times()[:2]) for _, process in stages) - sum(first)
