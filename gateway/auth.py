@@ -32,6 +32,7 @@ from protocols.errors import Reason, Rejected
 from protocols.publisher import Credential
 
 MAX_TOKEN = 2048
+SIGNATURE = 43  # characters of an HS256 signature: 32 bytes in base64url (RFC 7515 §2)
 LEEWAY_S = 30  # clocks of two machines differ (RFC 7519 §4.1.4)
 HOST, VIEWER = "host", "viewer"
 """The roles of a token: a host may publish and watch, a viewer may only watch."""
@@ -185,7 +186,10 @@ class Tokens:
             )
             claims = Claims.model_validate(payload)
         except jwt.InvalidTokenError as error:
-            detail = next(words for kind, words in _REFUSALS if isinstance(error, kind))
+            # A signature that was cut may still decode, and then only does not match: its length tells the two apart.
+            cut = isinstance(error, jwt.InvalidSignatureError) and len(token.rpartition(".")[2]) < SIGNATURE
+            fault = jwt.DecodeError() if cut else error
+            detail = next(words for kind, words in _REFUSALS if isinstance(fault, kind))
             raise Rejected(Reason.UNAUTHORIZED, detail.format(what=what)) from None
         except ValidationError:
             raise Rejected(Reason.UNAUTHORIZED, f"{what} names no valid user or call: make a new one") from None
