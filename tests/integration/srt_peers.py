@@ -1,20 +1,16 @@
-"""Peers for the SRT tests: a plain caller in a process of its own, a collector of what a listener gets, and a bad network.
+"""Peers for the SRT tests: a plain caller in a process of its own, and a collector of what a listener gets.
 
 Run as a program it is the caller: `python -m tests.integration.srt_peers '{"port": 9000, "stream_id": "key", …}'` prints one line of JSON:
 `{"connected": true}` or `{"reject": 1404}`; then it sends its standard input as messages until that ends.
 """
 
 import asyncio
-import heapq
-import itertools
 import json
-import random
 import sys
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 from protocols.errors import ProtocolError
 from protocols.media import EncodedPacket, Track, TracksChanged
@@ -139,64 +135,6 @@ async def collecting(listener: SrtListener) -> AsyncIterator[Collector]:
         async with listener:
             running.create_task(collector.run())
             yield collector
-
-
-class BadNetwork(asyncio.DatagramProtocol):
-    """A UDP relay to `target` that loses packets and holds each for half a round trip, both ways."""
-
-    def __init__(self, target: int, loss: float, round_trip_s: float, seed: int = 1) -> None:
-        self.lost = 0
-        self.passed = 0
-        self._target = ("127.0.0.1", target)
-        self._loss = loss
-        self._delay = round_trip_s / 2
-        self._chance = random.Random(seed)
-        self._source: tuple[str, int] | None = None
-        self._transport: asyncio.DatagramTransport | None = None
-        self._held: list[tuple[float, int, bytes, tuple[str, int]]] = []
-        self._order = itertools.count()
-        self._news = asyncio.Event()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.DatagramTransport, transport)
-
-    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        if addr == self._target:
-            to = self._source
-        else:
-            self._source, to = addr, self._target
-        if to is None or self._chance.random() < self._loss:
-            self.lost += 1
-            return
-        heapq.heappush(self._held, (time.monotonic() + self._delay, next(self._order), data, to))
-        self._news.set()
-
-    async def run(self) -> None:
-        while True:
-            if not self._held:
-                self._news.clear()
-                await self._news.wait()
-            await asyncio.sleep(max(0.0, self._held[0][0] - time.monotonic()))  # the network's delay, not a wait for something
-            while self._held and self._held[0][0] <= time.monotonic():
-                _, _, data, to = heapq.heappop(self._held)
-                self.passed += 1
-                assert self._transport is not None
-                self._transport.sendto(data, to)
-
-
-@asynccontextmanager
-async def bad_network(target: int, loss: float, round_trip_s: float) -> AsyncIterator[tuple[int, BadNetwork]]:
-    """The port of a relay, and the relay."""
-    loop = asyncio.get_running_loop()
-    transport, network = await loop.create_datagram_endpoint(
-        lambda: BadNetwork(target, loss, round_trip_s), local_addr=("127.0.0.1", 0)
-    )
-    running = asyncio.create_task(network.run())
-    try:
-        yield transport.get_extra_info("sockname")[1], network
-    finally:
-        running.cancel()
-        transport.close()
 
 
 if __name__ == "__main__":

@@ -24,10 +24,10 @@ class Way:
             self.stream_id = gateway.tokens.user_name(user, call, 3600)
             self.passphrase = gateway.tokens.password(self.stream_id) or ""
 
-    def url(self, port: int = 0, **more: Any) -> str:
+    def url(self, host: str = "127.0.0.1", **more: Any) -> str:
         secured = {"passphrase": self.passphrase, "pbkeylen": 32} if self.passphrase else {}
         query = "&".join(f"{name}={value}" for name, value in ({"streamid": self.stream_id} | secured | more).items())
-        return f"srt://127.0.0.1:{port or self.port}?{query}"
+        return f"srt://{host}:{self.port}?{query}"
 
 
 def free_port() -> int:
