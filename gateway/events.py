@@ -1,0 +1,135 @@
+"""Events: what happens in calls, told at once to whoever listens (viewers' sockets, webhooks, HLS).
+
+An event has a type, its call, a number and a payload; as JSON: `{"id", "type", "cid", "seq", "created_at", "payload"}`.
+
+Kept true: publishing costs microseconds, blocks nobody and raises nothing, so that media may do it; listeners get
+every event in the order of publishing, in a later turn of the event loop, and what one of them raises goes to the log and to nobody else.
+`seq` rises by one with each event of a call, and is higher after a restart than before it: who sorts by it has the order. `created_at`
+is the gateway's wall clock. A payload is plain JSON data and holds no credential.
+"""
+
+import asyncio
+import json
+import secrets
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Final
+
+MAX_COUNTED_CALLS: Final = 10_000
+
+
+class EventType(StrEnum):
+    """Everything that can happen. The payload of each stands beside it; `user` is `{"id", "name", "role"}`."""
+
+    CALL_CREATED = "call.created"  # call, user
+    CALL_UPDATED = "call.updated"  # call
+    CALL_DELETED = "call.deleted"
+    CALL_LIVE_STARTED = "call.live_started"  # call
+    CALL_LIVE_ENDED = "call.live_ended"  # call: it is in backstage again
+    CALL_ENDED = "call.ended"  # call: for good
+    MEMBER_ADDED = "call.member_added"  # members: [{"user_id", "role"}]
+    MEMBER_UPDATED = "call.member_updated"  # members
+    MEMBER_REMOVED = "call.member_removed"  # members: [{"user_id"}]
+    PARTICIPANT_JOINED = "call.session_participant_joined"  # participant: {"user_id", "protocol"}
+    PARTICIPANT_LEFT = "call.session_participant_left"  # participant, reason
+    VIEWERS_CHANGED = "call.viewers_changed"  # viewers: a number, told at most once a second
+    INGRESS_STARTED = "ingress.started"  # user_id, protocol, software, stream
+    INGRESS_STOPPED = "ingress.stopped"  # user_id, protocol, stream, reason: in the streamer's words
+    INGRESS_ERROR = "ingress.error"  # as before; what the streamer should change is in `reason`
+    USER_BLOCKED = "call.user_blocked"  # user_id
+    USER_UNBLOCKED = "call.user_unblocked"  # user_id
+    USER_KICKED = "call.user_kicked"  # user_id
+    USER_MUTED = "call.user_muted"  # user_id
+    REACTION_NEW = "call.reaction_new"  # reaction: {"type", "emoji_code", "custom"}, user
+    HLS_STARTED = "call.hls_broadcasting_started"  # playlist_url
+    HLS_STOPPED = "call.hls_broadcasting_stopped"
+    CUSTOM = "custom"  # custom: anything, user
+
+
+FOR_HOSTS: Final = frozenset({EventType.INGRESS_STARTED, EventType.INGRESS_STOPPED, EventType.INGRESS_ERROR})
+"""What viewers are not told: it is about the hosts' own equipment. Webhooks are told everything."""
+
+RECONSIDERED_AFTER: Final = frozenset(
+    {
+        EventType.CALL_UPDATED,
+        EventType.CALL_DELETED,
+        EventType.CALL_LIVE_ENDED,
+        EventType.CALL_ENDED,
+        EventType.MEMBER_UPDATED,
+        EventType.MEMBER_REMOVED,
+        EventType.USER_BLOCKED,
+        EventType.USER_KICKED,
+    }
+)
+"""After these, who listens to a call may have lost the right to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened. `text` is its JSON, made once for all that are told."""
+
+    id: str
+    type: EventType
+    cid: str
+    seq: int
+    created_at: datetime
+    payload: Mapping[str, Any]
+    text: str
+
+
+Listener = Callable[[Event], None]
+"""Told of each event; it does not block. It runs in the event loop, never inside `publish`."""
+
+
+class Bus:
+    """Gives events their numbers and tells the listeners. For the event loop's thread alone."""
+
+    def __init__(self, wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self.published: Counter[EventType] = Counter()
+        self._wall_clock = wall_clock
+        self._listeners: list[Listener] = []
+        self._seqs: OrderedDict[str, int] = OrderedDict()
+
+    @contextmanager
+    def listening(self, listener: Listener) -> Iterator[None]:
+        """`listener` is told every event that is published meanwhile."""
+        self._listeners.append(listener)
+        try:
+            yield
+        finally:
+            self._listeners.remove(listener)
+
+    def publish(self, kind: EventType, cid: str, payload: Mapping[str, Any] | None = None) -> Event:
+        """Tell it. What is no JSON in the payload is told as text."""
+        now = self._wall_clock()
+        event = _made(kind, cid, self._next(cid, now), now, payload or {})
+        self.published[kind] += 1
+        loop = asyncio.get_running_loop()
+        for listener in self._listeners:
+            loop.call_soon(listener, event)
+        return event
+
+    def _next(self, cid: str, now: datetime) -> int:
+        # From the clock's milliseconds on: beyond every number before a restart, unless a call had 1000 events a second all its life.
+        seq = self._seqs.pop(cid, int(now.timestamp() * 1000)) + 1
+        self._seqs[cid] = seq
+        if len(self._seqs) > MAX_COUNTED_CALLS:
+            self._seqs.popitem(last=False)
+        return seq
+
+
+def _made(kind: EventType, cid: str, seq: int, now: datetime, payload: Mapping[str, Any]) -> Event:
+    name = f"evt_{secrets.token_urlsafe(12)}"
+    form = {
+        "id": name,
+        "type": kind.value,
+        "cid": cid,
+        "seq": seq,
+        "created_at": now.isoformat(timespec="milliseconds"),
+        "payload": dict(payload),
+    }
+    return Event(name, kind, cid, seq, now, payload, json.dumps(form, separators=(",", ":"), default=str))
