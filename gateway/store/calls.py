@@ -1,0 +1,159 @@
+"""Calls and their members in the store. Each method is one transaction; a change of a call is a function of the call as it is."""
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.store import queries, rows
+from gateway.store.database import Database, Writing
+from gateway.store.models import CALLS, MEMBERS
+from gateway.store.records import EVERYTHING, MAX_BLOCKED, MAX_MEMBERS, Call, ChangeKind, Filter, Member, Page, Sort
+from protocols.errors import Reason, Rejected
+
+_NEWEST_FIRST: Final = (Sort("created_at", descending=True),)
+_OLDEST_FIRST: Final = (Sort("created_at"),)
+
+
+def no_such_call(cid: str) -> Rejected:
+    return Rejected(Reason.NOT_FOUND, f"there is no call {cid}: create it first")
+
+
+class Calls:
+    """`store.calls`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def get(self, cid: str) -> Call | None:
+        async with self._database.read() as connection:
+            return await _get(connection, cid)
+
+    async def get_or_create(self, call: Call, members: Iterable[Member] = ()) -> tuple[Call, bool]:
+        """The call with this cid, and whether it was made just now, with its members; one that was there stays as it is."""
+        async with self._database.write() as writing:
+            if (present := await _get(writing.connection, call.cid)) is not None:
+                return present, False
+            await writing.connection.execute(insert(CALLS).values(rows.call_row(call)))
+            await _put_members(writing, call.cid, list(members))
+            writing.changed(ChangeKind.CALL, call.cid)
+        return call, True
+
+    async def change(self, cid: str, change: Callable[[Call], Call], *, now: datetime) -> Call:
+        """The call after `change`, which gets it as it is and may refuse by raising. Raises `Rejected` (NOT_FOUND)."""
+        async with self._database.write() as writing:
+            call = await _get(writing.connection, cid)
+            if call is None:
+                raise no_such_call(cid)
+            changed = change(call)
+            if changed == call:
+                return call
+            changed = replace(changed, updated_at=now)
+            await writing.connection.execute(update(CALLS).where(CALLS.c.cid == cid).values(rows.call_row(changed)))
+            writing.changed(ChangeKind.CALL, cid)
+        return changed
+
+    async def delete(self, cid: str) -> bool:
+        """With its members and stream keys. False when it was not there."""
+        async with self._database.write() as writing:
+            gone = await writing.connection.execute(delete(CALLS).where(CALLS.c.cid == cid))
+            if gone.rowcount:
+                writing.changed(ChangeKind.CALL, cid)
+        return gone.rowcount > 0
+
+    async def query(
+        self, wanted: Filter = EVERYTHING, sort: Sequence[Sort] = _NEWEST_FIRST, *, limit: int = 25, cursor: str | None = None
+    ) -> Page[Call]:
+        """Filtered by `queries.CALL_FIELDS`, sorted by `queries.CALL_SORTS`. Raises `Rejected` (BAD_REQUEST)."""
+        where = queries.where(queries.CALL_LISTING, wanted)
+        async with self._database.read() as connection:
+            page = await queries.page(connection, queries.CALL_LISTING, where, sort, limit, cursor)
+        return replace(page, items=tuple(map(rows.call, page.items)))
+
+    async def members(self, cid: str, user_ids: Collection[str] | None = None) -> tuple[Member, ...]:
+        """All members, or those of `user_ids`, the first first."""
+        query = select(MEMBERS).where(MEMBERS.c.call_cid == cid).order_by(MEMBERS.c.created_at, MEMBERS.c.user_id)
+        if user_ids is not None:
+            query = query.where(MEMBERS.c.user_id.in_(user_ids))
+        async with self._database.read() as connection:
+            return tuple(map(rows.member, await connection.execute(query.limit(MAX_MEMBERS))))
+
+    async def query_members(
+        self,
+        cid: str,
+        wanted: Filter = EVERYTHING,
+        sort: Sequence[Sort] = _OLDEST_FIRST,
+        *,
+        limit: int = 25,
+        cursor: str | None = None,
+    ) -> Page[Member]:
+        """Filtered by `queries.MEMBER_FIELDS`, sorted by `queries.MEMBER_SORTS`. Raises `Rejected` (BAD_REQUEST)."""
+        where = queries.where(queries.MEMBER_LISTING, wanted) & (MEMBERS.c.call_cid == cid)
+        async with self._database.read() as connection:
+            page = await queries.page(connection, queries.MEMBER_LISTING, where, sort, limit, cursor)
+        return replace(page, items=tuple(map(rows.member, page.items)))
+
+    async def update_members(self, cid: str, put: Sequence[Member] = (), remove: Collection[str] = ()) -> None:
+        """Adds or replaces members and removes others. Raises `Rejected` (NOT_FOUND, BAD_REQUEST for too many)."""
+        async with self._database.write() as writing:
+            if await _get(writing.connection, cid) is None:
+                raise no_such_call(cid)
+            await _remove_members(writing, cid, [*remove, *(member.user_id for member in put)])
+            await _put_members(writing, cid, put)
+            writing.changed(ChangeKind.CALL, cid)
+
+    async def kick(self, cid: str, user_id: str, *, block: bool = False, now: datetime) -> Call:
+        """Takes the user out of the call on every node; with `block` he does not come back. Raises `Rejected` (NOT_FOUND, BAD_REQUEST)."""
+        return await self._tell(cid, user_id, ChangeKind.KICK, lambda call: blocked(call, user_id) if block else call, now)
+
+    async def end_stream(self, cid: str, user_id: str, *, now: datetime) -> Call:
+        """Ends the user's stream, on whatever node it is; his encoder may come back. Raises `Rejected` (NOT_FOUND)."""
+        return await self._tell(cid, user_id, ChangeKind.END_STREAM, lambda call: call, now)
+
+    async def _tell(self, cid: str, user_id: str, kind: ChangeKind, change: Callable[[Call], Call], now: datetime) -> Call:
+        async with self._database.write() as writing:
+            call = await _get(writing.connection, cid)
+            if call is None:
+                raise no_such_call(cid)
+            changed = change(call)
+            if changed != call:
+                changed = replace(changed, updated_at=now)
+                await writing.connection.execute(update(CALLS).where(CALLS.c.cid == cid).values(rows.call_row(changed)))
+                writing.changed(ChangeKind.CALL, cid)
+            writing.changed(kind, f"{cid} {user_id}")
+        return changed
+
+
+def blocked(call: Call, user_id: str) -> Call:
+    """Raises `Rejected` (BAD_REQUEST) for one too many."""
+    if user_id in call.blocked_user_ids:
+        return call
+    if len(call.blocked_user_ids) >= MAX_BLOCKED:
+        raise Rejected(Reason.BAD_REQUEST, f"{MAX_BLOCKED} users are blocked in this call already: unblock one first")
+    return replace(call, blocked_user_ids=(*call.blocked_user_ids, user_id))
+
+
+def unblocked(call: Call, user_id: str) -> Call:
+    return replace(call, blocked_user_ids=tuple(each for each in call.blocked_user_ids if each != user_id))
+
+
+async def _get(connection: AsyncConnection, cid: str) -> Call | None:
+    row = (await connection.execute(select(CALLS).where(CALLS.c.cid == cid))).one_or_none()
+    return rows.call(row) if row is not None else None
+
+
+async def _remove_members(writing: Writing, cid: str, user_ids: Collection[str]) -> None:
+    if user_ids:
+        await writing.connection.execute(delete(MEMBERS).where(MEMBERS.c.call_cid == cid, MEMBERS.c.user_id.in_(user_ids)))
+
+
+async def _put_members(writing: Writing, cid: str, members: Sequence[Member]) -> None:
+    if not members:
+        return
+    present = (await writing.connection.execute(select(func.count()).where(MEMBERS.c.call_cid == cid))).scalar_one()
+    if present + len(members) > MAX_MEMBERS:
+        raise Rejected(Reason.BAD_REQUEST, f"a call has at most {MAX_MEMBERS} members; viewers need not be members")
+    await writing.connection.execute(insert(MEMBERS), [rows.member_row(replace(each, call_cid=cid)) for each in members])

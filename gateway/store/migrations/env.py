@@ -1,0 +1,15 @@
+"""What Alembic runs: the steps, on the connection and in the transaction that `gateway.store.migrate` was given.
+
+A new step: `python -c "from tests.support.migration import write; write('words')"` compares `models.py` with the newest tables.
+"""
+
+from alembic import context
+
+from gateway.store.models import METADATA
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=METADATA,
+    render_as_batch=True,  # SQLite cannot alter a column: the table is copied
+)
+context.run_migrations()
