@@ -141,7 +141,7 @@ class SrtSource:
     def pause(self, paused: bool) -> None:
         """SRT has no back-pressure that a live source heeds."""
 
-    def request_keyframe(self) -> bool:
+    def request_keyframe(self, layer: str = "") -> bool:
         return False
 
     async def aclose(self, why: str = "") -> None:

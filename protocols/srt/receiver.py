@@ -27,6 +27,8 @@ from protocols.srt.statistics import MS, LinkStatistics, SrtStats
 PAUSE_S: Final = 0.001  # measured at 20 sessions: longer pauses save nothing, and each ms is a ms of delay
 _WAIT_MS: Final = 100
 _SWEEP_NS: Final = 1_000_000_000
+_TIDY_NS: Final = 5_000_000_000  # libsrt frees a socket up to 4 s after its end
+_MANY_CALLERS: Final = 64
 _JOIN_S: Final = 2.0
 _SILENT: Final = 0.8  # of the idle time-out: a connection that ends after such a silence was lost, not closed
 
@@ -74,6 +76,7 @@ class SrtReceiver:
         self._endpoints: dict[int, Endpoint] = {}
         self._orders: deque[Callable[[], None]] = deque()
         self._batch: list[Callable[[], None]] = []
+        self._tidying = _Tidying()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="srt-io", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -165,6 +168,8 @@ class SrtReceiver:
                 next_sweep = now + _SWEEP_NS
                 for endpoint in list(endpoints.values()):
                     self._guarded(endpoint, endpoint.sweep, now)
+                if self._tidying.due(now, self.srt.callers):
+                    self.srt.give_back_memory()
             self._hand_over()
             if ready:
                 self._stop.wait(self._pause_s)
@@ -188,6 +193,22 @@ class SrtReceiver:
                 self._loop.call_soon_threadsafe(_carry_out, batch)
             except RuntimeError:  # it was closed in between: there is nobody left to tell
                 return
+
+
+class _Tidying:
+    """When memory is given back: while many call, and once more after the last of them has been freed."""
+
+    def __init__(self) -> None:
+        self._next = 0
+        self._callers = 0
+        self._fresh = 0
+
+    def due(self, now: int, callers: int) -> bool:
+        if now < self._next:
+            return False
+        self._next = now + _TIDY_NS
+        before, self._fresh, self._callers = self._fresh, callers - self._callers, callers
+        return before + self._fresh >= _MANY_CALLERS
 
 
 def _carry_out(batch: list[Callable[[], None]]) -> None:

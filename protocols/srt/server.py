@@ -92,7 +92,7 @@ class SrtPublisher:
     def pause(self, paused: bool) -> None:
         """SRT has no back-pressure that a live encoder heeds."""
 
-    def request_keyframe(self) -> bool:
+    def request_keyframe(self, layer: str = "") -> bool:
         return False
 
     async def aclose(self, why: str = "") -> None:
