@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Any, Final
 
 MAX_COUNTED_CALLS: Final = 10_000
@@ -50,22 +50,41 @@ class EventType(StrEnum):
     CUSTOM = "custom"  # custom: anything, user
 
 
-FOR_HOSTS: Final = frozenset({EventType.INGRESS_STARTED, EventType.INGRESS_STOPPED, EventType.INGRESS_ERROR})
-"""What viewers are not told: it is about the hosts' own equipment. Webhooks are told everything."""
+class Audience(IntEnum):
+    """Who is told of an event in a call; each is told what those before it are, and more. Webhooks are told everything."""
+
+    READERS = 0  # may read the call: whether it is live, who is a member
+    PRESENT = 1  # may be in it now: what goes on, which backstage hides from viewers
+    HOSTS = 2  # may publish into it: what their own encoders do
+
+
+AUDIENCE: Final[Mapping[EventType, Audience]] = {
+    **dict.fromkeys(EventType, Audience.READERS),
+    EventType.PARTICIPANT_JOINED: Audience.PRESENT,
+    EventType.PARTICIPANT_LEFT: Audience.PRESENT,
+    EventType.VIEWERS_CHANGED: Audience.PRESENT,
+    EventType.REACTION_NEW: Audience.PRESENT,
+    EventType.CUSTOM: Audience.PRESENT,
+    EventType.INGRESS_STARTED: Audience.HOSTS,
+    EventType.INGRESS_STOPPED: Audience.HOSTS,
+    EventType.INGRESS_ERROR: Audience.HOSTS,
+}
 
 RECONSIDERED_AFTER: Final = frozenset(
     {
         EventType.CALL_UPDATED,
         EventType.CALL_DELETED,
+        EventType.CALL_LIVE_STARTED,
         EventType.CALL_LIVE_ENDED,
         EventType.CALL_ENDED,
+        EventType.MEMBER_ADDED,
         EventType.MEMBER_UPDATED,
         EventType.MEMBER_REMOVED,
         EventType.USER_BLOCKED,
-        EventType.USER_KICKED,
+        EventType.USER_UNBLOCKED,
     }
 )
-"""After these, who listens to a call may have lost the right to."""
+"""After these, who listens to a call may be of another audience, or of none."""
 
 
 @dataclass(frozen=True, slots=True)

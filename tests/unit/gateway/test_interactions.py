@@ -1,0 +1,107 @@
+"""Reactions and messages: what they become, and how many are too many."""
+
+import json
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from gateway.events import Bus, EventType
+from gateway.interactions import (
+    CALL_BURST,
+    MAX_BUCKETS,
+    MAX_CUSTOM_BYTES,
+    SENDER_BURST,
+    SENDER_RATE,
+    CustomData,
+    Interactions,
+    Rates,
+    Reaction,
+    Sender,
+)
+from protocols.errors import Reason, Rejected
+
+ANNA = Sender("anna", "Anna", "user", "192.0.2.1")
+
+
+async def test_what_is_sent_becomes_an_event_that_names_the_sender_and_no_address() -> None:
+    interactions = Interactions(Bus())
+    reaction = interactions.react("livestream:demo", ANNA, Reaction(type="like", emoji_code=":heart:", custom={"n": 1}))
+    message = interactions.send("livestream:demo", ANNA, {"text": "hello"})
+    anna = {"id": "anna", "name": "Anna", "role": "user"}
+    assert (reaction.type, message.type) == (EventType.REACTION_NEW, EventType.CUSTOM)
+    assert json.loads(reaction.text)["payload"] == {
+        "reaction": {"type": "like", "emoji_code": ":heart:", "custom": {"n": 1}},
+        "user": anna,
+    }
+    assert json.loads(message.text)["payload"] == {"custom": {"text": "hello"}, "user": anna}
+    assert "192.0.2.1" not in reaction.text + message.text
+
+
+async def test_a_sender_has_a_rate_and_a_burst_of_his_own() -> None:
+    now = 0.0
+    reasons = set[Reason]()
+    interactions = Interactions(Bus(), lambda: now)
+
+    def sent(sender: Sender, tries: int) -> int:
+        n = 0
+        for _ in range(tries):
+            try:
+                interactions.send("livestream:demo", sender, {})
+                n += 1
+            except Rejected as refusal:
+                reasons.add(refusal.reason)
+        return n
+
+    assert sent(ANNA, 30) == SENDER_BURST
+    assert sent(Sender("ben", "", "user", ANNA.address), 5) == 5
+    now += 1
+    assert sent(ANNA, 30) == SENDER_RATE
+    assert sent(Sender("", "", "anonymous", "192.0.2.7"), 30) == SENDER_BURST
+    assert sent(Sender("", "", "anonymous", "192.0.2.7"), 30) == 0
+    assert sent(Sender("", "", "anonymous", "192.0.2.8"), 1) == 1
+    assert interactions.refused == {"sender": 20 + 25 + 20 + 30}
+    assert reasons == {Reason.TOO_MANY_REQUESTS}
+
+
+async def test_a_crowd_has_a_rate_in_each_call() -> None:
+    interactions = Interactions(Bus(), lambda: 0.0)
+    for n in range(int(CALL_BURST)):
+        interactions.send("livestream:demo", Sender(f"user{n}", "", "user"), {})
+    with pytest.raises(Rejected, match="too many are writing"):
+        interactions.send("livestream:demo", ANNA, {})
+    interactions.send("livestream:other", ANNA, {})
+    assert interactions.refused == {"call": 1}
+
+
+def test_the_table_of_rates_is_bounded() -> None:
+    rates = Rates(1, 1, lambda: 0.0)
+    assert all(rates.take(str(n)) for n in range(MAX_BUCKETS + 10))
+    assert len(rates._buckets) == MAX_BUCKETS
+
+
+@pytest.mark.parametrize(
+    "reaction",
+    [
+        {},
+        {"type": ""},
+        {"type": "a b"},
+        {"type": "x" * 33},
+        {"type": "like", "emoji_code": "x" * 33},
+        {"type": "like", "colour": "red"},
+        {"type": "like", "custom": {"x": "y" * MAX_CUSTOM_BYTES}},
+    ],
+)
+def test_reactions_that_are_none(reaction: object) -> None:
+    with pytest.raises(ValidationError):
+        Reaction.model_validate(reaction)
+
+
+def test_custom_data_is_an_object_of_bounded_size() -> None:
+    adapter = TypeAdapter(dict[str, CustomData])
+    fits = {"custom": {"x": "y" * (MAX_CUSTOM_BYTES - 8)}}
+    assert adapter.validate_python(fits) == fits
+    for wrong in ({"custom": {"x": "y" * (MAX_CUSTOM_BYTES - 7)}}, {"custom": []}, {"custom": "text"}):
+        with pytest.raises(ValidationError):
+            adapter.validate_python(wrong)
+    with pytest.raises(ValidationError):
+        adapter.validate_json(b'{"custom":' + b'{"a":' * 2000 + b"1" + b"}" * 2001)
