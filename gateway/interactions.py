@@ -1,47 +1,24 @@
 """What people in a call send each other: reactions and custom messages, over REST or the WebSocket alike.
 
 Kept true: a sender may send `SENDER_RATE` a second (anonymous viewers of one address share theirs), a call carries `CALL_RATE` a second,
-with short bursts on top, so that no one floods a call and no crowd the gateway; custom data is at most `MAX_CUSTOM_BYTES` of JSON. What is
-sent is told by the bus as it came and is never looked into. Whether the sender may at all is asked before, by `gateway.access`.
+with short bursts on top, so that no one floods a call and no crowd the gateway. What is sent is told by the bus as it came and is never
+looked into: its form and size are checked by `gateway.api.schemas`, and whether the sender may at all by `gateway.access`, both before.
 """
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from time import monotonic
-from typing import Annotated, Any, Final
-
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
-from pydantic_core import to_json
+from typing import Any, Final
 
 from gateway.events import Bus, Event, EventType
 from protocols.errors import Reason, Rejected
 
-MAX_CUSTOM_BYTES: Final = 5000
 SENDER_RATE: Final = 5.0  # a second
 SENDER_BURST: Final = 10.0
 CALL_RATE: Final = 100.0
 CALL_BURST: Final = 200.0
 MAX_BUCKETS: Final = 10_000
-
-
-def _bounded(custom: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    if len(to_json(custom)) > MAX_CUSTOM_BYTES:
-        raise ValueError(f"custom data may have {MAX_CUSTOM_BYTES} bytes of JSON at most")
-    return custom
-
-
-CustomData = Annotated[dict[str, JsonValue], AfterValidator(_bounded)]
-
-
-class Reaction(BaseModel):
-    """A reaction: its type is a word of the application (`like`), `emoji_code` what to show for it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    type: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,32}$")]
-    emoji_code: Annotated[str, Field(max_length=32)] = ""
-    custom: CustomData = Field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +43,14 @@ class Interactions:
         self._senders = Rates(SENDER_RATE, SENDER_BURST, now)
         self._calls = Rates(CALL_RATE, CALL_BURST, now)
 
-    def react(self, cid: str, sender: Sender, reaction: Reaction) -> Event:
-        """Raises `Rejected` (TOO_MANY_REQUESTS) for one too many."""
+    def react(self, cid: str, sender: Sender, kind: str, emoji_code: str, custom: Mapping[str, Any]) -> Event:
+        """`kind` is a word of the application (`like`). Raises `Rejected` (TOO_MANY_REQUESTS) for one too many."""
         self._admit(cid, sender)
-        return self._publish(EventType.REACTION_NEW, cid, sender, reaction=reaction.model_dump())
+        reaction = {"type": kind, "emoji_code": emoji_code, "custom": custom}
+        return self._publish(EventType.REACTION_NEW, cid, sender, reaction=reaction)
 
-    def send(self, cid: str, sender: Sender, custom: dict[str, Any]) -> Event:
-        """`custom` is checked as `CustomData`. Raises `Rejected` (TOO_MANY_REQUESTS) for one too many."""
+    def send(self, cid: str, sender: Sender, custom: Mapping[str, Any]) -> Event:
+        """Raises `Rejected` (TOO_MANY_REQUESTS) for one too many."""
         self._admit(cid, sender)
         return self._publish(EventType.CUSTOM, cid, sender, custom=custom)
 

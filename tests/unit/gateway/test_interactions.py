@@ -3,21 +3,9 @@
 import json
 
 import pytest
-from pydantic import TypeAdapter, ValidationError
 
 from gateway.events import Bus, EventType
-from gateway.interactions import (
-    CALL_BURST,
-    MAX_BUCKETS,
-    MAX_CUSTOM_BYTES,
-    SENDER_BURST,
-    SENDER_RATE,
-    CustomData,
-    Interactions,
-    Rates,
-    Reaction,
-    Sender,
-)
+from gateway.interactions import CALL_BURST, MAX_BUCKETS, SENDER_BURST, SENDER_RATE, Interactions, Rates, Sender
 from protocols.errors import Reason, Rejected
 
 ANNA = Sender("anna", "Anna", "user", "192.0.2.1")
@@ -25,7 +13,7 @@ ANNA = Sender("anna", "Anna", "user", "192.0.2.1")
 
 async def test_what_is_sent_becomes_an_event_that_names_the_sender_and_no_address() -> None:
     interactions = Interactions(Bus())
-    reaction = interactions.react("livestream:demo", ANNA, Reaction(type="like", emoji_code=":heart:", custom={"n": 1}))
+    reaction = interactions.react("livestream:demo", ANNA, "like", ":heart:", {"n": 1})
     message = interactions.send("livestream:demo", ANNA, {"text": "hello"})
     anna = {"id": "anna", "name": "Anna", "role": "user"}
     assert (reaction.type, message.type) == (EventType.REACTION_NEW, EventType.CUSTOM)
@@ -77,31 +65,3 @@ def test_the_table_of_rates_is_bounded() -> None:
     rates = Rates(1, 1, lambda: 0.0)
     assert all(rates.take(str(n)) for n in range(MAX_BUCKETS + 10))
     assert len(rates._buckets) == MAX_BUCKETS
-
-
-@pytest.mark.parametrize(
-    "reaction",
-    [
-        {},
-        {"type": ""},
-        {"type": "a b"},
-        {"type": "x" * 33},
-        {"type": "like", "emoji_code": "x" * 33},
-        {"type": "like", "colour": "red"},
-        {"type": "like", "custom": {"x": "y" * MAX_CUSTOM_BYTES}},
-    ],
-)
-def test_reactions_that_are_none(reaction: object) -> None:
-    with pytest.raises(ValidationError):
-        Reaction.model_validate(reaction)
-
-
-def test_custom_data_is_an_object_of_bounded_size() -> None:
-    adapter = TypeAdapter(dict[str, CustomData])
-    fits = {"custom": {"x": "y" * (MAX_CUSTOM_BYTES - 8)}}
-    assert adapter.validate_python(fits) == fits
-    for wrong in ({"custom": {"x": "y" * (MAX_CUSTOM_BYTES - 7)}}, {"custom": []}, {"custom": "text"}):
-        with pytest.raises(ValidationError):
-            adapter.validate_python(wrong)
-    with pytest.raises(ValidationError):
-        adapter.validate_json(b'{"custom":' + b'{"a":' * 2000 + b"1" + b"}" * 2001)
