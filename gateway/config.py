@@ -53,6 +53,12 @@ def _source(url: SecretStr) -> SecretStr:
     return url
 
 
+def _database(url: SecretStr) -> SecretStr:
+    if (text := url.get_secret_value()) and not text.startswith(("postgresql+asyncpg://", "sqlite+aiosqlite://")):
+        raise ValueError("begins neither with postgresql+asyncpg:// nor with sqlite+aiosqlite://")
+    return url
+
+
 def _long_enough(secret: SecretStr) -> SecretStr:
     if 0 < len(secret.get_secret_value()) < 32:
         raise ValueError("is too short: RFC 7518 §3.2 asks for 32 bytes, e.g. from: openssl rand -hex 32")
@@ -200,6 +206,12 @@ class Auth(Section):
         min_length=1,
         description="File with the secret, relative to state.directory; the first start makes it, mode 0600.",
     )
+    max_failures_per_minute: int = Field(
+        default=60,
+        ge=0,
+        le=100_000,
+        description="Wrong keys and tokens from one address (IPv6: one /64) before the next ones are refused unseen; 0: no limit.",
+    )
 
 
 class Calls(Section):
@@ -207,7 +219,11 @@ class Calls(Section):
 
     public: Items[CallId] = Field(
         default=("livestream:demo",),
-        description="Calls that anybody may watch without a token, each as type:id, e.g. livestream:demo.",
+        description="Calls that there are from the start, live, and that anybody may watch without a token, e.g. livestream:demo.",
+    )
+    create_on_publish: bool = Field(
+        default=True,
+        description="A stream key made by this gateway's own commands for a call that is not there makes it, in backstage.",
     )
     linger_s: float = Field(
         default=10.0,
@@ -280,6 +296,41 @@ class LiveEdge(Section):
     )
 
 
+class Capacity(Section):
+    """How much is taken on: a stream that does not fit into the CPU is refused, by what streams of its kind have cost here."""
+
+    enabled: bool = Field(default=True, description="Refuse what does not fit; false: it is only measured.")
+    cores: float = Field(
+        default=0,
+        ge=0,
+        le=4096,
+        description="CPU cores to reckon with; 0: those of this machine, or fewer where its cgroup says so.",
+    )
+    reserve: float = Field(
+        default=0.1, ge=0, le=0.9, description="Part of the cores that is kept free, for what streams do not cost all the time."
+    )
+
+
+class Shutdown(Section):
+    """The end: SIGTERM, SIGINT."""
+
+    drain_s: float = Field(
+        default=0,
+        ge=0,
+        le=86_400,
+        description="On SIGTERM no new streams are taken, and those that are live may go on for this long, in seconds; 0: they end at "
+        "once. A second signal ends them.",
+    )
+
+
+class Tracing(Section):
+    """OpenTelemetry traces of each session's life. This takes the extra: pip install 'ingress-gateway[trace]'."""
+
+    endpoint: Annotated[str, Field(pattern=r"^(https?://[^\s]+)?$")] = Field(
+        default="", description="Where they are sent by OTLP over HTTP, e.g. http://127.0.0.1:4318/v1/traces; empty: nowhere."
+    )
+
+
 class Log(Section):
     """What is written to standard error."""
 
@@ -298,6 +349,16 @@ class State(Section):
         default="var",
         min_length=1,
         description="Folder for what the gateway keeps, made when missing; relative to the working directory.",
+    )
+
+
+class Database(Section):
+    """Where calls, users and keys are kept."""
+
+    url: Annotated[SecretStr, AfterValidator(_database)] = Field(
+        default=SecretStr(""),
+        description="postgresql+asyncpg://user:password@host/name, for several gateways with the same calls; "
+        "empty: SQLite in the file gateway.db of state.directory.",
     )
 
 
@@ -323,8 +384,12 @@ class Config(BaseSettings):
     calls: Calls = Calls()
     transcode: Transcode = Transcode()
     live_edge: LiveEdge = LiveEdge()
+    capacity: Capacity = Capacity()
+    shutdown: Shutdown = Shutdown()
+    tracing: Tracing = Tracing()
     log: Log = Log()
     state: State = State()
+    database: Database = Database()
 
     @classmethod
     def settings_customise_sources(
