@@ -1,7 +1,8 @@
 """The whole gateway, put together: the only file that names concrete listeners and calls.
 
-Kept true: what is started is stopped in the opposite order, each with a time limit; on SIGTERM encoders and viewers are told first, and
-the process is gone within five seconds.
+Kept true: what is started is stopped in the opposite order, each with a time limit; on SIGTERM no new stream is taken, those that are live
+may go on for `shutdown.drain_s`, then encoders and viewers are told, and the process is gone within five seconds. A second signal ends the
+drain.
 """
 
 import asyncio
@@ -9,18 +10,20 @@ import gc
 import logging
 import signal
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 
 from aiohttp import web
 
+from gateway.api.health import Health
 from gateway.api.middleware import errors, security_headers
 from gateway.api.pages import Pages
 from gateway.api.streams import Streams
 from gateway.auth import Secret, Tokens
 from gateway.calls.embedded import EmbeddedCall, EmbeddedProgram
 from gateway.config import Config
+from gateway.drain import Drain
 from gateway.latency import Histogram
 from gateway.log import event
 from gateway.metrics import Metrics, Observed
@@ -67,21 +70,39 @@ async def run(config: Config, ready: Callable[[Addresses], None] | None = None) 
         OSError: a port is taken, with the address in its text.
     """
     loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
+    stop, at_once = asyncio.Event(), asyncio.Event()
+
+    def signalled() -> None:
+        (at_once if stop.is_set() else stop).set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    async with gateway(config) as addresses:
+        loop.add_signal_handler(number, signalled)
+    async with gateway(config) as (addresses, drain):
         gc.collect()
         gc.freeze()  # what stands now stays: collections that walk it (80,000 objects) stall all media for tens of ms
         if ready is not None:
             ready(addresses)
         event(log, logging.INFO, "ready", **asdict(addresses))
         await stop.wait()
+        if config.shutdown.drain_s:
+            drain.begin("the process was told to end")
+            await _first(drain.finished(config.shutdown.drain_s), at_once.wait())
         event(log, logging.INFO, "shutting down: encoders and viewers are told")
 
 
+async def _first(*waiting: Coroutine[object, object, object]) -> None:
+    """Returns as soon as one of them does; the others are cancelled."""
+    tasks = [asyncio.ensure_future(each) for each in waiting]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 @asynccontextmanager
-async def gateway(config: Config) -> AsyncIterator[Addresses]:
+async def gateway(config: Config) -> AsyncIterator[tuple[Addresses, Drain]]:
     """Everything running; leaving it says goodbye to encoders and viewers and closes all."""
     tokens = Tokens(Secret.load(config), config.calls.public)
     async with AsyncExitStack() as stack:
@@ -120,8 +141,9 @@ async def gateway(config: Config) -> AsyncIterator[Addresses]:
         srt = await stack.enter_async_context(listening_for_srt(config, tokens, reception))
         lag = Histogram()
         metrics = Metrics(Observed(registry, workers, mux, whep, rtmp, srt, whip, lag))
-        streams = Streams(registry, metrics, ready=lambda: "shutting down" if reception.draining else "")
-        routes = [*whep.routes(), *(whip.routes() if whip else ()), *streams.routes(), *Pages(config).routes()]
+        drain = Drain(reception, registry)
+        routes = [*whep.routes(), *(whip.routes() if whip else ()), *Streams(registry, metrics).routes()]
+        routes += [*Health(drain).routes(), *Pages(config).routes()]
         runner = await stack.enter_async_context(_http(config, routes))
         background = await stack.enter_async_context(asyncio.TaskGroup())
         served: list[tuple[Listener, SessionPolicy]] = [(each, policy) for each in (rtmp, whip) if each is not None]
@@ -130,13 +152,14 @@ async def gateway(config: Config) -> AsyncIterator[Addresses]:
         tasks = [background.create_task(reception.serve(*each), name="reception") for each in served]
         tasks.append(background.create_task(_measure_lag(lag), name="event loop delay"))
         try:
-            yield Addresses(
+            addresses = Addresses(
                 http=_bound_port(runner),
                 rtmp=rtmp.port if rtmp is not None else 0,
                 rtmps=rtmp.tls_port if rtmp is not None else 0,
                 srt=srt.listener.port if srt is not None else 0,
                 webrtc=mux.port,
             )
+            yield addresses, drain
         finally:
             reception.draining = True
             if srt is not None:

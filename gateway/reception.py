@@ -61,10 +61,10 @@ class Reception:
 
     def examine(self, credential: Credential, call: str | None) -> Grant:
         """What a publisher may do now; raises `Rejected`. Reads memory only: any thread may ask."""
-        if self.draining:
-            raise Rejected(Reason.OVERLOADED, "the gateway is shutting down: connect again in a moment")
         grant = self._authorise(credential, call)
         present = self._registry.sessions.get((grant.call_cid, grant.user_id))
+        if present is None and self.draining:
+            raise Rejected(Reason.OVERLOADED, "the gateway is shutting down: connect again in a moment")
         if present is not None and present.occupied and not self._take_over:
             raise Rejected(
                 Reason.CONFLICT, "another encoder is live with this key: stop that one first, or wait until it is gone"

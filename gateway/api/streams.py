@@ -1,6 +1,6 @@
-"""What is live right now, and whether the gateway is well: `/api/streams`, `/healthz`, `/readyz`, `/metrics`."""
+"""What is live right now, and the figures for machines: `/api/streams`, `/metrics`."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from time import monotonic_ns
 from typing import Any
 
@@ -17,17 +17,13 @@ from protocols.srt.statistics import SrtStats
 class Streams:
     """Reads the registry for people: the figures of each live stream and what its streamer should change."""
 
-    def __init__(self, registry: Registry, metrics: Metrics, ready: Callable[[], str]) -> None:
-        """`ready` gives why the gateway does not take new streams; empty when it does."""
+    def __init__(self, registry: Registry, metrics: Metrics) -> None:
         self._registry = registry
         self._metrics = metrics
-        self._ready = ready
 
     def routes(self) -> list[web.RouteDef]:
         return [
             web.get("/api/streams", self._streams),
-            web.get("/healthz", self._healthz),
-            web.get("/readyz", self._readyz),
             web.get("/metrics", self._scrape),
         ]
 
@@ -36,13 +32,6 @@ class Streams:
             {"streams": [stream(session) for session in self._registry.sessions.values()]},
             headers={"Cache-Control": "no-store"},
         )
-
-    async def _healthz(self, request: web.Request) -> web.Response:
-        return web.Response(text="ok\n")
-
-    async def _readyz(self, request: web.Request) -> web.Response:
-        why_not = self._ready()
-        return web.Response(status=503 if why_not else 200, text=(why_not or "ready") + "\n")
 
     async def _scrape(self, request: web.Request) -> web.Response:
         return web.Response(body=self._metrics.render(), headers={"Content-Type": CONTENT_TYPE})
