@@ -1,10 +1,9 @@
 """What a streamer's encoder is doing, measured from its packets, and what to change there. Sans-IO.
 
-One `TrackMeter` per track counts what comes in; `advice()` turns the figures into sentences that name the setting.
+One `TrackMeter` per track counts what comes in; the sentences that it makes of the figures name the setting.
 """
 
 from collections import deque
-from collections.abc import Iterator
 
 from protocols.media import EncodedPacket, Kind
 
@@ -22,12 +21,19 @@ class TrackMeter:
         self.bytes = 0
         self.keyframe_interval = 0
         self.last_arrival = 0
+        self.jitter = 0
+        """ns by which frames come unevenly: RFC 3550 §6.4.1, of whole frames."""
+        self._last_dts = 0
         self._window: deque[tuple[int, int]] = deque(maxlen=4096)
         self._window_bytes = 0
         self._last_keyframe: int | None = None
 
     def count(self, packet: EncodedPacket) -> None:
         size = len(packet.data)
+        if self.packets:
+            drift = abs((packet.arrival - self.last_arrival) - (packet.dts - self._last_dts))
+            self.jitter += (drift - self.jitter) // 16
+        self._last_dts = packet.dts
         self.packets += 1
         self.bytes += size
         self.last_arrival = packet.arrival
@@ -65,15 +71,19 @@ class TrackMeter:
         """ns of media since the last key frame."""
         return dts - self._last_keyframe if self._last_keyframe is not None else 0
 
-    def advice(self, now: int) -> Iterator[str]:
-        """Sentences for the streamer, from the figures alone; `now` in monotonic ns."""
-        if self.kind is Kind.VIDEO and self.keyframe_interval > LONG_GOP:
-            seconds = self.keyframe_interval / 1e9
-            yield (
-                f"Key frames come every {seconds:.1f} s: set the keyframe interval to 2 s, so that viewers join and recover at once."
-            )
-        if self.last_arrival and now - self.last_arrival > STALLED:
-            yield (
-                f"No {self.kind.value} for {(now - self.last_arrival) / 1e9:.0f} s: check the encoder and its upload; a lower "
-                "bitrate may be needed."
-            )
+    @property
+    def keyframe_advice(self) -> str:
+        """What to set where key frames are far apart; empty where they are not."""
+        if self.kind is not Kind.VIDEO or self.keyframe_interval <= LONG_GOP:
+            return ""
+        seconds = self.keyframe_interval / 1e9
+        return f"Key frames come every {seconds:.1f} s: set the keyframe interval to 2 s, so that viewers join and recover at once."
+
+    def stall_advice(self, now: int) -> str:
+        """What to look at where nothing has come for long (`now` in monotonic ns); empty where it has."""
+        if not self.last_arrival or now - self.last_arrival <= STALLED:
+            return ""
+        return (
+            f"No {self.kind.value} for {(now - self.last_arrival) / 1e9:.0f} s: check the encoder and its upload; a lower bitrate may be "
+            "needed."
+        )

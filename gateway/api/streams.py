@@ -1,16 +1,15 @@
 """What is live right now, and the figures for machines: `/api/streams`, `/metrics`."""
 
-from collections.abc import Iterator
 from time import monotonic_ns
 from typing import Any
 
 from aiohttp import web
 
+from gateway.findings import findings
 from gateway.lane import Lane
 from gateway.metrics import CONTENT_TYPE, Metrics
-from gateway.pacer import LATE, OVERFLOW
 from gateway.registry import Registry
-from gateway.session import Session, State
+from gateway.session import Session
 from protocols.srt.statistics import SrtStats
 
 
@@ -55,7 +54,7 @@ def stream(session: Session) -> dict[str, Any]:
         "reconnects": session.reconnects,
         "tracks": [track(lane) for lane in lanes],
         "viewers": session.participation.viewers if session.participation is not None else 0,
-        "warnings": list(warnings(session, lanes)),
+        "warnings": [finding.text for finding in findings(session, monotonic_ns())],
     }
 
 
@@ -98,26 +97,3 @@ def track(lane: Lane) -> dict[str, Any]:
 
 def _rounded(value: float | None) -> float | None:
     return round(value, 2) if value is not None else None
-
-
-def warnings(session: Session, lanes: list[Lane]) -> Iterator[str]:
-    now = monotonic_ns()
-    if session.state is State.LINGERING:
-        yield f"The encoder has gone ({session.why_ended}); its place in the call is kept for it to come back."
-    if session.publisher is not None and (advice := session.publisher.stats.advice):
-        yield advice
-    for lane in lanes:
-        yield from lane.meter.advice(now)
-    if session.pipeline is not None:
-        totals = session.pipeline.gather()
-        if n := totals.dropped[LATE]:
-            yield f"{n} frames came too late and were dropped: the upload is unsteady, a lower bitrate may be needed."
-        if n := totals.dropped[OVERFLOW]:
-            yield f"{n} frames came faster than real time and were dropped: let the encoder send at the speed of the media."
-        if (effort := session.pipeline.economy) is not None:
-            yield f"This gateway's CPU does not keep up, so that the video is encoded with less effort: {effort.text}."
-        if totals.worker_dropped:
-            yield (
-                f"{totals.worker_dropped} frames were dropped because transcoding cannot keep up: send what passes through (see the "
-                "advice for the track)."
-            )
