@@ -15,10 +15,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from types import MappingProxyType
 from typing import Final
 
+from protocols.addresses import is_public
 from protocols.errors import ProtocolError, Reason, Rejected
 from protocols.publisher import Credential
 from protocols.srt.address import Address
@@ -34,7 +34,6 @@ DEFAULT_LATENCY_MS: Final = 120
 _CONNECT_MS: Final = 3000  # SRTO_CONNTIMEO
 _CONNECT_S: Final = 5.0  # beyond libsrt's own
 _RESOLVE_S: Final = 5.0
-_NAT64: Final = IPv6Network("64:ff9b::/96")  # RFC 6052: leads to the IPv4 address in its last 32 bits
 
 _REFUSALS: Final[Mapping[int, str]] = {
     10: "wrong passphrase",
@@ -60,18 +59,6 @@ class Retry:
 
     def wait_s(self, failures: int) -> float:
         return min(self.most_s, self.first_s * 2.0 ** min(failures, 16)) * random.uniform(0.75, 1.0)
-
-
-def is_public(host: str) -> bool:
-    """Whether a numeric address leads to the public internet, also where it wraps another (mapped, NAT64, 6to4, Teredo)."""
-    address = ip_address(host)
-    if isinstance(address, IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
-        if inner is None and address in _NAT64:
-            inner = IPv4Address(address.packed[-4:])
-        if inner is not None:
-            return is_public(str(inner))
-    return address.is_global and not address.is_multicast
 
 
 async def resolve(source: SourceUrl, allow_private: bool) -> Address:

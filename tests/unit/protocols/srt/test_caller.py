@@ -1,7 +1,7 @@
 import pytest
 
 from protocols.errors import Rejected
-from protocols.srt.caller import Retry, is_public
+from protocols.srt.caller import Retry
 from protocols.srt.source_url import parse_source
 
 
@@ -43,33 +43,6 @@ def test_what_is_not_an_address_is_refused_without_its_secrets(url: str) -> None
 def test_no_secret_is_shown() -> None:
     source = parse_source("srt://example.org:9000?streamid=hidden&passphrase=hidden-hidden")
     assert "hidden" not in repr(source) + str(source)
-
-
-@pytest.mark.parametrize(
-    ("host", "public"),
-    [
-        ("8.8.8.8", True),
-        ("2606:4700::1111", True),
-        ("::ffff:8.8.8.8", True),
-        ("127.0.0.1", False),
-        ("0.0.0.0", False),
-        ("10.1.2.3", False),
-        ("100.64.0.1", False),
-        ("169.254.169.254", False),
-        ("224.0.0.1", False),
-        ("239.1.2.3", False),
-        ("::", False),
-        ("::1", False),
-        ("fe80::1", False),
-        ("fd00::1", False),
-        ("ff0e::1", False),
-        ("::ffff:10.0.0.1", False),
-        ("64:ff9b::a00:1", False),
-        ("2002:7f00:1::", False),
-    ],
-)
-def test_which_addresses_are_public(host: str, public: bool) -> None:
-    assert is_public(host) is public
 
 
 def test_waits_grow_and_are_bounded() -> None:
