@@ -1,5 +1,8 @@
-"""One track's way from its encoder into the call: what was decided about it, the stage that does it, and where its packets go."""
+"""One track's way from its encoder into the call: what was decided about it, the stage that does it, and where its packets go: to a
+publication for each layer that the stage gives.
+"""
 
+from collections.abc import Callable
 from dataclasses import replace
 from time import monotonic_ns
 
@@ -27,7 +30,8 @@ class Lane:
         self.meter = TrackMeter(track.kind)
         self.delays = totals.delays[track.kind]
         self.stage: Stage | None = None
-        self.publication: Publication | None = None
+        self.publications: dict[str, Publication] = {}
+        """By layer."""
         self.shown: int | None = None  # the highest pts that was sent
         self._released: dict[int, int] = {}  # arrival -> when it went into the stage, while a worker has it
         self._pushed = 0
@@ -82,13 +86,14 @@ class Lane:
 
     def out(self, packet: EncodedPacket) -> None:
         """What comes out of the stage goes to the call."""
-        if self.publication is None:
+        publication = self.publications.get(packet.layer)
+        if publication is None:
             return
         now = self._pushed = monotonic_ns()
         if self._released:
             self.delays.steps[Step.TRANSCODE].observe(now - self._released.get(packet.arrival, now))
         self.shown = packet.pts if self.shown is None else max(self.shown, packet.pts)
-        self.publication.push(packet)
+        publication.push(packet)
 
     def sent(self, packet: EncodedPacket, ready: int, sent: int) -> None:
         """The call has sent a packet to its first viewer: `ready` and `sent` are when its payloads were made and handed over."""
@@ -97,23 +102,27 @@ class Lane:
         steps[Step.SEND].observe(sent - ready)
         self.delays.total[self.mode].observe(sent - packet.arrival)
 
-    def update(self, track: Track) -> None:
-        """What comes out of the stage has other facts from here on."""
-        if self.publication is not None:
-            self.publication.update(track)
+    def publish(self, tracks: tuple[Track, ...], start: Callable[[Track], Publication]) -> None:
+        """What comes out of the stage from here on: `start` begins the publication of a layer that is new."""
+        for layer in self.publications.keys() - {track.layer for track in tracks}:
+            self.publications.pop(layer).close()
+        for track in tracks:
+            publication = self.publications.get(track.layer)
+            if publication is None:
+                self.publications[track.layer] = start(track)
+            else:
+                publication.update(track)
 
-    def request_keyframe(self, publisher: Publisher) -> bool:
-        """Ask whoever makes this track's key frames, at most twice a second; True if one will come."""
-        if isinstance(self.decision, Transcode):
-            return self.stage is not None and self.stage.request_keyframe()
-        return self.request_keyframe_from(publisher)
+    def request_keyframe(self, publisher: Publisher, layer: str) -> bool:
+        """Ask whoever makes this layer's key frames; True if one will come."""
+        return self.stage is not None and (self.stage.request_keyframe(layer) or self.request_keyframe_from(publisher))
 
     def request_keyframe_from(self, publisher: Publisher) -> bool:
         """Ask the source itself, at most twice a second."""
         now = monotonic_ns()
         if now - self._keyframe_asked < KEYFRAME_REQUEST_INTERVAL:
             return True
-        if publisher.request_keyframe():
+        if publisher.request_keyframe(self.track.layer):
             self._keyframe_asked = now
             return True
         return False

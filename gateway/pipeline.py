@@ -1,6 +1,6 @@
-"""One encoder's media on its way into a call: timeline, pacer, and for each track a lane of plan, stage and publication.
+"""One encoder's media on its way into a call: timeline, pacer, and for each track a lane of plan, stage and publications.
 
-Kept true: both tracks go through one timeline and one pacer, so they stay in step; a track is transcoded only when the plan says so, and
+Kept true: all tracks go through one timeline and one pacer, so they stay in step; a track is transcoded only when the plan says so, and
 the plan is asked again whenever a fact changes — also when B-frames or intra refresh appear that the stream's headers did not announce.
 """
 
@@ -9,6 +9,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from time import monotonic_ns
 from typing import assert_never
 
@@ -17,6 +18,7 @@ from gateway.lane import Lane
 from gateway.latency import Step
 from gateway.log import event
 from gateway.pacer import LiveEdgePolicy, Pacer
+from gateway.selection import select
 from gateway.totals import PipelineTotals
 from protocols.media import EncodedPacket, Kind, Track
 from protocols.publisher import Publisher
@@ -59,6 +61,7 @@ class Pipeline:
         self._fail = fail
         self._timeline = Timeline(origin=origin)
         self._pacer = Pacer(live_edge)
+        self._tracks: tuple[Track, ...] = ()  # what the publisher has
         self._loop = asyncio.get_running_loop()
         self._release_timer: asyncio.TimerHandle | None = None
         self._flowing = asyncio.Event()  # cleared while the pacer holds as much as it may: nothing more is read
@@ -67,18 +70,26 @@ class Pipeline:
         participation.set_clock(self.media_now)
 
     async def change(self, tracks: tuple[Track, ...]) -> None:
-        """The publisher's tracks are these from here on. The first video and the first audio are taken."""
+        """The publisher's tracks are these from here on."""
         self._release(self._pacer.flush(), monotonic_ns())
-        wanted = {track.kind: track for track in reversed(tracks)}
-        for lane in list(self.lanes.values()):
-            if lane.track.kind not in wanted or wanted[lane.track.kind].id != lane.track.id:
-                await self._close(lane)
-        for track in wanted.values():
-            await self._set(track)
+        self._tracks = tracks
+        await self._arrange()
 
-    async def _set(self, track: Track) -> None:
+    async def _arrange(self) -> None:
+        """A lane for each track that is to go into the call, and none for the others."""
+        selected = select(self._tracks, self._decide)
+        wanted = {track.id for track, _ in selected}
+        for lane in list(self.lanes.values()):
+            if lane.track.id not in wanted:
+                await self._close(lane)
+        for track, decision in selected:
+            await self._set(track, decision)
+        for kind in {lane.track.kind for lane in self.lanes.values()}:
+            lanes = [lane for lane in self.lanes.values() if lane.track.kind is kind]
+            self._participation.retain(kind, frozenset(layer for lane in lanes for layer in lane.publications))
+
+    async def _set(self, track: Track, decision: Decision) -> None:
         lane = self.lanes.get(track.id)
-        decision = self._decide(track)
         if lane is None:
             lane = self.lanes[track.id] = Lane(track, decision, self.totals)
         elif lane.track == track:
@@ -87,7 +98,7 @@ class Pipeline:
             lane.track, lane.decision = track, decision
             lane.stage.reconfigure(track)
             if isinstance(decision, Passthrough):
-                lane.update(track)
+                self._publish(lane, lane.stage.tracks)
             return
         same_stream = track.codec is lane.track.codec and (track.width, track.height) == (lane.track.width, lane.track.height)
         lane.track, lane.decision = track, decision
@@ -114,25 +125,30 @@ class Pipeline:
             case Transcode():
                 lane.stage = await self._transcoder(lane, lane.track, lane.decision)
             case Refuse():
-                _unpublish(lane)
+                self._publish(lane, ())
                 return
             case _ as never:
                 assert_never(never)
-        if lane.publication is None:
-            lane.publication = self._participation.publish(
-                lane.stage.track, lambda: lane.request_keyframe(self._publisher), lane.sent
-            )
-        else:
-            lane.publication.update(lane.stage.track)
+        self._publish(lane, lane.stage.tracks)
+
+    def _publish(self, lane: Lane, tracks: tuple[Track, ...]) -> None:
+        """What comes out of the lane's stage from here on."""
+        lane.publish(
+            tracks,
+            lambda track: self._participation.publish(
+                track, lambda: lane.request_keyframe(self._publisher, track.layer), lane.sent
+            ),
+        )
 
     async def _transcoder(self, lane: Lane, track: Track, decision: Transcode) -> Stage:
         if self._worker is None:
             self._worker = await self._workers.start(self._publisher.id)
             self._worker.on_failure(self._fail)
             self._worker.on_note(lambda text: event(log, logging.WARNING, text, session=self._publisher.id))
+        changed = partial(self._publish, lane)
         if isinstance(decision.target, VideoTarget):
-            return self._worker.video(track, decision.target, lane.out, lane.update, lane.shown, self._economised)
-        return self._worker.audio(track, decision.target, lane.out, lane.update)
+            return self._worker.video(track, decision.target, lane.out, changed, lane.shown, self._economised)
+        return self._worker.audio(track, decision.target, lane.out, changed)
 
     def _economised(self, effort: Effort, cheaper: bool) -> None:
         words = "transcoding cannot keep up, it gets cheaper" if cheaper else "transcoding has room again, it gets better"
@@ -181,11 +197,9 @@ class Pipeline:
 
     async def _take_over(self, lane: Lane) -> None:
         """B-frames appeared in a stream that did not announce them: decode from the last key frame on, send what was not sent yet."""
-        lane.track = replace(lane.track, reorder=1)
-        lane.decision = self._decide(lane.track)
-        priming = lane.take_priming()
-        await self._build(lane)
-        self._prime(lane, priming)
+        found = replace(lane.track, reorder=1)
+        self._tracks = tuple(found if track.id == found.id else track for track in self._tracks)
+        await self._arrange()
 
     @staticmethod
     def _prime(lane: Lane, packets: list[EncodedPacket]) -> None:
@@ -229,7 +243,8 @@ class Pipeline:
         totals.rebases = self._timeline.rebases
         if self._worker is not None:
             stats = self._worker.stats
-            totals.worker_restarts, totals.worker_cpu_ns = stats.restarts, stats.cpu_ns
+            totals.worker_restarts = stats.restarts
+            totals.charge_worker(stats.cpu_ns)
             totals.worker_dropped, totals.worker_lowered = stats.dropped, stats.lowered
         totals.dropped = Counter(self._pacer.dropped)
         return totals
@@ -237,7 +252,7 @@ class Pipeline:
     async def _close(self, lane: Lane) -> None:
         del self.lanes[lane.track.id]
         await lane.close_stage()
-        _unpublish(lane)
+        self._publish(lane, ())
 
     async def aclose(self) -> None:
         """Stop the stages and the worker. Publications stay as they are: the session may go on with another publisher."""
@@ -249,9 +264,3 @@ class Pipeline:
             await lane.close_stage()
         if self._worker is not None:
             await self._worker.aclose()
-
-
-def _unpublish(lane: Lane) -> None:
-    if lane.publication is not None:
-        lane.publication.close()
-        lane.publication = None

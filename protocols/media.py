@@ -64,6 +64,7 @@ class Track:
     reorder: int | None = None  # frames that may leave out of presentation order (B-frames); None: the stream does not say
     sample_rate: int = 0
     channels: int = 0
+    layer: str = ""  # which of several renditions of the participant's video this is (simulcast, a ladder); "": the only one
 
     @property
     def kind(self) -> Kind:
@@ -79,7 +80,8 @@ class TracksChanged:
 
 @dataclass(frozen=True, slots=True)
 class EncodedPacket:
-    """One access unit. `pts` and `dts` in ns; `begun` and `arrival` are the monotonic ns of its first and last byte received."""
+    """One access unit. `pts` and `dts` in ns; `begun` and `arrival` are the monotonic ns of its first and last byte received; `layer` is
+    that of its track."""
 
     track: int
     pts: int
@@ -88,3 +90,4 @@ class EncodedPacket:
     data: bytes
     begun: int
     arrival: int
+    layer: str = ""

@@ -82,8 +82,8 @@ class Publisher(Protocol):
     def pause(self, paused: bool) -> None:
         """Stop or go on reading from the encoder, where the transport has back-pressure (TCP); elsewhere nothing happens."""
 
-    def request_keyframe(self) -> bool:
-        """Ask the encoder for a key frame; False where the protocol has no way to (RTMP, SRT)."""
+    def request_keyframe(self, layer: str = "") -> bool:
+        """Ask the encoder for a key frame of the video track of this layer; False where the protocol has no way to (RTMP, SRT)."""
 
     async def aclose(self, why: str = "") -> None:
         """End the stream, telling the encoder `why` where the protocol can. Idempotent."""

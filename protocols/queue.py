@@ -1,8 +1,8 @@
 """What has been received and not yet taken by the session: bounded in time and bytes, aligned when it overflows. Sans-IO.
 
 Live means late is worse than lost: when the reader falls behind by more than the bound, everything up to the newest video key frame is
-dropped, of all tracks together, and counted; without one in the queue, until the next one comes. A `TracksChanged` is never dropped, only
-overtaken by a later one.
+dropped, of all tracks together, and counted; without one in the queue, until the next one comes. Every other video track (a layer of the
+same picture) then waits for a key frame of its own. A `TracksChanged` is never dropped, only overtaken by a later one.
 """
 
 from collections import deque
@@ -22,7 +22,8 @@ class MediaQueue:
         self._items: deque[Item] = deque()
         self._bytes = 0
         self._video: frozenset[int] = frozenset()
-        self._waiting = False  # for a key frame, after an overflow
+        self._waiting: set[int] = set()  # video tracks that wait for their key frame, after an overflow
+        self._stopped = False  # no key frame of any track has come since the overflow: nothing is taken
 
     def __len__(self) -> int:
         return len(self._items)
@@ -30,12 +31,12 @@ class MediaQueue:
     def push(self, item: Item) -> None:
         if isinstance(item, TracksChanged):
             self._video = frozenset(track.id for track in item.tracks if track.kind is Kind.VIDEO)
-            self._waiting = self._waiting and bool(self._video)
-        elif self._waiting and not self._is_key(item):
+            self._waiting &= self._video
+            self._stopped = self._stopped and bool(self._video)
+        elif self._waiting and not self._fits(item):
             self.dropped += 1
             return
         else:
-            self._waiting = False
             self._bytes += len(item.data)
         self._items.append(item)
         if self._bytes > self._max_bytes or self._held_ns() > self._span:
@@ -48,6 +49,13 @@ class MediaQueue:
         if isinstance(item, EncodedPacket):
             self._bytes -= len(item.data)
         return item
+
+    def _fits(self, packet: EncodedPacket) -> bool:
+        """Whether a packet can be shown, while some track waits for its key frame."""
+        if self._is_key(packet):
+            self._waiting.discard(packet.track)
+            self._stopped = False
+        return not self._stopped and packet.track not in self._waiting
 
     def _is_key(self, item: Item) -> bool:
         return isinstance(item, EncodedPacket) and item.keyframe and item.track in self._video
@@ -65,9 +73,10 @@ class MediaQueue:
         keep = keys[-1] if keys and keys[-1] else len(items)
         if not self._video:  # every packet of sound is a place to start: the newer half stays
             keep = len(items) // 2 or 1
-        elif keep == len(items):
-            self._waiting = True
+        else:
+            self._waiting, self._stopped = set(self._video), keep == len(items)
         tracks = [item for item in items[:keep] if isinstance(item, TracksChanged)]
-        self.dropped += keep - len(tracks)
-        self._items = deque(tracks[-1:] + items[keep:])
+        kept = [item for item in items[keep:] if isinstance(item, TracksChanged) or not self._waiting or self._fits(item)]
+        self.dropped += len(items) - len(tracks) - len(kept)
+        self._items = deque(tracks[-1:] + kept)
         self._bytes = sum(len(item.data) for item in self._items if isinstance(item, EncodedPacket))

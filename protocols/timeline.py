@@ -74,7 +74,9 @@ class Timeline:
         clock.step = min(dts - clock.last, LONGEST_FRAME)
         clock.last = dts
         self._note_arrival(dts, arrival)
-        return EncodedPacket(packet.track, max(pts, dts), dts, packet.keyframe, packet.data, packet.begun, arrival)
+        return EncodedPacket(
+            packet.track, max(pts, dts), dts, packet.keyframe, packet.data, packet.begun, arrival, packet.layer
+        )
 
     def _offset_after_jump(self, source: int, earliest: int, now: int) -> int:
         known = {self._offset, *(clock.offset for clock in self._clocks.values())}

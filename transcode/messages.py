@@ -39,6 +39,7 @@ _FIELD_TYPES: dict[str, type | tuple[type, ...]] = {
     "reorder": (int, type(None)),
     "sample_rate": int,
     "channels": int,
+    "layer": str,
 }
 _KEYFRAME_FLAG = 1
 _SILENT_FLAG = 2

@@ -12,8 +12,8 @@ class Passthrough:
         self._sink = sink
 
     @property
-    def track(self) -> Track:
-        return self._track
+    def tracks(self) -> tuple[Track, ...]:
+        return (self._track,)
 
     def process(self, packet: EncodedPacket) -> None:
         self._sink(packet)
@@ -21,7 +21,7 @@ class Passthrough:
     def reconfigure(self, track: Track) -> None:
         self._track = track
 
-    def request_keyframe(self) -> bool:
+    def request_keyframe(self, layer: str = "") -> bool:
         return False  # only the source can make one
 
     def set_bitrate(self, bits_per_second: int) -> None:

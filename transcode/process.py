@@ -20,8 +20,8 @@ from transcode.economy import Effort
 from transcode.limits import WorkerLimits
 from transcode.messages import Frame, Inbox, Message, WorkerReport
 from transcode.plan import AudioTarget, VideoTarget
-from transcode.stage import Sink, Stage
-from transcode.stream import OnEconomy, OnTrack, WorkerStage
+from transcode.stage import OnTracks, Sink, Stage
+from transcode.stream import OnEconomy, WorkerStage
 
 OnNote = Callable[[str], None]
 """Told in words what a worker has to say to the operator; on the event loop, must not block or raise."""
@@ -82,21 +82,21 @@ class Worker:
         self._hang_timer: asyncio.TimerHandle | None = None
         self._connect()
 
-    def audio(self, track: Track, target: AudioTarget, sink: Sink, on_track: OnTrack | None = None) -> Stage:
+    def audio(self, track: Track, target: AudioTarget, sink: Sink, on_tracks: OnTracks | None = None) -> Stage:
         """Transcode an audio track to Opus."""
-        return self._open(track, target, sink, on_track)
+        return self._open(track, target, sink, on_tracks)
 
     def video(
         self,
         track: Track,
         target: VideoTarget,
         sink: Sink,
-        on_track: OnTrack | None = None,
+        on_tracks: OnTracks | None = None,
         shown: int | None = None,
         on_economy: OnEconomy | None = None,
     ) -> Stage:
         """Transcode a video track to H.264, from the first picture after the pts `shown` (ns) on."""
-        return self._open(track, target, sink, on_track, shown, on_economy)
+        return self._open(track, target, sink, on_tracks, shown, on_economy)
 
     def on_failure(self, callback: OnFailure) -> None:
         self._on_failure.append(callback)
@@ -189,7 +189,7 @@ class Worker:
         track: Track,
         target: AudioTarget | VideoTarget,
         sink: Sink,
-        on_track: OnTrack | None,
+        on_tracks: OnTracks | None,
         shown: int | None = None,
         on_economy: OnEconomy | None = None,
     ) -> WorkerStage:
@@ -197,7 +197,7 @@ class Worker:
             self._next_number = (self._next_number + 1) & _MAX_STREAM_NUMBER
         number = self._next_number
         self._next_number = (number + 1) & _MAX_STREAM_NUMBER
-        stage = WorkerStage(self, number, track, target, sink, on_track, shown, on_economy)
+        stage = WorkerStage(self, number, track, target, sink, on_tracks, shown, on_economy)
         self._stages[number] = stage
         if self.closed:
             stage.on_closed()
@@ -294,7 +294,7 @@ class Worker:
         stage = self._stages.get(frame.stream)
         match frame.kind:
             case Message.OUTPUT if stage is not None:
-                stage.on_output(messages.read_packet(frame.body, stage.track.id)[0])
+                stage.on_output(messages.read_packet(frame.body, stage.tracks[0].id)[0])
             case Message.TRACK if stage is not None:
                 stage.on_output_track(messages.read_track(frame.body))
             case Message.CLOSED if stage is not None:

@@ -16,13 +16,10 @@ from transcode.economy import Economy, Effort, effort, levels
 from transcode.limits import WorkerLimits
 from transcode.messages import Message
 from transcode.plan import AudioTarget, VideoTarget
-from transcode.stage import Sink
+from transcode.stage import OnTracks, Sink
 
 OnEconomy = Callable[[Effort, bool], None]
 """Told what a video is encoded with from here on, and whether that is cheaper than before."""
-
-OnTrack = Callable[[Track], None]
-"""Told what comes out from here on, before the first packet that is so; on the event loop, must not block or raise."""
 
 _MS = 1_000_000
 _LONGEST_DURATION = 200 * _MS
@@ -73,7 +70,7 @@ class WorkerStage:
         track: Track,
         target: AudioTarget | VideoTarget,
         sink: Sink,
-        on_track: OnTrack | None,
+        on_tracks: OnTracks | None,
         shown: int | None = None,
         on_economy: OnEconomy | None = None,
     ) -> None:
@@ -84,7 +81,7 @@ class WorkerStage:
         self._source = track
         self._target = target
         self._sink = sink
-        self._on_track = on_track
+        self._on_tracks = on_tracks
         self._output = _expected_output(track, target)
         self._on_economy = on_economy
         video = isinstance(target, VideoTarget)
@@ -108,8 +105,8 @@ class WorkerStage:
         link.send(messages.pack_open(number, track, target, shown))
 
     @property
-    def track(self) -> Track:
-        return self._output
+    def tracks(self) -> tuple[Track, ...]:
+        return (self._output,)
 
     @property
     def economy(self) -> Effort | None:
@@ -140,7 +137,7 @@ class WorkerStage:
         self._source = track
         self._link.send(messages.pack_open(self.number, track, self._target))
 
-    def request_keyframe(self) -> bool:
+    def request_keyframe(self, layer: str = "") -> bool:
         if self._gop is None:
             return False
         if not self._keyframe_asked:  # once until it comes, however many viewers ask
@@ -179,8 +176,8 @@ class WorkerStage:
 
     def on_output_track(self, track: Track) -> None:
         self._output = replace(track, id=self._source.id)
-        if self._on_track is not None:
-            self._on_track(self._output)
+        if self._on_tracks is not None:
+            self._on_tracks((self._output,))
 
     def on_taken(self) -> None:
         if self._pending:

@@ -7,11 +7,11 @@ A session joins a call once and stays one participant through its encoder's reco
 from collections.abc import Callable
 from typing import Protocol
 
-from protocols.media import Codec, EncodedPacket, Track
+from protocols.media import Codec, EncodedPacket, Kind, Track
 
 
 class Publication(Protocol):
-    """One track of one participant, as the call sees it."""
+    """One track of one participant, as the call sees it: the sound, or one layer of the video."""
 
     def push(self, packet: EncodedPacket) -> None:
         """Send one packet to the call; never blocks or raises."""
@@ -34,7 +34,10 @@ class Participation(Protocol):
     def viewers(self) -> int: ...
 
     def publish(self, track: Track, request_keyframe: Callable[[], bool], on_sent: Sent) -> Publication:
-        """A track starts. `request_keyframe` is asked when a viewer needs one: True if one will come."""
+        """A track starts, one for each kind and layer. `request_keyframe` is asked when a viewer needs one: True if one will come."""
+
+    def retain(self, kind: Kind, layers: frozenset[str]) -> None:
+        """Of this kind there are these layers and no others: what an earlier encoder had beside them has ended."""
 
     def set_clock(self, media_now: Callable[[int], int]) -> None:
         """The map from monotonic ns to the media time that is live then: both tracks' sender reports follow it."""

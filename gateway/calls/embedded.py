@@ -1,7 +1,7 @@
 """The embedded call: this gateway is the call, and its viewers watch by WHEP.
 
-Each user who publishes is one participant with at most one video and one audio; every viewer is shown every participant. A participant's
-sources live as long as the participant, so that an encoder's reconnect is a pause for viewers and nothing else.
+Each user who publishes is one participant with at most one video, in one layer or several, and one audio; every viewer is shown every
+participant. A participant's sources live as long as the participant, so that an encoder's reconnect is a pause for viewers and no more.
 """
 
 import asyncio
@@ -18,15 +18,14 @@ ACCEPTS = frozenset({Codec.H264, Codec.OPUS})
 
 
 class EmbeddedPublication:
-    """One track of one participant: its source, and who feeds it just now."""
+    """One track (a layer of the video, or the sound) of one participant: its source, and who feeds it just now."""
 
     def __init__(self, participant: "Participant", track: Track) -> None:
-        self.track = track
         self._participant = participant
         self._request_keyframe: Callable[[], bool] = lambda: False
         self._on_sent: Sent = lambda packet, ready, sent: None
         self.source = Source(
-            track.codec,
+            track,
             participant.clock,
             call_at_on(asyncio.get_running_loop()),
             keyframe_wanted=lambda: self._request_keyframe(),
@@ -35,13 +34,19 @@ class EmbeddedPublication:
 
     def feed(self, track: Track, request_keyframe: Callable[[], bool], on_sent: Sent) -> None:
         """From here on somebody else publishes the track: an encoder that came back."""
-        self.track, self._request_keyframe, self._on_sent = track, request_keyframe, on_sent
+        self._request_keyframe, self._on_sent = request_keyframe, on_sent
+        self.update(track)
 
     def push(self, packet: EncodedPacket) -> None:
         self.source.push(packet, monotonic_ns())
 
     def update(self, track: Track) -> None:
-        self.track = track
+        self.source.track = track
+        self._participant.changed()
+
+    @property
+    def track(self) -> Track:
+        return self.source.track
 
     def close(self) -> None:
         self._participant.unpublish(self)
@@ -52,26 +57,40 @@ class Participant:
 
     def __init__(self, call: "EmbeddedCall", user_id: str) -> None:
         self.user_id = user_id
-        self.publications: dict[Kind, EmbeddedPublication] = {}
+        self.publications: dict[tuple[Kind, str], EmbeddedPublication] = {}
+        """By kind and layer."""
         self._call = call
         self._media_now: Callable[[int], int] = lambda now: now
         self._epoch = time_ns() - monotonic_ns()  # taken once: setting the system's clock must move no lips
 
     @property
-    def sources(self) -> dict[Kind, Source]:
-        return {kind: publication.source for kind, publication in self.publications.items()}
+    def sources(self) -> dict[Kind, tuple[Source, ...]]:
+        """Of each kind the layers, the largest first."""
+        by_kind: dict[Kind, tuple[Source, ...]] = {}
+        for kind in Kind:
+            sources = [publication.source for publication in self.publications.values() if publication.track.kind is kind]
+            if sources:
+                by_kind[kind] = tuple(sorted(sources, key=lambda source: -source.track.width * source.track.height))
+        return by_kind
 
     @property
     def viewers(self) -> int:
         return len(self._call.viewers)
 
     def publish(self, track: Track, request_keyframe: Callable[[], bool], on_sent: Sent) -> EmbeddedPublication:
-        publication = self.publications.get(track.kind)
+        key = track.kind, track.layer
+        publication = self.publications.get(key)
         if publication is None or publication.track.codec is not track.codec:
-            publication = self.publications[track.kind] = EmbeddedPublication(self, track)
-            self._call.show(self)
+            publication = self.publications[key] = EmbeddedPublication(self, track)
         publication.feed(track, request_keyframe, on_sent)
         return publication
+
+    def retain(self, kind: Kind, layers: frozenset[str]) -> None:
+        for publication in [each for (of, layer), each in self.publications.items() if of is kind and layer not in layers]:
+            publication.close()
+
+    def changed(self) -> None:
+        self._call.show(self)
 
     def clock(self, now: int) -> tuple[int, int]:
         """For sender reports: wall clock and media time at monotonic `now`, all in ns."""
@@ -81,9 +100,10 @@ class Participant:
         self._media_now = media_now
 
     def unpublish(self, publication: EmbeddedPublication) -> None:
-        if self.publications.get(publication.track.kind) is publication:
-            del self.publications[publication.track.kind]
-            self._call.show(self)
+        key = publication.track.kind, publication.track.layer
+        if self.publications.get(key) is publication:
+            del self.publications[key]
+            self.changed()
 
     async def leave(self) -> None:
         self._call.remove(self)

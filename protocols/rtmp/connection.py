@@ -276,7 +276,7 @@ class RtmpPublisher:
     def pause(self, paused: bool) -> None:
         self._connection.regulate(paused)
 
-    def request_keyframe(self) -> bool:
+    def request_keyframe(self, layer: str = "") -> bool:
         return False  # RTMP has no way to ask
 
     async def aclose(self, why: str = "") -> None:

@@ -1,4 +1,4 @@
-"""One published track in a call and its viewers: packetized once, kept once, sent to each.
+"""One published track (a layer of a video, or a sound) in a call and its viewers: packetized once, kept once, sent to each.
 
 What is kept true: the order of frames is the same for all; one viewer's dead address, closed session or full burst delays no other; a
 viewer who joins has a picture at once where the group of pictures is cached.
@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from protocols.media import Codec, EncodedPacket, Kind
+from protocols.media import EncodedPacket, Kind, Track
 from protocols.webrtc.history import History
 from protocols.webrtc.packetize import PACKETIZERS, PAYLOAD_LIMIT
 from protocols.webrtc.rtp import CLOCK_RATES
@@ -36,7 +36,7 @@ class Source:
 
     def __init__(
         self,
-        codec: Codec,
+        track: Track,
         clock: SourceClock,
         call_at: CallAt,
         *,
@@ -48,7 +48,9 @@ class Source:
 
         Raises `KeyError` for a codec that RTP here does not carry yet.
         """
-        self.codec = codec
+        codec = track.codec
+        self.track = track
+        """Its facts; the owner changes them as they change, all but the codec."""
         self.kind = codec.kind
         self.clock = clock
         self.history = History(groups=codec.kind is Kind.VIDEO)

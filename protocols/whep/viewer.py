@@ -41,7 +41,7 @@ class Program(Protocol):
 class Participant:
     id: str
     name: str
-    sources: Mapping[Kind, Source]
+    sources: Mapping[Kind, tuple[Source, ...]]  # of each kind the layers, the largest first
 
 
 @dataclass(slots=True)
@@ -55,13 +55,13 @@ class _Slot:
     def show(self, participant: Participant | None, now: int) -> None:
         self.participant = participant
         for kind, sender in self.senders.items():
-            source = participant.sources.get(kind) if participant else None
-            if source is sender.source:
+            layers = participant.sources.get(kind, ()) if participant else ()
+            if sender.source in layers[:1]:
                 continue
-            if source is None:
-                sender.detach()
+            if layers:
+                sender.attach(layers[0], now)
             else:
-                sender.attach(source, now)
+                sender.detach()
 
     def describe(self) -> dict[str, object]:
         mids = {kind: sender.parameters.mid for kind, sender in self.senders.items()}
@@ -104,7 +104,7 @@ class Viewer:
         """What the viewer's path carries, in bit/s, as its own feedback says."""
         return self._feedback.estimated_bitrate
 
-    def show(self, participant: str, name: str, sources: Mapping[Kind, Source]) -> None:
+    def show(self, participant: str, name: str, sources: Mapping[Kind, tuple[Source, ...]]) -> None:
         """Show a participant, or what has changed of it, in the slot it has, else in the first free one, else once one is free."""
         if participant == self._without:
             return

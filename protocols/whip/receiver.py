@@ -149,8 +149,8 @@ class WhipPublisher:
     def pause(self, paused: bool) -> None:
         """Nothing: what is not taken in time is dropped."""
 
-    def request_keyframe(self) -> bool:
-        stream = self._tracks.video
+    def request_keyframe(self, layer: str = "") -> bool:
+        stream = self._tracks.streams.get(layer)
         if stream is None or not stream.answers:
             return False
         self._want_keyframe(stream)
@@ -231,8 +231,9 @@ class WhipPublisher:
         dropped = self._queue.dropped
         self._queue.push(item)
         self._more.set()
-        if self._queue.dropped != dropped and (stream := self._tracks.video) is not None:
-            self._reception.want_keyframe(stream)
+        if self._queue.dropped != dropped:
+            for stream in self._tracks.streams.values():
+                self._reception.want_keyframe(stream)
 
     def _want_keyframe(self, stream: Stream) -> None:
         self._reception.want_keyframe(stream)

@@ -1,12 +1,13 @@
-"""Frames of a publisher's RTP streams into the media that the session takes: access units in house form, tracks, and of a simulcast the
-best layer that comes whole. Sans-IO.
+"""Frames of a publisher's RTP streams into the media that the session takes: access units in house form, and tracks, one for each layer of
+a simulcast. Sans-IO.
 
-What is kept true: video begins, and goes on after a loss, with a key frame, because viewers cannot see what is missing; the layer changes
-only at a key frame; a line's packets rise in dts.
+What is kept true: a track begins, and goes on after a loss, with a key frame, because viewers cannot see what is missing; a layer that
+gives nothing while the others of its line do is no track until its next key frame; a track's packets rise in dts.
 """
 
 import heapq
 from collections.abc import Callable
+from dataclasses import replace
 
 from protocols.bitstream.av1 import Av1Stream
 from protocols.bitstream.h26x import NalStream
@@ -19,7 +20,9 @@ from protocols.webrtc.jitter import Frame
 from protocols.webrtc.rtp import ReceiveParameters
 from protocols.webrtc.stream import Stream
 
-_STALE_NS = 1_000_000_000  # a layer that gave no whole frame for this long is none
+_STALE_NS = 1_000_000_000  # a layer that gave no whole frame for this long is none,
+_STALE_FRAMES = 10  # if the others of its line gave so many: a screen on which nothing moves has few frames in any layer
+_MOST_LAYERS = 16  # of a line, for the numbering; the answer agrees on fewer
 _STEP_NS = 1_000_000
 
 # RFC 7845 §5.1: version, two channels (RFC 7587 §7: a decoder's output, mono or not), no pre-skip, 48 kHz, no gain, family 0
@@ -39,25 +42,32 @@ class _Opus:
 
 
 class _Layer:
-    """One stream: its bitstream, and whether what comes can be decoded."""
+    """One stream: its bitstream, its times, and whether what comes can be decoded."""
 
     def __init__(self, stream: Stream, track_id: int) -> None:
         self.stream = stream
+        self.track_id = track_id
         self.waiting = stream.parameters.kind is Kind.VIDEO  # for a key frame
         self.last = 0  # arrival of the last frame that could be decoded
-        self._track_id = track_id
+        self.missed = 0  # frames of the line's other layers since then
+        self.shown: Track | None = None  # as it was told last; None: it is no track now
+        self._facts: Track | None = None
+        self._last_dts: int | None = None
+        self._reordering: list[int] = []
         self._codec: Codec | None = None
         self._take: Callable[[bytes], AccessUnit]
         self._bitstream: NalStream | VpxStream | Av1Stream | _Opus
 
-    @property
-    def track(self) -> Track | None:
-        return self._bitstream.track if self._codec is not None else None
+    def describe(self) -> bool:
+        """Whether the track is another from here on, or is one again."""
+        facts = self._bitstream.track
+        if facts is None or (facts is self._facts and self.shown is not None):
+            return False
+        self._facts, self.shown = facts, replace(facts, layer=self.stream.rid)
+        return True
 
-    @property
-    def area(self) -> int:
-        track = self.track
-        return track.width * track.height if track else 0
+    def stale(self, now: int) -> bool:
+        return now - self.last > _STALE_NS and self.missed > _STALE_FRAMES
 
     def assemble(self, frame: Frame) -> AccessUnit:
         """Raises `ProtocolError` for what is broken."""
@@ -70,40 +80,23 @@ class _Layer:
     def _open(self, codec: Codec) -> None:
         match codec:
             case Codec.VP8 | Codec.VP9:
-                vpx = self._bitstream = VpxStream(codec, self._track_id)
+                vpx = self._bitstream = VpxStream(codec, self.track_id)
                 self._take = vpx.frame
             case Codec.AV1:
-                av1 = self._bitstream = Av1Stream(self._track_id)
+                av1 = self._bitstream = Av1Stream(self.track_id)
                 self._take = av1.temporal_unit
             case Codec.OPUS:
-                opus = self._bitstream = _Opus(self._track_id)
+                opus = self._bitstream = _Opus(self.track_id)
                 self._take = opus.take
             case _:
-                nal = self._bitstream = NalStream(codec, self._track_id)
+                nal = self._bitstream = NalStream(codec, self.track_id)
                 self._take = nal.annexb
         self._codec = codec
         self.waiting = codec.kind is Kind.VIDEO
 
-
-class _Line:
-    """One m-line: its layers, and the one that is published."""
-
-    def __init__(self, track_id: int) -> None:
-        self.track_id = track_id
-        self.layers: dict[str, _Layer] = {}
-        self.current: _Layer | None = None
-        self.track: Track | None = None
-        self._last_dts: int | None = None
-        self._reordering: list[int] = []
-
-    def prefers(self, layer: _Layer, now: int) -> bool:
-        """Whether `layer` is to be published in place of the present one."""
-        current = self.current
-        return current is None or layer.area > current.area or now - current.last > _STALE_NS
-
     def stamp(self, pts: int) -> tuple[int, int]:
         """(pts, dts). RTP tells when a frame is shown; with B-frames it is decoded when the smallest pts still to come is due."""
-        reorder = (self.track.reorder or 0) if self.track else 0
+        reorder = (self.shown.reorder or 0) if self.shown else 0
         dts = pts
         if reorder:
             heapq.heappush(self._reordering, pts)
@@ -113,6 +106,27 @@ class _Line:
             dts = self._last_dts + _STEP_NS
         self._last_dts = dts
         return max(pts, dts), dts
+
+
+class _Line:
+    """One m-line and its layers, by rid."""
+
+    def __init__(self, number: int) -> None:
+        self.layers: dict[str, _Layer] = {}
+        self._first_id = number * _MOST_LAYERS
+
+    def layer(self, stream: Stream) -> _Layer:
+        layer = self.layers.get(stream.rid)
+        if layer is None or layer.stream is not stream:
+            track_id = layer.track_id if layer is not None else self._first_id + len(self.layers)
+            layer = self.layers[stream.rid] = _Layer(stream, track_id)
+        return layer
+
+    @property
+    def tracks(self) -> list[Track]:
+        """The layers that there are now, the largest first."""
+        tracks = [layer.shown for layer in self.layers.values() if layer.shown is not None]
+        return sorted(tracks, key=lambda track: -track.width * track.height)
 
 
 class Tracks:
@@ -130,20 +144,14 @@ class Tracks:
         self._want_keyframe = want_keyframe
 
     @property
-    def video(self) -> Stream | None:
-        """The stream whose pictures are published."""
-        for line in self._lines.values():
-            if line.current is not None and line.current.stream.parameters.kind is Kind.VIDEO:
-                return line.current.stream
-        return None
+    def streams(self) -> dict[str, Stream]:
+        """The streams whose pictures are published, by layer."""
+        layers = [layer for line in self._lines.values() for layer in line.layers.values() if layer.shown is not None]
+        return {layer.stream.rid: layer.stream for layer in reversed(layers) if layer.stream.parameters.kind is Kind.VIDEO}
 
     def frame(self, stream: Stream, frame: Frame) -> None:
         line = self._lines[id(stream.parameters)]
-        layer = line.layers.get(stream.rid)
-        if layer is None or layer.stream is not stream:
-            if layer is not None and line.current is layer:
-                line.current = None
-            layer = line.layers[stream.rid] = _Layer(stream, line.track_id)
+        layer = line.layer(stream)
         video = stream.parameters.kind is Kind.VIDEO
         layer.waiting = layer.waiting or (video and not frame.continuous)
         media = stream.clock.media(frame.timestamp, frame.arrival)
@@ -158,13 +166,13 @@ class Tracks:
         if video and not self._decodable(layer, unit):
             self.undecodable += 1
             return
-        layer.last = frame.arrival
-        if layer is not line.current and not self._switch(line, layer, unit, frame.arrival):
-            return
-        if layer.track is not line.track:
-            self._change(line, layer)
-        pts, dts = line.stamp(media)
-        self._emit(EncodedPacket(line.track_id, pts, dts, unit.keyframe, unit.data, frame.begun, frame.arrival))
+        layer.last, layer.missed = frame.arrival, 0
+        if len(line.layers) > 1:
+            self._leave_stale(line, layer, frame.arrival)
+        if layer.describe():
+            self._tell()
+        pts, dts = layer.stamp(media)
+        self._emit(EncodedPacket(layer.track_id, pts, dts, unit.keyframe, unit.data, frame.begun, frame.arrival, stream.rid))
 
     def _decodable(self, layer: _Layer, unit: AccessUnit) -> bool:
         if unit.keyframe:
@@ -179,17 +187,13 @@ class Tracks:
             layer.waiting = True
             self._want_keyframe(layer.stream)
 
-    def _switch(self, line: _Line, layer: _Layer, unit: AccessUnit, now: int) -> bool:
-        """Whether this frame is the first of another layer."""
-        if not line.prefers(layer, now):
-            return False
-        if not unit.keyframe:
-            self._want_keyframe(layer.stream)
-            return False
-        line.current = layer
-        return True
+    def _leave_stale(self, line: _Line, present: _Layer, now: int) -> None:
+        """`present` has given a frame: a layer that gives none any more is left."""
+        for layer in line.layers.values():
+            layer.missed += layer is not present
+            if layer.shown is not None and layer.stale(now):
+                layer.shown, layer.waiting = None, True
+                self._tell()
 
-    def _change(self, line: _Line, layer: _Layer) -> None:
-        line.track = layer.track
-        tracks = (each.track for each in self._lines.values())
-        self._emit(TracksChanged(tuple(track for track in tracks if track is not None)))
+    def _tell(self) -> None:
+        self._emit(TracksChanged(tuple(track for line in self._lines.values() for track in line.tracks)))

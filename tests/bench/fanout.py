@@ -25,7 +25,7 @@ from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection
 from aiortc.mediastreams import MediaStreamError
 from pylibsrtp import Policy, Session
 
-from protocols.media import Codec, EncodedPacket, Kind
+from protocols.media import Codec, EncodedPacket, Kind, Track
 from protocols.webrtc.egress import Egress
 from protocols.webrtc.fanout import Sender, Source
 from protocols.webrtc.rtp import SendParameters
@@ -75,8 +75,8 @@ def ours(viewers: int, segmentation: bool = True) -> tuple[float, int]:
     """(CPU us per packet, packets)"""
     timers: list[Any] = []
     sources = {
-        Kind.VIDEO: Source(Codec.H264, lambda now: (now, now), lambda when, run: timers.append(run)),
-        Kind.AUDIO: Source(Codec.OPUS, lambda now: (now, now), lambda when, run: timers.append(run)),
+        Kind.VIDEO: Source(Track(1, Codec.H264), lambda now: (now, now), lambda when, run: timers.append(run)),
+        Kind.AUDIO: Source(Track(2, Codec.OPUS), lambda now: (now, now), lambda when, run: timers.append(run)),
     }
     with contextlib.ExitStack() as stack:
         out = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
@@ -125,7 +125,7 @@ def attach(transport: Viewer, sources: dict[Kind, Source]) -> Iterable[Sender]:
         yield sender
 
 
-class Track(MediaStreamTrack):
+class EncodedTrack(MediaStreamTrack):
     """Gives encoded packets to `RTCRtpSender` as fast as it takes them, from when `go` is set; counts down to `done`."""
 
     def __init__(self, kind: Kind, items: list[av.Packet], go: asyncio.Event, done: asyncio.Semaphore) -> None:
@@ -175,7 +175,7 @@ async def aiortc(viewers: int) -> tuple[float, int]:
     for _ in range(viewers):
         near, far = (RTCPeerConnection(RTCConfiguration(iceServers=[])) for _ in range(2))
         pairs += [near, far]
-        senders += [near.addTrack(Track(kind, items[kind], go, done)) for kind in Kind]
+        senders += [near.addTrack(EncodedTrack(kind, items[kind], go, done)) for kind in Kind]
         await near.setLocalDescription(await near.createOffer())
         await far.setRemoteDescription(near.localDescription)
         await far.setLocalDescription(await far.createAnswer())

@@ -12,7 +12,7 @@ import numpy as np
 from aiohttp import web
 
 from protocols.errors import Reason, Rejected
-from protocols.media import Codec, EncodedPacket, Kind
+from protocols.media import Codec, EncodedPacket, Kind, Track
 from protocols.webrtc.fanout import Source, call_at_on
 from protocols.webrtc.mux import UdpMux
 from protocols.webrtc.peer import Limits
@@ -73,7 +73,7 @@ class Participant:
     name: str
     video: list[tuple[bool, bytes]]
     audio: list[bytes]
-    sources: dict[Kind, Source] = field(default_factory=dict)
+    sources: dict[Kind, tuple[Source, ...]] = field(default_factory=dict)
     keyframes_wanted: int = 0
     _start: int = 0
 
@@ -81,8 +81,8 @@ class Participant:
         call_at = call_at_on(asyncio.get_running_loop())
         self._start = time.monotonic_ns()
         self.sources = {
-            Kind.VIDEO: Source(Codec.H264, self._clock, call_at, keyframe_wanted=self._keyframe_wanted),
-            Kind.AUDIO: Source(Codec.OPUS, self._clock, call_at),
+            Kind.VIDEO: (Source(Track(1, Codec.H264), self._clock, call_at, keyframe_wanted=self._keyframe_wanted),),
+            Kind.AUDIO: (Source(Track(2, Codec.OPUS), self._clock, call_at),),
         }
 
     def _clock(self, now: int) -> tuple[int, int]:
@@ -99,7 +99,7 @@ class Participant:
             if wait > 0:
                 await asyncio.sleep(wait / 1e9)
             now = time.monotonic_ns()
-            self.sources[kind].push(EncodedPacket(0, at, at, key, data, now, now), now)
+            self.sources[kind][0].push(EncodedPacket(0, at, at, key, data, now, now), now)
 
     def _schedule(self) -> Iterator[tuple[Kind, int, bool, bytes]]:
         video = [(Kind.VIDEO, number * FRAME_NS, key, data) for number, (key, data) in enumerate(self.video)]

@@ -38,6 +38,7 @@ class MemoryPublisher:
         self.why = ""
         self.paused = False
         self.keyframe_requests = 0
+        self.asked_layers: list[str] = []
         self._answers_keyframes = answers_keyframes
         self._items: asyncio.Queue[Item] = asyncio.Queue()
 
@@ -61,8 +62,9 @@ class MemoryPublisher:
     def pause(self, paused: bool) -> None:
         self.paused = paused
 
-    def request_keyframe(self) -> bool:
+    def request_keyframe(self, layer: str = "") -> bool:
         self.keyframe_requests += 1
+        self.asked_layers.append(layer)
         return self._answers_keyframes
 
     async def aclose(self, why: str = "") -> None:
@@ -106,6 +108,8 @@ class MemoryCall:
         self.joined = 0
         self.left = asyncio.Event()
         self.publications: dict[Kind, MemoryPublication] = {}
+        """The newest of each kind, whatever its layer is."""
+        self.layers: dict[tuple[Kind, str], MemoryPublication] = {}
         self.media_now: Callable[[int], int] = lambda now: now
         self._published = asyncio.Event()
 
@@ -116,12 +120,18 @@ class MemoryCall:
         return self
 
     def publish(self, track: Track, request_keyframe: Callable[[], bool], on_sent: Sent) -> MemoryPublication:
-        publication = self.publications.get(track.kind)
+        publication = self.layers.get((track.kind, track.layer))
         if publication is None or publication.closed:
-            publication = self.publications[track.kind] = MemoryPublication(track, request_keyframe)
+            publication = self.layers[track.kind, track.layer] = MemoryPublication(track, request_keyframe)
+        self.publications[track.kind] = publication
         publication.track, publication.request_keyframe = track, request_keyframe
         self._published.set()
         return publication
+
+    def retain(self, kind: Kind, layers: frozenset[str]) -> None:
+        for (of, layer), publication in self.layers.items():
+            if of is kind and layer not in layers:
+                publication.close()
 
     def set_clock(self, media_now: Callable[[int], int]) -> None:
         self.media_now = media_now

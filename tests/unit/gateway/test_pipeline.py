@@ -217,3 +217,59 @@ async def test_the_queue_counts_only_what_the_pacer_holds() -> None:
         assert steps[Step.DEMUX].total >= 50_000_000
         assert steps[Step.QUEUE].count == 1
         assert steps[Step.QUEUE].total < 10_000_000
+
+
+HIGH, LOW = replace(H264, id=11, layer="h"), replace(H264, id=12, layer="l", width=320, height=180)
+
+
+async def test_each_layer_passes_by_itself_and_requests_for_key_frames_go_to_its_own_encoder() -> None:
+    publisher, call = MemoryPublisher(answers_keyframes=True), MemoryCall()
+    async with pipeline(publisher, call) as it:
+        await it.change((HIGH, LOW, OPUS))
+        for track in (HIGH, LOW):
+            await it.push(replace(packet(track.id, 0, keyframe=True), layer=track.layer))
+        high, low = call.layers[Kind.VIDEO, "h"], call.layers[Kind.VIDEO, "l"]
+        assert [[each.layer for each in publication.packets] for publication in (high, low)] == [["h"], ["l"]]
+        assert low.request_keyframe()
+        assert low.request_keyframe()
+        assert high.request_keyframe()
+        assert publisher.asked_layers == ["l", "h"]
+
+
+async def test_a_layer_that_ends_is_unpublished_and_the_others_go_on() -> None:
+    call = MemoryCall()
+    async with pipeline(MemoryPublisher(), call) as it:
+        await it.change((HIGH, LOW))
+        await it.change((LOW,))
+        assert call.layers[Kind.VIDEO, "h"].closed
+        assert not call.layers[Kind.VIDEO, "l"].closed
+        await it.change((HIGH, LOW))
+        assert not call.layers[Kind.VIDEO, "h"].closed
+
+
+async def test_layers_of_an_earlier_encoder_end_when_the_next_has_others() -> None:
+    call = MemoryCall()
+    async with pipeline(MemoryPublisher(), call) as it:
+        await it.change((HIGH, LOW, OPUS))
+    sound = call.publications[Kind.AUDIO]
+    async with pipeline(MemoryPublisher(), call) as it:
+        await it.change((H264,))
+        assert call.layers[Kind.VIDEO, "h"].closed
+        assert call.layers[Kind.VIDEO, "l"].closed
+        assert not call.layers[Kind.VIDEO, ""].closed
+        assert not sound.closed, "its track may come later"
+
+
+async def test_of_layers_that_cannot_pass_the_largest_alone_reaches_a_worker() -> None:
+    track, pushed = pictures(Codec.VP8, seconds=1.0)
+    high, low = replace(track, layer="h"), replace(track, id=track.id + 1, layer="l", width=160, height=90)
+    call = MemoryCall()
+    async with Workers(PATIENT) as workers, pipeline(MemoryPublisher(), call, workers) as it:
+        await it.change((high, low))
+        for each in pushed:
+            await it.push(replace(each, layer="h"))
+            await it.push(replace(each, track=low.id, layer="l"))
+        assert set(it.lanes) == {high.id}
+        await it.aclose()
+    assert set(call.layers) == {(Kind.VIDEO, "")}
+    assert len(call.publications[Kind.VIDEO].packets) == len(pushed)

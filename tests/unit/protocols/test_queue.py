@@ -76,3 +76,25 @@ def test_bytes_are_bounded() -> None:
     for item in (BOTH, packet(0, key=True, size=600), packet(1, size=600), packet(2, key=True, size=300)):
         queue.push(item)
     assert drain(queue) == [BOTH, packet(2, key=True, size=300)]
+
+
+def test_after_an_overflow_each_layer_goes_on_with_a_key_frame_of_its_own() -> None:
+    layers = TracksChanged((Track(1, Codec.H264, layer="h"), Track(3, Codec.H264, layer="l"), Track(2, Codec.AAC)))
+    queue = MediaQueue(1000 * MS, 1 << 20)
+    given = (
+        layers,
+        packet(0, key=True),
+        packet(0, 3, key=True),
+        packet(500),
+        packet(600, key=True),
+        packet(610, 3),
+        packet(620, 2),
+        packet(1100),
+        packet(1110, 3),
+        packet(1120, 3, key=True),
+        packet(1130, 3),
+    )
+    for item in given:
+        queue.push(item)
+    assert drain(queue) == [layers, given[4], given[6], given[7], given[9], given[10]]
+    assert queue.dropped == 5

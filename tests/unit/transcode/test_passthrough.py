@@ -12,6 +12,6 @@ async def test_packets_pass_as_they_are() -> None:
     stage.reconfigure(Track(1, Codec.H264, width=640))
     stage.set_bitrate(1)
     assert given[0] is packet
-    assert stage.track.width == 640
+    assert stage.tracks[0].width == 640
     assert not stage.request_keyframe()
     await stage.aclose()

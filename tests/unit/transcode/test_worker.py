@@ -82,13 +82,13 @@ async def test_audio_comes_back_as_opus(worker: Worker) -> None:
     track, packets = tone(Codec.AAC, 44_100, "mono")
     out, told = Collector(), []
     stage = worker.audio(track, AudioTarget(), out, told.append)
-    assert stage.track.codec is Codec.OPUS
+    assert stage.tracks[0].codec is Codec.OPUS
     await one_by_one(stage.process, packets, out, lag=3)
     await stage.aclose()
     assert len(out.packets) == pytest.approx(150, abs=4)
     assert pitch(hear(out.packets)[48_000:96_000]) == pytest.approx(1000, abs=2)
-    assert told == [stage.track]
-    assert told[0].extradata.startswith(b"OpusHead")
+    assert told == [stage.tracks]
+    assert told[0][0].extradata.startswith(b"OpusHead")
     stats = worker.stats
     assert (stats.decoded, stats.encoded, stats.errors, stats.dropped) == (len(packets), len(out.packets), 0, 0)
     assert stats.cpu_ns > 0
@@ -102,8 +102,8 @@ async def test_closing_a_video_stage_gives_its_last_pictures(worker: Worker) -> 
     await stage.aclose()
     assert [packet.pts for packet in out.packets] == sorted(packet.pts for packet in packets)
     assert len(see(out.packets)) == len(packets)
-    assert told[-1] == stage.track
-    assert (stage.track.width, stage.track.height) == (320, 180)
+    assert told[-1] == stage.tracks
+    assert (stage.tracks[0].width, stage.tracks[0].height) == (320, 180)
     stage.process(packets[0])  # after the close: ignored
     assert worker.stats.dropped == 0
 

@@ -14,7 +14,7 @@ from aiortc.rtcrtpparameters import RTCRtpHeaderExtensionParameters, RTCRtpParam
 from aiortc.rtp import HeaderExtensionsMap, RtpPacket, unwrap_rtx
 from pylibsrtp import Policy, Session
 
-from protocols.media import Codec, EncodedPacket, Kind
+from protocols.media import Codec, EncodedPacket, Kind, Track
 from protocols.webrtc.egress import Egress
 from protocols.webrtc.fanout import Sender, Source
 from protocols.webrtc.rtp import SendParameters
@@ -168,7 +168,7 @@ _NO_ZERO = bytes((value or 1) for value in range(256))
 
 
 def video(timers: Timers, **options: Any) -> Source:
-    return Source(Codec.H264, clock, timers, **options)
+    return Source(Track(1, Codec.H264), clock, timers, **options)
 
 
 def clock(now: int) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from pylibsrtp import Policy
 
-from protocols.media import Codec, EncodedPacket, Kind
+from protocols.media import Codec, EncodedPacket, Kind, Track
 from protocols.webrtc.fanout import Sender, Source, call_at_on
 from protocols.webrtc.sender import HOLD_NS, JOIN_DRAIN_NS, PACE_NS, SLICE, UNPACED
 from tests.unit.protocols.webrtc.loopback import (
@@ -86,7 +86,7 @@ def test_extensions_that_were_not_negotiated_are_not_sent(peer: Peer, timers: Ti
 
 
 def test_audio_and_video_of_a_peer_share_the_transport_sequence(peer: Peer, timers: Timers) -> None:
-    picture, sound = video(timers), Source(Codec.OPUS, clock, timers)
+    picture, sound = video(timers), Source(Track(1, Codec.OPUS), clock, timers)
     watch(picture, peer, 0)
     watch(sound, peer, 0, ssrc=7, payload_type=111, mid="1")
     for number in range(3):
@@ -204,7 +204,7 @@ def test_a_group_too_long_to_keep_is_not_joined(peer: Peer, timers: Timers) -> N
 
 
 def test_audio_joins_with_the_next_frame(peer: Peer, timers: Timers) -> None:
-    source = Source(Codec.OPUS, clock, timers)
+    source = Source(Track(1, Codec.OPUS), clock, timers)
     source.push(packet(b"old", 0, True), 0)
     watch(source, peer, 0)
     source.push(packet(b"new", 20 * MS, True), 20 * MS)
@@ -251,7 +251,7 @@ def test_changing_the_source_continues_numbers_and_timestamps(peer: Peer, timers
     sender.attach(first, 0)
     programme.play(60)
     before = peer.receive()
-    second = Source(Codec.H264, lambda now: (now, now - 5 * SECOND), timers)  # its media time is another
+    second = Source(Track(1, Codec.H264), lambda now: (now, now - 5 * SECOND), timers)  # its media time is another
     at = timers.now + 40 * MS
     sender.attach(second, at)
     unit = access_unit(True, 2000)
@@ -384,7 +384,7 @@ def test_on_sent_is_called_once_a_frame_with_the_first_viewer(peer_of: Callable[
 def test_sender_reports_put_audio_and_video_on_one_time_line(peer: Peer, timers: Timers) -> None:
     from aiortc.rtp import RtcpPacket, RtcpSdesPacket, RtcpSrPacket
 
-    picture, sound = video(timers), Source(Codec.OPUS, clock, timers)
+    picture, sound = video(timers), Source(Track(1, Codec.OPUS), clock, timers)
     senders = [watch(picture, peer, 0), watch(sound, peer, 0, ssrc=7, payload_type=111, mid="1")]
     at = 10 * SECOND
     # Video was delayed on its way to us, and leaves after the audio of its time: reports must not show that.
@@ -418,7 +418,11 @@ def test_data_without_a_payload_is_counted_and_not_sent(peer: Peer, timers: Time
 async def test_bursts_are_paced_by_the_event_loop(peer: Peer) -> None:
     sent = asyncio.Event()
     source = Source(
-        Codec.H264, clock, call_at_on(asyncio.get_running_loop()), on_sent=lambda *_: sent.set(), monotonic=time.monotonic_ns
+        Track(1, Codec.H264),
+        clock,
+        call_at_on(asyncio.get_running_loop()),
+        on_sent=lambda *_: sent.set(),
+        monotonic=time.monotonic_ns,
     )
     watch(source, peer, time.monotonic_ns())
     unit = access_unit(True, 120_000)

@@ -18,7 +18,7 @@ from aiortc.rtp import (
 )
 
 from protocols.errors import ProtocolError
-from protocols.media import Codec
+from protocols.media import Codec, Track
 from protocols.webrtc.fanout import Sender, Source
 from protocols.webrtc.feedback import Feedback
 from protocols.webrtc.rtcp import RR, XR, parse
@@ -271,7 +271,7 @@ def test_receiver_reports_give_loss_jitter_and_round_trip(peer: Peer, timers: Ti
 
 
 def test_reports_are_due_each_second_from_the_first_packet_on(peer: Peer, timers: Timers) -> None:
-    picture, sound = video(timers), Source(Codec.OPUS, clock, timers)
+    picture, sound = video(timers), Source(Track(1, Codec.OPUS), clock, timers)
     feedback = listening(watch(picture, peer, 0), watch(sound, peer, 0, ssrc=7, payload_type=111, mid="1"))
     assert feedback.next_due is None
     assert feedback.due(SECOND) == []
@@ -292,7 +292,7 @@ def test_reports_are_due_each_second_from_the_first_packet_on(peer: Peer, timers
 
 
 def test_many_senders_reports_are_split_into_datagrams(peer: Peer, timers: Timers) -> None:
-    sources = [Source(Codec.OPUS, clock, timers) for _ in range(40)]
+    sources = [Source(Track(1, Codec.OPUS), clock, timers) for _ in range(40)]
     feedback = listening(*(watch(source, peer, 0, ssrc=number + 1) for number, source in enumerate(sources)))
     for source in sources:
         source.push(packet(b"opus", 0, True), 0)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from protocols.media import Codec, EncodedPacket, Kind
+from protocols.media import Codec, EncodedPacket, Kind, Track
 from protocols.webrtc import answer, sdp
 from protocols.webrtc.fanout import Source, call_at_on
 from protocols.webrtc.mux import UdpMux
@@ -31,9 +31,9 @@ def viewer_of(mux: UdpMux, *sections: str) -> Viewer:
     return Viewer(mux.add(offer), answer.sending(offer, "cname"), without="me")
 
 
-def sources(*codecs: Codec) -> dict[Kind, Source]:
+def sources(*codecs: Codec) -> dict[Kind, tuple[Source, ...]]:
     call_at = call_at_on(asyncio.get_running_loop())
-    return {codec.kind: Source(codec, lambda now: (now, now), call_at) for codec in codecs}
+    return {codec.kind: (Source(Track(1, codec), lambda now: (now, now), call_at),) for codec in codecs}
 
 
 def shown(viewer: Viewer) -> list[object]:
@@ -73,17 +73,17 @@ async def test_senders_follow_the_sources_and_only_what_changed_is_touched(mux: 
     video, audio = viewer.senders
     first = sources(Codec.H264, Codec.OPUS)
     viewer.show("a", "a", first)
-    assert (video.source, audio.source) == (first[Kind.VIDEO], first[Kind.AUDIO])
-    assert first[Kind.VIDEO].senders == (video,)
+    assert (video.source, audio.source) == (first[Kind.VIDEO][0], first[Kind.AUDIO][0])
+    assert first[Kind.VIDEO][0].senders == (video,)
     later = sources(Codec.H264) | {Kind.AUDIO: first[Kind.AUDIO]}
     viewer.show("a", "a", later)
-    assert (video.source, audio.source) == (later[Kind.VIDEO], first[Kind.AUDIO])
-    assert first[Kind.VIDEO].senders == ()
+    assert (video.source, audio.source) == (later[Kind.VIDEO][0], first[Kind.AUDIO][0])
+    assert first[Kind.VIDEO][0].senders == ()
     viewer.show("a", "a", {Kind.AUDIO: first[Kind.AUDIO]})
-    assert (video.source, audio.source) == (None, first[Kind.AUDIO])
+    assert (video.source, audio.source) == (None, first[Kind.AUDIO][0])
     viewer.hide("a")
     assert audio.source is None
-    assert first[Kind.AUDIO].senders == ()
+    assert first[Kind.AUDIO][0].senders == ()
 
 
 async def test_a_slot_whose_video_was_refused_has_its_sound(mux: UdpMux) -> None:
@@ -118,8 +118,8 @@ async def test_the_end_of_the_peer_detaches_everything(mux: UdpMux) -> None:
         viewer.peer.close("over")
         await within(running)
         assert changed.is_set()
-    assert not media[Kind.VIDEO].senders
-    assert not media[Kind.AUDIO].senders
+    assert not media[Kind.VIDEO][0].senders
+    assert not media[Kind.AUDIO][0].senders
 
 
 async def test_watchers_are_bounded_and_give_their_place_back(mux: UdpMux) -> None:
@@ -139,10 +139,10 @@ async def test_what_was_published_before_the_peer_connected_reaches_it_when_it_d
         media = sources(Codec.OPUS)
         viewer.show("a", "a", media)
         now = time.monotonic_ns()
-        media[Kind.AUDIO].push(EncodedPacket(0, 0, 0, True, b"early", now, now), now)
+        media[Kind.AUDIO][0].push(EncodedPacket(0, 0, 0, True, b"early", now, now), now)
         await bare.check(USE_CANDIDATE)
         await bare.connect()
-        media[Kind.AUDIO].push(EncodedPacket(0, 20_000_000, 20_000_000, True, b"live", now, now), time.monotonic_ns())
+        media[Kind.AUDIO][0].push(EncodedPacket(0, 20_000_000, 20_000_000, True, b"live", now, now), time.monotonic_ns())
         packets = set()
         while not {"rtp", "rtcp"} <= packets:
             datagram = await bare.receive()
@@ -157,10 +157,10 @@ async def test_what_was_published_before_the_peer_connected_reaches_it_when_it_d
 
 async def test_a_defect_in_reporting_ends_only_this_viewer(mux: UdpMux) -> None:
     clock = iter([(0, 0)])  # enough for the report before the first packet, and for none after it
-    source = Source(Codec.OPUS, lambda now: next(clock), call_at_on(asyncio.get_running_loop()))
+    source = Source(Track(1, Codec.OPUS), lambda now: next(clock), call_at_on(asyncio.get_running_loop()))
     with BarePeer(mux) as bare, BarePeer(mux) as other:
         viewer = Viewer(bare.peer, answer.sending(bare.offer(), "cname"))
-        viewer.show("a", "a", {Kind.AUDIO: source})
+        viewer.show("a", "a", {Kind.AUDIO: (source,)})
         running = asyncio.create_task(viewer.run())
         await other.connect()
         await bare.connect()

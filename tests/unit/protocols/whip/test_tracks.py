@@ -142,36 +142,62 @@ def test_b_frames_are_decoded_before_they_are_shown() -> None:
 # -- simulcast -----------------------------------------------------------------------------------------------------------------------
 
 
-def test_the_first_layer_that_comes_is_published_and_a_better_one_at_its_key_frame() -> None:
+def layers(items: list[Item]) -> list[list[str]]:
+    """The layers of the picture, each time that they were told."""
+    return [[track.layer for track in item.tracks if track.width] for item in items if isinstance(item, TracksChanged)]
+
+
+def test_each_layer_is_a_track_of_its_own_and_the_largest_is_told_first() -> None:
     publisher = Publisher("h", "l")
-    key, *rest = units(SMALL)
-    assert heights(publisher.show(key, 0, "l")) == [track_of(SMALL).height]
-    large = units(LARGE)
+    small, large = units(SMALL), units(LARGE)
+    assert layers(publisher.show(small[0], 0, "l")) == [["l"]]
     assert publisher.show(large[1], 1, "h") == []
     assert publisher.asked == ["h"]
-    assert len(packets(publisher.show(rest[0], 1, "l"))) == 1
-    items = publisher.show(large[0], 2, "h")
-    assert heights(items) == [1080]
-    assert len(packets(items)) == 1
-    assert publisher.show(rest[1], 2, "l") == []  # the smaller one is left
-    assert len({packet.track for packet in packets(publisher.items)}) == 1
-    dts = [packet.dts for packet in packets(publisher.items)]
-    assert dts == sorted(set(dts))
+    assert layers(publisher.show(large[0], 2, "h")) == [["h", "l"]]
+    assert heights(publisher.items)[-2:] == [1080, track_of(SMALL).height]
+    publisher.show(small[1], 1, "l")
+    publisher.show(large[1], 3, "h")
+    made = packets(publisher.items)
+    assert [packet.layer for packet in made] == ["l", "h", "l", "h"]
+    assert len({(packet.layer, packet.track) for packet in made}) == 2
+    assert set(publisher.tracks.streams) == {"h", "l"}
 
 
-def test_when_the_best_layer_falls_silent_the_next_one_goes_on_at_a_key_frame() -> None:
+def test_the_layers_of_one_picture_have_one_time() -> None:
+    publisher = Publisher("h", "l")
+    for number in range(3):
+        publisher.now += FRAME
+        publisher.show(units(LARGE)[number], number, "h")
+        publisher.show(units(SMALL)[number], number, "l")
+    made = packets(publisher.items)
+    assert len({packet.pts for packet in made}) == 3
+    assert all(one.pts == other.pts for one, other in zip(made[::2], made[1::2], strict=True))
+
+
+def test_a_layer_that_falls_silent_is_left_and_comes_back_with_a_key_frame() -> None:
     publisher = Publisher("h", "l")
     small, large = units(SMALL), units(LARGE)
     publisher.show(large[0], 0, "h")
     publisher.show(small[0], 0, "l")
-    publisher.now += SECOND // 2
-    assert publisher.show(small[1], 1, "l") == []
-    assert publisher.asked == []
-    publisher.now += SECOND
-    assert publisher.show(small[1], 2, "l") == []
-    assert publisher.asked == ["l"]
-    assert heights(publisher.show(small[0], 3, "l")) == [track_of(SMALL).height]
-    assert heights(publisher.show(large[0], 4, "h")) == [1080]  # and back
+    for number in range(1, 40):
+        publisher.now += FRAME
+        publisher.show(small[1], number, "l")
+    assert layers(publisher.items) == [["h"], ["h", "l"], ["l"]]
+    assert set(publisher.tracks.streams) == {"l"}
+    assert publisher.show(large[1], 40, "h") == []
+    assert publisher.asked == ["h"]
+    assert layers(publisher.show(large[0], 41, "h")) == [["h", "l"]]
+
+
+def test_layers_of_a_screen_on_which_nothing_moves_are_not_silent() -> None:
+    publisher = Publisher("h", "l")
+    publisher.show(units(LARGE)[0], 0, "h")
+    publisher.show(units(SMALL)[0], 0, "l")
+    for number in range(1, 6):
+        publisher.now += 2 * SECOND
+        publisher.show(units(LARGE)[1], number, "h")
+        publisher.show(units(SMALL)[1], number, "l")
+    assert layers(publisher.items) == [["h"], ["h", "l"]]
 
 
 def test_a_layer_of_losses_is_as_good_as_silent() -> None:
@@ -182,7 +208,8 @@ def test_a_layer_of_losses_is_as_good_as_silent() -> None:
     for number in range(1, 40):
         publisher.now += FRAME
         publisher.show(large[1], number, "h", continuous=False)
-    assert heights(publisher.show(small[0], 41, "l")) == [track_of(SMALL).height]
+        publisher.show(small[1], number, "l")
+    assert layers(publisher.items)[-1] == ["l"]
 
 
 def test_a_layer_that_begins_anew_with_another_ssrc_takes_its_place() -> None:
@@ -192,7 +219,7 @@ def test_a_layer_that_begins_anew_with_another_ssrc_takes_its_place() -> None:
     publisher.streams[""] = Stream(999, publisher.lines[0], "", H264, 0, WallClock())
     assert publisher.show(rest[0], 0) == []
     assert len(packets(publisher.show(key, 1))) == 1
-    assert publisher.tracks.video is publisher.streams[""]
+    assert publisher.tracks.streams == publisher.streams
 
 
 def track_of(name: str) -> Track:

@@ -1,0 +1,37 @@
+"""Which of a publisher's tracks go into the call. Sans-IO.
+
+The rule: one sound and one picture. A picture that comes in several layers goes in all of them that pass as they are; where none passes
+the largest alone is transcoded (or refused, and its reason is the one that is told), because a worker makes better layers of one picture
+than a decoder for each.
+"""
+
+from collections.abc import Callable, Sequence
+
+from protocols.media import Kind, Track
+from transcode.plan import Decision, Passthrough
+
+Selected = tuple[Track, Decision]
+
+
+def select(tracks: Sequence[Track], decide: Callable[[Track], Decision]) -> list[Selected]:
+    """The tracks to take, each with what happens to it. `tracks` have each layer of the first picture, the largest first."""
+    selected = [(track, decide(track)) for track in _first(tracks, Kind.AUDIO)]
+    layers = [(track, decide(track)) for track in _picture(tracks)]
+    passing = [each for each in layers if isinstance(each[1], Passthrough)]
+    return selected + (passing or layers[:1])
+
+
+def _first(tracks: Sequence[Track], kind: Kind) -> list[Track]:
+    return [track for track in tracks if track.kind is kind][:1]
+
+
+def _picture(tracks: Sequence[Track]) -> list[Track]:
+    """The layers of the first picture; a name that comes twice is of another picture."""
+    first = _first(tracks, Kind.VIDEO)
+    if not first or not first[0].layer:
+        return first
+    layers: dict[str, Track] = {}
+    for track in tracks:
+        if track.kind is Kind.VIDEO and track.layer:
+            layers.setdefault(track.layer, track)
+    return list(layers.values())
