@@ -8,10 +8,12 @@ import json
 from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Annotated, Literal, Self, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, IPvAnyAddress, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from gateway.events import EventType
 from protocols.errors import Rejected
 from protocols.srt.source_url import parse_source
 from protocols.webrtc.ice_servers import ADDRESS
@@ -56,6 +58,13 @@ def _source(url: SecretStr) -> SecretStr:
 def _database(url: SecretStr) -> SecretStr:
     if (text := url.get_secret_value()) and not text.startswith(("postgresql+asyncpg://", "sqlite+aiosqlite://")):
         raise ValueError("begins neither with postgresql+asyncpg:// nor with sqlite+aiosqlite://")
+    return url
+
+
+def _receiver(url: SecretStr) -> SecretStr:
+    parts = urlsplit(url.get_secret_value())
+    if url.get_secret_value() and not (parts.scheme in ("http", "https") and parts.hostname):
+        raise ValueError("is no address: write https://host/path")
     return url
 
 
@@ -245,6 +254,31 @@ class Calls(Section):
     )
 
 
+class Webhooks(Section):
+    """Events told to a server of yours, each by a signed HTTP POST."""
+
+    url: Annotated[SecretStr, AfterValidator(_receiver)] = Field(
+        default=SecretStr(""), description="The https:// address of the server; empty: none. http:// only with allow_private."
+    )
+    secret: Annotated[SecretStr, AfterValidator(_long_enough)] = Field(
+        default=SecretStr(""), description="What signs them (HMAC-SHA256, Standard Webhooks): at least 32 characters."
+    )
+    events: Items[EventType] = Field(
+        default=(), description="Types of the events that are told, e.g. ingress.error; empty: all."
+    )
+    timeout_s: float = Field(default=10.0, ge=0.1, le=60, description="Time the server has to answer, in seconds.")
+    allow_private: bool = Field(default=False, description="The address may be one of a private network or this machine.")
+
+    @model_validator(mode="after")
+    def _safe(self) -> Self:
+        url = self.url.get_secret_value()
+        if url and not self.secret.get_secret_value():
+            raise ValueError("webhooks.secret is missing: the receiver could not tell our events from others'")
+        if url.startswith("http:") and not self.allow_private:
+            raise ValueError("webhooks.url must be https://; http:// is taken only with webhooks.allow_private")
+        return self
+
+
 class Transcode(Section):
     """What happens to media that the call cannot take as it is."""
 
@@ -382,6 +416,7 @@ class Config(BaseSettings):
     webrtc: Webrtc = Webrtc()
     auth: Auth = Auth()
     calls: Calls = Calls()
+    webhooks: Webhooks = Webhooks()
     transcode: Transcode = Transcode()
     live_edge: LiveEdge = LiveEdge()
     capacity: Capacity = Capacity()

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from gateway import webhook_call, webhooks
+from gateway.config_sources import ConfigError, load
 from gateway.events import Bus, Event, EventType
 from gateway.store.outbox import MAX_WAITING
 from gateway.store.store import Store
@@ -211,3 +212,28 @@ async def test_no_address_and_no_secret_is_shown(store: Store, caplog: pytest.Lo
     assert set(told_to.failed) <= {"unreachable", "timeout"}
     assert "the webhook's receiver fails" in caplog.text
     assert "hidden" not in caplog.text + repr(where)
+
+
+LONG = f"webhooks.secret={SECRET}"
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["webhooks.url=ftp://a/b", LONG], "is no address"),
+        (["webhooks.url=https:///path", LONG], "is no address"),
+        (["webhooks.url=https://a.example/b"], "webhooks.secret is missing"),
+        (["webhooks.url=https://a.example/b", "webhooks.secret=short"], "is too short"),
+        (["webhooks.url=http://a.example/b", LONG], "webhooks.url must be https://"),
+        (["webhooks.events=call.endet"], "call.ended"),
+    ],
+)
+def test_configurations_that_would_not_do(settings: list[str], words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as error:
+        load(None, settings)
+    assert SECRET not in str(error.value)
+
+
+def test_a_configuration() -> None:
+    config = load(None, ["webhooks.url=http://a:1/b", LONG, "webhooks.allow_private=true", "webhooks.events=call.ended,custom"])
+    assert config.webhooks.events == (EventType.CALL_ENDED, EventType.CUSTOM)
