@@ -26,6 +26,7 @@ from gateway.config import Config
 from gateway.drain import Drain
 from gateway.latency import Histogram
 from gateway.log import event
+from gateway.machine import Certificates
 from gateway.metrics import Metrics, Observed
 from gateway.pacer import LiveEdgePolicy
 from gateway.reception import Reception
@@ -140,7 +141,8 @@ async def gateway(config: Config) -> AsyncIterator[tuple[Addresses, Drain]]:
         whip = await stack.enter_async_context(_whip(config, mux)) if config.whip.enabled else None
         srt = await stack.enter_async_context(listening_for_srt(config, tokens, reception))
         lag = Histogram()
-        metrics = Metrics(Observed(registry, workers, mux, whep, rtmp, srt, whip, lag))
+        certificates = Certificates({"http": config.http.certificate, "rtmps": config.rtmp.certificate})
+        metrics = Metrics(Observed(registry, workers, mux, whep, rtmp, srt, whip, lag, config.calls.max_streams, certificates))
         drain = Drain(reception, registry)
         routes = [*whep.routes(), *(whip.routes() if whip else ()), *Streams(registry, metrics).routes()]
         routes += [*Health(drain).routes(), *Pages(config).routes()]

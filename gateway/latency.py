@@ -9,6 +9,7 @@ The one definition of latency in the gateway (the README and the metrics' help t
 """
 
 from bisect import bisect_left
+from collections import deque
 from enum import StrEnum
 
 
@@ -64,3 +65,29 @@ class Histogram:
                 return (lower + (BOUNDS_NS[index] - lower) * (rank - below) / n) / 1e6
             below += n
         return BOUNDS_NS[-1] / 1e6
+
+
+class Window:
+    """The last minute of a histogram that only grows: what its quantiles are now, and not since the start.
+
+    Sans-IO; whoever asks says what time it is (ns). Asked more seldom than once a minute, it tells of the time since it was asked last.
+    """
+
+    SPAN = 60_000_000_000
+    STEP = 10_000_000_000
+
+    def __init__(self) -> None:
+        self._marks: deque[tuple[int, tuple[int, ...]]] = deque()
+
+    def recent(self, histogram: Histogram, now: int) -> Histogram:
+        """What `histogram` has counted in the last minute, at first since its start."""
+        marks, result = self._marks, Histogram()
+        while len(marks) > 1 and now - marks[1][0] >= self.SPAN:
+            marks.popleft()
+        before = marks[0][1] if marks else (0,) * len(histogram.counts)
+        result.counts = [late - early for late, early in zip(histogram.counts, before, strict=True)]
+        if not marks:
+            marks.append((now, before))
+        if now - marks[-1][0] >= self.STEP:
+            marks.append((now, tuple(histogram.counts)))
+        return result

@@ -1,20 +1,30 @@
 """Prometheus metrics: one collector that reads the live objects' plain integers when it is scraped.
 
-The only file that knows prometheus_client. Labels are bounded: protocol, stage, track kind, mode, reason, result — never a key, id or
-address. Times are seconds, sizes bytes, as Prometheus' conventions ask.
+The only file that knows prometheus_client. Labels are bounded: protocol, stage, track kind, mode, reason, concern — never a key, id or
+address; the number of series depends on the protocols in use, not on the streams. Times are seconds, sizes bytes, as Prometheus'
+conventions ask. The delay to the viewers is a histogram, which adds up over nodes; its stages, which explain it, are quantiles of the
+last minute, for they would be a thousand buckets.
 """
 
+import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from math import nan
 
-from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from gateway.latency import BOUNDS_NS, Histogram
+from gateway.findings import Concern, findings
+from gateway.latency import BOUNDS_NS, Histogram, Window
+from gateway.machine import Certificates, udp_drops
 from gateway.registry import Registry
 from gateway.srt import Srt
+from gateway.stream_figures import FIGURES, spread
+from gateway.totals import PipelineTotals
+from protocols.errors import Reason
+from protocols.media import Kind
 from protocols.rtmp.server import RtmpListener
 from protocols.srt.statistics import SrtStats
 from protocols.webrtc.mux import UdpMux
@@ -24,12 +34,34 @@ from transcode.pool import Workers
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-_STEPS_HELP = (
-    "Time of a frame in one stage: receive = first to last byte read, demux = from there until the session has the packet, queue = held "
-    "by the pacer, transcode = into a stage until out of it, packetize = payloads made, send = until its last packet for the first viewer "
-    "is with the kernel"
+_STAGES_HELP = (
+    "Time of a frame in one stage, quantiles of the last minute: receive = first to last byte read, demux = from there until the session "
+    "has the packet, queue = held by the pacer, transcode = into a stage until out of it, packetize = payloads made, send = until its "
+    "last packet for the first viewer is with the kernel"
 )
 _TOTAL_HELP = "From a frame's last byte received to its last packet handed to the kernel for the first viewer"
+_QUANTILES = (0.5, 0.95, 0.99)
+_SHOWN_BOUNDS_MS = (0.5, 1, 2, 5, 12, 30, 80, 200, 600, 2000)  # of `BOUNDS_NS`, which is finer
+_ALWAYS_SHOWN = (Reason.UNAUTHORIZED, Reason.OVERLOADED)  # also before the first, so that a rise from nothing is seen
+
+Labels = tuple[str, ...]
+
+_COUNTED: tuple[tuple[str, str, Labels, Callable[[PipelineTotals], dict[Labels, float]]], ...] = (
+    ("frames", "Access units received", ("kind",), lambda t: {(k.value,): n for k, n in t.packets.items()}),
+    ("bytes", "Media bytes received", ("kind",), lambda t: {(k.value,): n for k, n in t.bytes.items()}),
+    ("frames_dropped", "Access units that the pacer dropped", ("reason",), lambda t: {(r,): n for r, n in t.dropped.items()}),
+    (
+        "treatments",
+        "Decisions how to treat a track, with the reason",
+        ("kind", "mode", "reason"),
+        lambda t: {(kind.value, mode, reason): n for (kind, mode, reason), n in t.treatments.items()},
+    ),
+    ("timeline_rebases", "Jumps of a source's clock that were taken out", (), lambda t: {(): t.rebases}),
+    ("worker_restarts", "Workers started anew after a crash or hang", (), lambda t: {(): t.worker_restarts}),
+    ("worker_dropped", "Access units that transcoding could not keep up with", (), lambda t: {(): t.worker_dropped}),
+    ("worker_effort_lowered", "Steps down to a cheaper encoding that can keep up", (), lambda t: {(): t.worker_lowered}),
+)
+"""What is counted by protocol: name, meaning, further labels, and how the totals give it."""
 
 
 @dataclass(slots=True)
@@ -44,149 +76,123 @@ class Observed:
     srt: Srt | None
     whip: WhipListener | None
     loop_lag: Histogram
+    max_streams: int = 0
+    certificates: Certificates = field(default_factory=lambda: Certificates({}))
 
 
 class GatewayCollector(Collector):
     def __init__(self, observed: Observed) -> None:
         self._observed = observed
+        self._windows: dict[Labels, Window] = {}  # by protocol, stage and kind
 
     def collect(self) -> Iterator[Metric]:
+        totals = list(self._observed.registry.totals())
         yield from self._sessions()
-        yield from self._media()
-        yield from self._latency()
+        yield from self._media(totals)
+        yield from self._latency(totals)
+        yield from self._streams()
         yield from self._viewers()
         yield from self._srt()
-        yield from self._node()
+        yield from self._node(totals)
 
     def describe(self) -> Iterable[Metric]:
         return ()
 
     def _sessions(self) -> Iterator[Metric]:
         registry = self._observed.registry
-        live = GaugeMetricFamily("ingress_sessions", "Sessions now, by state", labels=["protocol", "state"])
-        counts: dict[tuple[str, str], int] = {}
-        for session in registry.sessions.values():
-            key = session.protocol, session.state.value
-            counts[key] = counts.get(key, 0) + 1
-        for labels, n in counts.items():
-            live.add_metric(list(labels), n)
-        yield live
-        started = CounterMetricFamily("ingress_sessions_started", "Sessions authorised", labels=["protocol"])
-        for protocol, n in registry.started.items():
-            started.add_metric([protocol], n)
-        yield started
-        refused = CounterMetricFamily("ingress_refused", "Publishers refused, by reason", labels=["protocol", "reason"])
-        for labels, n in self._refused().items():
-            refused.add_metric(list(labels), n)
-        yield refused
-        broken = CounterMetricFamily(
-            "ingress_connections_failed", "Connections that ended before they could publish", labels=["protocol", "reason"]
-        )
+        live = Counter((session.protocol, session.state.value) for session in registry.sessions.values())
+        yield _gauge("sessions", "Sessions now, by state", ("protocol", "state"), live.items())
+        yield _gauge("sessions_limit", "Sessions that are let in at once", (), [((), self._observed.max_streams)])
+        started = (((protocol,), n) for protocol, n in registry.started.items())
+        yield _counter("sessions_started", "Sessions authorised", ("protocol",), started)
+        yield _counter("refused", "Publishers refused, by reason", ("protocol", "reason"), self._refused().items())
         srt = self._observed.srt
-        for protocol, listener in (("rtmp", self._observed.rtmp), ("srt", srt.listener if srt else None)):
-            if listener is not None:
-                for reason, n in listener.stats.failures().items():
-                    broken.add_metric([protocol, reason], n)
-        yield broken
+        failed = {
+            (protocol, reason): n
+            for protocol, listener in (("rtmp", self._observed.rtmp), ("srt", srt.listener if srt else None))
+            if listener is not None
+            for reason, n in listener.stats.failures().items()
+        }
+        meaning = "Connections that ended before they could publish"
+        yield _counter("connections_failed", meaning, ("protocol", "reason"), failed.items())
 
-    def _refused(self) -> Counter[tuple[str, str]]:
+    def _refused(self) -> Counter[Labels]:
         """By protocol and reason: after the connection, and by SRT's listener before it."""
-        refused = self._observed.registry.refused.copy()
-        if self._observed.srt is not None:
-            refused.update({("srt", reason): n for reason, n in self._observed.srt.listener.stats.refused.copy().items()})
+        observed = self._observed
+        taken = (("rtmp", observed.rtmp), ("srt", observed.srt), ("whip", observed.whip))
+        listening = [protocol for protocol, listener in taken if listener is not None]
+        refused: Counter[Labels] = Counter({(protocol, reason.label): 0 for protocol in listening for reason in _ALWAYS_SHOWN})
+        refused.update(observed.registry.refused)
+        if observed.srt is not None:
+            refused.update({("srt", reason): n for reason, n in observed.srt.listener.stats.refused.copy().items()})
         return refused
 
-    def _media(self) -> Iterator[Metric]:
-        frames = CounterMetricFamily("ingress_frames", "Access units received", labels=["protocol", "kind"])
-        size = CounterMetricFamily("ingress_bytes", "Media bytes received", labels=["protocol", "kind"])
-        dropped = CounterMetricFamily(
-            "ingress_frames_dropped", "Access units that the pacer dropped", labels=["protocol", "reason"]
-        )
-        treatments = CounterMetricFamily(
-            "ingress_treatments",
-            "Decisions how to treat a track, with the reason",
-            labels=["protocol", "kind", "mode", "reason"],
-        )
-        rebases = CounterMetricFamily(
-            "ingress_timeline_rebases", "Jumps of a source's clock that were taken out", labels=["protocol"]
-        )
-        restarts = CounterMetricFamily(
-            "ingress_worker_restarts", "Workers started anew after a crash or hang", labels=["protocol"]
-        )
-        worker_dropped = CounterMetricFamily(
-            "ingress_worker_dropped", "Access units that transcoding could not keep up with", labels=["protocol"]
-        )
-        lowered = CounterMetricFamily(
-            "ingress_worker_effort_lowered", "Steps down to a cheaper encoding that can keep up", labels=["protocol"]
-        )
-        worker_cpu = CounterMetricFamily("ingress_worker_cpu_seconds", "CPU time of the workers", labels=["protocol"])
-        for protocol, totals in self._observed.registry.totals():
-            for kind, n in totals.packets.items():
-                frames.add_metric([protocol, kind.value], n)
-            for kind, n in totals.bytes.items():
-                size.add_metric([protocol, kind.value], n)
-            for reason, n in totals.dropped.items():
-                dropped.add_metric([protocol, reason], n)
-            for (kind, mode, reason), n in totals.treatments.items():
-                treatments.add_metric([protocol, kind.value, mode, reason], n)
-            rebases.add_metric([protocol], totals.rebases)
-            restarts.add_metric([protocol], totals.worker_restarts)
-            worker_dropped.add_metric([protocol], totals.worker_dropped)
-            lowered.add_metric([protocol], totals.worker_lowered)
-            worker_cpu.add_metric([protocol], totals.worker_cpu_ns / 1e9)
-        yield from (frames, size, dropped, treatments, rebases, restarts, worker_dropped, lowered, worker_cpu)
+    def _media(self, totals: Sequence[tuple[str, PipelineTotals]]) -> Iterator[Metric]:
+        for name, meaning, labels, values in _COUNTED:
+            samples = (((protocol, *more), n) for protocol, each in totals for more, n in values(each).items())
+            yield _counter(name, meaning, ("protocol", *labels), samples)
 
-    def _latency(self) -> Iterator[Metric]:
-        steps = HistogramMetricFamily("ingress_stage_latency_seconds", _STEPS_HELP, labels=["protocol", "stage", "kind"])
+    def _latency(self, totals: Sequence[tuple[str, PipelineTotals]]) -> Iterator[Metric]:
+        now = time.monotonic_ns()
+        stages = Metric("ingress_stage_latency_seconds", _STAGES_HELP, "summary")
         total = HistogramMetricFamily("ingress_latency_seconds", _TOTAL_HELP, labels=["protocol", "kind", "mode"])
-        for protocol, totals in self._observed.registry.totals():
-            for kind, delays in totals.delays.items():
+        for protocol, each in totals:
+            for kind, delays in each.delays.items():
                 for step, histogram in delays.steps.items():
-                    _add(steps, [protocol, step.value, kind.value], histogram)
+                    if histogram.count:
+                        labels = {"protocol": protocol, "stage": step.value, "kind": kind.value}
+                        recent = self._windows.setdefault(tuple(labels.values()), Window()).recent(histogram, now)
+                        for q in _QUANTILES:
+                            value = recent.quantile(q)
+                            stages.add_sample(stages.name, labels | {"quantile": str(q)}, nan if value is None else value / 1e3)
                 for mode, histogram in delays.total.items():
-                    _add(total, [protocol, kind.value, mode], histogram)
-        yield from (steps, total)
-        network = GaugeMetricFamily(
-            "ingress_network_latency_seconds",
-            "What the protocol knows of the way to us, the mean of the live sessions; RTMP: round trip of the TCP connection; "
-            "SRT: half the round trip and the negotiated latency",
-            labels=["protocol"],
-        )
+                    if histogram.count:
+                        _add(total, [protocol, kind.value, mode], histogram)
+        yield from (stages, total)
+
+    def _streams(self) -> Iterator[Metric]:
+        sessions, now = list(self._observed.registry.sessions.values()), time.monotonic_ns()
+        for figure in FIGURES:
+            samples = (((protocol, statistic), value) for protocol, statistic, value in spread(figure, sessions))
+            yield _gauge(figure.name, figure.meaning, ("protocol", "statistic"), samples)
+        concerns = dict.fromkeys(Concern, 0)
+        for session in sessions:
+            for concern in {finding.concern for finding in findings(session, now)}:
+                concerns[concern] += 1
+        meaning = "Streams with a finding that their streamer is shown, by what it is about"
+        yield _gauge("findings", meaning, ("concern",), (((concern.value,), n) for concern, n in concerns.items()))
         trips: dict[str, list[int]] = {}
-        for session in self._observed.registry.sessions.values():
+        for session in sessions:
             if session.publisher is not None and (trip := session.publisher.stats.network_latency_ns):
                 trips.setdefault(session.protocol, []).append(trip)
-        for protocol, values in trips.items():
-            network.add_metric([protocol], sum(values) / len(values) / 1e9)
-        yield network
+        yield _gauge(
+            "network_latency_seconds",
+            "What the protocol knows of the way to us, the mean of the live sessions; RTMP: round trip of the TCP connection; "
+            "SRT: half the round trip and the negotiated latency",
+            ("protocol",),
+            (((protocol,), sum(values) / len(values) / 1e9) for protocol, values in trips.items()),
+        )
 
     def _viewers(self) -> Iterator[Metric]:
-        whep, mux = self._observed.whep, self._observed.mux
-        yield GaugeMetricFamily("ingress_viewers", "Viewers connected", value=whep.viewers)
-        yield CounterMetricFamily("ingress_viewers_joined", "Viewers that connected", value=whep.joined)
-        for name, help_text, value in mux.counters():
-            yield CounterMetricFamily(f"ingress_webrtc_{name}", help_text, value=value)
-        for name, help_text, value in whep.counters():
-            yield CounterMetricFamily(f"ingress_viewer_{name}", help_text, value=value)
-
-        if self._observed.whip is not None:
-            for name, help_text, value in self._observed.whip.counters():
-                yield CounterMetricFamily(f"ingress_whip_{name}", help_text, value=value)
+        whep, mux, whip = self._observed.whep, self._observed.mux, self._observed.whip
+        yield _gauge("viewers", "Viewers connected", (), [((), whep.viewers)])
+        yield _counter("viewers_joined", "Viewers that connected", (), [((), whep.joined)])
+        yield from _counters("webrtc", mux.counters())
+        yield from _counters("viewer", whep.counters())
+        if whip is not None:
+            yield from _counters("whip", whip.counters())
 
     def _srt(self) -> Iterator[Metric]:
-        yield GaugeMetricFamily(
-            "ingress_srt_available", "1: SRT is taken; 0: switched off or no libsrt", value=self._observed.srt is not None
-        )
-        if self._observed.srt is None:
+        srt = self._observed.srt
+        yield _gauge("srt_available", "1: SRT is taken; 0: switched off or no libsrt", (), [((), srt is not None)])
+        if srt is None:
             return
-        for name, help_text, value in self._observed.srt.receiver.totals.counters():
-            yield CounterMetricFamily(f"ingress_srt_{name}", help_text, value=value)
+        yield from _counters("srt", srt.receiver.totals.counters())
         live = [s.publisher.stats for s in self._observed.registry.sessions.values() if s.publisher is not None]
         links = [stats for stats in live if isinstance(stats, SrtStats) and not stats.absent and stats.latency_ms]
         if not links:
             return
-        worst: dict[str, tuple[str, float]] = {
-            "round_trip_seconds": ("Longest round trip", max(stats.round_trip_ns for stats in links) / 1e9),
+        extremes: dict[str, tuple[str, float]] = {
             "latency_seconds": ("Longest negotiated latency", max(stats.latency_ms for stats in links) / 1e3),
             "receive_buffer_seconds": ("Most media in a receive buffer", max(stats.buffer_ms for stats in links) / 1e3),
             "capacity_bytes_per_second": (
@@ -194,22 +200,57 @@ class GatewayCollector(Collector):
                 min(stats.capacity_mbps for stats in links) * 125e3,
             ),
         }
-        for name, (help_text, extreme) in worst.items():
-            yield GaugeMetricFamily(f"ingress_srt_{name}", f"{help_text}, of the live sessions", value=extreme)
+        for name, (meaning, extreme) in extremes.items():
+            yield _gauge(f"srt_{name}", f"{meaning}, of the live sessions", (), [((), extreme)])
 
-    def _node(self) -> Iterator[Metric]:
-        yield GaugeMetricFamily("ingress_calls", "Calls that somebody is in", value=len(self._observed.registry.calls))
-        yield GaugeMetricFamily("ingress_workers", "Transcoding workers alive", value=self._observed.workers.count)
+    def _node(self, totals: Sequence[tuple[str, PipelineTotals]]) -> Iterator[Metric]:
+        observed = self._observed
+        yield _gauge("calls", "Calls that somebody is in", (), [((), len(observed.registry.calls))])
+        yield _gauge("workers", "Transcoding workers alive", (), [((), observed.workers.count)])
+        cpu = {("passthrough",): time.process_time()}
+        cpu |= {(kind.value,): sum(each.worker_cpu_ns[kind] for _, each in totals) / 1e9 for kind in Kind}
+        meaning = (
+            "CPU time by treatment: passthrough = all that this process does; audio = workers of streams whose sound alone is transcoded; "
+            "video = workers of those whose picture is"
+        )
+        yield _counter("cpu_seconds", meaning, ("treatment",), cpu.items())
         lag = HistogramMetricFamily("ingress_event_loop_delay_seconds", "How late the event loop runs its timers", labels=[])
-        _add(lag, [], self._observed.loop_lag)
+        _add(lag, [], observed.loop_lag)
         yield lag
+        ports = {observed.mux.port: "webrtc"}
+        if observed.srt is not None:
+            ports |= dict.fromkeys([observed.srt.listener.port, *observed.srt.listener.mapped_ports.values()], "srt")
+        drops = (((port,), n) for port, n in udp_drops(ports).items())
+        yield _counter("udp_dropped", "Datagrams that the kernel threw away: our buffer was full", ("port",), drops)
+        ends = (((name,), seconds) for name, seconds in observed.certificates.remaining(time.time))
+        yield _gauge("certificate_expiry_seconds", "Until the certificate ends; negative: ended", ("certificate",), ends)
+
+
+def _gauge(name: str, meaning: str, labels: Sequence[str], samples: Iterable[tuple[Labels, float]]) -> Metric:
+    family = GaugeMetricFamily(f"ingress_{name}", meaning, labels=labels)
+    for values, value in samples:
+        family.add_metric(values, value)
+    return family
+
+
+def _counter(name: str, meaning: str, labels: Sequence[str], samples: Iterable[tuple[Labels, float]]) -> Metric:
+    family = CounterMetricFamily(f"ingress_{name}", meaning, labels=labels)
+    for values, value in samples:
+        family.add_metric(values, value)
+    return family
+
+
+def _counters(prefix: str, counters: Iterable[tuple[str, str, int]]) -> Iterator[Metric]:
+    for name, meaning, value in counters:
+        yield _counter(f"{prefix}_{name}", meaning, (), [((), value)])
 
 
 def _add(family: HistogramMetricFamily, labels: list[str], histogram: Histogram) -> None:
-    below, buckets = 0, []
-    for bound, n in zip(BOUNDS_NS, histogram.counts, strict=False):
-        below += n
-        buckets.append((repr(bound / 1e9), below))
+    """Its buckets up to each of the bounds that are shown."""
+    buckets = []
+    for bound in _SHOWN_BOUNDS_MS:
+        below = sum(histogram.counts[: BOUNDS_NS.index(int(bound * 1e6)) + 1])
+        buckets.append((repr(bound / 1e3), below))
     buckets.append(("+Inf", histogram.count))
     family.add_metric(labels, buckets, sum_value=histogram.total / 1e9)
 
@@ -222,7 +263,6 @@ class Metrics:
         self._registry.register(GatewayCollector(observed))
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
-        GCCollector(registry=self._registry)
 
     def render(self) -> bytes:
         return generate_latest(self._registry)

@@ -33,8 +33,13 @@ class PipelineTotals:
     worker_restarts: int = 0
     worker_dropped: int = 0  # packets, before the worker or in it
     worker_lowered: int = 0  # steps down to cheaper encoding
-    worker_cpu_ns: int = 0
+    worker_cpu_ns: Counter[Kind] = field(default_factory=Counter)  # by what the worker is for: video, or audio alone
     delays: dict[Kind, Delays] = field(default_factory=lambda: {kind: Delays() for kind in Kind})
+
+    def charge_worker(self, cpu_ns: int) -> None:
+        """A worker has used `cpu_ns` since its start: what is new in it goes to what it does by now."""
+        video = any(kind is Kind.VIDEO and mode == "transcode" for kind, mode, _ in self.treatments)
+        self.worker_cpu_ns[Kind.VIDEO if video else Kind.AUDIO] += cpu_ns - self.worker_cpu_ns.total()
 
     def add(self, other: "PipelineTotals") -> None:
         self.packets.update(other.packets)
@@ -45,6 +50,6 @@ class PipelineTotals:
         self.worker_restarts += other.worker_restarts
         self.worker_dropped += other.worker_dropped
         self.worker_lowered += other.worker_lowered
-        self.worker_cpu_ns += other.worker_cpu_ns
+        self.worker_cpu_ns.update(other.worker_cpu_ns)
         for kind, delays in other.delays.items():
             self.delays[kind].add(delays)
