@@ -7,7 +7,7 @@ looked into: its form and size are checked by `gateway.api.schemas`, and whether
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Final
 
@@ -19,15 +19,6 @@ SENDER_BURST: Final = 10.0
 CALL_RATE: Final = 100.0
 CALL_BURST: Final = 200.0
 MAX_BUCKETS: Final = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class Reaction:
-    """`type` is a word of the application (`like`), `emoji_code` what to show for it."""
-
-    type: str
-    emoji_code: str | None
-    custom: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +43,11 @@ class Interactions:
         self._senders = Rates(SENDER_RATE, SENDER_BURST, now)
         self._calls = Rates(CALL_RATE, CALL_BURST, now)
 
-    def react(self, cid: str, sender: Sender, reaction: Reaction) -> Event:
-        """Raises `Rejected` (TOO_MANY_REQUESTS) for one too many."""
+    def react(self, cid: str, sender: Sender, kind: str, emoji_code: str | None, custom: Mapping[str, Any]) -> Event:
+        """`kind` is a word of the application (`like`). Raises `Rejected` (TOO_MANY_REQUESTS) for one too many."""
         self._admit(cid, sender)
-        return self._publish(EventType.REACTION_NEW, cid, sender, reaction=asdict(reaction))
+        reaction = {"type": kind, "emoji_code": emoji_code, "custom": custom}
+        return self._publish(EventType.REACTION_NEW, cid, sender, reaction=reaction)
 
     def send(self, cid: str, sender: Sender, custom: Mapping[str, Any]) -> Event:
         """Raises `Rejected` (TOO_MANY_REQUESTS) for one too many."""

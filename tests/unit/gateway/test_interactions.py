@@ -5,7 +5,7 @@ import json
 import pytest
 
 from gateway.events import Bus, EventType
-from gateway.interactions import CALL_BURST, MAX_BUCKETS, SENDER_BURST, SENDER_RATE, Interactions, Rates, Reaction, Sender
+from gateway.interactions import CALL_BURST, MAX_BUCKETS, SENDER_BURST, SENDER_RATE, Interactions, Rates, Sender
 from protocols.errors import Reason, Rejected
 
 ANNA = Sender("anna", "Anna", "user", "192.0.2.1")
@@ -13,7 +13,7 @@ ANNA = Sender("anna", "Anna", "user", "192.0.2.1")
 
 async def test_what_is_sent_becomes_an_event_that_names_the_sender_and_no_address() -> None:
     interactions = Interactions(Bus())
-    reaction = interactions.react("livestream:demo", ANNA, Reaction("like", ":heart:", {"n": 1}))
+    reaction = interactions.react("livestream:demo", ANNA, "like", ":heart:", {"n": 1})
     message = interactions.send("livestream:demo", ANNA, {"text": "hello"})
     anna = {"id": "anna", "name": "Anna", "role": "user"}
     assert (reaction.type, message.type) == (EventType.REACTION_NEW, EventType.CUSTOM)
