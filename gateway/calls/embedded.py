@@ -24,6 +24,7 @@ class EmbeddedPublication:
         self._participant = participant
         self._request_keyframe: Callable[[], bool] = lambda: False
         self._on_sent: Sent = lambda packet, ready, sent: None
+        self._broken = False  # packets were left out: what follows is of no use until the next key frame
         self.source = Source(
             track,
             participant.clock,
@@ -38,7 +39,15 @@ class EmbeddedPublication:
         self.update(track)
 
     def push(self, packet: EncodedPacket) -> None:
-        self.source.push(packet, monotonic_ns())
+        if self.track.kind in self._participant.muted:
+            self._broken = self.track.kind is Kind.VIDEO
+        elif not self._broken or packet.keyframe:
+            self._broken = False
+            self.source.push(packet, monotonic_ns())
+
+    def unmuted(self) -> None:
+        if self._broken:
+            self._request_keyframe()
 
     def update(self, track: Track) -> None:
         self.source.track = track
@@ -59,6 +68,8 @@ class Participant:
         self.user_id = user_id
         self.publications: dict[tuple[Kind, str], EmbeddedPublication] = {}
         """By kind and layer."""
+        self.muted: frozenset[Kind] = frozenset()
+        """What nobody is given of it, by the word of who may mute: it outlasts the encoder's reconnects."""
         self._call = call
         self._media_now: Callable[[int], int] = lambda now: now
         self._epoch = time_ns() - monotonic_ns()  # taken once: setting the system's clock must move no lips
@@ -76,6 +87,15 @@ class Participant:
     @property
     def viewers(self) -> int:
         return len(self._call.viewers)
+
+    def mute(self, kinds: frozenset[Kind]) -> None:
+        self.muted |= kinds
+
+    def unmute(self, kinds: frozenset[Kind]) -> None:
+        self.muted -= kinds
+        for (kind, _), publication in self.publications.items():
+            if kind in kinds:
+                publication.unmuted()
 
     def publish(self, track: Track, request_keyframe: Callable[[], bool], on_sent: Sent) -> EmbeddedPublication:
         key = track.kind, track.layer

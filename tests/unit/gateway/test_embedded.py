@@ -5,6 +5,7 @@ import pytest
 from gateway.calls.embedded import EmbeddedCall, EmbeddedProgram
 from gateway.registry import Registry
 from protocols.errors import Reason, Rejected
+from protocols.media import Codec, EncodedPacket, Kind, Track
 from protocols.webrtc import answer
 from protocols.webrtc.mux import UdpMux
 from protocols.whep.viewer import Viewer
@@ -46,3 +47,23 @@ async def test_a_full_call_refuses_another_participant() -> None:
     with pytest.raises(Rejected) as refusal:
         await call.join("guest")
     assert refusal.value.reason is Reason.OVERLOADED
+
+
+async def test_who_is_muted_is_not_sent_and_comes_back_with_a_key_frame() -> None:
+    participant = await registry().call(CALL).join("host")
+    asked: list[str] = []
+    track = Track(1, Codec.H264)
+    publication = participant.publish(track, lambda: bool(asked.append("key frame")) or True, lambda *sent: None)
+
+    def push(n: int, *, keyframe: bool = False) -> int:
+        data = b"\0\0\0\1\x65picture" if keyframe else b"\0\0\0\1\x41picture"
+        publication.push(EncodedPacket(1, n * 33_000_000, n * 33_000_000, keyframe, data, 0, 0))
+        return publication.source.frames
+
+    assert push(0, keyframe=True) == 1
+    participant.mute(frozenset({Kind.VIDEO}))
+    assert push(1) == push(2, keyframe=True) == 1
+    participant.unmute(frozenset({Kind.VIDEO}))
+    assert asked == ["key frame"]
+    assert push(3) == 1
+    assert push(4, keyframe=True) == 2
