@@ -1,0 +1,114 @@
+"""Errors of the API: one JSON form, `{code, message, status, more_info, details}`, in words that say what to change.
+
+There is one code for each status. `more_info` names the README's section; `details` says which fields are wrong, each with what is
+allowed. No message repeats a secret or more than a short piece of what was sent.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from types import MappingProxyType
+from typing import Any, Final
+
+from aiohttp import web
+from pydantic import ValidationError
+
+from gateway.api.schemas.parts import Fault
+from protocols.errors import Rejected
+
+_README: Final = "README.md#"
+_MAX_DETAILS: Final = 20
+_RETRY_AFTER_S: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What all errors of one status share: their code, and where the README says more."""
+
+    code: str
+    anchor: str = "api-errors"
+
+
+KINDS: Final[Mapping[int, Kind]] = MappingProxyType(
+    {
+        400: Kind("invalid_request"),
+        401: Kind("unauthenticated", "api-tokens"),
+        403: Kind("not_allowed", "api-roles"),
+        404: Kind("not_found"),
+        405: Kind("method_not_allowed"),
+        408: Kind("too_slow"),
+        409: Kind("conflict"),
+        413: Kind("too_large"),
+        415: Kind("unsupported_media_type"),
+        429: Kind("too_many_requests", "api-tokens"),
+        500: Kind("internal_error"),
+        503: Kind("unavailable"),
+    }
+)
+
+
+_WORDS: Final[Mapping[str, str]] = MappingProxyType(
+    dict.fromkeys(
+        ("datetime_type", "datetime_parsing", "datetime_from_date_parsing", "timezone_aware"),
+        "a time with its zone, such as 2026-01-01T00:00:00Z",
+    )
+)
+"""Where pydantic's own words do not say what to write."""
+
+
+class ApiError(Exception):
+    """A refusal of the API: `status` is one of `KINDS`."""
+
+    def __init__(
+        self, status: int, message: str, details: Sequence[Fault] = (), headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.details = tuple(details)
+        self.headers = headers or {}
+
+    @classmethod
+    def of(cls, refusal: Rejected) -> "ApiError":
+        """The same refusal for a client of the API."""
+        return cls(refusal.reason.status, refusal.detail)
+
+    @classmethod
+    def invalid(cls, error: ValidationError, where: str = "") -> "ApiError":
+        """What is wrong with a request: every field, each with what is allowed."""
+        faults = [_fault(each, where) for each in error.errors(include_url=False, include_input=False, include_context=False)]
+        first = faults[0]
+        message = f"{first.field}: {first.message}" if first.field else first.message
+        return cls(400, message, faults[:_MAX_DETAILS])
+
+
+def answer(error: ApiError) -> web.Response:
+    """The HTTP response."""
+    kind = KINDS[error.status]
+    form = {
+        "code": kind.code,
+        "message": error.message,
+        "status": error.status,
+        "more_info": f"{_README}{kind.anchor}",
+        "details": [each.model_dump() for each in error.details],
+    }
+    response = web.Response(
+        text=json.dumps(form), status=error.status, content_type="application/json", headers={"Cache-Control": "no-store"}
+    )
+    response.headers.update(error.headers)
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        response.headers["WWW-Authenticate"] = "Bearer"
+    if error.status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+        response.headers.setdefault("Retry-After", str(_RETRY_AFTER_S))
+    if error.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        response.force_close()  # the rest of the body is not read
+    return response
+
+
+def _fault(error: Any, where: str) -> Fault:
+    """`error` is one of pydantic's details."""
+    path = [where] if where else []
+    path += [str(each)[:64] for each in error["loc"]]
+    message = _WORDS.get(error["type"], error["msg"].removeprefix("Value error, "))
+    return Fault(field=".".join(path), message=message[:1].lower() + message[1:])

@@ -1,0 +1,295 @@
+"""What the gateway answers. Times are in UTC."""
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import ConfigDict, Field
+
+from gateway.access import Capability
+from gateway.api.schemas.parts import Fault, Model
+from gateway.store.records import Settings
+
+
+class ErrorResponse(Model):
+    """Every error."""
+
+    code: str
+    message: str = Field(description="What is wrong, and what to change.")
+    status: int
+    more_info: str = Field(description="Where the README says more.")
+    details: list[Fault]
+
+
+class UserResponse(Model):
+    id: str
+    role: str
+    name: str
+    image: str
+    custom: dict[str, Any]
+    created_at: datetime
+    updated_at: datetime
+
+
+class MemberResponse(Model):
+    user_id: str
+    user: UserResponse
+    role: str = Field(description="In the call.")
+    custom: dict[str, Any]
+    created_at: datetime
+    updated_at: datetime
+
+
+class AddressResponse(Model):
+    address: str = Field(description="Empty: the gateway does not take this protocol.")
+
+
+class IngressResponse(Model):
+    """Where encoders send to. The stream key is the token of a user who may publish, or a short one made by POST …/stream_keys."""
+
+    rtmp: AddressResponse = Field(description="The server; the stream key goes into the encoder's field for it.")
+    rtmps: AddressResponse
+    srt: AddressResponse = Field(description="The stream id is a stream key, or a token followed by ?call= and the cid.")
+    whip: AddressResponse = Field(description="The stream key is the bearer token.")
+
+
+class HlsEgressResponse(Model):
+    playlist_url: str = Field(description="Empty: the call is not broadcast.")
+
+
+class EgressResponse(Model):
+    broadcasting: bool = Field(description="HLS is wished.")
+    hls: HlsEgressResponse | None
+
+
+class ParticipantResponse(Model):
+    """A user whose media are in the call."""
+
+    user_id: str
+    protocol: str
+    joined_at: datetime
+    muted_audio: bool
+    muted_video: bool
+
+
+class SessionResponse(Model):
+    """What goes on in the call on this node."""
+
+    live_started_at: datetime | None
+    live_ended_at: datetime | None
+    participants: list[ParticipantResponse]
+    viewers: int
+
+
+class CallResponse(Model):
+    cid: str
+    type: str
+    id: str
+    created_by: UserResponse
+    created_at: datetime
+    updated_at: datetime
+    starts_at: datetime | None
+    ended_at: datetime | None
+    backstage: bool = Field(description="Closed to viewers: only who may join-backstage is in it.")
+    live: bool
+    custom: dict[str, Any]
+    settings: Settings
+    blocked_user_ids: list[str] = Field(description="Shown to who may block.")
+    ingress: IngressResponse
+    egress: EgressResponse
+    session: SessionResponse
+
+
+class Answer(Model):
+    """Every answer says how long it took."""
+
+    duration: str = Field(default="", description="Time that it took in the gateway, as 1.23ms.")
+
+
+class EmptyResponse(Answer):
+    """It is done."""
+
+
+class CallStateResponse(Answer):
+    call: CallResponse
+    members: list[MemberResponse]
+    membership: MemberResponse | None = Field(description="The caller's own.")
+    own_capabilities: list[Capability] = Field(description="What the caller may do now.")
+
+
+class GetOrCreateCallResponse(CallStateResponse):
+    created: bool
+
+
+class GoLiveResponse(Answer):
+    call: CallResponse
+    playlist_url: str = Field(description="Empty: no HLS.")
+
+
+class StopLiveResponse(Answer):
+    call: CallResponse
+
+
+class BroadcastingResponse(Answer):
+    playlist_url: str = Field(description="Empty: the gateway has no HLS.")
+
+
+class UpdateMembersResponse(Answer):
+    members: list[MemberResponse] = Field(description="Those that were added or changed.")
+
+
+class QueriedCallResponse(Model):
+    call: CallResponse
+    members: list[MemberResponse]
+    membership: MemberResponse | None
+    own_capabilities: list[Capability]
+
+
+class PagedAnswer(Answer):
+    next: str | None
+    prev: str | None
+
+
+class QueryCallsResponse(PagedAnswer):
+    """Only calls that the caller may read: a page may have fewer than were asked for although there is a next one."""
+
+    calls: list[QueriedCallResponse]
+
+
+class QueryMembersResponse(PagedAnswer):
+    members: list[MemberResponse]
+
+
+class QueryUsersResponse(PagedAnswer):
+    users: list[UserResponse]
+
+
+class ReactionResponse(Model):
+    type: str
+    emoji_code: str
+    custom: dict[str, Any]
+    user_id: str
+
+
+class SendReactionResponse(Answer):
+    reaction: ReactionResponse
+
+
+class StreamKeyResponse(Model):
+    """`name` is public, it tells the keys of a call apart."""
+
+    name: str
+    user_id: str
+    call_cid: str
+    created_by_id: str
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+
+class RtmpWay(Model):
+    server: str
+    stream_key: str
+
+
+class SrtWay(Model):
+    server: str
+    stream_id: str
+    passphrase: str
+    address: str = Field(description="All in one, as ffmpeg takes it.")
+
+
+class WhipWay(Model):
+    server: str
+    bearer_token: str
+
+
+class CreatedStreamKeyResponse(Answer):
+    """The key is shown this once, with what to paste for each protocol."""
+
+    stream_key: StreamKeyResponse
+    key: str
+    rtmp: RtmpWay
+    srt: SrtWay
+    whip: WhipWay
+
+
+class StreamKeysResponse(Answer):
+    stream_keys: list[StreamKeyResponse]
+
+
+class CallTypeResponse(Model):
+    name: str
+    grants: dict[str, list[Capability]]
+    settings: Settings
+    built_in: bool
+    created_at: datetime
+    updated_at: datetime
+
+
+class OneCallTypeResponse(Answer):
+    call_type: CallTypeResponse
+
+
+class CallTypesResponse(Answer):
+    call_types: dict[str, CallTypeResponse]
+
+
+class UpsertUsersResponse(Answer):
+    users: dict[str, UserResponse]
+
+
+class OneUserResponse(Answer):
+    user: UserResponse
+
+
+class TrackResponse(Model):
+    """One track: what came, what happens to it and why, and the delay of each stage (ms, median)."""
+
+    model_config = ConfigDict(extra="allow")
+
+    kind: str
+    codec: str
+    profile: str
+    width: int
+    height: int
+    frame_rate: float
+    sample_rate: int
+    channels: int
+    bitrate_bps: int
+    keyframe_interval_ms: int
+    mode: str = Field(description="passthrough, transcode or refuse.")
+    reason: str
+    why: str
+    advice: str
+    delay_ms_p50: float | None
+    delay_ms_p95: float | None
+    delay_ms_by_stage: dict[str, float | None]
+
+
+class StreamResponse(Model):
+    """One encoder's stream."""
+
+    model_config = ConfigDict(extra="allow")
+
+    id: str
+    call: str
+    user: str
+    protocol: str
+    software: str
+    started_at: str
+    state: str
+    bitrate_bps: int
+    round_trip_ms: float | None
+    link: dict[str, Any] | None = Field(description="What SRT knows of the connection.")
+    reconnects: int
+    tracks: list[TrackResponse]
+    viewers: int
+    warnings: list[str] = Field(description="What the streamer should change.")
+
+
+class StreamsResponse(Answer):
+    streams: list[StreamResponse]
+
+
+class OneStreamResponse(Answer):
+    stream: StreamResponse

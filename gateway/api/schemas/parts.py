@@ -1,0 +1,99 @@
+"""What requests and answers are made of: names, bounded values, and the base that refuses unknown fields."""
+
+import difflib
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from gateway.config import USER_ID
+from gateway.store.records import MAX_CUSTOM_BYTES
+
+TYPE_PATTERN: Final = r"^[A-Za-z0-9_-]{1,64}$"
+CALL_PATTERN: Final = r"^[A-Za-z0-9_.-]{1,64}$"
+USER_PATTERN: Final = f"^{USER_ID}$"
+KEY_PATTERN: Final = r"^[A-Za-z0-9_-]{1,32}$"
+_EARLIEST: Final = datetime(1970, 1, 2, tzinfo=UTC)
+_LATEST: Final = datetime(9999, 12, 30, tzinfo=UTC)
+_MAX_DEPTH: Final = 16
+
+
+def _moment(value: datetime) -> datetime:
+    if not _EARLIEST <= value <= _LATEST:
+        raise ValueError("a time between 1970 and 9999")
+    return value.astimezone(UTC)
+
+
+def _custom(value: dict[str, Any]) -> dict[str, Any]:
+    try:
+        text = json.dumps(value, allow_nan=False)
+    except (ValueError, RecursionError):
+        raise ValueError("only JSON: no NaN, no infinity, not nested too deeply") from None
+    if "\\u0000" in text:
+        raise ValueError("texts without the character U+0000")
+    if len(text) > MAX_CUSTOM_BYTES:
+        raise ValueError(f"at most {MAX_CUSTOM_BYTES} bytes as JSON")
+    if depth(value) > _MAX_DEPTH:
+        raise ValueError(f"nested at most {_MAX_DEPTH} deep")
+    return value
+
+
+def depth(value: object, above: int = 0) -> int:
+    """How deep lists and objects are nested; it stops looking soon after `_MAX_DEPTH`."""
+    if above > _MAX_DEPTH or not isinstance(value, dict | list):
+        return above
+    inside = value.values() if isinstance(value, dict) else value
+    return max((depth(each, above + 1) for each in inside), default=above + 1)
+
+
+TypeName = Annotated[str, Field(pattern=TYPE_PATTERN, description="Name of a call type.")]
+CallName = Annotated[str, Field(pattern=CALL_PATTERN, description="Name of a call within its type.")]
+UserId = Annotated[str, Field(pattern=USER_PATTERN, description="Id of a user.")]
+RoleName = Annotated[str, Field(pattern=TYPE_PATTERN, description="Name of a role.")]
+Text = Annotated[str, Field(max_length=256, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_:.+-]{1,64}$", description="A word of the application, such as like.")]
+Emoji = Annotated[Text, Field(max_length=32, description="What to show for it, a character or a name.")]
+Link = Annotated[
+    str, Field(max_length=2048, pattern=r"^(https://[^\s\x00-\x1f\x7f]+)?$", description="An https:// address, or empty.")
+]
+Moment = Annotated[AwareDatetime, AfterValidator(_moment), Field(description="A time with its zone (RFC 3339).")]
+Custom = Annotated[
+    dict[str, Any],
+    AfterValidator(_custom),
+    Field(description=f"Anything that is JSON, at most {MAX_CUSTOM_BYTES} bytes, nested at most {_MAX_DEPTH} deep."),
+]
+
+
+class Model(BaseModel):
+    """Everything is what it says: no text is taken for a number."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class Request(Model):
+    """What a client sends."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, data: Any) -> Any:
+        if isinstance(data, Mapping):
+            for name in data:
+                if name not in cls.model_fields:
+                    raise _unknown(str(name)[:64], list(cls.model_fields))
+        return data
+
+
+class Fault(Model):
+    """One thing that is wrong with a request."""
+
+    field: str = Field(description="The field, as a path with dots; empty: the request as a whole.")
+    message: str = Field(description="What is allowed.")
+
+
+def _unknown(name: str, known: list[str]) -> PydanticCustomError:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}" if known else "none is taken here"
+    return PydanticCustomError("unknown_field", "there is no field {name}: {hint}", {"name": repr(name), "hint": hint})

@@ -1,0 +1,230 @@
+"""What clients send."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, WithJsonSchema
+
+from gateway.access import Capability
+from gateway.api.schemas.parts import (
+    CALL_PATTERN,
+    Custom,
+    Emoji,
+    Link,
+    Moment,
+    Request,
+    RoleName,
+    Text,
+    TypeName,
+    UserId,
+    Word,
+)
+
+MAX_LIST = 100
+MAX_PAGE = 100
+
+_FILTER = {
+    "type": "object",
+    "description": "Conditions, all of which must hold: a field with a value, or with {$eq, $in, $gt, $gte, $lt, $lte, $exists}; "
+    "$and and $or take a list of such objects. At most 50 conditions.",
+    "examples": [
+        {"type": "livestream", "live": True},
+        {"$or": [{"starts_at": {"$gt": "2026-01-01T00:00:00Z"}}, {"members": {"$in": ["john"]}}]},
+    ],
+}
+Conditions = Annotated[dict[str, Any], WithJsonSchema(_FILTER)]
+Cursor = Annotated[str, Field(max_length=1024, pattern=r"^[A-Za-z0-9_-]+$", description="As an earlier answer gave it.")]
+Roles = Annotated[dict[RoleName, Annotated[list[Capability], Field(max_length=64)]], Field(max_length=32)]
+
+
+class BackstageRequest(Request):
+    enabled: bool = Field(default=False, description="Calls begin closed to viewers, until go_live.")
+    join_ahead_time_seconds: int = Field(
+        default=0, ge=0, le=7 * 86400, description="Viewers may come this long before starts_at."
+    )
+
+
+class HlsRequest(Request):
+    enabled: bool = Field(default=True, description="The call may be broadcast as HLS.")
+    auto_on: bool = Field(default=False, description="go_live starts HLS.")
+
+
+class BroadcastingRequest(Request):
+    hls: HlsRequest = HlsRequest()
+
+
+class TranscodingRequest(Request):
+    """0 and empty: as the gateway is configured."""
+
+    policy: Literal["", "auto", "never", "always"] = ""
+    max_width: int = Field(default=0, ge=0, le=7680)
+    max_height: int = Field(default=0, ge=0, le=7680)
+    max_frame_rate: float = Field(default=0.0, ge=0, le=240)
+    max_bitrate: int = Field(default=0, ge=0, le=1_000_000_000, description="Bits per second.")
+    layers: int = Field(default=0, ge=0, le=3)
+
+
+class LimitsRequest(Request):
+    """0: no limit but the gateway's own."""
+
+    max_participants: int = Field(default=0, ge=0, le=1000)
+    max_duration_seconds: int = Field(default=0, ge=0, le=30 * 86400)
+
+
+class SettingsRequest(Request):
+    """Only what differs from the call type, or from what a type has by itself."""
+
+    backstage: BackstageRequest = BackstageRequest()
+    broadcasting: BroadcastingRequest = BroadcastingRequest()
+    transcoding: TranscodingRequest = TranscodingRequest()
+    on_conflict: Literal["", "take_over", "refuse"] = Field(
+        default="", description="A second encoder comes for a stream that is live; empty: as the gateway is configured."
+    )
+    limits: LimitsRequest = LimitsRequest()
+
+
+class UserRequest(Request):
+    id: UserId
+    role: RoleName = "user"
+    name: Text = ""
+    image: Link = ""
+    custom: Custom = Field(default={})
+
+
+class MemberRequest(Request):
+    user_id: UserId
+    role: RoleName = "user"
+    custom: Custom = Field(default={})
+
+
+def _each_once(members: list[MemberRequest]) -> list[MemberRequest]:
+    if len({member.user_id for member in members}) < len(members):
+        raise ValueError("each user once")
+    return members
+
+
+Members = Annotated[list[MemberRequest], AfterValidator(_each_once)]
+
+
+class CallRequest(Request):
+    """A call that is to be."""
+
+    created_by_id: UserId | None = Field(default=None, description="Whose call it is; a server must say, a user is it himself.")
+    created_by: UserRequest | None = Field(default=None, description="The same, and the user is stored with it.")
+    members: Members = Field(default=[], max_length=MAX_LIST)
+    starts_at: Moment | None = None
+    custom: Custom = Field(default={})
+    settings_override: SettingsRequest = SettingsRequest()
+
+
+class GetOrCreateCallRequest(Request):
+    data: CallRequest = CallRequest()
+    members_limit: int = Field(default=MAX_PAGE, ge=1, le=MAX_PAGE, description="Most members in the answer.")
+
+
+class UpdateCallRequest(Request):
+    """What is left out stays as it is."""
+
+    starts_at: Moment | None = None
+    custom: Custom = Field(default={})
+    settings_override: SettingsRequest = SettingsRequest()
+
+
+class EmptyRequest(Request):
+    """Nothing to say."""
+
+
+class GoLiveRequest(Request):
+    start_hls: bool = False
+
+
+class StopLiveRequest(Request):
+    continue_hls: bool = False
+
+
+class UpdateMembersRequest(Request):
+    update_members: Members = Field(default=[], max_length=MAX_LIST)
+    remove_members: list[UserId] = Field(default=[], max_length=MAX_LIST)
+
+
+class UserOfCallRequest(Request):
+    user_id: UserId
+
+
+class KickRequest(Request):
+    user_id: UserId
+    block: bool = Field(default=False, description="He may not come back.")
+
+
+class MuteUsersRequest(Request):
+    user_ids: list[UserId] = Field(default=[], max_length=MAX_LIST)
+    mute_all_users: bool = False
+    audio: bool = True
+    video: bool = False
+
+
+class UnmuteUsersRequest(Request):
+    user_ids: list[UserId] = Field(min_length=1, max_length=MAX_LIST)
+    audio: bool = True
+    video: bool = True
+
+
+class ReactionRequest(Request):
+    type: Word
+    emoji_code: Emoji = ""
+    custom: Custom = Field(default={})
+    user_id: UserId | None = Field(default=None, description="Who reacts; only a server may say.")
+
+
+class EventRequest(Request):
+    custom: Custom
+    user_id: UserId | None = Field(default=None, description="Who sends it; only a server may say.")
+
+
+class StreamKeyRequest(Request):
+    user_id: UserId | None = Field(default=None, description="Whose key; empty: the one who asks.")
+    expires_in_seconds: int | None = Field(default=None, ge=60, le=366 * 86400, description="Empty: until it is revoked.")
+
+
+class CreateCallTypeRequest(Request):
+    name: TypeName
+    grants: Roles = Field(default={}, description="What each role may do; empty: as in the type livestream.")
+    settings: SettingsRequest = SettingsRequest()
+
+
+class UpdateCallTypeRequest(Request):
+    """A role that is named gets these grants and no others; what is left out stays as it is."""
+
+    grants: Roles = Field(default={})
+    settings: SettingsRequest = SettingsRequest()
+
+
+class UpsertUsersRequest(Request):
+    users: list[UserRequest] = Field(min_length=1, max_length=MAX_LIST)
+
+
+class SortRequest(Request):
+    field: Annotated[str, Field(pattern=CALL_PATTERN)]
+    direction: Literal[1, -1] = Field(default=1, description="1: rising, -1: falling.")
+
+
+class QueryRequest(Request):
+    """A list in pages."""
+
+    filter_conditions: Conditions = Field(default={})
+    sort: list[SortRequest] = Field(default=[], max_length=4)
+    limit: int = Field(default=25, ge=1, le=MAX_PAGE)
+    next: Cursor | None = None
+    prev: Cursor | None = None
+
+
+class QueryCallsRequest(QueryRequest):
+    """Fields: cid, type, id, created_by_user_id, members (user ids), backstage, live, broadcasting, created_at, updated_at, starts_at,
+    live_started_at, live_ended_at, ended_at."""
+
+
+class QueryMembersRequest(QueryRequest):
+    """Fields: user_id, role, created_at, updated_at."""
+
+
+class QueryUsersRequest(QueryRequest):
+    """Fields: id, role, name, created_at, updated_at."""
