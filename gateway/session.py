@@ -7,7 +7,7 @@ participant, with media time running on.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -45,9 +45,36 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     State.CLOSED: frozenset(),
 }
 
+
+class Happening(StrEnum):
+    """What others may want to know of a session, as it happens; its `why_ended` has the reason where there is one."""
+
+    JOINED = "joined"  # a participant in its call
+    STARTED = "started"  # the encoder's media are in the call
+    FAILED = "failed"  # the encoder's stream ends because something is wrong with it
+    STOPPED = "stopped"  # the encoder's media are in the call no longer, for whatever reason
+    LEFT = "left"
+
+
 ACCEPT_TIMEOUT_S = 10.0
 TRACK_TIMEOUT_S = 15.0  # from the acceptance to the first track of a codec that is known
 CLOSE_TIMEOUT_S = 2.0
+
+
+Admit = Callable[["Session", Iterable[Decision]], None]
+"""Lets a session in whose tracks are known, by what is to be done with them; raises `Rejected` where it does not fit."""
+
+
+def _everybody(session: "Session", decisions: Iterable[Decision]) -> None:
+    pass
+
+
+Told = Callable[["Session", Happening], None]
+"""Told at once; neither blocks nor raises."""
+
+
+def _nobody(session: "Session", happening: Happening) -> None:
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +88,8 @@ class SessionPolicy:
     max_bitrate: int  # bit/s of one track; 0: no limit
     retire: Callable[[str, PipelineTotals], None]
     """Takes the protocol and the totals of each publisher that has ended."""
+    admit: Admit = _everybody
+    told: Told = _nobody
     track_timeout_s: float | None = TRACK_TIMEOUT_S  # None: for publishers that may be without media for long
 
 
@@ -145,14 +174,20 @@ class Session:
             self.why_ended = "the encoder ended the stream"
         except TimeoutError:
             if not self._aborted:
-                self.why_ended = "no video or audio of a known codec came: choose H.264 and AAC in the encoder"
+                self._fail("no video or audio of a known codec came: choose H.264 and AAC in the encoder")
         except ProtocolError as error:
-            self.why_ended = str(error)
+            self._fail(str(error))
         except Rejected as refusal:
-            self.why_ended = refusal.detail
+            self._fail(refusal.detail)
         finally:
             self._reading = None
+            if self.state is State.LIVE:
+                self._policy.told(self, Happening.STOPPED)
             await self._stop(publisher)
+
+    def _fail(self, why: str) -> None:
+        self.why_ended = why
+        self._policy.told(self, Happening.FAILED)
 
     def _abort(self, why: str) -> None:
         """Stop reading the present publisher; it is then told why."""
@@ -164,9 +199,12 @@ class Session:
     async def _tracks(self, publisher: Publisher, tracks: tuple[Track, ...]) -> None:
         if not tracks:
             return
+        if self.pipeline is None:  # a stream that is live is never refused: what it costs then gets cheaper instead
+            self._policy.admit(self, [self._policy.decide(track, self._call.accepts) for track in tracks])
         if self.participation is None:
             self._enter(State.JOINING)
             self.participation = await self._call.join(self.user_id)
+            self._policy.told(self, Happening.JOINED)
         if self.pipeline is None:
             call = self._call
             if self._reading is not None and not self._aborted:
@@ -185,6 +223,7 @@ class Session:
         await self.pipeline.change(tracks)
         if self.state is not State.LIVE:
             self._enter(State.LIVE)
+            self._policy.told(self, Happening.STARTED)
             event(
                 log,
                 logging.INFO,
@@ -257,6 +296,7 @@ class Session:
         participation, self.participation = self.participation, None
         if participation is not None:
             await participation.leave()
+            self._policy.told(self, Happening.LEFT)
         if self._successor is not None:
             await self._successor.reject(Rejected(Reason.CONFLICT, "the stream is just being closed: try again"))
         if self.publisher is not None:

@@ -55,7 +55,7 @@ IO_FILES = frozenset({
     "protocols/whip/sender.py",
     "protocols/whip/server.py",
 })  # fmt: skip
-SANS_IO_ELSEWHERE = frozenset({"transcode/plan.py", "gateway/pacer.py"})
+SANS_IO_ELSEWHERE = frozenset({"transcode/plan.py", "gateway/pacer.py", "gateway/capacity.py"})
 IO_MODULES = (
     "asyncio",
     "socket",

@@ -1,0 +1,234 @@
+"""How much CPU streams of each kind cost here, learned from those that are live, and whether another one fits. Sans-IO.
+
+Kept true: only what this gateway's own streams have cost is held against its cores, never how busy the machine is; a stream that is alone
+is always let in; one that is live is never ended for it (its transcoding gets cheaper instead, see `transcode/economy.py`). Passing through
+costs the event loop, which is one thread and has one core; transcoding costs the workers, which have all of them: so what passes still
+fits when what must be transcoded does not.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from protocols.errors import Reason, Rejected
+from transcode.plan import AudioTarget, Decision, Transcode, cores
+
+SETTLING_NS = 10_000_000_000  # a stream younger than this is reckoned with at least what its kind costs
+_WINDOW_NS = 10_000_000_000  # over which CPU is measured
+_PART = 0.2  # of what is learned that comes from the newest measurement
+_RATIOS = (0.2, 5.0)  # a measurement further from what was thought is of something else: a broken stream, a suspended machine
+
+
+class Kind(StrEnum):
+    """Kinds of cost, which are few: they are a metric's label."""
+
+    STREAM = "stream"  # receiving, pacing, packetizing and the usual viewer: on the event loop
+    AUDIO = "audio"
+    VIDEO_360P = "video_360p"
+    VIDEO_540P = "video_540p"
+    VIDEO_720P = "video_720p"
+    VIDEO_1080P = "video_1080p"
+    VIDEO_LARGER = "video_larger"
+
+
+_SIZES = (  # pixels up to
+    (640 * 360, Kind.VIDEO_360P),
+    (960 * 540, Kind.VIDEO_540P),
+    (1280 * 720, Kind.VIDEO_720P),
+    (1920 * 1080, Kind.VIDEO_1080P),
+)
+_VIDEO = frozenset(kind for kind in Kind if kind.value.startswith("video"))
+_SHOWN_RATE = 30.0  # frames a second for which the cost of a kind of video is shown
+_BEFORE: Mapping[Kind, float] = {  # cores, until something has been measured; of video: in parts of `transcode.plan.cores`
+    Kind.STREAM: 0.02,
+    Kind.AUDIO: 0.02,
+    **dict.fromkeys(sorted(_VIDEO), 1.0),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What has to be made anew for a stream: `audio` tracks, and each `video` as width, height and frames a second (0: unknown)."""
+
+    audio: int = 0
+    video: tuple[tuple[int, int, float], ...] = ()
+
+    @property
+    def transcodes(self) -> bool:
+        return bool(self.audio or self.video)
+
+
+def demand(decisions: Iterable[Decision]) -> Demand:
+    """Of all tracks of one stream."""
+    targets = [decision.target for decision in decisions if isinstance(decision, Transcode)]
+    video = tuple((t.width, t.height, t.frame_rate) for t in targets if not isinstance(t, AudioTarget))
+    return Demand(len(targets) - len(video), video)
+
+
+def largest(wanted: Demand) -> Demand:
+    """One picture and one sound of several renditions: the others are not made anew."""
+    return Demand(min(wanted.audio, 1), (max(wanted.video, key=lambda video: cores(*video)),) if wanted.video else ())
+
+
+def kind_of_video(width: int, height: int) -> Kind:
+    pixels = width * height or 1280 * 720
+    return next((kind for most, kind in _SIZES if pixels <= most), Kind.VIDEO_LARGER)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One live stream at the moment of a measurement."""
+
+    demand: Demand
+    worker_cpu_ns: int  # since its encoder connected; 0 where nothing is transcoded
+    economised: bool = False  # it gets less CPU than it was planned with: its cost says nothing of its kind
+    spare: float = 0.0  # cores of it that could be saved by showing fewer layers
+
+
+@dataclass(slots=True)
+class _Stream:
+    since: int
+    seen: Seen
+    readings: list[tuple[int, int]] = field(default_factory=list)  # (now, worker CPU), those of the window
+
+    def read(self, seen: Seen, now: int) -> None:
+        again = bool(self.readings) and seen.worker_cpu_ns < self.readings[-1][1]
+        if again or seen.demand != self.seen.demand:  # another worker, or other work: what it cost before counts no more
+            self.since = now
+            self.readings.clear()
+        self.seen = seen
+        self.readings.append((now, seen.worker_cpu_ns))
+        while now - self.readings[0][0] > _WINDOW_NS:
+            del self.readings[0]
+
+    def settled(self, now: int) -> bool:
+        return now - self.since >= SETTLING_NS and len(self.readings) > 2
+
+    @property
+    def rate(self) -> float:
+        return _rate(self.readings)
+
+
+class Capacity:
+    """The reckoning: `sample` every second or so with what is live, `admit` for each stream whose tracks are known."""
+
+    def __init__(self, cores: float, reserve: float, enforced: bool = True) -> None:
+        """`cores` that the process may use at all, of which the part `reserve` is kept free."""
+        self.budget = cores * (1 - reserve)
+        self.loop_budget = min(cores, 1.0) * (1 - reserve)
+        self._enforced = enforced
+        self._learned: dict[Kind, float] = dict(_BEFORE)
+        self._streams: dict[str, _Stream] = {}
+        self._loop: list[tuple[int, int]] = []
+        self._process: list[tuple[int, int]] = []
+        self._present: frozenset[str] = frozenset()
+        self._changed = self._now = 0
+
+    def sample(self, now: int, *, loop_cpu_ns: int, process_cpu_ns: int, streams: Mapping[str, Seen], viewers: int) -> None:
+        """What is live `now` (monotonic ns), and what the event loop's thread and this process have used since their starts."""
+        self._now = now
+        for readings, value in ((self._loop, loop_cpu_ns), (self._process, process_cpu_ns)):
+            readings.append((now, value))
+            while now - readings[0][0] > _WINDOW_NS:
+                del readings[0]
+        if streams.keys() != self._present:
+            self._present, self._changed = frozenset(streams), now
+        for gone in self._streams.keys() - streams.keys():
+            del self._streams[gone]
+        for name, seen in streams.items():
+            stream = self._streams.setdefault(name, _Stream(now, seen))
+            stream.read(seen, now)
+            if stream.settled(now) and not seen.economised:
+                self._learn_worker(seen.demand, stream.rate)
+        if (
+            now - self._changed > _WINDOW_NS and 0 < len(streams) >= viewers
+        ):  # with more viewers than streams it would be theirs
+            self._learn(Kind.STREAM, _rate(self._loop) / len(streams))
+
+    def _learn_worker(self, demand: Demand, rate: float) -> None:
+        """What a worker used: all for its sound, or the rest beside it for its one picture (of several nobody knows which)."""
+        if not demand.video and demand.audio:
+            self._learn(Kind.AUDIO, rate / demand.audio)
+        elif len(demand.video) == 1:
+            width, height, frame_rate = demand.video[0]
+            rest = rate - demand.audio * self._learned[Kind.AUDIO]
+            self._learn(kind_of_video(width, height), rest / cores(width, height, frame_rate))
+
+    def _learn(self, kind: Kind, measured: float) -> None:
+        least, most = (part * _BEFORE[kind] for part in _RATIOS)
+        self._learned[kind] += _PART * (min(max(measured, least), most) - self._learned[kind])
+
+    def admit(self, name: str, wanted: Demand) -> None:
+        """Let a stream in whose tracks are known; raises `Rejected` with the figures where it does not fit."""
+        self.admit_any(name)
+        cost = self.cost(wanted)
+        own = self._streams.get(name)  # an encoder that comes back
+        free = self.budget - self.used + (self._reckoned(own) if own else 0.0)
+        free += sum(stream.seen.spare for stream in self._others(name))
+        alone = not any(stream.seen.demand.transcodes for stream in self._others(name))
+        if self._enforced and wanted.transcodes and not alone and cost > free:
+            raise Rejected(
+                Reason.OVERLOADED,
+                f"the gateway is overloaded: transcoding this stream takes about {cost:.2f} of a CPU core, and {max(free, 0.0):.2f} of "
+                f"{self.budget:.1f} are free. Send H.264 without B-frames and Opus or AAC sound, which need less, or try again later",
+            )
+        self._streams[name] = _Stream(self._now, Seen(wanted, 0))
+
+    def admit_any(self, name: str = "") -> None:
+        """Whether any stream fits, whatever its tracks; raises `Rejected`. Any thread may ask."""
+        loop, cost = self.loop_used, self._learned[Kind.STREAM]
+        alone = len(self._streams) == (name in self._streams)
+        if self._enforced and not alone and loop + cost > self.loop_budget:
+            raise Rejected(
+                Reason.OVERLOADED,
+                f"the gateway is overloaded: its streams and viewers use {loop:.2f} of a CPU core, and {self.loop_budget:.2f} is what they "
+                "may have: try again later or on another node",
+            )
+
+    def _others(self, name: str) -> Iterator[_Stream]:
+        return (stream for other, stream in self._streams.items() if other != name)
+
+    def cost(self, wanted: Demand) -> float:
+        """Cores that the workers of such a stream need."""
+        video = sum(self._learned[kind_of_video(w, h)] * cores(w, h, rate) for w, h, rate in wanted.video)
+        return wanted.audio * self._learned[Kind.AUDIO] + video
+
+    @property
+    def loop_used(self) -> float:
+        """Cores of the event loop's thread, with what streams will cost that have just come."""
+        young = sum(not stream.settled(self._now) for stream in list(self._streams.values()))
+        return _rate(self._loop) + young * self._learned[Kind.STREAM]
+
+    @property
+    def workers_used(self) -> float:
+        """Cores of the workers; of streams that have just come, or get less than they should, at least what such streams cost."""
+        return sum(map(self._reckoned, self._streams.values()))
+
+    def _reckoned(self, stream: _Stream) -> float:
+        if stream.seen.economised or not stream.settled(self._now):
+            return max(stream.rate, self.cost(stream.seen.demand))
+        return stream.rate
+
+    @property
+    def used(self) -> float:
+        """Cores, all together."""
+        beside = max(0.0, _rate(self._process) - _rate(self._loop))  # libsrt's threads
+        return self.loop_used + beside + self.workers_used
+
+    @property
+    def pressure(self) -> float:
+        """Used of what may be used; above 1 layers are to be shed. The fuller one of the loop's core and of all cores counts."""
+        return max(self.used / self.budget, self.loop_used / self.loop_budget)
+
+    def costs(self) -> Iterator[tuple[str, float]]:
+        """Kind and cores of one stream of it, of video at 30 frames a second."""
+        sizes = {kind: pixels for pixels, kind in _SIZES} | {Kind.VIDEO_LARGER: 2560 * 1440}
+        for kind, learned in self._learned.items():
+            yield kind.value, learned * cores(sizes[kind], 1, _SHOWN_RATE) if kind in sizes else learned
+
+
+def _rate(readings: list[tuple[int, int]]) -> float:
+    """Cores: CPU time over time, from the first to the last reading."""
+    if len(readings) < 2 or readings[-1][0] == readings[0][0]:
+        return 0.0
+    return max(0.0, (readings[-1][1] - readings[0][1]) / (readings[-1][0] - readings[0][0]))

@@ -1,0 +1,105 @@
+"""What this gateway's streams use, read from the kernel and the workers for `gateway/capacity.py`; and the cores that it may use at all."""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from time import monotonic_ns, process_time_ns, thread_time_ns
+
+from gateway.capacity import Capacity, Seen, demand, largest
+from gateway.log import event
+from gateway.registry import Registry
+from gateway.session import Admit, Session
+from protocols.errors import Rejected
+from transcode.plan import Decision
+
+log = logging.getLogger(__name__)
+
+INTERVAL_S = 2.0
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_CGROUPS = Path("/proc/self/cgroup")
+
+
+async def measure(capacity: Capacity, registry: Registry, viewers: Callable[[], int]) -> None:
+    """Until cancelled; runs on the event loop's own thread, whose time is the loop's."""
+    while True:
+        capacity.sample(
+            monotonic_ns(),
+            loop_cpu_ns=thread_time_ns(),
+            process_cpu_ns=process_time_ns(),
+            streams={session.id: seen(session) for session in registry.sessions.values()},
+            viewers=viewers(),
+        )
+        await asyncio.sleep(INTERVAL_S)
+
+
+def admitting(capacity: Capacity, registry: Registry) -> Admit:
+    """Asks `capacity` for a session whose tracks are known; a refusal is counted and logged with what to change, and raised."""
+
+    def admit(session: Session, decisions: Iterable[Decision]) -> None:
+        try:
+            capacity.admit(session.id, largest(demand(decisions)))
+        except Rejected as refusal:
+            registry.refused[session.protocol, refusal.reason.label] += 1
+            event(
+                log,
+                logging.WARNING,
+                f"refused: {refusal.detail}",
+                session=session.id,
+                protocol=session.protocol,
+                reason=refusal.reason.label,
+            )
+            raise
+
+    return admit
+
+
+def seen(session: Session) -> Seen:
+    pipeline = session.pipeline
+    if pipeline is None:
+        return Seen(demand(()), 0)
+    wanted = demand(lane.decision for lane in pipeline.lanes.values())
+    return Seen(wanted, pipeline.gather().worker_cpu_ns.total(), economised=pipeline.economy is not None)
+
+
+def available_cores(configured: float = 0, *, own: Path = OWN_CGROUPS, root: Path = CGROUPS) -> float:
+    """Those of this machine that this process may run on, or fewer where its cgroup or one above it has a quota (containers do)."""
+    if configured:
+        return configured
+    have = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min([float(have), *_quotas(own, root)])
+
+
+def _quotas(own: Path, root: Path) -> list[float]:
+    """Kernel: Documentation/admin-guide/cgroup-v2.rst (cpu.max) and cgroup-v1/cpuacct, scheduler/sched-bwc.rst (cpu.cfs_quota_us)."""
+    try:
+        lines = own.read_text().splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        base = root / controllers if controllers else root
+        here = base / path.lstrip("/")
+        for folder in (here, *here.parents):
+            quota = _quota(folder)
+            if quota:
+                found.append(quota)
+            if folder == base:
+                break
+    return found
+
+
+def _quota(folder: Path) -> float:
+    """Cores that this cgroup may use, 0 for no limit."""
+    try:
+        quota, period = (folder / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            quota, period = ((folder / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
+        except OSError:
+            return 0.0
+    return int(quota) / int(period) if quota.isdigit() and int(period) else 0.0

@@ -1,0 +1,253 @@
+"""What streams cost is learned from those that are live, and one that does not fit is refused with the figures."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from gateway.capacity import SETTLING_NS, Capacity, Demand, Kind, Seen, demand, kind_of_video
+from gateway.load import available_cores
+from protocols.errors import Reason, Rejected
+from protocols.media import Codec, Track
+from transcode.plan import Policy, cores, plan
+
+S = 1_000_000_000
+ACCEPTS = frozenset({Codec.H264, Codec.OPUS})
+FULL_HD = Demand(video=((1920, 1080, 30.0),))
+NOTHING = Demand()
+_PERIOD = "cpu,cpuacct/docker/x/cpu.cfs_period_us"
+
+
+class Gateway:
+    """Streams that use the cores that they are said to use, sampled every two seconds."""
+
+    def __init__(self, have: float = 2.0, reserve: float = 0.1, enforced: bool = True) -> None:
+        self.capacity = Capacity(have, reserve, enforced)
+        self.streams: dict[str, tuple[Demand, float]] = {}
+        self.economised: set[str] = set()
+        self.loop = 0.0  # cores
+        self.viewers = 0
+        self._now = self._loop_cpu = 0
+        self._cpu: dict[str, int] = {}
+
+    def run(self, seconds: float) -> None:
+        for _ in range(int(seconds // 2)):
+            self._now += 2 * S
+            self._loop_cpu += int(self.loop * 2 * S)
+            for name, (_, used) in self.streams.items():
+                self._cpu[name] = self._cpu.get(name, 0) + int(used * 2 * S)
+            self.capacity.sample(
+                self._now,
+                loop_cpu_ns=self._loop_cpu,
+                process_cpu_ns=self._loop_cpu,
+                streams={n: Seen(d, self._cpu[n], n in self.economised) for n, (d, _) in self.streams.items()},
+                viewers=self.viewers,
+            )
+
+    def come(self, name: str, wanted: Demand, used: float) -> None:
+        self.capacity.admit(name, wanted)
+        self.streams[name] = wanted, used
+
+    def refusal(self, wanted: Demand) -> str:
+        """Why another such stream is refused; empty when it is let in."""
+        try:
+            self.capacity.admit("another", wanted)
+        except Rejected as refusal:
+            return refusal.detail if refusal.reason is Reason.OVERLOADED else f"wrongly {refusal.reason}"
+        return ""
+
+    @property
+    def costs(self) -> dict[str, float]:
+        return dict(self.capacity.costs())
+
+
+H264 = Track(id=0, codec=Codec.H264, width=1280, height=720, frame_rate=25.0, reorder=0)
+OPUS = Track(id=1, codec=Codec.OPUS, sample_rate=48000, channels=2)
+AAC = Track(id=1, codec=Codec.AAC, sample_rate=48000, channels=2)
+HEVC = Track(id=0, codec=Codec.HEVC, width=3840, height=2160, frame_rate=25.0)
+
+
+@pytest.mark.parametrize(
+    ("tracks", "wanted"),
+    [
+        ((H264, OPUS), Demand()),
+        ((H264, AAC), Demand(audio=1)),
+        ((HEVC, AAC), Demand(audio=1, video=((1920, 1080, 25.0),))),  # it is the size that comes out which costs
+        ((), Demand()),
+    ],
+)
+def test_what_a_stream_asks_for_is_what_the_plan_makes_anew(tracks: tuple[Track, ...], wanted: Demand) -> None:
+    assert demand(plan(track, ACCEPTS, Policy()) for track in tracks) == wanted
+    assert wanted.transcodes is (wanted != Demand())
+
+
+@pytest.mark.parametrize(
+    ("size", "kind"),
+    [
+        ((320, 240), Kind.VIDEO_360P),
+        ((640, 360), Kind.VIDEO_360P),
+        ((540, 960), Kind.VIDEO_540P),
+        ((1280, 720), Kind.VIDEO_720P),
+        ((0, 0), Kind.VIDEO_720P),
+        ((1080, 1920), Kind.VIDEO_1080P),
+        ((2560, 1440), Kind.VIDEO_LARGER),
+    ],
+)
+def test_kinds_of_video_by_size(size: tuple[int, int], kind: Kind) -> None:
+    assert kind_of_video(*size) is kind
+
+
+@pytest.mark.parametrize(
+    ("kind", "wanted", "used"),
+    [
+        ("audio", Demand(audio=1), 0.05),
+        ("audio", Demand(audio=2), 0.10),
+        ("video_1080p", FULL_HD, 0.8),
+        ("video_1080p", FULL_HD, 0.2),
+        ("video_720p", Demand(video=((1280, 720, 30.0),)), 0.6),
+    ],
+)
+def test_costs_are_learned_from_what_workers_use(kind: str, wanted: Demand, used: float) -> None:
+    gateway = Gateway(have=16)
+    gateway.come("one", wanted, used)
+    gateway.run(90)
+    assert gateway.costs[kind] == pytest.approx(used / max(wanted.audio, 1), rel=0.05)
+    assert gateway.capacity.cost(wanted) == pytest.approx(used, rel=0.05)
+
+
+def test_sound_beside_a_picture_is_not_charged_to_the_picture() -> None:
+    gateway = Gateway(have=16)
+    gateway.come("sound", Demand(audio=1), 0.1)
+    gateway.run(90)
+    gateway.come("both", Demand(audio=1, video=FULL_HD.video), 0.6)
+    gateway.run(90)
+    assert gateway.costs["video_1080p"] == pytest.approx(0.5, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("viewers", "learned"),
+    [(1, 0.06), (50, 0.02)],  # with many viewers it is they who cost; what was thought before stays
+)
+def test_what_a_stream_costs_the_event_loop(viewers: int, learned: float) -> None:
+    gateway = Gateway()
+    gateway.come("one", NOTHING, 0.0)
+    gateway.loop, gateway.viewers = 0.06, viewers
+    gateway.run(90)
+    assert gateway.costs["stream"] == pytest.approx(learned, rel=0.05)
+
+
+def test_a_transcode_that_does_not_fit_is_refused_with_the_figures_while_what_passes_is_let_in() -> None:
+    gateway = Gateway(have=2, reserve=0.1)
+    for name in ("one", "two", "three"):
+        gateway.come(name, FULL_HD, 0.5)
+    gateway.run(60)
+    why = gateway.refusal(FULL_HD)
+    assert "overloaded" in why
+    assert "about 0.50 of a CPU core, and 0.30 of 1.8 are free" in why
+    assert "without B-frames" in why
+    assert not gateway.refusal(Demand(audio=1))
+    assert not gateway.refusal(NOTHING)
+
+
+def test_streams_that_come_together_are_not_all_let_in_before_the_first_is_measured() -> None:
+    gateway = Gateway(have=2, reserve=0.1)
+    fit = int(1.8 / cores(*FULL_HD.video[0]))
+    for index in range(fit):
+        gateway.capacity.admit(f"stream {index}", FULL_HD)
+    assert "overloaded" in gateway.refusal(FULL_HD)
+    gateway.run(2)  # none of them came into being
+    assert not gateway.refusal(FULL_HD)
+
+
+def test_the_first_transcode_is_let_in_whatever_it_costs() -> None:
+    gateway = Gateway(have=0.5)
+    gateway.come("passes", NOTHING, 0.0)
+    gateway.run(20)
+    gateway.come("large", Demand(video=((3840, 2160, 60.0),)), 0.4)
+    assert "overloaded" in gateway.refusal(Demand(audio=1))
+
+
+def test_an_encoder_that_comes_back_is_not_refused_for_what_it_used_itself() -> None:
+    gateway = Gateway(have=1, reserve=0)
+    gateway.come("one", FULL_HD, 0.4)
+    gateway.come("two", FULL_HD, 0.4)
+    gateway.run(30)
+    assert "overloaded" in gateway.refusal(FULL_HD)
+    gateway.capacity.admit("two", FULL_HD)
+
+
+@pytest.mark.parametrize(("loop", "refused"), [(0.3, False), (0.95, True)])
+def test_what_passes_is_held_against_the_one_core_of_the_event_loop(loop: float, refused: bool) -> None:
+    gateway = Gateway(have=64)
+    gateway.come("one", NOTHING, 0.0)
+    gateway.loop = loop
+    gateway.run(30)
+    assert ("what they may have" in gateway.refusal(NOTHING)) is refused
+    assert (gateway.capacity.pressure > 1) is refused
+
+
+def test_a_stream_in_economy_teaches_nothing_and_is_reckoned_with_at_full_price() -> None:
+    gateway = Gateway(have=2, reserve=0)
+    gateway.economised = {"one"}
+    gateway.come("one", FULL_HD, 0.2)
+    gateway.run(60)
+    full = cores(*FULL_HD.video[0])
+    assert gateway.costs["video_1080p"] == pytest.approx(full)
+    assert gateway.capacity.workers_used == pytest.approx(full)
+
+
+def test_layers_that_can_be_shed_make_room() -> None:
+    capacity = Capacity(1, 0)
+    layers = Demand(video=((1280, 720, 30.0), (640, 360, 30.0)))
+    for now in range(0, 30 * S, 2 * S):
+        seen = Seen(layers, now * 9 // 10, spare=0.3)
+        capacity.sample(now, loop_cpu_ns=0, process_cpu_ns=0, streams={"one": seen}, viewers=0)
+    assert capacity.pressure == pytest.approx(0.9)
+    wanted = Demand(video=((640, 360, 30.0),))
+    assert 0.1 - capacity.cost(wanted) < 0.05
+    capacity.admit("two", wanted)
+    with pytest.raises(Rejected):
+        capacity.admit("three", FULL_HD)
+
+
+def test_a_measurement_that_cannot_be_of_the_kind_spoils_little() -> None:
+    gateway = Gateway(have=16)
+    gateway.come("one", FULL_HD, 12.0)
+    gateway.run(120)
+    assert gateway.costs["video_1080p"] <= 5.01 * cores(*FULL_HD.video[0])
+
+
+def test_a_restarted_worker_begins_anew() -> None:
+    capacity = Capacity(2, 0)
+    for now, cpu in ((0, 0), (2 * S, S), (4 * S, 0), (6 * S, S // 2)):
+        capacity.sample(now, loop_cpu_ns=0, process_cpu_ns=0, streams={"one": Seen(Demand(audio=1), cpu)}, viewers=0)
+    assert capacity.workers_used == pytest.approx(0.25)
+
+
+def test_measuring_only_refuses_nobody() -> None:
+    gateway = Gateway(have=0.1, enforced=False)
+    for name in ("one", "two", "three"):
+        gateway.come(name, FULL_HD, 0.5)
+    gateway.run(SETTLING_NS / S + 4)
+    assert not gateway.refusal(FULL_HD)
+    assert gateway.capacity.pressure > 10
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "most"),
+    [
+        ("0::/", {"cpu.max": "50000 100000"}, 0.5),  # inside a container
+        ("0::/system/gateway", {"system/cpu.max": "25000 100000", "system/gateway/cpu.max": "max 100000"}, 0.25),
+        ("4:cpu,cpuacct:/docker/x", {"cpu,cpuacct/docker/x/cpu.cfs_quota_us": "50000", _PERIOD: "100000"}, 0.5),
+        ("4:cpu,cpuacct:/docker/x", {"cpu,cpuacct/docker/x/cpu.cfs_quota_us": "-1", _PERIOD: "100000"}, None),
+        ("0::/", {"cpu.max": "nonsense"}, None),
+        ("0::/", {}, None),
+    ],
+)
+def test_cores_are_those_that_the_cgroup_grants(tmp_path: Path, own: str, files: dict[str, str], most: float | None) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    (tmp_path / "own").write_text(own + "\n")
+    assert available_cores(own=tmp_path / "own", root=tmp_path) == (most or len(os.sched_getaffinity(0)))
+    assert available_cores(3, own=tmp_path / "own", root=tmp_path) == 3
