@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, PlatformCollector, ProcessColle
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from gateway.capacity import Capacity
 from gateway.findings import Concern, findings
 from gateway.latency import BOUNDS_NS, Histogram, Window
 from gateway.machine import Certificates, udp_drops
@@ -78,6 +79,7 @@ class Observed:
     loop_lag: Histogram
     max_streams: int = 0
     certificates: Certificates = field(default_factory=lambda: Certificates({}))
+    capacity: Capacity | None = None
 
 
 class GatewayCollector(Collector):
@@ -224,6 +226,24 @@ class GatewayCollector(Collector):
         yield _counter("udp_dropped", "Datagrams that the kernel threw away: our buffer was full", ("port",), drops)
         ends = (((name,), seconds) for name, seconds in observed.certificates.remaining(time.time))
         yield _gauge("certificate_expiry_seconds", "Until the certificate ends; negative: ended", ("certificate",), ends)
+        if observed.capacity is not None:
+            yield from _capacity(observed.capacity)
+
+
+def _capacity(capacity: Capacity) -> Iterator[Metric]:
+    yield _gauge("capacity_cores", "CPU cores that streams may use, the reserve taken off", (), [((), capacity.budget)])
+    used = [(("loop",), capacity.loop_used), (("workers",), capacity.workers_used)]
+    meaning = "CPU cores that the live streams use: loop = the event loop, which has one; workers = transcoding"
+    yield _gauge("capacity_used_cores", meaning, ("part",), used)
+    meaning = "Used of what may be used, 0 to 1, above 1 too much: of the loop's core or of all, whichever is fuller"
+    yield _gauge("capacity_pressure", meaning, (), [((), capacity.pressure)])
+    costs = (((kind,), cost) for kind, cost in capacity.costs())
+    yield _gauge(
+        "capacity_cost_cores",
+        "CPU cores of one stream of a kind, as measured here; video at 30 frames a second",
+        ("kind",),
+        costs,
+    )
 
 
 def _gauge(name: str, meaning: str, labels: Sequence[str], samples: Iterable[tuple[Labels, float]]) -> Metric:
