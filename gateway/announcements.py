@@ -1,0 +1,57 @@
+"""What sessions and viewers do, told as events: encoders come, go and are refused, participants join and leave, viewers are counted.
+
+Kept true: nothing here waits or raises, because media calls it; viewers, who come and go by hundreds, are told as a number, at most once in
+`VIEWERS_S` for each call; a refusal is told only where the credential was a good one: strangers announce nothing in other people's calls.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
+
+from gateway.events import Bus, EventType
+from gateway.session import Happening, Session
+from protocols.errors import Rejected
+from protocols.publisher import Publisher
+
+VIEWERS_S: Final = 1.0
+
+_TYPES: Final[dict[Happening, EventType]] = {
+    Happening.JOINED: EventType.PARTICIPANT_JOINED,
+    Happening.LEFT: EventType.PARTICIPANT_LEFT,
+    Happening.STARTED: EventType.INGRESS_STARTED,
+    Happening.STOPPED: EventType.INGRESS_STOPPED,
+    Happening.FAILED: EventType.INGRESS_ERROR,
+}
+_WITH_REASON: Final = frozenset({Happening.LEFT, Happening.STOPPED, Happening.FAILED})
+
+
+class Announcements:
+    """Callbacks for sessions, reception and calls."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._counting: dict[str, Callable[[], int]] = {}  # calls whose number of viewers is about to be told
+
+    def session(self, session: Session, happening: Happening) -> None:
+        """`gateway.session.SessionPolicy.told`."""
+        reason = {"reason": session.why_ended} if happening in _WITH_REASON else {}
+        if happening in (Happening.JOINED, Happening.LEFT):
+            payload: dict[str, Any] = {"participant": {"user_id": session.user_id, "protocol": session.protocol}}
+        else:
+            software = session.publisher.software if session.publisher is not None else ""
+            payload = {"user_id": session.user_id, "protocol": session.protocol, "software": software, "stream": session.id}
+        self._bus.publish(_TYPES[happening], session.call_cid, payload | reason)
+
+    def refused(self, publisher: Publisher, user_id: str, cid: str, refusal: Rejected) -> None:
+        """`user_id` is who showed a good credential, and for this call, but may not publish now."""
+        who = {"user_id": user_id, "protocol": publisher.protocol, "software": publisher.software, "stream": publisher.id}
+        self._bus.publish(EventType.INGRESS_ERROR, cid, who | {"reason": refusal.detail})
+
+    def viewers(self, cid: str, count: Callable[[], int]) -> None:
+        """The call's viewers have become more or fewer; `count` gives how many there are, also later."""
+        if cid not in self._counting:
+            self._counting[cid] = count
+            asyncio.get_running_loop().call_later(VIEWERS_S, self._tell_viewers, cid)
+
+    def _tell_viewers(self, cid: str) -> None:
+        self._bus.publish(EventType.VIEWERS_CHANGED, cid, {"viewers": self._counting.pop(cid)()})
