@@ -118,6 +118,8 @@ async def gateway(config: Config) -> AsyncIterator[tuple[Addresses, Drain]]:
             max_height=config.transcode.max_height,
             max_frame_rate=config.transcode.max_frame_rate,
             max_bitrate=config.transcode.max_bitrate_bps,
+            pass_bitrate=config.transcode.pass_bitrate_bps,
+            layers=config.transcode.layers,
             encoder=await _encoder(config, workers),
             audio_bitrate=config.transcode.audio_bitrate_bps,
         )

@@ -305,6 +305,20 @@ class Transcode(Section):
         le=50_000_000,
         description="Most that a transcoded video has, in bits per second; it starts at what its size needs.",
     )
+    pass_bitrate_bps: int = Field(
+        default=0,
+        ge=0,
+        le=1_000_000_000,
+        description="A video that stays above this many bits per second is transcoded though it could pass; 0: it passes with any.",
+    )
+    layers: int = Field(
+        default=1,
+        ge=1,
+        le=3,
+        description="How many sizes one video is offered in, each half of the one above, so that a viewer gets the one for its tile and "
+        "its network; fewer where the video is small. 1 by default: a video that passes costs no CPU then, and the layers below it cost a "
+        "third of a core at 1080p30. They are the first to go where the CPU does not suffice.",
+    )
     workers_max: int = Field(
         default=32, ge=1, le=1000, description="Worker processes at once: one for each session that needs transcoding."
     )

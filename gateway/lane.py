@@ -52,6 +52,11 @@ class Lane:
         """Passed through, and so young that its frames may yet show what its headers did not say: B-frames, intra refresh."""
         return self._watched and isinstance(self.decision, Passthrough)
 
+    @property
+    def outgrown(self) -> bool:
+        """Passed through, and for some time with more bits than may pass."""
+        return isinstance(self.decision, Passthrough) and 0 < self.decision.up_to < self.meter.sustained_bitrate
+
     def reorders(self, packet: EncodedPacket) -> bool:
         """True when this packet proves B-frames (pts goes back in decoding order). Keeps what a decoder would need to take over."""
         if packet.keyframe:

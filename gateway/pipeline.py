@@ -20,12 +20,14 @@ from gateway.log import event
 from gateway.pacer import LiveEdgePolicy, Pacer
 from gateway.selection import select
 from gateway.totals import PipelineTotals
+from protocols.errors import Rejected
 from protocols.media import EncodedPacket, Kind, Track
 from protocols.publisher import Publisher
 from protocols.timeline import Timeline
 from transcode import passthrough
 from transcode.economy import Effort
-from transcode.plan import Decision, Passthrough, Refuse, Transcode, VideoTarget
+from transcode.layered import Layered
+from transcode.plan import Decision, Passthrough, Refuse, Transcode, VideoTarget, same_treatment
 from transcode.pool import Workers
 from transcode.process import Worker
 from transcode.stage import Stage
@@ -72,7 +74,8 @@ class Pipeline:
     async def change(self, tracks: tuple[Track, ...]) -> None:
         """The publisher's tracks are these from here on."""
         self._release(self._pacer.flush(), monotonic_ns())
-        self._tracks = tracks
+        measured = {track.id: track.bitrate for track in self._tracks}  # by us: the publisher does not know
+        self._tracks = tuple(replace(track, bitrate=measured.get(track.id, 0)) for track in tracks)
         await self._arrange()
 
     async def _arrange(self) -> None:
@@ -94,7 +97,7 @@ class Pipeline:
             lane = self.lanes[track.id] = Lane(track, decision, self.totals)
         elif lane.track == track:
             return
-        elif type(decision) is type(lane.decision) and lane.stage is not None and track.codec is lane.track.codec:
+        elif same_treatment(decision, lane.decision) and lane.stage is not None and track.codec is lane.track.codec:
             lane.track, lane.decision = track, decision
             lane.stage.reconfigure(track)
             if isinstance(decision, Passthrough):
@@ -120,8 +123,8 @@ class Pipeline:
             advice=lane.decision.why.advice or None,
         )
         match lane.decision:
-            case Passthrough():
-                lane.stage = passthrough.Passthrough(lane.track, lane.out)
+            case Passthrough(below=below):
+                lane.stage = await self._passing(lane, below)
             case Transcode():
                 lane.stage = await self._transcoder(lane, lane.track, lane.decision)
             case Refuse():
@@ -140,15 +143,36 @@ class Pipeline:
             ),
         )
 
+    async def _passing(self, lane: Lane, below: VideoTarget | None) -> Stage:
+        """The track itself, and smaller layers of it where they are wanted and this gateway has room for them."""
+        if below is None:
+            return passthrough.Passthrough(lane.track, lane.out)
+        try:
+            worker = await self._started_worker()
+        except Rejected as refusal:
+            event(log, logging.WARNING, f"no layers below the video: {refusal.detail}", session=self._publisher.id)
+            return passthrough.Passthrough(lane.track, lane.out)
+        return Layered(
+            lane.track,
+            lane.out,
+            partial(self._publish, lane),
+            lambda changed: worker.video(lane.track, below, lane.out, changed, on_economy=self._economised),
+        )
+
     async def _transcoder(self, lane: Lane, track: Track, decision: Transcode) -> Stage:
+        worker = await self._started_worker()
+        changed = partial(self._publish, lane)
+        if isinstance(decision.target, VideoTarget):
+            return worker.video(track, decision.target, lane.out, changed, lane.shown, self._economised)
+        return worker.audio(track, decision.target, lane.out, changed)
+
+    async def _started_worker(self) -> Worker:
+        """The worker of all lanes; raises `Rejected` where there can be none."""
         if self._worker is None:
             self._worker = await self._workers.start(self._publisher.id)
             self._worker.on_failure(self._fail)
             self._worker.on_note(lambda text: event(log, logging.WARNING, text, session=self._publisher.id))
-        changed = partial(self._publish, lane)
-        if isinstance(decision.target, VideoTarget):
-            return self._worker.video(track, decision.target, lane.out, changed, lane.shown, self._economised)
-        return self._worker.audio(track, decision.target, lane.out, changed)
+        return self._worker
 
     def _economised(self, effort: Effort, cheaper: bool) -> None:
         words = "transcoding cannot keep up, it gets cheaper" if cheaper else "transcoding has room again, it gets better"
@@ -158,6 +182,10 @@ class Pipeline:
     def economy(self) -> Effort | None:
         """What the video is encoded with, where that is less than was planned, since the CPU does not suffice."""
         return self._worker.economy if self._worker is not None else None
+
+    def shed(self) -> bool:
+        """Make room for others by a layer less, the top one that is encoded; False where there is none to spare."""
+        return self._worker is not None and self._worker.shed()
 
     async def push(self, packet: EncodedPacket) -> None:
         """One packet of the publisher, on its own clock."""
@@ -180,8 +208,11 @@ class Pipeline:
             )
             return
         if lane.watched and lane.reorders(packet):
-            await self._take_over(lane)
+            await self._revise(replace(lane.track, reorder=1))
             return
+        if packet.keyframe and lane.outgrown:
+            self._release(self._pacer.flush(), now)
+            await self._revise(replace(lane.track, bitrate=lane.meter.sustained_bitrate))
         self._entered[packet.track, packet.dts] = now
         self._pacer.push(packet, kind, now)
         if self._pacer.needs_keyframe:
@@ -195,9 +226,9 @@ class Pipeline:
             if lane.track.kind is Kind.VIDEO:
                 lane.request_keyframe_from(self._publisher)
 
-    async def _take_over(self, lane: Lane) -> None:
-        """B-frames appeared in a stream that did not announce them: decode from the last key frame on, send what was not sent yet."""
-        found = replace(lane.track, reorder=1)
+    async def _revise(self, found: Track) -> None:
+        """A fact showed that the stream had not announced. With B-frames it is decoded from the last key frame on, and sent from where it
+        was sent to."""
         self._tracks = tuple(found if track.id == found.id else track for track in self._tracks)
         await self._arrange()
 

@@ -64,6 +64,7 @@ class Track:
     reorder: int | None = None  # frames that may leave out of presentation order (B-frames); None: the stream does not say
     sample_rate: int = 0
     channels: int = 0
+    bitrate: int = 0  # bit/s that it was measured to keep up; told only where that is more than the call lets pass
     layer: str = ""  # which of several renditions of the participant's video this is (simulcast, a ladder); "": the only one
 
     @property

@@ -45,7 +45,8 @@ class AudioTranscoder:
         head = self._encoder.extradata or b""
         # RFC 7845 §5.1: pre-skip at byte 10. What a packet decodes to lags by this, so it is dated back by as much
         self._lag = int.from_bytes(head[10:12], "little") * _SECOND // OPUS_RATE
-        self.output = Track(track.id, Codec.OPUS, extradata=head, sample_rate=OPUS_RATE, channels=2)
+        self._id = track.id
+        self.outputs = (Track(track.id, Codec.OPUS, extradata=head, sample_rate=OPUS_RATE, channels=2),)
         self.decoded = self.encoded = self.errors = self.dropped = 0
         self._track = track
         self._decoder: AudioCodecContext | None = None
@@ -85,9 +86,6 @@ class AudioTranscoder:
 
     def set_bitrate(self, bits_per_second: int) -> None:
         """Nothing: audio is a small part of a call, and its cut is heard first."""
-
-    def set_economy(self, level: int) -> None:
-        """Nothing: it costs a fiftieth of a core."""
 
     def _decode(self, packet: EncodedPacket) -> list[AudioFrame]:
         coded = Packet(len(packet.data))  # libav's own padded memory: a zero-copy packet has no padding to read beyond
@@ -164,7 +162,7 @@ class AudioTranscoder:
             start += _PCM_FRAME
             for coded in self._encoder.encode(frame):
                 self.encoded += 1
-                yield EncodedPacket(self.output.id, pts, pts, True, bytes(coded), source.begun, source.arrival)
+                yield EncodedPacket(self._id, pts, pts, True, bytes(coded), source.begun, source.arrival)
         del self._pcm[:start]
 
 

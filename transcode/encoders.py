@@ -17,7 +17,7 @@ OPUS_RATE = 48_000
 OPUS_FRAME = 960  # 20 ms
 NANOSECOND = Fraction(1, 1_000_000_000)
 UNKNOWN_FRAME_RATE = 30.0
-KEYFRAME_SECONDS = 4  # with key frames on request a shorter distance only costs bits; a viewer joins by the key-frame cache
+KEYFRAME_SECONDS = 4  # at most; more often only costs bits: they come on request, and a viewer joins by the key-frame cache
 _VBV_SECONDS = 0.6  # a key frame may take this much of the bitrate: more delays it on a narrow link, less blurs it
 
 
@@ -42,7 +42,9 @@ def open_h264(like: VideoFrame, frame_rate: float, bitrate: int, preset: str, na
     encoder.time_base = NANOSECOND
     encoder.framerate = Fraction(frame_rate).limit_denominator(1001)
     encoder.bit_rate = bitrate
-    encoder.gop_size = round(frame_rate * KEYFRAME_SECONDS)
+    encoder.gop_size = round(
+        frame_rate * 2 * KEYFRAME_SECONDS
+    )  # never reached: key frames are asked for, the same in all layers
     encoder.max_b_frames = 0
     encoder.thread_count = 1
     own = {"preset": preset} if name == X264 else {}

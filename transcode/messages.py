@@ -7,13 +7,15 @@ not be able to make the gateway run code.
 
 import json
 import struct
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from enum import IntEnum
 from typing import Any, NamedTuple
 
 from protocols.errors import ProtocolError
 from protocols.media import Codec, EncodedPacket, Track
+from transcode.economy import Effort
+from transcode.ladder import NAMES
 from transcode.plan import AudioTarget, VideoTarget
 
 MAX_BODY = 8 << 20
@@ -21,7 +23,7 @@ MAX_TEXT = 300  # bytes
 _HEADER = struct.Struct("<IBxHI")  # body length, kind, stream, packets taken (from the worker)
 _PACKET = struct.Struct("<qqqqB")  # pts, dts, begun, arrival, flags
 _BITRATE = struct.Struct("<I")
-_ECONOMY = struct.Struct("<B")
+_EFFORT = struct.Struct("<BBf")  # presets lower, layers shed, scale
 _STATS = struct.Struct("<QQQQQQ")
 _FIELD_TYPES: dict[str, type | tuple[type, ...]] = {
     "id": int,
@@ -39,10 +41,12 @@ _FIELD_TYPES: dict[str, type | tuple[type, ...]] = {
     "reorder": (int, type(None)),
     "sample_rate": int,
     "channels": int,
+    "bitrate": int,
     "layer": str,
 }
 _KEYFRAME_FLAG = 1
 _SILENT_FLAG = 2
+_LAYER_SHIFT = 2  # of the flags: to which of the tracks that come out an OUTPUT belongs
 _START_ROOM = 256 << 10
 
 
@@ -53,11 +57,11 @@ class Message(IntEnum):
     PACKET = 3
     KEYFRAME = 4
     BITRATE = 5
-    ECONOMY = 6  # how many steps below the plan to work
+    EFFORT = 6  # how far below the plan to work
     TRIAL = 7  # of an encoder, by its name
     # from the worker
     OUTPUT = 16
-    TRACK = 17  # what comes out from here on
+    TRACKS = 17  # what comes out from here on, a track for each layer
     CLOSED = 18
     PROGRESS = 19  # a packet was taken and nothing came of it
     STATS = 20
@@ -130,9 +134,21 @@ def pack(kind: Message, stream: int = 0, taken: int = 0, body: bytes = b"") -> b
     return _HEADER.pack(len(body), kind, stream, taken & 0xFFFFFFFF) + body
 
 
-def pack_packet(kind: Message, stream: int, taken: int, packet: EncodedPacket, silent: bool = False) -> bytes:
-    """The head of a PACKET or OUTPUT message: `packet.data` follows it on the wire, uncopied."""
+def pack_packet(stream: int, packet: EncodedPacket, silent: bool = False) -> bytes:
+    """The head of a PACKET message: `packet.data` follows it on the wire, uncopied."""
     flags = (_KEYFRAME_FLAG if packet.keyframe else 0) | (_SILENT_FLAG if silent else 0)
+    return _packet_head(Message.PACKET, stream, 0, packet, flags)
+
+
+def pack_output(stream: int, taken: int, packet: EncodedPacket, tracks: Sequence[Track]) -> bytes:
+    """The head of an OUTPUT message, of one of the layers that were told last as `tracks`; `packet.data` follows it on the wire."""
+    index = next(index for index, track in enumerate(tracks) if track.layer == packet.layer)
+    return _packet_head(
+        Message.OUTPUT, stream, taken, packet, (_KEYFRAME_FLAG if packet.keyframe else 0) | index << _LAYER_SHIFT
+    )
+
+
+def _packet_head(kind: Message, stream: int, taken: int, packet: EncodedPacket, flags: int) -> bytes:
     return _HEADER.pack(_PACKET.size + len(packet.data), kind, stream, taken & 0xFFFFFFFF) + _PACKET.pack(
         packet.pts, packet.dts, packet.begun, packet.arrival, flags
     )
@@ -144,11 +160,25 @@ def fits(packet: EncodedPacket) -> bool:
 
 def read_packet(body: memoryview, track: int) -> tuple[EncodedPacket, bool]:
     """The packet, and whether it is silent: decoded for what follows it, not shown."""
+    packet, flags = _read_packet(body, track)
+    return packet, bool(flags & _SILENT_FLAG)
+
+
+def read_output(body: memoryview, tracks: Sequence[Track]) -> EncodedPacket:
+    """The packet, of one of the layers that were told last as `tracks`."""
+    packet, flags = _read_packet(body, 0)
+    index = flags >> _LAYER_SHIFT
+    if index >= len(tracks):
+        raise ProtocolError("a packet of a layer that there is not")
+    return replace(packet, track=tracks[index].id, layer=tracks[index].layer)
+
+
+def _read_packet(body: memoryview, track: int) -> tuple[EncodedPacket, int]:
     if len(body) < _PACKET.size:
         raise ProtocolError("a packet message that is too short")
     pts, dts, begun, arrival, flags = _PACKET.unpack_from(body)
     data = bytes(body[_PACKET.size :])
-    return EncodedPacket(track, pts, dts, bool(flags & _KEYFRAME_FLAG), data, begun, arrival), bool(flags & _SILENT_FLAG)
+    return EncodedPacket(track, pts, dts, bool(flags & _KEYFRAME_FLAG), data, begun, arrival), flags
 
 
 def pack_bitrate(stream: int, bits_per_second: int) -> bytes:
@@ -159,12 +189,13 @@ def read_bitrate(body: memoryview) -> int:
     return int(_BITRATE.unpack(body)[0])
 
 
-def pack_economy(stream: int, level: int) -> bytes:
-    return pack(Message.ECONOMY, stream, 0, _ECONOMY.pack(level))
+def pack_effort(stream: int, effort: Effort) -> bytes:
+    return pack(Message.EFFORT, stream, 0, _EFFORT.pack(effort.lower, effort.shed, effort.scale))
 
 
-def read_economy(body: memoryview) -> int:
-    return int(_ECONOMY.unpack(body)[0])
+def read_effort(body: memoryview) -> Effort:
+    lower, shed, scale = _EFFORT.unpack(body)
+    return Effort(lower=lower, shed=shed, scale=scale)
 
 
 def read_text(body: memoryview) -> str:
@@ -196,19 +227,26 @@ def read_open(body: memoryview) -> tuple[Track, AudioTarget | VideoTarget, int |
     return track, (VideoTarget(**target) if "width" in target else AudioTarget(**target)), opening["shown"]
 
 
-def pack_track(stream: int, taken: int, track: Track) -> bytes:
-    return pack(Message.TRACK, stream, taken, json.dumps(_track_fields(track)).encode())
+def pack_tracks(stream: int, taken: int, tracks: Sequence[Track]) -> bytes:
+    return pack(Message.TRACKS, stream, taken, json.dumps([_track_fields(track) for track in tracks]).encode())
 
 
-def read_track(body: memoryview) -> Track:
-    try:  # it comes from a process that decodes what strangers send
-        track = _track(json.loads(bytes(body)))
+def read_tracks(body: memoryview) -> tuple[Track, ...]:
+    """Tracks from a process that decodes what strangers send."""
+    try:
+        named = json.loads(bytes(body))
+        if not isinstance(named, list) or len(named) > len(NAMES):
+            raise ProtocolError("a message of tracks with too many or none")
+        tracks = tuple(_track(each) for each in named)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ProtocolError("a track message that cannot be read") from error
-    for field in fields(track):
-        if not isinstance(getattr(track, field.name), _FIELD_TYPES[field.name]):
-            raise ProtocolError(f"a track whose {field.name} is of the wrong type")
-    return track
+        raise ProtocolError("a message of tracks that cannot be read") from error
+    for track in tracks:
+        for field in fields(track):
+            if not isinstance(getattr(track, field.name), _FIELD_TYPES[field.name]):
+                raise ProtocolError(f"a track whose {field.name} is of the wrong type")
+        if track.layer not in ("", *NAMES):
+            raise ProtocolError("a track of a layer that there is not")
+    return tracks
 
 
 def _track_fields(track: Track) -> dict[str, Any]:

@@ -10,7 +10,9 @@ from enum import StrEnum
 from typing import Literal
 
 from protocols.media import Codec, Kind, Track
+from transcode.economy import preset
 from transcode.h264 import X264
+from transcode.ladder import Rung, fit, ladder, start_bitrate
 
 
 class Label(StrEnum):
@@ -25,6 +27,7 @@ class Label(StrEnum):
     INTERLACED = "interlaced"
     SIZE = "size"
     FRAME_RATE = "frame_rate"
+    BITRATE = "bitrate"
     CHANNELS = "channels"
     POLICY = "policy"
     NOT_SUPPORTED = "not_supported"
@@ -39,7 +42,7 @@ class Why:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The operator's limits of what goes into a call, and whether video may cost CPU."""
+    """What a kind of call takes, and whether video may cost CPU. A plain value: a gateway has one, and one for each call that differs."""
 
     video: Literal["auto", "never", "always"] = "auto"  # transcode: where needed, never (refuse instead), even where not needed
     max_width: int = 1920  # of the long edge if it is the larger limit: a portrait picture is held to the turned box
@@ -48,6 +51,9 @@ class Policy:
     max_bitrate: int = 6_000_000  # bit/s of a transcoded video
     audio_bitrate: int = 128_000
     encoder: str = X264  # one that works here
+    layers: int = 1  # 1-3 that one video becomes, as many as its size allows
+    pass_bitrate: int = 0  # bit/s above which a video is transcoded though it could pass; 0: it passes with any
+    codecs: frozenset[Codec] | None = None  # of those that the call's backend carries; None: all
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +65,8 @@ class AudioTarget:
 
 @dataclass(frozen=True, slots=True)
 class VideoTarget:
-    """H.264 without reordering. `max_*` outlive a change of the source's size, for which they give `width` and `height` (0: unknown)."""
+    """H.264 without reordering, in one layer or more from one decoding. `max_*` outlive a change of the source's size, for which they give
+    `width` and `height` of the top layer (0: unknown)."""
 
     width: int
     height: int
@@ -67,14 +74,28 @@ class VideoTarget:
     max_height: int
     frame_rate: float  # what the source says, within the limit; 0 unknown
     max_frame_rate: float
-    bitrate: int  # bit/s at the start; the call's feedback moves it
+    bitrate: int  # bit/s of the top layer at the start; the call's feedback moves it
     max_bitrate: int
     encoder: str = X264  # where it fails, x264 goes on
+    layers: int = 1  # at most: see `ladder`
+    passed: bool = (
+        False  # the top layer is the source itself: it is not encoded, and the others have their key frames where it has
+    )
+
+    @property
+    def encoded(self) -> tuple[Rung, ...]:
+        """The layers to encode, the top one first, as planned; those of 720p where the size is not known yet."""
+        width, height = (self.width, self.height) if self.width and self.height else (1280, 720)
+        return ladder(width, height, self.layers)[self.passed :]
 
 
 @dataclass(frozen=True, slots=True)
 class Passthrough:
+    """`below`: the layers that are encoded beside it; `up_to`: bit/s above which the plan is to be asked again (0: never)."""
+
     why: Why
+    below: VideoTarget | None = None
+    up_to: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,40 +115,12 @@ class Refuse:
 
 Decision = Passthrough | Transcode | Refuse
 
-_START_BITRATES: tuple[tuple[int, int], ...] = (  # (pixels up to, bit/s at up to 40 frames a second)
-    (320 * 240, 350_000),
-    (640 * 360, 800_000),
-    (960 * 540, 1_400_000),
-    (1280 * 720, 2_500_000),
-    (1920 * 1080, 4_500_000),
-    (2560 * 1440, 8_000_000),
-)
-_BITRATE_BEYOND = 14_000_000
-_FAST_MOTION_FACTOR = 1.4  # above 40 frames a second: frames that differ less cost less than twice
-_SUPERFAST_PIXELS = 1920 * 1080  # from here veryfast would take most of a core at 30 frames a second (measured 0.99)
 
-
-def start_bitrate(width: int, height: int, frame_rate: float) -> int:
-    """The bit/s at which a picture of this size starts; for an unknown size that of 720p."""
-    pixels = width * height or 1280 * 720
-    bitrate = next((rate for limit, rate in _START_BITRATES if pixels <= limit), _BITRATE_BEYOND)
-    return round(bitrate * _FAST_MOTION_FACTOR) if frame_rate > 40 else bitrate
-
-
-def preset(width: int, height: int) -> str:
-    """The x264 preset for a picture of this size."""
-    return "superfast" if width * height >= _SUPERFAST_PIXELS else "veryfast"
-
-
-def fit(width: int, height: int, max_width: int, max_height: int) -> tuple[int, int]:
-    """The largest size of the same shape within the limits, even on both edges (4:2:0), never larger than the source.
-
-    The limits turn with the picture: a phone held upright sends 1080x1920 and keeps it within 1920x1080.
-    """
-    if (height > width) != (max_height > max_width):
-        max_width, max_height = max_height, max_width
-    scale = min(1.0, max_width / width, max_height / height) if width and height else 1.0
-    return max(2, int(width * scale + 0.001) // 2 * 2), max(2, int(height * scale + 0.001) // 2 * 2)
+def same_treatment(one: Decision, other: Decision) -> bool:
+    """Whether the stage made for one decision may go on with the other."""
+    if isinstance(one, Passthrough) and isinstance(other, Passthrough):
+        return (one.below is None) == (other.below is None)
+    return type(one) is type(other)
 
 
 _CORES_PER_PIXEL = {
@@ -208,18 +201,29 @@ _OBSTACLES = (
         lambda track, policy: f"{track.frame_rate:.0f} frames a second are more than the call's {policy.max_frame_rate:.0f}.",
         lambda policy: f"Send fewer frames a second (OBS: Settings > Video > Common FPS Values: {policy.max_frame_rate:.0f}).",
     ),
+    _Obstacle(
+        Label.BITRATE,
+        lambda track, policy: 0 < policy.pass_bitrate < track.bitrate,
+        lambda track, policy: (
+            f"{_mbps(track.bitrate)} are more than the {_mbps(policy.pass_bitrate)} that viewers get of this call."
+        ),
+        lambda policy: f"Lower the bitrate (OBS: Settings > Output > Streaming > Bitrate: {policy.pass_bitrate // 1000} Kbps).",
+    ),
 )
 
 
 def plan(track: Track, accepts: frozenset[Codec], policy: Policy) -> Decision:
     """Decide one track's way into a call that takes the codecs `accepts`."""
+    if policy.codecs is not None:
+        accepts &= policy.codecs
     return _plan_video(track, accepts, policy) if track.kind is Kind.VIDEO else _plan_audio(track, accepts, policy)
 
 
 def _plan_video(track: Track, accepts: frozenset[Codec], policy: Policy) -> Decision:
     why = _why_not_pass(track, accepts, policy)
     if policy.video != "always" and why is None:
-        return Passthrough(Why(Label.SAME_CODEC, f"The call takes {_name(track.codec)} as it comes."))
+        untouched = Why(Label.SAME_CODEC, f"The call takes {_name(track.codec)} as it comes.")
+        return Passthrough(untouched, _below(track, policy), policy.pass_bitrate)
     if Codec.H264 not in accepts:
         return Refuse(why or Why(Label.NOT_SUPPORTED, "The call does not take H.264, to which video is transcoded."))
     if why is not None and policy.video == "never":
@@ -230,6 +234,14 @@ def _plan_video(track: Track, accepts: frozenset[Codec], policy: Policy) -> Deci
     if policy.video == "always":  # nothing that the streamer changes would spare it
         return Transcode(replace(why, advice=""), target)
     return Transcode(replace(why, advice=f"{why.advice} {_saving(track, target)}"), target)
+
+
+def _below(track: Track, policy: Policy) -> VideoTarget | None:
+    """The layers beside a video that passes: smaller ones of the same codec, where it is large enough for that and CPU may be spent."""
+    if policy.layers == 1 or policy.video == "never" or track.codec is not Codec.H264 or track.layer:
+        return None
+    target = replace(_video_target(track, policy), passed=True)
+    return target if track.width and track.height and target.encoded else None
 
 
 def _why_not_pass(track: Track, accepts: frozenset[Codec], policy: Policy) -> Why | None:
@@ -257,6 +269,7 @@ def _video_target(track: Track, policy: Policy) -> VideoTarget:
     if track.width and track.height:
         width, height = fit(track.width, track.height, policy.max_width, policy.max_height)
     frame_rate = min(track.frame_rate, policy.max_frame_rate)
+    max_bitrate = min(policy.max_bitrate, policy.pass_bitrate or policy.max_bitrate)
     return VideoTarget(
         width=width,
         height=height,
@@ -264,9 +277,10 @@ def _video_target(track: Track, policy: Policy) -> VideoTarget:
         max_height=policy.max_height,
         frame_rate=frame_rate,
         max_frame_rate=policy.max_frame_rate,
-        bitrate=min(start_bitrate(width, height, frame_rate), policy.max_bitrate),
-        max_bitrate=policy.max_bitrate,
+        bitrate=min(start_bitrate(width, height, frame_rate), max_bitrate),
+        max_bitrate=max_bitrate,
         encoder=policy.encoder,
+        layers=1 if track.layer else policy.layers,
     )
 
 
@@ -288,6 +302,10 @@ def _is_surround(track: Track) -> bool:
     # RFC 7845 §5.1: byte 9 of the OpusHead counts the channels, byte 18 is the mapping family (0: mono or stereo, RTP's only one)
     head = track.extradata
     return track.channels > 2 or (len(head) >= 19 and (head[9] > 2 or head[18] != 0))
+
+
+def _mbps(bits_per_second: int) -> str:
+    return f"{bits_per_second / 1e6:.1f} Mbit/s"
 
 
 def _name(codec: Codec) -> str:

@@ -95,7 +95,7 @@ class Worker:
         shown: int | None = None,
         on_economy: OnEconomy | None = None,
     ) -> Stage:
-        """Transcode a video track to H.264, from the first picture after the pts `shown` (ns) on."""
+        """Transcode a video track to H.264 in the layers of `target`, from the first picture after the pts `shown` (ns) on."""
         return self._open(track, target, sink, on_tracks, shown, on_economy)
 
     def on_failure(self, callback: OnFailure) -> None:
@@ -135,6 +135,10 @@ class Worker:
             cpu_ns=sum(report.cpu_ns for report in reports),
             peak_rss=self._report.peak_rss,
         )
+
+    def shed(self) -> bool:
+        """Leave out a layer, the top one that is encoded, to make room for others; False where none can be spared."""
+        return any(stage.shed() for stage in self._stages.values())
 
     async def aclose(self) -> None:
         """End the process: by closing its socket, or by force where that takes too long. Idempotent."""
@@ -177,7 +181,7 @@ class Worker:
             if self._hang_timer is None:
                 self._hang_timer = self._loop.call_later(self.limits.hang, self._check_progress)
         self._unanswered.append((stage, packet.dts))
-        self._write(messages.pack_packet(Message.PACKET, stage.number, 0, packet, silent), packet.data)
+        self._write(messages.pack_packet(stage.number, packet, silent), packet.data)
 
     def forget(self, stage: WorkerStage) -> None:
         if self._stages.pop(stage.number, None) is not None:
@@ -294,9 +298,9 @@ class Worker:
         stage = self._stages.get(frame.stream)
         match frame.kind:
             case Message.OUTPUT if stage is not None:
-                stage.on_output(messages.read_packet(frame.body, stage.tracks[0].id)[0])
-            case Message.TRACK if stage is not None:
-                stage.on_output_track(messages.read_track(frame.body))
+                stage.on_output(messages.read_output(frame.body, stage.tracks))
+            case Message.TRACKS if stage is not None:
+                stage.on_output_tracks(messages.read_tracks(frame.body))
             case Message.CLOSED if stage is not None:
                 stage.on_closed()
             case Message.STATS:

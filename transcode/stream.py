@@ -12,7 +12,7 @@ from typing import Protocol
 
 from protocols.media import Codec, EncodedPacket, Track
 from transcode import messages
-from transcode.economy import Economy, Effort, effort, levels
+from transcode.economy import Economy, Effort, steps
 from transcode.limits import WorkerLimits
 from transcode.messages import Message
 from transcode.plan import AudioTarget, VideoTarget
@@ -82,11 +82,12 @@ class WorkerStage:
         self._target = target
         self._sink = sink
         self._on_tracks = on_tracks
-        self._output = _expected_output(track, target)
+        self._outputs = _expected_outputs(track, target)
         self._on_economy = on_economy
         video = isinstance(target, VideoTarget)
-        self._planned_size = (target.width, target.height) if isinstance(target, VideoTarget) else (0, 0)
-        self._economy = Economy(levels(*self._planned_size)) if video else None
+        sizes = [(rung.width, rung.height) for rung in target.encoded] if isinstance(target, VideoTarget) else []
+        self._steps = steps(sizes, last_may_go=target.passed) if isinstance(target, VideoTarget) else ()
+        self._economy = Economy(len(self._steps) - 1) if video else None
         self._skipped = False  # since the worker last took a packet
         limits = link.limits
         self._gop = Gop(limits.gop, limits.gop_duration * _MS) if video else None
@@ -106,14 +107,24 @@ class WorkerStage:
 
     @property
     def tracks(self) -> tuple[Track, ...]:
-        return (self._output,)
+        return self._outputs
 
     @property
     def economy(self) -> Effort | None:
         """What the video is encoded with, where that is less than was planned, since the worker cannot keep up."""
-        if self._economy is None or not self._economy.level:
-            return None
-        return effort(self._economy.level, *self._planned_size)
+        return self._steps[self._economy.level] if self._economy is not None and self._economy.level else None
+
+    def shed(self) -> bool:
+        """Leave out the top layer that is still encoded, to make room for others; False where none can be spared."""
+        economy = self._economy
+        if economy is None or self._closed is not None:
+            return False
+        left_out = self._steps[economy.level].shed
+        level = next((level for level, step in enumerate(self._steps) if step.shed > left_out), None)
+        if level is None or not economy.relieve(level):
+            return False
+        self._work_with_effort(cheaper=True)
+        return True
 
     @property
     def queued(self) -> int:
@@ -174,10 +185,10 @@ class WorkerStage:
             self._keyframe_asked = False
         self._sink(packet)
 
-    def on_output_track(self, track: Track) -> None:
-        self._output = replace(track, id=self._source.id)
+    def on_output_tracks(self, tracks: tuple[Track, ...]) -> None:
+        self._outputs = tuple(replace(track, id=self._source.id) for track in tracks)
         if self._on_tracks is not None:
-            self._on_tracks((self._output,))
+            self._on_tracks(self._outputs)
 
     def on_taken(self) -> None:
         if self._pending:
@@ -210,7 +221,7 @@ class WorkerStage:
         if self._bitrate is not None:
             self._link.send(messages.pack_bitrate(self.number, self._bitrate))
         if self._economy is not None and self._economy.level:
-            self._link.send(messages.pack_economy(self.number, self._economy.level))
+            self._link.send(messages.pack_effort(self.number, self._steps[self._economy.level]))
         if self._gop is not None:
             packets = self._gop.packets
             self._skipping = not packets or packets[0].dts == suspect  # without its key frame a GOP is worth nothing
@@ -235,11 +246,15 @@ class WorkerStage:
             return
         before = self._economy.level
         if self._economy.observe(self._waiting, skipped, self._last_dts):
-            self._link.send(messages.pack_economy(self.number, self._economy.level))
-            cheaper = self._economy.level > before
-            self.stats.lowered += cheaper
-            if self._on_economy is not None:
-                self._on_economy(effort(self._economy.level, *self._planned_size), cheaper)
+            self._work_with_effort(cheaper=self._economy.level > before)
+
+    def _work_with_effort(self, cheaper: bool) -> None:
+        assert self._economy is not None
+        effort = self._steps[self._economy.level]
+        self._link.send(messages.pack_effort(self.number, effort))
+        self.stats.lowered += cheaper
+        if self._on_economy is not None:
+            self._on_economy(effort, cheaper)
 
     def _dispatch(self, packet: EncodedPacket, silent: bool) -> None:
         # a gap or jump in the source's time is not media that waits
@@ -299,8 +314,20 @@ class Gop:
             self.packets = []
 
 
-def _expected_output(track: Track, target: AudioTarget | VideoTarget) -> Track:
+def _expected_outputs(track: Track, target: AudioTarget | VideoTarget) -> tuple[Track, ...]:
     """What is known of the output before the worker says more."""
     if isinstance(target, AudioTarget):
-        return Track(track.id, Codec.OPUS, sample_rate=48_000, channels=2)
-    return Track(track.id, Codec.H264, width=target.width, height=target.height, frame_rate=target.frame_rate, reorder=0)
+        return (Track(track.id, Codec.OPUS, sample_rate=48_000, channels=2),)
+    known = bool(target.width)
+    return tuple(
+        Track(
+            track.id,
+            Codec.H264,
+            width=rung.width if known else 0,
+            height=rung.height if known else 0,
+            frame_rate=target.frame_rate,
+            reorder=0,
+            layer=rung.layer,
+        )
+        for rung in target.encoded
+    )

@@ -15,7 +15,7 @@ import traceback
 
 import av.logging
 
-from protocols.media import Kind, Track
+from protocols.media import EncodedPacket, Kind, Track
 from transcode import messages
 from transcode.audio import AudioTranscoder
 from transcode.encoders import try_h264
@@ -67,7 +67,7 @@ class Worker:
         self._cpu_allowance = limits.cpu
         self._inbox = Inbox()
         self._streams: dict[int, Transcoder] = {}
-        self._announced: dict[int, Track] = {}
+        self._announced: dict[int, tuple[Track, ...]] = {}
         self._closed = WorkerReport()  # the totals of streams that are closed
         self._next_report = 0
 
@@ -95,8 +95,8 @@ class Worker:
             case Message.TRIAL:
                 why_not = try_h264(bytes(frame.body).decode())
                 self._sock.sendall(messages.pack(Message.TRIED, 0, self.taken, why_not.encode(errors="replace")))
-            case Message.ECONOMY:
-                self._streams[frame.stream].set_economy(messages.read_economy(frame.body))
+            case Message.EFFORT:
+                self._set_effort(frame)
             case _:
                 raise ValueError(f"message {frame.kind} is not for a worker")
 
@@ -120,8 +120,7 @@ class Worker:
         self.taken += 1
         answered = False
         for output in transcoder.take(packet, silent):
-            self._announce(frame.stream, transcoder)
-            self._sock.sendall(messages.pack_packet(Message.OUTPUT, frame.stream, self.taken, output) + output.data)
+            self._put(frame.stream, transcoder, output)
             answered = True
         if not answered:
             self._sock.sendall(messages.pack(Message.PROGRESS, frame.stream, self.taken))
@@ -129,18 +128,30 @@ class Worker:
     def _close(self, stream: int) -> None:
         transcoder = self._streams.pop(stream)
         for output in transcoder.finish():
-            self._announce(stream, transcoder)
-            self._sock.sendall(messages.pack_packet(Message.OUTPUT, stream, self.taken, output) + output.data)
+            self._put(stream, transcoder, output)
         self._announced.pop(stream, None)
         self._closed = _sum([self._closed, _totals(transcoder)])
         self._report()
         self._sock.sendall(messages.pack(Message.CLOSED, stream, self.taken))
 
+    def _set_effort(self, frame: Frame) -> None:
+        transcoder = self._streams[frame.stream]
+        if isinstance(transcoder, VideoTranscoder):
+            transcoder.set_effort(messages.read_effort(frame.body))
+            if not transcoder.outputs:  # there will be no packet before which it could be told
+                self._announce(frame.stream, transcoder)
+
+    def _put(self, stream: int, transcoder: Transcoder, output: EncodedPacket) -> None:
+        self._announce(stream, transcoder)
+        self._sock.sendall(messages.pack_output(stream, self.taken, output, transcoder.outputs) + output.data)
+
     def _announce(self, stream: int, transcoder: Transcoder) -> None:
         """Tell what the output is, before the first packet that is so."""
-        if self._announced.get(stream) is not transcoder.output:
-            self._announced[stream] = transcoder.output
-            self._sock.sendall(messages.pack_track(stream, self.taken, transcoder.output))
+        outputs = transcoder.outputs
+        if self._announced.get(stream) is not outputs:
+            if self._announced.get(stream) != outputs:
+                self._sock.sendall(messages.pack_tracks(stream, self.taken, outputs))
+            self._announced[stream] = outputs
 
     def _note(self, text: str) -> None:
         self._sock.sendall(messages.pack(Message.NOTE, 0, self.taken, text.encode(errors="replace")))

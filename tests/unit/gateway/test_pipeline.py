@@ -10,7 +10,7 @@ import pytest
 from gateway.latency import Step
 from gateway.pacer import LiveEdgePolicy
 from gateway.pipeline import Pipeline
-from protocols.media import Codec, Kind
+from protocols.media import Codec, EncodedPacket, Kind
 from tests.support.memory import H264, OPUS, MemoryCall, MemoryPublisher, packet
 from tests.unit.transcode.media import pictures, see, tone
 from transcode.limits import WorkerLimits
@@ -23,13 +23,15 @@ PATIENT = WorkerLimits(video_queue=60_000, audio_queue=60_000)
 
 
 @asynccontextmanager
-async def pipeline(publisher: MemoryPublisher, call: MemoryCall, workers: Workers | None = None) -> AsyncIterator[Pipeline]:
+async def pipeline(
+    publisher: MemoryPublisher, call: MemoryCall, workers: Workers | None = None, policy: Policy | None = None
+) -> AsyncIterator[Pipeline]:
     failures: list[str] = []
     it = Pipeline(
         publisher,
         call,
         workers or Workers(),
-        decide=lambda track: plan(track, call.accepts, Policy()),
+        decide=lambda track: plan(track, call.accepts, policy or Policy()),
         live_edge=UNHURRIED,
         max_bitrate=0,
         origin=0,
@@ -273,3 +275,79 @@ async def test_of_layers_that_cannot_pass_the_largest_alone_reaches_a_worker() -
         await it.aclose()
     assert set(call.layers) == {(Kind.VIDEO, "")}
     assert len(call.publications[Kind.VIDEO].packets) == len(pushed)
+
+
+def layers(call: MemoryCall) -> dict[str, list[EncodedPacket]]:
+    return {layer: publication.packets for (_, layer), publication in call.layers.items() if not publication.closed}
+
+
+async def test_a_video_that_passes_has_smaller_layers_beside_it_with_its_key_frames() -> None:
+    track, packets = pictures(size=(640, 480), gop=15)
+    track = replace(track, reorder=0)
+    call = MemoryCall()
+    async with Workers(PATIENT) as workers, pipeline(MemoryPublisher(), call, workers, Policy(layers=3)) as it:
+        await it.change((track,))
+        for each in packets:
+            await it.push(each)
+        await it.aclose()
+    assert [each.data for each in layers(call)["f"]] == [each.data for each in packets]
+    assert {each.layer for each in layers(call)["h"]} == {"h"}
+    assert [(each.pts, each.keyframe) for each in layers(call)["h"]] == [(each.pts, each.keyframe) for each in packets]
+    assert {(frame.width, frame.height) for frame in see(layers(call)["h"])} == {(320, 240)}
+    assert not call.layers[Kind.VIDEO, "f"].request_keyframe(), "only the source can make one"
+    assert list(it.totals.treatments) == [(Kind.VIDEO, "passthrough", "same_codec")]
+
+
+async def test_where_no_worker_can_be_had_a_video_passes_without_layers(caplog: pytest.LogCaptureFixture) -> None:
+    track, packets = pictures(size=(640, 480))
+    call = MemoryCall()
+    async with (
+        Workers(replace(PATIENT, workers=0)) as workers,
+        pipeline(MemoryPublisher(), call, workers, Policy(layers=3)) as it,
+    ):
+        await it.change((replace(track, reorder=0),))
+        for each in packets:
+            await it.push(each)
+    assert list(layers(call)) == [""]
+    assert len(layers(call)[""]) == len(packets)
+    assert "no layers below the video" in caplog.text
+
+
+async def test_layers_make_room_for_others_from_the_top_and_what_passes_stays() -> None:
+    track, packets = pictures(size=(960, 720), gop=15)
+    call = MemoryCall()
+    async with Workers(PATIENT) as workers, pipeline(MemoryPublisher(), call, workers, Policy(layers=3)) as it:
+        await it.change((replace(track, reorder=0),))
+        assert set(layers(call)) == {"f", "h", "q"}
+        assert it.shed()
+        assert it.shed()
+        assert not it.shed()
+        for each in packets:
+            await it.push(each)
+        await it.aclose()
+        assert set(layers(call)) == {"f"}
+        assert it.gather().worker_lowered == 2
+    assert len(layers(call)["f"]) == len(packets)
+
+
+async def test_a_video_that_stays_above_the_bitrate_that_may_pass_is_transcoded_from_its_next_key_frame_on() -> None:
+    track, packets = pictures(size=(320, 240), seconds=8, noise=30, options={"b": "3M", "preset": "ultrafast", "bf": "0"})
+    track = replace(track, reorder=0)
+    call = MemoryCall()
+    policy = Policy(pass_bitrate=600_000)
+    async with Workers(PATIENT) as workers, pipeline(MemoryPublisher(), call, workers, policy) as it:
+        await it.change((track,))
+        for each in packets:
+            await it.push(each)
+        await it.change((track,))  # the publisher tells the same once more: it still knows nothing of its bitrate
+        lane = it.lanes[track.id]
+        assert (lane.mode, lane.decision.why.label) == ("transcode", "bitrate")
+        assert "600 Kbps" in lane.decision.why.advice
+        await it.aclose()
+    sent = layers(call)[""]
+    assert [each.pts for each in sent] == [each.pts for each in packets]
+    passed = next(number for number, (a, b) in enumerate(zip(sent, packets, strict=True)) if a.data != b.data)
+    assert passed % 30 == 0
+    assert sent[passed].keyframe
+    bits = sum(len(each.data) for each in sent[-60:]) * 8 / 2
+    assert bits < 900_000

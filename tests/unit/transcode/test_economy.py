@@ -2,7 +2,7 @@
 
 import pytest
 
-from transcode.economy import Economy, Effort, effort, levels
+from transcode.economy import Economy, Effort, preset, steps
 
 MS = 1_000_000
 FRAME = 33 * MS
@@ -25,18 +25,53 @@ class Clock:
         return changes
 
 
+LADDER = [(1920, 1080), (960, 540), (480, 270)]
+
+
 @pytest.mark.parametrize(
-    ("size", "names"),
+    ("sizes", "passed", "found"),
     [
-        ((1280, 720), ["veryfast", "superfast", "ultrafast", "ultrafast 67%", "ultrafast 50%", "ultrafast 50%"]),
-        ((1920, 1080), ["superfast", "ultrafast", "ultrafast 67%", "ultrafast 50%", "ultrafast 50%", "ultrafast 50%"]),
+        ([(1280, 720)], False, ["veryfast", "superfast", "ultrafast", "ultrafast 67%", "ultrafast 50%"]),
+        ([(1920, 1080)], False, ["superfast", "ultrafast", "ultrafast 67%", "ultrafast 50%"]),
+        (LADDER, False, ["superfast", "ultrafast", "ultrafast -1", "ultrafast -2"]),
+        (LADDER[1:], True, ["veryfast", "superfast", "ultrafast", "ultrafast -1", "ultrafast -2"]),
+        (LADDER[2:], True, ["veryfast", "superfast", "ultrafast", "ultrafast -1"]),
     ],
+    ids=["720p", "1080p", "three layers", "two below one that passes", "one below one that passes"],
 )
-def test_each_step_is_a_cheaper_preset_and_then_a_smaller_picture(size: tuple[int, int], names: list[str]) -> None:
-    efforts = [effort(level, *size) for level in range(6)]
-    assert [e.preset + (f" {e.scale:.0%}" if e.scale < 1 else "") for e in efforts] == names
-    assert len(set(names)) == levels(*size) + 1
-    assert Effort("ultrafast", 0.5).text == "x264 preset ultrafast, picture reduced to 50%"
+def test_each_step_is_a_cheaper_preset_and_then_a_layer_less_or_a_smaller_picture(
+    sizes: list[tuple[int, int]], passed: bool, found: list[str]
+) -> None:
+    def name(effort: Effort) -> str:
+        return (
+            effort.preset + (f" -{effort.shed}" if effort.shed else "") + (f" {effort.scale:.0%}" if effort.scale < 1 else "")
+        )
+
+    assert [name(step) for step in steps(sizes, passed)] == found
+
+
+def test_a_step_in_words() -> None:
+    assert Effort("ultrafast", 2, scale=0.5).text == "x264 preset ultrafast, picture reduced to 50%"
+    assert Effort("ultrafast", 1, shed=1).text == "x264 preset ultrafast, the top encoded layer left out"
+    assert Effort("ultrafast", 1, shed=2).text == "x264 preset ultrafast, the top 2 encoded layers left out"
+
+
+def test_smaller_layers_keep_a_better_preset_for_longer() -> None:
+    assert [[preset(*size, lower) for size in LADDER] for lower in range(3)] == [
+        ["superfast", "veryfast", "veryfast"],
+        ["ultrafast", "superfast", "superfast"],
+        ["ultrafast", "ultrafast", "ultrafast"],
+    ]
+
+
+def test_relief_for_others_goes_down_at_once_and_back_up_as_slowly_as_any() -> None:
+    clock = Clock(Economy(3))
+    clock.run(10, waiting=0)
+    assert clock.economy.relieve(2)
+    assert not clock.economy.relieve(2)
+    assert not clock.economy.relieve(4), "there are no more than three"
+    assert clock.economy.level == 2
+    assert clock.run(100, waiting=0)[0] == (pytest.approx(40, abs=0.2), 1)
 
 
 def test_a_burst_changes_nothing_and_lasting_delay_does() -> None:

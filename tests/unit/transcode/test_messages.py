@@ -2,17 +2,20 @@
 
 import random
 import struct
+from dataclasses import replace
 
 import pytest
 
 from protocols.errors import ProtocolError
 from protocols.media import Codec, EncodedPacket, Track
 from transcode import messages
+from transcode.economy import Effort
 from transcode.messages import MAX_BODY, Inbox, Message, WorkerReport
 from transcode.plan import AudioTarget, VideoTarget
 
 PACKET = EncodedPacket(7, -5, 2**62, True, b"data", 3, 4)
 TRACK = Track(7, Codec.H264, extradata=b"\0\1\2", width=1920, height=1080, frame_rate=29.97, reorder=2)
+LAYERS = (replace(TRACK, layer="f"), replace(TRACK, layer="h", width=640))
 VIDEO = VideoTarget(1280, 720, 1920, 1080, 30.0, 60.0, 2_500_000, 6_000_000)
 
 
@@ -56,14 +59,31 @@ def body(data: bytes) -> memoryview:
 
 @pytest.mark.parametrize("silent", [False, True])
 def test_a_packet_comes_back_whole(silent: bool) -> None:
-    data = messages.pack_packet(Message.PACKET, 3, 0, PACKET, silent) + PACKET.data
+    data = messages.pack_packet(3, PACKET, silent) + PACKET.data
     assert messages.read_packet(body(data), 7) == (PACKET, silent)
 
 
-@pytest.mark.parametrize("target", [VIDEO, AudioTarget(96_000)])
+def test_what_comes_out_comes_back_with_its_layer() -> None:
+    for track in LAYERS:
+        packet = replace(PACKET, layer=track.layer)
+        data = messages.pack_output(3, 5, packet, LAYERS) + packet.data
+        assert messages.read_output(body(data), LAYERS) == packet
+    with pytest.raises(ProtocolError):
+        messages.read_output(body(data), LAYERS[:1])
+
+
+@pytest.mark.parametrize(
+    "tracks", [[TRACK] * 4, [replace(TRACK, layer="x")], [replace(TRACK, width="1")], [{"codec": "h264"}]], ids=str
+)
+def test_tracks_that_cannot_be_are_refused(tracks: list[Track]) -> None:
+    with pytest.raises(ProtocolError):
+        messages.read_tracks(body(messages.pack_tracks(1, 0, tracks)) if isinstance(tracks[0], Track) else memoryview(b"[{}]"))
+
+
+@pytest.mark.parametrize("target", [VIDEO, replace(VIDEO, layers=3, passed=True), AudioTarget(96_000)])
 def test_track_and_target_come_back_whole(target: VideoTarget | AudioTarget) -> None:
     assert messages.read_open(body(messages.pack_open(1, TRACK, target, 7))) == (TRACK, target, 7)
-    assert messages.read_track(body(messages.pack_track(1, 0, TRACK))) == TRACK
+    assert messages.read_tracks(body(messages.pack_tracks(1, 0, [TRACK]))) == (TRACK,)
 
 
 def test_small_messages_come_back_whole() -> None:
@@ -81,7 +101,7 @@ def test_a_packet_too_large_for_a_message_is_known_beforehand() -> None:
 def test_random_bodies_give_only_protocol_errors() -> None:
     source = random.Random(1)
     good = [
-        bytes(body(messages.pack_track(1, 0, TRACK))),
+        bytes(body(messages.pack_tracks(1, 0, LAYERS))),
         b'{"codec": "h264", "extradata": "zz"}',
         b"[" * 5000,
         b"{}",
@@ -94,14 +114,16 @@ def test_random_bodies_give_only_protocol_errors() -> None:
         for _ in range(source.randrange(4)):
             if data:
                 data[source.randrange(len(data))] = source.randrange(256)
-        for read in (messages.read_track, messages.read_stats, lambda view: messages.read_packet(view, 1)):
+        for read in (messages.read_tracks, messages.read_stats, lambda view: messages.read_output(view, LAYERS)):
             try:
                 result = read(memoryview(bytes(data)))
             except ProtocolError:
                 continue
-            if isinstance(result, Track):
-                assert type(result.width) is int
-                assert type(result.extradata) is bytes
+            if isinstance(result, EncodedPacket):
+                assert result.layer in ("f", "h")
+            if isinstance(result, tuple):
+                assert len(result) <= 3
+                assert all(type(track.width) is int and type(track.extradata) is bytes for track in result)
 
 
 def test_words_of_a_worker_are_bounded_and_printable() -> None:
@@ -109,9 +131,6 @@ def test_words_of_a_worker_are_bounded_and_printable() -> None:
     assert messages.read_text(memoryview(b"\xff")) == "\ufffd"
 
 
-def test_the_economy_is_a_level() -> None:
-    inbox = messages.Inbox()
-    message = messages.pack_economy(3, 2)
-    inbox.room()[: len(message)] = message
-    ((kind, stream, level),) = [(f.kind, f.stream, messages.read_economy(f.body)) for f in inbox.received(len(message))]
-    assert (kind, stream, level) == (messages.Message.ECONOMY, 3, 2)
+def test_the_effort_comes_back_whole() -> None:
+    effort = Effort(lower=2, shed=1, scale=0.5)
+    assert messages.read_effort(body(messages.pack_effort(3, effort))) == effort

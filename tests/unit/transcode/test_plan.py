@@ -6,6 +6,8 @@ from dataclasses import replace
 import pytest
 
 from protocols.media import Codec, Kind, Track
+from transcode.economy import preset
+from transcode.ladder import fit, start_bitrate
 from transcode.plan import (
     AudioTarget,
     Decision,
@@ -15,10 +17,7 @@ from transcode.plan import (
     Refuse,
     Transcode,
     VideoTarget,
-    fit,
     plan,
-    preset,
-    start_bitrate,
 )
 
 BROWSERS = frozenset({Codec.H264, Codec.VP8, Codec.OPUS})
@@ -177,3 +176,43 @@ def test_the_start_bitrate_grows_with_size_and_rate() -> None:
 
 def test_the_preset_is_cheaper_from_1080p() -> None:
     assert (preset(1920, 1080), preset(1080, 1920), preset(1280, 720)) == ("superfast", "superfast", "veryfast")
+
+
+@pytest.mark.parametrize(
+    ("track", "policy", "layers"),
+    [
+        (H264, Policy(), None),
+        (H264, Policy(layers=2), ["h"]),
+        (H264, Policy(layers=3), ["h", "q"]),
+        (replace(H264, width=640, height=360), Policy(layers=3), ["h"]),
+        (replace(H264, width=320, height=180), Policy(layers=3), None),
+        (replace(H264, width=0, height=0), Policy(layers=3), None),
+        (replace(H264, layer="h"), Policy(layers=3), None),  # the publisher brings its own layers
+        (
+            Track(1, Codec.VP8, width=1920, height=1080),
+            Policy(layers=3),
+            None,
+        ),  # a viewer cannot change the codec between layers
+        (H264, Policy(layers=3, video="never"), None),
+    ],
+)
+def test_what_passes_has_layers_below_it_where_the_call_wants_them(
+    track: Track, policy: Policy, layers: list[str] | None
+) -> None:
+    decision = plan(track, BROWSERS, policy)
+    assert isinstance(decision, Passthrough)
+    assert (decision.below and [rung.layer for rung in decision.below.encoded]) == layers
+
+
+def test_what_is_transcoded_has_all_layers_from_one_decoding() -> None:
+    decision = plan(replace(H264, reorder=2), BROWSERS, Policy(layers=3, max_width=1280, max_height=720))
+    assert isinstance(decision, Transcode)
+    assert isinstance(decision.target, VideoTarget)
+    assert [(rung.layer, rung.height) for rung in decision.target.encoded] == [("f", 720), ("h", 360), ("q", 180)]
+
+
+def test_a_kind_of_call_may_take_less_than_its_backend_carries() -> None:
+    only_h264 = Policy(codecs=frozenset({Codec.H264, Codec.OPUS}))
+    decision = plan(Track(1, Codec.VP8), BROWSERS, only_h264)
+    assert (type(decision), decision.why.label) == (Transcode, Label.CODEC)
+    assert isinstance(plan(Track(1, Codec.VP8), BROWSERS, replace(only_h264, video="never")), Refuse)

@@ -1,6 +1,6 @@
 """The gateway's side of one track in a worker: what waits is bounded, whatever the worker's speed is from the start."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -54,8 +54,8 @@ def test_a_worker_that_was_too_slow_from_the_start_is_not_let_fall_behind(begins
             longest = max(longest, stage.queued)
     assert longest * FRAME <= 550 * MS
     assert stage.stats.dropped > 400
-    assert told[0] == Effort("superfast")
-    assert stage.economy == told[-1] == Effort("ultrafast", 1 / 2)
+    assert told[0] == Effort("superfast", 1)
+    assert stage.economy == told[-1] == Effort("ultrafast", 2, scale=1 / 2)
     assert stage.stats.lowered == len(told) == 4
 
 
@@ -88,3 +88,26 @@ def test_after_a_restart_a_slow_worker_is_shown_again_and_not_fed_in_silence_for
             stage.on_taken()
     assert any(silent for _, silent in link.sent)
     assert not any(silent for packet, silent in link.sent if packet.pts > packets[59 + 60].pts)
+
+
+def test_a_worker_that_is_too_slow_for_its_layers_gives_them_up_from_the_top() -> None:
+    link, told = MemoryLink(), []
+    target = replace(TARGET, layers=3)
+    stage = WorkerStage(link, 0, TRACK, target, lambda packet: None, None, None, lambda effort, cheaper: told.append(effort))
+    assert [(track.layer, track.width) for track in stage.tracks] == [("f", 1280), ("h", 640), ("q", 320)]
+    for number, packet in enumerate(video(900)):
+        stage.process(packet)
+        if number % 3 == 0 and stage.queued:
+            stage.on_taken()
+    assert [(effort.lower, effort.shed, effort.scale) for effort in told] == [(1, 0, 1), (2, 0, 1), (2, 1, 1), (2, 2, 1)]
+
+
+@pytest.mark.parametrize(
+    ("target", "spared"), [(TARGET, 0), (replace(TARGET, layers=3), 2), (replace(TARGET, layers=3, passed=True), 2)]
+)
+def test_layers_make_room_for_others_one_after_the_other(target: VideoTarget, spared: int) -> None:
+    stage = WorkerStage(MemoryLink(), 0, TRACK, target, lambda packet: None, None)
+    given = [stage.shed() for _ in range(4)]
+    assert given == [True] * spared + [False] * (4 - spared)
+    assert (stage.economy.shed if stage.economy else 0) == spared
+    assert stage.stats.lowered == spared

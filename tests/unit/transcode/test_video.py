@@ -12,6 +12,7 @@ from av.video.codeccontext import VideoCodecContext
 from protocols.bitstream.h26x import NalStream
 from protocols.media import Codec, EncodedPacket, Track
 from tests.unit.transcode.media import MS, SECOND, grey, pictures, see, shifted
+from transcode.economy import Effort
 from transcode.encoders import open_h264
 from transcode.h264 import ENCODERS, HARDWARE, H264Encoder
 from transcode.plan import Policy, Transcode, VideoTarget, plan
@@ -105,7 +106,7 @@ def test_the_output_is_what_an_sdp_with_42e01f_promises() -> None:
     # a 4-byte start code and the SPS: baseline (66), constraint_set1 (RFC 6184 §8.1), and no delimiter before it
     assert first[:6] == b"\0\0\0\1\x67\x42"
     assert first[6] & 0x40
-    output = transcoder.output
+    (output,) = transcoder.outputs
     assert (output.codec, output.width, output.height, output.reorder, output.level) == (Codec.H264, 320, 180, 0, first[7])
     assert output.extradata
     assert first.startswith(output.extradata[:8])
@@ -168,7 +169,7 @@ def test_a_new_size_goes_on_with_a_key_frame_and_is_told() -> None:
     outputs = []
     for packet in packets + larger:
         for output in transcoder.take(packet):
-            sizes.append((transcoder.output.width, transcoder.output.height, output.keyframe))
+            sizes.append((transcoder.outputs[0].width, transcoder.outputs[0].height, output.keyframe))
             outputs.append(output)
     assert sizes[0] == (320, 180, True)
     change = [size[0] for size in sizes].index(640)
@@ -192,7 +193,7 @@ def test_a_larger_source_is_scaled_to_the_limits(
 ) -> None:
     track, packets = pictures(Codec.H264, size=size)
     outputs, transcoder = transcode(track, packets, Policy(max_width=limit[0], max_height=limit[1]))
-    assert (transcoder.output.width, transcoder.output.height) == result
+    assert (transcoder.outputs[0].width, transcoder.outputs[0].height) == result
     assert {(frame.width, frame.height) for frame in see(outputs)} == {result}
 
 
@@ -277,10 +278,10 @@ def test_it_gets_cheaper_at_once_with_a_key_frame_and_dearer_with_the_next_one()
     track, packets = pictures(Codec.H264, size=(640, 360), seconds=4)
     transcoder = VideoTranscoder(track, target(track))
     outputs: list[EncodedPacket] = []
-    levels = {20: 2, 40: 3, 60: 2, 80: 0}
+    efforts = {20: Effort(lower=2), 40: Effort(lower=2, scale=2 / 3), 60: Effort(lower=2), 80: Effort()}
     for number, packet in enumerate(packets):
-        if number in levels:
-            transcoder.set_economy(levels[number])
+        if number in efforts:
+            transcoder.set_effort(efforts[number])
         if number == 100:
             transcoder.request_keyframe()
         outputs += transcoder.take(packet)
@@ -289,7 +290,7 @@ def test_it_gets_cheaper_at_once_with_a_key_frame_and_dearer_with_the_next_one()
     sizes = [(frame.width, frame.height) for frame in see(outputs)]
     assert [len(list(same)) for _, same in itertools.groupby(sizes)] == [40, 20, 60]
     assert sizes[50] == (426, 240)
-    assert (transcoder.output.width, transcoder.output.height) == (640, 360)
+    assert (transcoder.outputs[0].width, transcoder.outputs[0].height) == (640, 360)
     # x264 writes its settings into the first packet that each encoder makes
     searches = [re.search(rb" me=(\w+) subme=(\d+)", outputs[number].data) for number in (0, 20)]
     assert [found and found.groups() for found in searches] == [(b"hex", b"2"), (b"dia", b"0")]
@@ -334,4 +335,122 @@ def test_hardware_that_fails_in_mid_stream_is_replaced_by_x264_without_a_picture
     assert [number for number, output in enumerate(outputs) if output.keyframe] == [0, 20]
     assert [name for name, _ in opened] == [hardware, "libx264"]
     assert len(see(outputs[20:])) == len(packets) - 20
+    assert len(notes) == 1
+
+
+LAYERS = Policy(video="always", layers=3)
+
+
+def by_layer(outputs: list[EncodedPacket]) -> dict[str, list[EncodedPacket]]:
+    found: dict[str, list[EncodedPacket]] = {}
+    for output in outputs:
+        found.setdefault(output.layer, []).append(output)
+    return found
+
+
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv422p10le"])
+def test_layers_show_the_same_in_each_size_with_the_same_key_frames(pix_fmt: str) -> None:
+    track, packets = pictures(Codec.H264, size=(960, 720), pix_fmt=pix_fmt, options=B_FRAMES if pix_fmt == "yuv420p" else {})
+    transcoder = VideoTranscoder(track, target(track, LAYERS))
+    outputs: list[EncodedPacket] = []
+    for number, packet in enumerate(packets):
+        if number in (20, 40):
+            transcoder.request_keyframe()
+        outputs += transcoder.take(packet)
+    outputs += transcoder.finish()
+    layers = by_layer(outputs)
+    assert [(output.layer, output.width, output.height) for output in transcoder.outputs] == [
+        ("f", 960, 720),
+        ("h", 480, 360),
+        ("q", 240, 180),
+    ]
+    assert list(layers) == ["f", "h", "q"]
+    keyframes = {name: [packet.pts for packet in found if packet.keyframe] for name, found in layers.items()}
+    assert len(keyframes["f"]) == 3
+    assert keyframes["f"] == keyframes["h"] == keyframes["q"]
+    originals = see(packets)
+    for name, output in zip(layers, transcoder.outputs, strict=True):
+        assert [packet.pts for packet in layers[name]] == sorted(packet.pts for packet in packets)
+        assert output.extradata
+        for original, result in zip(originals, see(layers[name]), strict=True):
+            small = original.reformat(output.width, output.height, "gray").to_ndarray().astype(np.float64)
+            assert np.abs(small - grey(result)).mean() < 6
+
+
+def test_key_frames_stay_the_same_in_all_layers_when_one_comes_back_or_the_bitrate_falls() -> None:
+    track, packets = pictures(Codec.H264, size=(640, 480), seconds=6, gop=180)
+    transcoder = VideoTranscoder(track, target(track, Policy(video="always", layers=2)))
+    outputs: list[EncodedPacket] = []
+    changes = {
+        30: lambda: transcoder.set_effort(Effort(shed=1)),
+        60: lambda: transcoder.set_effort(Effort()),
+        90: lambda: transcoder.set_bitrate(200_000),
+    }
+    for number, packet in enumerate(packets):
+        changes.get(number, lambda: None)()
+        outputs += transcoder.take(packet)
+    layers = by_layer(outputs)
+    assert [packet.pts for packet in layers["h"]] == [packet.pts for packet in packets]
+    top = [packet.pts for packet in layers["f"]]
+    assert top == [packet.pts for packet in packets[:30] + packets[60:]]
+    shared = [{packet.pts for packet in found if packet.keyframe} for found in layers.values()]
+    assert shared[0] == shared[1]
+    assert shared[0] == {packets[number].pts for number in (0, 60, 90)}
+    assert len(see(layers["h"])) == len(packets)
+    assert len(see([packet for packet in layers["f"] if packet.pts >= packets[60].pts])) == 120
+
+
+def test_layers_below_one_that_passes_have_key_frames_where_the_source_has() -> None:
+    track, packets = pictures(Codec.H264, size=(640, 480), seconds=12, gop=150)
+    aim = replace(target(track, Policy(video="always", layers=2)), passed=True)
+    transcoder = VideoTranscoder(track, aim)
+    outputs: list[EncodedPacket] = []
+    for number, packet in enumerate(packets):
+        if number == 200:
+            transcoder.set_effort(Effort(shed=1))  # nothing is left to encode, and so nothing to decode for
+            assert transcoder.outputs == ()
+        if number == 220:
+            transcoder.set_effort(Effort())
+        outputs += transcoder.take(packet)
+    assert {output.layer for output in outputs} == {"h"}
+    assert [output.pts for output in outputs if output.keyframe] == [packet.pts for packet in packets if packet.keyframe]
+    assert [output.pts for output in outputs] == [packet.pts for packet in packets[:200] + packets[300:]]
+    assert transcoder.decoded == 260
+    assert transcoder.dropped == 80  # until the key frame at which it comes back
+    assert transcoder.encoded == 260
+
+
+def test_a_source_that_gets_smaller_has_fewer_layers() -> None:
+    track, packets = pictures(Codec.H264, size=(640, 480))
+    _, smaller = pictures(Codec.H264, size=(320, 240), start=2 * SECOND)
+    transcoder = VideoTranscoder(track, target(track, LAYERS))
+    told = []
+    for packet in packets + smaller:
+        for _ in transcoder.take(packet):
+            told.append([(output.layer, output.width) for output in transcoder.outputs])
+    assert [list(key) for key, _ in itertools.groupby(told, tuple)] == [[("f", 640), ("h", 320)], [("f", 320)]]
+
+
+def test_hardware_that_fails_in_mid_stream_costs_no_layer_a_picture() -> None:
+    opened: list[VideoCodecContext] = []
+
+    def stand_in(like: VideoFrame, frame_rate: float, bitrate: int, preset: str, name: str) -> VideoCodecContext:
+        assert like.format.name == ENCODERS[name].pix_fmt
+        opened.append(open_h264(like, frame_rate, bitrate, preset))
+        return opened[-1]
+
+    track, packets = pictures(Codec.H264, size=(640, 480))
+    aim = target(track, Policy(video="always", encoder="h264_qsv", layers=2))
+    notes: list[str] = []
+    transcoder = VideoTranscoder(track, aim, note=notes.append, open_encoder=stand_in)
+    outputs: list[EncodedPacket] = []
+    for number, packet in enumerate(packets):
+        if number == 20:
+            opened[1].encode(None)  # that of the lower layer
+        outputs += transcoder.take(packet)
+    layers = by_layer(outputs)
+    assert (
+        [packet.pts for packet in layers["f"]] == [packet.pts for packet in layers["h"]] == [packet.pts for packet in packets]
+    )
+    assert len(opened) == 4
     assert len(notes) == 1

@@ -1,0 +1,94 @@
+"""One layer of a video on its way out: pictures of one size to H.264, at its bitrate and effort. Worker side: imports libav.
+
+Keeps true: an encoder is opened anew where PyAV cannot change one that is open (size, bitrate, preset, rate), and at a moment when that
+costs least; `output` tells what comes out from the next packet on.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from av import Packet, VideoFrame
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import PictureType
+from av.video.stream import VideoStream
+
+from protocols.media import Codec, EncodedPacket, Track
+from transcode.decoder import Stamp, parameter_sets
+from transcode.economy import AS_PLANNED, Effort, preset
+from transcode.encoders import open_h264
+
+OpenEncoder = Callable[[VideoFrame, float, int, str, str], VideoCodecContext]
+"""Opens an encoder for pictures like this one, at so many a second, bit/s, x264 preset, by name; `encoders.open_h264`."""
+
+_CUT = 0.8  # a bitrate that falls below this part of the present one is set at once, at the cost of a key frame
+
+
+class LayerEncoder:
+    """Pictures in by `encode`, each after `prepare` was asked for it; packets out."""
+
+    def __init__(self, output: Track, open_encoder: OpenEncoder = open_h264) -> None:
+        self.output = output
+        self.bitrate = 0  # bit/s to have: set before the first picture, and at any time
+        self.encoded = 0
+        self._open = open_encoder
+        self._encoder: VideoCodecContext | None = None
+        self._effort = AS_PLANNED  # of the open encoder
+        self._frame_bits = 0.0  # what the open encoder spends on a picture
+        self._inside: dict[int, Stamp] = {}  # by pts; x264 keeps none, hardware may
+
+    def prepare(self, picture: VideoFrame, rate: float, effort: Effort, encoder: str, keyframe: bool) -> bool:
+        """See that there is an encoder for this picture; True where it is a new one, which begins with a key frame.
+
+        x264 follows a new bitrate only after many seconds, since PyAV cannot move its buffer, and without look-ahead counts frames, not
+        seconds. All but a deep cut and a cheaper preset wait for a picture that is to be a key frame anyway.
+        """
+        present = self._encoder
+        if present is not None and (present.width, present.height) == (picture.width, picture.height):
+            change = self.bitrate / rate / self._frame_bits
+            at_once = change < _CUT or effort.lower > self._effort.lower
+            if not at_once and not (keyframe and (abs(change - 1) > 0.05 or effort.lower != self._effort.lower)):
+                return False
+        name = preset(picture.width, picture.height, effort.lower)
+        self._encoder = self._open(picture, rate, self.bitrate, name, encoder)
+        self._effort = effort
+        self._frame_bits = self.bitrate / rate
+        width, height = picture.width, picture.height
+        self.output = replace(self.output, width=width, height=height, extradata=b"", profile="Constrained Baseline")
+        return True
+
+    def encode(self, picture: VideoFrame, stamp: Stamp, keyframe: bool) -> list[EncodedPacket]:
+        """What comes of the picture; raises `av.FFmpegError` where the encoder fails."""
+        assert self._encoder is not None
+        assert picture.pts is not None
+        self._inside[picture.pts] = stamp
+        # always set: a decoded frame brings its own type, which x264 would obey
+        picture.pict_type = PictureType.I if keyframe else PictureType.NONE
+        return list(self._coded(self._encoder.encode(picture)))
+
+    def finish(self) -> list[EncodedPacket]:
+        """The end: x264 holds nothing back, an encoder in hardware may. Raises `av.FFmpegError`."""
+        return list(self._coded(self._encoder.encode(None))) if self._encoder is not None else []
+
+    def give_up(self) -> None:
+        """Let go of the encoder: the next picture gets a new one."""
+        self._encoder = None
+        self._inside.clear()
+
+    def _coded(self, coded: "list[Packet[VideoStream]]") -> Iterator[EncodedPacket]:
+        for packet in coded:
+            pts = packet.pts
+            assert pts is not None
+            data = bytes(packet)
+            if packet.is_keyframe and not self.output.extradata:
+                self.output = _with_parameter_sets(self.output, data)
+            stamp = self._inside.pop(pts)
+            self.encoded += 1
+            yield EncodedPacket(
+                self.output.id, pts, pts, packet.is_keyframe, data, stamp.begun, stamp.arrival, layer=self.output.layer
+            )
+
+
+def _with_parameter_sets(track: Track, keyframe: bytes) -> Track:
+    sets = parameter_sets(keyframe, Codec.H264)
+    # H.264 §7.3.2.1.1: level_idc is the third byte after the SPS's header
+    return replace(track, extradata=sets, level=sets[7] if len(sets) > 7 else 0)
