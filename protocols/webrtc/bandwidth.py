@@ -2,7 +2,7 @@
 
 An AIMD rule on loss and queueing delay, after draft-ietf-rmcat-gcc-02 §5-6, without its filter: a programme does not adapt from second to
 second, so the figure chooses a layer or tells a viewer's way from a bad one; it paces nothing. What is kept true: it never rises above
-1.5 times what was seen to arrive.
+1.5 times what was seen to arrive, and falls by loss or delay alone: who is sent little learns nothing new.
 """
 
 from collections.abc import Iterable
@@ -66,5 +66,5 @@ class BandwidthEstimator:
         if loss > _HIGH_LOSS or queueing > _QUEUEING_NS:
             current = min(current, int(arrived * _DECREASE))
         elif loss < _LOW_LOSS:
-            current = min(int(current * _INCREASE), int(arrived * _HEADROOM))
+            current = max(current, arrived, min(int(current * _INCREASE), int(arrived * _HEADROOM)))
         self.bits_per_second = max(_FLOOR, current)

@@ -11,9 +11,10 @@ from collections.abc import Callable
 
 from protocols.media import EncodedPacket, Kind, Track
 from protocols.webrtc.history import History
+from protocols.webrtc.pacing import PACE_NS
 from protocols.webrtc.packetize import PACKETIZERS, PAYLOAD_LIMIT
 from protocols.webrtc.rtp import CLOCK_RATES
-from protocols.webrtc.sender import PACE_NS, Sender, Transport
+from protocols.webrtc.sender import Sender, Transport
 
 __all__ = ["CallAt", "OnSent", "Sender", "Source", "SourceClock", "Transport", "call_at_on"]
 
@@ -58,6 +59,8 @@ class Source:
         self.unsendable = 0
         """Packets without a payload that fits."""
         self.senders: tuple[Sender, ...] = ()
+        self.awaiting: dict[Sender, None] = {}
+        """Senders of another layer, which go on with this one from its next key frame."""
         self.next_due: int | None = None
         """When `run` has something to do."""
         self._packetize = PACKETIZERS[codec]
@@ -75,6 +78,11 @@ class Source:
         """RTP clock, not wrapped, of a media time in ns."""
         return media * self._clock_rate // 1_000_000_000
 
+    @property
+    def bitrate(self) -> int:
+        """bit/s on a viewer's way over the last seconds."""
+        return self.history.bitrate
+
     def push(self, packet: EncodedPacket, now: int) -> None:
         """Sends one access unit to every viewer that can take it and keeps it for those who join or lost it."""
         payloads = self._packetize(packet.data, PAYLOAD_LIMIT)
@@ -85,6 +93,9 @@ class Source:
         self.frames += 1
         if self._on_sent is not None:
             self._unreported.append((frame.index + frame.count, packet, self._monotonic()))
+        if self.awaiting and packet.keyframe:
+            for sender in tuple(self.awaiting):
+                sender.keyframe_came(self, now)
         for sender in self.senders:  # a tuple: a viewer may leave while it is walked
             sender.deliver(frame, now)
 

@@ -10,11 +10,11 @@ from types import MappingProxyType
 from protocols.webrtc import rtcp
 from protocols.webrtc.bandwidth import BandwidthEstimator
 from protocols.webrtc.rtcp import RtcpPacket
+from protocols.webrtc.rtp import OVERHEAD
 from protocols.webrtc.sender import Sender
 
 _TICK_NS = 250_000  # transport-wide feedback tells arrivals in 250 us
 _COMPOUND_LIMIT = 1200
-_PACKET_OVERHEAD = 28 + 28  # RTP header with extensions and SRTP tag, UDP and IP, roughly
 _UNANSWERED = 1 << 15  # half of the sequence space: what is further back is not told apart from what is to come
 
 
@@ -136,7 +136,7 @@ class Feedback:
                         break
                 low, high = max(0, ahead), min(count, ahead + packets)
                 if low < high:
-                    departures[low:high] = [(at, size // packets + _PACKET_OVERHEAD)] * (high - low)
+                    departures[low:high] = [(at, size // packets + OVERHEAD)] * (high - low)
         return departures
 
     # -- out -------------------------------------------------------------------------------------------------------------------------

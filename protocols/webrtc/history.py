@@ -11,12 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from protocols.webrtc.packetize import runs
-from protocols.webrtc.rtp import MARKER
+from protocols.webrtc.rtp import MARKER, OVERHEAD
 
 REPAIR_NS = 2_000_000_000
 REPAIR_BYTES = 16 << 20
 GROUP_NS = 10_000_000_000  # an encoder left to choose makes a key frame every 250 frames
 GROUP_BYTES = 16 << 20
+
+_SHORTEST_SPAN_NS = 500_000_000  # what a rate is told of: the key frame with which a source begins is no rate
 
 Packet = tuple[int, bytes]
 """(marker bit in its place in the second octet of the header, or 0; payload)"""
@@ -63,6 +65,14 @@ class History:
     def group(self) -> Sequence[Frame]:
         """The frames since the last key frame; empty where they cannot be joined."""
         return self._group
+
+    @property
+    def bitrate(self) -> int:
+        """bit/s of the packets that can be repaired, with their headers."""
+        if not self._frames:
+            return 0
+        span = max(self._frames[-1].arrival - self._frames[0].arrival, _SHORTEST_SPAN_NS)
+        return (self._bytes + (self.next - self.oldest) * OVERHEAD) * 8 * 1_000_000_000 // span
 
     def append(self, payloads: Sequence[bytes], pts: int, timestamp: int, keyframe: bool, now: int) -> Frame:
         """Takes a frame of at least one payload; the last one gets the marker (RFC 6184 §5.1).

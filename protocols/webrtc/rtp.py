@@ -13,6 +13,8 @@ from protocols.media import Codec, Kind
 CLOCK_RATES = {Kind.VIDEO: 90_000, Kind.AUDIO: 48_000}  # RFC 6184 §8.2.1 and its kin; RFC 7587 §4.1
 MARKER = 0x80  # RFC 3550 §5.1, in the second octet beside the payload type
 VERSION_WITH_EXTENSION = 0x90
+OVERHEAD = 28 + 28
+"""Bytes of a packet that are not payload, roughly: RTP header with extensions and SRTP tag, UDP and IP."""
 
 _ONE_BYTE_PROFILE = 0xBEDE  # RFC 8285 §4.2
 _FIXED = 12

@@ -8,13 +8,15 @@ packet leaves under one sequence number with one content (RFC 7714 §12.1: never
 import random
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from protocols.media import Kind
 from protocols.webrtc.egress import Egress
 from protocols.webrtc.history import Frame, Run
+from protocols.webrtc.joining import compressed
+from protocols.webrtc.pacing import FRAME_DRAIN_NS, JOIN_DRAIN_NS, UNPACED, Backlog
 from protocols.webrtc.repair import RepairBudget
 from protocols.webrtc.rtcp import ReportBlock, ntp_time, sender_report, source_description
 from protocols.webrtc.rtp import CLOCK_RATES, VERSION_WITH_EXTENSION, HeaderLayout, SendParameters
@@ -23,13 +25,6 @@ from protocols.webrtc.srtp import OutboundSrtp, SrtpError
 if TYPE_CHECKING:
     from protocols.webrtc.fanout import Source
 
-PACE_NS = 2_000_000
-SLICE = 16
-UNPACED = 48
-"""Packets: a frame up to here leaves at once, of a larger one `SLICE` packets and the rest in slices every `PACE_NS`."""
-FRAME_DRAIN_NS = 20_000_000
-JOIN_DRAIN_NS = 200_000_000
-"""A large frame, a group of pictures is out after this: as gently as the time allows, because a burst overflows the viewer's last hop."""
 HOLD_NS = 250_000_000
 """Later than this is worse than lost: the viewer goes on with the next key frame."""
 BURST = 4096
@@ -37,8 +32,6 @@ BURST = 4096
 REPLAY_NS = 500_000_000
 """Between two replays; doubled each time that one did not help, until a key frame comes."""
 REPORT_NS = 1_000_000_000
-
-_CATCH_UP = 1_000  # 1/s: cached frames are stamped 1 ms apart: shown as fast as they are decoded
 
 
 class Transport(Protocol):
@@ -73,9 +66,11 @@ class Sender:
         self.sent: deque[Sent] = deque()
         self.clock_rate = CLOCK_RATES[parameters.kind]
         self.report_due: int | None = None
+        self.on_turn: Callable[[], None] | None = None
+        """Told when another layer is sent from here on."""
 
         self.packets = self.bytes = self.frames = self.dropped = 0
-        self.retransmitted = self.nacks = self.plis = self.replays = 0
+        self.retransmitted = self.nacks = self.plis = self.replays = self.turns = 0
         self.lost_fraction = self.packets_lost = self.jitter = self.round_trip_ns = 0
 
         self._layout = HeaderLayout.of(parameters)
@@ -87,28 +82,59 @@ class Sender:
         self._last_sent = 0
         self._live = False
         self._joined = False
+        self._next: Source | None = None  # the layer to go on with at its next key frame
         self._replayed: int | None = None
         self._replay_wait = REPLAY_NS
-        self._backlog: deque[tuple[Run, int, int]] = deque()
-        self._backlog_packets = 0
-        self._drained = 0  # when the backlog is to be out
-        self._allowance = 0  # packets that may leave now; below 0 where a run went beyond
+        self._backlog = Backlog()
         self._reports: deque[tuple[int, int]] = deque(maxlen=8)
         self._budget = RepairBudget()
 
     # -- the source ------------------------------------------------------------------------------------------------------------------
 
-    def attach(self, source: "Source", now: int) -> None:
-        """Goes on with `source`; numbers and timestamps continue from those of the source before."""
+    def attach(self, source: "Source", now: int, *, join: bool = True) -> None:
+        """Goes on with `source`; numbers and timestamps continue from those of the source before. Without `join` it begins with the
+        next key frame and not with the group of pictures that is under way."""
+        former = self.source
         self.detach()
         self.source = source
-        if self._last_timestamp is not None:
+        # Layers of one picture have one media time: going over to another shifts nothing.
+        if self._last_timestamp is not None and (former is None or former.clock != source.clock):
             here = self._last_timestamp + (now - self._last_sent) * self.clock_rate // 1_000_000_000
             self._offset = here - source.ticks(source.clock(now)[1])
         source.add(self)
-        self.start(now)
+        if join:
+            self.start(now)
+        else:
+            self._joined = True
+
+    def turn(self, source: "Source", now: int) -> None:
+        """Goes on with `source`, another layer of the same picture, at its next key frame; until then with the present one. To be called
+        again while it has not come: it is then asked for again."""
+        if source is self.source or not self._live:
+            self._turn_to(None)
+            if source is not self.source:
+                self.attach(source, now)
+            return
+        self._turn_to(source)
+        source.request_keyframe(now)
+
+    def _turn_to(self, source: "Source | None") -> None:
+        if source is not self._next:
+            if self._next is not None:
+                self._next.awaiting.pop(self, None)
+            self._next = source
+            if source is not None:
+                source.awaiting[self] = None
+
+    def keyframe_came(self, source: "Source", now: int) -> None:
+        """Called by the source that is turned to, right before it delivers a key frame."""
+        self.attach(source, now, join=False)
+        self.turns += 1
+        if self.on_turn is not None:
+            self.on_turn()
 
     def detach(self) -> None:
+        self._turn_to(None)
         if self.source is not None:
             self.source.remove(self)
             self.source = None
@@ -138,7 +164,7 @@ class Sender:
         if frame.keyframe:
             self._replay_wait = REPLAY_NS
         if self._backlog or frame.count > UNPACED:
-            self._enqueue(frame, timestamp, now, now + FRAME_DRAIN_NS)
+            self._backlog.add(frame, timestamp, now, now + FRAME_DRAIN_NS)
             source.pace(self, now)
             return
         for run in frame.runs:
@@ -163,7 +189,6 @@ class Sender:
     def _lose_sync(self) -> None:
         self._live = False
         self._backlog.clear()
-        self._backlog_packets = 0
 
     # -- joining ---------------------------------------------------------------------------------------------------------------------
 
@@ -182,25 +207,13 @@ class Sender:
         self._replayed = now
         self._live = True
         self.replays += 1
-        for frame, timestamp in zip(group, self._compressed(group), strict=True):
+        stamps = compressed(group, self._offset, self._last_timestamp, self.clock_rate)
+        for frame, timestamp in zip(group, stamps, strict=True):
             self._last_timestamp = timestamp
             self.frames += 1
-            self._enqueue(frame, timestamp, now, now + JOIN_DRAIN_NS)
+            self._backlog.add(frame, timestamp, now, now + JOIN_DRAIN_NS)
         source.pace(self, now)
         return True
-
-    def _compressed(self, group: Sequence[Frame]) -> range:
-        """Timestamps between the last one sent and the next live one: 1 ms apart or, where there is no room, as close as need be."""
-        count, last = len(group), self._last_timestamp
-        end = group[-1].timestamp + self._offset
-        step = self.clock_rate // _CATCH_UP
-        if last is not None and last + count * step > end:
-            # The live ones up to here were sent: what is left is the gap before the next, of which half stays free for its jitter.
-            interval = (group[-1].timestamp - group[0].timestamp) // (count - 1) if count > 1 else self.clock_rate // 60
-            end = max(end, last) + min(max(interval, 0) // 2, count * step)
-            step = max(1, (end - last) // count)
-            return range(last + step, last + step * count + 1, step)
-        return range(end - step * (count - 1), end + 1, step)
 
     def request_keyframe(self, now: int) -> None:
         """The viewer cannot decode (PLI, FIR): a new key frame where the source makes one, else the cached group again."""
@@ -215,32 +228,20 @@ class Sender:
 
     # -- pacing ----------------------------------------------------------------------------------------------------------------------
 
-    def _enqueue(self, frame: Frame, timestamp: int, now: int, drained: int) -> None:
-        if not self._backlog:
-            self._drained, self._allowance = drained, SLICE
-        self._backlog.extend((run, timestamp, now) for run in frame.runs)
-        self._backlog_packets += frame.count
-
     def pump(self, now: int) -> bool:
         """Sends the slice that is due; True while more waits."""
         backlog, source = self._backlog, self.source
         if not backlog or source is None:
             return False
-        since = backlog[0][2]
-        if now - since > HOLD_NS:
-            self.dropped += self._backlog_packets
+        if now - backlog.since > HOLD_NS:
+            self.dropped += backlog.packets
             self._lose_sync()
             source.request_keyframe(now)
             return False
-        while backlog and self._allowance > 0:
-            run, timestamp, _ = backlog.popleft()
-            count = len(run.packets)
-            self._allowance -= count
-            self._backlog_packets -= count
+        for run, timestamp in backlog.due(now):
             self._send(run, timestamp, now)
             if run.ends:
-                source.handed_over(run.index + count)
-        self._allowance += -(-self._backlog_packets // max(1, (self._drained - now) // PACE_NS))
+                source.handed_over(run.index + len(run.packets))
         return bool(backlog)
 
     # -- packets ---------------------------------------------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ from pylibsrtp import Policy
 
 from protocols.media import Codec, EncodedPacket, Kind, Track
 from protocols.webrtc.fanout import Sender, Source, call_at_on
-from protocols.webrtc.sender import HOLD_NS, JOIN_DRAIN_NS, PACE_NS, SLICE, UNPACED
+from protocols.webrtc.pacing import JOIN_DRAIN_NS, PACE_NS, SLICE, UNPACED
+from protocols.webrtc.sender import HOLD_NS
 from tests.unit.protocols.webrtc.loopback import (
     FRAME,
     MS,
