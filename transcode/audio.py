@@ -1,8 +1,9 @@
-"""Any audio to Opus 48 kHz stereo 20 ms, on the source's timeline. Worker side: imports libav.
+"""Any audio to Opus 48 kHz stereo 20 ms (or AAC, for HLS), on the source's timeline. Worker side: imports libav.
 
-Keeps true: packets leave in steps of exactly 20 ms, whatever the source's frames and rounded timestamps are; what is heard is within a few
-ms of the source's `pts`. A clock that drifts is followed by one sample more or less per packet (0.1 %, not heard); a gap or jump of
-more than 40 ms ends the steps and starts them anew at the source's time. A change of rate, channels or sample format ends nothing.
+Keeps true: packets leave in steps of exactly 20 ms (AAC: 1024 samples), whatever the source's frames and rounded timestamps are; what is
+heard is within a few ms of the source's `pts`. A clock that drifts is followed by one sample more or less per packet (0.1 %, not heard); a
+gap or jump of more than 40 ms ends the steps and starts them anew at the source's time. A change of rate, channels or sample format ends
+nothing.
 """
 
 from collections.abc import Iterator
@@ -12,18 +13,16 @@ from av.audio.codeccontext import AudioCodecContext
 from av.codec import CodecContext
 
 from protocols.media import Codec, EncodedPacket, Track
-from transcode.encoders import OPUS_FRAME, OPUS_RATE, open_opus
+from transcode.encoders import AAC_FRAME, OPUS_FRAME, OPUS_RATE, open_aac, open_opus
 from transcode.plan import AudioTarget
 
 _SECOND = 1_000_000_000
-_STEP = _SECOND * OPUS_FRAME // OPUS_RATE
 _JUMP = 40_000_000
 _SLEW_FROM = 1_000_000  # the mean of RTMP's ms-rounded times is within this
 _SLEW_TO = 250_000
 _DRIFT_WEIGHT = 64  # packets over which the distance is averaged: about 1.4 s
 _SAMPLE = 4  # bytes: two channels of 16 bits
 _SAMPLE_NS = _SECOND // OPUS_RATE
-_PCM_FRAME = OPUS_FRAME * _SAMPLE
 _LONGEST_FRAME = 1_000_000  # samples that one source packet may decode to: more is an attack
 _DECODERS = {
     Codec.AAC: "aac",
@@ -41,12 +40,17 @@ class AudioTranscoder:
     """One audio track: `take` a source packet, get the Opus packets that it completes."""
 
     def __init__(self, track: Track, target: AudioTarget) -> None:
-        self._encoder = open_opus(target.bitrate)
+        aac = target.codec is Codec.AAC
+        self._encoder = open_aac(target.bitrate) if aac else open_opus(target.bitrate)
+        self._frame = AAC_FRAME if aac else OPUS_FRAME  # samples
+        self._step = _SECOND * self._frame // OPUS_RATE
         head = self._encoder.extradata or b""
-        # RFC 7845 §5.1: pre-skip at byte 10. What a packet decodes to lags by this, so it is dated back by as much
-        self._lag = int.from_bytes(head[10:12], "little") * _SECOND // OPUS_RATE
+        # What a packet decodes to lags by this, so it is dated back by as much. RFC 7845 §5.1: Opus has its pre-skip at byte 10; AAC
+        # begins with a frame of nothing, and gives each packet one frame later
+        lag = 2 * AAC_FRAME if aac else int.from_bytes(head[10:12], "little")
+        self._lag = lag * _SECOND // OPUS_RATE
         self._id = track.id
-        self.outputs = (Track(track.id, Codec.OPUS, extradata=head, sample_rate=OPUS_RATE, channels=2),)
+        self.outputs = (Track(track.id, target.codec, extradata=head, sample_rate=OPUS_RATE, channels=2),)
         self.decoded = self.encoded = self.errors = self.dropped = 0
         self._track = track
         self._decoder: AudioCodecContext | None = None
@@ -149,17 +153,17 @@ class AudioTranscoder:
             self._pcm += memoryview(resampled.planes[0])[: resampled.samples * _SAMPLE]
 
     def _encode(self, source: EncodedPacket) -> Iterator[EncodedPacket]:
-        start = 0
-        while len(self._pcm) - start >= _PCM_FRAME:
+        start, size = 0, self._frame * _SAMPLE
+        while len(self._pcm) - start >= size:
             assert self._pts is not None
-            frame = AudioFrame("s16", "stereo", OPUS_FRAME)
-            frame.planes[0].update(bytes(self._pcm[start : start + _PCM_FRAME]))
+            frame = AudioFrame("s16", "stereo", self._frame)
+            frame.planes[0].update(bytes(self._pcm[start : start + size]))
             frame.sample_rate = OPUS_RATE
             frame.pts = self._position
             pts = self._pts - self._lag
-            self._position += OPUS_FRAME
-            self._pts += _STEP
-            start += _PCM_FRAME
+            self._position += self._frame
+            self._pts += self._step
+            start += size
             for coded in self._encoder.encode(frame):
                 self.encoded += 1
                 yield EncodedPacket(self._id, pts, pts, True, bytes(coded), source.begun, source.arrival)

@@ -9,12 +9,14 @@ from fractions import Fraction
 from av import FFmpegError, VideoFrame
 from av.audio.codeccontext import AudioCodecContext
 from av.codec import CodecContext
+from av.codec.context import Flags
 from av.video.codeccontext import VideoCodecContext
 
 from transcode.h264 import ENCODERS, X264
 
 OPUS_RATE = 48_000
 OPUS_FRAME = 960  # 20 ms
+AAC_FRAME = 1024
 NANOSECOND = Fraction(1, 1_000_000_000)
 UNKNOWN_FRAME_RATE = 30.0
 KEYFRAME_SECONDS = 4  # at most; more often only costs bits: they come on request, and a viewer joins by the key-frame cache
@@ -95,5 +97,20 @@ def open_opus(bitrate: int) -> AudioCodecContext:
         "vbr": "constrained",
         "dtx": "0",
     }
+    encoder.open()
+    return encoder
+
+
+def open_aac(bitrate: int) -> AudioCodecContext:
+    """An encoder of AAC-LC, planar float stereo at 48 kHz, with the AudioSpecificConfig apart."""
+    encoder = CodecContext.create("aac", "w")
+    assert isinstance(encoder, AudioCodecContext)
+    encoder.sample_rate = OPUS_RATE
+    encoder.layout = "stereo"
+    encoder.format = "fltp"
+    encoder.bit_rate = bitrate
+    encoder.thread_count = 1
+    encoder.flags |= Flags.global_header.value
+    encoder.options = {"aac_coder": "fast"}
     encoder.open()
     return encoder

@@ -59,6 +59,7 @@ class Message(IntEnum):
     BITRATE = 5
     EFFORT = 6  # how far below the plan to work
     TRIAL = 7  # of an encoder, by its name
+    MUX = 8  # packets of one track, to be made a part of an HLS stream
     # from the worker
     OUTPUT = 16
     TRACKS = 17  # what comes out from here on, a track for each layer
@@ -68,6 +69,7 @@ class Message(IntEnum):
     FAULT = 21  # why the worker ends, in words
     TRIED = 22  # why the encoder does not work here, nothing if it does
     NOTE = 23  # in words for the log
+    FRAGMENT = 24  # what MUX has made
 
 
 class Frame(NamedTuple):
@@ -216,7 +218,7 @@ def read_stats(body: memoryview) -> WorkerReport:
 
 
 def pack_open(stream: int, track: Track, target: AudioTarget | VideoTarget, shown: int | None = None) -> bytes:
-    opening = {"track": _track_fields(track), "target": asdict(target), "shown": shown}
+    opening = {"track": track_fields(track), "target": asdict(target), "shown": shown}
     return pack(Message.OPEN, stream, 0, json.dumps(opening).encode())
 
 
@@ -224,32 +226,51 @@ def read_open(body: memoryview) -> tuple[Track, AudioTarget | VideoTarget, int |
     opening = json.loads(bytes(body))
     track = _track(opening["track"])
     target = opening["target"]
-    return track, (VideoTarget(**target) if "width" in target else AudioTarget(**target)), opening["shown"]
+    return (
+        track,
+        (VideoTarget(**target) if "width" in target else AudioTarget(target["bitrate"], Codec(target["codec"]))),
+        opening["shown"],
+    )
 
 
 def pack_tracks(stream: int, taken: int, tracks: Sequence[Track]) -> bytes:
-    return pack(Message.TRACKS, stream, taken, json.dumps([_track_fields(track) for track in tracks]).encode())
+    return pack(Message.TRACKS, stream, taken, json.dumps([track_fields(track) for track in tracks]).encode())
 
 
 def read_tracks(body: memoryview) -> tuple[Track, ...]:
     """Tracks from a process that decodes what strangers send."""
+    named = _json(body)
+    if not isinstance(named, list) or len(named) > len(NAMES):
+        raise ProtocolError("a message of tracks with too many or none")
+    return tuple(_checked_track(each) for each in named)
+
+
+def read_track(body: memoryview) -> Track:
+    """A single track, from the same."""
+    return _checked_track(_json(body))
+
+
+def _json(body: memoryview) -> Any:
     try:
-        named = json.loads(bytes(body))
-        if not isinstance(named, list) or len(named) > len(NAMES):
-            raise ProtocolError("a message of tracks with too many or none")
-        tracks = tuple(_track(each) for each in named)
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ProtocolError("a message of tracks that cannot be read") from error
-    for track in tracks:
-        for field in fields(track):
-            if not isinstance(getattr(track, field.name), _FIELD_TYPES[field.name]):
-                raise ProtocolError(f"a track whose {field.name} is of the wrong type")
-        if track.layer not in ("", *NAMES):
-            raise ProtocolError("a track of a layer that there is not")
-    return tracks
+        return json.loads(bytes(body))
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError("a message that is no JSON") from error
 
 
-def _track_fields(track: Track) -> dict[str, Any]:
+def _checked_track(named: Any) -> Track:
+    try:
+        track = _track(named)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ProtocolError("a track that cannot be read") from error
+    for field in fields(track):
+        if not isinstance(getattr(track, field.name), _FIELD_TYPES[field.name]):
+            raise ProtocolError(f"a track whose {field.name} is of the wrong type")
+    if track.layer not in ("", *NAMES):
+        raise ProtocolError("a track of a layer that there is not")
+    return track
+
+
+def track_fields(track: Track) -> dict[str, Any]:
     return asdict(track) | {"extradata": track.extradata.hex()}
 
 

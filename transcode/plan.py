@@ -58,9 +58,10 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class AudioTarget:
-    """Opus, 48 kHz, stereo, 20 ms (RFC 7587 §4.2: what every browser takes)."""
+    """Opus, 48 kHz, stereo, 20 ms (RFC 7587 §4.2: what every browser takes); AAC for HLS, which has no Opus on Apple's players."""
 
     bitrate: int = 128_000
+    codec: Codec = Codec.OPUS
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,10 @@ from protocols.media import EncodedPacket, Track
 from transcode import messages
 from transcode.child import Child, Launch
 from transcode.economy import Effort
+from transcode.fragments import Fragments
 from transcode.limits import WorkerLimits
 from transcode.messages import Frame, Inbox, Message, WorkerReport
+from transcode.mux_messages import read_fragment
 from transcode.plan import AudioTarget, VideoTarget
 from transcode.stage import OnTracks, Sink, Stage
 from transcode.stream import OnEconomy, WorkerStage
@@ -57,6 +59,8 @@ class Worker:
         self.last_crash = ""
         self._launch = launch
         self._loop = asyncio.get_running_loop()
+        self.fragments = Fragments(self._send_part)
+        """Parts of HLS streams that it makes."""
         self._stages: dict[int, WorkerStage] = {}
         self._gone_dropped = self._gone_lowered = 0  # by stages that are closed
         self._next_number = 0
@@ -76,7 +80,7 @@ class Worker:
         self._inbox = Inbox()
         self._outbox: deque[memoryview] = deque()
         self._outbox_size = 0
-        self._unanswered: deque[tuple[WorkerStage, int]] = deque()  # stage and dts
+        self._unanswered: deque[tuple[WorkerStage | Fragments, int]] = deque()  # and dts
         self._taken = 0
         self._last_progress = 0.0
         self._hang_timer: asyncio.TimerHandle | None = None
@@ -158,6 +162,7 @@ class Worker:
         self._disconnect()
         for stage in list(self._stages.values()):
             stage.on_closed()
+        self.fragments.give_up()
 
     # The link of a stage
 
@@ -174,14 +179,24 @@ class Worker:
             self._write(message)
 
     def send_packet(self, stage: WorkerStage, packet: EncodedPacket, silent: bool) -> None:
-        if self._sock is None:
-            return
+        if self._sock is not None:
+            self._expect(stage, packet.dts)
+            self._write(messages.pack_packet(stage.number, packet, silent), packet.data)
+
+    def _send_part(self, message: bytes) -> bool:
+        if self._sock is None or self._outbox_size > self.limits.backlog:
+            return False
+        self._expect(self.fragments, 0)
+        self._write(message)
+        return True
+
+    def _expect(self, stage: WorkerStage | Fragments, dts: int) -> None:
+        """An answer, from now on."""
         if not self._unanswered:
             self._last_progress = self._loop.time()
             if self._hang_timer is None:
                 self._hang_timer = self._loop.call_later(self.limits.hang, self._check_progress)
-        self._unanswered.append((stage, packet.dts))
-        self._write(messages.pack_packet(stage.number, packet, silent), packet.data)
+        self._unanswered.append((stage, dts))
 
     def forget(self, stage: WorkerStage) -> None:
         if self._stages.pop(stage.number, None) is not None:
@@ -303,6 +318,8 @@ class Worker:
                 stage.on_output_tracks(messages.read_tracks(frame.body))
             case Message.CLOSED if stage is not None:
                 stage.on_closed()
+            case Message.FRAGMENT:
+                self.fragments.on_fragment(*read_fragment(frame.body))
             case Message.STATS:
                 self._report = messages.read_stats(frame.body)
             case Message.TRIED:
@@ -373,6 +390,7 @@ class Worker:
         innocent = status == -signal.SIGKILL and not self._hung
         suspect = None if innocent or not self._unanswered else self._unanswered[0]
         self._unanswered.clear()
+        self.fragments.give_up()
         self._earlier.append(self._report)
         self._report = WorkerReport()
         try:
@@ -391,5 +409,6 @@ class Worker:
         self._unanswered.clear()
         for stage in list(self._stages.values()):
             stage.on_closed()
+        self.fragments.give_up()
         for callback in self._on_failure:
             callback(self.failure)

@@ -317,7 +317,7 @@ class Gop:
 def _expected_outputs(track: Track, target: AudioTarget | VideoTarget) -> tuple[Track, ...]:
     """What is known of the output before the worker says more."""
     if isinstance(target, AudioTarget):
-        return (Track(track.id, Codec.OPUS, sample_rate=48_000, channels=2),)
+        return (Track(track.id, target.codec, sample_rate=48_000, channels=2),)
     known = bool(target.width)
     return tuple(
         Track(

@@ -14,13 +14,17 @@ import time
 import traceback
 
 import av.logging
+from av import FFmpegError
 
+from protocols.errors import ProtocolError
 from protocols.media import EncodedPacket, Kind, Track
 from transcode import messages
 from transcode.audio import AudioTranscoder
 from transcode.encoders import try_h264
 from transcode.limits import WorkerLimits
 from transcode.messages import Frame, Inbox, Message, WorkerReport
+from transcode.mux import fragment
+from transcode.mux_messages import pack_fragment, read_mux
 from transcode.plan import AudioTarget, VideoTarget
 from transcode.video import VideoTranscoder
 
@@ -97,6 +101,8 @@ class Worker:
                 self._sock.sendall(messages.pack(Message.TRIED, 0, self.taken, why_not.encode(errors="replace")))
             case Message.EFFORT:
                 self._set_effort(frame)
+            case Message.MUX:
+                self._mux(frame)
             case _:
                 raise ValueError(f"message {frame.kind} is not for a worker")
 
@@ -124,6 +130,14 @@ class Worker:
             answered = True
         if not answered:
             self._sock.sendall(messages.pack(Message.PROGRESS, frame.stream, self.taken))
+
+    def _mux(self, frame: Frame) -> None:
+        self.taken += 1
+        try:
+            init, made = fragment(*read_mux(frame.body))
+        except (FFmpegError, ProtocolError):
+            init = made = b""  # the gateway counts it and puts a gap in its place
+        self._sock.sendall(pack_fragment(self.taken, init, made))
 
     def _close(self, stream: int) -> None:
         transcoder = self._streams.pop(stream)

@@ -1,0 +1,154 @@
+"""One track's packets cut into parts and segments (RFC 8216bis §3, §4.4.4.9). Sans-IO.
+
+Kept true:
+
+* Each packet goes into exactly one part, in order, with the duration that its successor's time gives it; the parts of a segment follow
+  each other without a gap or an overlap.
+* A video segment begins at a key frame, at the first one after two thirds of the target; where none comes within what the playlist
+  has promised (`Timing.limit`) the segment ends all the same, since a target duration may never be exceeded (§4.4.3.1).
+* A part is not longer than the part target, and at least 85 % of it unless it is its segment's last (§4.4.3.7), as far as the frame rate
+  lets it: a single frame that is longer is a part of its own.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import ceil
+
+from protocols.media import EncodedPacket
+
+SECOND = 1_000_000_000
+MS = 1_000_000
+PART = 333 * MS  # of media in a part, or a little more: what a whole number of frames needs
+LONGEST_GOP = 10 * SECOND  # a segment is cut without a key frame beyond
+MAX_PART_BYTES = 4 << 20
+_LONGEST_PART = SECOND
+_ROUNDING = 499 * MS  # §4.4.3.1: a segment's duration is rounded to the nearest second before it is compared with the target
+_SLACK = 300 * MS  # key frames of one encoder are not all at the same distance
+_USUAL_FRAME = 33 * MS
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What all playlists of a stream promise, for as long as it runs; in ns."""
+
+    target: int  # EXT-X-TARGETDURATION: whole seconds
+    part: int  # PART-TARGET
+
+    @property
+    def limit(self) -> int:
+        """Of one segment."""
+        return self.target + _ROUNDING
+
+    @classmethod
+    def of(cls, segment: int, gop: int, frame: int) -> "Timing":
+        """For segments of at least about `segment`, a group of pictures of `gop` (0: unknown, or no video) and frames of `frame` ns."""
+        gop = min(gop, LONGEST_GOP)
+        groups = max(1, ceil((segment * 2 // 3) / gop)) if gop else 0
+        longest = max(segment if not gop else 0, groups * gop, SECOND)
+        frame = min(max(frame, MS), _LONGEST_PART)
+        part = ceil(PART / frame - 0.05) * frame
+        return cls(ceil((longest - _SLACK) / SECOND) * SECOND, min(ceil(part / MS) * MS, _LONGEST_PART))
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The packets of one part. Times in ns on the stream's own clock; `durations` belongs to `packets`."""
+
+    packets: tuple[EncodedPacket, ...]
+    durations: tuple[int, ...]
+    opens: bool  # begins a segment
+    closes: bool  # ends it
+    independent: bool  # begins with a key frame
+
+    @property
+    def start(self) -> int:
+        return self.packets[0].dts
+
+    @property
+    def duration(self) -> int:
+        return sum(self.durations)
+
+
+class Segmenter:
+    """The state of one rendition. `push` gives the parts that a packet completes, at most two."""
+
+    def __init__(self, timing: Timing, *, video: bool, segment: int) -> None:
+        """`segment` is the least distance in ns at which segments are wanted; sound ends its segments anywhere."""
+        self.skipped = 0
+        """Packets before a key frame, or whose time goes back."""
+        self._timing = timing
+        self._video = video
+        self._least = segment * 2 // 3 if video else timing.target
+        self._packets: list[EncodedPacket] = []  # of the part that is under way; the last one's duration is not known yet
+        self._size = 0
+        self._segment_start = 0
+        self._opens = False
+        self._frame = _USUAL_FRAME if video else 0
+
+    @property
+    def last(self) -> EncodedPacket | None:
+        """The packet that came last, since the start or the last `close`."""
+        return self._packets[-1] if self._packets else None
+
+    @property
+    def wants_keyframe(self) -> bool:
+        """The segment is as long as it should be: a source that makes key frames on demand should make one."""
+        last = self.last
+        return (
+            self._video
+            and last is not None
+            and last.dts + 3 * self._frame - self._segment_start >= self._timing.target - _SLACK // 2
+        )
+
+    def push(self, packet: EncodedPacket) -> Iterator[Cut]:
+        last = self.last
+        if last is None:
+            if self._video and not packet.keyframe:
+                self.skipped += 1
+                return
+            self._begin(packet)
+            return
+        if packet.dts <= last.dts:
+            self.skipped += 1
+            return
+        frame = packet.dts - last.dts
+        if len(self._packets) > 1 and packet.dts - self._packets[0].dts > self._timing.part:
+            yield self._cut(last.dts, self._packets[:-1], closes=False)  # its last frame is too long for this part
+            self._packets, self._size = [last], len(last.data)
+        self._frame = frame
+        length = packet.dts - self._packets[0].dts
+        if self._ends_segment(packet):
+            yield self._cut(packet.dts, self._packets, closes=True)
+            self._begin(packet)
+        elif length + frame > self._timing.part + MS or self._size > MAX_PART_BYTES:
+            yield self._cut(packet.dts, self._packets, closes=False)
+            self._packets, self._size = [packet], len(packet.data)
+        else:
+            self._packets.append(packet)
+            self._size += len(packet.data)
+
+    def close(self) -> Cut | None:
+        """The end, or a discontinuity: what is left ends its segment. The next packet begins anew, video with a key frame."""
+        last = self.last
+        if last is None:
+            return None
+        cut = self._cut(last.dts + (self._frame or 20 * MS), self._packets, closes=True)
+        self._packets, self._size = [], 0
+        return cut
+
+    def _begin(self, packet: EncodedPacket) -> None:
+        self._packets, self._size = [packet], len(packet.data)
+        self._segment_start = packet.dts
+        self._opens = True
+
+    def _ends_segment(self, packet: EncodedPacket) -> bool:
+        elapsed = packet.dts - self._segment_start
+        if elapsed + self._frame > (self._timing.limit if self._video else self._timing.target):
+            return True
+        return self._video and packet.keyframe and elapsed >= self._least
+
+    def _cut(self, end: int, packets: list[EncodedPacket], *, closes: bool) -> Cut:
+        ends = [packet.dts for packet in packets[1:]] + [end]
+        durations = tuple(until - packet.dts for packet, until in zip(packets, ends, strict=True))
+        opens, self._opens = self._opens, False
+        return Cut(tuple(packets), durations, opens, closes, packets[0].keyframe)
