@@ -2,9 +2,10 @@
 publication for each layer that the stage gives.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from time import monotonic_ns
+from typing import Protocol
 
 from gateway.calls import Publication
 from gateway.diagnostics import TrackMeter
@@ -21,10 +22,21 @@ KEYFRAME_REQUEST_INTERVAL = 500_000_000  # ns: requests of many viewers become o
 _IN_WORK = 256  # packets in a stage whose time is measured
 
 
-class Lane:
-    """See the file; `totals` are those of its pipeline."""
+class Tap(Protocol):
+    """Sees the packets of a lane besides the call; neither blocks nor raises."""
 
-    def __init__(self, track: Track, decision: Decision, totals: PipelineTotals) -> None:
+    def source(self, lane: "Lane", packet: EncodedPacket) -> None:
+        """What the encoder sent, at the live edge."""
+
+    def output(self, lane: "Lane", packet: EncodedPacket) -> None:
+        """What comes out of the lane's stage."""
+
+
+class Lane:
+    """See the file; `totals` are those of its pipeline, `taps` those of its session, which may come and go."""
+
+    def __init__(self, track: Track, decision: Decision, totals: PipelineTotals, taps: Sequence[Tap] = ()) -> None:
+        self.taps = taps
         self.track = track
         self.decision = decision
         self.meter = TrackMeter(track.kind)
@@ -81,6 +93,8 @@ class Lane:
         return packets
 
     def process(self, packet: EncodedPacket, now: int) -> None:
+        for tap in self.taps:
+            tap.source(self, packet)
         if self.stage is None:
             return
         if isinstance(self.decision, Transcode):
@@ -91,6 +105,8 @@ class Lane:
 
     def out(self, packet: EncodedPacket) -> None:
         """What comes out of the stage goes to the call."""
+        for tap in self.taps:
+            tap.output(self, packet)
         publication = self.publications.get(packet.layer)
         if publication is None:
             return

@@ -7,14 +7,14 @@ the plan is asked again whenever a fact changes — also when B-frames or intra 
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from time import monotonic_ns
 from typing import assert_never
 
 from gateway.calls import Participation
-from gateway.lane import Lane
+from gateway.lane import Lane, Tap
 from gateway.latency import Step
 from gateway.log import event
 from gateway.pacer import LiveEdgePolicy, Pacer
@@ -49,6 +49,7 @@ class Pipeline:
         max_bitrate: int,
         origin: int,
         fail: Callable[[str], None],
+        taps: Sequence[Tap] = (),
     ) -> None:
         """`max_bitrate` is of one track, bit/s, 0 for none; `origin` the session media time in ns at which this publisher starts;
         `fail` ends the publisher with a reason."""
@@ -61,6 +62,7 @@ class Pipeline:
         self._decide = decide
         self._max_bitrate = max_bitrate
         self._fail = fail
+        self._taps = taps
         self._timeline = Timeline(origin=origin)
         self._pacer = Pacer(live_edge)
         self._tracks: tuple[Track, ...] = ()  # what the publisher has
@@ -94,7 +96,7 @@ class Pipeline:
     async def _set(self, track: Track, decision: Decision) -> None:
         lane = self.lanes.get(track.id)
         if lane is None:
-            lane = self.lanes[track.id] = Lane(track, decision, self.totals)
+            lane = self.lanes[track.id] = Lane(track, decision, self.totals, self._taps)
         elif lane.track == track:
             return
         elif same_treatment(decision, lane.decision) and lane.stage is not None and track.codec is lane.track.codec:

@@ -14,6 +14,7 @@ from enum import StrEnum
 from time import monotonic_ns
 
 from gateway.calls import Call, Participation
+from gateway.lane import Tap
 from gateway.log import event
 from gateway.pacer import LiveEdgePolicy
 from gateway.pipeline import Pipeline
@@ -110,6 +111,8 @@ class Session:
         self.participation: Participation | None = None
         self.reconnects = 0
         self.why_ended = ""
+        self.taps: list[Tap] = []
+        """Who sees the media besides the call."""
         self._call = call
         self._workers = workers
         self._policy = policy
@@ -217,6 +220,7 @@ class Session:
                 live_edge=self._policy.live_edge,
                 max_bitrate=self._policy.max_bitrate,
                 origin=self._media_now(monotonic_ns()),
+                taps=self.taps,
                 fail=self._abort,  # it cannot go on with this publisher: the session lingers for another try
             )
             self._media_now = self.pipeline.media_now
