@@ -204,6 +204,6 @@ class EmbeddedProgram:
         self._find = find
         self._authorise = authorise
 
-    async def admit(self, call: str, token: str | None) -> Seat:
+    async def admit(self, call: str, token: str | None, address: str = "") -> Seat:
         self._authorise(call, token)
         return Seat(self._find, call)

@@ -10,6 +10,7 @@ import logging
 import secrets
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Protocol, TypeAlias
 
@@ -64,6 +65,16 @@ class Create(Protocol):
     async def __call__(self, request: web.Request, offer: bytes, /) -> Session: ...
 
 
+@dataclass(frozen=True, slots=True)
+class SubResource:
+    """Something at `name` below each session, advertised to its client in a Link header."""
+
+    name: str
+    link: str  # the parameters of the link, its relation first
+    method: str
+    answer: Callable[[web.Request, Session], Awaitable[web.StreamResponse]]
+
+
 class Problem(Exception):
     """An answer that is an error of HTTP, not of the media."""
 
@@ -78,7 +89,7 @@ class Resources:
     """The sessions of one endpoint at `path` (an aiohttp pattern, such as `/whep/{call}`).
 
     Args:
-        extra: sub-resources of each session: name and GET handler, advertised with this Link relation.
+        extra: sub-resources of each session.
         alias: another path of the endpoint, and where the resources made there are, a path like `path`.
         authorise: asked before a resource is changed or deleted; raises `Rejected`.
         links: values of Link headers that whoever made a session is told, such as ICE servers.
@@ -90,7 +101,7 @@ class Resources:
         create: Create,
         *,
         origins: Sequence[str] = ("*",),
-        extra: Sequence[tuple[str, str, Callable[[web.Request, Session], Awaitable[web.StreamResponse]]]] = (),
+        extra: Sequence[SubResource] = (),
         alias: tuple[str, str] | None = None,
         authorise: Callable[[web.Request, Session], None] | None = None,
         links: Callable[[], Sequence[str]] | None = None,
@@ -116,8 +127,8 @@ class Resources:
         routes += self._routes(resource, resource_methods, {"Accept-Patch": FRAGMENT})
         if self._alias is not None:
             routes += self._routes(self._alias[0], endpoint_methods, {"Accept-Post": SDP})
-        for name, _, handler in self._extra:
-            routes += self._routes(f"{resource}/{name}", {hdrs.METH_GET: self._bind(handler)}, {})
+        for each in self._extra:
+            routes += self._routes(f"{resource}/{each.name}", {each.method: self._bind(each.answer)}, {})
         return routes
 
     async def aclose(self, why: str) -> None:
@@ -147,7 +158,7 @@ class Resources:
             raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"send the offer as {SDP}", {"Accept-Post": SDP})
         if not _accepts_sdp(request.headers.get(hdrs.ACCEPT)):
             raise Problem(HTTPStatus.NOT_ACCEPTABLE, f"the answer is {SDP}")
-        session = await self._create(request, await _body(request))
+        session = await self._create(request, await read_body(request))
         self.created += 1
         name = secrets.token_urlsafe(24)
         self.sessions[name] = session
@@ -159,8 +170,8 @@ class Resources:
         response = web.Response(status=HTTPStatus.CREATED, text=session.answer, content_type=SDP)
         response.headers[hdrs.LOCATION] = location
         response.headers[hdrs.ETAG] = f'"{session.etag}"'
-        for extra, relation, _ in self._extra:
-            response.headers.add(hdrs.LINK, f'<{location}/{extra}>; rel="{relation}"')
+        for each in self._extra:
+            response.headers.add(hdrs.LINK, f"<{location}/{each.name}>; {each.link}")
         for link in self._links() if self._links else ():
             response.headers.add(hdrs.LINK, link)
         return response
@@ -176,7 +187,7 @@ class Resources:
         anything = condition.strip() in ("*", '"*"')
         if not anything and f'"{session.etag}"' not in [each.strip() for each in condition.split(",")]:
             raise Problem(HTTPStatus.PRECONDITION_FAILED, "the ETag is of another ICE session")
-        fragment = parse_fragment(await _body(request))
+        fragment = parse_fragment(await read_body(request))
         if fragment.ice is None or fragment.ice.ufrag == session.remote_ufrag:
             # An ICE-lite agent has no use for the peer's candidates: it answers checks from wherever they come.
             return web.Response(status=HTTPStatus.NO_CONTENT)
@@ -284,16 +295,17 @@ def bearer(request: web.Request) -> str | None:
     return token.strip() or None if scheme.lower() == "bearer" else None
 
 
-async def _body(request: web.Request) -> bytes:
-    if (request.content_length or 0) > MAX_BYTES:
-        raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"at most {MAX_BYTES} bytes")
+async def read_body(request: web.Request, limit: int = MAX_BYTES) -> bytes:
+    """The body, of at most `limit` bytes. Raises `Problem`."""
+    if (request.content_length or 0) > limit:
+        raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"at most {limit} bytes")
     body = bytearray()
     try:
         async with asyncio.timeout(_READ_TIMEOUT):
             async for chunk in request.content.iter_any():
                 body += chunk
-                if len(body) > MAX_BYTES:
-                    raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"at most {MAX_BYTES} bytes")
+                if len(body) > limit:
+                    raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"at most {limit} bytes")
     except TimeoutError:
         raise Problem(HTTPStatus.REQUEST_TIMEOUT, "the body did not come in time") from None
     return bytes(body)

@@ -46,7 +46,7 @@ class Picture:
     """One video that is shown: its layers, the largest first and at least one, and which of them is sent."""
 
     layers: tuple[Layer, ...]
-    shown: str
+    shown: str | None
     wish: Wish = Wish()
 
     @property

@@ -1,4 +1,5 @@
-"""WHEP over HTTP: `POST /whep/{call}` makes a viewer; its resource has PATCH, DELETE and an event stream that says who is in which slot.
+"""WHEP over HTTP: `POST /whep/{call}` makes a viewer; its resource has PATCH, DELETE, an event stream that says who is in which slot and
+what layers there are, and an address at which it asks for a layer.
 `?without=` names a participant that this viewer is not to be shown: who publishes need not be sent his own picture.
 
 What is kept true: the call's owner admits before a peer exists; a viewer is in its audience exactly as long as its peer lives; a slow
@@ -13,16 +14,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from types import MappingProxyType
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from protocols.errors import Reason, Rejected
 from protocols.webrtc import answer, sdp
-from protocols.webrtc.http import Problem, Resources, Session, bearer
+from protocols.webrtc.http import Problem, Resources, Session, SubResource, bearer, read_body
 from protocols.webrtc.mux import UdpMux
 from protocols.webrtc.peer import Peer
+from protocols.whep import layer
 from protocols.whep.viewer import Audience, Program, Viewer
 
-_EVENTS = "urn:ietf:params:whep:ext:core:server-sent-events"
+_EVENTS = 'rel="urn:ietf:params:whep:ext:core:server-sent-events"; events="layers"'
+_LAYER = 'rel="urn:ietf:params:whep:ext:core:layer"'
 _HEARTBEAT = 15.0  # s: proxies close what is silent for longer
 _WRITE_TIMEOUT = 10.0  # s
 
@@ -35,6 +38,7 @@ _COUNTERS: Mapping[str, str] = MappingProxyType(
         "retransmitted": "Packets sent again because a viewer missed them",
         "nacks": "Packets that viewers reported missing",
         "plis": "Key frames that viewers asked for",
+        "turns": "Changes to another layer of a picture",
         "replays": "Groups of pictures sent again from the cache",
         "dropped": "Frames dropped because a viewer could not take them in time",
     }
@@ -95,9 +99,11 @@ class WhepResource:
         self._program = program
         self._live: set[Viewer] = set()
         self._totals: Counter[str] = Counter()
-        self._resources = Resources(
-            "/whep/{call}", self._create, origins=cors_origins, extra=[("events", _EVENTS, self._events)]
-        )
+        extra = [
+            SubResource("events", _EVENTS, hdrs.METH_GET, self._events),
+            SubResource("layer", _LAYER, hdrs.METH_POST, self._layer),
+        ]
+        self._resources = Resources("/whep/{call}", self._create, origins=cors_origins, extra=extra)
 
     @property
     def viewers(self) -> int:
@@ -122,7 +128,7 @@ class WhepResource:
         await self._resources.aclose("the gateway is shutting down")
 
     async def _create(self, request: web.Request, body: bytes) -> WhepSession:
-        audience = await self._program.admit(request.match_info["call"], bearer(request))
+        audience = await self._program.admit(request.match_info["call"], bearer(request), request.remote or "")
         offer = sdp.parse_offer(body)
         accepted = answer.sending(offer, cname=secrets.token_hex(8))
         if not any(accepted):
@@ -139,6 +145,18 @@ class WhepResource:
         for name in _COUNTERS:
             self._totals[name] += sum(getattr(sender, name) for sender in viewer.senders)
 
+    async def _layer(self, request: web.Request, session: Session) -> web.StreamResponse:
+        """draft-ietf-wish-whep-03, Video Layer Selection: 200 where the wish can be followed."""
+        assert isinstance(session, WhepSession)
+        asked = layer.parse(await read_body(request, layer.MAX_BYTES))
+        layers = session.viewer.wish(asked.media, asked.wish)
+        if layers is None:
+            raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "mediaId names no picture of this session")
+        if asked.wish.layer and asked.wish.layer not in layers:
+            there = ", ".join(layers) or "none"
+            raise Problem(HTTPStatus.CONFLICT, f"there is no such layer now; those that there are: {there}")
+        return web.Response()
+
     async def _events(self, request: web.Request, session: Session) -> web.StreamResponse:
         """Server-sent events (HTML standard §9.2): the whole state at once and at each change."""
         assert isinstance(session, WhepSession)
@@ -151,7 +169,7 @@ class WhepResource:
             stream.content_type = "text/event-stream"
             await stream.prepare(request)
             try:
-                message = _event(viewer.describe())
+                message = _state(viewer)
                 while not closed.is_set():
                     changed.clear()
                     async with asyncio.timeout(_WRITE_TIMEOUT):
@@ -171,8 +189,12 @@ async def _next_event(viewer: Viewer, changed: asyncio.Event) -> bytes:
             await changed.wait()
     except TimeoutError:
         return b": still here\n\n"
-    return _event(viewer.describe())
+    return _state(viewer)
 
 
-def _event(state: dict[str, object]) -> bytes:
-    return f"data: {json.dumps(state, separators=(',', ':'))}\n\n".encode()
+def _state(viewer: Viewer) -> bytes:
+    return _event("", viewer.describe()) + _event("event: layers\n", viewer.layers())
+
+
+def _event(head: str, data: Mapping[str, object]) -> bytes:
+    return f"{head}data: {json.dumps(data, separators=(',', ':'))}\n\n".encode()

@@ -1,4 +1,4 @@
-"""One viewer of a call: its slots, which participant each shows, and its feedback.
+"""One viewer of a call: its slots, which participant each shows and in which layer, and its feedback.
 
 What is kept true: a slot is the n-th video with the n-th audio m-line of the viewer's offer; a participant keeps its slot while it is
 shown; those who find none wait in the order they came. A viewer may come before the participants, and before its own connection stands.
@@ -8,16 +8,18 @@ import asyncio
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from protocols.media import Kind
 from protocols.webrtc.answer import Accepted
 from protocols.webrtc.fanout import Sender, Source
 from protocols.webrtc.feedback import Feedback
+from protocols.webrtc.layers import LayerChoice, Wish
 from protocols.webrtc.peer import Peer
+from protocols.whep.slot import Participant, Slot
 
 _REPORT_INTERVAL = 1.0  # s
+_CHOOSE_NS = 250_000_000
 _MAX_WAITING = 256
 _MAX_WATCHERS = 4
 
@@ -33,48 +35,8 @@ class Audience(Protocol):
 class Program(Protocol):
     """What there is to watch; given by the owner of the calls."""
 
-    async def admit(self, call: str, token: str | None) -> Audience:
-        """The audience of `call`; raises `Rejected` for those who may not watch it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Participant:
-    id: str
-    name: str
-    sources: Mapping[Kind, tuple[Source, ...]]  # of each kind the layers, the largest first
-
-
-@dataclass(slots=True)
-class _Slot:
-    """One place to show a participant: a sender for each kind that the viewer's offer has here."""
-
-    number: int
-    senders: dict[Kind, Sender] = field(default_factory=dict)
-    participant: Participant | None = None
-
-    def show(self, participant: Participant | None, now: int) -> None:
-        self.participant = participant
-        for kind, sender in self.senders.items():
-            layers = participant.sources.get(kind, ()) if participant else ()
-            if sender.source in layers[:1]:
-                continue
-            if layers:
-                sender.attach(layers[0], now)
-            else:
-                sender.detach()
-
-    def describe(self) -> dict[str, object]:
-        mids = {kind: sender.parameters.mid for kind, sender in self.senders.items()}
-        shown = self.participant
-        return {
-            "slot": self.number,
-            "video_mid": mids.get(Kind.VIDEO),
-            "audio_mid": mids.get(Kind.AUDIO),
-            "participant": shown.id if shown else None,
-            "name": shown.name if shown else None,
-            "video": shown is not None and Kind.VIDEO in mids and Kind.VIDEO in shown.sources,
-            "audio": shown is not None and Kind.AUDIO in mids and Kind.AUDIO in shown.sources,
-        }
+    async def admit(self, call: str, token: str | None, address: str) -> Audience:
+        """The audience of `call` for who comes from `address`; raises `Rejected` for those who may not watch it."""
 
 
 class Viewer:
@@ -87,31 +49,78 @@ class Viewer:
         self._waiting: dict[str, Participant] = {}
         self._watchers: set[asyncio.Event] = set()
         self._wake = asyncio.Event()
-        numbered: dict[int, _Slot] = {}
-        for each in accepted:
+        self._choice = LayerChoice()
+        self._choose_due = 0
+        numbered: dict[int, Slot] = {}
+        for line, each in enumerate(accepted):
             if each is not None and each.send is not None:
-                slot = numbered.setdefault(each.number, _Slot(each.number))
-                slot.senders[each.send.kind] = Sender(peer, each.send)
+                slot = numbered.setdefault(each.number, Slot(each.number))
+                sender = slot.senders[each.send.kind] = Sender(peer, each.send)
+                sender.on_turn = self._changed
+                if each.send.kind is Kind.VIDEO:
+                    slot.video_line = line
         self._slots = [numbered[number] for number in sorted(numbered)]
         self.senders = tuple(sender for slot in self._slots for sender in slot.senders.values())
         self._feedback = Feedback(send=peer.send_rtcp)
         for sender in self.senders:
             self._feedback.add(sender)
-        peer.on_rtcp = self._feedback.receive
+        peer.on_rtcp = self._on_rtcp
 
     @property
     def estimated_bitrate(self) -> int | None:
         """What the viewer's path carries, in bit/s, as its own feedback says."""
         return self._feedback.estimated_bitrate
 
-    def show(self, participant: str, name: str, sources: Mapping[Kind, tuple[Source, ...]]) -> None:
+    def _on_rtcp(self, packet: bytes, now: int) -> None:
+        self._feedback.receive(packet, now)
+        if now >= self._choose_due:
+            self._choose(now)
+
+    def _choose(self, now: int) -> None:
+        """Which layer of each picture is sent from here on."""
+        self._choose_due = now + _CHOOSE_NS
+        slots = {slot.number: slot for slot in self._slots}
+        pictures = {number: picture for number, slot in slots.items() if (picture := slot.picture()) is not None}
+        for number, name in self._choice.choose(pictures, self._carried(), now).items():
+            slots[number].show_layer(name, now)
+
+    def _carried(self) -> int | None:
+        """What the way has for pictures: the sound goes before."""
+        if self.estimated_bitrate is None:
+            return None
+        sounds = [slot.senders[Kind.AUDIO].source for slot in self._slots if Kind.AUDIO in slot.senders]
+        return max(0, self.estimated_bitrate - sum(source.bitrate for source in sounds if source is not None))
+
+    def wish(self, media: str | None, wish: Wish) -> list[str] | None:
+        """Ask for a layer of one picture: `media` is the mid of its m-line or the index of that, None: the first. Gives the names of the
+        layers that there are; None if there is no such m-line."""
+        for slot in self._slots:
+            sender = slot.senders.get(Kind.VIDEO)
+            if sender is not None and media in (None, sender.parameters.mid, str(slot.video_line)):
+                slot.wish = wish
+                self._choose(time.monotonic_ns())
+                return [source.track.layer for source in slot.sources(Kind.VIDEO)]
+        return None
+
+    def layers(self) -> dict[str, object]:
+        """By index of the m-line, the layers of each picture (the "layers" event of draft-ietf-wish-whep-03)."""
+        by_line: dict[str, object] = {}
+        for slot in self._slots:
+            if (picture := slot.picture()) is not None:
+                by_line[str(slot.video_line)] = [
+                    {"rid": layer.name, "width": layer.width, "height": layer.height, "bitrate": layer.bitrate}
+                    for layer in picture.layers
+                ]
+        return by_line
+
+    def show(self, participant: str, name: str, sources: Mapping[Kind, Sequence[Source]]) -> None:
         """Show a participant, or what has changed of it, in the slot it has, else in the first free one, else once one is free."""
         if participant == self._without:
             return
         shown = Participant(participant, name, dict(sources))
         slot = self._slot_of(participant) or next((slot for slot in self._slots if slot.participant is None), None)
         if slot is not None:
-            slot.show(shown, time.monotonic_ns())
+            self._show(slot, shown)
         elif participant in self._waiting or len(self._waiting) < _MAX_WAITING:
             self._waiting[participant] = shown
         self._changed()
@@ -122,8 +131,13 @@ class Viewer:
         slot = self._slot_of(participant)
         if slot is not None:
             following = next(iter(self._waiting), None)
-            slot.show(self._waiting.pop(following) if following is not None else None, time.monotonic_ns())
+            self._show(slot, self._waiting.pop(following) if following is not None else None)
         self._changed()
+
+    def _show(self, slot: Slot, participant: Participant | None) -> None:
+        now = time.monotonic_ns()
+        slot.show(participant, now)
+        self._choose(now)
 
     def describe(self) -> dict[str, object]:
         """What the page is told: which mids show whom."""
@@ -169,7 +183,7 @@ class Viewer:
             except TimeoutError:
                 continue
 
-    def _slot_of(self, participant: str) -> _Slot | None:
+    def _slot_of(self, participant: str) -> Slot | None:
         return next((slot for slot in self._slots if slot.participant and slot.participant.id == participant), None)
 
     def _changed(self) -> None:

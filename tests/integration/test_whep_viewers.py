@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import aiohttp
 import pytest
 from aiortc import RTCSessionDescription
+from yarl import URL
 
 from protocols.webrtc.http import FRAGMENT, SDP
 from protocols.webrtc.peer import Limits
@@ -42,9 +43,12 @@ async def publishing(served: Stage, participant: Participant) -> AsyncIterator[N
 async def events(http: aiohttp.ClientSession, url: str) -> AsyncIterator[dict[str, object]]:
     async with http.get(url) as stream:
         assert stream.content_type == "text/event-stream"
+        kind = b""
         async for line in stream.content:
-            if line.startswith(b"data: "):
-                yield json.loads(line[6:])
+            name, _, value = line.partition(b": ")
+            if name == b"data" and not kind:
+                yield json.loads(value)
+            kind = value.strip() if name == b"event" else b""
 
 
 async def test_pictures_and_sound_arrive_decoded_and_in_order(media: Media) -> None:
@@ -141,6 +145,9 @@ async def test_slots_follow_the_participants_and_the_page_is_told(media: Media) 
                     "name": None,
                     "video": False,
                     "audio": False,
+                    "layer": None,
+                    "width": None,
+                    "height": None,
                 }
                 for number in range(2)
             ],
@@ -168,6 +175,41 @@ async def test_slots_follow_the_participants_and_the_page_is_told(media: Media) 
         assert [state async for state in told] == []  # the stream of events ends with the viewer
         await served.until_viewers(0)
         await connection.close()
+
+
+async def test_a_viewer_asks_for_a_layer_and_goes_over_to_it_without_missing_a_picture(media: Media) -> None:
+    host = Participant("host", *media, layers={"h": (1280, 720), "l": (320, 180)})
+    async with stage() as served, publishing(served, host), watching(served.url) as viewer, aiohttp.ClientSession() as http:
+        await viewer.until(frames=5)
+        resource = URL(viewer.resource)
+
+        async def ask(**wish: object) -> int:
+            async with http.post(resource / "layer", json=wish) as response:
+                return response.status
+
+        told = events(http, str(resource / "events"))
+
+        async def until_layer(name: str) -> None:
+            async with asyncio.timeout(10):
+                async for state in told:
+                    (slot,) = state["slots"]
+                    if slot["layer"] == name:
+                        return
+
+        await until_layer("h")
+        assert await ask(mediaId=0, rid="l") == 200
+        await until_layer("l")
+        assert await ask(mediaId="0", width=1280, height=720) == 200
+        await until_layer("h")
+        await viewer.until(frames=len(viewer.numbers) + 10)
+        assert sorted(set(viewer.numbers)) == list(range(viewer.numbers[0], viewer.numbers[-1] + 1))
+        assert await ask(rid="none of them") == 409
+        assert await ask(mediaId="17", height=10) == 422
+        assert await ask(maxHeight="tall") == 400
+        async with http.post(resource / "layer", data=bytes(5000)) as response:
+            assert response.status == 413
+        turns = {name: value for name, _, value in served.resource.counters()}["turns"]
+        assert turns == 2
 
 
 async def test_two_participants_reach_one_viewer(media: Media) -> None:

@@ -75,13 +75,23 @@ class Participant:
     audio: list[bytes]
     sources: dict[Kind, tuple[Source, ...]] = field(default_factory=dict)
     keyframes_wanted: int = 0
+    layers: dict[str, tuple[int, int]] = field(default_factory=lambda: {"": (WIDTH, HEIGHT)})
+    """Of the video, with the sizes that are told of them, the largest first; all have the same pictures."""
     _start: int = 0
 
     def begin(self) -> None:
         call_at = call_at_on(asyncio.get_running_loop())
         self._start = time.monotonic_ns()
         self.sources = {
-            Kind.VIDEO: (Source(Track(1, Codec.H264), self._clock, call_at, keyframe_wanted=self._keyframe_wanted),),
+            Kind.VIDEO: tuple(
+                Source(
+                    Track(1, Codec.H264, width=width, height=height, layer=name),
+                    self._clock,
+                    call_at,
+                    keyframe_wanted=self._keyframe_wanted,
+                )
+                for name, (width, height) in self.layers.items()
+            ),
             Kind.AUDIO: (Source(Track(2, Codec.OPUS), self._clock, call_at),),
         }
 
@@ -99,7 +109,8 @@ class Participant:
             if wait > 0:
                 await asyncio.sleep(wait / 1e9)
             now = time.monotonic_ns()
-            self.sources[kind][0].push(EncodedPacket(0, at, at, key, data, now, now), now)
+            for source in self.sources[kind]:
+                source.push(EncodedPacket(0, at, at, key, data, now, now), now)
 
     def _schedule(self) -> Iterator[tuple[Kind, int, bool, bytes]]:
         video = [(Kind.VIDEO, number * FRAME_NS, key, data) for number, (key, data) in enumerate(self.video)]
@@ -119,7 +130,7 @@ class Stage:
         self.mux: UdpMux
         self.url = ""
 
-    async def admit(self, call: str, token: str | None) -> "Stage":
+    async def admit(self, call: str, token: str | None, address: str) -> "Stage":
         if call != "livestream:demo":
             raise Rejected(Reason.NOT_FOUND, "no such call")
         if token != self.token:

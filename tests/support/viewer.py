@@ -28,6 +28,8 @@ class Viewer:
     loudness: float = 0.0
     frequency: float = 0.0
     progress: asyncio.Event = field(default_factory=asyncio.Event)
+    resource: str = ""
+    """The address of the WHEP resource."""
     closed: asyncio.Event = field(default_factory=asyncio.Event)
     """The gateway has ended the connection."""
 
@@ -89,6 +91,7 @@ async def watching(url: str, token: str | None = None, slots: int = 1) -> AsyncI
         async with http.post(url, data=connection.localDescription.sdp, headers=headers) as response:
             assert response.status == 201, await response.text()
             location = response.headers["Location"]
+            viewer.resource = str(response.url.join(URL(location)))
             answer = await response.text()
         await connection.setRemoteDescription(RTCSessionDescription(answer, "answer"))
         try:

@@ -12,7 +12,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from protocols.errors import ProtocolError, Reason, Rejected
 from protocols.webrtc import sdp
-from protocols.webrtc.http import FRAGMENT, SDP, Resources, Session, bearer
+from protocols.webrtc.http import FRAGMENT, SDP, Resources, Session, SubResource, bearer
 
 NEW_ICE = "a=ice-ufrag:{}\r\na=ice-pwd:0123456789012345678901\r\nm=audio 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:0\r\n"
 
@@ -48,7 +48,9 @@ class Endpoint:
         self.refusal: Exception | None = None
         self.offer = b""
         self.token: str | None = None
-        self.resources = Resources("/whip/{call}", self.create, origins=origins, extra=[("more", "urn:more", self.more)])
+        self.resources = Resources(
+            "/whip/{call}", self.create, origins=origins, extra=[SubResource("more", 'rel="urn:more"', "GET", self.more)]
+        )
 
     async def create(self, request: web.Request, offer: bytes) -> Session:
         self.offer, self.token = offer, bearer(request)

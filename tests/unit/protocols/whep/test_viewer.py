@@ -6,10 +6,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from protocols.errors import ProtocolError
 from protocols.media import Codec, EncodedPacket, Kind, Track
 from protocols.webrtc import answer, sdp
 from protocols.webrtc.fanout import Source, call_at_on
+from protocols.webrtc.layers import Wish
 from protocols.webrtc.mux import UdpMux
+from protocols.whep import layer
 from protocols.whep.viewer import Viewer
 from tests.unit.protocols.webrtc.clients import USE_CANDIDATE, BarePeer, within
 
@@ -90,7 +93,18 @@ async def test_a_slot_whose_video_was_refused_has_its_sound(mux: UdpMux) -> None
     viewer = viewer_of(mux, VP8, AUDIO)
     viewer.show("a", "Anna", sources(Codec.H264, Codec.OPUS))
     assert viewer.describe()["slots"] == [
-        {"slot": 0, "video_mid": None, "audio_mid": "1", "participant": "a", "name": "Anna", "video": False, "audio": True}
+        {
+            "slot": 0,
+            "video_mid": None,
+            "audio_mid": "1",
+            "participant": "a",
+            "name": "Anna",
+            "video": False,
+            "audio": True,
+            "layer": None,
+            "width": None,
+            "height": None,
+        }
     ]
 
 
@@ -171,3 +185,81 @@ async def test_a_defect_in_reporting_ends_only_this_viewer(mux: UdpMux) -> None:
         assert running.exception() is not None
         await within(bare.peer.closed.wait())
         assert not other.peer.closed.is_set()
+
+
+def layered() -> dict[Kind, tuple[Source, ...]]:
+    call_at = call_at_on(asyncio.get_running_loop())
+    clock = lambda now: (now, now)  # noqa: E731
+    tracks = [Track(1, Codec.H264, layer=name, width=16 * n, height=9 * n) for name, n in (("h", 80), ("m", 40), ("l", 20))]
+    return {Kind.VIDEO: tuple(Source(track, clock, call_at) for track in tracks)} | sources(Codec.OPUS)
+
+
+def layers(viewer: Viewer) -> list[object]:
+    state = viewer.describe()
+    assert isinstance(state["slots"], list)
+    return [slot["layer"] for slot in state["slots"]]
+
+
+async def test_each_picture_is_shown_in_the_layer_that_its_tile_needs(mux: UdpMux) -> None:
+    viewer = viewer_of(mux, VIDEO, AUDIO, VIDEO, AUDIO)
+    assert viewer.wish("2", Wish(height=360)) == []  # before anybody is there
+    viewer.show("a", "a", layered())
+    viewer.show("b", "b", layered())
+    assert layers(viewer) == ["h", "m"]
+    assert viewer.wish(None, Wish(height=90)) == ["h", "m", "l"]
+    assert layers(viewer) == ["l", "m"]
+    assert viewer.wish("0", Wish()) is not None
+    assert layers(viewer) == ["h", "m"]
+    assert viewer.wish("1", Wish()) is None  # a sound
+    assert viewer.wish("4", Wish()) is None
+    assert viewer.layers().keys() == {"0", "2"}
+
+
+async def test_a_layer_that_ends_is_replaced_at_once_and_its_wish_comes_true_when_it_is_back(mux: UdpMux) -> None:
+    viewer = viewer_of(mux, VIDEO, AUDIO)
+    media = layered()
+    viewer.show("a", "a", media)
+    audio = viewer.senders[1].source
+    viewer.show("a", "a", media | {Kind.VIDEO: media[Kind.VIDEO][1:]})
+    assert layers(viewer) == ["m"]
+    assert media[Kind.VIDEO][0].senders == ()
+    viewer.show("a", "a", media)
+    assert layers(viewer) == ["h"]
+    assert viewer.senders[1].source is audio
+    viewer.hide("a")
+    assert layers(viewer) == [None]
+    assert viewer.layers() == {}
+
+
+@pytest.mark.parametrize(
+    ("body", "media", "wish"),
+    [
+        (b"{}", None, Wish()),
+        (b'{"mediaId":"2","rid":"h"}', "2", Wish(layer="h")),
+        (b'{"mediaId":2,"encodingId":"h","spatialLayerId":1}', "2", Wish(layer="h")),
+        (b'{"maxWidth":640,"maxHeight":360.5,"width":320,"height":180}', None, Wish("", 320, 180, 640, 360)),
+    ],
+)
+def test_a_request_for_a_layer_is_read(body: bytes, media: str | None, wish: Wish) -> None:
+    assert layer.parse(body) == layer.LayerRequest(media, wish)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b"\xff",
+        b"[" * 4000,
+        b'{"mediaId":[]}',
+        b'{"rid":{}}',
+        b'{"width":"1"}',
+        b'{"height":-1}',
+        b'{"maxHeight":NaN}',
+        b'{"maxWidth":1e9}',
+        b'{"width":true}',
+    ],
+)
+def test_a_broken_request_for_a_layer_is_told_in_words(body: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        layer.parse(body)

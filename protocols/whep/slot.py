@@ -1,0 +1,80 @@
+"""One place of a viewer to show a participant: a sender for each kind that the viewer's offer has here, and what it asks for its tile."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from protocols.media import Kind
+from protocols.webrtc.fanout import Sender, Source
+from protocols.webrtc.layers import Layer, Picture, Wish
+
+
+@dataclass(frozen=True, slots=True)
+class Participant:
+    id: str
+    name: str
+    sources: Mapping[Kind, Sequence[Source]]  # of each kind the layers, the largest first
+
+
+@dataclass(slots=True)
+class Slot:
+    """What it shows of the participant is decided by the viewer, which asks for `picture` and says which layer to `show_layer`."""
+
+    number: int
+    senders: dict[Kind, Sender] = field(default_factory=dict)
+    participant: Participant | None = None
+    wish: Wish = field(default_factory=Wish)
+    video_line: int | None = None  # the index of the video's m-line
+
+    def sources(self, kind: Kind) -> Sequence[Source]:
+        return self.participant.sources.get(kind, ()) if self.participant is not None and kind in self.senders else ()
+
+    def show(self, participant: Participant | None, now: int) -> None:
+        """The sound goes on with this participant at once; a picture that there is no more stops."""
+        self.participant = participant
+        for kind, sender in self.senders.items():
+            sources = self.sources(kind)
+            if not sources:
+                sender.detach()
+            elif kind is Kind.AUDIO and sender.source is not sources[0]:
+                sender.attach(sources[0], now)
+
+    def picture(self) -> Picture | None:
+        """Its video, if it shows any."""
+        sources = self.sources(Kind.VIDEO)
+        if not sources:
+            return None
+        present = self.senders[Kind.VIDEO].source
+        return Picture(
+            layers=tuple(_layer(source) for source in sources),
+            shown=present.track.layer if present is not None and present in sources else None,
+            wish=self.wish,
+        )
+
+    def show_layer(self, name: str, now: int) -> None:
+        sources, sender = self.sources(Kind.VIDEO), self.senders[Kind.VIDEO]
+        source = next(source for source in sources if source.track.layer == name)
+        if sender.source in sources:
+            sender.turn(source, now)
+        else:  # it shows nothing yet, or somebody else, or what has ended
+            sender.attach(source, now)
+
+    def describe(self) -> dict[str, object]:
+        mids = {kind: sender.parameters.mid for kind, sender in self.senders.items()}
+        shown, video = self.participant, self.senders.get(Kind.VIDEO)
+        present = video.source.track if video is not None and video.source is not None else None
+        return {
+            "slot": self.number,
+            "video_mid": mids.get(Kind.VIDEO),
+            "audio_mid": mids.get(Kind.AUDIO),
+            "participant": shown.id if shown else None,
+            "name": shown.name if shown else None,
+            "video": bool(self.sources(Kind.VIDEO)),
+            "audio": bool(self.sources(Kind.AUDIO)),
+            "layer": present.layer if present else None,
+            "width": present.width if present else None,
+            "height": present.height if present else None,
+        }
+
+
+def _layer(source: Source) -> Layer:
+    return Layer(source.track.layer, source.track.width, source.track.height, source.bitrate)
