@@ -186,8 +186,7 @@ async def _encoder(config: Config, workers: Workers) -> str:
     choice = await choose(workers, config.transcode.encoder)
     for encoder, why_not in choice.refused.items():
         event(log, logging.WARNING, f"{encoder} does not work here: {why_not}")
-    if choice.refused:
-        event(log, logging.INFO, f"video is encoded by {choice.encoder}")
+    event(log, logging.INFO, f"video is encoded by {choice.encoder}")
     return choice.encoder
 
 

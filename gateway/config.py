@@ -288,8 +288,8 @@ class Transcode(Section):
     )
     encoder: Literal["auto", "hardware", "libx264", "h264_nvenc", "h264_qsv", "h264_amf", "h264_v4l2m2m"] = Field(
         default="auto",
-        description='The H.264 encoder. "auto": x264; "hardware": the first of NVENC, Quick Sync, AMF and V4L2 that works here, else '
-        "x264; or one by name. Each is tried at start with a real picture.",
+        description='The H.264 encoder. "auto": the first of NVENC, Quick Sync, AMF and V4L2 whose device is here and that works, else '
+        'x264; "hardware": all of them are tried, device or not; or one by name. Each is tried at start with a real picture.',
     )
     max_width: int = Field(default=1920, ge=16, le=7680, description="Widest picture; larger ones are scaled down.")
     max_height: int = Field(

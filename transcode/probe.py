@@ -1,14 +1,15 @@
-"""Which H.264 encoder this gateway uses: asked for by the operator, and tried with a real picture in a process of its own.
+"""Which H.264 encoder this gateway uses: tried with a real picture in a process of its own.
 
 Keeps true: a driver that hangs or crashes costs some seconds of the start and nothing else; without a working one it is x264, and why is
 said.
 """
 
 import asyncio
-from dataclasses import dataclass
+import glob
+from dataclasses import dataclass, field
 
 from protocols.errors import Rejected
-from transcode.h264 import ENCODERS, HARDWARE, X264
+from transcode.h264 import ENCODERS, HARDWARE, X264, H264Encoder
 from transcode.pool import Workers
 
 _TRIAL = 5.0  # s for one encoder: drivers load slowly
@@ -17,12 +18,16 @@ _TRIAL = 5.0  # s for one encoder: drivers load slowly
 @dataclass(frozen=True, slots=True)
 class Choice:
     encoder: str
-    refused: dict[str, str]  # what was tried before it, and why it does not do
+    refused: dict[str, str] = field(default_factory=dict)  # what was tried before it, and why it does not do
 
 
 async def choose(workers: Workers, wanted: str) -> Choice:
-    """The encoder to use where `wanted` is: `auto` (x264), `hardware` (the first that works), or one by name."""
-    named = {"auto": (), "hardware": tuple(encoder.name for encoder in HARDWARE)}
+    """The encoder to use where `wanted` is: `auto` (the first in hardware whose device is here and that works), `hardware` (the first
+    that works, whatever is here), or one by name."""
+    named = {
+        "auto": tuple(encoder.name for encoder in HARDWARE if present(encoder)),
+        "hardware": tuple(encoder.name for encoder in HARDWARE),
+    }
     refused: dict[str, str] = {}
     for name in named.get(wanted, (wanted,)):
         if name == X264:
@@ -32,6 +37,11 @@ async def choose(workers: Workers, wanted: str) -> Choice:
             return Choice(name, refused)
         refused[name] = why_not
     return Choice(X264, refused)
+
+
+def present(encoder: H264Encoder) -> bool:
+    """Whether a device is here that it could be in: without one a trial only costs time at each start."""
+    return any(glob.glob(pattern) for pattern in encoder.devices)
 
 
 async def trial(workers: Workers, encoder: str) -> str:

@@ -4,13 +4,14 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
 from transcode.h264 import HARDWARE
 from transcode.limits import WorkerLimits
 from transcode.pool import Workers
-from transcode.probe import Choice, choose, trial
+from transcode.probe import Choice, choose, present, trial
 
 
 @pytest.fixture
@@ -27,8 +28,22 @@ async def test_x264_proves_itself_and_no_hardware_does_here(workers: Workers) ->
     assert await trial(workers, "h264_of_nowhere") == "no such encoder"
 
 
-async def test_auto_is_x264_and_tries_nothing(workers: Workers) -> None:
-    assert await choose(workers, "auto") == await choose(workers, "libx264") == Choice("libx264", {})
+async def test_auto_tries_what_has_a_device_here_and_nothing_else(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    nvenc, *others = HARDWARE
+    with_device = [
+        replace(nvenc, devices=("/dev/nowhere*", "/dev/null")),
+        *(replace(each, devices=("/dev/nowhere*",)) for each in others),
+    ]
+    assert [present(each) for each in with_device] == [True, False, False, False]
+    monkeypatch.setattr("transcode.probe.HARDWARE", with_device)
+    choice = await choose(workers, "auto")
+    assert choice.encoder == "libx264"
+    assert list(choice.refused) == ["h264_nvenc"]
+
+
+async def test_x264_is_taken_without_a_trial(workers: Workers) -> None:
+    await workers.start("the only one")
+    assert await choose(workers, "libx264") == Choice("libx264")
 
 
 async def test_hardware_is_tried_in_order_and_x264_is_what_is_left(workers: Workers) -> None:
