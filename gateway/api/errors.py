@@ -4,17 +4,19 @@ There is one code for each status. `more_info` names the README's section; `deta
 allowed. No message repeats a secret or more than a short piece of what was sent.
 """
 
+import difflib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 from aiohttp import web
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
-from gateway.api.schemas.parts import Fault
+from gateway.api.schemas.parts import Fault, known_fields
 from protocols.errors import Rejected
 
 _README: Final = "README.md#"
@@ -75,9 +77,9 @@ class ApiError(Exception):
         return cls(refusal.reason.status, refusal.detail)
 
     @classmethod
-    def invalid(cls, error: ValidationError, where: str = "") -> "ApiError":
-        """What is wrong with a request: every field, each with what is allowed."""
-        faults = [_fault(each, where) for each in error.errors(include_url=False, include_input=False, include_context=False)]
+    def invalid(cls, error: ValidationError, model: type[BaseModel] | None = None) -> "ApiError":
+        """What is wrong with a request of this model: every field, each with what is allowed. Without it no known fields are named."""
+        faults = [_fault(each, model) for each in error.errors(include_url=False, include_input=False, include_context=False)]
         first = faults[0]
         message = f"{first.field}: {first.message}" if first.field else first.message
         return cls(400, message, faults[:_MAX_DETAILS])
@@ -106,9 +108,19 @@ def answer(error: ApiError) -> web.Response:
     return response
 
 
-def _fault(error: Any, where: str) -> Fault:
-    """`error` is one of pydantic's details."""
-    path = [where] if where else []
-    path += [str(each)[:64] for each in error["loc"]]
-    message = _WORDS.get(error["type"], error["msg"].removeprefix("Value error, "))
-    return Fault(field=".".join(path), message=message[:1].lower() + message[1:])
+def _fault(error: ErrorDetails, model: type[BaseModel] | None) -> Fault:
+    path = error["loc"]
+    if error["type"] == "extra_forbidden":
+        message = _unknown(str(path[-1]), known_fields(model, path[:-1]) if model is not None else None)
+        path = path[:-1]
+    else:
+        message = _WORDS.get(error["type"], error["msg"].removeprefix("Value error, "))
+    return Fault(field=".".join(str(each)[:64] for each in path), message=message[:1].lower() + message[1:])
+
+
+def _unknown(name: str, known: Sequence[str] | None) -> str:
+    if known is None:
+        return f"there is no field {name[:64]!r}"
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}" if known else "none is taken here"
+    return f"there is no field {name[:64]!r}: {hint}"

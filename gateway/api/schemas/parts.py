@@ -1,13 +1,11 @@
-"""What requests and answers are made of: names, bounded values, and the base that refuses unknown fields."""
+"""What requests and answers are made of: names, bounded values, and the base of all."""
 
-import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, get_args
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from gateway.config import USER_ID
 from gateway.store.records import MAX_CUSTOM_BYTES
@@ -76,15 +74,6 @@ class Model(BaseModel):
 class Request(Model):
     """What a client sends."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _known(cls, data: Any) -> Any:
-        if isinstance(data, Mapping):
-            for name in data:
-                if name not in cls.model_fields:
-                    raise _unknown(str(name)[:64], list(cls.model_fields))
-        return data
-
 
 class Fault(Model):
     """One thing that is wrong with a request."""
@@ -93,7 +82,19 @@ class Fault(Model):
     message: str = Field(description="What is allowed.")
 
 
-def _unknown(name: str, known: list[str]) -> PydanticCustomError:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}" if known else "none is taken here"
-    return PydanticCustomError("unknown_field", "there is no field {name}: {hint}", {"name": repr(name), "hint": hint})
+def known_fields(model: type[BaseModel], path: Sequence[str | int]) -> tuple[str, ...]:
+    """The fields of what stands at `path` in a model, as pydantic gives it (`loc`)."""
+    for step in path:
+        if isinstance(step, str):
+            inside = list(_models(model.model_fields[step].annotation)) if step in model.model_fields else []
+            if not inside:
+                return ()
+            model = inside[0]
+    return tuple(model.model_fields)
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models(argument)

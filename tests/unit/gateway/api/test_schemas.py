@@ -57,7 +57,7 @@ def test_the_body_of_the_seed_is_understood() -> None:
 def test_what_is_wrong_is_named_with_what_is_allowed(model: type[BaseModel], body: str, field: str, words: str) -> None:
     with pytest.raises(ValidationError) as caught:
         model.model_validate_json(body)
-    error = ApiError.invalid(caught.value)
+    error = ApiError.invalid(caught.value, model)
     assert error.status == 400
     assert error.details[0].field == field
     assert words in error.details[0].message
@@ -67,7 +67,7 @@ def test_what_is_wrong_is_named_with_what_is_allowed(model: type[BaseModel], bod
 def test_nothing_of_a_value_that_may_be_a_secret_is_repeated() -> None:
     with pytest.raises(ValidationError) as caught:
         requests.UserOfCallRequest.model_validate_json('{"user_id": "a secret with spaces"}')
-    error = ApiError.invalid(caught.value)
+    error = ApiError.invalid(caught.value, requests.UserOfCallRequest)
     assert "secret" not in error.message + str(error.details)
 
 
