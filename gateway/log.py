@@ -1,13 +1,15 @@
 """The log: one event, one line, on standard error, as text for people or as JSON for machines.
 
 Kept true: a peer cannot forge a line or colour a terminal, because control characters are escaped wherever they come from; a stream
-key or token never appears, because whatever looks like one is replaced before a line is written, tracebacks included.
+key or token never appears, because whatever looks like one is replaced before a line is written, tracebacks included. Every line that is
+written in a session's task, or in one that it started, has the session's id.
 """
 
 import json
 import logging
 import re
 import sys
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TextIO
 
@@ -19,6 +21,9 @@ _NAMED = re.compile(r"(?i)\b(token|password|passphrase|secret|authorization|bear
 _BARE = re.compile(r"[^\s=\"']+")
 _MAX_TEXT = 8000
 _OF_EVERY_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+SESSION: ContextVar[str] = ContextVar("session", default="")
+"""The id of the session in whose task we are: who runs a session sets it."""
 
 
 def setup(config: Log, stream: TextIO | None = None) -> None:
@@ -73,6 +78,12 @@ def _fields(record: logging.LogRecord) -> dict[str, str | int | float]:
     """What was given beside the message; None says nothing and is left out."""
     given = {name: value for name, value in vars(record).items() if name not in _OF_EVERY_RECORD}
     given |= given.pop("fields", {})
+    if session := SESSION.get():
+        if (
+            given.get("session", session) != session
+        ):  # of an encoder that came back or took over: its connection has an id of its own
+            given["publisher"] = given["session"]
+        given["session"] = session
     fields = {
         name: value if isinstance(value, int | float) else scrub(str(value))
         for name, value in given.items()

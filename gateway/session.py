@@ -15,10 +15,11 @@ from time import monotonic_ns
 
 from gateway.calls import Call, Participation
 from gateway.lane import Tap
-from gateway.log import event
+from gateway.log import SESSION, event
 from gateway.pacer import LiveEdgePolicy
 from gateway.pipeline import Pipeline
 from gateway.totals import PipelineTotals
+from gateway.tracing import NO_TRACE, Trace
 from protocols.errors import ProtocolError, Reason, Rejected
 from protocols.media import Codec, EncodedPacket, Track, TracksChanged
 from protocols.publisher import Publisher
@@ -56,6 +57,14 @@ class Happening(StrEnum):
     STOPPED = "stopped"  # the encoder's media are in the call no longer, for whatever reason
     LEFT = "left"
 
+
+_STEPS = {  # as a trace calls what happens in a state
+    State.PROBING: "probe",
+    State.JOINING: "join",
+    State.LIVE: "live",
+    State.LINGERING: "linger",
+    State.CLOSED: "end",
+}
 
 ACCEPT_TIMEOUT_S = 10.0
 TRACK_TIMEOUT_S = 15.0  # from the acceptance to the first track of a codec that is known
@@ -98,7 +107,14 @@ class Session:
     """One user's stream in one call."""
 
     def __init__(
-        self, publisher: Publisher, user_id: str, call_cid: str, call: Call, workers: Workers, policy: SessionPolicy
+        self,
+        publisher: Publisher,
+        user_id: str,
+        call_cid: str,
+        call: Call,
+        workers: Workers,
+        policy: SessionPolicy,
+        trace: Trace = NO_TRACE,
     ) -> None:
         self.id = publisher.id
         self.user_id = user_id
@@ -111,6 +127,7 @@ class Session:
         self.participation: Participation | None = None
         self.reconnects = 0
         self.why_ended = ""
+        self.trace = trace
         self.taps: list[Tap] = []
         """Who sees the media besides the call."""
         self._call = call
@@ -120,6 +137,7 @@ class Session:
         self._wake = asyncio.Event()
         self._media_now: Callable[[int], int] = lambda now: 0  # media time at monotonic `now`: it runs on between publishers
         self._closing = False
+        self._refused = ""  # why it never came into its call, as a label
         self._aborted = False  # the present publisher is not to be read any more
         self._reading: asyncio.Timeout | None = None  # the scope in which a publisher is read; expiring it ends the reading
 
@@ -135,9 +153,11 @@ class Session:
         if state not in TRANSITIONS[self.state]:
             raise RuntimeError(f"a session cannot go from {self.state} to {state}")
         self.state = state
+        self.trace.step(_STEPS[state])
 
     async def run(self) -> None:
         """From the first publisher to the end of the last one's linger time. Raises nothing but cancellation."""
+        SESSION.set(self.id)
         try:
             await self._serve()
         except Exception:
@@ -145,11 +165,15 @@ class Session:
             log.exception("session failed", extra={"session": self.id})
             self.why_ended = "internal error"
         finally:
-            await self._leave()
+            try:
+                await self._leave()
+            finally:
+                self.trace.end(self.why_ended, self._refused)
 
     async def _serve(self) -> None:
         publisher = self.publisher
         while publisher is not None:
+            self.trace.step("accept")
             try:
                 async with asyncio.timeout(ACCEPT_TIMEOUT_S):
                     await publisher.accept()
@@ -181,6 +205,7 @@ class Session:
         except ProtocolError as error:
             self._fail(str(error))
         except Rejected as refusal:
+            self._refused = refusal.reason.label if self.participation is None else ""
             self._fail(refusal.detail)
         finally:
             self._reading = None
@@ -295,8 +320,7 @@ class Session:
 
     async def _leave(self) -> None:
         self._closing = True
-        if self.state is not State.CLOSED:
-            self.state = State.CLOSED
+        self._enter(State.CLOSED)
         participation, self.participation = self.participation, None
         if participation is not None:
             await participation.leave()
