@@ -2,7 +2,7 @@
 publication for each layer that the stage gives.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
 from time import monotonic_ns
 from typing import Protocol
@@ -133,6 +133,13 @@ class Lane:
                 self.publications[track.layer] = start(track)
             else:
                 publication.update(track)
+
+    def unpublish(self, taken: Container[str]) -> None:
+        """Nothing more goes to the call; the layers that another lane has `taken` over are its own now."""
+        for layer, publication in self.publications.items():
+            if layer not in taken:
+                publication.close()
+        self.publications = {}
 
     def request_keyframe(self, publisher: Publisher, layer: str) -> bool:
         """Ask whoever makes this layer's key frames; True if one will come."""

@@ -84,14 +84,17 @@ class Pipeline:
         """A lane for each track that is to go into the call, and none for the others."""
         selected = select(self._tracks, self._decide)
         wanted = {track.id for track, _ in selected}
-        for lane in list(self.lanes.values()):
-            if lane.track.id not in wanted:
-                await self._close(lane)
         for track, decision in selected:
             await self._set(track, decision)
+        for lane in list(self.lanes.values()):  # last: what another lane has taken over goes on without a pause
+            if lane.track.id not in wanted:
+                await self._close(lane)
         for kind in {lane.track.kind for lane in self.lanes.values()}:
-            lanes = [lane for lane in self.lanes.values() if lane.track.kind is kind]
-            self._participation.retain(kind, frozenset(layer for lane in lanes for layer in lane.publications))
+            self._participation.retain(kind, self._published(kind))
+
+    def _published(self, kind: Kind) -> frozenset[str]:
+        lanes = [lane for lane in self.lanes.values() if lane.track.kind is kind]
+        return frozenset(layer for lane in lanes for layer in lane.publications)
 
     async def _set(self, track: Track, decision: Decision) -> None:
         lane = self.lanes.get(track.id)
@@ -284,8 +287,8 @@ class Pipeline:
 
     async def _close(self, lane: Lane) -> None:
         del self.lanes[lane.track.id]
+        lane.unpublish(self._published(lane.track.kind))
         await lane.close_stage()
-        self._publish(lane, ())
 
     async def aclose(self) -> None:
         """Stop the stages and the worker. Publications stay as they are: the session may go on with another publisher."""

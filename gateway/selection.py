@@ -2,10 +2,11 @@
 
 The rule: one sound and one picture. A picture that comes in several layers goes in all of them that pass as they are; where none passes
 the largest alone is transcoded (or refused, and its reason is the one that is told), because a worker makes better layers of one picture
-than a decoder for each.
+than a decoder for each. Below a layer of the publisher's own none are made.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from protocols.media import Kind, Track
 from transcode.plan import Decision, Passthrough
@@ -16,9 +17,13 @@ Selected = tuple[Track, Decision]
 def select(tracks: Sequence[Track], decide: Callable[[Track], Decision]) -> list[Selected]:
     """The tracks to take, each with what happens to it. `tracks` have each layer of the first picture, the largest first."""
     selected = [(track, decide(track)) for track in _first(tracks, Kind.AUDIO)]
-    layers = [(track, decide(track)) for track in _picture(tracks)]
+    layers = [(track, _alone(track, decide(track))) for track in _picture(tracks)]
     passing = [each for each in layers if isinstance(each[1], Passthrough)]
     return selected + (passing or layers[:1])
+
+
+def _alone(track: Track, decision: Decision) -> Decision:
+    return replace(decision, below=None) if track.layer and isinstance(decision, Passthrough) else decision
 
 
 def _first(tracks: Sequence[Track], kind: Kind) -> list[Track]:

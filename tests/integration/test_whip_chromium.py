@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from protocols.media import Codec, EncodedPacket, Kind
+from protocols.media import EncodedPacket, Kind, Track
 from tests.integration.whip_page import browser_publisher
 from tests.integration.whip_stage import whip_stage
 from tests.support.gateway_process import running_gateway
@@ -30,18 +30,24 @@ async def test_a_browser_publishes_and_a_viewer_sees_and_hears_it(codec: str, mo
         assert await browser.stop() == 200
 
 
-async def test_a_simulcast_is_taken_whole_and_its_best_layer_published() -> None:
+async def test_each_layer_of_a_simulcast_is_a_track_and_all_have_one_time() -> None:
     async with whip_stage() as stage, browser_publisher() as browser:
         await browser.publish(stage.url(), "key", codec="vp8", layers=3, width=1280, height=720)
         received = await stage.publisher()
-        await received.until_tracks(lambda tracks: any(track.height == 720 for track in tracks), timeout=40)
-        await received.until(video=len(received.of(Kind.VIDEO)) + 60)
-        streams = received.publisher.reception.streams.values()
-        assert {stream.rid for stream in streams if stream.parameters.kind is Kind.VIDEO} == {"h", "m", "l"}
-        video = received.of(Kind.VIDEO)
-        assert len({packet.track for packet in video}) == 1
-        heights = [track.height for tracks in received.changes for track in tracks if track.codec is Codec.VP8]
-        assert heights == sorted(heights)  # it grows with the estimate of the path
+
+        def complete(tracks: tuple[Track, ...]) -> bool:
+            return [(track.layer, track.height) for track in tracks if track.layer] == [("h", 720), ("m", 360), ("l", 180)]
+
+        await received.until_tracks(complete, timeout=40)
+        await received.until(video=len(received.of(Kind.VIDEO)) + 120)
+        by_layer: dict[str, list[EncodedPacket]] = {}
+        for packet in received.of(Kind.VIDEO):
+            by_layer.setdefault(packet.layer, []).append(packet)
+        assert set(by_layer) == {"h", "m", "l"}
+        assert all(packets[0].keyframe for packets in by_layer.values())
+        assert len({packet.track for packet in received.of(Kind.VIDEO)}) == 3
+        newest = [packets[-1].pts for packets in by_layer.values()]
+        assert max(newest) - min(newest) < 500_000_000
         rates = [
             each["targetBitrate"] for each in await browser.outbound() if each["kind"] == "video" and each.get("targetBitrate")
         ]

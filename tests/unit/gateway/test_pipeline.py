@@ -249,6 +249,19 @@ async def test_a_layer_that_ends_is_unpublished_and_the_others_go_on() -> None:
         assert not call.layers[Kind.VIDEO, "h"].closed
 
 
+async def test_a_larger_layer_takes_the_place_of_the_transcoded_one_without_a_pause_for_viewers() -> None:
+    track, _ = pictures(Codec.VP8, seconds=0.2)
+    high, low = replace(track, layer="h"), replace(track, id=track.id + 1, layer="l", width=160, height=90)
+    call = MemoryCall()
+    async with Workers(PATIENT) as workers, pipeline(MemoryPublisher(), call, workers) as it:
+        await it.change((low,))
+        publication = call.publications[Kind.VIDEO]
+        await it.change((high, low))
+        assert set(it.lanes) == {high.id}
+        assert call.publications[Kind.VIDEO] is publication
+        assert not publication.closed
+
+
 async def test_layers_of_an_earlier_encoder_end_when_the_next_has_others() -> None:
     call = MemoryCall()
     async with pipeline(MemoryPublisher(), call) as it:

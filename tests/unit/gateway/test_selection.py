@@ -6,7 +6,7 @@ import pytest
 
 from gateway.selection import select
 from protocols.media import Codec, Track
-from transcode.plan import Policy, plan
+from transcode.plan import Passthrough, Policy, plan
 
 HIGH = Track(1, Codec.H264, width=1280, height=720, reorder=0, layer="h")
 MIDDLE = replace(HIGH, id=2, width=640, height=360, layer="m")
@@ -35,6 +35,19 @@ def test_all_layers_that_pass_or_the_best_alone(tracks: tuple[Track, ...], expec
     policy = Policy()
     selected = select(tracks, lambda track: plan(track, frozenset({Codec.H264, Codec.OPUS}), policy))
     assert {track.layer: type(decision).__name__ for track, decision in selected} == expected
+
+
+def test_no_layers_are_made_below_those_that_the_publisher_sends() -> None:
+    policy = Policy(layers=3)
+    decided = {
+        track.layer: decision
+        for track in (replace(HIGH, layer=""), HIGH)
+        for _, decision in select((track,), lambda track: plan(track, frozenset({Codec.H264}), policy))
+    }
+    assert {layer: isinstance(each, Passthrough) and each.below is not None for layer, each in decided.items()} == {
+        "": True,
+        "h": False,
+    }
 
 
 def test_the_first_sound_alone_is_taken() -> None:
