@@ -52,10 +52,19 @@ class Finding:
 
 async def examine(config: Config) -> list[Finding]:
     """Everything, in the order in which an operator would look. Takes some seconds where there are hardware encoders to try."""
-    running = not alive(config)
-    ports = [Finding(Mark.NOTE, "ports", "a gateway with this configuration runs and has them")] if running else _ports(config)
-    found = [*_files(config), *ports, *_outside(config), *_srt(config), *_kernel()]
-    return [*found, *await _encoders(config), *_machine(config)]
+    return [*findings(config), *await _encoders(config)]
+
+
+def findings(config: Config) -> Iterator[Finding]:
+    """All but the encoders."""
+    yield from _files(config)
+    if alive(config):
+        yield from _ports(config)
+    else:
+        yield Finding(Mark.NOTE, "ports", "a gateway with this configuration runs and has them")
+    yield from _outside(config)
+    yield from _srt(config)
+    yield from _machine(config)
 
 
 def _files(config: Config) -> Iterator[Finding]:
@@ -162,7 +171,7 @@ def _srt(config: Config) -> Iterator[Finding]:
         yield Finding(Mark.BAD if config.srt.enabled == "true" else Mark.WARNING, "SRT", "not taken", str(missing))
 
 
-def _kernel() -> Iterator[Finding]:
+def _buffers() -> Iterator[Finding]:
     for name, use in (
         ("rmem_max", "bursts of many encoders lose packets"),
         ("wmem_max", "key frames for many viewers are delayed"),
@@ -176,6 +185,25 @@ def _kernel() -> Iterator[Finding]:
             yield Finding(Mark.WARNING, f"net.core.{name}", f"{size >> 10} KiB: {use}", fix)
         else:
             yield Finding(Mark.GOOD, f"net.core.{name}", f"{size >> 10} KiB")
+
+
+def _machine(config: Config) -> Iterator[Finding]:
+    yield from _buffers()
+    cores = available_cores(config.capacity.cores)
+    yield Finding(
+        Mark.GOOD, "CPU", f"{cores:g} cores, of which {cores * (1 - config.capacity.reserve):g} may be used by streams"
+    )
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if files != resource.RLIM_INFINITY and files < OPEN_FILES:
+        fix = f"ulimit -n {OPEN_FILES * 4} (systemd: LimitNOFILE=)"
+        yield Finding(Mark.WARNING, "open files", f"{files}, too few for many viewers", fix)
+    if config.tracing.endpoint and find_spec("opentelemetry") is None:
+        yield Finding(
+            Mark.BAD,
+            "traces",
+            "OpenTelemetry is not installed",
+            "pip install 'ingress-gateway[trace]', or empty tracing.endpoint",
+        )
 
 
 async def _encoders(config: Config) -> list[Finding]:
@@ -196,21 +224,3 @@ async def _encoders(config: Config) -> list[Finding]:
             else:
                 found.append(Finding(Mark.NOTE, "encoder", f"{label} is not here"))
     return found
-
-
-def _machine(config: Config) -> Iterator[Finding]:
-    cores = available_cores(config.capacity.cores)
-    yield Finding(
-        Mark.GOOD, "CPU", f"{cores:g} cores, of which {cores * (1 - config.capacity.reserve):g} may be used by streams"
-    )
-    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    if files != resource.RLIM_INFINITY and files < OPEN_FILES:
-        fix = f"ulimit -n {OPEN_FILES * 4} (systemd: LimitNOFILE=)"
-        yield Finding(Mark.WARNING, "open files", f"{files}, too few for many viewers", fix)
-    if config.tracing.endpoint and find_spec("opentelemetry") is None:
-        yield Finding(
-            Mark.BAD,
-            "traces",
-            "OpenTelemetry is not installed",
-            "pip install 'ingress-gateway[trace]', or empty tracing.endpoint",
-        )
