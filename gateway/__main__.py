@@ -1,4 +1,4 @@
-"""The command line: `gateway run`, `check-config`, `print-config`, `token`, `ingress`.
+"""The command line: `gateway run`, `check`, `drain`, `check-config`, `print-config`, `token`, `ingress`.
 
 Exit codes: 0 done; 1 it failed while running; 2 the command or the configuration is wrong, and standard error says how to right it.
 """
@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gateway import config_sources, log
-from gateway.auth import HOST, VIEWER, Secret, Tokens
+from gateway import config_sources, local, log
+from gateway.auth import Secret, Tokens
+from gateway.bearer import HOST, VIEWER
 from gateway.config import CALL_ID, USER_ID, Config
 from gateway.config_sources import ConfigError
 from gateway.ingress import Way, rtmp, srt, whip
@@ -45,7 +46,7 @@ WAYS: Mapping[str, tuple[Callable[..., Way], str]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
-    options = _parser().parse_args(arguments)
+    options = command_line().parse_args(arguments)
     try:
         command: Callable[[argparse.Namespace, Config], int] = options.command
         return command(options, _config(options))
@@ -64,8 +65,10 @@ def _config(options: argparse.Namespace) -> Config:
 def _run(options: argparse.Namespace, config: Config) -> int:
     if problems := config_sources.check(config):
         raise ConfigError(problems)
+    if options.check and _check(options, config):
+        return 1
     log.setup(config.log)
-    tokens = Tokens(Secret.load(config), config.calls.public)  # first: a secret that others can read ends here, in words
+    tokens = Tokens(Secret.load(config))  # first: a secret that others can read ends here, in words
     from gateway import app  # the commands that only print need nothing of what it imports
 
     def ready(bound: app.Addresses) -> None:
@@ -96,6 +99,31 @@ def _run(options: argparse.Namespace, config: Config) -> int:
     return 0
 
 
+def _check(options: argparse.Namespace, config: Config) -> int:
+    """1 where something stands in the way of a start."""
+    from gateway import selftest  # it loads what it tries
+
+    findings = asyncio.run(selftest.examine(config))
+    print(*findings, sep="\n", file=sys.stderr, flush=True)
+    return int(any(finding.mark is selftest.Mark.BAD for finding in findings))
+
+
+def _live(options: argparse.Namespace, config: Config) -> int:
+    why_not = local.alive(config)
+    print(f"The gateway is not well: {why_not}" if why_not else "The gateway is well.")
+    return int(bool(why_not))
+
+
+def _drain(options: argparse.Namespace, config: Config) -> int:
+    try:
+        left = local.drain(config, options.wait)
+    except OSError as error:
+        print(f"The gateway of this configuration cannot be drained: {error}", file=sys.stderr)
+        return 1
+    print(f"The gateway takes no new streams; {left} are left.")
+    return 0
+
+
 def _check_config(options: argparse.Namespace, config: Config) -> int:
     if problems := config_sources.check(config):
         raise ConfigError(problems)
@@ -114,7 +142,7 @@ def _token(options: argparse.Namespace, config: Config) -> int:
 
 
 def _ingress(options: argparse.Namespace, config: Config) -> int:
-    tokens = Tokens(Secret.load(config), config.calls.public)
+    tokens = Tokens(Secret.load(config))
     way = WAYS[options.protocol][0](config, tokens, call=options.call, user=options.user, ttl_s=options.ttl, host=options.host)
     print(way.text(options.obs), end="")
     return 0
@@ -141,7 +169,7 @@ def _user(text: str) -> str:
     return text
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
         "--config", type=Path, metavar="FILE", help="configuration file (default: gateway.toml, if there is one)"
@@ -168,6 +196,19 @@ def _parser() -> argparse.ArgumentParser:
     running = add("run", _run, "run the gateway until SIGINT or SIGTERM")
     running.add_argument(
         "--show", type=_call, metavar="CALL", help="once it runs, print what to paste to stream into this call"
+    )
+    running.add_argument(
+        "--check", action="store_true", help="first say what of this machine is as it should be, as `gateway check`"
+    )
+    add(
+        "check",
+        _check,
+        "say what of this machine is as it should be (ports, addresses, libsrt, encoders), and how to mend the rest",
+    )
+    add("live", _live, "say whether the gateway of this configuration, which runs on this machine, is well: for health checks")
+    draining = add("drain", _drain, "let the gateway that runs on this machine take no new streams; those that are live go on")
+    draining.add_argument(
+        "--wait", type=_seconds, default=0, metavar="TIME", help="until they have ended, at most this long: 90s, 30m, 8h"
     )
     add("check-config", _check_config, "say what is wrong with the configuration, if anything")
     printing = add("print-config", _print_config, "print the configuration in effect as gateway.toml, without secrets")

@@ -92,7 +92,7 @@ _HOST: Final = ALL - {Capability.CREATE_CALL, Capability.DELETE_CALL}
 _CREATE: Final = frozenset({Capability.CREATE_CALL})
 
 # The grants of the members' roles are the same in all built-in types but `development`.
-_MEMBERS: Final[Grants] = {
+MEMBERS: Final[Grants] = {
     Role.ADMIN: ALL,
     Role.HOST: _HOST,
     Role.COHOST: _COHOST,
@@ -103,9 +103,9 @@ _MEMBERS: Final[Grants] = {
 }
 BUILT_IN: Final[Mapping[str, Grants]] = MappingProxyType(
     {
-        "livestream": {**_MEMBERS, Role.USER: _INTERACT | _CREATE, Role.GUEST: _INTERACT, Role.ANONYMOUS: _WATCH},
-        "default": {**_MEMBERS, Role.USER: _PUBLISH | _CREATE, Role.GUEST: _PUBLISH, Role.ANONYMOUS: frozenset()},
-        "audio_room": {**_MEMBERS, Role.USER: _INTERACT | _CREATE, Role.GUEST: _INTERACT, Role.ANONYMOUS: frozenset()},
+        "livestream": {**MEMBERS, Role.USER: _INTERACT | _CREATE, Role.GUEST: _INTERACT, Role.ANONYMOUS: _WATCH},
+        "default": {**MEMBERS, Role.USER: _PUBLISH | _CREATE, Role.GUEST: _PUBLISH, Role.ANONYMOUS: frozenset()},
+        "audio_room": {**MEMBERS, Role.USER: _INTERACT | _CREATE, Role.GUEST: _INTERACT, Role.ANONYMOUS: frozenset()},
         "development": dict.fromkeys(Role, ALL),
     }
 )

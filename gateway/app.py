@@ -16,23 +16,32 @@ from dataclasses import asdict, dataclass, replace
 
 from aiohttp import web
 
+from gateway.access import Capability
 from gateway.api.health import Health
 from gateway.api.middleware import errors, security_headers
 from gateway.api.pages import Pages
 from gateway.api.streams import Streams
+from gateway.audience import House
 from gateway.auth import Secret, Tokens
-from gateway.calls.embedded import EmbeddedCall, EmbeddedProgram
+from gateway.calls.embedded import EmbeddedCall
+from gateway.capacity import Capacity
 from gateway.config import Config
+from gateway.control import controlling
 from gateway.drain import Drain
+from gateway.following import Following
+from gateway.identification import Identification
 from gateway.latency import Histogram
+from gateway.load import admitting, available_cores, measure
 from gateway.log import event
 from gateway.machine import Certificates
 from gateway.metrics import Metrics, Observed
+from gateway.moderation import Moderation
 from gateway.pacer import LiveEdgePolicy
 from gateway.reception import Reception
 from gateway.registry import Registry
 from gateway.session import SessionPolicy
 from gateway.srt import listening_for_srt
+from gateway.treatment import adapted
 from protocols.publisher import Listener
 from protocols.rtmp.server import RtmpLimits, RtmpListener, TlsFiles
 from protocols.webrtc.ice_servers import IceServer
@@ -105,13 +114,17 @@ async def _first(*waiting: Coroutine[object, object, object]) -> None:
 @asynccontextmanager
 async def gateway(config: Config) -> AsyncIterator[tuple[Addresses, Drain]]:
     """Everything running; leaving it says goodbye to encoders and viewers and closes all."""
-    tokens = Tokens(Secret.load(config), config.calls.public)
+    tokens = Tokens(Secret.load(config))
     async with AsyncExitStack() as stack:
+        control = await stack.enter_async_context(controlling(config, tokens))
+        authority = control.authority
         workers = await stack.enter_async_context(Workers(_worker_limits(config)))
         mux = await stack.enter_async_context(_mux(config))
         registry = Registry(
             lambda cid: EmbeddedCall(cid, max_participants=MAX_PARTICIPANTS, on_empty=lambda name: registry.release_call(name))
         )
+        limits = config.capacity
+        capacity = Capacity(available_cores(limits.cores), limits.reserve, limits.enabled)
         treatment = Policy(
             video=config.transcode.video,
             max_width=config.transcode.max_width,
@@ -129,22 +142,30 @@ async def gateway(config: Config) -> AsyncIterator[tuple[Addresses, Drain]]:
             linger_s=config.calls.linger_s,
             max_bitrate=config.calls.max_bitrate_bps,
             retire=registry.retire,
+            admit=admitting(capacity, registry),
         )
         reception = Reception(
             registry,
-            tokens.authorise_publish,
+            authority,
             workers,
             max_sessions=config.calls.max_streams,
             take_over=config.calls.on_conflict == "take_over",
+            fits=capacity.admit_any,
+            adapt=adapted(treatment),
         )
-        program = EmbeddedProgram(registry.call, tokens.authorise_watch)
-        whep = WhepResource(mux, program, cors_origins=config.http.cors_origins)
-        rtmp = await stack.enter_async_context(_rtmp(config, tokens)) if config.rtmp.enabled else None
+        house = House(registry.call, authority.watch, lambda who, cid: authority.judge(who, cid, Capability.JOIN_CALL))
+        moderation = Moderation(registry, reception.rights, house, control.directory, authority, control.store)
+        following = Following(control.store, control.directory, authority, moderation)
+        await following.start()
+        whep = WhepResource(mux, house, cors_origins=config.http.cors_origins)
+        rtmp = await stack.enter_async_context(_rtmp(config, control.identification)) if config.rtmp.enabled else None
         whip = await stack.enter_async_context(_whip(config, mux)) if config.whip.enabled else None
-        srt = await stack.enter_async_context(listening_for_srt(config, tokens, reception))
+        srt = await stack.enter_async_context(listening_for_srt(config, tokens, authority, reception, following.want))
         lag = Histogram()
         certificates = Certificates({"http": config.http.certificate, "rtmps": config.rtmp.certificate})
-        metrics = Metrics(Observed(registry, workers, mux, whep, rtmp, srt, whip, lag, config.calls.max_streams, certificates))
+        metrics = Metrics(
+            Observed(registry, workers, mux, whep, rtmp, srt, whip, lag, config.calls.max_streams, certificates, capacity)
+        )
         drain = Drain(reception, registry)
         routes = [*whep.routes(), *(whip.routes() if whip else ()), *Streams(registry, metrics).routes()]
         routes += [*Health(drain).routes(), *Pages(config).routes()]
@@ -154,7 +175,9 @@ async def gateway(config: Config) -> AsyncIterator[tuple[Addresses, Drain]]:
         if srt is not None:
             served += [(srt.listener, policy), (srt.sources, replace(policy, track_timeout_s=None))]
         tasks = [background.create_task(reception.serve(*each), name="reception") for each in served]
+        tasks.append(background.create_task(following.run(), name="following the store"))
         tasks.append(background.create_task(_measure_lag(lag), name="event loop delay"))
+        tasks.append(background.create_task(measure(capacity, registry, lambda: whep.viewers), name="capacity"))
         try:
             addresses = Addresses(
                 http=_bound_port(runner),
@@ -205,7 +228,7 @@ def _mux(config: Config) -> UdpMux:
     )
 
 
-def _rtmp(config: Config, tokens: Tokens) -> RtmpListener:
+def _rtmp(config: Config, identification: Identification) -> RtmpListener:
     rtmp = config.rtmp
     return RtmpListener(
         rtmp.host,
@@ -213,7 +236,7 @@ def _rtmp(config: Config, tokens: Tokens) -> RtmpListener:
         tls=TlsFiles(rtmp.certificate, rtmp.key) if rtmp.certificate else None,
         tls_port=rtmp.tls_port,
         limits=RtmpLimits(connections=rtmp.max_connections, connections_per_address=rtmp.max_connections_per_address),
-        passwords=tokens.password,
+        passwords=identification.password,
         auth_app=rtmp.auth_app,
     )
 

@@ -16,7 +16,7 @@ from typing import TextIO
 from gateway.config import Log
 
 # A JSON Web Token begins with {" in base64url, which is eyJ; what is cut off after one part is still a secret's beginning.
-_TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*){0,2}")
+_TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*){0,2}|(?i:\bsk[a-z2-7]{13}-[a-z2-7]+)")  # and short stream keys
 _NAMED = re.compile(r"(?i)\b(token|password|passphrase|secret|authorization|bearer)([=: ]+)(?:bearer +)?[^\s&\"',;]+")
 _BARE = re.compile(r"[^\s=\"']+")
 _MAX_TEXT = 8000
@@ -36,7 +36,7 @@ def setup(config: Log, stream: TextIO | None = None) -> None:
     root.addHandler(handler)
     root.setLevel(config.level.upper())
     # What these say at info is about themselves, a line for each request or candidate.
-    for name in ("aiohttp.access", "aioice", "aiortc", "asyncio"):
+    for name in ("aiohttp.access", "aioice", "aiortc", "aiosqlite", "alembic", "asyncio"):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
 
 

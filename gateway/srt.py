@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
 from gateway.auth import Tokens
+from gateway.authority import Authority
 from gateway.config import Config, Source
 from gateway.config_sources import ConfigError, Problem
 from gateway.log import event
@@ -24,6 +25,9 @@ from protocols.srt.source_url import parse_source
 
 log = logging.getLogger(__name__)
 
+LookUp = Callable[[Credential, str | None], None]
+"""Told of what is not in memory: it should be there when the caller comes again."""
+
 SOURCE_GRANT_S = 60  # a source is authorised once, at its start
 
 
@@ -37,7 +41,9 @@ class Srt:
 
 
 @asynccontextmanager
-async def listening_for_srt(config: Config, tokens: Tokens, reception: Reception) -> AsyncIterator[Srt | None]:
+async def listening_for_srt(
+    config: Config, tokens: Tokens, authority: Authority, reception: Reception, look_up: LookUp
+) -> AsyncIterator[Srt | None]:
     """None where SRT is switched off, or libsrt is missing and not insisted on.
 
     Raises:
@@ -53,12 +59,15 @@ async def listening_for_srt(config: Config, tokens: Tokens, reception: Reception
     def tell(refusal: Rejected, host: str) -> None:  # from libsrt's thread, which is not to wait for the log
         loop.call_soon_threadsafe(partial(reception.log_refusal, refusal, protocol="srt", remote=host))
 
+    def missing(credential: Credential, call: str | None) -> None:
+        loop.call_soon_threadsafe(look_up, credential, call)
+
     srt = config.srt
     async with SrtReceiver(library) as receiver:
         listener = SrtListener(
             srt.host,
             srt.port,
-            authorise=SrtAccess(tokens, reception.examine, tell),
+            authorise=SrtAccess(authority.identification.password, reception.examine, tell, missing),
             latency_ms=srt.latency_ms,
             ports={port: key.get_secret_value() for port, key in srt.ports.items()},
             receiver=receiver,

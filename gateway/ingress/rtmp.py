@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from gateway.auth import HOST, Tokens
+from gateway.auth import Tokens
+from gateway.bearer import HOST
 from gateway.config import Config
 from gateway.ingress import words
 from gateway.ingress.addresses import bracketed, reachable, watch_address

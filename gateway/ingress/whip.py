@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from gateway.auth import HOST, Tokens
+from gateway.auth import Tokens
+from gateway.bearer import HOST
 from gateway.config import Config
 from gateway.ingress import words
 from gateway.ingress.addresses import host_page, origin, watch_address

@@ -32,6 +32,24 @@ class Calls:
         async with self._database.read() as connection:
             return await _get(connection, cid)
 
+    async def open_ones(self, limit: int) -> tuple[list[Call], bool]:
+        """The newest calls that have not ended, the newest first, and whether these are all."""
+        query = select(CALLS).where(CALLS.c.ended_at.is_(None)).order_by(CALLS.c.created_at.desc()).limit(limit + 1)
+        async with self._database.read() as connection:
+            found = list(map(rows.call, await connection.execute(query)))
+        return found[:limit], len(found) <= limit
+
+    async def roles(self, cid: str | None = None) -> dict[str, dict[str, str]]:
+        """User id -> role, by cid, of the members of one call or of all that have not ended."""
+        which = (
+            MEMBERS.c.call_cid == cid if cid else MEMBERS.c.call_cid.in_(select(CALLS.c.cid).where(CALLS.c.ended_at.is_(None)))
+        )
+        found: dict[str, dict[str, str]] = {}
+        async with self._database.read() as connection:
+            for row in await connection.execute(select(MEMBERS.c.call_cid, MEMBERS.c.user_id, MEMBERS.c.role).where(which)):
+                found.setdefault(row.call_cid, {})[row.user_id] = row.role
+        return found
+
     async def get_or_create(self, call: Call, members: Iterable[Member] = ()) -> tuple[Call, bool]:
         """The call with this cid, and whether it was made just now, with its members; one that was there stays as it is."""
         async with self._database.write() as writing:

@@ -79,6 +79,14 @@ class StreamKeys:
             row = (await connection.execute(select(STREAM_KEYS).where(STREAM_KEYS.c.name == name))).one_or_none()
         return rows.stream_key(row) if row is not None else None
 
+    async def usable(self, limit: int) -> tuple[StreamKey, ...]:
+        """Those that are not revoked, of calls that have not ended, the oldest first."""
+        still_open = select(CALLS.c.cid).where(CALLS.c.ended_at.is_(None))
+        query = select(STREAM_KEYS).where(STREAM_KEYS.c.revoked_at.is_(None), STREAM_KEYS.c.call_cid.in_(still_open))
+        async with self._database.read() as connection:
+            found = await connection.execute(query.order_by(STREAM_KEYS.c.created_at).limit(limit))
+            return tuple(map(rows.stream_key, found))
+
     async def add(self, key: StreamKey) -> None:
         """Raises `Rejected` (NOT_FOUND for its call, BAD_REQUEST for too many)."""
         async with self._database.write() as writing:

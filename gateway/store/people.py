@@ -7,6 +7,7 @@ from typing import Final
 
 from sqlalchemy import delete, func, insert, select
 
+from gateway.access import Role
 from gateway.store import queries, rows
 from gateway.store.database import Database
 from gateway.store.models import CALL_TYPES, CALLS, USERS
@@ -28,6 +29,12 @@ class Users:
         async with self._database.read() as connection:
             found = await connection.execute(select(USERS).where(USERS.c.id.in_(ids)))
             return {row.id: rows.user(row) for row in found}
+
+    async def special(self, limit: int) -> dict[str, str]:
+        """Id -> role of those who are not plain users."""
+        query = select(USERS.c.id, USERS.c.role).where(USERS.c.role != Role.USER).order_by(USERS.c.updated_at).limit(limit)
+        async with self._database.read() as connection:
+            return {row.id: row.role for row in await connection.execute(query)}
 
     async def put(self, users: Sequence[User]) -> tuple[User, ...]:
         """Adds users or replaces them; those that were there keep the time they were made."""

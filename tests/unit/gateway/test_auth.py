@@ -6,31 +6,42 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import jwt
 import pytest
 
-from gateway.auth import MAX_TOKEN, VIEWER, Grant, Secret, Tokens
+from gateway.auth import Secret, Tokens
+from gateway.bearer import MAX_TOKEN, VIEWER
 from gateway.config import Config
 from gateway.config_sources import ConfigError, load
 from protocols.errors import Reason, Rejected
-from protocols.publisher import Credential
+from tests.support.authority import NOW, SECRET, Ruling, ruling
 
-NOW = 1_795_000_000
 DEMO = "livestream:demo"
 ROOT = Path(__file__).parents[3]
-SECRET = Secret(b"0123456789abcdef" * 4)
 
 
-def tokens(now: int = NOW, **more: Any) -> Tokens:
-    return Tokens(SECRET, now=lambda: now, **more)
+@pytest.fixture
+async def gate() -> AsyncIterator[Ruling]:
+    async with ruling(public=[DEMO]) as it:
+        yield it
 
 
-def refusal(key: str, call: str | None = None, *, now: int = NOW, user: str | None = None) -> tuple[Reason, str]:
+def tokens(now: int = NOW) -> Tokens:
+    return Tokens(SECRET, now=lambda: now)
+
+
+def publishing(gate: Ruling, key: str, call: str | None = None, *, user: str | None = None) -> tuple[str, str, int]:
+    grant = gate.publish(key, call, user=user)
+    return grant.user_id, grant.call_cid, grant.expires_at
+
+
+def refusal(gate: Ruling, key: str, call: str | None = None, *, user: str | None = None) -> tuple[Reason, str]:
     with pytest.raises(Rejected) as caught:
-        tokens(now).authorise_publish(Credential(key, user), call)
+        gate.publish(key, call, user=user)
     parts = [part for part in key.strip().split(".") if len(part) > 3]
     assert not any(part in str(caught.value) for part in parts), "a refusal must not hold the key"
     return caught.value.reason, caught.value.detail
@@ -40,24 +51,25 @@ def signed(secret: bytes = SECRET.value, algorithm: str = "HS256", **claims: Any
     return jwt.encode({"user_id": "host", "call_cids": [DEMO], "exp": NOW + 60} | claims, secret, algorithm=algorithm)
 
 
-def test_a_stream_key_names_user_call_and_end() -> None:
+def test_a_stream_key_names_user_call_and_end(gate: Ruling) -> None:
     key = tokens().issue("host", [DEMO], 3600)
-    assert tokens().authorise_publish(Credential(key)) == Grant("host", DEMO, NOW + 3600)
-    assert tokens().authorise_publish(Credential(f" {key}\n")) == Grant("host", DEMO, NOW + 3600)
+    assert publishing(gate, key) == publishing(gate, f" {key}\n") == ("host", DEMO, NOW + 3600)
 
 
-def test_a_key_for_several_calls_needs_to_be_told_which() -> None:
+def test_a_key_for_several_calls_needs_to_be_told_which(gate: Ruling) -> None:
     key = tokens().issue("host", [DEMO, "livestream:b"], 3600)
-    assert tokens().authorise_publish(Credential(key), "livestream:b").call_cid == "livestream:b"
-    reason, detail = refusal(key)
+    assert publishing(gate, key, "livestream:b")[1] == "livestream:b"
+    reason, detail = refusal(gate, key)
     assert reason is Reason.BAD_REQUEST
     assert "?call=" in detail
 
 
-def test_clocks_may_differ_by_half_a_minute() -> None:
+def test_clocks_may_differ_by_half_a_minute(gate: Ruling) -> None:
     key = tokens().issue("host", [DEMO], 60)
-    assert tokens(NOW + 60 + 30).authorise_publish(Credential(key))
-    assert refusal(key, now=NOW + 60 + 31)[0] is Reason.UNAUTHORIZED
+    gate.now = NOW + 60 + 30
+    assert publishing(gate, key)
+    gate.now += 1
+    assert refusal(gate, key)[0] is Reason.UNAUTHORIZED
 
 
 GOOD = signed()
@@ -91,70 +103,74 @@ HEAD, BODY, SIGNATURE = GOOD.split(".")
         (signed(role="unheard-of"), Reason.FORBIDDEN, ""),
     ],
 )
-def test_a_streamer_is_told_what_is_wrong(key: str, reason: Reason, words: str) -> None:
-    found, detail = refusal(key)
+def test_a_streamer_is_told_what_is_wrong(gate: Ruling, key: str, reason: Reason, words: str) -> None:
+    found, detail = refusal(gate, key)
     assert found is reason
     assert words in detail
 
 
-def test_a_key_for_another_call() -> None:
-    reason, detail = refusal(GOOD, "livestream:other")
+def test_a_key_for_another_call(gate: Ruling) -> None:
+    reason, detail = refusal(gate, GOOD, "livestream:other")
     assert reason is Reason.FORBIDDEN
     assert "for another call" in detail
 
 
 @pytest.mark.parametrize("claim", ["exp", "user_id", "call_cids"])
-def test_each_claim_is_required(claim: str) -> None:
+def test_each_claim_is_required(gate: Ruling, claim: str) -> None:
     claims = {"user_id": "host", "call_cids": [DEMO], "exp": NOW + 60}
     del claims[claim]
-    assert "lacks a part" in refusal(jwt.encode(claims, SECRET.value, algorithm="HS256"))[1]
+    assert "lacks a part" in refusal(gate, jwt.encode(claims, SECRET.value, algorithm="HS256"))[1]
 
 
-def test_only_hs256_is_taken_whatever_the_token_says() -> None:
+def test_only_hs256_is_taken_whatever_the_token_says(gate: Ruling) -> None:
     for algorithm in ("HS384", "HS512"):
-        assert "HS256" in refusal(signed(SECRET.value, algorithm))[1]
+        assert "HS256" in refusal(gate, signed(SECRET.value, algorithm))[1]
     for head in ({"alg": "none"}, {"alg": "None", "typ": "JWT"}, {"typ": "JWT"}, {"alg": ["HS256"]}):
         forged = base64.urlsafe_b64encode(json.dumps(head).encode()).rstrip(b"=").decode()
         for signature in ("", SIGNATURE):
-            assert refusal(f"{forged}.{BODY}.{signature}")[0] is Reason.UNAUTHORIZED
+            assert refusal(gate, f"{forged}.{BODY}.{signature}")[0] is Reason.UNAUTHORIZED
 
 
-def test_watching() -> None:
-    judge = tokens(public=[DEMO])
-    key = judge.issue("ann", ["livestream:closed"], 60, VIEWER)
-    assert judge.authorise_watch(DEMO) == Grant("", DEMO, 0)
-    assert judge.authorise_watch(DEMO, "nonsense") == Grant("", DEMO, 0)
-    assert judge.authorise_watch("livestream:closed", key) == Grant("ann", "livestream:closed", NOW + 60)
+async def test_watching(gate: Ruling) -> None:
+    await gate.call(DEMO, live=True)
+    await gate.call("livestream:closed")
+    key = tokens().issue("ann", ["livestream:closed"], 60, VIEWER)
+    watch = gate.authority.watch
+    assert not (await watch(DEMO, None)).user_id
+    assert not (await watch(DEMO, "nonsense")).user_id
+    assert (await watch("livestream:closed", key)).user_id == "ann"
     for call, token, reason in (
-        ("livestream:closed", None, Reason.UNAUTHORIZED),
-        ("livestream:closed", "", Reason.UNAUTHORIZED),
+        ("livestream:closed", None, Reason.FORBIDDEN),
+        ("livestream:closed", "", Reason.FORBIDDEN),
         ("livestream:closed", "x.y.z", Reason.UNAUTHORIZED),
         ("livestream:third", key, Reason.FORBIDDEN),
+        ("livestream:third", None, Reason.NOT_FOUND),
         ("../../etc", key, Reason.NOT_FOUND),
         (f"{DEMO}\n", None, Reason.NOT_FOUND),
     ):
         with pytest.raises(Rejected) as caught:
-            judge.authorise_watch(call, token)
+            await watch(call, token)
         assert caught.value.reason is reason, call
 
 
-def test_user_and_password_say_the_same_as_a_key() -> None:
+def test_user_and_password_say_the_same_as_a_key(gate: Ruling) -> None:
     user = tokens().user_name("host", DEMO, 3600)
     password = tokens().password(user)
     assert password is not None
     assert len(password) == 24
-    assert tokens().authorise_publish(Credential("live", user)) == Grant("host", DEMO, NOW + 3600)
+    assert publishing(gate, "live", user=user) == ("host", DEMO, NOW + 3600)
     assert tokens().password(user.replace("host", "root")) != password
     assert Tokens(Secret(b"x" * 32), now=lambda: NOW).password(user) != password
 
 
-def test_user_names_that_give_no_password() -> None:
+def test_user_names_that_give_no_password(gate: Ruling) -> None:
     user = tokens().user_name("host", DEMO, 3600)
     assert tokens(NOW + 3631).password(user) is None
     for bad in ("", "host", user[:-11], f"{user}\n", f"{user}x", user.replace("~", "/")):
         assert tokens().password(bad) is None
-        assert refusal("live", user=bad)[0] is Reason.UNAUTHORIZED
-    assert "expired on" in refusal("live", user=user, now=NOW + 3631)[1]
+        assert refusal(gate, "live", user=bad)[0] is Reason.UNAUTHORIZED
+    gate.now = NOW + 3631
+    assert "expired on" in refusal(gate, "live", user=user)[1]
 
 
 @pytest.mark.parametrize(("user", "call"), [("a b", DEMO), ("", DEMO), ("host", "demo"), ("a~b", DEMO), ("host", "a:b~c")])

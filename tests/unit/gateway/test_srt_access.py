@@ -1,6 +1,6 @@
 """Which SRT callers may publish: both forms of a stream id, each refusal with its reason, and nobody else."""
 
-import time
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -10,25 +10,27 @@ from gateway.registry import Registry
 from gateway.srt_access import SrtAccess
 from protocols.errors import Reason, Rejected
 from protocols.srt.streamid import parse_stream_id
+from tests.support.authority import Ruling, ruling
 from tests.support.memory import MemoryCall
 from transcode.pool import Workers
 
-SECRET = Secret(b"0123456789abcdef0123456789abcdef")
 DEMO = "livestream:demo"
 HOUR = 3600
 
 
 class Gate:
-    """An access with the real tokens and the real reception behind it, its clock and its room to be set."""
+    """An access with the real authority and the real reception behind it, its clock and its room to be set."""
 
-    def __init__(self, room: int = 10) -> None:
-        self.now = time.time()
-        self.tokens = Tokens(SECRET, now=lambda: self.now)
+    def __init__(self, it: Ruling, room: int = 10) -> None:
+        self.it = it
+        self.tokens = it.tokens
         self.told: list[tuple[Reason, str]] = []
         registry = Registry(lambda cid: MemoryCall())  # type: ignore[arg-type,return-value]
-        self.reception = Reception(registry, self.tokens.authorise_publish, Workers(), max_sessions=room)
+        self.reception = Reception(registry, it.authority, Workers(), max_sessions=room)
         self.access = SrtAccess(
-            self.tokens, self.reception.examine, lambda refusal, host: self.told.append((refusal.reason, host))
+            it.authority.identification.password,
+            self.reception.examine,
+            lambda refusal, host: self.told.append((refusal.reason, host)),
         )
 
     def __call__(self, text: str) -> str | None:
@@ -42,26 +44,34 @@ class Gate:
         return caught.value.reason.srt_code
 
 
+@pytest.fixture
+async def it() -> AsyncIterator[Ruling]:
+    async with ruling() as made:
+        yield made
+
+
+@pytest.fixture
+def gate(it: Ruling) -> Gate:
+    return Gate(it)
+
+
 @pytest.mark.parametrize(
     "form", ["{}", "publish:{}", "#!::m=publish,u={}", "#!::r=livestream:demo,m=publish,u={}", "#!::m=publish,s={}"]
 )
-def test_a_user_name_needs_its_password_as_the_passphrase_and_a_key_none(form: str) -> None:
-    gate = Gate()
+def test_a_user_name_needs_its_password_as_the_passphrase_and_a_key_none(gate: Gate, form: str) -> None:
     name = gate.tokens.user_name("host", DEMO, HOUR)
     assert gate(form.format(name)) == gate.tokens.password(name) is not None
     assert gate(form.format(gate.tokens.issue("host", [DEMO], HOUR))) is None
 
 
-def test_the_passphrase_proves_the_user_wherever_the_name_stands() -> None:
-    gate = Gate()
+def test_the_passphrase_proves_the_user_wherever_the_name_stands(gate: Gate) -> None:
     name = gate.tokens.user_name("host", DEMO, HOUR)
     for text in (name, f"#!::m=publish,u={name}", f"#!::r={name},m=publish"):
         access = gate.access(parse_stream_id(text.encode()), "192.0.2.1")
         assert access.user == name
 
 
-def test_each_refusal_has_its_reason() -> None:
-    gate = Gate()
+def test_each_refusal_has_its_reason(gate: Gate) -> None:
     key = gate.tokens.issue("host", [DEMO], HOUR)
     name = gate.tokens.user_name("host", DEMO, HOUR)
     assert gate.refusal("cam1") == 1404
@@ -69,22 +79,21 @@ def test_each_refusal_has_its_reason() -> None:
     assert gate.refusal(f"{key}?call=livestream:other") == 1403
     assert gate.refusal(f"#!::r=livestream:other,m=publish,u={name}") == 1403
     assert gate.refusal(key[:-10]) == 1401
-    assert gate.refusal(Tokens(Secret(b"x" * 32), now=lambda: gate.now).issue("host", [DEMO], HOUR)) == 1401
-    gate.now += 2 * HOUR
+    assert gate.refusal(Tokens(Secret(b"x" * 32), now=lambda: gate.it.now).issue("host", [DEMO], HOUR)) == 1401
+    gate.it.now += 2 * HOUR
     assert gate.refusal(key) == 1401
     assert gate.refusal(name) == 1401
 
 
-def test_no_room_and_shutting_down_are_overload() -> None:
-    full = Gate(room=0)
+def test_no_room_and_shutting_down_are_overload(it: Ruling) -> None:
+    full = Gate(it, room=0)
     assert full.refusal(full.tokens.user_name("host", DEMO, HOUR)) == 1402
-    ending = Gate()
+    ending = Gate(it)
     ending.reception.draining = True
     assert ending.refusal(ending.tokens.user_name("host", DEMO, HOUR)) == 1402
 
 
-def test_a_storm_of_refusals_is_told_once() -> None:
-    gate = Gate()
+def test_a_storm_of_refusals_is_told_once(gate: Gate) -> None:
     for _ in range(50):
         gate.refusal("cam1")
     assert gate.told == [(Reason.NOT_FOUND, "192.0.2.1")]

@@ -1,0 +1,67 @@
+"""The real authority over a real store in memory, with a clock that the test sets."""
+
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from gateway import lifecycle
+from gateway.auth import Grant, Secret, Tokens
+from gateway.authority import Authority, Rules
+from gateway.directory import Directory
+from gateway.identification import Identification
+from gateway.store.records import Call, Member
+from gateway.store.store import Store
+from protocols.publisher import Credential
+
+SECRET = Secret(b"0123456789abcdef" * 4)
+NOW = 1_795_000_000
+
+
+@dataclass
+class Ruling:
+    """`now` is in Unix seconds; `monotonic` in ns, for what is slowed."""
+
+    store: Store
+    directory: Directory
+    authority: Authority
+    tokens: Tokens
+    now: float = NOW
+    monotonic: int = 0
+
+    @property
+    def time(self) -> datetime:
+        return datetime.fromtimestamp(self.now, UTC)
+
+    def publish(self, key: str, call: str | None = None, *, user: str | None = None) -> Grant:
+        return self.authority.examine(Credential(key, user), call)
+
+    async def call(self, cid: str, by: str = "john", *, live: bool = False, **roles: str) -> Call:
+        """Creates it, with members by their role: `ann="host"`."""
+        kind, _, name = cid.partition(":")
+        call = lifecycle.created(self.directory.call_types[kind], name, by, self.time)
+        if live:
+            call = lifecycle.gone_live(call, self.time)
+        members = [Member(cid, user, self.time, self.time, role) for user, role in roles.items()]
+        return (await self.store.calls.get_or_create(call, members))[0]
+
+
+@asynccontextmanager
+async def ruling(
+    url: str = "sqlite+aiosqlite:///:memory:",
+    *,
+    secret: Secret = SECRET,
+    public: Collection[str] = (),
+    create_on_publish: bool = True,
+    failures_per_minute: int = 0,
+) -> AsyncIterator[Ruling]:
+    async with Store.open(url) as store:
+        await store.call_types.ensure_built_in(datetime.fromtimestamp(NOW, UTC))
+        directory = Directory(store)
+        tokens = Tokens(secret, now=lambda: it.now)
+        identification = Identification(tokens, directory, failures_per_minute, monotonic=lambda: it.monotonic)
+        authority = Authority(identification, directory, store, Rules(frozenset(public), create_on_publish))
+        it = Ruling(store, directory, authority, tokens)
+        await directory.start()
+        store.follow(directory.apply)
+        yield it
