@@ -1,10 +1,13 @@
 """What transcoding costs and how late it makes things, and how it degrades: `python -m tests.bench.transcode [seconds]`.
 
 Each case goes through the whole path (stage, socket, worker process, sink) at live speed. CPU is user + system time of the gateway's
-process and of the worker together, in percent of a core; the added delay is from handing a packet to the stage until the output that it
-completed is at the sink; for audio the age of its oldest sample is given too (the 20 ms must fill first). The same work by the ffmpeg
-command (same preset, one thread, whole command: demultiplexing, decoding, encoding) stands beside it, as fast as it goes. B-frames
-wait for their order, which no transcoder can spare: the age is counted from when a picture could be shown at the earliest.
+process and of the worker together, in percent of a core; the same work by the ffmpeg command (same presets, one thread, whole command:
+demultiplexing, decoding, scaling, encoding) stands beside it, as fast as it goes, and the ratio of the two.
+
+Two times are given. The *delay* is from the last byte of a picture until its output is at the sink, with the wait of B-frames for their
+order, which no transcoder can spare. The *age* is from when the picture is due by its time stamps, in a cadence in which none comes too
+late: that is what transcoding adds. For audio the age is that of its oldest sample (the 20 ms must fill first). On a machine that is busy
+otherwise pictures are dropped and the effort falls: n tells.
 
 At the end several 1080p30 with B-frames share one core, more than it can do: second by second the oldest picture that came out, how many,
 and with how much effort. That age must stay bounded by the queue.
@@ -27,6 +30,8 @@ import psutil
 
 from protocols.media import Codec, EncodedPacket, Track
 from tests.unit.transcode.media import MS, SECOND, pictures, tone
+from transcode.economy import preset
+from transcode.ladder import start_bitrate
 from transcode.plan import AudioTarget, Policy, Transcode, VideoTarget, plan
 from transcode.pool import Workers
 from transcode.process import Worker
@@ -43,7 +48,7 @@ class Case:
     track: Track
     packets: list[EncodedPacket]
     target: AudioTarget | VideoTarget
-    ffmpeg: list[str]  # the encoder's arguments
+    ffmpeg: list[str]  # the arguments after the input
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,24 +63,39 @@ class Result:
 
 def cases(seconds: float) -> list[Case]:
     audio_track, audio = tone(Codec.AAC, seconds=seconds)
-    opus = ["-c:a", "libopus", "-application", "lowdelay", "-compression_level", "5", "-b:a", "128k"]
+    opus = ["-c:a", "libopus", "-application", "lowdelay", "-compression_level", "5", "-b:a", "128k", "-f", "null", os.devnull]
     found = [Case("AAC 48k -> Opus", audio_track, audio, AudioTarget(), opus)]
     audio_track, audio = tone(Codec.AAC, 44_100, seconds=seconds)
     found.append(Case("AAC 44.1k -> Opus", audio_track, audio, AudioTarget(), opus))
-    for height, preset in ((720, "veryfast"), (1080, "superfast")):
+    for height in (720, 1080):
         size = (height * 16 // 9, height)
         options = {"bf": "2", "preset": "veryfast", "b": "4M", "maxrate": "4M", "bufsize": "4M"}
         track, packets = pictures(Codec.H264, size, seconds=seconds, noise=8, options=options)
-        decision = plan(replace(track, reorder=2), frozenset({Codec.H264}), Policy())
-        assert isinstance(decision, Transcode)
-        assert isinstance(decision.target, VideoTarget)
-        rate = str(decision.target.bitrate)
-        arguments = (
-            f"-c:v libx264 -preset {preset} -tune zerolatency -profile:v baseline -threads 1 -b:v {rate} -maxrate {rate}"
-        )
-        arguments += f" -bufsize {decision.target.bitrate * 6 // 10} -sc_threshold 0 -g 120"
-        found.append(Case(f"H.264 {height}p30 B-frames -> H.264", track, packets, decision.target, arguments.split()))
+        for layers in (1, 3):
+            decision = plan(replace(track, reorder=2), frozenset({Codec.H264}), Policy(layers=layers))
+            assert isinstance(decision, Transcode)
+            assert isinstance(decision.target, VideoTarget)
+            name = f"H.264 {height}p30 B-frames -> {layers} x H.264"
+            found.append(Case(name, track, packets, decision.target, ladder_arguments(decision.target)))
     return found
+
+
+def ladder_arguments(target: VideoTarget) -> list[str]:
+    """The same layers from one decoding, scaled one from the other."""
+    arguments = []
+    scaling = "".join(
+        f"[{number}]split=2[out{number}][from{number}];[from{number}]scale={rung.width}:{rung.height}:flags=bilinear[{number + 1}];"
+        for number, rung in enumerate(target.encoded[1:])
+    )
+    last = len(target.encoded) - 1
+    graph = f"[0:v]null[0];{scaling}[{last}]null[out{last}]"
+    arguments += ["-filter_complex_threads", "1", "-filter_complex", graph]
+    for number, rung in enumerate(target.encoded):
+        rate = start_bitrate(rung.width, rung.height, target.frame_rate)
+        encoder = f"-c:v libx264 -preset {preset(rung.width, rung.height)} -tune zerolatency -profile:v baseline -threads 1 -b:v {rate}"
+        encoder += f" -maxrate {rate} -bufsize {rate * 6 // 10} -sc_threshold 0 -g 120 -f null"
+        arguments += ["-map", f"[out{number}]", *encoder.split(), os.devnull]
+    return arguments
 
 
 async def play(workers: Workers, case: Case, sessions: int) -> Result:
@@ -136,7 +156,7 @@ def ffmpeg(case: Case, folder: Path) -> float:
         for packet in case.packets:
             file.write((_adts(case.track, len(packet.data)) if case.track.codec is Codec.AAC else b"") + packet.data)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([FFMPEG, "-v", "error", "-threads", "1", "-i", source, *case.ffmpeg, "-f", "null", os.devnull], check=True)
+    subprocess.run([FFMPEG, "-y", "-v", "error", "-threads", "1", "-i", source, *case.ffmpeg], check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return cpu / ((case.packets[-1].dts - case.packets[0].dts) / SECOND)
@@ -154,11 +174,11 @@ def quantile(values: list[float], part: float) -> float:
 
 
 def show(name: str, result: Result, reference: float) -> None:
-    print(
-        f"{name:34} gateway {result.gateway * 100:5.2f} %  worker {result.worker * 100:6.2f} %  ffmpeg {reference * 100:6.2f} %  "
-        f"delay p50 {quantile(result.delays, 0.5):6.2f} p95 {quantile(result.delays, 0.95):6.2f} ms  "
-        f"age p50 {quantile(result.ages, 0.5):6.1f} p95 {quantile(result.ages, 0.95):6.1f} ms  {result.private:5.1f} MB  n={result.outputs}"
-    )
+    cost = f"gateway {result.gateway * 100:5.2f} %  worker {result.worker * 100:6.2f} %  ffmpeg {reference * 100:6.2f} %"
+    ratio = (result.gateway + result.worker) / reference
+    delay = f"delay p50 {quantile(result.delays, 0.5):6.2f} p95 {quantile(result.delays, 0.95):6.2f} ms"
+    age = f"age p50 {quantile(result.ages, 0.5):6.1f} p95 {quantile(result.ages, 0.95):6.1f} ms"
+    print(f"{name:38} {cost}  ratio {ratio:4.2f}  {delay}  {age}  {result.private:5.1f} MB  n={result.outputs}")
 
 
 async def overload(workers: Workers, case: Case, sessions: int) -> None:
@@ -197,8 +217,8 @@ def _shifted(packet: EncodedPacket, by: int) -> EncodedPacket:
 
 
 def _state(worker: Worker, ages: list[float]) -> str:
-    effort = f"{worker.economy.preset} {worker.economy.scale:.0%}" if worker.economy else "as planned"
-    return f"{len(ages):3} pictures, age <= {max(ages, default=0):4.0f} ms, dropped {worker.stats.dropped:4}, {effort:14}"
+    effort = worker.economy.text if worker.economy else "as planned"
+    return f"{len(ages):3} pictures, age <= {max(ages, default=0):4.0f} ms, dropped {worker.stats.dropped:4}, {effort:60}"
 
 
 async def main(seconds: float) -> None:
@@ -209,8 +229,9 @@ async def main(seconds: float) -> None:
         for case, reference in zip(prepared, references, strict=True):
             show(case.name, await play(workers, case, 1), reference)
         show(f"AAC 48k -> Opus, {SESSIONS} sessions, each", await play(workers, prepared[0], SESSIONS), references[0])
-        print(f"{OVERLOAD} x {prepared[-1].name} on one core")
-        await overload(workers, prepared[-1], OVERLOAD)
+        for case in prepared[-2:]:
+            print(f"{OVERLOAD} x {case.name} on one core")
+            await overload(workers, case, OVERLOAD)
 
 
 if __name__ == "__main__":
