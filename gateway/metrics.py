@@ -2,8 +2,7 @@
 
 The only file that knows prometheus_client. Labels are bounded: protocol, stage, track kind, mode, reason, concern — never a key, id or
 address; the number of series depends on the protocols in use, not on the streams. Times are seconds, sizes bytes, as Prometheus'
-conventions ask. The delay to the viewers is a histogram, which adds up over nodes; its stages, which explain it, are quantiles of the
-last minute, for they would be a thousand buckets.
+conventions ask. Delays are shown as quantiles of the last minute, from histograms kept here: their buckets would be a thousand series.
 """
 
 import time
@@ -12,13 +11,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import nan
 
-from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from gateway.capacity import Capacity
 from gateway.findings import Concern, findings
-from gateway.latency import BOUNDS_NS, Histogram, Window
+from gateway.latency import Histogram, Step, Window
 from gateway.machine import Certificates, udp_drops
 from gateway.registry import Registry
 from gateway.srt import Srt
@@ -36,13 +35,15 @@ from transcode.pool import Workers
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _STAGES_HELP = (
-    "Time of a frame in one stage, quantiles of the last minute: receive = first to last byte read, demux = from there until the session "
-    "has the packet, queue = held by the pacer, transcode = into a stage until out of it, packetize = payloads made, send = until its "
-    "last packet for the first viewer is with the kernel"
+    "Time of a frame in one stage, of the last minute (of sound only transcode): receive = first to last byte read, demux = from there "
+    "until the session has the packet, queue = held by the pacer, transcode = into a stage until out of it, packetize = payloads made, "
+    "send = until its last packet for the first viewer is with the kernel"
 )
-_TOTAL_HELP = "From a frame's last byte received to its last packet handed to the kernel for the first viewer"
+_TOTAL_HELP = (
+    "From a frame's last byte received to its last packet handed to the kernel for the first viewer, of the last minute"
+)
+_LAG_HELP = "How late the event loop runs its timers, of the last minute"
 _QUANTILES = (0.5, 0.95, 0.99)
-_SHOWN_BOUNDS_MS = (0.5, 1, 2, 5, 12, 30, 80, 200, 600, 2000)  # of `BOUNDS_NS`, which is finer
 _ALWAYS_SHOWN = (Reason.UNAUTHORIZED, Reason.OVERLOADED)  # also before the first, so that a rise from nothing is seen
 
 Labels = tuple[str, ...]
@@ -85,7 +86,7 @@ class Observed:
 class GatewayCollector(Collector):
     def __init__(self, observed: Observed) -> None:
         self._observed = observed
-        self._windows: dict[Labels, Window] = {}  # by protocol, stage and kind
+        self._windows: dict[Labels, Window] = {}  # by series, without the quantile
 
     def collect(self) -> Iterator[Metric]:
         totals = list(self._observed.registry.totals())
@@ -137,20 +138,29 @@ class GatewayCollector(Collector):
     def _latency(self, totals: Sequence[tuple[str, PipelineTotals]]) -> Iterator[Metric]:
         now = time.monotonic_ns()
         stages = Metric("ingress_stage_latency_seconds", _STAGES_HELP, "summary")
-        total = HistogramMetricFamily("ingress_latency_seconds", _TOTAL_HELP, labels=["protocol", "kind", "mode"])
+        total = Metric("ingress_latency_seconds", _TOTAL_HELP, "summary")
         for protocol, each in totals:
             for kind, delays in each.delays.items():
                 for step, histogram in delays.steps.items():
-                    if histogram.count:
+                    if histogram.count and (kind is Kind.VIDEO or step is Step.TRANSCODE):
                         labels = {"protocol": protocol, "stage": step.value, "kind": kind.value}
-                        recent = self._windows.setdefault(tuple(labels.values()), Window()).recent(histogram, now)
-                        for q in _QUANTILES:
-                            value = recent.quantile(q)
-                            stages.add_sample(stages.name, labels | {"quantile": str(q)}, nan if value is None else value / 1e3)
+                        self._add_quantiles(stages, labels, histogram, now)
                 for mode, histogram in delays.total.items():
                     if histogram.count:
-                        _add(total, [protocol, kind.value, mode], histogram)
+                        labels = {"protocol": protocol, "kind": kind.value, "mode": mode}
+                        self._add_quantiles(total, labels, histogram, now)
+                        _add_sums(total, labels, histogram)
         yield from (stages, total)
+        lag = Metric("ingress_event_loop_delay_seconds", _LAG_HELP, "summary")
+        self._add_quantiles(lag, {}, self._observed.loop_lag, now)
+        _add_sums(lag, {}, self._observed.loop_lag)
+        yield lag
+
+    def _add_quantiles(self, summary: Metric, labels: dict[str, str], histogram: Histogram, now: int) -> None:
+        recent = self._windows.setdefault((summary.name, *labels.values()), Window()).recent(histogram, now)
+        for q in _QUANTILES:
+            value = recent.quantile(q)
+            summary.add_sample(summary.name, labels | {"quantile": str(q)}, nan if value is None else value / 1e3)
 
     def _streams(self) -> Iterator[Metric]:
         sessions, now = list(self._observed.registry.sessions.values()), time.monotonic_ns()
@@ -216,9 +226,6 @@ class GatewayCollector(Collector):
             "video = workers of those whose picture is"
         )
         yield _counter("cpu_seconds", meaning, ("treatment",), cpu.items())
-        lag = HistogramMetricFamily("ingress_event_loop_delay_seconds", "How late the event loop runs its timers", labels=[])
-        _add(lag, [], observed.loop_lag)
-        yield lag
         ports = {observed.mux.port: "webrtc"}
         if observed.srt is not None:
             ports |= dict.fromkeys([observed.srt.listener.port, *observed.srt.listener.mapped_ports.values()], "srt")
@@ -265,14 +272,10 @@ def _counters(prefix: str, counters: Iterable[tuple[str, str, int]]) -> Iterator
         yield _counter(f"{prefix}_{name}", meaning, (), [((), value)])
 
 
-def _add(family: HistogramMetricFamily, labels: list[str], histogram: Histogram) -> None:
-    """Its buckets up to each of the bounds that are shown."""
-    buckets = []
-    for bound in _SHOWN_BOUNDS_MS:
-        below = sum(histogram.counts[: BOUNDS_NS.index(int(bound * 1e6)) + 1])
-        buckets.append((repr(bound / 1e3), below))
-    buckets.append(("+Inf", histogram.count))
-    family.add_metric(labels, buckets, sum_value=histogram.total / 1e9)
+def _add_sums(summary: Metric, labels: dict[str, str], histogram: Histogram) -> None:
+    """Since the start: for means over any time."""
+    summary.add_sample(f"{summary.name}_sum", labels, histogram.total / 1e9)
+    summary.add_sample(f"{summary.name}_count", labels, histogram.count)
 
 
 class Metrics:
@@ -282,7 +285,6 @@ class Metrics:
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(GatewayCollector(observed))
         ProcessCollector(registry=self._registry)
-        PlatformCollector(registry=self._registry)
 
     def render(self) -> bytes:
         return generate_latest(self._registry)

@@ -20,6 +20,7 @@ ALLOWED_LABELS = {
     "concern",
     "statistic",
     "treatment",
+    "part",
     "port",
     "certificate",
     "result",
@@ -28,7 +29,6 @@ ALLOWED_LABELS = {
     "le",
     "quantile",
 }
-ALLOWED_LABELS |= {"implementation", "major", "minor", "patchlevel", "version"}  # of the Python process
 COUNTED = {
     'ingress_sessions{protocol="rtmp",state="live"}',
     'ingress_sessions_started_total{protocol="rtmp"}',

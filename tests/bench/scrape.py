@@ -1,0 +1,89 @@
+"""What a scrape of `/metrics` costs with streams of all protocols under way: `python -m tests.bench.scrape [--sessions N]` (50 by default).
+
+Nearly all publishers are files sent over RTMP and SRT, whose sound is transcoded; two are ffmpeg over WHIP; five viewers watch. The cost
+of a scrape is the CPU that the gateway uses beyond what it uses without scrapes; the time is that of the whole HTTP request, which waits
+for its turn among the media. Prints figures and always ends well: a figure is no test.
+"""
+
+import argparse
+import asyncio
+import tempfile
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+from statistics import median
+
+import aiohttp
+import psutil
+
+from tests.bench import programme, srt_receive
+from tests.bench.sessions import SETTLE_S, child, row, title
+from tests.integration.test_whip_encoders import ffmpeg_whip
+from tests.support.gateway_process import GatewayProcess, running_gateway
+
+WHIP, VIEWERS, SCRAPES, SECONDS = 2, 5, 100, 60
+SRT = 16  # more at once from one address are refused
+
+
+async def run(flv: Path, ts: Path, sessions: int) -> None:
+    calls = [f"livestream:bench-{number}" for number in range(sessions)]
+    async with running_gateway(f"calls.public={','.join(calls)}") as gateway, AsyncExitStack() as stack:
+        for call in calls[:WHIP]:
+            key = gateway.key(call, "host")
+            await stack.enter_async_context(ffmpeg_whip(gateway, key=key, path=f"/whip/{call}"))
+        rest = calls[WHIP:]
+        by_srt, by_rtmp = rest[:SRT], rest[SRT:]
+        rtmp = {"file": str(flv), "addresses": [gateway.rtmp(call, "host") for call in by_rtmp], "spread_ms": 40}
+        keys = [gateway.key(call, "host") for call in by_srt]
+        srt = {"file": str(ts), "port": gateway.ports["srt"], "stream_ids": keys, "spread_ms": 40}
+        joins = [[0.05 * n, gateway.url(f"/whep/{call}")] for n, call in enumerate((calls[:1] + by_rtmp + by_srt)[:VIEWERS])]
+        for module, job in (
+            ("publishers", rtmp),
+            ("srt_publishers", srt),
+            ("viewers", {"joins": joins, "measuring": [], "feedback": True}),
+        ):
+            await (await stack.enter_async_context(child(module, job))).line()
+        await asyncio.sleep(SETTLE_S)
+        live = len((await gateway.json("/api/streams"))["streams"])
+        await measure(gateway, live)
+
+
+async def measure(gateway: GatewayProcess, live: int) -> None:
+    process = psutil.Process(gateway.pid)
+    took: list[float] = []
+    series = 0
+    async with aiohttp.ClientSession() as http:
+        begin, before = time.monotonic(), _cpu(process)
+        await asyncio.sleep(5)
+        idle = (_cpu(process) - before) / (time.monotonic() - begin)
+        begin, before = time.monotonic(), _cpu(process)
+        for _ in range(SCRAPES):
+            started = time.monotonic()
+            async with http.get(gateway.url("/metrics")) as response:
+                text = await response.text()
+            took.append(time.monotonic() - started)
+            series = sum(not line.startswith("#") for line in text.splitlines())
+            await asyncio.sleep(0.05)
+        spent = _cpu(process) - before - idle * (time.monotonic() - begin)
+    title(f"a scrape with {live} streams")
+    row("CPU of a scrape", f"{spent / SCRAPES * 1e3:.1f} ms", "<= 10 ms")
+    row("the request, median / worst", f"{median(took) * 1e3:.1f} / {max(took) * 1e3:.1f} ms", "-")
+    row("series", str(series), "<= 300")
+
+
+def _cpu(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def main(sessions: int) -> None:
+    with programme.prepared() as flv, tempfile.TemporaryDirectory() as folder:
+        ts = Path(folder) / "programme.ts"
+        srt_receive.prepare(ts, SECONDS)
+        asyncio.run(run(flv(60), ts, sessions))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="What a scrape of /metrics costs.")
+    parser.add_argument("--sessions", type=int, default=50)
+    main(parser.parse_args().sessions)

@@ -1,0 +1,102 @@
+"""Every query of the dashboards and every alert, asked of a Prometheus that scrapes a gateway with streams of all protocols under way."""
+
+import asyncio
+import json
+import math
+import subprocess
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.integration.test_whip_encoders import ffmpeg_whip
+from tests.support.encoders import X264_LIVE, ffmpeg, programme
+from tests.support.gateway_process import ROOT, GatewayProcess, running_gateway
+from tests.support.prometheus import Prometheus, alert_rules, figure, filled_in, panel_queries, running_prometheus
+from tests.support.viewer import watching
+
+MOST_SERIES = 300
+SETTLED_S = 45  # for what needs two scrapes, on a busy machine
+CALLS = [f"livestream:{name}" for name in ("rtmp", "again", "srt", "whip")]
+X264_REORDERED = ("-c:v", "libx264", "-preset", "ultrafast", "-bf", "2", "-g", "30")
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A self-signed one for a month, with its key beside it."""
+    made = ("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30")
+    files = ("-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "chain.pem"), "-subj", "/CN=localhost")
+    subprocess.run([*made, *files], check=True, capture_output=True, timeout=30)
+    return tmp_path / "chain.pem"
+
+
+async def test_every_dashboard_and_alert_query_gives_data(certificate: Path) -> None:
+    tls = (f"rtmp.certificate={certificate}", f"rtmp.key={certificate.parent / 'key.pem'}")
+    async with running_gateway(f"calls.public={','.join(CALLS)}", *tls) as gateway, AsyncExitStack() as stack:
+        prometheus = await stack.enter_async_context(running_prometheus(gateway))
+        await publish_and_watch(gateway, stack)
+        await be_refused(gateway)
+        dashboards = [
+            json.loads(file.read_text()) for file in sorted((ROOT / "deploy" / "grafana" / "dashboards").glob("*.json"))
+        ]
+        queries = {filled_in(query) for dashboard in dashboards for query in panel_queries(dashboard)}
+        await all_answer(prometheus, queries | {figure(rule["expr"]) for rule in alert_rules()})
+        await all_alerts_are_evaluated(prometheus)
+        text = await gateway.text("/metrics")
+    series = [line for line in text.splitlines() if not line.startswith("#")]
+    assert len(series) <= MOST_SERIES
+    assert '{certificate="rtmps"}' in text
+
+
+async def publish_and_watch(gateway: GatewayProcess, stack: AsyncExitStack) -> None:
+    """One stream by each protocol, one of them to be transcoded, each with a viewer."""
+    aac = ("-c:a", "aac")
+    rtmp, again, srt, whip = CALLS
+    await stack.enter_async_context(ffmpeg(*programme(320, 240), *X264_LIVE, *aac, "-f", "flv", gateway.rtmp(rtmp, "rtmp")))
+    await stack.enter_async_context(
+        ffmpeg(*programme(320, 240), *X264_REORDERED, *aac, "-f", "flv", gateway.rtmp(again, "again"))
+    )
+    address = f"srt://127.0.0.1:{gateway.ports['srt']}?streamid={gateway.key(srt, 'srt')}"
+    await stack.enter_async_context(ffmpeg(*programme(320, 240), *X264_LIVE, *aac, "-f", "mpegts", address))
+    await stack.enter_async_context(ffmpeg_whip(gateway, key=gateway.key(whip, "whip"), path=f"/whip/{whip}"))
+    for call in CALLS:
+        await gateway.stream(call.partition(":")[2], tracks=2)
+        viewer = await stack.enter_async_context(watching(gateway.url(f"/whep/{call}")))
+        await viewer.until(frames=10)
+
+
+async def be_refused(gateway: GatewayProcess) -> None:
+    async with aiohttp.ClientSession() as http:
+        headers = {"Authorization": "Bearer nothing", "Content-Type": "application/sdp"}
+        async with http.post(gateway.url(f"/whip/{CALLS[0]}"), data="v=0", headers=headers) as response:
+            assert response.status in (400, 401)
+
+
+async def all_answer(prometheus: Prometheus, queries: set[str]) -> None:
+    """Each gives at least one number, once there have been scrapes enough."""
+    silent = set(queries)
+    try:
+        async with asyncio.timeout(SETTLED_S):
+            while silent:
+                answers = {query: await prometheus.ask(query) for query in sorted(silent)}
+                silent = {query for query, answer in answers.items() if not any(map(is_number, answer))}
+                if silent:
+                    await asyncio.sleep(0.5)
+    except TimeoutError:
+        pytest.fail("no data:\n" + "\n".join(sorted(silent)))
+
+
+def is_number(series: dict[str, Any]) -> bool:
+    return not math.isnan(float(series["value"][1]))
+
+
+async def all_alerts_are_evaluated(prometheus: Prometheus) -> None:
+    """None is in error; those that a healthy gateway must not raise are not raised."""
+    rules = await prometheus.rules()
+    assert {rule["name"] for rule in rules} == {rule["alert"] for rule in alert_rules()}
+    for rule in rules:
+        assert rule["health"] == "ok", rule
+    firing = {rule["name"] for rule in rules if rule["state"] == "firing"}
+    assert firing <= {"IngressCapacityLow", "IngressOverloaded"}, firing  # which are this machine's business

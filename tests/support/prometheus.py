@@ -1,0 +1,121 @@
+"""Debian's Prometheus as a process beside a gateway, and the queries of the dashboards and alerts that it is asked."""
+
+import asyncio
+import contextlib
+import json
+import shutil
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import promql_parser
+import yaml
+
+from tests.support.gateway_process import ROOT, GatewayProcess
+
+_START_S = 30
+_VARIABLES = {"$__rate_interval": "20s", "$instance": ".*"}
+
+
+def panel_queries(dashboard: dict[str, Any]) -> Iterator[str]:
+    """The PromQL of each panel, Grafana's variables still in it."""
+    for panel in dashboard["panels"]:
+        for target in panel.get("targets", ()):
+            yield target["expr"]
+
+
+def filled_in(query: str) -> str:
+    """A query as Grafana sends it, for all nodes."""
+    for name, value in _VARIABLES.items():
+        query = query.replace(name, value)
+    return query
+
+
+def alert_rules() -> list[dict[str, Any]]:
+    groups = yaml.safe_load((ROOT / "deploy" / "prometheus" / "alerts.yml").read_text(encoding="utf-8"))["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def figure(alert: str) -> str:
+    """What an alert compares with its limit: it has a value while the alert is quiet."""
+    comparison = promql_parser.parse(alert)
+    assert isinstance(comparison, promql_parser.BinaryExpr)
+    return comparison.lhs.prettify()
+
+
+@dataclass(frozen=True, slots=True)
+class Prometheus:
+    url: str
+
+    async def ask(self, query: str, **parameters: Any) -> list[dict[str, Any]]:
+        """The result of an instant query, or with `start`, `end` and `step` (s) of one over a range; an error fails the test."""
+        path = "query_range" if "step" in parameters else "query"
+        async with aiohttp.ClientSession() as http:
+            async with http.post(f"{self.url}/api/v1/{path}", data={"query": query} | parameters) as response:
+                answer = await response.json()
+        assert answer["status"] == "success", (query, answer)
+        return list(answer["data"]["result"])
+
+    async def rules(self) -> list[dict[str, Any]]:
+        """The alert rules as Prometheus has loaded and evaluated them."""
+        async with aiohttp.ClientSession() as http, http.get(f"{self.url}/api/v1/rules") as response:
+            return [rule for group in (await response.json())["data"]["groups"] for rule in group["rules"]]
+
+
+@asynccontextmanager
+async def running_prometheus(gateway: GatewayProcess) -> AsyncIterator[Prometheus]:
+    """It scrapes `gateway` once a second and evaluates the alerts as they are deployed."""
+    with tempfile.TemporaryDirectory() as folder:
+        configuration = {
+            "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+            "rule_files": [str(ROOT / "deploy" / "prometheus" / "alerts.yml")],
+            "scrape_configs": [
+                {"job_name": "ingress", "static_configs": [{"targets": [f"127.0.0.1:{gateway.ports['http']}"]}]},
+            ],
+        }
+        file = Path(folder) / "prometheus.yml"
+        file.write_text(json.dumps(configuration), encoding="utf-8")  # JSON is YAML
+        port = _free_port()
+        process = await asyncio.create_subprocess_exec(
+            shutil.which("prometheus") or "prometheus",
+            f"--config.file={file}",
+            f"--storage.tsdb.path={folder}/data",
+            f"--web.listen-address=127.0.0.1:{port}",
+            "--log.level=warn",
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        assert process.stderr is not None
+        said = asyncio.create_task(process.stderr.read())
+        try:
+            prometheus = Prometheus(f"http://127.0.0.1:{port}")
+            await _ready(prometheus, process)
+            yield prometheus
+        finally:
+            if process.returncode is None:
+                process.terminate()
+            await process.wait()
+            print((await said).decode())  # shown where the test fails
+
+
+def _free_port() -> int:
+    """Prometheus does not say which port it took for 0."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def _ready(prometheus: Prometheus, process: asyncio.subprocess.Process) -> None:
+    async with asyncio.timeout(_START_S), aiohttp.ClientSession() as http:
+        while process.returncode is None:
+            with contextlib.suppress(aiohttp.ClientError):
+                async with http.get(f"{prometheus.url}/-/ready") as response:
+                    if response.status == 200:
+                        return
+            await asyncio.sleep(0.1)
+    raise AssertionError("Prometheus has ended at its start")
