@@ -17,9 +17,13 @@ from dataclasses import asdict, dataclass, replace
 from aiohttp import web
 
 from gateway.access import Capability
+from gateway.api.desk import Desk, NoBroadcasts
+from gateway.api.dispatch import Api
 from gateway.api.health import Health
-from gateway.api.middleware import errors, security_headers
+from gateway.api.ingress import Ingress
+from gateway.api.middleware import cors, errors, security_headers
 from gateway.api.pages import Pages
+from gateway.api.routes import ROUTES
 from gateway.api.streams import Streams
 from gateway.audience import House
 from gateway.auth import Secret, Tokens
@@ -41,6 +45,8 @@ from gateway.reception import Reception
 from gateway.registry import Registry
 from gateway.session import SessionPolicy
 from gateway.srt import listening_for_srt
+from gateway.telling import telling
+from gateway.tracing import tracing
 from gateway.treatment import adapted
 from protocols.publisher import Listener
 from protocols.rtmp.server import RtmpLimits, RtmpListener, TlsFiles
@@ -118,6 +124,7 @@ async def gateway(config: Config) -> AsyncIterator[tuple[Addresses, Drain]]:
     async with AsyncExitStack() as stack:
         control = await stack.enter_async_context(controlling(config, tokens))
         authority = control.authority
+        told = await stack.enter_async_context(telling(config, authority, control.store))
         workers = await stack.enter_async_context(Workers(_worker_limits(config)))
         mux = await stack.enter_async_context(_mux(config))
         registry = Registry(
@@ -143,6 +150,7 @@ async def gateway(config: Config) -> AsyncIterator[tuple[Addresses, Drain]]:
             max_bitrate=config.calls.max_bitrate_bps,
             retire=registry.retire,
             admit=admitting(capacity, registry),
+            told=told.announcements.session,
         )
         reception = Reception(
             registry,
@@ -151,9 +159,16 @@ async def gateway(config: Config) -> AsyncIterator[tuple[Addresses, Drain]]:
             max_sessions=config.calls.max_streams,
             take_over=config.calls.on_conflict == "take_over",
             fits=capacity.admit_any,
+            trace=await stack.enter_async_context(tracing(config.tracing.endpoint)),
             adapt=adapted(treatment),
         )
-        house = House(registry.call, authority.watch, lambda who, cid: authority.judge(who, cid, Capability.JOIN_CALL))
+        house = House(
+            registry.call,
+            authority.watch,
+            lambda who, cid: authority.judge(who, cid, Capability.JOIN_CALL),
+            joined=lambda cid, who: told.announcements.viewers(cid, lambda: registry.viewers(cid)),
+            gone=lambda cid, who: told.announcements.viewers(cid, lambda: registry.viewers(cid)),
+        )
         moderation = Moderation(registry, reception.rights, house, control.directory, authority, control.store)
         following = Following(control.store, control.directory, authority, moderation)
         await following.start()
@@ -168,7 +183,7 @@ async def gateway(config: Config) -> AsyncIterator[tuple[Addresses, Drain]]:
         )
         drain = Drain(reception, registry)
         routes = [*whep.routes(), *(whip.routes() if whip else ()), *Streams(registry, metrics).routes()]
-        routes += [*Health(drain).routes(), *Pages(config).routes()]
+        routes += [*Health(drain).routes(), *told.sockets.routes(), *Pages(config).routes()]
         runner = await stack.enter_async_context(_http(config, routes))
         background = await stack.enter_async_context(asyncio.TaskGroup())
         served: list[tuple[Listener, SessionPolicy]] = [(each, policy) for each in (rtmp, whip) if each is not None]
@@ -200,6 +215,7 @@ async def gateway(config: Config) -> AsyncIterator[tuple[Addresses, Drain]]:
                         await registry.changed.wait()
             except TimeoutError:
                 event(log, logging.WARNING, "some sessions did not end in time", sessions=len(registry.sessions))
+            told.sockets.close()
             for task in tasks:
                 task.cancel()
 
@@ -254,7 +270,7 @@ def _live_edge(config: Config) -> LiveEdgePolicy:
 
 @asynccontextmanager
 async def _http(config: Config, routes: list[web.RouteDef]) -> AsyncIterator[web.AppRunner]:
-    application = web.Application(middlewares=[security_headers, errors], client_max_size=64 * 1024)
+    application = web.Application(middlewares=[security_headers, cors(config.http.cors_origins), errors], client_max_size=64 * 1024)
     application.add_routes(routes)
     context: ssl.SSLContext | None = None
     if config.http.certificate:

@@ -7,7 +7,7 @@ from ipaddress import ip_address
 
 from gateway.config import Config
 
-TIMEOUT_S = 4.0
+TIMEOUT_S = 2.0
 
 
 def alive(config: Config) -> str:

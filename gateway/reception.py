@@ -14,6 +14,7 @@ from gateway.log import event
 from gateway.registry import Registry
 from gateway.session import Session, SessionPolicy
 from gateway.throttle import host_of
+from gateway.tracing import Begin, Trace, untraced
 from protocols.errors import Reason, Rejected
 from protocols.publisher import Credential, Listener, Publisher
 from transcode.pool import Workers
@@ -51,10 +52,12 @@ class Reception:
         take_over: bool = True,
         adapt: Adapt = lambda policy, grant: policy,
         fits: Callable[[], None] = lambda: None,
+        trace: Begin = untraced,
     ) -> None:
         self.draining = False
         self.rights: dict[tuple[str, str], Grant] = {}
         self._fits = fits
+        self._trace = trace
         self._registry = registry
         self._gate = gate
         self._adapt = adapt
@@ -110,9 +113,13 @@ class Reception:
         event(log, logging.WARNING, f"refused: {refusal.detail}", **who, reason=refusal.reason.label)
 
     async def _receive(self, publisher: Publisher, policy: SessionPolicy) -> None:
+        trace = self._trace()
+        trace.know(session=publisher.id, protocol=publisher.protocol, software=publisher.software)
+        trace.step("authorise")
         try:
-            session = await self._admit(publisher, policy)
+            session = await self._admit(publisher, policy, trace)
         except Rejected as refusal:
+            trace.end(refusal.detail, refusal.reason.label)
             self._registry.refused[publisher.protocol, refusal.reason.label] += 1
             self.log_refusal(
                 refusal,
@@ -130,7 +137,7 @@ class Reception:
                 self._registry.remove(session)
                 self.rights.pop((session.call_cid, session.user_id), None)
 
-    async def _admit(self, publisher: Publisher, policy: SessionPolicy) -> Session | None:
+    async def _admit(self, publisher: Publisher, policy: SessionPolicy, trace: Trace) -> Session | None:
         """The new session to run, or None when the publisher went to the session that its user already has."""
         credential, call = publisher.credential, publisher.params.get("call")
         await self._gate.prepare(credential, call)
@@ -138,25 +145,30 @@ class Reception:
         if not grant.exists:
             await self._gate.settle(grant)
             grant = self.examine(credential, call)  # others may have come meanwhile
+        key = (grant.call_cid, grant.user_id)
+        present = self._registry.sessions.get(key)
+        trace.know(call=grant.call_cid, user=grant.user_id)
         event(
             log,
             logging.INFO,
             "publishing",
-            session=publisher.id,
+            session=present.id if present is not None else publisher.id,
+            publisher=publisher.id if present is not None else None,
             protocol=publisher.protocol,
             remote=publisher.remote,
             software=publisher.software,
             call=grant.call_cid,
             user=grant.user_id,
         )
-        key = (grant.call_cid, grant.user_id)
-        present = self._registry.sessions.get(key)
         if present is not None:
+            trace.end(f"it goes on in the session {present.id}")
             self.rights[key] = grant
             await present.take_over(publisher)
             return None
         call_of_it = self._registry.call(grant.call_cid)
-        session = Session(publisher, grant.user_id, grant.call_cid, call_of_it, self._workers, self._adapt(policy, grant))
+        session = Session(
+            publisher, grant.user_id, grant.call_cid, call_of_it, self._workers, self._adapt(policy, grant), trace
+        )
         self.rights[key] = grant
         self._registry.add(session)
         return session
