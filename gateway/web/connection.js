@@ -24,6 +24,7 @@ export class Refused extends Error {
 export class Connection extends EventTarget {
   peer = new RTCPeerConnection({ bundlePolicy: "max-bundle" });
   resource = null;
+  #links = "";
   #address;
   #token;
   #timer = 0;
@@ -63,6 +64,7 @@ export class Connection extends EventTarget {
       throw new Refused(await explanation(response), response.status, response.headers.get("Retry-After"));
     }
     this.resource = new URL(response.headers.get("Location"), response.url);
+    this.#links = response.headers.get("Link") ?? "";
     const sdp = await response.text();
     if (this.#closed) {
       this.#leave();
@@ -70,6 +72,12 @@ export class Connection extends EventTarget {
     }
     await this.peer.setRemoteDescription({ type: "answer", sdp: this.answered(sdp) });
     if (!this.#connected) this.#timer = setTimeout(() => this.#lost(), CONNECT_MS);
+  }
+
+  /* The address of what the answer linked to by this relation (RFC 8288), or null. */
+  link(relation) {
+    const found = [...this.#links.matchAll(/<([^>]*)>([^<]*)/g)].find(([, , parameters]) => parameters.includes(`rel="${relation}"`));
+    return found ? new URL(found[1], this.resource) : null;
   }
 
   close() {

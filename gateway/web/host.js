@@ -119,6 +119,7 @@ function setSound(on) {
 }
 
 tiles.onMuted = () => setSound(false);
+tiles.onSize = (...size) => viewer.fit(...size);
 othersSound.addEventListener("click", () => setSound(!tiles.sound));
 
 /* The page */

@@ -2,6 +2,8 @@
 
 import { make } from "./elements.js";
 
+const RESIZED_MS = 250; // a window that is being dragged has many sizes
+
 export class Tiles {
   #element;
   #shown = new Map(); // participant -> Tile
@@ -31,6 +33,9 @@ export class Tiles {
 
   onMuted = () => {};
 
+  /* Told how large a picture is shown, in pixels of the screen: the mid of its media section, width, height. */
+  onSize = () => {};
+
   set figures(on) {
     this.#figures = on;
     for (const { figures } of this.#shown.values()) figures.hidden = !on;
@@ -41,13 +46,12 @@ export class Tiles {
     const present = new Set(slots.map((slot) => slot.participant));
     for (const [participant, tile] of this.#shown) {
       if (present.has(participant)) continue;
-      tile.video.srcObject = null;
-      tile.element.remove();
+      tile.remove();
       this.#shown.delete(participant);
     }
     for (const slot of slots) {
       if (!this.#shown.has(slot.participant)) {
-        const tile = new Tile(() => this.#mute());
+        const tile = new Tile(() => this.#mute(), (...size) => this.onSize(...size));
         tile.video.muted = !this.#sound;
         tile.figures.hidden = !this.#figures;
         this.#shown.set(slot.participant, tile);
@@ -62,7 +66,7 @@ export class Tiles {
   /* Lines of text by mid, as `Statistics.read` gives them. */
   tellFigures(byMid) {
     for (const tile of this.#shown.values()) {
-      tile.figures.textContent = tile.mids.flatMap((mid) => byMid.get(mid) ?? []).join("\n");
+      tile.figures.textContent = [...tile.mids.flatMap((mid) => byMid.get(mid) ?? []), ...tile.layer].join("\n");
     }
   }
 
@@ -74,9 +78,14 @@ export class Tiles {
 
 class Tile {
   #blocked;
+  #sized;
+  #size = [0, 0];
+  #sizing = 0;
+  #observer = new ResizeObserver(([entry]) => this.#resized(entry));
 
-  constructor(blocked) {
+  constructor(blocked, sized) {
     this.#blocked = blocked;
+    this.#sized = sized;
     this.element = make("figure", "tile");
     this.element.setAttribute("role", "listitem");
     this.video = make("video");
@@ -92,10 +101,23 @@ class Tile {
     this.fullscreen.append(icon);
     this.fullscreen.addEventListener("click", () => this.#toggleFullscreen());
     this.element.append(this.video, this.soundOnly, this.name, this.figures, this.fullscreen);
+    this.#observer.observe(this.video);
+  }
+
+  remove() {
+    this.#observer.disconnect();
+    clearTimeout(this.#sizing);
+    this.video.srcObject = null;
+    this.element.remove();
   }
 
   show(slot) {
     this.mids = [slot.video && slot.video_mid, slot.audio && slot.audio_mid].filter((mid) => typeof mid === "string");
+    this.layer = slot.layer ? [`layer ${slot.layer}: ${slot.width} × ${slot.height}`] : [];
+    if (this.videoMid !== slot.video_mid) {
+      this.videoMid = slot.video_mid;
+      this.#tellSize();
+    }
     this.name.textContent = slot.name;
     this.video.setAttribute("aria-label", `Video of ${slot.name}`);
     this.fullscreen.setAttribute("aria-label", `${slot.name} in full screen`);
@@ -105,6 +127,17 @@ class Tile {
       this.video.srcObject = new MediaStream(slot.tracks);
       this.video.play().catch(({ name }) => name === "NotAllowedError" && this.#muted()); // there may be no sound before a click
     }
+  }
+
+  #resized({ contentRect }) {
+    this.#size = [contentRect.width, contentRect.height].map((length) => Math.round(length * devicePixelRatio));
+    clearTimeout(this.#sizing);
+    this.#sizing = setTimeout(() => this.#tellSize(), RESIZED_MS);
+  }
+
+  #tellSize() {
+    const [width, height] = this.#size;
+    if (typeof this.videoMid === "string" && width > 0 && height > 0) this.#sized(this.videoMid, width, height);
   }
 
   #muted() {

@@ -10,10 +10,12 @@ import { Connection, Lasting } from "./connection.js";
 
 const FIRST_PAIRS = 4;
 const MOST_PAIRS = 16;
+const LAYER = "urn:ietf:params:whep:ext:core:layer";
 const WAITING = ["waiting", "Waiting for the stream to start"];
 
 export class Viewer extends Lasting {
   #pairs = FIRST_PAIRS;
+  #sizes = new Map(); // mid -> width and height
 
   /* `without` is a participant that is not to be shown: on the page of a host, its own user. */
   constructor(call, token, without = "") {
@@ -22,8 +24,15 @@ export class Viewer extends Lasting {
     super(() => this.#connection(address, token), WAITING);
   }
 
+  /* The picture of this media section (mid) is shown so large, in pixels of the screen: more need not be sent. */
+  fit(mid, width, height) {
+    this.#sizes.set(mid, [width, height]);
+    this.connection?.fit(mid, width, height);
+  }
+
   #connection(address, token) {
     const connection = new Slots(address, token, this.#pairs);
+    connection.addEventListener("connected", () => this.#sizes.forEach((size, mid) => connection.fit(mid, ...size)));
     connection.addEventListener("slots", ({ detail }) => connection === this.connection && this.#show(detail));
     return connection;
   }
@@ -64,6 +73,14 @@ class Slots extends Connection {
   close() {
     this.#events?.close();
     super.close();
+  }
+
+  /* WHEP's layer selection, with a tile's size as this gateway knows it. Lost is no more than a picture in a size that is not the best. */
+  fit(mid, width, height) {
+    const address = this.link(LAYER);
+    if (address === null) return;
+    const body = JSON.stringify({ mediaId: mid, width, height });
+    fetch(address, { method: "POST", headers: { "Content-Type": "application/json" }, body }).catch(() => {});
   }
 
   #listen() {

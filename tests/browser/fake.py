@@ -5,7 +5,7 @@ Its calls are real too: aiortc sends a moving picture and a tone, so that the pa
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -18,6 +18,8 @@ from aiortc import AudioStreamTrack, RTCPeerConnection, RTCSessionDescription, V
 
 from gateway.api.pages import Pages
 from gateway.config import Config
+
+_LINKS = '<{0}/events>; rel="urn:ietf:params:whep:ext:core:server-sent-events", <{0}/layer>; rel="urn:ietf:params:whep:ext:core:layer"'
 
 
 class MovingPicture(VideoStreamTrack):
@@ -56,9 +58,14 @@ class FakeGateway:
     participants: list[tuple[str, str]] = field(default_factory=list)  # (id, name), in slots in this order
     refusal: tuple[int, dict[str, str]] | None = None
     asked: list[tuple[int, str]] = field(default_factory=list)  # per offer: its video m-lines, its Authorization
+    sizes: list[dict[str, Any]] = field(default_factory=list)  # of tiles, as the page told them
     deleted: asyncio.Event = field(default_factory=asyncio.Event)
     peers: list[RTCPeerConnection] = field(default_factory=list)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+    capabilities: list[str] = field(default_factory=list)  # what the page may do in the call
+    said: list[dict[str, Any]] = field(default_factory=list)  # what it said over its WebSocket
+    sockets: list[web.WebSocketResponse] = field(default_factory=list)
+    answer: dict[str, Any] = field(default_factory=lambda: {"type": "sent"})  # to what it sends
 
     async def show(self, *participants: tuple[str, str]) -> None:
         self.participants = list(participants)
@@ -71,6 +78,8 @@ class FakeGateway:
             web.post("/whep/{call}", self._offer),
             web.delete("/whep/resource/{id}", self._delete),
             web.get("/whep/resource/{id}/events", self._events),
+            web.post("/whep/resource/{id}/layer", self._layer),
+            web.get("/api/v2/video/connect", self._connect),
         ]
 
     async def _streams(self, request: web.Request) -> web.Response:
@@ -95,8 +104,53 @@ class FakeGateway:
             status=201,
             text=peer.localDescription.sdp,
             content_type="application/sdp",
-            headers={"Location": f"/whep/resource/{len(self.peers) - 1}"},
+            headers={"Location": (location := f"/whep/resource/{len(self.peers) - 1}"), "Link": _LINKS.format(location)},
         )
+
+    async def tell(self, kind: str, **payload: Any) -> None:
+        """An event of the call, to every page."""
+        event = {"type": kind, "cid": "livestream:demo", "created_at": "2026-11-25T10:00:00.000+00:00", "payload": payload}
+        for socket in self.sockets:
+            await socket.send_json(event)
+
+    async def _connect(self, request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        self.sockets.append(socket)
+        try:
+            async for message in socket:
+                said = json.loads(message.data)
+                async with self.changed:
+                    self.said.append(said)
+                    self.changed.notify_all()
+                match said["type"]:
+                    case "authenticate":
+                        user = {"id": "vera" if said["token"] else "", "name": "", "role": "user"}
+                        await socket.send_json({"type": "connection.ok", "user": user})
+                    case "subscribe":
+                        form = {"type": "subscribed", "own_capabilities": self.capabilities}
+                        await socket.send_json(form | {"reply_to": said["id"]})
+                    case _:
+                        await socket.send_json(self.answer | {"reply_to": said["id"]})
+        finally:
+            self.sockets.remove(socket)
+        return socket
+
+    async def heard(self, kind: str) -> dict[str, Any]:
+        """The first message of this type that a page has said."""
+        async with asyncio.timeout(20), self.changed:
+            await self.changed.wait_for(lambda: any(said["type"] == kind for said in self.said))
+        return next(said for said in self.said if said["type"] == kind)
+
+    async def _layer(self, request: web.Request) -> web.Response:
+        self.sizes.append(await request.json())
+        async with self.changed:
+            self.changed.notify_all()
+        return web.Response()
+
+    async def until_size(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
+        async with asyncio.timeout(10), self.changed:
+            await self.changed.wait_for(lambda: bool(self.sizes) and wanted(self.sizes[-1]))
 
     async def _delete(self, request: web.Request) -> web.Response:
         self.deleted.set()

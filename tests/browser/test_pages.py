@@ -116,6 +116,22 @@ async def test_watch_plays_moving_pictures_with_sound_and_figures(gateway: FakeG
         assert clean(observed, gateway)
 
 
+async def test_watch_tells_how_large_its_pictures_are_in_pixels_of_the_screen(gateway: FakeGateway) -> None:
+    gateway.participants = [("p1", "Host")]
+    address = f"{gateway.address}/watch/livestream:demo"
+    async with open_page(address, viewport=PHONE, device_scale_factor=2) as (page, observed):
+        await state(page, "live")
+        await gateway.until_size(lambda size: size["mediaId"] == "0" and 600 < size["width"] <= 720)
+        await page.set_viewport_size({"width": 200, "height": 740})
+        await gateway.until_size(lambda size: size["width"] < 400)
+        assert abs(gateway.sizes[-1]["width"] * 9 / 16 - gateway.sizes[-1]["height"]) < 2
+        told = len(gateway.sizes)
+        await page.evaluate("viewer.again()")  # a connection that is new knows nothing
+        await gateway.until_size(lambda size: len(gateway.sizes) > told)
+        assert gateway.sizes[-1] == gateway.sizes[told - 1]
+        assert clean(observed, gateway)
+
+
 async def test_watch_has_a_tile_for_each_participant_and_asks_for_more_when_they_do_not_fit(gateway: FakeGateway) -> None:
     gateway.participants = [(f"p{n}", f"Guest {n}") for n in range(5)]
     async with open_page(f"{gateway.address}/watch/livestream:demo", viewport=PHONE) as (page, observed):
