@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema
 
 from gateway.access import Capability
 from gateway.api.schemas.parts import (
@@ -26,10 +26,6 @@ _FILTER = {
     "type": "object",
     "description": "Conditions, all of which must hold: a field with a value, or with {$eq, $in, $gt, $gte, $lt, $lte, $exists}; "
     "$and and $or take a list of such objects. At most 50 conditions.",
-    "examples": [
-        {"type": "livestream", "live": True},
-        {"$or": [{"starts_at": {"$gt": "2026-01-01T00:00:00Z"}}, {"members": {"$in": ["john"]}}]},
-    ],
 }
 Conditions = Annotated[dict[str, Any], WithJsonSchema(_FILTER)]
 Cursor = Annotated[str, Field(max_length=1024, pattern=r"^[A-Za-z0-9_-]+$", description="As an earlier answer gave it.")]
@@ -117,6 +113,10 @@ class CallRequest(Request):
 
 
 class GetOrCreateCallRequest(Request):
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"data": {"created_by_id": "john", "members": [{"role": "host", "user_id": "john"}]}}]}
+    )
+
     data: CallRequest = CallRequest()
     members_limit: int = Field(default=MAX_PAGE, ge=1, le=MAX_PAGE, description="Most members in the answer.")
 
@@ -169,6 +169,8 @@ class UnmuteUsersRequest(Request):
 
 
 class ReactionRequest(Request):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"type": "like", "emoji_code": "👍"}]})
+
     type: Word
     emoji_code: Emoji = ""
     custom: Custom = Field(default={})
@@ -221,10 +223,22 @@ class QueryCallsRequest(QueryRequest):
     """Fields: cid, type, id, created_by_user_id, members (user ids), backstage, live, broadcasting, created_at, updated_at, starts_at,
     live_started_at, live_ended_at, ended_at."""
 
+    filter_conditions: Conditions = Field(
+        default={},
+        examples=[
+            {"type": "livestream", "live": True},
+            {"$or": [{"starts_at": {"$gt": "2026-01-01T00:00:00Z"}}, {"members": {"$in": ["john"]}}]},
+        ],
+    )
+
 
 class QueryMembersRequest(QueryRequest):
     """Fields: user_id, role, created_at, updated_at."""
 
+    filter_conditions: Conditions = Field(default={}, examples=[{"role": "host"}])
+
 
 class QueryUsersRequest(QueryRequest):
     """Fields: id, role, name, created_at, updated_at."""
+
+    filter_conditions: Conditions = Field(default={}, examples=[{"id": {"$in": ["john", "mary"]}}])

@@ -1,0 +1,19 @@
+"""Where the caller stands in a call that there is."""
+
+from dataclasses import dataclass
+
+from gateway.access import Capability
+from gateway.store.records import Call, CallType, Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """`capabilities` are all that the caller may do in it now."""
+
+    call: Call
+    call_type: CallType
+    capabilities: frozenset[Capability]
+
+    @property
+    def settings(self) -> Settings:
+        return self.call.settings(self.call_type)

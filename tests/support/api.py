@@ -1,0 +1,133 @@
+"""The livestream API alone, over real HTTP and a real store, with an application's key: for tests that need no media."""
+
+import json
+import secrets
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jwt
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from gateway.access import Capability
+from gateway.api.desk import Desk
+from gateway.api.dispatch import Api
+from gateway.api.ingress import Ingress
+from gateway.api.middleware import cors, errors
+from gateway.api.routes import ROUTES
+from gateway.audience import House
+from gateway.auth import Secret, Tokens
+from gateway.calls.embedded import EmbeddedCall
+from gateway.config import Config, State
+from gateway.control import Control, controlling
+from gateway.events import Bus, Event
+from gateway.following import Following
+from gateway.interactions import Interactions
+from gateway.moderation import Moderation
+from gateway.registry import Registry
+from gateway.store.records import ApiKey, SealedSecret
+from gateway.vault import Vault
+
+BASE = "/api/v2/video"
+API_KEY = "test-key"
+
+
+class Broadcasts:
+    """Notes what was asked for."""
+
+    def __init__(self) -> None:
+        self.running: set[str] = set()
+
+    def start(self, cid: str) -> None:
+        self.running.add(cid)
+
+    def stop(self, cid: str) -> None:
+        self.running.discard(cid)
+
+    def playlist_url(self, cid: str) -> str:
+        return f"/hls/{cid}/index.m3u8" if cid in self.running else ""
+
+
+@dataclass(frozen=True)
+class Answered:
+    status: int
+    body: Any
+    headers: Any
+
+
+@dataclass(frozen=True)
+class Stage:
+    """`ask` speaks as a user, as the server (`user=""`) or with nothing but `headers` (`user=None`)."""
+
+    client: TestClient[Any, Any]
+    control: Control
+    tokens: Tokens
+    registry: Registry
+    broadcasts: Broadcasts
+    events: list[Event]
+    secret: str
+
+    def token(self, user: str = "", *, lasts_s: int = 3600, **claims: Any) -> str:
+        """Signed with the application's secret."""
+        who = {"user_id": user, "exp": int(time.time()) + lasts_s} if user else {}
+        return jwt.encode({**who, **claims}, self.secret, algorithm="HS256")
+
+    async def ask(self, method: str, path: str, body: Any = None, *, user: str | None = "", **headers: str) -> Answered:
+        who = {} if user is None else {"Authorization": self.token(user)}
+        data = None if body is None else json.dumps(body)
+        typed = {"Content-Type": "application/json"} if data is not None else {}
+        async with self.client.request(
+            method, f"{BASE}{path}?api_key={API_KEY}", data=data, headers=who | typed | headers
+        ) as response:
+            text = await response.text()
+            return Answered(response.status, json.loads(text) if text else None, response.headers)
+
+    async def ok(self, method: str, path: str, body: Any = None, *, user: str | None = "") -> Any:
+        """As `ask`; it must succeed."""
+        answered = await self.ask(method, path, body, user=user)
+        assert answered.status in (200, 201), (method, path, answered)
+        return answered.body
+
+    async def role(self, user: str, role: str) -> None:
+        """The user's role in the application."""
+        await self.ok("POST", "/users", {"users": [{"id": user, "role": role}]})
+
+
+@asynccontextmanager
+async def api_stage(directory: Path) -> AsyncIterator[Stage]:
+    """The API with a fresh store in `directory`."""
+    config = Config(state=State(directory=str(directory)))
+    tokens = Tokens(Secret(secrets.token_bytes(48)))
+    async with controlling(config, tokens) as control:
+        registry = Registry(
+            lambda cid: EmbeddedCall(cid, max_participants=4, on_empty=lambda name: registry.release_call(name))
+        )
+        authority = control.authority
+        house = House(registry.call, authority.watch, lambda who, cid: authority.judge(who, cid, Capability.JOIN_CALL))
+        moderation = Moderation(registry, {}, house, control.directory, authority, control.store)
+        await Following(control.store, control.directory, authority, moderation).start()
+        secret, now = secrets.token_hex(32), datetime.now(UTC)
+        sealed = Vault(tokens.secret.value).seal(secret.encode(), API_KEY)
+        await control.store.api_keys.add(ApiKey(API_KEY, "tests", (SealedSecret(sealed, now),), now))
+        bus, events, broadcasts = Bus(), list[Event](), Broadcasts()
+        desk = Desk(
+            store=control.store,
+            directory=control.directory,
+            authority=authority,
+            registry=registry,
+            bus=bus,
+            interactions=Interactions(bus),
+            broadcasts=broadcasts,
+            ingress=Ingress(rtmp=1935, rtmps=0, srt=9000, whip=True),
+            stream_key_secret=tokens.secret.value,
+        )
+        application = web.Application(middlewares=[cors(("*",)), errors])
+        application.add_routes(Api(desk, ROUTES, "test").routes())
+        with bus.listening(events.append):
+            async with TestClient(TestServer(application)) as client:
+                yield Stage(client, control, tokens, registry, broadcasts, events, secret)
