@@ -13,6 +13,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 
 from aiohttp import web
 
@@ -182,8 +183,25 @@ async def gateway(config: Config) -> AsyncIterator[tuple[Addresses, Drain]]:
             Observed(registry, workers, mux, whep, rtmp, srt, whip, lag, config.calls.max_streams, certificates, capacity)
         )
         drain = Drain(reception, registry)
-        routes = [*whep.routes(), *(whip.routes() if whip else ()), *Streams(registry, metrics).routes()]
+        desk = Desk(
+            store=control.store,
+            directory=control.directory,
+            authority=authority,
+            registry=registry,
+            bus=told.bus,
+            interactions=told.interactions,
+            broadcasts=NoBroadcasts(),
+            ingress=Ingress(
+                rtmp=rtmp.port if rtmp is not None else 0,
+                rtmps=rtmp.tls_port if rtmp is not None else 0,
+                srt=srt.listener.port if srt is not None else 0,
+                whip=whip is not None,
+            ),
+            stream_key_secret=tokens.secret.value,
+        )
+        routes = [*whep.routes(), *(whip.routes() if whip else ()), *Streams(registry, metrics, authority).routes()]
         routes += [*Health(drain).routes(), *told.sockets.routes(), *Pages(config).routes()]
+        routes += Api(desk, ROUTES, version("ingress-gateway")).routes()
         runner = await stack.enter_async_context(_http(config, routes))
         background = await stack.enter_async_context(asyncio.TaskGroup())
         served: list[tuple[Listener, SessionPolicy]] = [(each, policy) for each in (rtmp, whip) if each is not None]
@@ -270,7 +288,9 @@ def _live_edge(config: Config) -> LiveEdgePolicy:
 
 @asynccontextmanager
 async def _http(config: Config, routes: list[web.RouteDef]) -> AsyncIterator[web.AppRunner]:
-    application = web.Application(middlewares=[security_headers, cors(config.http.cors_origins), errors], client_max_size=64 * 1024)
+    application = web.Application(
+        middlewares=[security_headers, cors(config.http.cors_origins), errors], client_max_size=64 * 1024
+    )
     application.add_routes(routes)
     context: ssl.SSLContext | None = None
     if config.http.certificate:

@@ -7,13 +7,17 @@ to end: nothing waits for it here.
 """
 
 import asyncio
+import logging
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from time import monotonic_ns
 from typing import Final, Protocol
 
 from gateway.events import AUDIENCE, RECONSIDERED_AFTER, Audience, Event
 from gateway.latency import Histogram
+
+log = logging.getLogger(__name__)
 
 MAX_PENDING: Final = 1000
 PORTION: Final = 32  # outlets: at 5 to 10 microseconds for each write
@@ -31,7 +35,7 @@ class Outlet(Protocol):
 
 
 class Broadcast:
-    """`hear` is the bus's listener; `run` writes until it is cancelled."""
+    """`hear` is the bus's listener; events are written while it is `running`."""
 
     def __init__(self) -> None:
         self.written = 0  # events times outlets
@@ -61,7 +65,18 @@ class Broadcast:
         pending.append((monotonic_ns(), event))
         self._wake.set()
 
-    async def run(self) -> None:
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        # No TaskGroup: what fails inside the block is to come out as it is.
+        task = asyncio.create_task(self._run(), name="events to sockets")
+        task.add_done_callback(_ended)
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _run(self) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -107,6 +122,11 @@ def text_frame(text: str) -> bytes:
     if size < 1 << 16:
         return b"\x81\x7e" + size.to_bytes(2) + data
     return b"\x81\x7f" + size.to_bytes(8) + data
+
+
+def _ended(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("events are not written any more, by a defect of ours", exc_info=error)
 
 
 def _next_batch(pending: deque[tuple[int, Event]]) -> list[tuple[int, Event]]:

@@ -34,6 +34,11 @@ class Registry:
         if call is not None and call.empty and not any(key[0] == cid for key in self.sessions):
             del self.calls[cid]
 
+    def viewers(self, cid: str) -> int:
+        """How many watch this call."""
+        call = self.calls.get(cid)
+        return len(call.viewers) if call is not None else 0
+
     def add(self, session: Session) -> None:
         self.sessions[session.call_cid, session.user_id] = session
         self.started[session.protocol] += 1

@@ -1,6 +1,8 @@
 /* The watch page: a tile for each participant of the call named in the path. A token comes in the fragment, which no server ever sees. */
 
+import { Chat } from "./chat.js";
 import { addressed, byId, showState } from "./elements.js";
+import { Events } from "./events.js";
 import { Statistics } from "./statistics.js";
 import { Tiles } from "./tiles.js";
 import { Viewer } from "./whep.js";
@@ -8,6 +10,7 @@ import { Viewer } from "./whep.js";
 const STATISTICS_MS = 1000;
 
 const [title, label, notice, soundButton, statisticsButton] = byId("call", "state", "notice", "sound", "statistics");
+const [viewers] = byId("viewers");
 const { call, token } = addressed();
 const viewer = new Viewer(call, token);
 const tiles = new Tiles(document.getElementById("tiles"));
@@ -18,6 +21,25 @@ viewer.addEventListener("state", ({ detail }) => {
   if (detail.state === "error") arrange([]);
 });
 viewer.addEventListener("slots", ({ detail }) => arrange(detail));
+
+/* What is said and what happens in the call */
+
+const events = new Events(call, token);
+new Chat(events);
+let watching = ""; // the viewer's state
+viewer.addEventListener("state", ({ detail: { state } }) => {
+  if (state === "live" && watching !== state) events.subscribe(); // one may do more in a call that is live
+  watching = state;
+});
+events.addEventListener("told", ({ detail: { type, payload } }) => {
+  if (type === "call.viewers_changed") {
+    viewers.textContent = `${payload.viewers} watching`;
+    viewers.hidden = false;
+  } else if (type === "call.live_started" || type === "call.live_ended") {
+    events.subscribe();
+    if (type === "call.live_started" && watching === "error") viewer.start(); // it was in backstage
+  }
+});
 
 function arrange(slots) {
   tiles.arrange(slots);
@@ -42,13 +64,15 @@ function setStatistics(on) {
 }
 
 tiles.onMuted = () => setSound(false);
+tiles.onSize = (...size) => viewer.fit(...size);
 soundButton.addEventListener("click", () => setSound(!tiles.sound));
 statisticsButton.addEventListener("click", () => setStatistics(statisticsButton.getAttribute("aria-pressed") !== "true"));
-addEventListener("pagehide", () => viewer.stop());
-addEventListener("pageshow", ({ persisted }) => persisted && viewer.start()); // back from the browser's page cache
+addEventListener("pagehide", () => [viewer, events].forEach((each) => each.stop()));
+addEventListener("pageshow", ({ persisted }) => persisted && [viewer, events].forEach((each) => each.start())); // from the page cache
 addEventListener("hashchange", () => location.reload()); // another token
 
 title.textContent = call;
 document.title = `${call} – watch`;
-globalThis.viewer = viewer; // for the console and the tests
+Object.assign(globalThis, { viewer, events }); // for the console and the tests
 viewer.start();
+events.start();

@@ -38,9 +38,8 @@ class Recorder:
 async def broadcasting() -> AsyncIterator[tuple[Bus, Broadcast]]:
     bus, broadcast = Bus(), Broadcast()
     with bus.listening(broadcast.hear):
-        task = asyncio.create_task(broadcast.run())
-        yield bus, broadcast
-        task.cancel()
+        async with broadcast.running():
+            yield bus, broadcast
 
 
 async def settled(broadcast: Broadcast) -> None:

@@ -1,0 +1,55 @@
+"""Everybody who is told what happens, put together: the bus, the sockets of clients, and the operator's webhook where one is configured."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from gateway.announcements import Announcements
+from gateway.api.socket import Sockets
+from gateway.authority import Authority
+from gateway.broadcast import Broadcast
+from gateway.config import Config
+from gateway.events import Bus
+from gateway.interactions import Interactions
+from gateway.store.store import Store
+from gateway.webhook_call import Receiver
+from gateway.webhooks import Webhooks
+
+
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """`bus` is for who has something to tell, `announcements` for sessions and calls, `interactions` for the API."""
+
+    bus: Bus
+    announcements: Announcements
+    interactions: Interactions
+    broadcast: Broadcast
+    sockets: Sockets
+    webhooks: Webhooks | None
+
+
+@asynccontextmanager
+async def telling(config: Config, authority: Authority, store: Store) -> AsyncIterator[Telling]:
+    """At the end what the webhook has not been told is in the store."""
+    bus, broadcast = Bus(), Broadcast()
+    interactions = Interactions(bus)
+    sockets = Sockets(authority, store, broadcast, interactions, origins=config.http.cors_origins)
+    webhooks = _webhooks(config, store)
+    async with AsyncExitStack() as stack:
+        if webhooks is not None:
+            await stack.enter_async_context(webhooks.running())
+            stack.enter_context(bus.listening(webhooks.hear))
+        stack.enter_context(bus.listening(broadcast.hear))
+        await stack.enter_async_context(broadcast.running())
+        yield Telling(bus, Announcements(bus), interactions, broadcast, sockets, webhooks)
+        await asyncio.sleep(0)  # listeners are told in the event loop's next turn
+
+
+def _webhooks(config: Config, store: Store) -> Webhooks | None:
+    hooks = config.webhooks
+    if not (url := hooks.url.get_secret_value()):
+        return None
+    types = frozenset(each.value for each in hooks.events)
+    secret = hooks.secret.get_secret_value()
+    return Webhooks(Receiver(url, secret, types, hooks.allow_private, hooks.timeout_s), store.outbox)

@@ -1,0 +1,132 @@
+"""Messages and reactions on the watch page, in a real browser against a gateway that does as told."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from playwright.async_api import Page
+
+from tests.browser.chromium import open_page, state, until
+from tests.browser.fake import FakeGateway, fake_gateway
+from tests.browser.test_pages import PHONE, clean, fits
+
+ALL = ["send-event", "create-reaction"]
+VERA = {"id": "vera", "name": "", "role": "user"}
+JOHN = {"id": "john", "name": "John", "role": "user"}
+
+
+@pytest.fixture
+async def gateway() -> AsyncIterator[FakeGateway]:
+    async with fake_gateway() as fake:
+        yield fake
+
+
+def watch(gateway: FakeGateway, token: str = "") -> str:
+    return f"{gateway.address}/watch/livestream:demo{'#token=' + token if token else ''}"
+
+
+async def messages(page: Page) -> list[str]:
+    return list(await page.locator("#messages p").all_inner_texts())
+
+
+async def said(page: Page, n: int) -> None:
+    await until(page, f"document.querySelectorAll('#messages li').length === {n}")
+
+
+async def test_viewers_write_and_react_and_what_they_say_is_text(gateway: FakeGateway) -> None:
+    gateway.capabilities = ALL
+    attack = "<img src=x onerror=alert(1)><script>alert(2)</script>"
+    async with open_page(watch(gateway, "a.b.c")) as (page, observed):
+        await page.get_by_label("Your message").fill("  hello ")
+        await page.get_by_role("button", name="Send").click()
+        assert await gateway.heard("authenticate") == {"type": "authenticate", "token": "a.b.c"}
+        assert (await gateway.heard("custom"))["custom"] == {"text": "hello"}
+        await until(page, "document.getElementById('text').value === ''")
+        await gateway.tell("custom", user=VERA, custom={"text": "hello"})
+        await gateway.tell("custom", user=JOHN, custom={"poll": 1})  # an application's own: not a message
+        await gateway.tell("custom", user=JOHN | {"name": attack}, custom={"text": attack, "colour": "red"})
+        await gateway.tell("custom", user={"id": ""}, custom={"text": "x" * 5000})
+        await said(page, 3)
+        assert await messages(page) == ["hello", attack, "x" * 500]
+        assert await page.locator("#messages b").all_inner_texts() == ["vera", attack[:64], "Guest"]
+        assert await page.locator("#messages li.own").count() == 1
+        assert await page.locator("#messages img, #messages script").count() == 0
+
+        await page.get_by_role("button", name="React: applause").click()
+        assert (await gateway.heard("reaction"))["reaction"] == {"type": "applause"}
+        for kind in ("applause", "of-an-app"):
+            await gateway.tell("call.reaction_new", user=JOHN, reaction={"type": kind})
+        await until(page, "document.querySelectorAll('#floating span').length === 2")
+        assert await page.locator("#floating span").all_inner_texts() == ["👏", "✨"]
+        await until(page, "document.querySelectorAll('#floating span').length === 0")
+
+        gateway.answer = {"type": "error", "message": "you may send 5 a second: wait a moment"}
+        await page.get_by_label("Your message").fill("once more")
+        await page.keyboard.press("Enter")
+        await page.get_by_text("wait a moment").wait_for()
+        assert await page.get_by_label("Your message").input_value() == "once more"
+        assert clean(observed, gateway)
+
+
+async def test_who_may_not_write_reads_and_everything_is_asked_again_when_the_call_changes(gateway: FakeGateway) -> None:
+    gateway.refusal = (403, {"detail": "the call is in backstage"})
+    gateway.participants = [("p1", "Host")]
+    async with open_page(watch(gateway)) as (page, _):
+        await gateway.heard("subscribe")
+        await state(page, "error")
+        assert not await page.locator("#chat").is_visible()
+        await gateway.tell("custom", user=JOHN, custom={"text": "welcome"})
+        await page.get_by_text("welcome").wait_for()
+        assert not await page.get_by_label("Your message").is_visible()
+        assert not await page.locator("#reactions").is_visible()
+
+        gateway.refusal, gateway.capabilities = None, ALL
+        await gateway.tell("call.live_started")
+        await state(page, "live")  # what was in backstage is watched as it goes live
+        await page.get_by_label("Your message").wait_for()
+        await gateway.tell("call.viewers_changed", viewers=12)
+        await page.get_by_text("12 watching").wait_for()
+
+        gateway.said.clear()
+        await gateway.sockets[0].close(code=1001)
+        await gateway.heard("subscribe")  # it has come back
+        await gateway.tell("custom", user=JOHN, custom={"text": "here again"})
+        await page.get_by_text("here again").wait_for()
+        await gateway.sockets[0].send_json(
+            {"type": "subscription.ended", "cid": "livestream:demo", "message": "you are blocked"}
+        )
+        await page.get_by_text("you are blocked").wait_for()
+        assert not await page.get_by_label("Your message").is_visible()
+
+
+async def test_lists_are_bounded_and_all_fits_and_is_reached_by_keyboard(gateway: FakeGateway) -> None:
+    gateway.capabilities = ALL
+    gateway.participants = [("p1", "Host")]
+    async with open_page(watch(gateway, "a.b.c"), viewport=PHONE) as (page, observed):
+        await state(page, "live")
+        await gateway.heard("subscribe")
+        for n in range(230):
+            await gateway.tell("custom", user=JOHN, custom={"text": f"message {n}"})
+            await gateway.tell("call.reaction_new", user=JOHN, reaction={"type": "like"})
+        await page.get_by_text("message 229", exact=True).wait_for()
+        assert (await messages(page))[0] == "message 30"
+        assert await page.locator("#floating span").count() <= 40
+        assert await page.evaluate(_AT_END)
+        await page.evaluate("document.getElementById('messages').scrollTop = 0")
+        await gateway.tell("custom", user=JOHN, custom={"text": "w" * 400})
+        await page.get_by_text("w" * 400).wait_for(state="attached")
+        assert not await page.evaluate(_AT_END), "who reads further up is left there"
+
+        for width in (PHONE["width"], 1400):
+            await page.set_viewport_size({"width": width, "height": 740})
+            assert await fits(page)
+        reached = []
+        for _ in range(11):
+            await page.keyboard.press("Tab")
+            reached.append(await page.evaluate(_FOCUSED))
+        reactions = [f"React: {each}" for each in ("like", "love", "laugh", "applause", "party")]
+        assert reached[3:] == ["Messages", *reactions, "Your message", "Send"]
+        assert clean(observed, gateway)
+
+
+_AT_END = "(list => list.scrollHeight - list.scrollTop - list.clientHeight < 40)(document.getElementById('messages'))"
+_FOCUSED = "document.activeElement.getAttribute('aria-label') ?? document.activeElement.innerText"
