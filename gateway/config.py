@@ -327,6 +327,44 @@ class Transcode(Section):
     audio_bitrate_bps: int = Field(default=128_000, ge=16_000, le=510_000, description="Opus, in bits per second.")
 
 
+class Hls(Section):
+    """Calls watched without WebRTC: HLS, which every device plays and any CDN carries, at 2 to 7 s of delay."""
+
+    enabled: bool = Field(default=True, description="Calls can be watched as HLS once the API starts that for them.")
+    auto: bool = Field(default=False, description="Every call is, as soon as somebody publishes into it.")
+    segment_s: float = Field(
+        default=2.0,
+        ge=1,
+        le=10,
+        description="Segments have at least about this length, in seconds, and end at key frames: an encoder should give them as often.",
+    )
+    window_s: float = Field(
+        default=24.0, ge=6, le=86_400, description="How much a playlist lists, in seconds: so far back may players go."
+    )
+    memory_mib: int = Field(default=64, ge=8, le=4096, description="Most memory of one stream, in MiB; the oldest go first.")
+    storage: str = Field(
+        default="",
+        description="Where segments are kept besides: file:///folder, or s3://bucket/prefix; empty: in memory alone.",
+    )
+    storage_options: Annotated[Mapping[Name, SecretStr], BeforeValidator(_table)] = Field(
+        default_factory=dict,
+        max_length=32,
+        description="What the bucket takes beyond the usual AWS_… variables: "
+        '{ endpoint = "https://…", region = "…", access_key_id = "…", secret_access_key = "…" }.',
+    )
+    base_url: str = Field(
+        default="",
+        pattern=r"^(https?://[^\s?#]+)?$",
+        description="What playlist addresses begin with where that is not this machine: https://cdn.example.org.",
+    )
+    link_ttl_s: int = Field(
+        default=86_400,
+        ge=3600,
+        le=31_536_000,
+        description="How long the address of a playlist is good where the call is not open to everybody, in seconds.",
+    )
+
+
 class LiveEdge(Section):
     """Live means that late is worse than lost."""
 
@@ -432,6 +470,7 @@ class Config(BaseSettings):
     calls: Calls = Calls()
     webhooks: Webhooks = Webhooks()
     transcode: Transcode = Transcode()
+    hls: Hls = Hls()
     live_edge: LiveEdge = LiveEdge()
     capacity: Capacity = Capacity()
     shutdown: Shutdown = Shutdown()

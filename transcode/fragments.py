@@ -39,8 +39,13 @@ class Fragments:
         message = pack_mux(track, packets, durations, index) if len(self._waiting) < _MOST_WAITING else b""
         self._waiting.append(waiting)
         if not message or not self._send(message):
-            waiting.made = (b"", b"")
+            self._lose(waiting)
             self._answer()
+
+    def then(self, done: Callable[[], None]) -> None:
+        """`done` is called once all that was given before is answered."""
+        self._waiting.append(_Waiting(lambda init, fragment: done(), (b"", b"")))
+        self._answer()
 
     # What the worker says
 
@@ -51,16 +56,21 @@ class Fragments:
         waiting = next((each for each in self._waiting if each.made is None), None)
         if waiting is not None:
             waiting.made = init, fragment
+            self.lost += not fragment
             self._answer()
 
     def give_up(self) -> None:
         """The worker has gone: what it had in hand will not come."""
         for waiting in self._waiting:
-            waiting.made = waiting.made or (b"", b"")
+            if waiting.made is None:
+                self._lose(waiting)
         self._answer()
+
+    def _lose(self, waiting: _Waiting) -> None:
+        waiting.made = b"", b""
+        self.lost += 1
 
     def _answer(self) -> None:
         while self._waiting and (made := self._waiting[0].made) is not None:
             waiting = self._waiting.popleft()
-            self.lost += not made[1]
             waiting.done(*made)

@@ -1,0 +1,209 @@
+"""Which calls are watched as HLS: started and stopped by the API or by configuration, a stream for each participant, a worker for each.
+
+Kept true: a stream lives from its participant's first session to `stop` (or, where nobody has to start it, to the session's end) and over
+all that comes and goes in between; what has ended stays to be fetched for as long as a player may still be at it.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable
+from time import monotonic_ns
+
+from gateway.hls.archive import Archive
+from gateway.hls.links import Links
+from gateway.hls.policy import HlsPolicy, HlsTotals
+from gateway.hls.stream import HlsStream
+from gateway.log import event
+from gateway.registry import Registry
+from gateway.session import Happening, Session
+from protocols.errors import Rejected
+from transcode.pool import Workers
+from transcode.process import Worker
+
+log = logging.getLogger(__name__)
+
+_DRAIN_S = 2.0  # for the last parts of a session that has gone
+_AGAIN_S = 5.0  # after a worker that failed
+_STAYS_S = 60.0  # an ended stream, beyond its playlist's length
+_MOST_STREAMS = 1000  # ended ones included
+
+
+class HlsOutput:
+    """`run` does the work until cancelled; `told` belongs into `SessionPolicy.told`."""
+
+    def __init__(
+        self, policy: HlsPolicy, registry: Registry, workers: Workers, links: Links, archive: Archive | None = None
+    ) -> None:
+        self.totals = HlsTotals()
+        self.streams: dict[str, HlsStream] = {}
+        """By id: those that can be fetched, oldest first."""
+        self.changed = asyncio.Event()
+        """Set, and replaced by a new one, when a stream has a segment more."""
+        self.links = links
+        self.archive = archive
+        self._policy = policy
+        self._registry = registry
+        self._workers = workers
+        self.base_url = ""
+        """The gateway's own address as players see it, e.g. `https://host`."""
+        self._wanted: set[str] = set()
+        self._group: asyncio.TaskGroup | None = None
+        self._feeding: dict[tuple[str, str], asyncio.Task[None]] = {}  # by call and user
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            if self.archive is not None:
+                group.create_task(self.archive.run(), name="HLS archive")
+            for session in list(self._registry.sessions.values()):
+                self.told(session, Happening.JOINED)
+            await asyncio.get_running_loop().create_future()  # until cancelled
+
+    # For the API
+
+    def start(self, cid: str) -> None:
+        """From here on, whoever publishes into the call can be watched as HLS. Idempotent."""
+        if cid not in self._wanted:
+            self._wanted.add(cid)
+            event(log, logging.INFO, "HLS starts", call=cid)
+        for session in list(self._registry.sessions.values()):
+            if session.call_cid == cid and session.participation is not None:
+                self._feed(session)
+
+    def stop(self, cid: str) -> None:
+        """The end of the call's streams: their playlists say so. Idempotent."""
+        if cid in self._wanted:
+            self._wanted.discard(cid)
+            event(log, logging.INFO, "HLS stops", call=cid)
+        for (call, _), task in list(self._feeding.items()):
+            if call == cid:
+                task.cancel()
+        for stream in list(self.streams.values()):
+            if stream.cid == cid:
+                self._end(stream)
+
+    def playlist_url(self, cid: str) -> str:
+        """Of the call's first participant who is live; empty where the call is not broadcast."""
+        return f"{self.base_url}{self.links.path(cid)}" if self._is_wanted(cid) else ""
+
+    def live(self, cid: str) -> list[HlsStream]:
+        """The call's streams that have not ended, the first participant's first."""
+        return [stream for stream in self.streams.values() if stream.cid == cid and not stream.ended]
+
+    # What sessions say
+
+    def told(self, session: Session, happening: Happening) -> None:
+        """`gateway.session.SessionPolicy.told`."""
+        if happening is Happening.JOINED and self._is_wanted(session.call_cid):
+            self._feed(session)
+        elif happening is Happening.LEFT:
+            task = self._feeding.get((session.call_cid, session.user_id))
+            if task is not None:
+                task.cancel()
+
+    def _is_wanted(self, cid: str) -> bool:
+        return self._policy.auto or cid in self._wanted
+
+    def _feed(self, session: Session) -> None:
+        key = session.call_cid, session.user_id
+        running = self._feeding.get(key)
+        if self._group is None or (running is not None and not running.cancelling()):
+            return
+        task = self._feeding[key] = self._group.create_task(self._fed(session, running), name=f"HLS of {session.id}")
+        task.add_done_callback(lambda done: self._feeding.pop(key, None) if self._feeding.get(key) is done else None)
+
+    async def _fed(self, session: Session, before: asyncio.Task[None] | None) -> None:
+        """One session's media into its participant's stream, with one worker after the other if need be, until cancelled."""
+        if before is not None:
+            await asyncio.wait([before])
+        stream = self._stream(session)
+        try:
+            while stream is not None:
+                await self._with_worker(session, stream)
+                await asyncio.sleep(_AGAIN_S)
+        finally:
+            if stream is not None and not self._is_wanted_beyond(session):
+                self._end(stream)
+
+    def _is_wanted_beyond(self, session: Session) -> bool:
+        """A call for which HLS was started waits for its hosts to come back; where every call has it, the session's end is the end."""
+        return session.call_cid in self._wanted
+
+    async def _with_worker(self, session: Session, stream: HlsStream) -> None:
+        """Returns when the worker has failed, or when there is none."""
+        try:
+            worker = await self._workers.start(f"{session.id} HLS")
+        except Rejected as refusal:
+            self.totals.refused += 1
+            event(log, logging.WARNING, f"no HLS for now: {refusal.detail}", session=session.id, call=session.call_cid)
+            return
+        failed = asyncio.Event()
+
+        def fail(why: str) -> None:
+            event(log, logging.WARNING, f"HLS starts anew: {why}", session=session.id)
+            failed.set()
+
+        worker.on_failure(fail)
+        try:
+            stream.attach(session, worker)
+            await failed.wait()
+        finally:
+            stream.detach()
+            await self._let_go(worker)
+
+    async def _let_go(self, worker: Worker) -> None:
+        """What it has in hand is still good."""
+        answered = asyncio.Event()
+        worker.fragments.then(answered.set)
+        try:
+            async with asyncio.timeout(_DRAIN_S):
+                await answered.wait()
+        except TimeoutError:
+            pass
+        finally:
+            await worker.aclose()
+
+    def _stream(self, session: Session) -> HlsStream | None:
+        """The participant's stream that goes on, or a new one."""
+        for stream in self.live(session.call_cid):
+            if stream.user_id == session.user_id:
+                return stream
+        if len(self.streams) >= _MOST_STREAMS:
+            return None
+        identity = secrets.token_hex(8)
+        stream = self.streams[identity] = HlsStream(identity, session, self._policy, self.totals, self.archive, self._tell)
+        return stream
+
+    def _tell(self) -> None:
+        changed, self.changed = self.changed, asyncio.Event()
+        changed.set()
+
+    def _end(self, stream: HlsStream) -> None:
+        if stream.ended:
+            return
+        stream.end()
+        loop = asyncio.get_running_loop()
+        loop.call_later(_STAYS_S + 2 * self._policy.window / 1e9, self.streams.pop, stream.id, None)
+
+    @property
+    def age(self) -> float:
+        """Seconds since the playlist changed that has waited longest, of those that have not ended; 0 without any."""
+        now = monotonic_ns()
+        live = (rendition for stream in self.streams.values() if not stream.ended for rendition in stream.renditions.values())
+        return max((now - rendition.last_change for rendition in live), default=0) / 1e9
+
+    @property
+    def held(self) -> int:
+        """Bytes in memory."""
+        return sum(rendition.held for stream in self.streams.values() for rendition in stream.renditions.values())
+
+
+def also(*told: Callable[[Session, Happening], None]) -> Callable[[Session, Happening], None]:
+    """Tells each of them."""
+
+    def tell(session: Session, happening: Happening) -> None:
+        for each in told:
+            each(session, happening)
+
+    return tell
