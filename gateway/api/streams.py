@@ -1,24 +1,30 @@
 """What is live right now, and the figures for machines: `/api/streams`, `/metrics`."""
 
+from collections.abc import Collection
 from time import monotonic_ns
 from typing import Any
 
 from aiohttp import web
 
+from gateway.access import Capability
+from gateway.auth import Identity
+from gateway.authority import Authority
 from gateway.findings import findings
 from gateway.lane import Lane
 from gateway.metrics import CONTENT_TYPE, Metrics
 from gateway.registry import Registry
 from gateway.session import Session
 from protocols.srt.statistics import SrtStats
+from protocols.webrtc.http import bearer
 
 
 class Streams:
     """Reads the registry for people: the figures of each live stream and what its streamer should change."""
 
-    def __init__(self, registry: Registry, metrics: Metrics) -> None:
+    def __init__(self, registry: Registry, metrics: Metrics, authority: Authority) -> None:
         self._registry = registry
         self._metrics = metrics
+        self._authority = authority
 
     def routes(self) -> list[web.RouteDef]:
         return [
@@ -27,13 +33,22 @@ class Streams:
         ]
 
     async def _streams(self, request: web.Request) -> web.Response:
-        return web.json_response(
-            {"streams": [stream(session) for session in self._registry.sessions.values()]},
-            headers={"Cache-Control": "no-store"},
-        )
+        """Those of calls that whoever asks may watch now; without a token those that anybody may."""
+        identity = self._authority.identify(bearer(request), address=request.remote or "")
+        shown = listed(self._authority, identity, self._registry.sessions.values())
+        return web.json_response({"streams": [stream(each) for each in shown]}, headers={"Cache-Control": "no-store"})
 
     async def _scrape(self, request: web.Request) -> web.Response:
         return web.Response(body=self._metrics.render(), headers={"Content-Type": CONTENT_TYPE})
+
+
+def listed(authority: Authority, identity: Identity, sessions: Collection[Session]) -> list[Session]:
+    """Those of `sessions` whose calls let this one list their streams."""
+    by_call: dict[str, bool] = {}
+    for session in sessions:
+        if session.call_cid not in by_call:
+            by_call[session.call_cid] = authority.may(identity, session.call_cid, Capability.LIST_STREAMS)
+    return [each for each in sessions if by_call[each.call_cid]]
 
 
 def stream(session: Session) -> dict[str, Any]:
