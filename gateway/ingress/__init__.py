@@ -4,7 +4,32 @@ Kept true: what is printed works as it stands: addresses carry their ports, comm
 its watch link with a token in the fragment (which browsers never send to a server).
 """
 
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Protocol, Self
+
+from gateway import stream_keys
+from gateway.auth import Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class IngressKey:
+    """The right to publish, in the forms that encoders ask for; `expires_at` in Unix seconds."""
+
+    key: str = field(repr=False)
+    user: str  # or SRT's stream id
+    password: str = field(repr=False)  # or SRT's passphrase
+    expires_at: int
+
+    @classmethod
+    def signed(cls, tokens: Tokens, user_id: str, call: str, ttl_s: int) -> Self:
+        """One that is stored nowhere. Raises `ValueError` for names that are none."""
+        name = tokens.user_name(user_id, call, ttl_s)
+        return cls(tokens.issue(user_id, [call], ttl_s), name, tokens.password(name) or "", int(name.rpartition("~")[2]))
+
+    @classmethod
+    def short(cls, secret: bytes, name: str, expires_at: int) -> Self:
+        """A short stream key, of which the store has the name."""
+        return cls(stream_keys.whole(secret, name), name, stream_keys.password(secret, name), expires_at)
 
 
 class Way(Protocol):

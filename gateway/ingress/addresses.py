@@ -20,10 +20,10 @@ def host_page(config: Config, *, call: str, key: str, host: str = "") -> str:
     return f"{origin(config, host)}/host/{quote(call, safe=':')}#token={key}"
 
 
-def origin(config: Config, host: str) -> str:
-    """Where pages, WHIP and WHEP are."""
+def origin(config: Config, host: str, port: int = 0) -> str:
+    """Where pages, WHIP, WHEP and HLS are; `port` is the one that is really bound, where that is known."""
     scheme = "https" if config.http.certificate else "http"
-    return f"{scheme}://{bracketed(host or reachable(config, config.http.host))}:{config.http.port}"
+    return f"{scheme}://{bracketed(host or reachable(config, config.http.host))}:{port or config.http.port}"
 
 
 def reachable(config: Config, listening: str) -> str:

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 
 from gateway.auth import Tokens
-from gateway.bearer import HOST
 from gateway.config import Config
-from gateway.ingress import words
+from gateway.ingress import IngressKey, words
 from gateway.ingress.addresses import bracketed, reachable, watch_address
 
 OBS_SERVICE = """\
@@ -53,14 +52,16 @@ class Rtmp:
         return "\n".join(lines) + "\n"
 
 
-def rtmp(config: Config, tokens: Tokens, *, call: str, user: str, ttl_s: int, host: str = "") -> Rtmp:
-    """The RTMP ingress of `user` in `call`; `host` is what the encoder reaches this machine by (found out when empty).
+def rtmp(
+    config: Config, tokens: Tokens, *, call: str, user: str, ttl_s: int, host: str = "", key: IngressKey | None = None
+) -> Rtmp:
+    """The RTMP ingress of `user` in `call`; `host` is what the encoder reaches this machine by (found out when empty), `key` one
+    that was made already.
 
     Raises:
         ValueError: the call or user id is none.
     """
-    key = tokens.issue(user, [call], ttl_s, HOST)
-    name = tokens.user_name(user, call, ttl_s)
+    key = key or IngressKey.signed(tokens, user, call, ttl_s)
     rtmp_host = bracketed(host or reachable(config, config.rtmp.host))
     plain = f"rtmp://{rtmp_host}:{config.rtmp.port}"
     return Rtmp(
@@ -70,9 +71,9 @@ def rtmp(config: Config, tokens: Tokens, *, call: str, user: str, ttl_s: int, ho
         if config.rtmp.certificate and config.rtmp.tls_port
         else "",
         password_server=f"{plain}/{config.rtmp.auth_app}",
-        key=key,
-        user=name,
-        password=tokens.password(name) or "",
+        key=key.key,
+        user=key.user,
+        password=key.password,
         watch=watch_address(config, tokens, call=call, ttl_s=ttl_s, host=host),
-        expires_at=int(name.rpartition("~")[2]),
+        expires_at=key.expires_at,
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from gateway.auth import Tokens
 from gateway.config import Config
-from gateway.ingress import words
+from gateway.ingress import IngressKey, words
 from gateway.ingress.addresses import bracketed, reachable, watch_address
 
 GSTREAMER = (
@@ -73,19 +73,22 @@ class Srt:
         return "\n".join(lines) + "\n"
 
 
-def srt(config: Config, tokens: Tokens, *, call: str, user: str, ttl_s: int, host: str = "") -> Srt:
-    """The SRT ingress of `user` in `call`; `host` is what the encoder reaches this machine by (found out when empty).
+def srt(
+    config: Config, tokens: Tokens, *, call: str, user: str, ttl_s: int, host: str = "", key: IngressKey | None = None
+) -> Srt:
+    """The SRT ingress of `user` in `call`; `host` is what the encoder reaches this machine by (found out when empty), `key` one
+    that was made already.
 
     Raises:
         ValueError: the call or user id is none.
     """
-    name = tokens.user_name(user, call, ttl_s)
+    key = key or IngressKey.signed(tokens, user, call, ttl_s)
     return Srt(
         call=call,
         server=f"srt://{bracketed(host or reachable(config, config.srt.host))}:{config.srt.port}",
-        stream_id=name,
-        passphrase=tokens.password(name) or "",
+        stream_id=key.user,
+        passphrase=key.password,
         latency_ms=config.srt.latency_ms,
         watch=watch_address(config, tokens, call=call, ttl_s=ttl_s, host=host),
-        expires_at=int(name.rpartition("~")[2]),
+        expires_at=key.expires_at,
     )

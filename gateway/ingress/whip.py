@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from gateway.auth import Tokens
-from gateway.bearer import HOST
 from gateway.config import Config
-from gateway.ingress import words
+from gateway.ingress import IngressKey, words
 from gateway.ingress.addresses import host_page, origin, watch_address
 
 OPUS = "-c:a libopus -ar 48000 -ac 2"
@@ -45,18 +44,20 @@ class Whip:
         return "\n".join(lines) + "\n"
 
 
-def whip(config: Config, tokens: Tokens, *, call: str, user: str, ttl_s: int, host: str = "") -> Whip:
-    """The WHIP ingress of `user` in `call`; `host` as for `rtmp`.
+def whip(
+    config: Config, tokens: Tokens, *, call: str, user: str, ttl_s: int, host: str = "", key: IngressKey | None = None
+) -> Whip:
+    """The WHIP ingress of `user` in `call`; `host` and `key` as for `rtmp`.
 
     Raises:
         ValueError: the call or user id is none.
     """
-    key = tokens.issue(user, [call], ttl_s, HOST)
+    key = key or IngressKey.signed(tokens, user, call, ttl_s)
     return Whip(
         call=call,
         endpoint=f"{origin(config, host)}/whip/{quote(call, safe=':')}",
-        key=key,
+        key=key.key,
         watch=watch_address(config, tokens, call=call, ttl_s=ttl_s, host=host),
-        page=host_page(config, call=call, key=key, host=host),
-        expires_at=int(tokens.user_name(user, call, ttl_s).rpartition("~")[2]),
+        page=host_page(config, call=call, key=key.key, host=host),
+        expires_at=key.expires_at,
     )

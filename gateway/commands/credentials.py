@@ -1,0 +1,110 @@
+"""`gateway token`, `gateway ingress`: credentials for one user of one call, and what to paste into an encoder."""
+
+import argparse
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import jwt
+
+from gateway import stream_keys
+from gateway.auth import Secret, Tokens
+from gateway.bearer import HOST, VIEWER
+from gateway.commands import options as typed
+from gateway.commands.options import Commands, awaited
+from gateway.config import Config
+from gateway.ingress import IngressKey, Way, rtmp, srt, whip
+from protocols.errors import Reason, Rejected
+
+WAYS: Final[Mapping[str, tuple[Callable[..., Way], str]]] = {
+    "rtmp": (
+        rtmp.rtmp,
+        "print server, stream key, user and password, an ffmpeg line and the watch page for one user of a call",
+    ),
+    "srt": (
+        srt.srt,
+        "print server, stream id and passphrase, lines for ffmpeg and GStreamer and the watch page for one user",
+    ),
+    "whip": (whip.whip, "print endpoint, bearer token, an ffmpeg line and the watch page for one user of a call"),
+}
+
+
+def add(commands: Commands) -> None:
+    token = commands.add(
+        "token",
+        awaited(_token),
+        "print a token for a call, signed by this gateway: a stream key, or with --watch a viewer's; "
+        "`token create`: one of an application's users, or its server",
+    )
+    token.add_argument(
+        "create", nargs="?", choices=["create"], help="a token of an application, signed with its API key's secret"
+    )
+    token.add_argument(
+        "--call", type=typed.call, action="append", help="e.g. livestream:demo; of an application: any without it"
+    )
+    token.add_argument("--user", type=typed.user, help="who it is, e.g. host")
+    token.add_argument("--server", action="store_true", help="for the application's server, which may do everything")
+    token.add_argument("--api-key", default="", metavar="KEY", help="the application (default: the only one)")
+    token.add_argument("--ttl", type=typed.seconds, default="24h", help="how long it is valid: 30m, 24h, 7d (default: 24h)")
+    token.add_argument("--watch", action="store_true", help="for watching only")
+
+    protocols = commands.group("ingress", "print what to paste into an encoder", "PROTOCOL")
+    for name, (_, words) in WAYS.items():
+        way = protocols.add(name, awaited(_ingress), words, protocol=name)
+        way.add_argument("--call", type=typed.call, required=True, help="e.g. livestream:demo")
+        way.add_argument("--user", type=typed.user, required=True, help="who it is, e.g. host")
+        way.add_argument("--ttl", type=typed.seconds, default="24h", help="how long it is valid: 30m, 24h, 7d (default: 24h)")
+        way.add_argument(
+            "--host", default="", help="name or address by which the encoder reaches this machine (default: found out)"
+        )
+        way.add_argument("--obs", action="store_true", help="the steps in OBS Studio")
+        way.add_argument(
+            "--short", action="store_true", help="with a short stream key, which is kept in the store and can be revoked"
+        )
+
+
+async def _token(options: argparse.Namespace, config: Config) -> int:
+    if options.create:
+        print(await _of_application(options, config))
+        return 0
+    if not options.call or not options.user:
+        raise Rejected(Reason.BAD_REQUEST, "the following arguments are required: --call, --user")
+    role = VIEWER if options.watch else HOST
+    print(Tokens(Secret.load(config)).issue(options.user, options.call, options.ttl, role))
+    return 0
+
+
+async def _of_application(options: argparse.Namespace, config: Config) -> str:
+    from gateway.commands.apikeys import usable_secret  # it loads the store, which the commands that only print do not need
+
+    if bool(options.user) == options.server:
+        raise Rejected(Reason.BAD_REQUEST, "whose token is it? Give --user with a name, or --server")
+    key, secret = await usable_secret(config, options.api_key)
+    now = int(datetime.now(UTC).timestamp())
+    claims: dict[str, object] = {"iat": now, "exp": now + options.ttl}
+    if options.user:
+        claims["user_id"] = options.user
+    if options.call:
+        claims["call_cids"] = options.call
+    return jwt.encode(claims, secret, algorithm="HS256", headers={"kid": key})
+
+
+async def _ingress(options: argparse.Namespace, config: Config) -> int:
+    tokens = Tokens(Secret.load(config))
+    key = await _short_key(options, config, tokens) if options.short else None
+    make = WAYS[options.protocol][0]
+    way = make(config, tokens, call=options.call, user=options.user, ttl_s=options.ttl, host=options.host, key=key)
+    print(way.text(options.obs), end="")
+    return 0
+
+
+async def _short_key(options: argparse.Namespace, config: Config, tokens: Tokens) -> IngressKey:
+    from gateway.control import OPERATOR, opened
+    from gateway.store.records import StreamKey
+
+    now = datetime.now(UTC)
+    name = stream_keys.new_name(tokens.secret.value)
+    key = StreamKey(name, options.call, options.user, OPERATOR, now, now + timedelta(seconds=options.ttl))
+    async with opened(config) as store:
+        await store.stream_keys.add(key)
+    return IngressKey.short(tokens.secret.value, name, int(now.timestamp()) + options.ttl)
