@@ -1,4 +1,5 @@
-"""A bad network between a browser and the gateway: a UDP relay on loopback that loses and delays packets, both ways.
+"""A bad network between a browser and the gateway: a UDP relay on loopback that loses and delays packets, both ways, and may be narrow on
+the way to the browser.
 
 Seeded, so that a run can be repeated. The way to it: `through` rewrites the candidates of a WHEP answer.
 """
@@ -12,19 +13,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 MAX_CLIENTS = 64
+QUEUE_S = 0.3
 
 
 @dataclass
 class Relay:
-    """Loses `loss` of all packets and delays each by `delay_s`, in each direction."""
+    """Loses `loss` of all packets and delays each by `delay_s`, in each direction. Towards clients it carries `rate` bit/s (0: anything),
+    before which packets queue for at most `QUEUE_S`."""
 
     target: tuple[str, int]
     loss: float
     delay_s: float
+    rate: int = 0
     port: int = 0
     passed: int = 0
     lost: int = 0
     chance: random.Random = field(default_factory=lambda: random.Random(1))
+    _free_at: float = 0.0  # when the narrow way has nothing more to carry
 
     def through(self, answer: str) -> str:
         """The SDP answer with this relay in the place of the gateway's candidates."""
@@ -44,6 +49,18 @@ class Relay:
         self.passed += 1
         asyncio.get_running_loop().call_later(self.delay_s, send, *arguments)
 
+    def squeeze(self, send: Any, data: bytes, client: Any) -> None:
+        """Towards a client."""
+        now = asyncio.get_running_loop().time()
+        queued = max(0.0, self._free_at - now)
+        if not self.rate:
+            self.forward(send, data, client)
+        elif queued > QUEUE_S:
+            self.lost += 1
+        else:
+            self._free_at = now + queued + len(data) * 8 / self.rate
+            asyncio.get_running_loop().call_at(self._free_at, self.forward, send, data, client)
+
 
 class _Inside(asyncio.DatagramProtocol):
     """The side of the gateway, for one client."""
@@ -52,7 +69,7 @@ class _Inside(asyncio.DatagramProtocol):
         self._relay, self._outside, self._client = relay, outside, client
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
-        self._relay.forward(self._outside.sendto, data, self._client)
+        self._relay.squeeze(self._outside.sendto, data, self._client)
 
 
 class _Outside(asyncio.DatagramProtocol):
