@@ -32,6 +32,7 @@ class Viewer:
     """The address of the WHEP resource."""
     closed: asyncio.Event = field(default_factory=asyncio.Event)
     """The gateway has ended the connection."""
+    connection: RTCPeerConnection = field(init=False)
 
     async def until(self, *, frames: int = 0, audio: int = 0, timeout: float = 30) -> None:
         """Wait until that many frames and audio frames have been decoded."""
@@ -75,10 +76,10 @@ class Viewer:
 
 
 @asynccontextmanager
-async def watching(url: str, token: str | None = None, slots: int = 1) -> AsyncIterator[Viewer]:
-    """Watch the call at a WHEP `url` until left, up to `slots` participants at once."""
-    viewer = Viewer()
-    connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+async def watching(url: str, token: str | None = None, slots: int = 1, viewer: Viewer | None = None) -> AsyncIterator[Viewer]:
+    """Watch the call at a WHEP `url` until left, up to `slots` participants at once, as `viewer` if one is given."""
+    viewer = viewer or Viewer()
+    connection = viewer.connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
     watchers: list[asyncio.Task[None]] = []
     connection.on("track", lambda track: watchers.append(asyncio.create_task(viewer._watch(track))))
     connection.on("connectionstatechange", lambda: viewer.closed.set() if connection.connectionState == "closed" else None)
