@@ -177,33 +177,3 @@ class EmbeddedCall:
     def remove_viewer(self, viewer: Viewer) -> None:
         self.viewers.discard(viewer)
         self._release()
-
-
-class Seat:
-    """One admitted viewer's place in a call (`protocols.whep.viewer.Audience`). The call is looked up when the viewer comes and not when it
-    was admitted: in between the call may have ended and begun anew, and who never comes leaves none behind."""
-
-    def __init__(self, find: Callable[[str], EmbeddedCall], cid: str) -> None:
-        self._find = find
-        self._cid = cid
-        self._call: EmbeddedCall | None = None
-
-    def add_viewer(self, viewer: Viewer) -> None:
-        self._call = self._find(self._cid)
-        self._call.add_viewer(viewer)
-
-    def remove_viewer(self, viewer: Viewer) -> None:
-        if self._call is not None:
-            self._call.remove_viewer(viewer)
-
-
-class EmbeddedProgram:
-    """What the WHEP resource serves: calls that the caller may watch (`authorise` raises `Rejected`), made when the first viewer comes."""
-
-    def __init__(self, find: Callable[[str], EmbeddedCall], authorise: Callable[[str, str | None], object]) -> None:
-        self._find = find
-        self._authorise = authorise
-
-    async def admit(self, call: str, token: str | None, address: str = "") -> Seat:
-        self._authorise(call, token)
-        return Seat(self._find, call)

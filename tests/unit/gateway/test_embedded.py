@@ -2,7 +2,9 @@
 
 import pytest
 
-from gateway.calls.embedded import EmbeddedCall, EmbeddedProgram
+from gateway.audience import House
+from gateway.auth import Identity
+from gateway.calls.embedded import EmbeddedCall
 from gateway.registry import Registry
 from protocols.errors import Reason, Rejected
 from protocols.media import Codec, EncodedPacket, Kind, Track
@@ -19,15 +21,19 @@ def registry() -> Registry:
     return calls
 
 
+async def anybody(call: str, token: str | None, address: str) -> Identity:
+    return Identity()
+
+
 async def test_a_viewer_who_was_admitted_and_never_comes_leaves_no_call_behind() -> None:
     calls = registry()
-    await EmbeddedProgram(calls.call, lambda call, token: None).admit(CALL, None)
+    await House(calls.call, anybody).admit(CALL, None)
     assert not calls.calls
 
 
 async def test_a_viewer_comes_into_the_call_that_there_is_then_and_not_into_one_that_ended_since() -> None:
     calls = registry()
-    program = EmbeddedProgram(calls.call, lambda call, token: None)
+    program = House(calls.call, anybody)
     async with UdpMux("127.0.0.1") as mux:
         with BarePeer(mux) as one, BarePeer(mux) as two:
             first, second = (Viewer(bare.peer, answer.sending(bare.offer(), "cname")) for bare in (one, two))
