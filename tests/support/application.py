@@ -1,0 +1,93 @@
+"""An application in front of a real gateway: it has an API key, signs tokens for its users, and asks the livestream API."""
+
+import asyncio
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import aiohttp
+import jwt
+
+from tests.support.gateway_process import ROOT, GatewayProcess, running_gateway
+
+BASE = "/api/v2/video"
+
+
+@dataclass(frozen=True)
+class Application:
+    gateway: GatewayProcess
+    api_key: str
+    secret: str
+
+    def token(self, user: str = "", *, lasts_s: int = 3600, **claims: Any) -> str:
+        """For a user, or (without one) for the application's server."""
+        who = {"user_id": user, "exp": int(time.time()) + lasts_s} if user else {}
+        return jwt.encode({**who, **claims}, self.secret, algorithm="HS256")
+
+    def url(self, path: str) -> str:
+        return self.gateway.url(f"{BASE}{path}?api_key={self.api_key}")
+
+    async def ask(self, method: str, path: str, body: Any = None, *, user: str | None = "") -> tuple[int, Any]:
+        """The status and the answer; `user` None: nobody in particular."""
+        headers = {"stream-auth-type": "anonymous"} if user is None else {"Authorization": self.token(user)}
+        async with (
+            aiohttp.ClientSession() as http,
+            http.request(method, self.url(path), json=body, headers=headers) as response,
+        ):
+            return response.status, await response.json()
+
+    async def ok(self, method: str, path: str, body: Any = None, *, user: str | None = "") -> Any:
+        """The answer of a request that must succeed."""
+        status, answer = await self.ask(method, path, body, user=user)
+        assert status in (200, 201), (method, path, status, answer)
+        return answer
+
+
+@asynccontextmanager
+async def running_application(*settings: str) -> AsyncIterator[Application]:
+    """A gateway with `settings` and an application of it, whose key the command line made."""
+    with TemporaryDirectory() as directory:
+        async with running_gateway(*settings, f"state.directory={directory}") as gateway:
+            printed = await _gateway(gateway, "apikey", "create", "--name", "tests", "--set", f"state.directory={directory}")
+            found = dict(re.findall(r"^(API key|Secret): +(\S+)$", printed, re.MULTILINE))
+            application = Application(gateway, found["API key"], found["Secret"])
+            await _known(application)
+            yield application
+
+
+async def _gateway(gateway: GatewayProcess, *arguments: str) -> str:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gateway", *arguments),
+        cwd=ROOT,
+        env=os.environ | {"GATEWAY_AUTH__SECRET": gateway.tokens.secret.value.decode()},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    output, errors = await process.communicate()
+    assert process.returncode == 0, errors.decode()
+    return output.decode()
+
+
+async def _known(application: Application) -> None:
+    """The running gateway takes the key, which another process has written into the store."""
+    async with asyncio.timeout(10):
+        while True:
+            if (await application.ask("GET", "/calltypes"))[0] == 200:
+                return
+            await asyncio.sleep(0.1)
+
+
+async def told(socket: aiohttp.ClientWebSocketResponse, kind: str, timeout: float = 20) -> Any:
+    """The next event of this type."""
+    async with asyncio.timeout(timeout):
+        while True:
+            event = json.loads(await socket.receive_str())
+            if event.get("type") == kind:
+                return event
