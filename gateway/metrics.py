@@ -22,6 +22,7 @@ from gateway.machine import Certificates, udp_drops
 from gateway.registry import Registry
 from gateway.srt import Srt
 from gateway.stream_figures import FIGURES, spread
+from gateway.telling import Telling
 from gateway.totals import PipelineTotals
 from protocols.errors import Reason
 from protocols.media import Kind
@@ -43,6 +44,7 @@ _TOTAL_HELP = (
     "From a frame's last byte received to its last packet handed to the kernel for the first viewer, of the last minute"
 )
 _LAG_HELP = "How late the event loop runs its timers, of the last minute"
+_TOLD_HELP = "From an event until it is written to the last socket of those that are told, of the last minute"
 _QUANTILES = (0.5, 0.95, 0.99)
 _ALWAYS_SHOWN = (Reason.UNAUTHORIZED, Reason.OVERLOADED)  # also before the first, so that a rise from nothing is seen
 
@@ -81,6 +83,7 @@ class Observed:
     max_streams: int = 0
     certificates: Certificates = field(default_factory=lambda: Certificates({}))
     capacity: Capacity | None = None
+    telling: Telling | None = None
 
 
 class GatewayCollector(Collector):
@@ -97,6 +100,7 @@ class GatewayCollector(Collector):
         yield from self._viewers()
         yield from self._srt()
         yield from self._node(totals)
+        yield from self._told()
 
     def describe(self) -> Iterable[Metric]:
         return ()
@@ -235,6 +239,19 @@ class GatewayCollector(Collector):
         yield _gauge("certificate_expiry_seconds", "Until the certificate ends; negative: ended", ("certificate",), ends)
         if observed.capacity is not None:
             yield from _capacity(observed.capacity)
+
+    def _told(self) -> Iterator[Metric]:
+        telling = self._observed.telling
+        if telling is None:
+            return
+        for name, meaning, labels, values in telling.totals():
+            yield _counter(name, meaning, labels, values.items())
+        for name, meaning, labels, values in telling.present():
+            yield _gauge(name, meaning, labels, values.items())
+        delay = Metric("ingress_event_delay_seconds", _TOLD_HELP, "summary")
+        self._add_quantiles(delay, {}, telling.broadcast.delay, time.monotonic_ns())
+        _add_sums(delay, {}, telling.broadcast.delay)
+        yield delay
 
 
 def _capacity(capacity: Capacity) -> Iterator[Metric]:
