@@ -34,7 +34,11 @@ from gateway.config import Config
 from gateway.control import controlling
 from gateway.drain import Drain
 from gateway.following import Following
+from gateway.hls.control import also
+from gateway.hls.routes import HlsRoutes
+from gateway.hls.setup import hls_output
 from gateway.identification import Identification
+from gateway.ingress.addresses import origin
 from gateway.latency import Histogram
 from gateway.load import admitting, available_cores, measure
 from gateway.log import event
@@ -144,6 +148,7 @@ async def gateway(config: Config) -> AsyncIterator[tuple[Addresses, Drain]]:
             encoder=await _encoder(config, workers),
             audio_bitrate=config.transcode.audio_bitrate_bps,
         )
+        hls = hls_output(config, tokens.secret.value, registry, workers, authority)
         policy = SessionPolicy(
             decide=lambda track, accepts: plan(track, accepts, treatment),
             live_edge=_live_edge(config),
@@ -151,7 +156,7 @@ async def gateway(config: Config) -> AsyncIterator[tuple[Addresses, Drain]]:
             max_bitrate=config.calls.max_bitrate_bps,
             retire=registry.retire,
             admit=admitting(capacity, registry),
-            told=told.announcements.session,
+            told=also(told.announcements.session, *([hls.told] if hls is not None else [])),
         )
         reception = Reception(
             registry,
@@ -180,7 +185,7 @@ async def gateway(config: Config) -> AsyncIterator[tuple[Addresses, Drain]]:
         lag = Histogram()
         certificates = Certificates({"http": config.http.certificate, "rtmps": config.rtmp.certificate})
         metrics = Metrics(
-            Observed(registry, workers, mux, whep, rtmp, srt, whip, lag, config.calls.max_streams, certificates, capacity)
+            Observed(registry, workers, mux, whep, rtmp, srt, whip, lag, config.calls.max_streams, certificates, capacity, told)
         )
         drain = Drain(reception, registry)
         desk = Desk(
@@ -190,7 +195,7 @@ async def gateway(config: Config) -> AsyncIterator[tuple[Addresses, Drain]]:
             registry=registry,
             bus=told.bus,
             interactions=told.interactions,
-            broadcasts=NoBroadcasts(),
+            broadcasts=hls or NoBroadcasts(),
             ingress=Ingress(
                 rtmp=rtmp.port if rtmp is not None else 0,
                 rtmps=rtmp.tls_port if rtmp is not None else 0,
@@ -202,6 +207,8 @@ async def gateway(config: Config) -> AsyncIterator[tuple[Addresses, Drain]]:
         routes = [*whep.routes(), *(whip.routes() if whip else ()), *Streams(registry, metrics, authority).routes()]
         routes += [*Health(drain).routes(), *told.sockets.routes(), *Pages(config).routes()]
         routes += Api(desk, ROUTES, version("ingress-gateway")).routes()
+        if hls is not None:
+            routes += HlsRoutes(hls, authority.watch, config.http.cors_origins).routes()
         runner = await stack.enter_async_context(_http(config, routes))
         background = await stack.enter_async_context(asyncio.TaskGroup())
         served: list[tuple[Listener, SessionPolicy]] = [(each, policy) for each in (rtmp, whip) if each is not None]
@@ -211,6 +218,9 @@ async def gateway(config: Config) -> AsyncIterator[tuple[Addresses, Drain]]:
         tasks.append(background.create_task(following.run(), name="following the store"))
         tasks.append(background.create_task(_measure_lag(lag), name="event loop delay"))
         tasks.append(background.create_task(measure(capacity, registry, lambda: whep.viewers), name="capacity"))
+        if hls is not None:
+            hls.base_url = config.hls.base_url.rstrip("/") or origin(config, "", _bound_port(runner))
+            tasks.append(background.create_task(hls.run(), name="HLS"))
         try:
             addresses = Addresses(
                 http=_bound_port(runner),
