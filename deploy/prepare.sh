@@ -74,3 +74,18 @@ environment() {
     .venv/bin/python -m pip --disable-pip-version-check --no-input --quiet install --require-hashes --only-binary :all: "$@" -r "$lock"
     touch "$stamp"
 }
+
+# player: hls.js for the watch page, from npm by its lock; without npm the page plays HLS where the browser itself can.
+player() {
+    local made=gateway/web/hls.min.js folder result=0
+    [ "$made" -nt deploy/web/package-lock.json ] && return
+    command -v npm >/dev/null || { say "No npm here: the watch page has no HLS player of its own"; return 0; }
+    say "Installing what deploy/web/package-lock.json names"
+    folder=$(mktemp -d)
+    cp deploy/web/package.json deploy/web/package-lock.json "$folder"
+    (cd "$folder" && npm ci --ignore-scripts --no-audit --no-fund --silent) || result=$?
+    # In one step, and with the time of now: npm keeps those of the archive
+    [ "$result" = 0 ] && cp "$folder/node_modules/hls.js/dist/hls.min.mjs" "$made.new" && sed -i '/^\/\/# sourceMappingURL=/d' "$made.new" && mv "$made.new" "$made"
+    rm -rf "$folder"
+    [ "$result" = 0 ] || say "npm could not install it: the watch page has no HLS player of its own"
+}

@@ -3,6 +3,7 @@
 import { Chat } from "./chat.js";
 import { addressed, byId, showState } from "./elements.js";
 import { Events } from "./events.js";
+import { Fallback } from "./hls.js";
 import { Statistics } from "./statistics.js";
 import { Tiles } from "./tiles.js";
 import { Viewer } from "./whep.js";
@@ -21,6 +22,12 @@ viewer.addEventListener("state", ({ detail }) => {
   if (detail.state === "error") arrange([]);
 });
 viewer.addEventListener("slots", ({ detail }) => arrange(detail));
+
+new Fallback(call, token, viewer, (text) => {
+  showState(label, notice, { state: "live", text });
+  arrange([{ participant: "", name: call, tracks: [], video: true, audio: true }]);
+  return document.querySelector("#tiles video");
+});
 
 /* What is said and what happens in the call */
 
