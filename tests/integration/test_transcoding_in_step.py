@@ -4,7 +4,6 @@ import asyncio
 import statistics
 from dataclasses import dataclass
 
-
 from tests.support.encoders import X264_LIVE, ffmpeg
 from tests.support.gateway_process import GatewayProcess, running_gateway
 from tests.support.lipsync import LipSync, flashes_and_beeps
