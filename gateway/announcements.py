@@ -5,13 +5,15 @@ Kept true: nothing here waits or raises, because media calls it; viewers, who co
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+from gateway.api.shapes import event_of
 from gateway.events import Bus, EventType
 from gateway.session import Happening, Session
+from gateway.store.records import Call
 from protocols.errors import Rejected
-from protocols.publisher import Publisher
+from protocols.publisher import Credential, Publisher
 
 VIEWERS_S: Final = 1.0
 
@@ -24,12 +26,18 @@ _TYPES: Final[dict[Happening, EventType]] = {
 }
 _WITH_REASON: Final = frozenset({Happening.LEFT, Happening.STOPPED, Happening.FAILED})
 
+Whose = Callable[[Credential, str | None], tuple[str, str] | None]
+
 
 class Announcements:
-    """Callbacks for sessions, reception and calls."""
+    """Callbacks for sessions, reception and calls.
 
-    def __init__(self, bus: Bus) -> None:
+    `whose` gives the user and the call of a good credential, whatever is allowed there now.
+    """
+
+    def __init__(self, bus: Bus, whose: Whose = lambda credential, call: None) -> None:
         self._bus = bus
+        self._whose = whose
         self._counting: dict[str, Callable[[], int]] = {}  # calls whose number of viewers is about to be told
 
     def session(self, session: Session, happening: Happening) -> None:
@@ -42,10 +50,21 @@ class Announcements:
             payload = {"user_id": session.user_id, "protocol": session.protocol, "software": software, "stream": session.id}
         self._bus.publish(_TYPES[happening], session.call_cid, payload | reason)
 
-    def refused(self, publisher: Publisher, user_id: str, cid: str, refusal: Rejected) -> None:
-        """`user_id` is who showed a good credential, and for this call, but may not publish now."""
+    def refused(self, publisher: Publisher, refusal: Rejected) -> None:
+        """A publisher was turned away."""
+        whose = self._whose(publisher.credential, publisher.params.get("call"))
+        if whose is None:
+            return
+        user_id, cid = whose
         who = {"user_id": user_id, "protocol": publisher.protocol, "software": publisher.software, "stream": publisher.id}
         self._bus.publish(EventType.INGRESS_ERROR, cid, who | {"reason": refusal.detail})
+
+    def elsewhere(self, before: Call | None, after: Call | None) -> None:
+        """Another process has written a call."""
+        call = after or before
+        if call is not None:
+            for kind in happened(before, after):
+                self._bus.publish(kind, call.cid, {"call": event_of(call)}, elsewhere=True)
 
     def viewers(self, cid: str, count: Callable[[], int]) -> None:
         """The call's viewers have become more or fewer; `count` gives how many there are, also later."""
@@ -55,3 +74,17 @@ class Announcements:
 
     def _tell_viewers(self, cid: str) -> None:
         self._bus.publish(EventType.VIEWERS_CHANGED, cid, {"viewers": self._counting.pop(cid)()})
+
+
+def happened(before: Call | None, after: Call | None) -> Iterator[EventType]:
+    """What the difference of a call's record means."""
+    if before is None or after is None:
+        if before is not after:
+            yield EventType.CALL_CREATED if before is None else EventType.CALL_DELETED
+        return
+    if before.ended_at is None and after.ended_at is not None:
+        yield EventType.CALL_ENDED
+    elif before.live != after.live:
+        yield EventType.CALL_LIVE_STARTED if after.live else EventType.CALL_LIVE_ENDED
+    elif before != after:
+        yield EventType.CALL_UPDATED

@@ -165,6 +165,7 @@ async def gateway(config: Config) -> AsyncIterator[tuple[Addresses, Drain]]:
             max_sessions=config.calls.max_streams,
             take_over=config.calls.on_conflict == "take_over",
             fits=capacity.admit_any,
+            refused=told.announcements.refused,
             trace=await stack.enter_async_context(tracing(config.tracing.endpoint)),
             adapt=adapted(treatment),
         )
@@ -175,8 +176,10 @@ async def gateway(config: Config) -> AsyncIterator[tuple[Addresses, Drain]]:
             joined=lambda cid, who: told.announcements.viewers(cid, lambda: registry.viewers(cid)),
             gone=lambda cid, who: told.announcements.viewers(cid, lambda: registry.viewers(cid)),
         )
-        moderation = Moderation(registry, reception.rights, house, control.directory, authority, control.store)
-        following = Following(control.store, control.directory, authority, moderation)
+        moderation = Moderation(
+            registry, reception.rights, house, control.directory, authority, control.store, told.broadcast.reconsider
+        )
+        following = Following(control.store, control.directory, authority, moderation, told.announcements.elsewhere)
         await following.start()
         whep = WhepResource(mux, house, cors_origins=config.http.cors_origins)
         rtmp = await stack.enter_async_context(_rtmp(config, control.identification)) if config.rtmp.enabled else None

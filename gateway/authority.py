@@ -12,7 +12,7 @@ from typing import Final
 from gateway.access import MEMBERS, Allowed, CallState, Capability, Role, allowed, capabilities
 from gateway.auth import Grant, Identity
 from gateway.config import CALL_ID
-from gateway.directory import Directory, KnownCall
+from gateway.directory import Directory, KnownCall, NotInMemory
 from gateway.identification import Identification
 from gateway.lifecycle import created
 from gateway.store.records import CallType
@@ -87,6 +87,19 @@ class Authority:
         if not sends:
             self.judge(grant.identity, grant.call_cid, Capability.SEND_VIDEO)
         return replace(grant, sends=sends, exists=True)
+
+    def whose(self, credential: Credential, call: str | None) -> tuple[str, str] | None:
+        """The user and the call of a good credential of somebody who belongs there, be he allowed to publish now or not."""
+        try:
+            identity = self.identification.identify(credential, "The stream key")
+            cid = self._call_of(identity, call)
+            known = self._directory.call(cid)
+        except (Rejected, NotInMemory):
+            return None
+        if identity.call_cids is not None and cid not in identity.call_cids:
+            return None
+        at_home = known is not None and (identity.user_id in known.roles or identity.user_id == known.call.created_by_id)
+        return (identity.user_id, cid) if identity.claimed or identity.stream_key or at_home else None
 
     async def watch(self, cid: str, token: str | None, address: str = "") -> Identity:
         """Who watches; raises `Rejected`. A public call asks nobody: there a token that is none is none."""

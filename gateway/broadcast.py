@@ -1,6 +1,7 @@
 """One event to a thousand sockets: each call's events go to its outlets in rounds, encoded once and written in small portions.
 
-Kept true: an outlet gets the events of its audience in order and each once; between two portions of a round the event loop serves the
+Kept true: an outlet gets the events of its audience in order and each once, and none that was published after its right to it was taken
+away (`reconsider`); between two portions of a round the event loop serves the
 media; what is published during a round goes out together in the next one, so that a crowd that writes fast costs fewer writes, not more.
 At most `MAX_PENDING` events of a call wait; beyond that the oldest are dropped and counted. An outlet that does not read is its owner's
 to end: nothing waits for it here.
@@ -14,7 +15,7 @@ from contextlib import asynccontextmanager
 from time import monotonic_ns
 from typing import Final, Protocol
 
-from gateway.events import AUDIENCE, RECONSIDERED_AFTER, Audience, Event
+from gateway.events import AUDIENCE, Audience, Event
 from gateway.latency import Histogram
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,10 @@ class Outlet(Protocol):
         """The audience it is now of in this call; None: it may not listen any more, has been told so, and is removed."""
 
 
+Pending = tuple[int, Event | None]
+"""When it came (monotonic ns), and the event; None: rights have changed, those that follow are for other eyes."""
+
+
 class Broadcast:
     """`hear` is the bus's listener; events are written while it is `running`."""
 
@@ -42,7 +47,7 @@ class Broadcast:
         self.dropped = 0
         self.delay = Histogram()  # from an event's arrival here until the last outlet had it
         self._outlets: dict[str, dict[Outlet, Audience]] = {}
-        self._pending: OrderedDict[str, deque[tuple[int, Event]]] = OrderedDict()
+        self._pending: OrderedDict[str, deque[Pending]] = OrderedDict()
         self._wake = asyncio.Event()
 
     def add(self, outlet: Outlet, cid: str, audience: Audience) -> None:
@@ -56,13 +61,24 @@ class Broadcast:
             self._outlets.pop(cid, None)
 
     def hear(self, event: Event) -> None:
-        if event.cid not in self._outlets and EVERY_CALL not in self._outlets:
+        if event.cid in self._outlets or EVERY_CALL in self._outlets:
+            self._put(event.cid, event)
+
+    def reconsider(self, cid: str) -> None:
+        """Rights in this call (`EVERY_CALL`: in any) may have changed: each outlet is asked again before it is told more."""
+        for each in list(self._outlets) if cid == EVERY_CALL else [cid]:
+            if each in self._outlets and each != EVERY_CALL:
+                self._put(each, None)
+
+    def _put(self, cid: str, event: Event | None) -> None:
+        pending = self._pending.setdefault(cid, deque())
+        if event is None and pending and pending[-1][1] is None:
             return
-        pending = self._pending.setdefault(event.cid, deque())
-        if len(pending) >= MAX_PENDING:
-            pending.popleft()
-            self.dropped += 1
         pending.append((monotonic_ns(), event))
+        if len(pending) > MAX_PENDING:
+            self.dropped += 1
+            oldest = next(n for n, (_, each) in enumerate(pending) if each is not None)
+            del pending[oldest]
         self._wake.set()
 
     @asynccontextmanager
@@ -82,8 +98,12 @@ class Broadcast:
             self._wake.clear()
             while self._pending:
                 cid, pending = self._pending.popitem(last=False)
-                while batch := _next_batch(pending):
-                    await self._round(cid, batch)
+                while pending:
+                    if batch := _next_batch(pending):
+                        await self._round(cid, batch)
+                    else:
+                        pending.popleft()
+                        await self._reconsider(cid)
 
     async def _round(self, cid: str, batch: list[tuple[int, Event]]) -> None:
         events = [event for _, event in batch]
@@ -99,8 +119,6 @@ class Broadcast:
         now = monotonic_ns()
         for heard, _ in batch:
             self.delay.observe(now - heard)
-        if events[-1].type in RECONSIDERED_AFTER:
-            await self._reconsider(cid)
 
     async def _reconsider(self, cid: str) -> None:
         for n, outlet in enumerate(list(self._outlets.get(cid, ())), 1):
@@ -129,13 +147,11 @@ def _ended(task: asyncio.Task[None]) -> None:
         log.error("events are not written any more, by a defect of ours", exc_info=error)
 
 
-def _next_batch(pending: deque[tuple[int, Event]]) -> list[tuple[int, Event]]:
-    """The events up to the first after which audiences change: those that follow are for other eyes."""
+def _next_batch(pending: deque[Pending]) -> list[tuple[int, Event]]:
+    """The events up to the next change of rights."""
     batch: list[tuple[int, Event]] = []
-    while pending:
-        batch.append(pending.popleft())
-        if batch[-1][1].type in RECONSIDERED_AFTER:
-            break
+    while pending and (event := pending[0][1]) is not None:
+        batch.append((pending.popleft()[0], event))
     return batch
 
 

@@ -70,22 +70,6 @@ AUDIENCE: Final[Mapping[EventType, Audience]] = {
     EventType.INGRESS_ERROR: Audience.HOSTS,
 }
 
-RECONSIDERED_AFTER: Final = frozenset(
-    {
-        EventType.CALL_UPDATED,
-        EventType.CALL_DELETED,
-        EventType.CALL_LIVE_STARTED,
-        EventType.CALL_LIVE_ENDED,
-        EventType.CALL_ENDED,
-        EventType.MEMBER_ADDED,
-        EventType.MEMBER_UPDATED,
-        EventType.MEMBER_REMOVED,
-        EventType.USER_BLOCKED,
-        EventType.USER_UNBLOCKED,
-    }
-)
-"""After these, who listens to a call may be of another audience, or of none."""
-
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -98,6 +82,7 @@ class Event:
     created_at: datetime
     payload: Mapping[str, Any]
     text: str
+    elsewhere: bool = False  # another node or the command line did it: told here to who listens here, and to nobody beyond
 
 
 Listener = Callable[[Event], None]
@@ -122,10 +107,10 @@ class Bus:
         finally:
             self._listeners.remove(listener)
 
-    def publish(self, kind: EventType, cid: str, payload: Mapping[str, Any] | None = None) -> Event:
+    def publish(self, kind: EventType, cid: str, payload: Mapping[str, Any] | None = None, *, elsewhere: bool = False) -> Event:
         """Tell it. What is no JSON in the payload is told as text."""
         now = self._wall_clock()
-        event = _made(kind, cid, self._next(cid, now), now, payload or {})
+        event = _made(kind, cid, self._next(cid, now), now, payload or {}, elsewhere)
         self.published[kind] += 1
         loop = asyncio.get_running_loop()
         for listener in self._listeners:
@@ -141,7 +126,7 @@ class Bus:
         return seq
 
 
-def _made(kind: EventType, cid: str, seq: int, now: datetime, payload: Mapping[str, Any]) -> Event:
+def _made(kind: EventType, cid: str, seq: int, now: datetime, payload: Mapping[str, Any], elsewhere: bool) -> Event:
     name = f"evt_{secrets.token_urlsafe(12)}"
     form = {
         "id": name,
@@ -151,4 +136,5 @@ def _made(kind: EventType, cid: str, seq: int, now: datetime, payload: Mapping[s
         "created_at": now.isoformat(timespec="milliseconds"),
         "payload": dict(payload),
     }
-    return Event(name, kind, cid, seq, now, payload, json.dumps(form, separators=(",", ":"), default=str))
+    text = json.dumps(form, separators=(",", ":"), default=str)
+    return Event(name, kind, cid, seq, now, payload, text, elsewhere)

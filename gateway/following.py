@@ -6,17 +6,17 @@ Kept true: no change is lost, whoever is cancelled or whatever fails meanwhile; 
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Final
 
 from gateway.authority import Authority
-from gateway.directory import Directory
+from gateway.directory import Directory, NotInMemory
 from gateway.log import event
 from gateway.moderation import Moderation
 from gateway.store.database import StoreUnavailable
-from gateway.store.records import Change
+from gateway.store.records import Call, Change, ChangeKind
 from gateway.store.store import Store
 from protocols.publisher import Credential
 
@@ -30,11 +30,20 @@ log = logging.getLogger(__name__)
 class Following:
     """`start`, then `run` until cancelled."""
 
-    def __init__(self, store: Store, directory: Directory, authority: Authority, moderation: Moderation) -> None:
+    def __init__(
+        self,
+        store: Store,
+        directory: Directory,
+        authority: Authority,
+        moderation: Moderation,
+        elsewhere: Callable[[Call | None, Call | None], None] = lambda before, after: None,
+    ) -> None:
+        """`elsewhere` is told of each call that another process has written: what it was, as far as that is known here, and what it is."""
         self._store = store
         self._directory = directory
         self._authority = authority
         self._moderation = moderation
+        self._elsewhere = elsewhere
         self._seen = 0
         self._applied: set[int] = set()  # after `_seen`, by ourselves
         self._missed: list[Change] = []
@@ -94,11 +103,22 @@ class Following:
             await self._moderation.start_anew()
             return
         missed = list(self._missed)
-        await self._moderation.apply([*missed, *(change for change in changes if change.seq not in self._applied)])
+        theirs = [change for change in changes if change.seq not in self._applied]
+        before = {change.key: self._known(change.key) for change in theirs if change.kind is ChangeKind.CALL}
+        await self._moderation.apply([*missed, *theirs])
         del self._missed[: len(missed)]
+        for cid, call in before.items():
+            self._elsewhere(call, self._known(cid))
         if changes:
             self._seen = changes[-1].seq
             self._applied = {number for number in self._applied if number > self._seen}
+
+    def _known(self, cid: str) -> Call | None:
+        try:
+            known = self._directory.call(cid)
+        except NotInMemory:
+            return None
+        return known.call if known is not None else None
 
     async def _look_up(self) -> None:
         while True:

@@ -34,17 +34,22 @@ class Moderation:
         directory: Directory,
         authority: Authority,
         store: Store,
+        concerned: Callable[[str], None] = lambda cid: None,
     ) -> None:
+        """`concerned` is told in which call rights may have changed (`*`: in any), as soon as the directory knows."""
         self._registry = registry
         self._rights = rights
         self._house = house
         self._directory = directory
         self._authority = authority
         self._store = store
+        self._concerned = concerned
 
     async def apply(self, changes: Sequence[Change]) -> None:
         """These have been written: afterwards the directory says so, and who has to go is told. Raises `StoreUnavailable`."""
         await self._directory.apply(changes)
+        for cid in dict.fromkeys(change.key if change.kind is ChangeKind.CALL else "*" for change in changes):
+            self._concerned(cid)
         for change in changes:
             match change.kind:
                 case ChangeKind.CALL:
@@ -63,6 +68,7 @@ class Moderation:
     async def start_anew(self) -> None:
         """So much was written that nobody knows what: everything is read and asked again."""
         await self._directory.start()
+        self._concerned("*")
         await self.review(lambda cid, identity: True)
 
     async def review(self, concerned: Callable[[str, Identity], bool]) -> None:

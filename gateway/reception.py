@@ -52,11 +52,13 @@ class Reception:
         take_over: bool = True,
         adapt: Adapt = lambda policy, grant: policy,
         fits: Callable[[], None] = lambda: None,
+        refused: Callable[[Publisher, Rejected], None] = lambda publisher, refusal: None,
         trace: Begin = untraced,
     ) -> None:
         self.draining = False
         self.rights: dict[tuple[str, str], Grant] = {}
         self._fits = fits
+        self._refused = refused
         self._trace = trace
         self._registry = registry
         self._gate = gate
@@ -128,6 +130,7 @@ class Reception:
                 remote=publisher.remote,
                 software=publisher.software,
             )
+            self._refused(publisher, refusal)
             await publisher.reject(refusal)
             return
         if session is not None:

@@ -67,7 +67,7 @@ async def telling(config: Config, authority: Authority, store: Store) -> AsyncIt
             stack.enter_context(bus.listening(webhooks.hear))
         stack.enter_context(bus.listening(broadcast.hear))
         await stack.enter_async_context(broadcast.running())
-        yield Telling(bus, Announcements(bus), interactions, broadcast, sockets, webhooks)
+        yield Telling(bus, Announcements(bus, authority.whose), interactions, broadcast, sockets, webhooks)
         await asyncio.sleep(0)  # listeners are told in the event loop's next turn
 
 

@@ -79,7 +79,7 @@ class Webhooks:
         self._silent_until = 0.0
 
     def hear(self, event: Event) -> None:
-        if self._receiver.types and event.type not in self._receiver.types:
+        if event.elsewhere or (self._receiver.types and event.type not in self._receiver.types):
             return
         if len(self._unsaved) >= MAX_UNSAVED:
             self._unsaved.popleft()

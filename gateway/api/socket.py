@@ -26,6 +26,7 @@ from gateway.api.socket_messages import MESSAGES, Authenticate, Close, Message, 
 from gateway.auth import Identity
 from gateway.authority import Authority
 from gateway.broadcast import EVERY_CALL, Broadcast, text_frame
+from gateway.directory import NotInMemory
 from gateway.events import Audience
 from gateway.interactions import Interactions, Rates, Sender
 from gateway.store.store import Store
@@ -191,9 +192,12 @@ class Connection:
         try:
             return self._audience(cid)
         except Rejected as refusal:
-            self._calls.discard(cid)
-            self._tell("subscription.ended", cid=cid, message=refusal.detail)
-            return None
+            why = refusal.detail
+        except NotInMemory:
+            why = "the gateway has too many calls to follow this one: subscribe again"
+        self._calls.discard(cid)
+        self._tell("subscription.ended", cid=cid, message=why)
+        return None
 
     async def _close(self, why: Close) -> None:
         code, words = why.value

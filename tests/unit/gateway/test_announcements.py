@@ -3,15 +3,18 @@
 import asyncio
 import json
 from collections.abc import Iterable
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from gateway import announcements
-from gateway.announcements import Announcements
+from gateway.announcements import Announcements, happened
 from gateway.events import Bus, Event, EventType
 from gateway.pacer import LiveEdgePolicy
 from gateway.session import Session, SessionPolicy
+from gateway.store.records import Call
 from protocols.errors import ProtocolError, Reason, Rejected
 from protocols.media import TracksChanged
 from tests.support.memory import H264, MemoryCall, MemoryPublisher, packet
@@ -104,7 +107,9 @@ async def test_a_stream_that_is_not_taken_never_started() -> None:
 async def test_a_refusal_is_told_to_the_call_it_was_for() -> None:
     bus, heard, publisher = Bus(), Heard(), MemoryPublisher()
     with bus.listening(heard):
-        Announcements(bus).refused(publisher, "ada", CALL, Rejected(Reason.CONFLICT, "stop the other one first"))
+        refusal = Rejected(Reason.CONFLICT, "stop the other one first")
+        Announcements(bus, lambda credential, call: None).refused(publisher, refusal)  # a stranger
+        Announcements(bus, lambda credential, call: ("ada", CALL)).refused(publisher, refusal)
         (error,) = await heard.until(EventType.INGRESS_ERROR)
     assert (error["user_id"], error["reason"], heard.events[0].cid) == ("ada", "stop the other one first", CALL)
 
@@ -121,3 +126,35 @@ async def test_viewers_are_told_as_one_number_however_many_come_at_once(monkeypa
         viewers.clear()
         said.viewers(CALL, lambda: len(viewers))
         assert await heard.until(*[EventType.VIEWERS_CHANGED] * 2) == [{"viewers": 100}, {"viewers": 0}]
+
+
+NOW = datetime(2026, 11, 25, tzinfo=UTC)
+BACKSTAGE = Call("livestream", "demo", "john", NOW, NOW, backstage=True)
+LIVE = replace(BACKSTAGE, backstage=False, live_started_at=NOW)
+ENDED = replace(BACKSTAGE, ended_at=NOW)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "types"),
+    [
+        (None, None, []),
+        (None, BACKSTAGE, [EventType.CALL_CREATED]),
+        (LIVE, None, [EventType.CALL_DELETED]),
+        (BACKSTAGE, LIVE, [EventType.CALL_LIVE_STARTED]),
+        (LIVE, BACKSTAGE, [EventType.CALL_LIVE_ENDED]),
+        (LIVE, ENDED, [EventType.CALL_ENDED]),
+        (LIVE, replace(LIVE, custom={"a": 1}), [EventType.CALL_UPDATED]),
+        (LIVE, LIVE, []),
+    ],
+)
+def test_what_the_difference_of_a_record_means(before: Call | None, after: Call | None, types: list[EventType]) -> None:
+    assert list(happened(before, after)) == types
+
+
+async def test_what_was_done_elsewhere_is_marked_so() -> None:
+    bus, heard = Bus(), Heard()
+    with bus.listening(heard):
+        Announcements(bus).elsewhere(BACKSTAGE, LIVE)
+        (told,) = await heard.until(EventType.CALL_LIVE_STARTED)
+    assert told["call"]["live"] is True
+    assert heard.events[0].elsewhere

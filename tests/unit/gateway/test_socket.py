@@ -17,16 +17,23 @@ from aiohttp import WSMsgType, web
 
 import gateway.api.socket
 from gateway import lifecycle
+from gateway.announcements import Announcements
 from gateway.api.socket import MAX_MESSAGE, MAX_PER_USER, MAX_SUBSCRIPTIONS, Sockets
+from gateway.audience import House
 from gateway.auth import Secret, Tokens
 from gateway.bearer import VIEWER
 from gateway.broadcast import Broadcast
+from gateway.calls.embedded import EmbeddedCall
 from gateway.config_sources import load
 from gateway.control import Control, controlling
 from gateway.events import Bus, EventType
+from gateway.following import Following
 from gateway.interactions import SENDER_BURST, Interactions
+from gateway.moderation import Moderation
+from gateway.registry import Registry
 from gateway.store.calls import blocked
 from gateway.store.records import ApiKey, Call, Member, SealedSecret, User
+from gateway.store.store import Store
 from gateway.vault import Vault
 
 DEMO = "livestream:demo"  # public and live
@@ -118,8 +125,12 @@ class Client:
 async def staged(folder: Path, **options: Any) -> AsyncIterator[Stage]:
     tokens, bus, broadcast = Tokens(Secret(SECRET)), Bus(), Broadcast()
     async with controlling(load(None, [f"state.directory={folder}", f"calls.public={DEMO}"]), tokens) as control:
-        await control.directory.start()
-        control.store.follow(control.directory.apply)
+        registry = Registry(lambda cid: EmbeddedCall(cid, max_participants=4, on_empty=lambda name: None))
+        house = House(registry.call, control.authority.watch)
+        rest = (house, control.directory, control.authority, control.store, broadcast.reconsider)
+        told = Announcements(bus).elsewhere
+        following = Following(control.store, control.directory, control.authority, Moderation(registry, {}, *rest), told)
+        await following.start()
         sealed = Vault(SECRET).seal(APP_SECRET, "app")
         await control.store.api_keys.add(ApiKey("app", "an app", (SealedSecret(sealed, NOW),), NOW))
         await control.store.users.put([User("john", NOW, NOW, name="John"), User("vera", NOW, NOW, name="Vera")])
@@ -133,6 +144,7 @@ async def staged(folder: Path, **options: Any) -> AsyncIterator[Stage]:
         application.add_routes(sockets.routes())
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
         await runner.setup()
+        polling = asyncio.create_task(following.run())
         try:
             await web.TCPSite(runner, "127.0.0.1", 0).start()
             stage.url = f"http://127.0.0.1:{runner.addresses[0][1]}/api/v2/video/connect"
@@ -140,6 +152,7 @@ async def staged(folder: Path, **options: Any) -> AsyncIterator[Stage]:
                 async with broadcast.running():
                     yield stage
         finally:
+            polling.cancel()
             await runner.cleanup()
 
 
@@ -208,11 +221,28 @@ async def test_who_is_blocked_hears_no_more(stage: Stage) -> None:
         await stage.change(EventType.USER_BLOCKED, lambda call: blocked(call, "vera"))
         stage.bus.publish(EventType.CUSTOM, SHOW, custom(1))
         assert await anna.until(1) == ["call.user_blocked", "custom"]
-        ended = await vera.hear("subscription.ended")
-        assert (ended["cid"], "blocked" in ended["message"]) == (SHOW, True)
+        ended = await vera.hear()
+        assert (ended["type"], ended["cid"], "blocked" in ended["message"]) == ("subscription.ended", SHOW, True)
         refused = await vera.say(type="subscribe", cid=SHOW)
         assert (refused["type"], refused["status"]) == ("error", 403)
         assert (await vera.say(type="custom", cid=SHOW, custom={}))["status"] == 403
+
+
+async def test_what_another_node_or_the_command_line_does_to_a_call_is_told_here(stage: Stage, tmp_path: Path) -> None:
+    async with stage.open(stage.user("vera")) as vera, Store.open(f"sqlite+aiosqlite:///{tmp_path}/gateway.db") as elsewhere:
+        await vera.say(type="subscribe", cid=SHOW)
+        await elsewhere.calls.change(SHOW, lambda call: lifecycle.gone_live(call, NOW), now=NOW)
+        assert (await vera.hear())["type"] == "call.live_started"
+        assert (await vera.say(type="custom", cid=SHOW, custom={}))["type"] == "sent"
+        await elsewhere.calls.change(SHOW, lambda call: blocked(call, "vera"), now=NOW)
+        await vera.hear("subscription.ended")
+
+
+async def test_a_key_that_is_revoked_ends_what_it_was_for(stage: Stage) -> None:
+    async with stage.open(stage.user("vera")) as vera:
+        await vera.say(type="subscribe", cid=DEMO)
+        await stage.control.store.api_keys.revoke("app", NOW)
+        assert "revoked" in (await vera.hear("subscription.ended"))["message"]
 
 
 async def test_a_server_hears_every_call_and_speaks_for_users(stage: Stage) -> None:
