@@ -85,7 +85,7 @@ OVERVIEW = Dashboard(
                     warn=0.1,
                     bad=0.5,
                 ),
-                stat("Streams with findings", "sum(ingress_findings)", warn=1),
+                stat("Findings", "sum(ingress_findings)", warn=1),
                 stat("Refused in the last hour", "sum(increase(ingress_refused_total[1h]))", warn=1),
             ),
         ),

@@ -19,6 +19,7 @@ ALLOWED_LABELS = {
     "reason",
     "concern",
     "statistic",
+    "type",
     "treatment",
     "part",
     "port",

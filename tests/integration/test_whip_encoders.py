@@ -23,6 +23,7 @@ async def ffmpeg_whip(
     key: str = "",
     path: str = "/whip/livestream:demo",
     more: str = "",
+    limit_s: float = 40,
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     codecs = [*(X264_LIVE if video else ()), *(OPUS if audio else ())]
     target = ["-f", "whip", *more.split(), "-authorization", key or gateway.key(), gateway.url(path)]
@@ -37,7 +38,7 @@ async def ffmpeg_whip(
         *target,
     ]
     # After a refusal or our goodbye ffmpeg's WHIP may hang and ignore signals (facts: clients §3).
-    async with encoder("timeout", ["--kill-after=3", "40", *arguments]) as process:
+    async with encoder("timeout", ["--kill-after=3", str(limit_s), *arguments]) as process:
         yield process
 
 

@@ -5,6 +5,7 @@ import contextlib
 import json
 import shutil
 import socket
+import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -119,3 +120,13 @@ async def _ready(prometheus: Prometheus, process: asyncio.subprocess.Process) ->
                         return
             await asyncio.sleep(0.1)
     raise AssertionError("Prometheus has ended at its start")
+
+
+def self_signed(folder: Path) -> tuple[str, str]:
+    """Settings that give RTMPS a certificate for a month, made in `folder`, so that there is an end to be told."""
+    chain, key = folder / "chain.pem", folder / "key.pem"
+    made = ("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30")
+    subprocess.run(
+        [*made, "-keyout", key, "-out", chain, "-subj", "/CN=localhost"], check=True, capture_output=True, timeout=30
+    )
+    return f"rtmp.certificate={chain}", f"rtmp.key={key}"
