@@ -59,12 +59,19 @@ class Announcements:
         who = {"user_id": user_id, "protocol": publisher.protocol, "software": publisher.software, "stream": publisher.id}
         self._bus.publish(EventType.INGRESS_ERROR, cid, who | {"reason": refusal.detail})
 
+    def written(self, before: Call | None, after: Call | None) -> None:
+        """This gateway has written a call of its own accord. The API tells what it does by itself."""
+        self._tell_call(before, after, elsewhere=False)
+
     def elsewhere(self, before: Call | None, after: Call | None) -> None:
         """Another process has written a call."""
+        self._tell_call(before, after, elsewhere=True)
+
+    def _tell_call(self, before: Call | None, after: Call | None, *, elsewhere: bool) -> None:
         call = after or before
         if call is not None:
             for kind in happened(before, after):
-                self._bus.publish(kind, call.cid, {"call": event_of(call)}, elsewhere=True)
+                self._bus.publish(kind, call.cid, {"call": event_of(call)}, elsewhere=elsewhere)
 
     def viewers(self, cid: str, count: Callable[[], int]) -> None:
         """The call's viewers have become more or fewer; `count` gives how many there are, also later."""

@@ -176,8 +176,16 @@ async def gateway(config: Config) -> AsyncIterator[tuple[Addresses, Drain]]:
             joined=lambda cid, who: told.announcements.viewers(cid, lambda: registry.viewers(cid)),
             gone=lambda cid, who: told.announcements.viewers(cid, lambda: registry.viewers(cid)),
         )
+        authority.made = told.announcements.written
         moderation = Moderation(
-            registry, reception.rights, house, control.directory, authority, control.store, told.broadcast.reconsider
+            registry,
+            reception.rights,
+            house,
+            control.directory,
+            authority,
+            control.store,
+            concerned=told.broadcast.reconsider,
+            ended=told.announcements.written,
         )
         following = Following(control.store, control.directory, authority, moderation, told.announcements.elsewhere)
         await following.start()

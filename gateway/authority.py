@@ -5,7 +5,7 @@ Kept true: `examine` and `judge` read memory only, so that any thread may ask; w
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -15,7 +15,7 @@ from gateway.config import CALL_ID
 from gateway.directory import Directory, KnownCall, NotInMemory
 from gateway.identification import Identification
 from gateway.lifecycle import created
-from gateway.store.records import CallType
+from gateway.store.records import Call, CallType
 from gateway.store.store import Store
 from protocols.errors import Reason, Rejected
 from protocols.publisher import Credential
@@ -42,6 +42,8 @@ class Authority:
         self._store = store
         self.identification = identification
         self._directory = directory
+        self.made: Callable[[None, Call], None] = lambda before, after: None
+        """Told of each call that is made by publishing into it."""
 
     def identify(self, text: str | None, *, api_key: str = "", address: str = "") -> Identity:
         """Who shows this token or stream key; anonymous without one. Raises `Rejected` (UNAUTHORIZED, TOO_MANY_REQUESTS, OVERLOADED)."""
@@ -81,7 +83,9 @@ class Authority:
             return grant
         now, kind = self.identification.now, self._kind(grant.call_cid)
         await self._store.users.ensure([grant.user_id], now)
-        await self._store.calls.get_or_create(created(kind, grant.call_cid.partition(":")[2], grant.user_id, now))
+        call, made = await self._store.calls.get_or_create(created(kind, grant.call_cid.partition(":")[2], grant.user_id, now))
+        if made:
+            self.made(None, call)
         await self._directory.refresh(grant.call_cid)  # one that has ended is not in memory
         sends = frozenset(each for each in _SEND if self._verdict(grant.identity, grant.call_cid, each) is None)
         if not sends:

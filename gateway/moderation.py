@@ -15,7 +15,7 @@ from gateway.auth import Grant, Identity
 from gateway.authority import Authority
 from gateway.directory import Directory
 from gateway.registry import Registry
-from gateway.store.records import Change, ChangeKind
+from gateway.store.records import Call, Change, ChangeKind
 from gateway.store.store import Store
 from protocols.errors import Reason, Rejected
 
@@ -35,8 +35,10 @@ class Moderation:
         authority: Authority,
         store: Store,
         concerned: Callable[[str], None] = lambda cid: None,
+        ended: Callable[[Call, Call], None] = lambda before, after: None,
     ) -> None:
-        """`concerned` is told in which call rights may have changed (`*`: in any), as soon as the directory knows."""
+        """`concerned` is told in which call rights may have changed (`*`: in any), as soon as the directory knows; `ended` of a call that
+        is ended here, as it was before and as it is."""
         self._registry = registry
         self._rights = rights
         self._house = house
@@ -44,6 +46,7 @@ class Moderation:
         self._authority = authority
         self._store = store
         self._concerned = concerned
+        self._ended = ended
 
     async def apply(self, changes: Sequence[Change]) -> None:
         """These have been written: afterwards the directory says so, and who has to go is told. Raises `StoreUnavailable`."""
@@ -95,7 +98,7 @@ class Moderation:
                 continue
             longest = known.call.settings(kind).limits.max_duration_seconds
             if longest and now >= known.call.live_started_at + timedelta(seconds=longest):
-                await self._store.calls.change(cid, lambda call: lifecycle.ended(call, now), now=now)
+                self._ended(known.call, await self._store.calls.change(cid, lambda call: lifecycle.ended(call, now), now=now))
 
     async def _refusal(self, identity: Identity, cid: str, capability: Capability) -> str | None:
         try:

@@ -77,4 +77,6 @@ def _webhooks(config: Config, store: Store) -> Webhooks | None:
         return None
     types = frozenset(each.value for each in hooks.events)
     secret = hooks.secret.get_secret_value()
-    return Webhooks(Receiver(url, secret, types, hooks.allow_private, hooks.timeout_s), store.outbox)
+    receiver = Receiver(url, secret, types, hooks.allow_private, hooks.timeout_s)
+    shared = config.database.url.get_secret_value().startswith("postgresql")
+    return Webhooks(receiver, store.outbox, shared=shared)

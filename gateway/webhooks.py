@@ -1,7 +1,8 @@
 """Webhooks: events told to the operator's own server by HTTP POST, signed, at least once, and in order within each call.
 
 An event goes from the bus into a short list in memory, from there at once into the outbox in the store, and leaves the outbox when the
-receiver has answered with 2xx; a restart goes on where it was. The receiver may see an event twice and knows it by its id.
+receiver has answered with 2xx; a restart goes on where it was, and so does another node with the same store. The receiver may see an event
+twice and knows it by its id.
 
 Kept true: nothing waits for a receiver but this file's own tasks; a receiver that hangs, fails or is away is tried again, one request at a
 time, after waits that double up to `Patience.most_s`, each shortened by up to a quarter at random; once it answers, everything flows again.
@@ -35,6 +36,7 @@ MAX_UNSAVED: Final = 2000  # events in memory, while the store does not take the
 PARALLEL: Final = 8  # calls told at once
 _SAVE_S: Final = 1.0  # for what is left at the end
 _PAGE: Final = 100
+_CLAIM_S: Final = 5.0  # beyond the time of a request: who claimed an event and died is given up then
 
 
 class Outbox(Protocol):
@@ -45,6 +47,8 @@ class Outbox(Protocol):
     async def waiting(self) -> int: ...
     async def delivered(self, seq: int) -> None: ...
     async def postpone(self, seq: int, due_at: datetime) -> None: ...
+    async def claim(self, seq: int, now: datetime, until: datetime) -> bool: ...
+    async def release(self, seq: int) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,8 @@ class Patience:
 class Webhooks:
     """Tells one receiver. `hear` is the bus's listener; `running` does the work."""
 
-    def __init__(self, receiver: Receiver, outbox: Outbox, patience: Patience | None = None) -> None:
+    def __init__(self, receiver: Receiver, outbox: Outbox, patience: Patience | None = None, *, shared: bool = False) -> None:
+        """`shared`: other gateways deliver from the same outbox; each event is then claimed by the one that sends it."""
         self.delivered = 0
         self.failed: Counter[str] = Counter()  # attempts: timeout, unreachable, private, refused, error
         self.dropped: Counter[str] = Counter()  # events: overflow, refused
@@ -71,6 +76,7 @@ class Webhooks:
         self._receiver = receiver
         self._outbox = outbox
         self._patience = patience or Patience()
+        self._shared = shared
         self._unsaved: deque[Event] = deque()
         self._heard = asyncio.Event()
         self._look = asyncio.Event()  # there may be something to send
@@ -174,8 +180,12 @@ class Webhooks:
 
     async def _tell(self, http: aiohttp.ClientSession, delivery: Delivery) -> None:
         try:
+            now = datetime.now(UTC)
             name = json.loads(delivery.body)["id"]
-            fault = await call(http, self._receiver, name, delivery.body, int(datetime.now(UTC).timestamp()))
+            until = now + timedelta(seconds=self._receiver.timeout_s + _CLAIM_S)
+            if self._shared and not await self._outbox.claim(delivery.seq, now, until):
+                return
+            fault = await call(http, self._receiver, name, delivery.body, int(now.timestamp()))
             if fault is None:
                 self._recovered()
                 self.delivered += 1
@@ -185,6 +195,8 @@ class Webhooks:
                 await self._refused(delivery, fault)
             else:
                 self._failed(fault)
+                if self._shared:
+                    await self._outbox.release(delivery.seq)
         except Rejected:
             # The store does not answer: the event stays there, and is sent again.
             self._silent_until = monotonic() + self._patience.first_s

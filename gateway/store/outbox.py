@@ -54,6 +54,18 @@ class Outbox:
         async with self._database.write() as writing:
             await writing.connection.execute(delete(OUTBOX).where(OUTBOX.c.seq == seq))
 
+    async def claim(self, seq: int, now: datetime, until: datetime) -> bool:
+        """It is ours to deliver until then, of all that share the store; False: it is another's, or gone."""
+        async with self._database.write() as writing:
+            free = OUTBOX.c.due_at.is_(None) | (OUTBOX.c.due_at <= now)
+            claimed = await writing.connection.execute(update(OUTBOX).where(OUTBOX.c.seq == seq, free).values(due_at=until))
+        return bool(claimed.rowcount)
+
+    async def release(self, seq: int) -> None:
+        """It may be delivered at once, by anybody."""
+        async with self._database.write() as writing:
+            await writing.connection.execute(update(OUTBOX).where(OUTBOX.c.seq == seq).values(due_at=None))
+
     async def postpone(self, seq: int, due_at: datetime) -> None:
         """It was not taken: another attempt at `due_at`."""
         async with self._database.write() as writing:

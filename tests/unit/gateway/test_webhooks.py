@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -34,8 +35,11 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 
 
 def hooks(receiver: Receiver, store: Store, *types: str, timeout_s: float = 10.0, allow_private: bool = True) -> Webhooks:
-    where = webhook_call.Receiver(receiver.url, SECRET, frozenset(types), allow_private, timeout_s)
-    return Webhooks(where, store.outbox, QUICK)
+    return Webhooks(_where(receiver, *types, timeout_s=timeout_s, allow_private=allow_private), store.outbox, QUICK)
+
+
+def _where(receiver: Receiver, *types: str, timeout_s: float = 10.0, allow_private: bool = True) -> webhook_call.Receiver:
+    return webhook_call.Receiver(receiver.url, SECRET, frozenset(types), allow_private, timeout_s)
 
 
 @asynccontextmanager
@@ -150,6 +154,29 @@ async def test_an_event_that_is_refused_holds_up_its_call_alone_and_is_dropped_i
     assert seqs(told) == [event.seq for event in after]
     assert told_to.failed == {"refused": QUICK.refusals}
     assert told_to.dropped == {"refused": 1}
+
+
+async def test_two_gateways_with_one_store_tell_each_event_once_and_in_order(store: Store) -> None:
+    async with receiving() as receiver:
+        one, other = (Webhooks(_where(receiver), store.outbox, QUICK, shared=True) for _ in range(2))
+        async with telling(one) as bus, telling(other) as other_bus:
+            published = [event for n in range(6) for event in publish(bus, 2) + publish(other_bus, 1, f"livestream:{n}")]
+            told = await receiver.told_of(len(published))
+            await emptied(store)
+    assert one.delivered + other.delivered == len(published) == len(receiver.asked)
+    assert seqs(told) == [event.seq for event in published if event.cid == CALL]
+
+
+async def test_what_a_gateway_that_died_had_claimed_is_told_by_the_next(store: Store) -> None:
+    async with receiving() as receiver:
+        now = datetime.now(UTC)
+        event = Bus().publish(EventType.CUSTOM, CALL)
+        await store.outbox.add([(CALL, event.type, event.text.encode())], now)
+        (waiting,) = await store.outbox.first_of_each_call()
+        assert await store.outbox.claim(waiting.seq, now, now + timedelta(seconds=0.3))
+        assert not await store.outbox.claim(waiting.seq, now, now + timedelta(seconds=60))
+        async with telling(Webhooks(_where(receiver), store.outbox, QUICK, shared=True)):
+            assert [each["id"] for each in await receiver.told_of(1)] == [event.id]
 
 
 async def test_only_the_events_that_were_asked_for(store: Store) -> None:
