@@ -82,7 +82,7 @@ class TracksChanged:
 @dataclass(frozen=True, slots=True)
 class EncodedPacket:
     """One access unit. `pts` and `dts` in ns; `begun` and `arrival` are the monotonic ns of its first and last byte received; `layer` is
-    that of its track."""
+    that of its track. `payloads` are the same as RTP brought it, where that may go on to a viewer as it is; else empty."""
 
     track: int
     pts: int
@@ -92,3 +92,4 @@ class EncodedPacket:
     begun: int
     arrival: int
     layer: str = ""
+    payloads: tuple[bytes, ...] = ()

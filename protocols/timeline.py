@@ -75,7 +75,7 @@ class Timeline:
         clock.last = dts
         self._note_arrival(dts, arrival)
         return EncodedPacket(
-            packet.track, max(pts, dts), dts, packet.keyframe, packet.data, packet.begun, arrival, packet.layer
+            packet.track, max(pts, dts), dts, packet.keyframe, packet.data, packet.begun, arrival, packet.layer, packet.payloads
         )
 
     def _offset_after_jump(self, source: int, earliest: int, now: int) -> int:

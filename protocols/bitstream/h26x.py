@@ -39,6 +39,11 @@ class NalStream:
         self.track: Track | None = None
         """The facts, once parameter sets are known."""
 
+    @property
+    def settled(self) -> bool:
+        """A picture that is no key frame, of slices alone, would be what it is: nothing is to be learned of it or put before it."""
+        return self._started and not self._unsent
+
     def configure(self, record: Buffer) -> None:
         """Take an AVCDecoderConfigurationRecord or HEVCDecoderConfigurationRecord (ISO/IEC 14496-15 §5.3.3, §8.3.3).
 

@@ -5,7 +5,7 @@ A function takes the payloads of one whole frame in order and gives its data: H.
 are. What is kept true: an incomplete or broken frame is a `ProtocolError`, never half a frame.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from protocols.errors import ProtocolError
@@ -30,6 +30,8 @@ class Format:
 
 def h264_frame(payloads: Sequence[bytes]) -> bytes:
     """Single NAL units, STAP-As and FU-As: packetization-modes 0 and 1."""
+    if unit := _one_fragmented(payloads):
+        return unit
     parts: list[bytes] = []
     open_unit = False
     for payload in payloads:
@@ -50,6 +52,42 @@ def h264_frame(payloads: Sequence[bytes]) -> bytes:
     if open_unit:
         raise ProtocolError("H.264 fragments without an end")
     return b"".join(parts)
+
+
+def _one_fragmented(payloads: Sequence[bytes]) -> bytes:
+    """One NAL unit in fragments, as nearly all large frames are, by whole lists and not fragment by fragment. Empty for anything else."""
+    heads = [payload[:2] for payload in payloads]
+    first = heads[0]
+    if len(heads) < 2 or len(first) < 2 or first[0] & 0x1F != _FU_A or first[1] & 0xE0 != 0x80:
+        return b""
+    indicator, kind = first[0], first[1] & 0x1F
+    if heads[-1] != bytes((indicator, 0x40 | kind)) or heads[1:-1] != [bytes((indicator, kind))] * (len(heads) - 2):
+        return b""
+    fragments = [payload[2:] for payload in payloads]
+    return b"".join((_START, bytes((indicator & 0xE0 | kind,)), *fragments)) if all(fragments) else b""
+
+
+def h264_kinds(payloads: Sequence[bytes]) -> set[int]:
+    """The types of the NAL units (ITU-T H.264 Table 7-1) in a frame that `h264_frame` takes."""
+    kinds: set[int] = set()
+    for head in {payload[:2] for payload in payloads}:
+        kind = head[0] & 0x1F
+        if kind == _FU_A:
+            kinds.add(head[1] & 0x1F)
+        elif kind == _STAP_A:
+            for payload in payloads:
+                if payload[0] & 0x1F == _STAP_A:
+                    kinds.update(_aggregated(payload))
+        else:
+            kinds.add(kind)
+    return kinds
+
+
+def _aggregated(payload: bytes) -> Iterator[int]:
+    position = 1
+    while position + 2 < len(payload):
+        yield payload[position + 2] & 0x1F
+        position += 2 + int.from_bytes(payload[position : position + 2], "big")
 
 
 def hevc_frame(payloads: Sequence[bytes]) -> bytes:

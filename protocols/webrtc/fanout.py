@@ -85,7 +85,7 @@ class Source:
 
     def push(self, packet: EncodedPacket, now: int) -> None:
         """Sends one access unit to every viewer that can take it and keeps it for those who join or lost it."""
-        payloads = self._packetize(packet.data, PAYLOAD_LIMIT)
+        payloads = packet.payloads or self._packetize(packet.data, PAYLOAD_LIMIT)
         if not payloads:
             self.unsendable += 1
             return

@@ -20,7 +20,7 @@ _START = b"\x00\x00\x01"
 _LENGTH = 2
 # ITU-T H.264 Table 7-1: an access unit delimiter and filler data tell a decoder nothing that RTP does not. 0 and 24-31 are RTP's own
 # numbers (RFC 6184 §5.2): sent as they are, they would be read as another packet structure.
-_UNSENT = frozenset({0, 9, 12, *range(24, 32)})
+UNSENT = frozenset({0, 9, 12, *range(24, 32)})
 
 
 def packetize_h264(access_unit: bytes, limit: int = PAYLOAD_LIMIT) -> list[bytes]:
@@ -77,7 +77,7 @@ def _nal_units(access_unit: bytes) -> Iterator[bytes]:
         end = access_unit.find(_START, begin)
         # Annex B.1: zeros before a start code belong to the byte stream; a NAL unit never ends in one (H.264 §7.4.1).
         unit = (access_unit[begin:] if end < 0 else access_unit[begin:end]).rstrip(b"\x00")
-        if unit and unit[0] & 0x1F not in _UNSENT:
+        if unit and unit[0] & 0x1F not in UNSENT:
             yield unit
         if end < 0:
             return

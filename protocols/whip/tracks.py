@@ -6,7 +6,7 @@ gives nothing while the others of its line do is no track until its next key fra
 """
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from protocols.bitstream.av1 import Av1Stream
@@ -19,6 +19,7 @@ from protocols.webrtc import depacketize
 from protocols.webrtc.jitter import Frame
 from protocols.webrtc.rtp import ReceiveParameters
 from protocols.webrtc.stream import Stream
+from protocols.whip.passing import PassingH264
 
 _STALE_NS = 1_000_000_000  # a layer that gave no whole frame for this long is none,
 _STALE_FRAMES = 10  # if the others of its line gave so many: a screen on which nothing moves has few frames in any layer
@@ -37,7 +38,7 @@ class _Opus:
     def __init__(self, track_id: int) -> None:
         self.track: Track | None = Track(track_id, Codec.OPUS, _OPUS_HEAD, sample_rate=48_000, channels=2)
 
-    def take(self, data: bytes) -> AccessUnit:
+    def frame(self, data: bytes) -> AccessUnit:
         return AccessUnit(data, True, False)
 
 
@@ -55,8 +56,8 @@ class _Layer:
         self._last_dts: int | None = None
         self._reordering: list[int] = []
         self._codec: Codec | None = None
-        self._take: Callable[[bytes], AccessUnit]
-        self._bitstream: NalStream | VpxStream | Av1Stream | _Opus
+        self._take: Callable[[Sequence[bytes]], tuple[AccessUnit, tuple[bytes, ...]]]
+        self._bitstream: PassingH264 | NalStream | VpxStream | Av1Stream | _Opus
 
     def describe(self) -> bool:
         """Whether the track is another from here on, or is one again."""
@@ -69,30 +70,38 @@ class _Layer:
     def stale(self, now: int) -> bool:
         return now - self.last > _STALE_NS and self.missed > _STALE_FRAMES
 
-    def assemble(self, frame: Frame) -> AccessUnit:
-        """Raises `ProtocolError` for what is broken."""
+    def assemble(self, frame: Frame) -> tuple[AccessUnit, tuple[bytes, ...]]:
+        """The frame, and its payloads where they may be sent as they are. Raises `ProtocolError` for what is broken."""
         codec = self.stream.parameters.formats[frame.payload_type].codec
         if codec is not self._codec:
             self._open(codec)
         depacketize.check(frame.payloads)
-        return self._take(depacketize.FORMATS[codec].frame(frame.payloads))
+        return self._take(frame.payloads)
 
     def _open(self, codec: Codec) -> None:
+        self._codec = codec
+        self.waiting = codec.kind is Kind.VIDEO
+        if codec is Codec.H264:
+            passing = self._bitstream = PassingH264(self.track_id)
+            self._take = passing.take
+        else:
+            whole, unit = depacketize.FORMATS[codec].frame, self._units(codec)
+            self._take = lambda payloads: (unit(whole(payloads)), ())
+
+    def _units(self, codec: Codec) -> Callable[[bytes], AccessUnit]:
         match codec:
             case Codec.VP8 | Codec.VP9:
                 vpx = self._bitstream = VpxStream(codec, self.track_id)
-                self._take = vpx.frame
+                return vpx.frame
             case Codec.AV1:
                 av1 = self._bitstream = Av1Stream(self.track_id)
-                self._take = av1.temporal_unit
+                return av1.temporal_unit
             case Codec.OPUS:
                 opus = self._bitstream = _Opus(self.track_id)
-                self._take = opus.take
+                return opus.frame
             case _:
                 nal = self._bitstream = NalStream(codec, self.track_id)
-                self._take = nal.annexb
-        self._codec = codec
-        self.waiting = codec.kind is Kind.VIDEO
+                return nal.annexb
 
     def stamp(self, pts: int) -> tuple[int, int]:
         """(pts, dts). RTP tells when a frame is shown; with B-frames it is decoded when the smallest pts still to come is due."""
@@ -156,7 +165,7 @@ class Tracks:
         layer.waiting = layer.waiting or (video and not frame.continuous)
         media = stream.clock.media(frame.timestamp, frame.arrival)
         try:
-            unit = layer.assemble(frame)
+            unit, payloads = layer.assemble(frame)
         except ProtocolError:
             self.broken += 1
             self._lose(layer)
@@ -172,7 +181,9 @@ class Tracks:
         if layer.describe():
             self._tell()
         pts, dts = layer.stamp(media)
-        self._emit(EncodedPacket(layer.track_id, pts, dts, unit.keyframe, unit.data, frame.begun, frame.arrival, stream.rid))
+        self._emit(
+            EncodedPacket(layer.track_id, pts, dts, unit.keyframe, unit.data, frame.begun, frame.arrival, stream.rid, payloads)
+        )
 
     def _decodable(self, layer: _Layer, unit: AccessUnit) -> bool:
         if unit.keyframe:
