@@ -82,6 +82,7 @@ class Segmenter:
         self._packets: list[EncodedPacket] = []  # of the part that is under way; the last one's duration is not known yet
         self._size = 0
         self._segment_start = 0
+        self._keyed = True  # the segment began with a key frame; else the next one ends it
         self._opens = False
         self._frame = _USUAL_FRAME if video else 0
 
@@ -139,13 +140,14 @@ class Segmenter:
     def _begin(self, packet: EncodedPacket) -> None:
         self._packets, self._size = [packet], len(packet.data)
         self._segment_start = packet.dts
+        self._keyed = packet.keyframe
         self._opens = True
 
     def _ends_segment(self, packet: EncodedPacket) -> bool:
         elapsed = packet.dts - self._segment_start
         if elapsed + self._frame > (self._timing.limit if self._video else self._timing.target):
             return True
-        return self._video and packet.keyframe and elapsed >= self._least
+        return self._video and packet.keyframe and (elapsed >= self._least or not self._keyed)
 
     def _cut(self, end: int, packets: list[EncodedPacket], *, closes: bool) -> Cut:
         ends = [packet.dts for packet in packets[1:]] + [end]

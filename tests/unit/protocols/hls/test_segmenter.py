@@ -1,0 +1,132 @@
+"""How packets are cut: every packet once and in order, segments at key frames, parts of the promised length."""
+
+import random
+from collections.abc import Iterable
+
+import pytest
+
+from protocols.hls.segmenter import MS, SECOND, Cut, Segmenter, Timing
+from protocols.media import EncodedPacket
+
+SEGMENT = 2 * SECOND
+
+
+def video(seconds: float, rate: float = 30, gop: float = 2.0, *, jitter: int = 0, rounded: bool = False) -> list[EncodedPacket]:
+    chance = random.Random(1)
+    packets, next_key = [], 0.0
+    for number in range(round(seconds * rate)):
+        at = number / rate
+        key = at >= next_key - 1e-9
+        next_key += gop if key else 0
+        time = round(at * 1e9) + chance.randint(0, jitter)
+        packets.append(
+            EncodedPacket(1, time // MS * MS if rounded else time, time // MS * MS if rounded else time, key, b"x", 0, 0)
+        )
+    return packets
+
+
+def sound(seconds: float, frame: int = 21_333_333) -> list[EncodedPacket]:
+    return [EncodedPacket(2, at, at, True, b"x", 0, 0) for at in range(0, round(seconds * 1e9), frame)]
+
+
+def cuts(segmenter: Segmenter, packets: Iterable[EncodedPacket]) -> list[Cut]:
+    made = [cut for packet in packets for cut in segmenter.push(packet)]
+    rest = segmenter.close()
+    return made + ([rest] if rest is not None else [])
+
+
+def segments(made: list[Cut]) -> list[list[Cut]]:
+    result: list[list[Cut]] = []
+    for cut in made:
+        if cut.opens:
+            result.append([])
+        result[-1].append(cut)
+    assert all(segment[-1].closes and not any(cut.closes for cut in segment[:-1]) for segment in result)
+    return result
+
+
+@pytest.mark.parametrize(
+    ("gop", "target", "length"),
+    [(0.5, 2, 1.5), (1.0, 2, 2.0), (1.5, 2, 1.5), (2.0, 2, 2.0), (2.002, 2, 2.002), (4.0, 4, 4.0), (8.0, 8, 8.0)],
+)
+def test_segments_are_whole_groups_of_pictures(gop: float, target: int, length: float) -> None:
+    timing = Timing.of(SEGMENT, round(gop * 1e9), 34 * MS)
+    assert timing.target == target * SECOND
+    made = cuts(Segmenter(timing, video=True, segment=SEGMENT), video(30, gop=gop))
+    whole = segments(made)[:-1]
+    assert all(segment[0].independent for segment in whole)
+    assert all(sum(cut.duration for cut in segment) == pytest.approx(length * 1e9, abs=40 * MS) for segment in whole)
+
+
+@pytest.mark.parametrize("rate", [15, 23.976, 24, 25, 29.97, 30, 50, 60])
+@pytest.mark.parametrize("rounded", [False, True])
+def test_parts_have_the_promised_length(rate: float, rounded: bool) -> None:
+    timing = Timing.of(SEGMENT, SEGMENT, round(1e9 / rate) + MS)
+    packets = video(20, rate, rounded=rounded)
+    made = cuts(Segmenter(timing, video=True, segment=SEGMENT), packets)
+    for cut in made:
+        assert cut.duration <= timing.part
+        assert cut.closes or cut.duration >= 0.85 * timing.part
+    assert [packet for cut in made for packet in cut.packets] == packets
+    assert [cut.start + cut.duration for cut in made[:-1]] == [cut.start for cut in made[1:]]
+
+
+def test_uneven_frames_never_make_a_part_too_long() -> None:
+    timing = Timing.of(SEGMENT, SEGMENT, 45 * MS)
+    made = cuts(Segmenter(timing, video=True, segment=SEGMENT), video(20, jitter=15 * MS))
+    assert all(cut.duration <= timing.part for cut in made)
+
+
+@pytest.mark.parametrize("frame", [21_333_333, 23_219_954, 42_666_667])
+def test_sound_is_cut_anywhere(frame: int) -> None:
+    timing = Timing.of(SEGMENT, SEGMENT, 34 * MS)
+    made = cuts(Segmenter(timing, video=False, segment=SEGMENT), sound(20, frame))
+    assert all(cut.duration <= timing.part and cut.independent for cut in made)
+    assert all(timing.target - frame <= sum(cut.duration for cut in part) <= timing.target for part in segments(made)[:-1])
+
+
+def test_a_group_of_pictures_that_got_longer_ends_its_segment_without_a_key_frame() -> None:
+    timing = Timing.of(SEGMENT, SEGMENT, 34 * MS)
+    made = segments(cuts(Segmenter(timing, video=True, segment=SEGMENT), video(20, gop=10.0)))
+    lengths = [sum(cut.duration for cut in segment) for segment in made]
+    assert all(round(length / 1e9) <= 2 for length in lengths)
+    # four in one group, and what is left of it: the next key frame begins one at once
+    assert [segment[0].independent for segment in made][:6] == [True, False, False, False, False, True]
+
+
+def test_video_begins_with_a_key_frame_and_after_an_interruption_again() -> None:
+    timing = Timing.of(SEGMENT, SEGMENT, 34 * MS)
+    segmenter = Segmenter(timing, video=True, segment=SEGMENT)
+    packets = video(8)
+    for packet in packets[10:80]:
+        list(segmenter.push(packet))
+    rest = segmenter.close()
+    assert rest is not None
+    assert rest.closes
+    assert segmenter.close() is None
+    later = cuts(segmenter, packets[100:])
+    assert later[0].packets[0] is packets[120]
+    assert later[0].opens
+    assert segmenter.skipped == 50 + 20
+
+
+def test_time_that_goes_back_is_left_out() -> None:
+    segmenter = Segmenter(Timing.of(SEGMENT, SEGMENT, 34 * MS), video=True, segment=SEGMENT)
+    packets = video(4)
+    made = cuts(segmenter, [*packets[:50], *packets[40:]])
+    assert [packet for cut in made for packet in cut.packets] == packets
+    assert segmenter.skipped == 10
+
+
+def test_a_key_frame_is_wanted_shortly_before_the_segment_should_end() -> None:
+    segmenter = Segmenter(Timing.of(SEGMENT, SEGMENT, 34 * MS), video=True, segment=SEGMENT)
+    wanted = [
+        packet.dts for packet in video(2.2, gop=100) if list(segmenter.push(packet)) is not None and segmenter.wants_keyframe
+    ]
+    assert 1600 * MS < wanted[0] < 1900 * MS
+
+
+def test_no_part_is_larger_than_its_bound() -> None:
+    segmenter = Segmenter(Timing.of(SEGMENT, SEGMENT, 34 * MS), video=True, segment=SEGMENT)
+    large = [EncodedPacket(1, n * 33 * MS, n * 33 * MS, n == 0, bytes(3 << 20), 0, 0) for n in range(20)]
+    assert max(len(cut.packets) for cut in cuts(segmenter, large)) <= 2
