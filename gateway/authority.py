@@ -54,6 +54,8 @@ class Authority:
     def examine(self, credential: Credential, call: str | None, address: str = "") -> Grant:
         """Who publishes into which call. Raises `Rejected` with words for the streamer. Reads memory only."""
         identity = self.identification.identify(credential, "The stream key", address=address)
+        if not identity.user_id:
+            raise Rejected(Reason.FORBIDDEN, "The stream key is a server's token, which is nobody's: make one for a user")
         cid = self._call_of(identity, call)
         known = self._directory.call(cid)
         kinds = frozenset(each for each in _SEND if self._verdict(identity, cid, each) is None)
