@@ -1,0 +1,109 @@
+"""Processes are killed in the middle of writing, again and again: the store opens, and nothing that was acknowledged is lost."""
+
+import asyncio
+import os
+import random
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from gateway.store.database import Database
+from gateway.store.store import Store
+from tests.support.postgres import Postgres, running_postgres
+
+ROOT = Path(__file__).parents[2]
+KILLS = 50
+SERVER_KILLS = 5  # of PostgreSQL itself, beside those of the writers
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    with running_postgres() as server:
+        yield server
+
+
+async def writers_are_killed(url: str, strike: Callable[[int, int], None]) -> list[str]:
+    """All that was acknowledged; `strike` gets the round and the writer. Each writer checks what the one before it had acknowledged."""
+    chance = random.Random(6)
+    everything: list[str] = []
+    last: list[str] = []
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "tests.support.durable_writer",
+        url,
+        cwd=ROOT,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        for n in range(KILLS):
+            process.stdin.write(f"{','.join([f'w{n}', *last])}\n".encode())
+            pid, wanted, last = 0, chance.randrange(12), []  # 0: while it opens the store or begins
+            async with asyncio.timeout(60):
+                while (line := (await process.stdout.readline()).decode().strip()) != "gone":
+                    kind, _, value = line.partition(" ")
+                    assert kind in ("pid", "checked", "created", "live"), f"round {n}: {line}"
+                    if kind == "pid":
+                        pid = int(value)
+                    elif kind != "checked":
+                        last.append(line)
+                    if pid and len(last) >= wanted and (wanted or kind == "checked"):
+                        strike(n, pid)
+                        pid = 0
+            everything += last
+    finally:
+        process.stdin.close()
+        await process.wait()
+    return everything
+
+
+def kill(n: int, pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+
+
+async def all_there(url: str, acknowledged: list[str]) -> None:
+    live = {each.partition(" ")[2] for each in acknowledged if each.startswith("live ")}
+    created = {each.partition(" ")[2] for each in acknowledged}
+    found: dict[str, bool] = {}
+    async with Store.open(url) as store:
+        cursor: str | None = None
+        while True:
+            page = await store.calls.query(limit=100, cursor=cursor)
+            found |= {call.cid: call.live for call in page.items}
+            if (cursor := page.next) is None:
+                break
+        for cid in live:
+            assert len(await store.stream_keys.of_call(cid)) == 1
+    assert created <= found.keys()
+    assert all(found[cid] for cid in live)
+
+
+async def test_sqlite_loses_nothing_over_50_kills(tmp_path: Path) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/gateway.db"
+    acknowledged = await writers_are_killed(url, kill)
+    assert len(acknowledged) > 2 * KILLS
+    await all_there(url, acknowledged)
+    async with Database.open(url) as database, database.read() as connection:
+        assert (await connection.execute(text("PRAGMA integrity_check"))).scalar_one() == "ok"
+
+
+async def test_postgresql_loses_nothing_over_50_kills_and_some_of_the_server(postgres: Postgres) -> None:
+    def strike(n: int, pid: int) -> None:
+        if n % (KILLS // SERVER_KILLS):
+            kill(n, pid)
+        else:
+            postgres.kill()
+            kill(n, pid)
+            postgres.start()
+
+    url = postgres.url()
+    acknowledged = await writers_are_killed(url, strike)
+    assert len(acknowledged) > 2 * KILLS
+    await all_there(url, acknowledged)
