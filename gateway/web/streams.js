@@ -1,9 +1,16 @@
-/* The page of live streams: asks `/api/streams` every two seconds and changes only what changed, so that focus and selection stay. */
+/*
+ * The page of live streams: asks `/api/streams` every two seconds and changes only what changed, so that focus and selection stay. Shown are
+ * streams of calls that anybody may watch, and with `#token=…` in the address those that its bearer may.
+ */
+
+import { addressed } from "./elements.js";
 
 const EVERY_MS = 2000;
 const NAMES = { h264: "H.264", hevc: "HEVC", av1: "AV1", vp8: "VP8", vp9: "VP9", opus: "Opus", aac: "AAC", mp3: "MP3", mp2: "MP2", ac3: "AC-3", eac3: "E-AC-3", flac: "FLAC" };
 const TREATMENTS = { passthrough: "passed through", transcode: "transcoded", refuse: "left out" };
 
+const { token } = addressed();
+const headers = token ? { Authorization: `Bearer ${token}` } : {};
 const [list, count, empty, publicCalls] = ["streams", "count", "empty", "public"].map((id) => document.getElementById(id));
 const cards = new Map(); // stream id -> Card
 
@@ -26,7 +33,7 @@ class Card {
     set(this.heading, `${stream.call} – ${stream.user}`);
     set(this.state, stream.state);
     this.state.dataset.state = stream.state.toLowerCase();
-    this.watch.href = `/watch/${encodeURIComponent(stream.call)}`;
+    this.watch.href = `/watch/${encodeURIComponent(stream.call)}${location.hash}`;
     this.watch.setAttribute("aria-label", `Watch ${stream.call}`);
     table(this.facts, [
       ["Source", [stream.protocol.toUpperCase(), stream.software].filter(Boolean).join(", ")],
@@ -68,7 +75,11 @@ function rows(track) {
 async function refresh() {
   if (!document.hidden) {
     try {
-      const response = await fetch("/api/streams", { signal: AbortSignal.timeout(5000) });
+      const response = await fetch("/api/streams", { headers, signal: AbortSignal.timeout(5000) });
+      if (response.status === 401) {
+        set(count, "The token in this page's address is not valid: ask for another link");
+        return;
+      }
       if (!response.ok) throw new Error(`status ${response.status}`);
       show((await response.json()).streams);
     } catch {

@@ -20,6 +20,7 @@ const OFFERED = ["h264", "vp8", "vp9", "av1"];
 
 export class Publisher extends Lasting {
   #call;
+  #token;
   #user;
   #media = { video: null, audio: null, codec: "", simulcast: false };
 
@@ -28,6 +29,7 @@ export class Publisher extends Lasting {
     const address = new URL(`/whip/${encodeURIComponent(call)}`, location.href);
     super(() => new Sending(address, token, this.#media), ["live", "Live"]);
     this.#call = call;
+    this.#token = token;
     this.#user = user;
   }
 
@@ -48,15 +50,16 @@ export class Publisher extends Lasting {
 
   /* Not while another page or encoder publishes with the same key: the two would take the place from each other for ever. */
   async retry(dismissed) {
-    if (dismissed && (await isLive(this.#call, this.#user))) this.fail("You went live from another place: this one has ended");
+    if (dismissed && (await isLive(this.#call, this.#user, this.#token))) this.fail("You went live from another place: this one has ended");
     else await super.retry(dismissed);
   }
 }
 
 /* Whether a stream of this user is live in the call; not, where the gateway does not say. */
-async function isLive(call, user) {
+async function isLive(call, user, token) {
+  const headers = token ? { Authorization: `Bearer ${token}` } : {}; // of a call in backstage only its hosts are told
   try {
-    const response = await fetch("/api/streams", { signal: AbortSignal.timeout(REQUEST_MS) });
+    const response = await fetch("/api/streams", { headers, signal: AbortSignal.timeout(REQUEST_MS) });
     const { streams } = await response.json();
     return streams.some((stream) => stream.call === call && stream.user === user && stream.state === "live");
   } catch {
