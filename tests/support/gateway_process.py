@@ -129,7 +129,7 @@ async def running_gateway(*settings: str, expect_exit: int | None = 0, secret: s
 
         reader = asyncio.create_task(read_log())
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):  # a machine with much else to do takes its time
                 await ready.wait()
             assert gateway.ports, f"the gateway did not start: {gateway.log}"
             yield gateway
