@@ -13,10 +13,10 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 
 from aiohttp import web
 
+from gateway import VERSION
 from gateway.access import Capability
 from gateway.api.desk import Desk, NoBroadcasts
 from gateway.api.dispatch import Api
@@ -217,7 +217,7 @@ async def gateway(config: Config) -> AsyncIterator[tuple[Addresses, Drain]]:
         )
         routes = [*whep.routes(), *(whip.routes() if whip else ()), *Streams(registry, metrics, authority).routes()]
         routes += [*Health(drain).routes(), *told.sockets.routes(), *Pages(config).routes()]
-        routes += Api(desk, ROUTES, version("ingress-gateway")).routes()
+        routes += Api(desk, ROUTES, VERSION).routes()
         if hls is not None:
             routes += HlsRoutes(hls, authority.watch, config.http.cors_origins).routes()
         runner = await stack.enter_async_context(_http(config, routes))

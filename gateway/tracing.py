@@ -7,11 +7,11 @@ holds no key and no address of a person; what cannot be sent is dropped, and nei
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from threading import Thread
 from typing import TYPE_CHECKING, Protocol
 
+from gateway import VERSION
 from gateway.config_sources import ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ async def tracing(endpoint: str) -> AsyncIterator[Begin]:
 
     exporter = OTLPSpanExporter(endpoint=endpoint, timeout=EXPORT_TIMEOUT_S)
     provider = TracerProvider(
-        resource=Resource.create({"service.name": SERVICE, "service.version": _version()}), shutdown_on_exit=False
+        resource=Resource.create({"service.name": SERVICE, "service.version": VERSION}), shutdown_on_exit=False
     )
     provider.add_span_processor(BatchSpanProcessor(exporter, max_queue_size=QUEUED))
     tracer = provider.get_tracer(SERVICE)
@@ -123,10 +123,3 @@ def _fail(span: "Span", why: str) -> None:
     from opentelemetry.trace import Status, StatusCode
 
     span.set_status(Status(StatusCode.ERROR, why))
-
-
-def _version() -> str:
-    try:
-        return version(SERVICE)
-    except PackageNotFoundError:  # it runs from a checkout
-        return ""

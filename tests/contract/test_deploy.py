@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from gateway import VERSION
 from gateway.__main__ import command_line
 from gateway.capacity import Capacity
 from gateway.config import PREFIX, Config
@@ -68,6 +70,10 @@ def dockerfile() -> str:
 
 def instruction(name: str) -> str:
     return re.findall(rf"^{name} (.*)$", dockerfile(), re.MULTILINE)[-1]
+
+
+def test_the_version_is_the_packages() -> None:
+    assert tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text())["project"]["version"] == VERSION
 
 
 def test_the_dockerfile_passes_hadolint() -> None:
