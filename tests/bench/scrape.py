@@ -21,13 +21,14 @@ from tests.bench.sessions import SETTLE_S, child, row, title
 from tests.integration.test_whip_encoders import ffmpeg_whip
 from tests.support.gateway_process import GatewayProcess, running_gateway
 
-WHIP, VIEWERS, SCRAPES, SECONDS = 2, 5, 100, 60
+WHIP, VIEWERS, BURSTS, SCRAPES, SECONDS = 2, 5, 7, 50, 60
 SRT = 16  # more at once from one address are refused
 
 
 async def run(flv: Path, ts: Path, sessions: int) -> None:
     calls = [f"livestream:bench-{number}" for number in range(sessions)]
-    async with running_gateway(f"calls.public={','.join(calls)}") as gateway, AsyncExitStack() as stack:
+    settings = (f"calls.public={','.join(calls)}", "capacity.enabled=false")
+    async with running_gateway(*settings) as gateway, AsyncExitStack() as stack:
         for call in calls[:WHIP]:
             key = gateway.key(call, "host")
             await stack.enter_async_context(ffmpeg_whip(gateway, key=key, path=f"/whip/{call}"))
@@ -49,26 +50,27 @@ async def run(flv: Path, ts: Path, sessions: int) -> None:
 
 
 async def measure(gateway: GatewayProcess, live: int) -> None:
+    """Bursts of scrapes, each after a moment without: what the media costs meanwhile is taken off, and the median is shown."""
     process = psutil.Process(gateway.pid)
     took: list[float] = []
-    series = 0
+    costs: list[float] = []
+    text = ""
     async with aiohttp.ClientSession() as http:
-        begin, before = time.monotonic(), _cpu(process)
-        await asyncio.sleep(5)
-        idle = (_cpu(process) - before) / (time.monotonic() - begin)
-        begin, before = time.monotonic(), _cpu(process)
-        for _ in range(SCRAPES):
-            started = time.monotonic()
-            async with http.get(gateway.url("/metrics")) as response:
-                text = await response.text()
-            took.append(time.monotonic() - started)
-            series = sum(not line.startswith("#") for line in text.splitlines())
-            await asyncio.sleep(0.05)
-        spent = _cpu(process) - before - idle * (time.monotonic() - begin)
+        for _ in range(BURSTS):
+            begin, before = time.monotonic(), _cpu(process)
+            await asyncio.sleep(1)
+            middle, then = time.monotonic(), _cpu(process)
+            for _ in range(SCRAPES):
+                started = time.monotonic()
+                async with http.get(gateway.url("/metrics")) as response:
+                    text = await response.text()
+                took.append(time.monotonic() - started)
+            idle = (then - before) / (middle - begin)
+            costs.append((_cpu(process) - then - idle * (time.monotonic() - middle)) / SCRAPES)
     title(f"a scrape with {live} streams")
-    row("CPU of a scrape", f"{spent / SCRAPES * 1e3:.1f} ms", "<= 10 ms")
+    row("CPU of a scrape, median of bursts", f"{median(costs) * 1e3:.1f} ms", "<= 10 ms")
     row("the request, median / worst", f"{median(took) * 1e3:.1f} / {max(took) * 1e3:.1f} ms", "-")
-    row("series", str(series), "<= 300")
+    row("series", str(sum(not line.startswith("#") for line in text.splitlines())), "<= 300")
 
 
 def _cpu(process: psutil.Process) -> float:
