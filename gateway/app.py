@@ -10,6 +10,7 @@ import gc
 import logging
 import signal
 import ssl
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, replace
@@ -193,10 +194,25 @@ async def gateway(config: Config) -> AsyncIterator[tuple[Addresses, Drain]]:
         rtmp = await stack.enter_async_context(_rtmp(config, control.identification)) if config.rtmp.enabled else None
         whip = await stack.enter_async_context(_whip(config, mux)) if config.whip.enabled else None
         srt = await stack.enter_async_context(listening_for_srt(config, tokens, authority, reception, following.want))
-        lag = Histogram()
+        lag, answers = Histogram(), Counter[int]()
         certificates = Certificates({"http": config.http.certificate, "rtmps": config.rtmp.certificate})
         metrics = Metrics(
-            Observed(registry, workers, mux, whep, rtmp, srt, whip, lag, config.calls.max_streams, certificates, capacity, told)
+            Observed(
+                registry,
+                workers,
+                mux,
+                whep,
+                rtmp,
+                srt,
+                whip,
+                lag,
+                config.calls.max_streams,
+                certificates,
+                capacity,
+                told,
+                answers,
+                hls,
+            )
         )
         drain = Drain(reception, registry)
         desk = Desk(
@@ -217,7 +233,7 @@ async def gateway(config: Config) -> AsyncIterator[tuple[Addresses, Drain]]:
         )
         routes = [*whep.routes(), *(whip.routes() if whip else ()), *Streams(registry, metrics, authority).routes()]
         routes += [*Health(drain).routes(), *told.sockets.routes(), *Pages(config).routes()]
-        routes += Api(desk, ROUTES, VERSION).routes()
+        routes += Api(desk, ROUTES, VERSION, answers).routes()
         if hls is not None:
             routes += HlsRoutes(hls, authority.watch, config.http.cors_origins).routes()
         runner = await stack.enter_async_context(_http(config, routes))

@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from gateway.capacity import Capacity
 from gateway.findings import Concern, findings
+from gateway.hls.control import HlsOutput
 from gateway.latency import Histogram, Step, Window
 from gateway.machine import Certificates, udp_drops
 from gateway.registry import Registry
@@ -40,6 +41,7 @@ _STAGES_HELP = (
     "until the session has the packet, queue = held by the pacer, transcode = into a stage until out of it, packetize = payloads made, "
     "send = until its last packet for the first viewer is with the kernel"
 )
+_HLS_HELP = "From the last byte received of a part's first frame to the part in its playlist, its own length included"
 _TOTAL_HELP = (
     "From a frame's last byte received to its last packet handed to the kernel for the first viewer, of the last minute"
 )
@@ -84,6 +86,8 @@ class Observed:
     certificates: Certificates = field(default_factory=lambda: Certificates({}))
     capacity: Capacity | None = None
     telling: Telling | None = None
+    api_answers: Counter[int] = field(default_factory=Counter)  # by status
+    hls: HlsOutput | None = None
 
 
 class GatewayCollector(Collector):
@@ -101,6 +105,7 @@ class GatewayCollector(Collector):
         yield from self._srt()
         yield from self._node(totals)
         yield from self._told()
+        yield from self._hls()
 
     def describe(self) -> Iterable[Metric]:
         return ()
@@ -241,6 +246,8 @@ class GatewayCollector(Collector):
             yield from _capacity(observed.capacity)
 
     def _told(self) -> Iterator[Metric]:
+        answers = (((str(status),), n) for status, n in self._observed.api_answers.items())
+        yield _counter("api_requests", "Requests of the livestream API, by the status of the answer", ("status",), answers)
         telling = self._observed.telling
         if telling is None:
             return
@@ -251,6 +258,20 @@ class GatewayCollector(Collector):
         delay = Metric("ingress_event_delay_seconds", _TOLD_HELP, "summary")
         self._add_quantiles(delay, {}, telling.broadcast.delay, time.monotonic_ns())
         _add_sums(delay, {}, telling.broadcast.delay)
+        yield delay
+
+    def _hls(self) -> Iterator[Metric]:
+        hls = self._observed.hls
+        if hls is None:
+            return
+        for name, meaning, labels, values in hls.counted():
+            yield _counter(name, meaning, labels, values.items())
+        for name, meaning, labels, values in hls.present():
+            yield _gauge(name, meaning, labels, values.items())
+        delay = Metric("ingress_hls_latency_seconds", _HLS_HELP, "summary")
+        for protocol, histogram in hls.totals.latency.items():
+            self._add_quantiles(delay, {"protocol": protocol}, histogram, time.monotonic_ns())
+            _add_sums(delay, {"protocol": protocol}, histogram)
         yield delay
 
 

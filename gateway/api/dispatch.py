@@ -6,10 +6,12 @@ function runs; whatever goes wrong is answered in the one form of `errors`.
 
 import asyncio
 import json
+import logging
 import re
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from time import perf_counter_ns
+from time import monotonic, perf_counter_ns
 from typing import Any, Final
 
 from aiohttp import web
@@ -23,20 +25,27 @@ from gateway.api.openapi import ADDRESS, document
 from gateway.api.schemas.answers import Answer
 from gateway.api.schemas.parts import Fault, Request
 from gateway.auth import Identity
+from gateway.log import event
 from protocols.errors import Rejected
+
+log = logging.getLogger(__name__)
 
 MAX_BODY: Final = 64 * 1024  # bytes
 READ_TIMEOUT_S: Final = 10.0
 _HOST: Final = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?")  # what it may be in an address
+_LOG_INTERVAL_S: Final = 1.0  # at most a line in this time: a client that errs may do so in a loop
 _JSON: Final = "application/json"
 
 
 class Api:
     """The routes, for the owner's application."""
 
-    def __init__(self, desk: Desk, table: Sequence[AnyRoute], version: str) -> None:
+    def __init__(self, desk: Desk, table: Sequence[AnyRoute], version: str, counted: Counter[int]) -> None:
+        """`counted` has the answers by status."""
         self._desk = desk
         self._table = table
+        self._counted = counted
+        self._quiet_until = 0.0
         self._document = json.dumps(document(table, version), separators=(",", ":"))
 
     def routes(self) -> list[web.RouteDef]:
@@ -48,16 +57,29 @@ class Api:
 
     def _bound(self, route: AnyRoute) -> Any:
         async def respond(request: web.Request) -> web.Response:
-            began = perf_counter_ns()
-            try:
-                given = await self._answer(route, request)
-            except ApiError as error:
-                return answer(error)
-            except Rejected as refusal:
-                return answer(ApiError.of(refusal))
-            return _response(route, given, perf_counter_ns() - began)
+            response = await self._respond(route, request)
+            self._counted[response.status] += 1
+            return response
 
         return respond
+
+    async def _respond(self, route: AnyRoute, request: web.Request) -> web.Response:
+        began = perf_counter_ns()
+        try:
+            given = await self._answer(route, request)
+        except ApiError as error:
+            return self._refused(route, request, error)
+        except Rejected as refusal:
+            return self._refused(route, request, ApiError.of(refusal))
+        return _response(route, given, perf_counter_ns() - began)
+
+    def _refused(self, route: AnyRoute, request: web.Request, error: ApiError) -> web.Response:
+        if monotonic() >= self._quiet_until:
+            self._quiet_until = monotonic() + _LOG_INTERVAL_S
+            event(
+                log, logging.INFO, f"refused: {error.message}", operation=route.name, status=error.status, remote=request.remote
+            )
+        return answer(error)
 
     async def _answer(self, route: AnyRoute, request: web.Request) -> Answer:
         identity = identity_of(request, self._desk.authority)

@@ -48,6 +48,7 @@ async def test_a_livestream_from_its_creation_to_its_end() -> None:
         )
         async with published(application, call):
             await everybody_in(application)
+            await strangers_are_shown_no_streams(application)
             await viewers_are_refused_in_backstage(application)
             async with aiohttp.ClientSession() as http:
                 await the_show(application, http)
@@ -97,6 +98,20 @@ async def everybody_in(application: Application) -> None:
     stream = (await application.ok("GET", f"{CALL}/streams/john", user="amy"))["stream"]
     assert {each["codec"]: each["mode"] for each in stream["tracks"]} == {"h264": "passthrough", "aac": "transcode"}
     assert all(each["why"] for each in stream["tracks"])
+
+
+async def strangers_are_shown_no_streams(application: Application) -> None:
+    for token, users in (
+        ("", set()),
+        (application.token("viewer"), set()),
+        (application.token("john"), {"john", "amy", "zoe"}),
+    ):
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        async with (
+            aiohttp.ClientSession() as http,
+            http.get(application.gateway.url("/api/streams"), headers=headers) as response,
+        ):
+            assert {each["user"] for each in (await response.json())["streams"]} == users
 
 
 async def viewers_are_refused_in_backstage(application: Application) -> None:

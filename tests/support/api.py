@@ -3,6 +3,7 @@
 import json
 import secrets
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -70,6 +71,7 @@ class Stage:
     registry: Registry
     broadcasts: Broadcasts
     events: list[Event]
+    counted: Counter[int]
     secret: str
 
     def token(self, user: str = "", *, lasts_s: int = 3600, **claims: Any) -> str:
@@ -114,6 +116,7 @@ async def api_stage(directory: Path) -> AsyncIterator[Stage]:
         secret, now = secrets.token_hex(32), datetime.now(UTC)
         sealed = Vault(tokens.secret.value).seal(secret.encode(), API_KEY)
         await control.store.api_keys.add(ApiKey(API_KEY, "tests", (SealedSecret(sealed, now),), now))
+        counted = Counter[int]()
         bus, events, broadcasts = Bus(), list[Event](), Broadcasts()
         desk = Desk(
             store=control.store,
@@ -127,7 +130,7 @@ async def api_stage(directory: Path) -> AsyncIterator[Stage]:
             stream_key_secret=tokens.secret.value,
         )
         application = web.Application(middlewares=[cors(("*",)), errors])
-        application.add_routes(Api(desk, ROUTES, "test").routes())
+        application.add_routes(Api(desk, ROUTES, "test", counted).routes())
         with bus.listening(events.append):
             async with TestClient(TestServer(application)) as client:
-                yield Stage(client, control, tokens, registry, broadcasts, events, secret)
+                yield Stage(client, control, tokens, registry, broadcasts, events, counted, secret)
