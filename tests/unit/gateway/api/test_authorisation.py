@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from gateway import stream_keys
 from gateway.store.records import Call, Member, StreamKey
@@ -73,9 +73,12 @@ STATES = ("backstage", "live", "ended")
 SAYS_FOR_WHOM = ("/reaction", "/event", "/stream_keys")  # where a server names a user
 
 
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[Stage]:
-    async with api_stage(tmp_path) as stage:
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def api(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
+    async with api_stage(tmp_path_factory.mktemp("store")) as stage:
         for user, role in APP_ROLES.items():
             await stage.role(user, role)
         yield stage
@@ -86,7 +89,7 @@ async def call_in(api: Stage, state: str, number: int) -> Call:
     now = datetime.now(UTC)
     call = Call(
         "livestream",
-        f"call-{number}",
+        f"{state}-{number}",
         CREATOR,
         now,
         now,

@@ -1,91 +1,103 @@
 """Calls over HTTP: created, read, changed, live, ended, deleted, queried; and the events that tell of it."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Iterator
+from itertools import count
 
 import pytest
+import pytest_asyncio
 
 from tests.support.api import Stage, api_stage
 
 SEED = {"data": {"created_by_id": "john", "members": [{"role": "host", "user_id": "john"}]}}
-CALL = "/call/livestream/show"
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[Stage]:
-    async with api_stage(tmp_path) as stage:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def api(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
+    async with api_stage(tmp_path_factory.mktemp("store")) as stage:
         yield stage
 
 
-async def test_a_call_is_created_once_and_found_after_that(api: Stage) -> None:
-    first = await api.ask("POST", CALL, SEED)
+@pytest.fixture(scope="module")
+def names() -> Iterator[str]:
+    return (f"show-{n}" for n in count())
+
+
+@pytest.fixture
+def call(names: Iterator[str]) -> str:
+    """A call that no other test has, as a path."""
+    return f"/call/livestream/{next(names)}"
+
+
+async def test_a_call_is_created_once_and_found_after_that(api: Stage, call: str) -> None:
+    first = await api.ask("POST", call, SEED)
     assert first.status == 201
     assert first.body["created"] is True
-    call = first.body["call"]
-    assert (call["cid"], call["type"], call["id"]) == ("livestream:show", "livestream", "show")
-    assert call["created_by"]["id"] == "john"
-    assert call["backstage"] is True
-    assert call["settings"]["backstage"]["enabled"] is True
+    shown, cid = first.body["call"], cid_of(call)
+    assert (shown["cid"], shown["type"], shown["id"]) == (cid, "livestream", cid.partition(":")[2])
+    assert shown["created_by"]["id"] == "john"
+    assert shown["backstage"] is True
+    assert shown["settings"]["backstage"]["enabled"] is True
     assert first.body["members"][0]["role"] == "host"
     assert first.body["duration"].endswith("ms")
     host = f"127.0.0.1:{api.client.port}"
-    assert call["ingress"]["rtmp"]["address"] == "rtmp://127.0.0.1:1935/live?call=livestream:show"
-    assert call["ingress"]["srt"]["address"] == "srt://127.0.0.1:9000"
-    assert call["ingress"]["whip"]["address"] == f"http://{host}/whip/livestream:show"
-    again = await api.ask("POST", CALL, {"data": {"created_by_id": "mary", "custom": {"a": 1}}})
+    assert shown["ingress"]["rtmp"]["address"] == f"rtmp://127.0.0.1:1935/live?call={cid}"
+    assert shown["ingress"]["srt"]["address"] == "srt://127.0.0.1:9000"
+    assert shown["ingress"]["whip"]["address"] == f"http://{host}/whip/{cid}"
+    again = await api.ask("POST", call, {"data": {"created_by_id": "mary", "custom": {"a": 1}}})
     assert again.status == 200
     assert again.body["created"] is False
     assert again.body["call"]["created_by"]["id"] == "john"
     assert again.body["call"]["custom"] == {}
-    assert [each.type for each in api.events] == ["call.created"]
+    assert told(api, call) == ["call.created"]
 
 
-async def test_a_user_creates_calls_of_his_own_alone(api: Stage) -> None:
-    refused = await api.ask("POST", CALL, {"data": {"created_by_id": "john"}}, user="mary")
+async def test_a_user_creates_calls_of_his_own_alone(api: Stage, call: str) -> None:
+    refused = await api.ask("POST", call, {"data": {"created_by_id": "john"}}, user="mary")
     assert refused.status == 403
-    made = await api.ok("POST", CALL, {}, user="mary")
+    made = await api.ok("POST", call, {}, user="mary")
     assert made["call"]["created_by"]["id"] == "mary"
     assert "go-live" in made["own_capabilities"]
-    nameless = await api.ask("POST", "/call/livestream/other", {})
+    nameless = await api.ask("POST", call + "-other", {})
     assert nameless.status == 400
     assert "created_by_id" in nameless.body["message"]
 
 
-async def test_a_change_keeps_what_it_does_not_name(api: Stage) -> None:
-    await api.ok("POST", CALL, {"data": {"created_by_id": "john", "settings_override": {"limits": {"max_participants": 3}}}})
+async def test_a_change_keeps_what_it_does_not_name(api: Stage, call: str) -> None:
+    await api.ok("POST", call, {"data": {"created_by_id": "john", "settings_override": {"limits": {"max_participants": 3}}}})
     override = {"settings_override": {"backstage": {"join_ahead_time_seconds": 60}}}
     body = {"custom": {"title": "Show"}, "starts_at": "2030-01-01T12:00:00+01:00"} | override
-    changed = (await api.ok("PATCH", CALL, body))["call"]
+    changed = (await api.ok("PATCH", call, body))["call"]
     assert changed["custom"] == {"title": "Show"}
     assert changed["starts_at"] == "2030-01-01T11:00:00Z"
     assert changed["settings"]["limits"]["max_participants"] == 3
     assert changed["settings"]["backstage"] == {"enabled": True, "join_ahead_time_seconds": 60}
-    cleared = (await api.ok("PATCH", CALL, {"starts_at": None}))["call"]
+    cleared = (await api.ok("PATCH", call, {"starts_at": None}))["call"]
     assert cleared["starts_at"] is None
     assert cleared["custom"] == {"title": "Show"}
 
 
-async def test_a_call_goes_live_back_and_ends(api: Stage) -> None:
-    await api.ok("POST", CALL, SEED)
-    live = await api.ok("POST", CALL + "/go_live", {"start_hls": True})
+async def test_a_call_goes_live_back_and_ends(api: Stage, call: str) -> None:
+    await api.ok("POST", call, SEED)
+    live = await api.ok("POST", call + "/go_live", {"start_hls": True})
     assert live["call"]["backstage"] is False
     assert live["call"]["live"] is True
     assert live["call"]["session"]["live_started_at"]
-    assert live["playlist_url"] == live["call"]["egress"]["hls"]["playlist_url"] == "/hls/livestream:show/index.m3u8"
-    await api.ok("POST", CALL + "/go_live")  # again: nothing changes
-    kept = await api.ok("POST", CALL + "/stop_live", {"continue_hls": True})
+    assert live["playlist_url"] == live["call"]["egress"]["hls"]["playlist_url"] == f"/hls/{cid_of(call)}/index.m3u8"
+    await api.ok("POST", call + "/go_live")  # again: nothing changes
+    kept = await api.ok("POST", call + "/stop_live", {"continue_hls": True})
     assert kept["call"]["egress"]["broadcasting"] is True
-    stopped = await api.ok("POST", CALL + "/stop_live")
+    stopped = await api.ok("POST", call + "/stop_live")
     assert stopped["call"]["backstage"] is True
     assert stopped["call"]["egress"]["broadcasting"] is False
     assert not api.broadcasts.running
-    await api.ok("POST", CALL + "/mark_ended")
-    assert (await api.ask("POST", CALL + "/go_live")).status in (403, 409)
-    ended = await api.ok("GET", CALL)
+    await api.ok("POST", call + "/mark_ended")
+    assert (await api.ask("POST", call + "/go_live")).status in (403, 409)
+    ended = await api.ok("GET", call)
     assert ended["call"]["ended_at"]
-    await api.ok("DELETE", CALL)
-    assert (await api.ask("GET", CALL)).status == 404
-    assert [each.type.value for each in api.events] == [
+    await api.ok("DELETE", call)
+    assert (await api.ask("GET", call)).status == 404
+    assert told(api, call) == [
         "call.created",
         "call.live_started",
         "call.hls_broadcasting_started",
@@ -96,46 +108,47 @@ async def test_a_call_goes_live_back_and_ends(api: Stage) -> None:
     ]
 
 
-async def test_calls_are_queried_in_pages_of_what_one_may_read(api: Stage) -> None:
+async def test_calls_are_queried_in_pages_of_what_one_may_read(api: Stage, call: str) -> None:
+    name = cid_of(call).partition(":")[2]
     for n in range(5):
-        await api.ok("POST", f"/call/livestream/show-{n}", {"data": {"created_by_id": "john" if n % 2 else "mary"}})
-    await api.ok("POST", "/call/livestream/show-3/go_live")
-    query = {"filter_conditions": {"created_by_user_id": {"$in": ["john", "mary"]}}, "sort": [{"field": "id"}], "limit": 2}
+        await api.ok("POST", f"{call}-{n}", {"data": {"created_by_id": "bert" if n % 2 else "ann"}})
+    await api.ok("POST", f"{call}-3/go_live")
+    query = {"filter_conditions": {"created_by_user_id": {"$in": ["bert", "ann"]}}, "sort": [{"field": "id"}], "limit": 2}
     first = await api.ok("POST", "/calls", query)
     second = await api.ok("POST", "/calls", query | {"next": first["next"]})
     third = await api.ok("POST", "/calls", query | {"next": second["next"]})
     shown = [each["call"]["id"] for page in (first, second, third) for each in page["calls"]]
-    assert shown == [f"show-{n}" for n in range(5)]
+    assert shown == [f"{name}-{n}" for n in range(5)]
     assert third["next"] is None
     back = await api.ok("POST", "/calls", query | {"prev": second["prev"]})
-    assert [each["call"]["id"] for each in back["calls"]] == ["show-0", "show-1"]
-    live = await api.ok("POST", "/calls", {"filter_conditions": {"live": True, "created_by_user_id": "john"}})
-    assert [each["call"]["id"] for each in live["calls"]] == ["show-3"]
+    assert [each["call"]["id"] for each in back["calls"]] == [f"{name}-0", f"{name}-1"]
+    live = await api.ok("POST", "/calls", {"filter_conditions": {"live": True, "created_by_user_id": "bert"}})
+    assert [each["call"]["id"] for each in live["calls"]] == [f"{name}-3"]
     assert (await api.ask("POST", "/calls", {"filter_conditions": {"colour": "red"}})).status == 400
     assert (await api.ask("POST", "/calls", {"next": "AAAA"})).status == 400
-    own = await api.ask("POST", "/calls", {}, user="john", Authorization=api.token("john", call_cids=["livestream:show-1"]))
-    assert [each["call"]["id"] for each in own.body["calls"]] == ["show-1"]
+    own = await api.ask("POST", "/calls", {}, user="bert", Authorization=api.token("bert", call_cids=[f"livestream:{name}-1"]))
+    assert [each["call"]["id"] for each in own.body["calls"]] == [f"{name}-1"]
 
 
-async def test_members_users_and_who_is_blocked(api: Stage) -> None:
-    await api.ok("POST", CALL, SEED)
+async def test_members_users_and_who_is_blocked(api: Stage, call: str) -> None:
+    await api.ok("POST", call, SEED)
     await api.role("zoe", "guest")
     given = {"update_members": [{"user_id": "amy", "role": "host"}, {"user_id": "bob"}], "remove_members": ["john"]}
-    assert [each["user_id"] for each in (await api.ok("POST", CALL + "/members", given))["members"]] == ["amy", "bob"]
-    hosts = await api.ok("POST", CALL + "/members/query", {"filter_conditions": {"role": "host"}})
+    assert [each["user_id"] for each in (await api.ok("POST", call + "/members", given))["members"]] == ["amy", "bob"]
+    hosts = await api.ok("POST", call + "/members/query", {"filter_conditions": {"role": "host"}})
     assert [each["user"]["id"] for each in hosts["members"]] == ["amy"]
-    await api.ok("POST", CALL + "/block", {"user_id": "bob"}, user="amy")
-    assert (await api.ok("GET", CALL, user="amy"))["call"]["blocked_user_ids"] == ["bob"]
-    assert (await api.ask("GET", CALL, user="bob")).status == 403
-    await api.ok("POST", CALL + "/unblock", {"user_id": "bob"}, user="amy")
-    assert (await api.ok("GET", CALL, user="bob"))["call"]["blocked_user_ids"] == []
-    await api.ok("POST", CALL + "/kick", {"user_id": "bob", "block": True}, user="amy")
-    assert (await api.ask("GET", CALL, user="bob")).status == 403
+    await api.ok("POST", call + "/block", {"user_id": "bob"}, user="amy")
+    assert (await api.ok("GET", call, user="amy"))["call"]["blocked_user_ids"] == ["bob"]
+    assert (await api.ask("GET", call, user="bob")).status == 403
+    await api.ok("POST", call + "/unblock", {"user_id": "bob"}, user="amy")
+    assert (await api.ok("GET", call, user="bob"))["call"]["blocked_user_ids"] == []
+    await api.ok("POST", call + "/kick", {"user_id": "bob", "block": True}, user="amy")
+    assert (await api.ask("GET", call, user="bob")).status == 403
     users = await api.ok("POST", "/users/query", {"filter_conditions": {"role": "guest"}})
     assert [each["id"] for each in users["users"]] == ["zoe"]
     assert (await api.ok("GET", "/user/zoe", user="zoe"))["user"]["role"] == "guest"
     assert (await api.ask("GET", "/user/amy", user="zoe")).status == 403
-    assert [each.type.value for each in api.events[1:]] == [
+    assert told(api, call)[1:] == [
         "call.member_added",
         "call.member_removed",
         "call.user_blocked",
@@ -145,37 +158,37 @@ async def test_members_users_and_who_is_blocked(api: Stage) -> None:
     ]
 
 
-async def test_reactions_and_events_are_told(api: Stage) -> None:
-    await api.ok("POST", CALL, SEED)
-    await api.ok("POST", CALL + "/go_live")
-    sent = await api.ok("POST", CALL + "/reaction", {"type": "like", "emoji_code": "👍"}, user="viewer")
+async def test_reactions_and_events_are_told(api: Stage, call: str) -> None:
+    await api.ok("POST", call, SEED)
+    await api.ok("POST", call + "/go_live")
+    sent = await api.ok("POST", call + "/reaction", {"type": "like", "emoji_code": "👍"}, user="viewer")
     assert sent["reaction"] == {"type": "like", "emoji_code": "👍", "custom": {}, "user_id": "viewer"}
-    await api.ok("POST", CALL + "/event", {"custom": {"text": "hello"}, "user_id": "john"})
-    assert (await api.ask("POST", CALL + "/event", {"custom": {}})).status == 400  # a server says for whom
-    assert (await api.ask("POST", CALL + "/event", {"custom": {}, "user_id": "john"}, user="viewer")).status == 403
+    await api.ok("POST", call + "/event", {"custom": {"text": "hello"}, "user_id": "john"})
+    assert (await api.ask("POST", call + "/event", {"custom": {}})).status == 400  # a server says for whom
+    assert (await api.ask("POST", call + "/event", {"custom": {}, "user_id": "john"}, user="viewer")).status == 403
     reaction, custom = api.events[-2:]
     assert (reaction.type, reaction.payload["user"]["id"]) == ("call.reaction_new", "viewer")
     assert (custom.type, custom.payload["custom"], custom.payload["user"]["id"]) == ("custom", {"text": "hello"}, "john")
 
 
-async def test_stream_keys_are_told_once_and_revoked(api: Stage) -> None:
-    await api.ok("POST", CALL, SEED)
-    made = await api.ask("POST", CALL + "/stream_keys", {"expires_in_seconds": 600}, user="john")
+async def test_stream_keys_are_told_once_and_revoked(api: Stage, call: str) -> None:
+    await api.ok("POST", call, SEED)
+    made = await api.ask("POST", call + "/stream_keys", {"expires_in_seconds": 600}, user="john")
     assert made.status == 201
     key, name = made.body["key"], made.body["stream_key"]["name"]
-    assert made.body["rtmp"] == {"server": "rtmp://127.0.0.1:1935/live?call=livestream:show", "stream_key": key}
+    assert made.body["rtmp"] == {"server": f"rtmp://127.0.0.1:1935/live?call={cid_of(call)}", "stream_key": key}
     assert name in made.body["srt"]["address"]
     assert made.body["whip"]["bearer_token"] == key
-    listed = await api.ok("GET", CALL + "/stream_keys", user="john")
+    listed = await api.ok("GET", call + "/stream_keys", user="john")
     assert [each["name"] for each in listed["stream_keys"]] == [name]
     assert key not in str(listed)
-    assert (await api.ask("POST", CALL + "/stream_keys", {}, user="viewer")).status == 403
-    await api.ok("DELETE", f"{CALL}/stream_keys/{name}", user="john")
-    assert (await api.ok("GET", CALL + "/stream_keys"))["stream_keys"][0]["revoked_at"]
-    assert (await api.ask("DELETE", CALL + "/stream_keys/nokey")).status == 404
+    assert (await api.ask("POST", call + "/stream_keys", {}, user="viewer")).status == 403
+    await api.ok("DELETE", f"{call}/stream_keys/{name}", user="john")
+    assert (await api.ok("GET", call + "/stream_keys"))["stream_keys"][0]["revoked_at"]
+    assert (await api.ask("DELETE", call + "/stream_keys/nokey")).status == 404
 
 
-async def test_call_types_are_made_changed_and_deleted(api: Stage) -> None:
+async def test_call_types_are_made_changed_and_deleted(api: Stage, call: str) -> None:
     kind = {"name": "concert", "grants": {"user": ["read-call", "join-call"]}, "settings": {"backstage": {"enabled": True}}}
     made = await api.ask("POST", "/calltypes", kind)
     assert made.status == 201
@@ -194,8 +207,8 @@ async def test_call_types_are_made_changed_and_deleted(api: Stage) -> None:
     assert (await api.ask("POST", "/call/concert/two", {"data": {"created_by_id": "john"}})).status == 404
 
 
-async def test_errors_have_one_form(api: Stage) -> None:
-    unknown = await api.ask("POST", CALL, {"data": {"created_by": {"id": "john"}, "costum": {}}})
+async def test_errors_have_one_form(api: Stage, call: str) -> None:
+    unknown = await api.ask("POST", call, {"data": {"created_by": {"id": "john"}, "costum": {}}})
     assert unknown.body == {
         "code": "invalid_request",
         "message": "data: there is no field 'costum': did you mean custom?",
@@ -206,19 +219,19 @@ async def test_errors_have_one_form(api: Stage) -> None:
     for method, path, status, code in (
         ("GET", "/call/livestream/nothing", 404, "not_found"),
         ("GET", "/nowhere", 404, "not_found"),
-        ("PUT", CALL, 405, "method_not_allowed"),
+        ("PUT", call, 405, "method_not_allowed"),
         ("GET", "/call/livestream/no%20name", 400, "invalid_request"),
     ):
         answered = await api.ask(method, path)
         assert (answered.status, answered.body["code"], answered.body["status"]) == (status, code, status)
-    too_large = await api.ask("POST", CALL, {"data": {"custom": {"a": "x" * 70_000}}})
+    too_large = await api.ask("POST", call, {"data": {"custom": {"a": "x" * 70_000}}})
     assert too_large.status == 413
-    not_json = await api.ask("POST", CALL, {}, **{"Content-Type": "text/plain"})
+    not_json = await api.ask("POST", call, {}, **{"Content-Type": "text/plain"})
     assert not_json.status == 415
 
 
-async def test_tokens_that_are_none_are_refused(api: Stage) -> None:
-    await api.ok("POST", CALL, SEED)
+async def test_tokens_that_are_none_are_refused(api: Stage, call: str) -> None:
+    await api.ok("POST", call, SEED)
     for token in (
         "nonsense",
         api.token("john")[:-4] + "AAAA",
@@ -226,17 +239,27 @@ async def test_tokens_that_are_none_are_refused(api: Stage) -> None:
         "Basic " + api.token("john"),
         api.tokens.issue("john", ["livestream:other"], 60),
     ):
-        answered = await api.ask("GET", CALL, Authorization=token)
+        answered = await api.ask("GET", call, Authorization=token)
         assert answered.status in (401, 403), token
         assert token not in str(answered.body)
-    assert (await api.ask("GET", CALL, Authorization=f"Bearer {api.token('john')}")).status == 200
+    assert (await api.ask("GET", call, Authorization=f"Bearer {api.token('john')}")).status == 200
 
 
-async def test_pages_of_other_origins_may_ask(api: Stage) -> None:
+async def test_pages_of_other_origins_may_ask(api: Stage, call: str) -> None:
     asks = {"Origin": "https://app.example", "Access-Control-Request-Method": "PATCH"}
-    async with api.client.options("/api/v2/video/call/livestream/show", headers=asks) as response:
+    async with api.client.options("/api/v2/video" + call, headers=asks) as response:
         assert response.status == 204
         assert "PATCH" in response.headers["Access-Control-Allow-Methods"]
         assert response.headers["Access-Control-Allow-Origin"] == "*"
-    answered = await api.ask("GET", CALL, Origin="https://app.example")
+    await api.ok("POST", call, SEED)
+    answered = await api.ask("GET", call, Origin="https://app.example")
     assert answered.headers["Access-Control-Allow-Origin"] == "*"
+
+
+def cid_of(call: str) -> str:
+    return "livestream:" + call.rpartition("/")[2]
+
+
+def told(api: Stage, call: str) -> list[str]:
+    """The events of this call so far."""
+    return [each.type.value for each in api.events if each.cid == cid_of(call)]
