@@ -7,12 +7,12 @@ all that comes and goes in between; what has ended stays to be fetched for as lo
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from time import monotonic_ns
 
 from gateway.hls.archive import Archive
 from gateway.hls.links import Links
-from gateway.hls.policy import HlsPolicy, HlsTotals
+from gateway.hls.policy import Figure, HlsPolicy, HlsTotals
 from gateway.hls.stream import HlsStream
 from gateway.log import event
 from gateway.registry import Registry
@@ -186,17 +186,20 @@ class HlsOutput:
         loop = asyncio.get_running_loop()
         loop.call_later(_STAYS_S + 2 * self._policy.window / 1e9, self.streams.pop, stream.id, None)
 
-    @property
-    def age(self) -> float:
-        """Seconds since the playlist changed that has waited longest, of those that have not ended; 0 without any."""
-        now = monotonic_ns()
-        live = (rendition for stream in self.streams.values() if not stream.ended for rendition in stream.renditions.values())
-        return max((now - rendition.last_change for rendition in live), default=0) / 1e9
+    def counted(self) -> Iterator[Figure]:
+        """Totals, for metrics."""
+        return self.totals.counted(self.archive.results if self.archive is not None else {})
 
-    @property
-    def held(self) -> int:
-        """Bytes in memory."""
-        return sum(rendition.held for stream in self.streams.values() for rendition in stream.renditions.values())
+    def present(self) -> Iterator[Figure]:
+        """What is so now, for metrics."""
+        now = monotonic_ns()
+        live = [stream for stream in self.streams.values() if not stream.ended]
+        changes = [rendition.last_change for stream in live for rendition in stream.renditions.values()]
+        held = sum(rendition.held for stream in self.streams.values() for rendition in stream.renditions.values())
+        yield "hls_streams", "Participants broadcast as HLS", (), {(): len(live)}
+        meaning = "Time since a playlist changed, of the one for which that is longest"
+        yield "hls_playlist_age_seconds", meaning, (), {(): (now - min(changes, default=now)) / 1e9}
+        yield "hls_held_bytes", "Memory that segments take", (), {(): held}
 
 
 def also(*told: Callable[[Session, Happening], None]) -> Callable[[Session, Happening], None]:

@@ -1,0 +1,164 @@
+"""HLS from real encoders to real players, over reconnects and changes, with disks and buckets that fail. HLS_LONG=1: for minutes."""
+
+import asyncio
+import os
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import aiohttp
+
+from tests.integration.test_stream_changes import in_no_time, make
+from tests.support.encoders import FFMPEG, X264_LIVE, ffmpeg, programme
+from tests.support.gateway_process import GatewayProcess, running_gateway
+from tests.support.hls_client import following
+
+LONG = bool(os.environ.get("HLS_LONG"))
+PLAY_S = 120 if LONG else 15
+ACT_S = 100 if LONG else 7  # of each of three encoders
+OPEN = "/hls/livestream:demo/open/index.m3u8"
+AAC = ("-c:a", "aac", "-b:a", "96k")
+SMALL = (*programme(320, 180), *X264_LIVE, *AAC)
+BFRAMES = ("-c:v", "libx264", "-preset", "ultrafast", "-bf", "2", "-b_strategy", "0", "-g", "60", "-threads", "1")
+
+
+async def run(program: str, *arguments: str, timeout: float) -> tuple[int, str, str]:
+    process = await asyncio.create_subprocess_exec(
+        program, *arguments, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    try:
+        async with asyncio.timeout(timeout):
+            out, error = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return process.returncode or 0, out.decode(), error.decode()
+
+
+def rising(framecrc: str) -> dict[int, int]:
+    """Packets by stream; fails where a decode time does not rise."""
+    times: dict[int, list[int]] = {}
+    for line in framecrc.splitlines():
+        if line and not line.startswith("#"):
+            stream, dts = line.split(",")[:2]
+            times.setdefault(int(stream), []).append(int(dts))
+    for each in times.values():
+        assert all(earlier < later for earlier, later in pairwise(each))
+    return {stream: len(each) for stream, each in times.items()}
+
+
+async def test_ffmpeg_and_mpv_play_it_without_a_word() -> None:
+    """A source with B-frames, which goes into HLS as it is."""
+    source = (*programme(320, 180), *BFRAMES, *AAC)
+    async with running_gateway("hls.auto=true") as gateway, ffmpeg(*source, "-f", "flv", gateway.rtmp()):
+        url = gateway.url(OPEN)
+        async with following(url) as (client, followed):
+            copied = ("-map", "0:v:0", "-map", "0:a:0", "-c", "copy", "-t", str(PLAY_S), "-f", "framecrc", "-")
+            decoded = ("-map", "0:v:0", "-map", "0:a:0", "-t", str(PLAY_S), "-f", "null", "-")
+            players = await asyncio.gather(
+                run(FFMPEG, "-v", "error", "-nostdin", "-i", url, *copied, *decoded, timeout=PLAY_S + 60),
+                run(
+                    "mpv",
+                    "--no-config",
+                    "--vo=null",
+                    "--ao=null",
+                    "--msg-level=all=warn",
+                    f"--length={PLAY_S}",
+                    url,
+                    timeout=PLAY_S + 60,
+                ),
+            )
+            assert not followed.done(), followed.exception()
+            video = client.renditions["video"]
+            assert client.renditions["audio"].follower.discontinuities == video.follower.discontinuities == 0
+        (code, frames, errors), (mpv_code, mpv_out, mpv_errors) = players
+        assert (code, errors) == (0, "")
+        packets = rising(frames)
+        assert packets[0] >= 30 * PLAY_S * 0.95
+        assert packets[1] >= 46 * PLAY_S * 0.95
+        assert mpv_code == 0
+        assert not re.search(r"error|fail|invalid|desync", mpv_out + mpv_errors, re.I), mpv_out + mpv_errors
+        assert (await gateway.stream())["tracks"][0]["mode"] == "transcode", "the call has it transcoded, HLS does not"
+        assert await gateway.metric("ingress_hls_gaps_total") == 0
+        assert await gateway.metric("ingress_hls_segments_total") > 2 * PLAY_S / 2
+
+
+async def test_two_reconnects_and_a_change_of_size_keep_every_rule_to_the_end(tmp_path: Path) -> None:
+    for name, size in (("one", (320, 180)), ("two", (480, 270))):
+        source = in_no_time(programme(*size))
+        await make(*source, *X264_LIVE, *AAC, "-t", str(ACT_S), "-f", "mpegts", str(tmp_path / name))
+    (tmp_path / "both.ts").write_bytes((tmp_path / "one").read_bytes() + (tmp_path / "two").read_bytes())
+    encoders = (
+        (*SMALL, "-t", str(ACT_S)),
+        (*SMALL, "-t", str(ACT_S)),
+        ("-re", "-i", str(tmp_path / "both.ts"), "-c", "copy"),
+    )
+
+    async def publish(gateway: GatewayProcess) -> None:
+        for arguments in encoders:
+            async with ffmpeg(*arguments, "-f", "flv", gateway.rtmp()) as process:
+                await process.wait()
+
+    async with running_gateway("hls.auto=true", "calls.linger_s=3") as gateway:
+        publishing = asyncio.create_task(publish(gateway))
+        await gateway.stream(tracks=2)
+        async with following(gateway.url(OPEN)) as (client, followed):
+            video, audio = client.renditions["video"], client.renditions["audio"]
+            player = run(
+                FFMPEG, "-v", "error", "-nostdin", "-i", gateway.url(OPEN), "-c", "copy", "-f", "framecrc", "-", timeout=600
+            )
+            (code, frames, errors), _ = await asyncio.gather(player, followed)
+        await publishing
+        assert video.playlist.ended
+        assert audio.playlist.ended
+        # two reconnects and a size: three, and as many for the sound
+        assert video.follower.discontinuities == audio.follower.discontinuities == 3
+        assert len([name for name in video.files if name.startswith("init")]) == 4
+        assert video.starts == sorted(video.starts), "media time runs on"
+        assert audio.starts == sorted(audio.starts)
+        assert video.deltas > 0
+        assert code == 0, errors
+        rising(frames)
+        assert await gateway.metric("ingress_hls_discontinuities_total") == 6
+
+
+async def test_a_private_call_has_an_address_that_cannot_be_guessed() -> None:
+    cid = "livestream:secret"
+    async with running_gateway("hls.auto=true") as gateway, aiohttp.ClientSession() as http:
+        key = gateway.key(cid, "host")
+        async with ffmpeg(*SMALL, "-f", "flv", gateway.rtmp(cid, "host")):
+            await gateway.logged("'message': 'live'")
+            async with http.get(gateway.url(f"/hls/{cid}")) as response:
+                assert response.status in (401, 403)
+            async with http.get(gateway.url(f"/hls/{cid}/open/index.m3u8")) as response:
+                assert response.status in (401, 403)
+            async with http.get(gateway.url(f"/hls/{cid}"), headers={"Authorization": f"Bearer {key}"}) as response:
+                assert response.status == 200, await response.text()
+                assert response.headers["Cache-Control"] == "no-store"
+                url = (await response.json())["playlist_url"]
+            assert key not in url
+            assert "host" not in url.partition("/hls/")[2]
+            async with http.get(url) as response:
+                assert response.status == 200
+                assert response.headers["Access-Control-Allow-Origin"] == "*"
+                media = re.search(r"^[^#].*", await response.text(), re.M)
+                assert media is not None
+            async with http.get(url.replace("index.m3u8", media[0]), headers={"Accept-Encoding": "gzip"}) as response:
+                assert response.status == 200
+                assert response.headers["Content-Encoding"] == "gzip"
+            expiry, signature = url.split("/")[-2].split(".")
+            for forged in (f"{int(expiry, 16) + 3600:x}.{signature}", f"{expiry}.{signature[:-1]}A", "x", "."):
+                async with http.get(url.replace(f"{expiry}.{signature}", forged)) as response:
+                    assert response.status in (403, 404), forged
+            for query, status in (
+                ("_HLS_part=1", 400),
+                ("_HLS_msn=x", 400),
+                ("_HLS_msn=99999", 400),
+                ("_HLS_msn=0&_HLS_part=0", 200),
+            ):
+                async with http.get(f"{url.replace('index.m3u8', media[0])}?{query}") as response:
+                    assert response.status == status, query
+            for file in ("9999.m4s", "0.99.m4s", "init7.mp4", "..", "x.m4s"):
+                async with http.get(url.replace("index.m3u8", media[0].replace("index.m3u8", file))) as response:
+                    assert response.status == 404, file
