@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from protocols.errors import Reason, Rejected
-from transcode.plan import AudioTarget, Decision, Transcode, cores
+from transcode.plan import Decision, Passthrough, Transcode, VideoTarget, cores, spare_cores
 
 SETTLING_NS = 10_000_000_000  # a stream younger than this is reckoned with at least what its kind costs
 _WINDOW_NS = 10_000_000_000  # over which CPU is measured
@@ -46,12 +46,16 @@ _BEFORE: Mapping[Kind, float] = {  # cores, until something has been measured; o
 }
 
 
+Video = tuple[int, int, float] | tuple[int, int, float, int]
+"""Width, height, frames a second (0: unknown), and layers where there are several."""
+
+
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What has to be made anew for a stream: `audio` tracks, and each `video` as width, height and frames a second (0: unknown)."""
+    """What has to be made anew for a stream: `audio` tracks and each `video`."""
 
     audio: int = 0
-    video: tuple[tuple[int, int, float], ...] = ()
+    video: tuple[Video, ...] = ()
 
     @property
     def transcodes(self) -> bool:
@@ -61,8 +65,23 @@ class Demand:
 def demand(decisions: Iterable[Decision]) -> Demand:
     """Of all tracks of one stream."""
     targets = [decision.target for decision in decisions if isinstance(decision, Transcode)]
-    video = tuple((t.width, t.height, t.frame_rate) for t in targets if not isinstance(t, AudioTarget))
+    video = tuple(_video(target) for target in targets if isinstance(target, VideoTarget))
     return Demand(len(targets) - len(video), video)
+
+
+def _video(target: VideoTarget) -> Video:
+    alone = (target.width, target.height, target.frame_rate)
+    return (*alone, target.layers) if target.layers > 1 else alone
+
+
+def spare(decisions: Iterable[Decision]) -> float:
+    """About how many cores are for layers that may be left out, whether they are or not."""
+    found = 0.0
+    for decision in decisions:
+        match decision:
+            case Passthrough(below=VideoTarget() as target) | Transcode(target=VideoTarget() as target):
+                found += spare_cores(target)
+    return found
 
 
 def largest(wanted: Demand) -> Demand:
@@ -82,7 +101,7 @@ class Seen:
     demand: Demand
     worker_cpu_ns: int  # since its encoder connected; 0 where nothing is transcoded
     economised: bool = False  # it gets less CPU than it was planned with: its cost says nothing of its kind
-    spare: float = 0.0  # cores of it that could be saved by showing fewer layers
+    spare: float = 0.0  # cores of its demand that are for layers which may be left out, whether they are or not
 
 
 @dataclass(slots=True)
@@ -150,16 +169,17 @@ class Capacity:
         if not demand.video and demand.audio:
             self._learn(Kind.AUDIO, rate / demand.audio)
         elif len(demand.video) == 1:
-            width, height, frame_rate = demand.video[0]
+            (video,) = demand.video
             rest = rate - demand.audio * self._learned[Kind.AUDIO]
-            self._learn(kind_of_video(width, height), rest / cores(width, height, frame_rate))
+            self._learn(kind_of_video(*video[:2]), rest / cores(*video))
 
     def _learn(self, kind: Kind, measured: float) -> None:
         least, most = (part * _BEFORE[kind] for part in _RATIOS)
         self._learned[kind] += _PART * (min(max(measured, least), most) - self._learned[kind])
 
-    def admit(self, name: str, wanted: Demand) -> None:
-        """Let a stream in whose tracks are known; raises `Rejected` with the figures where it does not fit."""
+    def admit(self, name: str, wanted: Demand, spare: float = 0.0) -> None:
+        """Let a stream in whose tracks are known, of which layers worth `spare` cores may be left out; raises `Rejected` with the figures
+        where it does not fit."""
         self.admit_any(name)
         cost = self.cost(wanted)
         own = self._streams.get(name)  # an encoder that comes back
@@ -172,7 +192,7 @@ class Capacity:
                 f"the gateway is overloaded: transcoding this stream takes about {cost:.2f} of a CPU core, and {max(free, 0.0):.2f} of "
                 f"{self.budget:.1f} are free. Send H.264 without B-frames and Opus or AAC sound, which need less, or try again later",
             )
-        self._streams[name] = _Stream(self._now, Seen(wanted, 0))
+        self._streams[name] = _Stream(self._now, Seen(wanted, 0, spare=spare))
 
     def admit_any(self, name: str = "") -> None:
         """Whether any stream fits, whatever its tracks; raises `Rejected`. Any thread may ask."""
@@ -190,7 +210,7 @@ class Capacity:
 
     def cost(self, wanted: Demand) -> float:
         """Cores that the workers of such a stream need."""
-        video = sum(self._learned[kind_of_video(w, h)] * cores(w, h, rate) for w, h, rate in wanted.video)
+        video = sum(self._learned[kind_of_video(*each[:2])] * cores(*each) for each in wanted.video)
         return wanted.audio * self._learned[Kind.AUDIO] + video
 
     @property
@@ -216,8 +236,14 @@ class Capacity:
         return self.loop_used + beside + self.workers_used
 
     @property
+    def strained(self) -> bool:
+        """Whether more is used than may be, as measured: layers are to be left out, one after the other."""
+        measured = _rate(self._process) + sum(stream.rate for stream in self._streams.values())
+        return self._enforced and measured > self.budget
+
+    @property
     def pressure(self) -> float:
-        """Used of what may be used; above 1 layers are to be shed. The fuller one of the loop's core and of all cores counts."""
+        """Used of what may be used. The fuller one of the loop's core and of all cores counts."""
         return max(self.used / self.budget, self.loop_used / self.loop_budget)
 
     def costs(self) -> Iterator[tuple[str, float]]:

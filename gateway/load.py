@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from time import monotonic_ns, process_time_ns, thread_time_ns
 
-from gateway.capacity import Capacity, Seen, demand, largest
+from gateway.capacity import Capacity, Seen, demand, largest, spare
 from gateway.log import event
 from gateway.registry import Registry
 from gateway.session import Admit, Session
@@ -31,15 +31,25 @@ async def measure(capacity: Capacity, registry: Registry, viewers: Callable[[], 
             streams={session.id: seen(session) for session in registry.sessions.values()},
             viewers=viewers(),
         )
+        if capacity.strained:
+            relieve(registry.sessions.values())
         await asyncio.sleep(INTERVAL_S)
+
+
+def relieve(sessions: Iterable[Session]) -> bool:
+    """Leave out one layer of the stream that has most of them; False where none can be spared. Its effect is measured before the next."""
+    pipelines = [session.pipeline for session in sessions if session.pipeline is not None]
+    by_layers = sorted(pipelines, key=lambda pipeline: pipeline.economy.shed if pipeline.economy else 0)
+    return any(pipeline.shed() for pipeline in by_layers)
 
 
 def admitting(capacity: Capacity, registry: Registry) -> Admit:
     """Asks `capacity` for a session whose tracks are known; a refusal is counted and logged with what to change, and raised."""
 
     def admit(session: Session, decisions: Iterable[Decision]) -> None:
+        known = list(decisions)
         try:
-            capacity.admit(session.id, largest(demand(decisions)))
+            capacity.admit(session.id, largest(demand(known)), spare(known))
         except Rejected as refusal:
             registry.refused[session.protocol, refusal.reason.label] += 1
             event(
@@ -59,8 +69,9 @@ def seen(session: Session) -> Seen:
     pipeline = session.pipeline
     if pipeline is None:
         return Seen(demand(()), 0)
-    wanted = demand(lane.decision for lane in pipeline.lanes.values())
-    return Seen(wanted, pipeline.gather().worker_cpu_ns.total(), economised=pipeline.economy is not None)
+    decisions = [lane.decision for lane in pipeline.lanes.values()]
+    used = pipeline.gather().worker_cpu_ns.total()
+    return Seen(demand(decisions), used, economised=pipeline.economy is not None, spare=spare(decisions))
 
 
 def available_cores(configured: float = 0, *, own: Path = OWN_CGROUPS, root: Path = CGROUPS) -> float:

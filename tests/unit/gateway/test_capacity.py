@@ -1,11 +1,12 @@
 """What streams cost is learned from those that are live, and one that does not fit is refused with the figures."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from gateway.capacity import SETTLING_NS, Capacity, Demand, Kind, Seen, demand, kind_of_video
+from gateway.capacity import SETTLING_NS, Capacity, Demand, Kind, Seen, demand, kind_of_video, spare
 from gateway.load import available_cores
 from protocols.errors import Reason, Rejected
 from protocols.media import Codec, Track
@@ -251,3 +252,28 @@ def test_cores_are_those_that_the_cgroup_grants(tmp_path: Path, own: str, files:
     (tmp_path / "own").write_text(own + "\n")
     assert available_cores(own=tmp_path / "own", root=tmp_path) == (most or len(os.sched_getaffinity(0)))
     assert available_cores(3, own=tmp_path / "own", root=tmp_path) == 3
+
+
+def test_layers_cost_more_and_what_they_cost_can_be_spared() -> None:
+    layers = Policy(layers=3)
+    (one, three) = (plan(replace(H264, reorder=1), ACCEPTS, policy) for policy in (Policy(), layers))
+    passed = plan(H264, ACCEPTS, layers)
+    capacity = Capacity(4, 0)
+    assert capacity.cost(demand([three])) > 1.2 * capacity.cost(demand([one]))
+    assert spare([one]) == 0
+    assert 0.5 * capacity.cost(demand([three])) < spare([three]) < capacity.cost(demand([three]))
+    assert demand([passed]) == Demand(), "it is let in as what passes, and may lose its layers"
+    assert 0 < spare([passed]) < spare([three])
+
+
+def test_it_is_strained_by_what_is_measured_and_not_by_what_was_planned() -> None:
+    busy, idle = Capacity(1, 0), Capacity(1, 0)
+    for now in range(0, 20 * S, 2 * S):
+        for capacity, part in ((busy, 1.1), (idle, 0.2)):
+            streams = {
+                "one": Seen(FULL_HD, int(now * part), economised=True),
+                "two": Seen(FULL_HD, 0),
+                "three": Seen(FULL_HD, 0),
+            }
+            capacity.sample(now, loop_cpu_ns=0, process_cpu_ns=0, streams=streams, viewers=0)
+    assert (busy.strained, idle.strained) == (True, False)

@@ -19,7 +19,7 @@ from transcode.pool import Workers
 
 UNHURRIED = LiveEdgePolicy(free=60_000_000_000, late=60_000_000_000)  # media of seconds may come at once
 
-PATIENT = WorkerLimits(video_queue=60_000, audio_queue=60_000)
+PATIENT = WorkerLimits(video_queue=60_000, audio_queue=60_000, close=20.0)
 
 
 @asynccontextmanager

@@ -17,7 +17,9 @@ from transcode.plan import (
     Refuse,
     Transcode,
     VideoTarget,
+    cores,
     plan,
+    spare_cores,
 )
 
 BROWSERS = frozenset({Codec.H264, Codec.VP8, Codec.OPUS})
@@ -216,3 +218,14 @@ def test_a_kind_of_call_may_take_less_than_its_backend_carries() -> None:
     decision = plan(Track(1, Codec.VP8), BROWSERS, only_h264)
     assert (type(decision), decision.why.label) == (Transcode, Label.CODEC)
     assert isinstance(plan(Track(1, Codec.VP8), BROWSERS, replace(only_h264, video="never")), Refuse)
+
+
+def test_what_can_be_spared_leaves_one_layer_or_the_one_that_passes() -> None:
+    layers = Policy(layers=3)
+    transcoded, passed = plan(replace(H264, reorder=2), BROWSERS, layers), plan(H264, BROWSERS, layers)
+    assert isinstance(transcoded, Transcode)
+    assert isinstance(transcoded.target, VideoTarget)
+    assert isinstance(passed, Passthrough)
+    assert passed.below is not None
+    assert cores(1920, 1080, 30.0, 3) > spare_cores(transcoded.target) > 2 * spare_cores(passed.below) > 0
+    assert cores(1920, 1080, 30.0, 3) > cores(1920, 1080, 30.0)
