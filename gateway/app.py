@@ -56,6 +56,7 @@ from gateway.tracing import tracing
 from gateway.treatment import adapted
 from protocols.publisher import Listener
 from protocols.rtmp.server import RtmpLimits, RtmpListener, TlsFiles
+from protocols.rtmp.tls import ServerTls
 from protocols.webrtc.ice_servers import IceServer
 from protocols.webrtc.mux import UdpMux
 from protocols.webrtc.peer import Limits
@@ -329,10 +330,7 @@ async def _http(config: Config, routes: list[web.RouteDef]) -> AsyncIterator[web
         middlewares=[security_headers, cors(config.http.cors_origins), errors], client_max_size=64 * 1024
     )
     application.add_routes(routes)
-    context: ssl.SSLContext | None = None
-    if config.http.certificate:
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(config.http.certificate, config.http.key)
+    context = _renewed(TlsFiles(config.http.certificate, config.http.key)) if config.http.certificate else None
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0, handler_cancellation=True)
     await runner.setup()
     try:
@@ -340,6 +338,19 @@ async def _http(config: Config, routes: list[web.RouteDef]) -> AsyncIterator[web
         yield runner
     finally:
         await runner.cleanup()
+
+
+def _renewed(files: TlsFiles) -> ssl.SSLContext:
+    """For HTTPS: each connection gets the certificate that the files hold by then."""
+    tls = ServerTls(files, log.warning)
+
+    def chosen(connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+        connection.context = tls.context()
+
+    first = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    first.load_cert_chain(files.certificate, files.key)
+    first.sni_callback = chosen  # called for each handshake, with or without a name
+    return first
 
 
 def _bound_port(runner: web.AppRunner) -> int:

@@ -27,7 +27,7 @@ SRT = 16  # more at once from one address are refused
 
 async def run(flv: Path, ts: Path, sessions: int) -> None:
     calls = [f"livestream:bench-{number}" for number in range(sessions)]
-    settings = (f"calls.public={','.join(calls)}", "capacity.enabled=false")
+    settings = (f"calls.public={','.join(calls)}", "capacity.enabled=false", "transcode.workers_max=100")
     async with running_gateway(*settings) as gateway, AsyncExitStack() as stack:
         for call in calls[:WHIP]:
             key = gateway.key(call, "host")

@@ -3,10 +3,12 @@
 import asyncio
 import json
 import math
+import ssl
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from tests.integration.test_whip_encoders import ffmpeg_whip
@@ -36,6 +38,28 @@ async def test_every_dashboard_and_alert_query_gives_data(tmp_path: Path) -> Non
     series = [line for line in text.splitlines() if not line.startswith("#")]
     assert len(series) <= MOST_SERIES
     assert '{certificate="rtmps"}' in text
+
+
+async def test_a_renewed_certificate_is_served_and_its_end_told_without_a_restart(tmp_path: Path) -> None:
+    async with running_gateway(*self_signed(tmp_path, "http", days=3)) as gateway:
+        old = await served(gateway)
+        assert 2.9 < await expiry_days(gateway) <= 3
+        self_signed(tmp_path, "http", days=90)
+        assert await served(gateway) != old
+        assert 89.9 < await expiry_days(gateway) <= 90
+
+
+async def served(gateway: GatewayProcess) -> str:
+    return await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", gateway.ports["http"]), timeout=10)
+
+
+async def expiry_days(gateway: GatewayProcess) -> float:
+    address = gateway.url("/metrics").replace("http:", "https:")
+    async with aiohttp.ClientSession() as http, http.get(address, ssl=False) as response:
+        (line,) = (
+            line for line in (await response.text()).splitlines() if line.startswith("ingress_certificate_expiry_seconds{")
+        )
+    return float(line.split()[1]) / 86400
 
 
 async def publish_and_watch(gateway: GatewayProcess, stack: AsyncExitStack) -> None:

@@ -122,11 +122,11 @@ async def _ready(prometheus: Prometheus, process: asyncio.subprocess.Process) ->
     raise AssertionError("Prometheus has ended at its start")
 
 
-def self_signed(folder: Path) -> tuple[str, str]:
-    """Settings that give RTMPS a certificate for a month, made in `folder`, so that there is an end to be told."""
+def self_signed(folder: Path, section: str = "rtmp", days: int = 30) -> tuple[str, str]:
+    """Settings that give a listener a certificate for so many days, made anew in `folder`."""
     chain, key = folder / "chain.pem", folder / "key.pem"
-    made = ("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30")
+    made = ("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", str(days))
     subprocess.run(
         [*made, "-keyout", key, "-out", chain, "-subj", "/CN=localhost"], check=True, capture_output=True, timeout=30
     )
-    return f"rtmp.certificate={chain}", f"rtmp.key={key}"
+    return f"{section}.certificate={chain}", f"{section}.key={key}"
