@@ -1,4 +1,4 @@
-"""What is in deploy/ fits the gateway that is in this checkout: ports, probes, commands, environment and metrics are those that there are."""
+"""What is in deploy/ fits the gateway of this checkout: ports, probes, commands, environment and metrics are those that there are."""
 
 import os
 import re
@@ -98,7 +98,7 @@ def test_the_image_is_not_root_and_has_every_port_and_a_command_that_there_is(mo
 
 def test_only_what_the_image_is_made_of_goes_to_its_builder() -> None:
     let_in = {line[1:] for line in (DEPLOY.parent / ".dockerignore").read_text().splitlines() if line.startswith("!")}
-    copied = {words.split()[0] for words in re.findall(r"^COPY (?!--from)(.*)$", dockerfile(), re.MULTILINE)}
+    copied = {path for words in re.findall(r"^COPY (?!--from)(.*)$", dockerfile(), re.MULTILINE) for path in words.split()[:-1]}
     assert let_in == copied
     assert all((DEPLOY.parent / path).exists() for path in let_in)
 
