@@ -96,6 +96,16 @@ def test_the_image_is_not_root_and_has_every_port_and_a_command_that_there_is(mo
     assert config.log.format == "json"
 
 
+def test_what_traces_take_is_what_the_tests_have() -> None:
+    def locked(path: Path) -> dict[str, str]:
+        return dict(re.findall(r"^([a-z0-9-]+==\S+) \\\n((?: +--hash=\S+(?: \\)?\n)+)", path.read_text(), re.MULTILINE))
+
+    traces, deployed = locked(DEPLOY / "requirements-trace.lock"), locked(DEPLOY / "requirements.lock")
+    assert any(name.startswith("opentelemetry-sdk==") for name in traces)
+    assert traces.items() <= locked(DEPLOY.parent / "tests/requirements.lock").items()
+    assert not traces.keys() & deployed.keys()
+
+
 def test_only_what_the_image_is_made_of_goes_to_its_builder() -> None:
     let_in = {line[1:] for line in (DEPLOY.parent / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     copied = {path for words in re.findall(r"^COPY (?!--from)(.*)$", dockerfile(), re.MULTILINE) for path in words.split()[:-1]}
