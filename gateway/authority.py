@@ -15,6 +15,7 @@ from gateway.config import CALL_ID
 from gateway.directory import Directory, KnownCall, NotInMemory
 from gateway.identification import Identification
 from gateway.lifecycle import created
+from gateway.store.calls import no_such_call
 from gateway.store.records import Call, CallType
 from gateway.store.store import Store
 from protocols.errors import Reason, Rejected
@@ -59,10 +60,9 @@ class Authority:
         cid = self._call_of(identity, call)
         known = self._directory.call(cid)
         kinds = frozenset(each for each in _SEND if self._verdict(identity, cid, each) is None)
-        if not kinds and not (known is None and self._may_create(identity, cid)):
-            refusal = self._verdict(identity, cid, Capability.SEND_VIDEO)
-            assert refusal is not None
-            raise refusal
+        absent = known is None and not self._may_create(identity, cid)
+        if absent or (known is not None and not kinds):
+            raise self._verdict(identity, cid, Capability.SEND_VIDEO) or no_such_call(cid)
         settings = known.call.settings(self._kind(cid)) if known is not None else self._kind(cid).settings
         return Grant(
             identity.user_id, cid, identity.expires_at, identity, settings, kinds or frozenset(_SEND), known is not None
@@ -163,7 +163,7 @@ class Authority:
             return refusal
         known = self._directory.call(cid)
         if known is None and not identity.claimed and capability is not Capability.CREATE_CALL:
-            return Rejected(Reason.NOT_FOUND, f"there is no call {cid}: create it first")
+            return no_such_call(cid)
         state = self._state(identity, cid, known)
         if identity.server:
             gone = state.ended and capability in (*_SEND, Capability.JOIN_CALL)
