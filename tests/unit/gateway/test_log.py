@@ -4,13 +4,14 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from contextvars import copy_context
 from typing import Literal
 
 import pytest
 
 from gateway.auth import Secret, Tokens
 from gateway.config import Log
-from gateway.log import event, setup
+from gateway.log import SESSION, event, setup
 
 KEY = Tokens(Secret(b"k" * 32)).issue("host", ["livestream:demo"], 60)
 logger = logging.getLogger("gateway.test")
@@ -52,6 +53,21 @@ def test_json_is_one_object_a_line() -> None:
         "session": "k3",
         "frames": 7,
     }
+
+
+def test_every_line_in_a_sessions_task_has_its_id_and_that_of_a_later_connection_beside_it() -> None:
+    stream = lines("json")
+
+    def within() -> None:
+        SESSION.set("k3")
+        logger.warning("of a library")
+        event(logger, logging.INFO, "of the session", session="k3")
+        event(logger, logging.INFO, "of an encoder that came back", session="k9")
+
+    copy_context().run(within)
+    event(logger, logging.INFO, "of nobody")
+    ids = [(entry.get("session"), entry.get("publisher")) for entry in map(json.loads, stream.getvalue().splitlines())]
+    assert ids == [("k3", None), ("k3", None), ("k3", "k9"), (None, None)]
 
 
 def test_fields_given_as_plain_extra_are_shown_too() -> None:
