@@ -21,7 +21,7 @@ from gateway.latency import Histogram
 log = logging.getLogger(__name__)
 
 MAX_PENDING: Final = 1000
-PORTION: Final = 32  # outlets: at 5 to 10 microseconds for each write
+PORTION: Final = 100  # outlets between two turns of the event loop: a millisecond, at 3 to 10 microseconds for each write
 EVERY_CALL: Final = "*"
 
 

@@ -15,6 +15,7 @@ BENCHES = (
     "transcode",
     "sessions",
     "srt_sessions",
+    "events",
     "scrape",
 )
 _LIMIT_S = 900

@@ -1,7 +1,7 @@
-"""Events to a thousand subscribers of one call: what each costs the gateway, how late the last one has it, and what media notices.
+"""Events to a thousand subscribers of one call: what each costs the gateway, how late the last one has it, and what media notices; and what
+API and media notice of a webhook whose receiver hangs.
 
-A real gateway; 1,000 clients that only count bytes, and 20 that measure from the sender's clock to the arrival, in a process of their own
-each half; messages of 200 characters at three rates.
+A real gateway; 1,000 clients that only count bytes, and 20 that measure from the sender's clock to the arrival; messages of 200 characters.
 """
 
 import asyncio
@@ -10,14 +10,17 @@ import json
 import secrets
 import time
 from contextlib import AsyncExitStack
-from statistics import quantiles
+from statistics import median, quantiles
 
 import aiohttp
 import psutil
 
 from gateway.bearer import VIEWER
 from gateway.broadcast import text_frame
+from tests.support.encoders import X264_LIVE, ffmpeg, programme
 from tests.support.gateway_process import GatewayProcess, running_gateway
+from tests.support.receiver import receiving
+from tests.support.viewer import watching
 
 CALL = "livestream:demo"
 PATH = "/api/v2/video/connect"
@@ -92,7 +95,47 @@ async def talk(senders: list[aiohttp.ClientWebSocketResponse], rate: int) -> int
     return sent
 
 
+async def figures(gateway: GatewayProcess) -> str:
+    """The 95th percentile of the last minute, of events and of timers."""
+    told = await gateway.metric('ingress_event_delay_seconds{quantile="0.95"}')
+    loop = await gateway.metric('ingress_event_loop_delay_seconds{quantile="0.95"}')
+    return f"p95 {told * 1e3:.1f} ms, event loop late by p95 {loop * 1e3:.1f} ms"
+
+
+async def webhook(hanging: bool) -> None:
+    """A live stream and 20 events a second; the time of 200 API requests, and the media's delay."""
+    async with AsyncExitStack() as stack:
+        receiver = await stack.enter_async_context(receiving())
+        hook = [f"webhooks.url={receiver.url}", f"webhooks.secret={'s' * 40}", "webhooks.allow_private=true"]
+        gateway = await stack.enter_async_context(running_gateway(*(hook if hanging else [])))
+        receiver.working.clear()
+        await stack.enter_async_context(watching(gateway.url(f"/whep/{CALL}")))
+        await stack.enter_async_context(ffmpeg(*programme(), *X264_LIVE, "-an", "-f", "flv", gateway.rtmp()))
+        await gateway.stream()
+        talking = asyncio.create_task(talk([await client(stack, gateway, f"user{n}") for n in range(10)], 20))
+        took: list[float] = []
+        for _ in range(200):
+            begun = time.monotonic()
+            await gateway.json("/api/v2/openapi.json")
+            took.append((time.monotonic() - begun) * 1e3)
+            await asyncio.sleep(0.02)
+        await talking
+        labels = 'kind="video",mode="passthrough",protocol="rtmp",quantile="0.95"'
+        media = await gateway.metric(f"ingress_latency_seconds{{{labels}}}")
+        waiting = await gateway.metric("ingress_webhook_waiting")
+        print(
+            f"webhook {'hangs' if hanging else 'none '}: API p50 {median(took):.1f} ms, p95 {quantiles(took, n=20)[18]:.1f} ms; "
+            f"media p95 {media * 1e3:.2f} ms; events waiting {waiting:.0f}"
+        )
+
+
 async def main() -> None:
+    await subscribers()
+    for hanging in (False, True):
+        await webhook(hanging)
+
+
+async def subscribers() -> None:
     async with running_gateway() as gateway, AsyncExitStack() as stack:
         loop = asyncio.get_running_loop()
         sinks: list[Sink] = []
@@ -119,7 +162,8 @@ async def main() -> None:
             p50, p95 = quantiles(delays, n=20)[9], quantiles(delays, n=20)[18]
             print(
                 f"{rate:3} events/s: {sent} events, {told:.0f} told, CPU {cpu / SECONDS:.1%}, {cpu / told * 1e6:.1f} µs each; "
-                f"delay p50 {p50:.1f} ms, p95 {p95:.1f} ms, most {max(delays):.1f} ms; lost {sum(s.lost for s in sinks)}"
+                f"from sender to reader p50 {p50:.1f} ms, p95 {p95:.1f} ms; in the gateway {await figures(gateway)}; "
+                f"lost {sum(s.lost for s in sinks)}"
             )
         for task in tasks:
             task.cancel()

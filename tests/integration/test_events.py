@@ -13,6 +13,7 @@ from tests.support.viewer import watching
 CALL = "livestream:demo"
 CONNECT = "/api/v2/video/connect"
 SECRET = "a secret of the operator, forty characters"
+ONE_ENCODER = ("calls.linger_s=0", "calls.on_conflict=refuse")
 OF_A_STREAM = [
     "call.session_participant_joined",
     "ingress.started",
@@ -40,7 +41,7 @@ def of(told: list[dict[str, Any]], *types: str) -> list[dict[str, Any]]:
 
 
 async def test_a_stream_its_viewers_and_what_they_say_are_told_to_clients_and_to_the_webhook() -> None:
-    async with receiving() as receiver, running_gateway(*hook(receiver), "calls.linger_s=0") as gateway:
+    async with receiving() as receiver, running_gateway(*hook(receiver), *ONE_ENCODER) as gateway:
         host, guest = gateway.key(), gateway.tokens.issue("vera", [CALL], 600, "viewer")
         async with (
             listening(gateway.url(CONNECT), CALL, host) as john,
@@ -54,16 +55,20 @@ async def test_a_stream_its_viewers_and_what_they_say_are_told_to_clients_and_to
                 assert (await anybody.until("call.viewers_changed"))["payload"] == {"viewers": 1}
                 assert (await vera.ask("reaction", reaction={"type": "like"}))["type"] == "sent"
                 assert (await anybody.ask("custom", custom={"text": "me too"}))["status"] == 401
+                async with ffmpeg(*video(), gateway.rtmp()) as second:
+                    await second.wait()
+                refused = await john.until("ingress.error")
             stopped = await john.until("ingress.stopped")
             left = await anybody.until("call.session_participant_left")
             await john.until("call.session_participant_left")
+            assert "another encoder is live with this key" in refused["payload"]["reason"]
             assert started["payload"]["protocol"] == "rtmp"
             assert started["payload"]["user_id"] == "host"
             assert stopped["payload"]["stream"] == started["payload"]["stream"]
             assert stopped["payload"]["reason"] == left["payload"]["reason"] == "the encoder ended the stream"
             reaction = (await john.until("call.reaction_new"))["payload"]
             assert (reaction["reaction"]["type"], reaction["user"]["id"]) == ("like", "vera")
-            assert not of(anybody.told, "ingress.started", "ingress.stopped"), "viewers are not told of the hosts' equipment"
+            assert not of(anybody.told, "ingress.started", "ingress.error"), "viewers are not told of the hosts' equipment"
             assert [event["type"] for event in of(john.told, *OF_A_STREAM)] == OF_A_STREAM
             assert [event["seq"] for event in john.told] == sorted(event["seq"] for event in john.told)
 
