@@ -10,8 +10,10 @@ import sys
 import time
 from pathlib import Path
 
+import jwt
 import pytest
 
+from gateway import stream_keys
 from gateway.__main__ import main
 from gateway.auth import Secret, Tokens
 from gateway.bearer import Claims, Signer, read
@@ -220,3 +222,53 @@ def test_run_ends_with_one_line_where_srt_is_insisted_on_and_libsrt_is_missing(t
     assert process.returncode == 2
     assert [line for line in errors.splitlines() if "srt.enabled" in line and "install" in line]
     assert "Traceback" not in errors
+
+
+def test_an_applications_key_and_the_tokens_it_signs(capsys: pytest.CaptureFixture[str]) -> None:
+    made = run(capsys, "apikey", "create", "--name", "The app")
+    key, secret = field(made, "API key"), field(made, "Secret")
+    listed = run(capsys, "apikey", "list")
+    assert key in listed
+    assert "valid" in listed
+    assert "The app" in listed
+    assert secret not in listed
+    token = run(capsys, "token", "create", "--user", "john", "--call", "livestream:x", "--ttl", "1h")
+    said = jwt.decode(token.strip(), secret, ["HS256"])
+    assert (said["user_id"], said["call_cids"]) == ("john", ["livestream:x"])
+    server = jwt.decode(run(capsys, "token", "create", "--server", "--api-key", key).strip(), secret, ["HS256"])
+    assert "user_id" not in server
+    newer = field(run(capsys, "apikey", "rotate", key, "--overlap", "1h"), "Secret")
+    assert jwt.decode(run(capsys, "token", "create", "--user", "john").strip(), newer, ["HS256"])
+    assert "the former secret until" in run(capsys, "apikey", "list")
+    assert key in run(capsys, "apikey", "revoke", key)
+    assert "revoked" in run(capsys, "apikey", "list")
+    for arguments in (("token", "create", "--user", "john"), ("apikey", "revoke", "none"), ("apikey", "rotate", key)):
+        assert main(arguments) == 1
+        assert capsys.readouterr().err
+    for arguments in (("token", "create"), ("token", "create", "--user", "x", "--server"), ("token", "--user", "x")):
+        assert main(arguments) == 2
+        assert capsys.readouterr().err
+
+
+def test_calls_and_short_keys(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "in backstage" in run(capsys, "call", "create", "livestream:x", "--user", "john", "--host", "ann")
+    assert "was there already" in run(capsys, "call", "create", "livestream:x")
+    assert "live since" in run(capsys, "call", "live", "livestream:x")
+    assert "in backstage" in run(capsys, "call", "stop", "livestream:x")
+    text = run(capsys, "ingress", "rtmp", "--call", "livestream:x", "--user", "cam", "--short")
+    name, password = field(text, "User"), field(text, "Password")
+    assert field(text, "Stream key") == f"{name}-{password}"
+    text = run(capsys, "ingress", "srt", "--call", "livestream:x", "--user", "cam", "--short")
+    assert stream_keys.is_name(field(text, "Stream id"))
+    assert "by john" in run(capsys, "call", "list")
+    assert "ended" in run(capsys, "call", "end", "livestream:x")
+    assert not run(capsys, "call", "list")
+    assert "ended" in run(capsys, "call", "list", "--all")
+    assert "up to date" in run(capsys, "store", "migrate")
+    for arguments in (("call", "live", "livestream:x"), ("call", "stop", "livestream:none"), ("call", "create", "nothing:x")):
+        assert main(arguments) == 1
+        assert capsys.readouterr().err
+    assert main(["call", "list", "--set", "database.url=postgresql+asyncpg://gateway:hunter2@127.0.0.1:1/x"]) == 2
+    problem = capsys.readouterr().err
+    assert "database.url" in problem
+    assert "hunter2" not in problem
