@@ -251,10 +251,10 @@ class GatewayCollector(Collector):
         telling = self._observed.telling
         if telling is None:
             return
-        for name, meaning, labels, values in telling.totals():
-            yield _counter(name, meaning, labels, values.items())
-        for name, meaning, labels, values in telling.present():
-            yield _gauge(name, meaning, labels, values.items())
+        for name, meaning, labels, samples in telling.totals():
+            yield _counter(name, meaning, labels, samples)
+        for name, meaning, labels, samples in telling.present():
+            yield _gauge(name, meaning, labels, samples)
         delay = Metric("ingress_event_delay_seconds", _TOLD_HELP, "summary")
         self._add_quantiles(delay, {}, telling.broadcast.delay, time.monotonic_ns())
         _add_sums(delay, {}, telling.broadcast.delay)

@@ -1,7 +1,7 @@
 """Everybody who is told what happens, put together: the bus, the sockets of clients, and the operator's webhook where one is configured."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -16,8 +16,9 @@ from gateway.store.store import Store
 from gateway.webhook_call import Receiver
 from gateway.webhooks import Webhooks
 
-Figure = tuple[str, str, tuple[str, ...], Mapping[tuple[str, ...], int]]
-"""For the metrics: name, meaning, labels, and the value for each of the labels' values."""
+Samples = Iterable[tuple[tuple[str, ...], int]]
+Figure = tuple[str, str, tuple[str, ...], Samples]
+"""For the metrics: name, meaning, labels, and each of the labels' values with its count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,25 +34,32 @@ class Telling:
 
     def totals(self) -> Iterator[Figure]:
         """What has been counted since the start."""
-        yield "events", "Events, by type", ("type",), {(kind.value,): n for kind, n in self.bus.published.items()}
-        yield "events_sent", "Events times the sockets that they were written to", (), {(): self.broadcast.written}
-        yield "events_dropped", "Events that sockets were not told: too many waited", (), {(): self.broadcast.dropped}
-        refused = {(whose,): n for whose, n in self.interactions.refused.items()}
-        yield "interactions_refused", "Reactions and messages beyond a rate, by whose", ("whose",), refused
-        closed = {(reason,): n for reason, n in self.sockets.closed.items()}
-        yield "event_sockets_closed", "WebSockets that ended, by why; client = it went", ("reason",), closed
+        published = [((kind.value,), n) for kind, n in self.bus.published.items()]
+        yield "events", "Events, by type", ("type",), published
+        yield "events_sent", "Events times the sockets that they were written to", (), [((), self.broadcast.written)]
+        yield "events_dropped", "Events that sockets were not told: too many waited", (), [((), self.broadcast.dropped)]
+        yield (
+            "interactions_refused",
+            "Reactions and messages beyond a rate, by whose",
+            ("whose",),
+            _by(self.interactions.refused),
+        )
+        yield "event_sockets_closed", "WebSockets that ended, by why; client = it went", ("reason",), _by(self.sockets.closed)
         if self.webhooks is not None:
-            failed = {(reason,): n for reason, n in self.webhooks.failed.items()}
-            dropped = {(reason,): n for reason, n in self.webhooks.dropped.items()}
-            yield "webhook_delivered", "Events that the webhook's receiver has taken", (), {(): self.webhooks.delivered}
-            yield "webhook_failed", "Attempts that failed, by why", ("reason",), failed
-            yield "webhook_dropped", "Events that the webhook's receiver will not be told", ("reason",), dropped
+            hooks = self.webhooks
+            yield "webhook_delivered", "Events that the webhook's receiver has taken", (), [((), hooks.delivered)]
+            yield "webhook_failed", "Attempts that failed, by why", ("reason",), _by(hooks.failed)
+            yield "webhook_dropped", "Events that the webhook's receiver will not be told", ("reason",), _by(hooks.dropped)
 
     def present(self) -> Iterator[Figure]:
         """What is now."""
-        yield "event_sockets", "WebSockets open", (), {(): len(self.sockets.open)}
+        yield "event_sockets", "WebSockets open", (), [((), len(self.sockets.open))]
         if self.webhooks is not None:
-            yield "webhook_waiting", "Events that wait for the webhook's receiver", (), {(): self.webhooks.waiting}
+            yield "webhook_waiting", "Events that wait for the webhook's receiver", (), [((), self.webhooks.waiting)]
+
+
+def _by(counts: Mapping[str, int]) -> Samples:
+    return [((label,), n) for label, n in counts.items()]
 
 
 @asynccontextmanager
