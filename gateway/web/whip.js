@@ -83,6 +83,11 @@ class Sending extends Connection {
     this.#senders.video = transceiver.sender;
   }
 
+  /* Lost sound is sent again too, which browsers do if they are told so, and do not offer. */
+  offering(sdp) {
+    return sdp.replace(/(a=rtpmap:(\d+) opus\/48000\/2\r\n)/i, "$1a=rtcp-fb:$2 nack\r\n");
+  }
+
   /* Chromium begins with 300 kbit/s, and a picture scaled down for that grows only over 20 s; it knows this parameter, others pass over it. */
   answered(sdp) {
     return sdp.replaceAll(/^(a=rtpmap:(\d+) (?:H264|VP8|VP9|AV1)\/90000\r\n)(a=fmtp:\2 [^\r]*)?/gim, (_, map, type, fmtp) =>

@@ -58,6 +58,8 @@ async def test_a_browser_publishes_and_another_watches(codec: str, treatment: st
             "async () => [...(await publisher.peer.getStats()).values()].filter((each) => each.rid).map((each) => each.rid)"
         )
         assert sorted(sent) == (["h", "l", "m"] if simulcast else [])
+        answer = await page.evaluate("publisher.peer.remoteDescription.sdp")
+        assert "a=rtcp-fb:111 nack\r\n" in answer  # lost sound is sent again
         assert not observed.complaints
 
 

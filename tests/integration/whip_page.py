@@ -26,7 +26,9 @@ async function publish({endpoint, token, codec, layers, width, height}) {
         const repair = codecs.filter((each) => each.mimeType === "video/rtx");
         transceiver.setCodecPreferences([...wanted, ...repair]);
     }
-    await peer.setLocalDescription();
+    const {sdp: made} = await peer.createOffer();
+    const asked = made.replace(/(a=rtpmap:(\\d+) opus\\/48000\\/2\\r\\n)/, "$1a=rtcp-fb:$2 nack\\r\\n"); // as our host page does
+    await peer.setLocalDescription({type: "offer", sdp: asked});
     const answer = await fetch(endpoint, {
         method: "POST", body: peer.localDescription.sdp,
         headers: {"Content-Type": "application/sdp", Authorization: `Bearer ${token}`},
