@@ -8,7 +8,7 @@ import hmac
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -28,6 +28,7 @@ from protocols.errors import Reason
 from tests.integration.srt_peers import caller
 from tests.support.encoders import X264_LIVE, ffmpeg, programme
 from tests.support.gateway_process import GatewayProcess, running_gateway
+from tests.support.postgres import Postgres, running_postgres
 from tests.support.viewer import watching
 
 OFFER = (Path(__file__).parents[1] / "data" / "sdp" / "obs-32.2.2-single.sdp").read_bytes()
@@ -63,9 +64,20 @@ class Town:
         await self.store.calls.change(cid, lambda call: change(call, self.now), now=self.now)
 
 
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    with running_postgres() as server:
+        yield server
+
+
 @pytest.fixture
 async def town(tmp_path: Path) -> AsyncIterator[Town]:
-    url = f"sqlite+aiosqlite:///{tmp_path}/shared.db"
+    async with peopled(f"sqlite+aiosqlite:///{tmp_path}/shared.db") as it:
+        yield it
+
+
+@asynccontextmanager
+async def peopled(url: str) -> AsyncIterator[Town]:
     async with Store.open(url) as store:
         it = Town(url, store, secrets.token_hex(32), secrets.token_urlsafe(32))
         sealed = Vault(it.own.encode()).seal(it.app.encode(), "app")
@@ -275,3 +287,34 @@ async def test_a_restart_keeps_calls_keys_and_what_is_live(town: Town) -> None:
                 await live(gateway, "rtmp")
                 async with watching(gateway.url(f"/whep/{X}")) as anybody:
                     await anybody.until(frames=10)
+
+
+async def test_two_gateways_with_one_postgresql_and_live_streams_while_it_is_away(postgres: Postgres) -> None:
+    async with peopled(postgres.url()) as town, gateway_of(town) as one, gateway_of(town) as two:
+        name, half = await town.short("cam")
+        address = f"rtmp://127.0.0.1:{one.ports['rtmp']}/live/{name}-{half}"
+        async with ffmpeg(*LIVE, "-f", "flv", address):
+            await live(one, "cam")
+            await town.change(X, lifecycle.gone_live)
+            await gateway_knows(one, town.token("ann"))
+            async with watching(one.url(f"/whep/{X}"), town.token("ann")) as viewer:
+                await viewer.until(frames=5)
+                postgres.kill()
+                await one.logged("the store does not answer", timeout=60)
+                have = len(viewer.numbers)
+                await viewer.until(frames=have + 30)
+                # Who is known is let in without it, who asks for what is to be written is told to come again.
+                async with watching(one.url(f"/whep/{X}"), town.token("john")) as another:
+                    await another.until(frames=5)
+                create = "/api/v2/video/call/livestream/y?api_key=app"
+                assert (await over_http("POST", one.url(create), town.token("john"), json={"data": {}}))[0] == 503
+                postgres.start()
+                await one.logged("the store answers again", timeout=60)
+                await two.logged("the store answers again", timeout=60)
+                assert (await over_http("POST", two.url(create), town.token("john"), json={"data": {}}))[0] == 201
+                status, _ = await over_http(
+                    "POST", two.url("/api/v2/video/call/livestream/x/stop_live?api_key=app"), town.token("john")
+                )
+                assert status == 200
+                async with asyncio.timeout(20):
+                    await viewer.closed.wait()
