@@ -3,7 +3,7 @@
 from gateway.api.contract import Asked
 from gateway.api.desk import Desk
 from gateway.api.errors import ApiError
-from gateway.api.schemas.answers import EmptyResponse, OneStreamResponse, StreamResponse, StreamsResponse
+from gateway.api.schemas.answers import EmptyResponse, OneStreamResponse, StreamsResponse
 from gateway.api.schemas.requests import EmptyRequest
 from gateway.api.streams import listed, stream
 from gateway.session import Session
@@ -19,7 +19,7 @@ async def of_call(desk: Desk, asked: Asked[EmptyRequest]) -> StreamsResponse:
 
 
 async def get(desk: Desk, asked: Asked[EmptyRequest]) -> OneStreamResponse:
-    return OneStreamResponse(stream=StreamResponse(**stream(_session(desk, asked))))
+    return OneStreamResponse(stream=stream(_session(desk, asked)))
 
 
 async def end(desk: Desk, asked: Asked[EmptyRequest]) -> EmptyResponse:
@@ -35,4 +35,4 @@ def _session(desk: Desk, asked: Asked[EmptyRequest]) -> Session:
 
 
 def _shown(sessions: list[Session]) -> StreamsResponse:
-    return StreamsResponse(streams=[StreamResponse(**stream(each)) for each in sessions])
+    return StreamsResponse(streams=[stream(each) for each in sessions])

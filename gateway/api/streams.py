@@ -2,11 +2,11 @@
 
 from collections.abc import Collection
 from time import monotonic_ns
-from typing import Any
 
 from aiohttp import web
 
 from gateway.access import Capability
+from gateway.api.schemas.answers import LinkResponse, StreamResponse, TrackResponse
 from gateway.auth import Identity
 from gateway.authority import Authority
 from gateway.findings import findings
@@ -36,7 +36,8 @@ class Streams:
         """Those of calls that whoever asks may watch now; without a token those that anybody may."""
         identity = self._authority.identify(bearer(request), address=request.remote or "")
         shown = listed(self._authority, identity, self._registry.sessions.values())
-        return web.json_response({"streams": [stream(each) for each in shown]}, headers={"Cache-Control": "no-store"})
+        streams = [stream(each).model_dump(mode="json") for each in shown]
+        return web.json_response({"streams": streams}, headers={"Cache-Control": "no-store"})
 
     async def _scrape(self, request: web.Request) -> web.Response:
         return web.Response(body=self._metrics.render(), headers={"Content-Type": CONTENT_TYPE})
@@ -51,63 +52,64 @@ def listed(authority: Authority, identity: Identity, sessions: Collection[Sessio
     return [each for each in sessions if by_call[each.call_cid]]
 
 
-def stream(session: Session) -> dict[str, Any]:
-    """One session as JSON; nothing in it is secret, and the encoder's address stays in the log."""
+def stream(session: Session) -> StreamResponse:
+    """One session as it is shown; nothing in it is secret, and the encoder's address stays in the log."""
     lanes = list(session.pipeline.lanes.values()) if session.pipeline is not None else []
     publisher = session.publisher
-    return {
-        "id": session.id,
-        "call": session.call_cid,
-        "user": session.user_id,
-        "protocol": session.protocol,
-        "software": publisher.software if publisher is not None else "",
-        "started_at": session.started_at.isoformat(timespec="seconds"),
-        "state": session.state.value,
-        "bitrate_bps": sum(lane.meter.bitrate for lane in lanes),
-        "round_trip_ms": round(publisher.stats.round_trip_ns / 1e6, 2) if publisher is not None else None,
-        "link": link(publisher.stats) if publisher is not None and isinstance(publisher.stats, SrtStats) else None,
-        "reconnects": session.reconnects,
-        "tracks": [track(lane) for lane in lanes],
-        "viewers": session.participation.viewers if session.participation is not None else 0,
-        "warnings": [finding.text for finding in findings(session, monotonic_ns())],
-    }
+    return StreamResponse(
+        id=session.id,
+        call=session.call_cid,
+        user=session.user_id,
+        protocol=session.protocol,
+        software=publisher.software if publisher is not None else "",
+        started_at=session.started_at.replace(microsecond=0),
+        state=session.state.value,
+        bitrate_bps=sum(lane.meter.bitrate for lane in lanes),
+        round_trip_ms=round(publisher.stats.round_trip_ns / 1e6, 2) if publisher is not None else None,
+        link=link(publisher.stats) if publisher is not None and isinstance(publisher.stats, SrtStats) else None,
+        reconnects=session.reconnects,
+        tracks=[track(lane) for lane in lanes],
+        viewers=session.participation.viewers if session.participation is not None else 0,
+        warnings=[finding.text for finding in findings(session, monotonic_ns())],
+    )
 
 
-def link(stats: SrtStats) -> dict[str, Any]:
+def link(stats: SrtStats) -> LinkResponse:
     """What SRT knows of the connection: packets since the start, and the last reading."""
-    return {
-        "latency_ms": stats.latency_ms,
-        "buffer_ms": stats.buffer_ms,
-        "capacity_mbps": round(stats.capacity_mbps, 1),
-        "packets_received": stats.packets_received,
-        "packets_lost": stats.packets_lost,
-        "packets_retransmitted": stats.packets_retransmitted,
-        "packets_dropped": stats.packets_dropped,
-        "packets_belated": stats.packets_belated,
-    }
+    return LinkResponse(
+        latency_ms=stats.latency_ms,
+        buffer_ms=stats.buffer_ms,
+        capacity_mbps=round(stats.capacity_mbps, 1),
+        packets_received=stats.packets_received,
+        packets_lost=stats.packets_lost,
+        packets_retransmitted=stats.packets_retransmitted,
+        packets_dropped=stats.packets_dropped,
+        packets_belated=stats.packets_belated,
+    )
 
 
-def track(lane: Lane) -> dict[str, Any]:
+def track(lane: Lane) -> TrackResponse:
     facts, total = lane.track, lane.delays.total.get(lane.mode)
-    return {
-        "kind": facts.kind.value,
-        "codec": facts.codec.value,
-        "profile": facts.profile,
-        "width": facts.width,
-        "height": facts.height,
-        "frame_rate": lane.meter.frame_rate,
-        "sample_rate": facts.sample_rate,
-        "channels": facts.channels,
-        "bitrate_bps": lane.meter.bitrate,
-        "keyframe_interval_ms": round(lane.meter.keyframe_interval / 1e6),
-        "mode": lane.mode,
-        "reason": lane.decision.why.label,
-        "why": lane.decision.why.text,
-        "advice": lane.decision.why.advice,
-        "delay_ms_p50": _rounded(total.quantile(0.5) if total else None),
-        "delay_ms_p95": _rounded(total.quantile(0.95) if total else None),
-        "delay_ms_by_stage": {step.value: _rounded(h.quantile(0.5)) for step, h in lane.delays.steps.items()},
-    }
+    return TrackResponse(
+        kind=facts.kind.value,
+        codec=facts.codec.value,
+        layer=facts.layer,
+        profile=facts.profile,
+        width=facts.width,
+        height=facts.height,
+        frame_rate=lane.meter.frame_rate,
+        sample_rate=facts.sample_rate,
+        channels=facts.channels,
+        bitrate_bps=lane.meter.bitrate,
+        keyframe_interval_ms=round(lane.meter.keyframe_interval / 1e6),
+        mode=lane.mode,
+        reason=lane.decision.why.label,
+        why=lane.decision.why.text,
+        advice=lane.decision.why.advice,
+        delay_ms_p50=_rounded(total.quantile(0.5) if total else None),
+        delay_ms_p95=_rounded(total.quantile(0.95) if total else None),
+        delay_ms_by_stage={step.value: _rounded(h.quantile(0.5)) for step, h in lane.delays.steps.items()},
+    )
 
 
 def _rounded(value: float | None) -> float | None:

@@ -146,6 +146,10 @@ async def the_show(application: Application, http: aiohttp.ClientSession) -> Non
         assert reaction["payload"]["reaction"]["type"] == "like"
         assert reaction["payload"]["user"]["id"] == "viewer"
 
+        await application.ok("POST", f"{CALL}/mute_users", {"user_ids": ["amy"], "video": True}, user="john")
+        muted = (await application.ok("GET", CALL, user="john"))["call"]["session"]["participants"]
+        assert {each["user_id"] for each in muted if each["muted_audio"] and each["muted_video"]} == {"amy"}
+
         await application.ok("POST", f"{CALL}/kick", {"user_id": "zoe", "block": True}, user="john")
         await application.gateway.logged("the call's host has taken you out of it")
         await application.ok("POST", f"{CALL}/stop_live", user="john")
@@ -155,6 +159,8 @@ async def the_show(application: Application, http: aiohttp.ClientSession) -> Non
         assert (stopped["backstage"], stopped["session"]["viewers"]) == (True, 0)
         assert {each["user_id"] for each in stopped["session"]["participants"]} == {"john", "amy"}
 
+        await application.ok("DELETE", f"{CALL}/streams/amy", user="john")
+        await application.gateway.logged("the stream was ended by the call's host")
         await application.ok("POST", f"{CALL}/mark_ended", user="john")
         await told(socket, "call.ended")
         await application.gateway.logged("the call has ended")

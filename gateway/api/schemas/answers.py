@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from gateway.access import Capability
 from gateway.api.schemas.parts import Fault, Model
@@ -245,10 +245,9 @@ class OneUserResponse(Answer):
 class TrackResponse(Model):
     """One track: what came, what happens to it and why, and the delay of each stage (ms, median)."""
 
-    model_config = ConfigDict(extra="allow")
-
     kind: str
     codec: str
+    layer: str = Field(description="Of several sizes of the same picture, which; empty: the only one.")
     profile: str
     width: int
     height: int
@@ -266,21 +265,32 @@ class TrackResponse(Model):
     delay_ms_by_stage: dict[str, float | None]
 
 
+class LinkResponse(Model):
+    """Packets since the start, and the last reading."""
+
+    latency_ms: int
+    buffer_ms: int
+    capacity_mbps: float
+    packets_received: int
+    packets_lost: int
+    packets_retransmitted: int
+    packets_dropped: int
+    packets_belated: int
+
+
 class StreamResponse(Model):
     """One encoder's stream."""
-
-    model_config = ConfigDict(extra="allow")
 
     id: str
     call: str
     user: str
     protocol: str
     software: str
-    started_at: str
+    started_at: datetime
     state: str
     bitrate_bps: int
     round_trip_ms: float | None
-    link: dict[str, Any] | None = Field(description="What SRT knows of the connection.")
+    link: LinkResponse | None = Field(description="What SRT knows of the connection.")
     reconnects: int
     tracks: list[TrackResponse]
     viewers: int
