@@ -53,6 +53,7 @@ class Lane:
         self._priming_bytes = 0
         self._first_dts: int | None = None
         self._keyframe_asked = 0
+        self._begun = track.kind is not Kind.VIDEO  # a key frame has come
 
     @property
     def mode(self) -> str:
@@ -140,6 +141,11 @@ class Lane:
             if layer not in taken:
                 publication.close()
         self.publications = {}
+
+    def begins_without(self, packet: EncodedPacket) -> bool:
+        """Whether its first key frame is still missing: the layer of a picture that another has given way to may be in mid-group."""
+        self._begun = self._begun or packet.keyframe
+        return not self._begun
 
     def request_keyframe(self, publisher: Publisher, layer: str) -> bool:
         """Ask whoever makes this layer's key frames; True if one will come."""

@@ -218,6 +218,8 @@ class Pipeline:
         if packet.keyframe and lane.outgrown:
             self._release(self._pacer.flush(), now)
             await self._revise(replace(lane.track, bitrate=lane.meter.sustained_bitrate))
+        if lane.begins_without(packet):
+            lane.request_keyframe_from(self._publisher)
         self._entered[packet.track, packet.dts] = now
         self._pacer.push(packet, kind, now)
         if self._pacer.needs_keyframe:

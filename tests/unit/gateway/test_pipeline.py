@@ -249,6 +249,19 @@ async def test_a_layer_that_ends_is_unpublished_and_the_others_go_on() -> None:
         assert not call.layers[Kind.VIDEO, "h"].closed
 
 
+async def test_a_layer_that_takes_over_in_mid_group_is_asked_for_a_key_frame() -> None:
+    publisher, call = MemoryPublisher(answers_keyframes=True), MemoryCall()
+    async with pipeline(publisher, call) as it:
+        await it.change((HIGH, LOW))
+        await it.push(replace(packet(HIGH.id, 0, keyframe=True), layer="h"))
+        assert publisher.asked_layers == []
+        for at in (0, 33, 66):
+            await it.push(replace(packet(LOW.id, at), layer="l"))
+        await it.push(replace(packet(LOW.id, 100, keyframe=True), layer="l"))
+        await it.push(replace(packet(LOW.id, 133), layer="l"))
+    assert publisher.asked_layers == ["l"]
+
+
 async def test_a_larger_layer_takes_the_place_of_the_transcoded_one_without_a_pause_for_viewers() -> None:
     track, _ = pictures(Codec.VP8, seconds=0.2)
     high, low = replace(track, layer="h"), replace(track, id=track.id + 1, layer="l", width=160, height=90)
