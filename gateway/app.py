@@ -47,6 +47,7 @@ from gateway.machine import Certificates
 from gateway.metrics import Metrics, Observed
 from gateway.moderation import Moderation
 from gateway.pacer import LiveEdgePolicy
+from gateway.proxies import forwarded
 from gateway.reception import Reception
 from gateway.registry import Registry
 from gateway.session import SessionPolicy
@@ -233,7 +234,7 @@ async def gateway(config: Config) -> AsyncIterator[tuple[Addresses, Drain]]:
             stream_key_secret=tokens.secret.value,
         )
         routes = [*whep.routes(), *(whip.routes() if whip else ()), *Streams(registry, metrics, authority).routes()]
-        routes += [*Health(drain).routes(), *told.sockets.routes(), *Pages(config).routes()]
+        routes += [*Health(drain, authority).routes(), *told.sockets.routes(), *Pages(config).routes()]
         routes += Api(desk, ROUTES, VERSION, answers).routes()
         if hls is not None:
             routes += HlsRoutes(hls, authority.watch, config.http.cors_origins).routes()
@@ -327,7 +328,8 @@ def _live_edge(config: Config) -> LiveEdgePolicy:
 @asynccontextmanager
 async def _http(config: Config, routes: list[web.RouteDef]) -> AsyncIterator[web.AppRunner]:
     application = web.Application(
-        middlewares=[security_headers, cors(config.http.cors_origins), errors], client_max_size=64 * 1024
+        middlewares=[forwarded(config.http.trusted_proxies), security_headers, cors(config.http.cors_origins), errors],
+        client_max_size=64 * 1024,
     )
     application.add_routes(routes)
     context = _renewed(TlsFiles(config.http.certificate, config.http.key)) if config.http.certificate else None

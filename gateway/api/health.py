@@ -4,11 +4,11 @@ Kept true: only the machine itself may drain it, or who shows a server's token; 
 proxy on this machine are neither.
 """
 
-from collections.abc import Callable
 from ipaddress import ip_address
 
 from aiohttp import hdrs, web
 
+from gateway.authority import Authority
 from gateway.drain import Drain
 from protocols.errors import Reason, Rejected
 
@@ -18,11 +18,11 @@ _FOREIGN = (hdrs.ORIGIN, hdrs.FORWARDED, hdrs.VIA, "X-Forwarded-For", "X-Real-IP
 
 
 class Health:
-    """`is_server` says whether a bearer token is one of a server; it raises `Rejected` for one that is nothing at all."""
+    """See the file."""
 
-    def __init__(self, drain: Drain, is_server: Callable[[str], bool] = lambda token: False) -> None:
+    def __init__(self, drain: Drain, authority: Authority) -> None:
         self._drain = drain
-        self._is_server = is_server
+        self._authority = authority
 
     def routes(self) -> list[web.RouteDef]:
         return [
@@ -50,10 +50,12 @@ class Health:
         return web.json_response({"draining": True, "streams": self._drain.streams}, status=200 if done else 202)
 
     def _permit(self, request: web.Request) -> None:
-        scheme, _, token = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
-        if scheme.lower() == "bearer" and self._is_server(token):
+        if _is_of_this_machine(request):
             return
-        if not _is_of_this_machine(request):
+        _, _, token = request.headers.get(hdrs.AUTHORIZATION, "").rpartition(" ")  # alone or after Bearer, as in the API
+        api_key = request.query.get("api_key") or request.headers.get("X-Api-Key") or ""
+        identity = self._authority.identify(token, api_key=api_key, address=request.remote or "")
+        if not identity.server or identity.call_cids is not None:
             raise Rejected(
                 Reason.FORBIDDEN, "only this machine itself or a server's token may drain the gateway: run `gateway drain` here"
             )
@@ -63,7 +65,9 @@ def _is_of_this_machine(request: web.Request) -> bool:
     if any(name in request.headers for name in _FOREIGN) or not request.remote:
         return False
     address = ip_address(request.remote.partition("%")[0])
-    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+    own = request.transport.get_extra_info("sockname") if request.transport is not None else None
+    to_itself = own is not None and own[0] == request.remote  # where http.host is an address of the network
+    return to_itself or (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def _seconds(text: str) -> int:

@@ -8,6 +8,7 @@ import aiohttp
 from tests.integration.srt_peers import caller
 from tests.integration.test_whip_encoders import OPUS
 from tests.integration.test_whip_junk import OFFER, SDP
+from tests.support.application import running_application
 from tests.support.encoders import FFMPEG_9, X264_LIVE, encoder, ffmpeg, programme
 from tests.support.gateway_process import GatewayProcess, running_gateway
 from tests.support.srt_encoders import Way
@@ -116,3 +117,18 @@ async def test_the_machine_itself_may_ask_for_a_drain_and_nobody_else() -> None:
             waiting = asyncio.create_task(post(gateway, "/drain?wait_s=60"))
             await gateway.stream()
         assert await waiting == (200, '{"draining": true, "streams": 0}')
+
+
+async def test_from_elsewhere_it_takes_a_servers_token_for_all_calls() -> None:
+    async with running_application() as application:
+        # A proxy's mark makes a connection from this machine one from elsewhere
+        far = {"X-Forwarded-For": "203.0.113.7"}
+        path = f"/drain?api_key={application.api_key}"
+        tokens = {"a user": application.token("host"), "one call": application.token(call_cids=["livestream:demo"])}
+        for whose, token in tokens.items():
+            assert (await post(application.gateway, path, **far, Authorization=f"Bearer {token}"))[0] == 403, whose
+        assert (await post(application.gateway, path, **far, Authorization="Bearer nonsense"))[0] == 401
+        assert await application.gateway.text("/readyz") == "ready\n"
+        status, _ = await post(application.gateway, path, **far, Authorization=f"Bearer {application.token()}")
+        assert status == 200
+        assert (await application.gateway.text("/readyz")).startswith("draining")
