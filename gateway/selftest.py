@@ -23,7 +23,7 @@ from gateway.ingress.addresses import reachable
 from gateway.load import available_cores
 from gateway.local import alive
 from protocols.srt.libsrt import LibsrtMissing, load
-from transcode.h264 import ENCODERS, HARDWARE, X264
+from transcode.encoder_table import ENCODERS, HARDWARE, X264
 from transcode.pool import Workers
 from transcode.probe import trial
 

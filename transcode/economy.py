@@ -8,6 +8,8 @@ that a step up had to be taken back.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from transcode.encoder_table import EFFORTS
+
 _MS = 1_000_000
 _BEHIND = 250 * _MS  # of media that wait: half of what may
 _BEHIND_FOR = 1000 * _MS  # a burst from the network is gone sooner
@@ -18,7 +20,6 @@ _MOST_PATIENCE = 16 * _PATIENCE
 _SUPERFAST_PIXELS = 1920 * 1080  # from here veryfast would take most of a core at 30 frames a second (measured 0.99)
 
 
-_PRESETS = ("veryfast", "superfast", "ultrafast")
 _SCALES = (2 / 3, 1 / 2)
 
 
@@ -46,14 +47,14 @@ AS_PLANNED = Effort()
 
 def preset(width: int, height: int, lower: int = 0) -> str:
     """The x264 preset for a picture of this size, some presets below what is planned for it."""
-    return _PRESETS[min(_planned(width, height) + lower, len(_PRESETS) - 1)]
+    return EFFORTS[min(_planned(width, height) + lower, len(EFFORTS) - 1)]
 
 
 def steps(sizes: Sequence[tuple[int, int]], last_may_go: bool = False) -> tuple[Effort, ...]:
     """From the plan down, for the encoded layers of these sizes, the top one first: cheaper presets, then layer after layer left out. One
     stays, and is the only one made smaller if it was alone; none need stay (`last_may_go`) where a layer passes without being encoded."""
     top = sizes[0]
-    found = [Effort(preset(*top, lower), lower) for lower in range(len(_PRESETS) - _planned(*top))]
+    found = [Effort(preset(*top, lower), lower) for lower in range(len(EFFORTS) - _planned(*top))]
     cheapest = found[-1]
     found += [replace(cheapest, shed=shed) for shed in range(1, len(sizes) + last_may_go)]
     if len(sizes) == 1 and not last_may_go:

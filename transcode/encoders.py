@@ -1,7 +1,7 @@
-"""The encoders of a call: H.264 for video, by x264 or in hardware, and libopus for audio, set for live. Worker side: imports libav.
+"""The encoders of a call: H.264 (x264 or hardware), VP8 or AV1 for video, libopus for audio, set for live. Worker side: imports libav.
 
-Keeps true: one picture in is one packet out at once (no look-ahead, no B-frames), every key frame is an IDR with its parameter sets
-before it, and no encoder has threads of its own.
+Keeps true: one picture in is one packet out at once (no look-ahead, no B-frames), every key frame of H.264 is an IDR with its parameter
+sets before it, and no encoder but SVT-AV1 has threads of its own.
 """
 
 from fractions import Fraction
@@ -12,7 +12,7 @@ from av.codec import CodecContext
 from av.codec.context import Flags
 from av.video.codeccontext import VideoCodecContext
 
-from transcode.h264 import ENCODERS, X264
+from transcode.encoder_table import ENCODERS, X264
 
 OPUS_RATE = 48_000
 OPUS_FRAME = 960  # 20 ms
@@ -23,12 +23,12 @@ KEYFRAME_SECONDS = 4  # at most; more often only costs bits: they come on reques
 _VBV_SECONDS = 0.6  # a key frame may take this much of the bitrate: more delays it on a narrow link, less blurs it
 
 
-def open_h264(like: VideoFrame, frame_rate: float, bitrate: int, preset: str, name: str = X264) -> VideoCodecContext:
-    """An encoder of 8-bit 4:2:0 pictures of the size, format and colours of `like`, with times in ns. `preset` is x264's.
+def open_video(like: VideoFrame, frame_rate: float, bitrate: int, preset: str, name: str = X264) -> VideoCodecContext:
+    """An encoder of 8-bit 4:2:0 pictures of the size, format and colours of `like`, with times in ns. `preset` is one of `EFFORTS`.
 
-    Constrained baseline, since that is what 42e01f promises in the SDP (RFC 6184 §8.1) and every hardware decoder takes; and it is the
-    cheapest: no CABAC and no 8x8 transforms. Raises `av.FFmpegError` for a size that the encoder does not take, and where there is no such
-    hardware.
+    H.264 is constrained baseline, since that is what 42e01f promises in the SDP (RFC 6184 §8.1) and every hardware decoder takes; and it is
+    the cheapest: no CABAC and no 8x8 transforms. Raises `av.FFmpegError` for a size that the encoder does not take, and where there is no
+    such hardware.
     """
     chosen = ENCODERS[name]
     encoder = CodecContext.create(name, "w")
@@ -44,15 +44,12 @@ def open_h264(like: VideoFrame, frame_rate: float, bitrate: int, preset: str, na
     encoder.time_base = NANOSECOND
     encoder.framerate = Fraction(frame_rate).limit_denominator(1001)
     encoder.bit_rate = bitrate
-    encoder.gop_size = round(
-        frame_rate * 2 * KEYFRAME_SECONDS
-    )  # never reached: key frames are asked for, the same in all layers
+    encoder.gop_size = round(frame_rate * 2 * KEYFRAME_SECONDS)  # never reached: key frames are asked for
     encoder.max_b_frames = 0
     encoder.thread_count = 1
-    own = {"preset": preset} if name == X264 else {}
     encoder.options = {
         **chosen.options,
-        **own,
+        **chosen.efforts.get(preset, {}),
         "maxrate": str(bitrate),
         "bufsize": str(round(bitrate * _VBV_SECONDS)),
     }
@@ -60,13 +57,13 @@ def open_h264(like: VideoFrame, frame_rate: float, bitrate: int, preset: str, na
     return encoder
 
 
-def try_h264(name: str) -> str:
+def try_encoder(name: str) -> str:
     """Encode two real pictures; why that does not work, empty if it does."""
     picture = VideoFrame(1280, 720, ENCODERS[name].pix_fmt)
     for plane in picture.planes:
         plane.update(bytes(plane.buffer_size))
     try:
-        encoder = open_h264(picture, UNKNOWN_FRAME_RATE, 2_000_000, "ultrafast", name)
+        encoder = open_video(picture, UNKNOWN_FRAME_RATE, 2_000_000, "ultrafast", name)
         made = 0
         for number in range(2):
             picture.pts, picture.time_base = number * 33_000_000, NANOSECOND

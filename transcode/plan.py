@@ -11,7 +11,7 @@ from typing import Literal
 
 from protocols.media import Codec, Kind, Track
 from transcode.economy import preset
-from transcode.h264 import X264
+from transcode.encoder_table import ENCODERS, X264
 from transcode.ladder import Rung, fit, ladder, start_bitrate
 
 
@@ -66,7 +66,7 @@ class AudioTarget:
 
 @dataclass(frozen=True, slots=True)
 class VideoTarget:
-    """H.264 without reordering, in one layer or more from one decoding. `max_*` outlive a change of the source's size, for which they give
+    """Video without reordering, in one layer or more from one decoding. `max_*` outlive a change of the source's size, for which they give
     `width` and `height` of the top layer (0: unknown)."""
 
     width: int
@@ -82,6 +82,10 @@ class VideoTarget:
     passed: bool = (
         False  # the top layer is the source itself: it is not encoded, and the others have their key frames where it has
     )
+
+    @property
+    def codec(self) -> Codec:
+        return ENCODERS[self.encoder].codec
 
     @property
     def encoded(self) -> tuple[Rung, ...]:
@@ -106,7 +110,7 @@ class Transcode:
 
     @property
     def codec(self) -> Codec:
-        return Codec.OPUS if isinstance(self.target, AudioTarget) else Codec.H264
+        return self.target.codec
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,8 +238,9 @@ def _plan_video(track: Track, accepts: frozenset[Codec], policy: Policy) -> Deci
     if policy.video != "always" and why is None:
         untouched = Why(Label.SAME_CODEC, f"The call takes {_name(track.codec)} as it comes.")
         return Passthrough(untouched, _below(track, policy), policy.pass_bitrate)
-    if Codec.H264 not in accepts:
-        return Refuse(why or Why(Label.NOT_SUPPORTED, "The call does not take H.264, to which video is transcoded."))
+    made = ENCODERS[policy.encoder].codec
+    if made not in accepts:
+        return Refuse(why or Why(Label.NOT_SUPPORTED, f"The call does not take {_name(made)}, to which video is transcoded."))
     if why is not None and policy.video == "never":
         return Refuse(replace(why, text=f"{why.text} This gateway does not transcode video (transcode.video = never)."))
     target = _video_target(track, policy)
@@ -248,7 +253,7 @@ def _plan_video(track: Track, accepts: frozenset[Codec], policy: Policy) -> Deci
 
 def _below(track: Track, policy: Policy) -> VideoTarget | None:
     """The layers beside a video that passes: smaller ones of the same codec, where it is large enough for that and CPU may be spent."""
-    if policy.layers == 1 or policy.video == "never" or track.codec is not Codec.H264 or track.layer:
+    if policy.layers == 1 or policy.video == "never" or track.codec is not ENCODERS[policy.encoder].codec or track.layer:
         return None
     target = replace(_video_target(track, policy), passed=True)
     return target if track.width and track.height and target.encoded else None

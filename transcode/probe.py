@@ -9,7 +9,7 @@ import glob
 from dataclasses import dataclass, field
 
 from protocols.errors import Rejected
-from transcode.h264 import ENCODERS, HARDWARE, X264, H264Encoder
+from transcode.encoder_table import ENCODERS, HARDWARE, X264, VideoEncoder
 from transcode.pool import Workers
 
 _TRIAL = 5.0  # s for one encoder: drivers load slowly
@@ -39,7 +39,7 @@ async def choose(workers: Workers, wanted: str) -> Choice:
     return Choice(X264, refused)
 
 
-def present(encoder: H264Encoder) -> bool:
+def present(encoder: VideoEncoder) -> bool:
     """Whether a device is here that it could be in: without one a trial only costs time at each start."""
     return any(glob.glob(pattern) for pattern in encoder.devices)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from protocols.media import Codec, EncodedPacket, Track
+from protocols.media import EncodedPacket, Track
 from transcode import messages
 from transcode.economy import Economy, Effort, steps
 from transcode.limits import WorkerLimits
@@ -322,7 +322,7 @@ def _expected_outputs(track: Track, target: AudioTarget | VideoTarget) -> tuple[
     return tuple(
         Track(
             track.id,
-            Codec.H264,
+            target.codec,
             width=rung.width if known else 0,
             height=rung.height if known else 0,
             frame_rate=target.frame_rate,

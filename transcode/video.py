@@ -1,4 +1,4 @@
-"""Any video to H.264 without reordering, in one layer or more from one decoding, on the source's timeline. Worker side: imports libav.
+"""Any video to H.264, VP8 or AV1 without reordering, in one layer or more, on the source's timeline. Worker side: imports libav.
 
 Keeps true: every picture of the source leaves once in each layer, in presentation order, with its own time (a varying frame rate stays
 varying), up to the limits of size and rate; a key frame is one in all layers.
@@ -11,8 +11,8 @@ from av import FFmpegError, VideoFrame
 from protocols.media import Codec, EncodedPacket, Track
 from transcode.decoder import VideoDecoder
 from transcode.economy import AS_PLANNED, Effort
-from transcode.encoders import KEYFRAME_SECONDS, NANOSECOND, UNKNOWN_FRAME_RATE, open_h264
-from transcode.h264 import ENCODERS, X264
+from transcode.encoder_table import ENCODERS, X264
+from transcode.encoders import KEYFRAME_SECONDS, NANOSECOND, UNKNOWN_FRAME_RATE, open_video
 from transcode.ladder import Rung, start_bitrate
 from transcode.layer import LayerEncoder, OpenEncoder
 from transcode.picture import FrameRate, Layers, Pictures
@@ -24,7 +24,7 @@ _LEAST_BITRATE = 50_000
 
 
 class VideoTranscoder:
-    """One video track: `take` a source packet, get the H.264 packets that come of it."""
+    """One video track: `take` a source packet, get the packets that come of it."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class VideoTranscoder:
         shown: int | None = None,
         *,
         note: Callable[[str], None] = lambda text: None,
-        open_encoder: OpenEncoder = open_h264,
+        open_encoder: OpenEncoder = open_video,
     ) -> None:
         """Pictures up to the pts `shown` (ns) have been shown in another way: they are only references for what follows. `note` is told
         what the operator should know."""
@@ -200,11 +200,11 @@ class VideoTranscoder:
         self.outputs = tuple(layer.output for layer in self._layers.values())
 
     def _layer(self, name: str) -> LayerEncoder:
-        return LayerEncoder(Track(self._id, Codec.H264, reorder=0, layer=name), self._open_encoder)
+        return LayerEncoder(Track(self._id, self._target.codec, reorder=0, layer=name), self._open_encoder)
 
     def _fall_back(self, error: FFmpegError) -> None:
-        """x264 goes on in the place of an encoder in hardware; one of x264 that fails ends the worker."""
-        if self._encoder == X264:
+        """x264 goes on in the place of an encoder in hardware; one in software that fails ends the worker."""
+        if self._encoder == X264 or self._target.codec is not Codec.H264:
             raise error
         self._note(f"{ENCODERS[self._encoder].label} has failed ({error.strerror}): x264 encodes from here on")
         self._encoder = X264

@@ -20,7 +20,7 @@ from protocols.errors import ProtocolError
 from protocols.media import EncodedPacket, Kind, Track
 from transcode import messages
 from transcode.audio import AudioTranscoder
-from transcode.encoders import try_h264
+from transcode.encoders import try_encoder
 from transcode.limits import WorkerLimits
 from transcode.messages import Frame, Inbox, Message, WorkerReport
 from transcode.mux import fragment
@@ -52,6 +52,7 @@ def run(sock: socket.socket, limits: WorkerLimits) -> None:
 def confine(limits: WorkerLimits) -> None:
     """Bound this process: memory, files, core dumps, priority; silence libav; leave ending to the socket, not to signals for the group."""
     av.logging.set_level(None)
+    os.environ["SVT_LOG"] = "1"  # errors: SVT-AV1 writes to standard error by itself
     mapped = int(_read("/proc/self/statm").split()[0]) * resource.getpagesize()
     _limit(resource.RLIMIT_AS, mapped + limits.memory)
     _limit(resource.RLIMIT_NOFILE, _OPEN_FILES)
@@ -97,7 +98,7 @@ class Worker:
             case Message.BITRATE:
                 self._streams[frame.stream].set_bitrate(messages.read_bitrate(frame.body))
             case Message.TRIAL:
-                why_not = try_h264(bytes(frame.body).decode())
+                why_not = try_encoder(bytes(frame.body).decode())
                 self._sock.sendall(messages.pack(Message.TRIED, 0, self.taken, why_not.encode(errors="replace")))
             case Message.EFFORT:
                 self._set_effort(frame)

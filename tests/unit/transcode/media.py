@@ -143,9 +143,9 @@ def onset(samples: np.ndarray, start: int) -> float:
     return start / MS + float(loud[0]) / 48
 
 
-def see(packets: Sequence[EncodedPacket]) -> list[av.VideoFrame]:
-    """The pictures of H.264 packets, by a decoder that was told nothing beforehand."""
-    decoder = av.CodecContext.create("h264", "r")
+def see(packets: Sequence[EncodedPacket], codec: Codec = Codec.H264) -> list[av.VideoFrame]:
+    """The pictures of packets, by a decoder that was told nothing beforehand."""
+    decoder = av.CodecContext.create("libdav1d" if codec is Codec.AV1 else codec.value, "r")
     decoder.thread_count = 1
     frames = []
     for packet in packets:

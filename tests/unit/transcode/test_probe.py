@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from transcode.h264 import HARDWARE
+from transcode.encoder_table import HARDWARE
 from transcode.limits import WorkerLimits
 from transcode.pool import Workers
 from transcode.probe import Choice, choose, present, trial

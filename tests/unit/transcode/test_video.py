@@ -13,8 +13,8 @@ from protocols.bitstream.h26x import NalStream
 from protocols.media import Codec, EncodedPacket, Track
 from tests.unit.transcode.media import MS, SECOND, grey, pictures, see, shifted
 from transcode.economy import Effort
-from transcode.encoders import open_h264
-from transcode.h264 import ENCODERS, HARDWARE, H264Encoder
+from transcode.encoder_table import ENCODERS, HARDWARE, VideoEncoder
+from transcode.encoders import open_video
 from transcode.plan import Policy, Transcode, VideoTarget, plan
 from transcode.video import VideoTranscoder
 
@@ -298,7 +298,7 @@ def test_it_gets_cheaper_at_once_with_a_key_frame_and_dearer_with_the_next_one()
 
 @pytest.mark.parametrize("hardware", HARDWARE, ids=lambda encoder: encoder.name)
 @pytest.mark.parametrize("size", [(320, 180), (2560, 1440)], ids=["as it is", "scaled"])
-def test_without_the_hardware_x264_goes_on_from_the_first_picture(hardware: H264Encoder, size: tuple[int, int]) -> None:
+def test_without_the_hardware_x264_goes_on_from_the_first_picture(hardware: VideoEncoder, size: tuple[int, int]) -> None:
     notes: list[str] = []
     track, packets = pictures(Codec.H264, size=size, options=B_FRAMES, seconds=0.4)
     aim = target(track, Policy(video="always", encoder=hardware.name))
@@ -319,7 +319,7 @@ def test_hardware_that_fails_in_mid_stream_is_replaced_by_x264_without_a_picture
     def stand_in(like: VideoFrame, frame_rate: float, bitrate: int, preset: str, name: str) -> VideoCodecContext:
         """x264 in the place of the hardware that this machine does not have."""
         assert like.format.name == ENCODERS[name].pix_fmt
-        encoder = open_h264(like, frame_rate, bitrate, preset)
+        encoder = open_video(like, frame_rate, bitrate, preset)
         opened.append((name, encoder))
         return encoder
 
@@ -436,7 +436,7 @@ def test_hardware_that_fails_in_mid_stream_costs_no_layer_a_picture() -> None:
 
     def stand_in(like: VideoFrame, frame_rate: float, bitrate: int, preset: str, name: str) -> VideoCodecContext:
         assert like.format.name == ENCODERS[name].pix_fmt
-        opened.append(open_h264(like, frame_rate, bitrate, preset))
+        opened.append(open_video(like, frame_rate, bitrate, preset))
         return opened[-1]
 
     track, packets = pictures(Codec.H264, size=(640, 480))
@@ -454,3 +454,36 @@ def test_hardware_that_fails_in_mid_stream_costs_no_layer_a_picture() -> None:
     )
     assert len(opened) == 4
     assert len(notes) == 1
+
+
+@pytest.mark.parametrize(("encoder", "codec"), [("libvpx", Codec.VP8), ("libsvtav1", Codec.AV1)])
+def test_other_codecs_are_made_as_well_in_layers_with_the_same_key_frames(encoder: str, codec: Codec) -> None:
+    track, packets = pictures(Codec.H264, size=(480, 360), options=B_FRAMES, seconds=1)
+    decision = plan(track, frozenset({codec}), Policy(video="always", layers=2, encoder=encoder))
+    assert isinstance(decision, Transcode)
+    assert isinstance(decision.target, VideoTarget)
+    assert decision.codec is codec
+    transcoder = VideoTranscoder(track, decision.target)
+    outputs: list[EncodedPacket] = []
+    for number, packet in enumerate(packets):
+        if number == 15:
+            transcoder.request_keyframe()
+        outputs += transcoder.take(packet)
+    outputs += transcoder.finish()
+    layers = by_layer(outputs)
+    assert [(output.codec, output.layer, output.width) for output in transcoder.outputs] == [
+        (codec, "f", 480),
+        (codec, "h", 240),
+    ]
+    keyframes = [[packet.pts for packet in found if packet.keyframe] for found in layers.values()]
+    assert keyframes[0] == keyframes[1]
+    assert len(keyframes[0]) == 2
+    originals = see(packets)
+    for found, output in zip(layers.values(), transcoder.outputs, strict=True):
+        assert [packet.pts for packet in found] == sorted(packet.pts for packet in packets)
+        for original, result in zip(originals, see(found, codec), strict=True):
+            small = original.reformat(output.width, output.height, "gray").to_ndarray().astype(np.float64)
+            assert np.abs(small - grey(result)).mean() < 6
+    if codec is Codec.AV1:  # `protocols/media.py`: the sequence header before each key frame, and no temporal delimiters
+        assert all((packet.data[0] >> 3 == 1) == packet.keyframe for packet in outputs)
+        assert transcoder.outputs[0].extradata == outputs[0].data[: len(transcoder.outputs[0].extradata)]
