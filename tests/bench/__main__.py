@@ -15,6 +15,7 @@ BENCHES = (
     "transcode",
     "sessions",
     "srt_sessions",
+    "hls",
     "events",
     "scrape",
 )
