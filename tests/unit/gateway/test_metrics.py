@@ -9,10 +9,17 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from gateway.findings import Concern, findings
 from gateway.latency import Histogram, Window
 from gateway.machine import Certificates, udp_drops
+from gateway.pacer import LiveEdgePolicy
+from gateway.session import Session, SessionPolicy, State
+from gateway.stream_figures import FIGURES, Figure, spread
 from gateway.totals import PipelineTotals
 from protocols.media import Kind
+from tests.support.memory import MemoryCall, MemoryPublisher
+from transcode.plan import Policy, plan
+from transcode.pool import Workers
 
 MS = 1_000_000
 S = 1_000_000_000
@@ -92,6 +99,36 @@ def test_a_workers_cpu_goes_to_what_it_does_by_then() -> None:
     all_of_them.add(totals)
     all_of_them.add(totals)
     assert all_of_them.worker_cpu_ns == {Kind.AUDIO: 10 * S, Kind.VIDEO: 40 * S}
+
+
+async def test_figures_of_streams_are_spread_by_protocol_and_only_live_ones_count() -> None:
+    figure = Figure("frame_rate", "…", lambda session: float(session.user_id), FIGURES[0].shown + FIGURES[1].shown)
+    sessions = [session(user) for user in ("25", "30", "60", "0", "5")]
+    sessions[-1].state = State.LINGERING
+    found = {(protocol, statistic): value for protocol, statistic, value in spread(figure, sessions)}
+    assert found == {("rtmp", "lowest"): 25, ("rtmp", "median"): 30, ("rtmp", "highest"): 60}
+
+
+async def test_what_is_not_well_with_a_stream_is_told_with_its_name() -> None:
+    absent = session("ada")
+    absent.state, absent.why_ended = State.LINGERING, "the encoder ended the stream"
+    (finding,) = findings(absent, 0)
+    assert (finding.concern, "the encoder ended the stream" in finding.text) == (Concern.ENCODER_GONE, True)
+    assert list(findings(session("eve"), 0)) == []
+
+
+def session(user: str) -> Session:
+    """A live one without media."""
+    policy = SessionPolicy(
+        decide=lambda track, accepts: plan(track, accepts, Policy()),
+        live_edge=LiveEdgePolicy(),
+        linger_s=0,
+        max_bitrate=0,
+        retire=lambda protocol, totals: None,
+    )
+    made = Session(MemoryPublisher(), user, "livestream:demo", MemoryCall(), Workers(), policy)
+    made.state = State.LIVE
+    return made
 
 
 def certificate(days: int) -> bytes:
