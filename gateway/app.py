@@ -19,7 +19,8 @@ from aiohttp import web
 
 from gateway import VERSION
 from gateway.access import Capability
-from gateway.api.desk import Desk, NoBroadcasts
+from gateway.api.broadcasts import NoBroadcasts, follow, resume
+from gateway.api.desk import Desk
 from gateway.api.dispatch import Api
 from gateway.api.health import Health
 from gateway.api.ingress import Ingress
@@ -52,6 +53,7 @@ from gateway.reception import Reception
 from gateway.registry import Registry
 from gateway.session import SessionPolicy
 from gateway.srt import listening_for_srt
+from gateway.store.records import Call
 from gateway.telling import telling
 from gateway.tracing import tracing
 from gateway.treatment import adapted
@@ -190,8 +192,15 @@ async def gateway(config: Config) -> AsyncIterator[tuple[Addresses, Drain]]:
             concerned=told.broadcast.reconsider,
             ended=told.announcements.written,
         )
-        following = Following(control.store, control.directory, authority, moderation, told.announcements.elsewhere)
+        broadcasts = hls or NoBroadcasts()
+
+        def elsewhere(before: Call | None, after: Call | None) -> None:
+            told.announcements.elsewhere(before, after)
+            follow(broadcasts, before, after)
+
+        following = Following(control.store, control.directory, authority, moderation, elsewhere)
         await following.start()
+        await resume(broadcasts, control.store)
         whep = WhepResource(mux, house, cors_origins=config.http.cors_origins)
         rtmp = await stack.enter_async_context(_rtmp(config, control.identification)) if config.rtmp.enabled else None
         whip = await stack.enter_async_context(_whip(config, mux)) if config.whip.enabled else None
@@ -224,7 +233,7 @@ async def gateway(config: Config) -> AsyncIterator[tuple[Addresses, Drain]]:
             registry=registry,
             bus=told.bus,
             interactions=told.interactions,
-            broadcasts=hls or NoBroadcasts(),
+            broadcasts=broadcasts,
             ingress=Ingress(
                 rtmp=rtmp.port if rtmp is not None else 0,
                 rtmps=rtmp.tls_port if rtmp is not None else 0,

@@ -6,11 +6,21 @@ environment and the command line; `deploy/gateway.toml` is printed from these mo
 
 import json
 from collections.abc import Mapping
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import Annotated, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, IPvAnyAddress, SecretStr, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    IPvAnyAddress,
+    IPvAnyNetwork,
+    SecretStr,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from gateway.events import EventType
@@ -110,6 +120,10 @@ class Http(Certified):
     host: str = Field(default="", description="Address to listen on; empty: all, IPv4 and IPv6.")
     port: Port = Field(default=8080, description="TCP port; 0: any free one.")
     cors_origins: Items[Origin] = Field(default=("*",), description="Web origins whose pages may call WHEP and the API.")
+    trusted_proxies: Items[IPvAnyNetwork] = Field(
+        default=(ip_network("127.0.0.0/8"), ip_network("::1/128")),
+        description="Networks of proxies whose X-Forwarded-For is believed, so that limits by address are those of the clients.",
+    )
 
 
 class Rtmp(Certified):

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sqlalchemy.engine.url import URL
-
 from gateway import lifecycle
 from gateway.auth import Tokens
 from gateway.authority import Authority, Rules
@@ -15,7 +13,7 @@ from gateway.config import Config
 from gateway.config_sources import ConfigError, Problem
 from gateway.directory import Directory
 from gateway.identification import Identification
-from gateway.store.database import StoreUnavailable
+from gateway.store.database import StoreUnavailable, sqlite
 from gateway.store.store import Store
 
 OPERATOR = "gateway"
@@ -64,8 +62,7 @@ def database_url(config: Config) -> str:
     """The configured address, else that of the SQLite file in the state directory."""
     if url := config.database.url.get_secret_value():
         return url
-    file = Path(config.state.directory, "gateway.db").absolute()
-    return URL.create("sqlite+aiosqlite", database=str(file)).render_as_string()
+    return sqlite(Path(config.state.directory, "gateway.db").absolute())
 
 
 async def _ensure_public(config: Config, store: Store, now: datetime) -> None:

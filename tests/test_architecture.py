@@ -55,7 +55,16 @@ IO_FILES = frozenset({
     "protocols/whip/sender.py",
     "protocols/whip/server.py",
 })  # fmt: skip
-SANS_IO_ELSEWHERE = frozenset({"transcode/plan.py", "gateway/pacer.py", "gateway/capacity.py"})
+SANS_IO_ELSEWHERE = frozenset({
+    "transcode/plan.py",
+    "gateway/access.py",
+    "gateway/bearer.py",
+    "gateway/capacity.py",
+    "gateway/lifecycle.py",
+    "gateway/pacer.py",
+    "gateway/stream_keys.py",
+    "gateway/throttle.py",
+})  # fmt: skip
 IO_MODULES = (
     "asyncio",
     "socket",
@@ -76,6 +85,8 @@ ONE_FILE = {
     "pylibsrtp": frozenset({"protocols/webrtc/dtls.py", "protocols/webrtc/srtp.py"}),
     "aiortc.rtcdtlstransport": frozenset({"protocols/webrtc/dtls.py"}),
     "ctypes": frozenset({"protocols/srt/libsrt.py"}),
+    "sqlalchemy": frozenset(path.relative_to(ROOT).as_posix() for path in (ROOT / "gateway/store").rglob("*.py")),
+    "alembic": frozenset(path.relative_to(ROOT).as_posix() for path in (ROOT / "gateway/store").rglob("*.py")),
 }
 UPSTREAM_PRIVATE = ("aiortc", "aioice", "pylibsrtp")  # whose private names only the files of `PRIVATE_FILES` may use
 PRIVATE_FILES = frozenset({"protocols/webrtc/dtls.py", "protocols/webrtc/srtp.py"})

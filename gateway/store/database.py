@@ -123,6 +123,11 @@ async def _words() -> AsyncIterator[None]:
         raise StoreUnavailable from error
 
 
+def sqlite(file: Path) -> str:
+    """The address of a SQLite file, whatever characters are in its name."""
+    return URL.create("sqlite+aiosqlite", database=str(file)).render_as_string()
+
+
 def parsed(url: str) -> URL:
     """Raises `ValueError`, without the password, for what is no address of a database that is taken here."""
     try:

@@ -227,7 +227,7 @@ def _software(request: web.Request) -> str:
 
 def _remote(request: web.Request) -> str:
     name = request.transport.get_extra_info("peername") if request.transport else None
-    if not isinstance(name, tuple):
+    if not isinstance(name, tuple) or request.remote != name[0]:  # behind a proxy, whose port says nothing
         return request.remote or ""
     host, port = name[0].removeprefix("::ffff:") if "." in name[0] else name[0], name[1]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

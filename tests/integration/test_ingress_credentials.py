@@ -198,6 +198,9 @@ async def test_addresses_with_too_many_wrong_keys_wait_on_every_way_in(town: Tow
         async with caller(gateway.ports["srt"], f"{right}?call={X}") as (_, answer):
             assert answer == {"reject": Reason.TOO_MANY_REQUESTS.srt_code}
         assert (await over_api(gateway, right, X))[0] == 429
+        elsewhere = {"X-Forwarded-For": "198.51.100.7"}  # by a proxy on this machine: who else comes through it is not held up
+        address = gateway.url("/api/v2/video/call/livestream/x?api_key=app")
+        assert (await over_http("GET", address, right, headers=elsewhere))[0] == 200
         assert (await over_whip(gateway, right, X, path="whep"))[0] == 429
 
 
