@@ -89,6 +89,8 @@ class Sockets:
 
     def _examined(self, request: web.Request) -> Identity | None:
         """Who asks, before there is a connection; None where the first message is to tell. Raises `Rejected`."""
+        if not web.WebSocketResponse().can_prepare(request).ok:
+            raise Rejected(Reason.BAD_REQUEST, "this is a WebSocket: ask for it with Upgrade: websocket (RFC 6455)")
         origin = request.headers.get("Origin")
         if origin is not None and not self._origins & {"*", origin} and origin.partition("://")[2] != request.host:
             raise Rejected(Reason.FORBIDDEN, "pages of this origin may not connect: see http.cors_origins")
@@ -177,7 +179,8 @@ class Connection:
         self._calls.clear()
         if self._me.id:
             self._sockets.users[self._me.id] -= 1
-            self._sockets.users += Counter()  # forgets those at zero
+            if not self._sockets.users[self._me.id]:
+                del self._sockets.users[self._me.id]
 
     def write(self, frames: bytes) -> None:
         """Whole frames beside those of aiohttp, which also writes each at once: nothing can come in between."""

@@ -383,6 +383,8 @@ async def test_pages_of_other_origins(tmp_path: Path) -> None:
             async with stage.open(headers={"Origin": "https://other.example"}):
                 pass
         assert refusal.value.status == 403
+        async with aiohttp.ClientSession() as http, http.get(stage.url) as response:
+            assert (response.status, (await response.json())["code"]) == (400, "invalid_request")
 
 
 async def test_at_the_end_clients_are_told_to_come_back(stage: Stage) -> None:
