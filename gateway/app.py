@@ -19,7 +19,7 @@ from aiohttp import web
 
 from gateway import VERSION
 from gateway.access import Capability
-from gateway.api.broadcasts import NoBroadcasts, follow, resume
+from gateway.api.broadcasts import NoBroadcasts, in_step, resume
 from gateway.api.desk import Desk
 from gateway.api.dispatch import Api
 from gateway.api.health import Health
@@ -53,7 +53,6 @@ from gateway.reception import Reception
 from gateway.registry import Registry
 from gateway.session import SessionPolicy
 from gateway.srt import listening_for_srt
-from gateway.store.records import Call
 from gateway.telling import telling
 from gateway.tracing import tracing
 from gateway.treatment import adapted
@@ -182,6 +181,7 @@ async def gateway(config: Config) -> AsyncIterator[tuple[Addresses, Drain]]:
             gone=lambda cid, who: told.announcements.viewers(cid, lambda: registry.viewers(cid)),
         )
         authority.made = told.announcements.written
+        broadcasts = hls or NoBroadcasts()
         moderation = Moderation(
             registry,
             reception.rights,
@@ -190,14 +190,9 @@ async def gateway(config: Config) -> AsyncIterator[tuple[Addresses, Drain]]:
             authority,
             control.store,
             concerned=told.broadcast.reconsider,
-            ended=told.announcements.written,
+            ended=in_step(broadcasts, told.announcements.written),
         )
-        broadcasts = hls or NoBroadcasts()
-
-        def elsewhere(before: Call | None, after: Call | None) -> None:
-            told.announcements.elsewhere(before, after)
-            follow(broadcasts, before, after)
-
+        elsewhere = in_step(broadcasts, told.announcements.elsewhere)
         following = Following(control.store, control.directory, authority, moderation, elsewhere)
         await following.start()
         await resume(broadcasts, control.store)

@@ -7,6 +7,7 @@ from typing import Any
 from gateway import lifecycle
 from gateway.access import Capability
 from gateway.api import filters
+from gateway.api.broadcasts import follow
 from gateway.api.contract import Asked
 from gateway.api.desk import Desk
 from gateway.api.errors import ApiError
@@ -104,8 +105,7 @@ def overlaid(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any
 async def delete(desk: Desk, asked: Asked[EmptyRequest]) -> EmptyResponse:
     if await desk.store.calls.delete(asked.cid):
         desk.tell(EventType.CALL_DELETED, asked.cid)
-    if asked.place.call.broadcasting:
-        desk.broadcasts.stop(asked.cid)
+    follow(desk.broadcasts, asked.place.call, None)
     return EmptyResponse()
 
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from gateway.access import Capability, Role
 from gateway.api import shapes
+from gateway.api.broadcasts import Broadcasts
 from gateway.api.errors import ApiError
 from gateway.api.ingress import Ingress
 from gateway.api.place import Place
@@ -33,27 +34,6 @@ from gateway.session import Session
 from gateway.store.records import Call, CallType
 from gateway.store.store import Store
 from protocols.media import Kind
-
-
-class Broadcasts(Protocol):
-    """Calls as HLS. An address is empty where a call is not broadcast."""
-
-    def start(self, cid: str) -> None: ...
-
-    def stop(self, cid: str) -> None: ...
-
-    def playlist_url(self, cid: str) -> str: ...
-
-
-class NoBroadcasts:
-    """A gateway without HLS: what is wished stands in the call, and nothing comes of it."""
-
-    def start(self, cid: str) -> None: ...
-
-    def stop(self, cid: str) -> None: ...
-
-    def playlist_url(self, cid: str) -> str:
-        return ""
 
 
 class Participant(Protocol):

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from gateway import lifecycle
 from gateway.access import Capability
+from gateway.api.broadcasts import follow
 from gateway.api.contract import Asked
 from gateway.api.desk import Desk
 from gateway.api.errors import ApiError
@@ -80,12 +81,10 @@ def _check_hls(place: Place) -> None:
 
 
 def _follow_hls(desk: Desk, before: Call, after: Call) -> None:
-    match before.broadcasting, after.broadcasting:
-        case False, True:
-            desk.broadcasts.start(after.cid)
+    match follow(desk.broadcasts, before, after):
+        case True:
             desk.tell(EventType.HLS_STARTED, after.cid, playlist_url=desk.broadcasts.playlist_url(after.cid))
-        case True, False:
-            desk.broadcasts.stop(after.cid)
+        case False:
             desk.tell(EventType.HLS_STOPPED, after.cid)
-        case _:
+        case None:
             pass
