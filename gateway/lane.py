@@ -142,10 +142,11 @@ class Lane:
                 publication.close()
         self.publications = {}
 
-    def begins_without(self, packet: EncodedPacket) -> bool:
-        """Whether its first key frame is still missing: the layer of a picture that another has given way to may be in mid-group."""
+    def lacks_keyframe(self, packet: EncodedPacket) -> bool:
+        """Whether nothing can be made of the packets: the first key frame is missing, as where another layer has given way in mid-group, or
+        the worker has dropped some and goes on with the next."""
         self._begun = self._begun or packet.keyframe
-        return not self._begun
+        return not self._begun or (self.stage is not None and self.stage.starved and not packet.keyframe)
 
     def request_keyframe(self, publisher: Publisher, layer: str) -> bool:
         """Ask whoever makes this layer's key frames; True if one will come."""

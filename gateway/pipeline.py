@@ -218,7 +218,7 @@ class Pipeline:
         if packet.keyframe and lane.outgrown:
             self._release(self._pacer.flush(), now)
             await self._revise(replace(lane.track, bitrate=lane.meter.sustained_bitrate))
-        if lane.begins_without(packet):
+        if lane.lacks_keyframe(packet):
             lane.request_keyframe_from(self._publisher)
         self._entered[packet.track, packet.dts] = now
         self._pacer.push(packet, kind, now)

@@ -39,6 +39,10 @@ class Layered:
     def request_keyframe(self, layer: str = "") -> bool:
         return layer not in ("", TOP) and self._below.request_keyframe(layer)
 
+    @property
+    def starved(self) -> bool:
+        return self._below.starved
+
     def set_bitrate(self, bits_per_second: int) -> None:
         """Nothing: the source's bitrate is the source's, and the layers below are so many times smaller."""
 

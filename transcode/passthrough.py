@@ -24,6 +24,10 @@ class Passthrough:
     def request_keyframe(self, layer: str = "") -> bool:
         return False  # only the source can make one
 
+    @property
+    def starved(self) -> bool:
+        return False  # the pacer knows what was dropped
+
     def set_bitrate(self, bits_per_second: int) -> None:
         """Nothing: the source's bitrate is the source's."""
 

@@ -33,6 +33,10 @@ class Stage(Protocol):
     def request_keyframe(self, layer: str = "") -> bool:
         """True if one of this layer will come (an encoder of ours), False if only the source can make one."""
 
+    @property
+    def starved(self) -> bool:
+        """It drops what comes until a key frame of the source does: ask for one. Only where it has room for that."""
+
     def set_bitrate(self, bits_per_second: int) -> None:
         """The call's target for this track; ignored when passing through."""
 

@@ -156,6 +156,10 @@ class WorkerStage:
             self._link.send(messages.pack(Message.KEYFRAME, self.number))
         return True
 
+    @property
+    def starved(self) -> bool:
+        return self._skipping and self._waiting <= self._queue_limit // 2
+
     def set_bitrate(self, bits_per_second: int) -> None:
         if bits_per_second != self._bitrate:
             self._bitrate = bits_per_second

@@ -111,3 +111,21 @@ def test_layers_make_room_for_others_one_after_the_other(target: VideoTarget, sp
     assert given == [True] * spared + [False] * (4 - spared)
     assert (stage.economy.shed if stage.economy else 0) == spared
     assert stage.stats.lowered == spared
+
+
+def test_a_worker_that_had_to_skip_says_that_it_starves_once_it_has_room() -> None:
+    link = MemoryLink()
+    stage = WorkerStage(link, 0, TRACK, TARGET, lambda packet: None, None)
+    packets = video(400, gop=1000)  # an encoder that makes key frames only when it is asked
+    for packet in packets[:10]:
+        stage.process(packet)
+        stage.on_taken()
+    assert not stage.starved
+    for packet in packets[10:]:
+        stage.process(packet)
+    assert not stage.starved, "it is still full"
+    while stage.queued:
+        stage.on_taken()
+    assert stage.starved
+    stage.process(video(1, gop=1, start=400)[0])
+    assert not stage.starved
