@@ -14,6 +14,7 @@ import boto3
 from moto.server import ThreadedMotoServer
 
 from tests.integration.test_stream_changes import in_no_time, make
+from tests.support.application import running_application
 from tests.support.encoders import FFMPEG, X264_LIVE, ffmpeg, programme
 from tests.support.gateway_process import GatewayProcess, running_gateway
 from tests.support.hls_client import following
@@ -168,6 +169,35 @@ async def test_a_private_call_has_an_address_that_cannot_be_guessed() -> None:
             for file in ("9999.m4s", "0.99.m4s", "init7.mp4", "..", "x.m4s"):
                 async with http.get(url.replace("index.m3u8", media[0].replace("index.m3u8", file))) as response:
                     assert response.status == 404, file
+
+
+async def test_the_api_starts_it_with_the_show_and_ends_it_with_the_show() -> None:
+    call = "/call/livestream/show"
+    async with running_application() as application, aiohttp.ClientSession() as http:
+        gateway = application.gateway
+        made = await application.ok(
+            "POST", call, {"data": {"created_by_id": "john", "members": [{"role": "host", "user_id": "john"}]}}, user="john"
+        )
+        assert made["call"]["egress"]["hls"]["playlist_url"] == ""
+        rtmp = f"{made['call']['ingress']['rtmp']['address']}/{application.token('john')}"
+        async with ffmpeg(*SMALL, "-f", "flv", rtmp):
+            await gateway.logged("'message': 'live'")
+            live = await application.ok("POST", f"{call}/go_live", {"start_hls": True}, user="john")
+            url = live["playlist_url"]
+            assert url == live["call"]["egress"]["hls"]["playlist_url"]
+            assert url.startswith(gateway.url("/hls/livestream"))
+            async with following(url) as (client, followed):
+                await client.renditions["video"].until_segment(2)
+                await application.ok("POST", f"{call}/stop_live", user="john")
+                async with asyncio.timeout(20):
+                    await followed
+            assert all(rendition.playlist.ended for rendition in client.renditions.values())
+            async with http.get(url) as response:
+                assert response.status == 403
+            again = await application.ok("POST", f"{call}/go_live", {"start_hls": True}, user="john")
+            async with following(again["playlist_url"]) as (client, followed):
+                await client.renditions["video"].until_segment(1)
+                assert not followed.done()
 
 
 class Disk:
