@@ -34,6 +34,7 @@ MAX_BODY: Final = 64 * 1024  # bytes
 READ_TIMEOUT_S: Final = 10.0
 _HOST: Final = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?")  # what it may be in an address
 _LOG_INTERVAL_S: Final = 1.0  # at most a line in this time: a client that errs may do so in a loop
+_SCHEMES: Final = ("http", "https")
 _JSON: Final = "application/json"
 
 
@@ -148,5 +149,7 @@ def _check_scope(route: AnyRoute, identity: Identity, trusted: bool) -> None:
 
 
 def _origin(request: web.Request) -> str:
+    """As the client sees it. Nobody but the one who asked is told, so that a proxy's word for the scheme need not be proved."""
     host = request.host if _HOST.fullmatch(request.host) else "127.0.0.1"
-    return f"{request.scheme}://{host}"
+    scheme = request.headers.get("X-Forwarded-Proto", request.scheme)
+    return f"{scheme if scheme in _SCHEMES else request.scheme}://{host}"

@@ -44,6 +44,10 @@ async def test_a_call_is_created_once_and_found_after_that(api: Stage, call: str
     assert shown["ingress"]["rtmp"]["address"] == f"rtmp://127.0.0.1:1935/live?call={cid}"
     assert shown["ingress"]["srt"]["address"] == "srt://127.0.0.1:9000"
     assert shown["ingress"]["whip"]["address"] == f"http://{host}/whip/{cid}"
+    behind_a_proxy = await api.ask("GET", call, **{"X-Forwarded-Proto": "https", "Host": "live.example.org"})
+    told_there = behind_a_proxy.body["call"]["ingress"]
+    assert told_there["whip"]["address"] == f"https://live.example.org/whip/{cid}"
+    assert told_there["rtmp"]["address"] == f"rtmp://live.example.org:1935/live?call={cid}"
     again = await api.ask("POST", call, {"data": {"created_by_id": "mary", "custom": {"a": 1}}})
     assert again.status == 200
     assert again.body["created"] is False
