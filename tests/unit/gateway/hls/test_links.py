@@ -1,0 +1,67 @@
+"""The addresses of playlists: who made them, for which call, until when."""
+
+import pytest
+
+from gateway.hls.links import Links
+from protocols.errors import Reason, Rejected
+
+CID = "livestream:demo"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.time = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.time
+
+
+async def refuse(cid: str) -> None:
+    raise Rejected(Reason.FORBIDDEN, "it is in backstage")
+
+
+def links(clock: Clock, *, is_open: bool = False, secret: bytes = b"secret") -> Links:
+    return Links(secret, lambda cid: is_open, refuse, 7200, clock)
+
+
+def permit(path: str) -> str:
+    return path.split("/")[3]
+
+
+async def test_a_signed_address_is_good_for_its_call_until_it_expires() -> None:
+    clock = Clock()
+    made = links(clock)
+    path = made.path(CID)
+    assert path.startswith("/hls/livestream%3Ademo/")
+    await made.check(CID, permit(path))
+    with pytest.raises(Rejected):
+        await made.check("livestream:other", permit(path))
+    with pytest.raises(Rejected):
+        await links(clock, secret=b"another").check(CID, permit(path))
+    clock.time += 7200
+    await made.check(CID, permit(path))
+    clock.time += 3601
+    with pytest.raises(Rejected, match="expired"):
+        await made.check(CID, permit(path))
+
+
+def test_addresses_of_the_same_hour_are_the_same_so_that_caches_work() -> None:
+    clock = Clock()
+    first = links(clock).path(CID)
+    clock.time += 10
+    assert links(clock).path(CID) == first
+    clock.time += 3600
+    assert links(clock).path(CID) != first
+
+
+@pytest.mark.parametrize("forged", ["", "x", ".", "6b49d200.", "0.AAAA", "-1.AAAA", "6b49d200.ä", "9" * 400 + ".A"])
+async def test_what_is_no_permit_is_refused(forged: str) -> None:
+    with pytest.raises(Rejected):
+        await links(Clock()).check(CID, forged)
+
+
+async def test_an_open_call_has_a_plain_address_that_is_asked_about_each_time() -> None:
+    made = links(Clock(), is_open=True)
+    assert made.path(CID) == "/hls/livestream%3Ademo/open/index.m3u8"
+    with pytest.raises(Rejected, match="backstage"):
+        await made.check(CID, "open")
