@@ -23,6 +23,7 @@ from protocols.whip.passing import PassingH264
 
 _STALE_NS = 1_000_000_000  # a layer that gave no whole frame for this long is none,
 _STALE_FRAMES = 10  # if the others of its line gave so many: a screen on which nothing moves has few frames in any layer
+_LEFT_NS = 4_000_000_000  # and is none for this long at least: each change costs all its viewers a key frame
 _MOST_LAYERS = 16  # of a line, for the numbering; the answer agrees on fewer
 _STEP_NS = 1_000_000
 
@@ -50,6 +51,7 @@ class _Layer:
         self.track_id = track_id
         self.waiting = stream.parameters.kind is Kind.VIDEO  # for a key frame
         self.last = 0  # arrival of the last frame that could be decoded
+        self.back = 0  # when it may be a track again, after it was left
         self.missed = 0  # frames of the line's other layers since then
         self.shown: Track | None = None  # as it was told last; None: it is no track now
         self._facts: Track | None = None
@@ -162,6 +164,8 @@ class Tracks:
         line = self._lines[id(stream.parameters)]
         layer = line.layer(stream)
         video = stream.parameters.kind is Kind.VIDEO
+        if frame.arrival < layer.back:
+            return
         layer.waiting = layer.waiting or (video and not frame.continuous)
         media = stream.clock.media(frame.timestamp, frame.arrival)
         try:
@@ -203,7 +207,7 @@ class Tracks:
         for layer in line.layers.values():
             layer.missed += layer is not present
             if layer.shown is not None and layer.stale(now):
-                layer.shown, layer.waiting = None, True
+                layer.shown, layer.waiting, layer.back = None, True, now + _LEFT_NS
                 self._tell()
 
     def _tell(self) -> None:

@@ -184,9 +184,12 @@ def test_a_layer_that_falls_silent_is_left_and_comes_back_with_a_key_frame() -> 
         publisher.show(small[1], number, "l")
     assert layers(publisher.items) == [["h"], ["h", "l"], ["l"]]
     assert set(publisher.tracks.streams) == {"l"}
-    assert publisher.show(large[1], 40, "h") == []
+    assert publisher.show(large[0], 40, "h") == []  # it is not let come and go all the time
+    assert publisher.asked == []
+    publisher.now += 4 * SECOND
+    assert publisher.show(large[1], 160, "h") == []
     assert publisher.asked == ["h"]
-    assert layers(publisher.show(large[0], 41, "h")) == [["h", "l"]]
+    assert layers(publisher.show(large[0], 161, "h")) == [["h", "l"]]
 
 
 def test_layers_of_a_screen_on_which_nothing_moves_are_not_silent() -> None:
