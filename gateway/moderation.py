@@ -5,8 +5,9 @@ Nobody gives orders for that: whatever is written into the store, on this node, 
 it concerns are asked again. Kept true: it ends nobody while the store does not answer.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 
 from gateway import lifecycle
 from gateway.access import Capability
@@ -21,6 +22,15 @@ from protocols.errors import Reason, Rejected
 
 _KICKED = "the call's host has taken you out of it"
 _ENDED = "the stream was ended by the call's host"
+
+_CONCERNS: Mapping[ChangeKind, Callable[[str, str, Identity], bool]] = {
+    ChangeKind.CALL: lambda key, cid, who: cid == key,
+    ChangeKind.USER: lambda key, cid, who: who.user_id == key,
+    ChangeKind.STREAM_KEY: lambda key, cid, who: who.stream_key == key,
+    ChangeKind.API_KEY: lambda key, cid, who: who.api_key == key,
+    ChangeKind.CALL_TYPE: lambda key, cid, who: cid.startswith(f"{key}:"),
+}
+"""Whom a change concerns: (key of the change, cid, who is in it). The other kinds are said of one person."""
 
 
 class Moderation:
@@ -54,19 +64,10 @@ class Moderation:
         for cid in dict.fromkeys(change.key if change.kind is ChangeKind.CALL else "*" for change in changes):
             self._concerned(cid)
         for change in changes:
-            match change.kind:
-                case ChangeKind.CALL:
-                    await self.review(lambda cid, identity, key=change.key: cid == key)  # type: ignore[misc]
-                case ChangeKind.USER:
-                    await self.review(lambda cid, identity, key=change.key: identity.user_id == key)  # type: ignore[misc]
-                case ChangeKind.STREAM_KEY:
-                    await self.review(lambda cid, identity, key=change.key: identity.stream_key == key)  # type: ignore[misc]
-                case ChangeKind.API_KEY:
-                    await self.review(lambda cid, identity, key=change.key: identity.api_key == key)  # type: ignore[misc]
-                case ChangeKind.CALL_TYPE:
-                    await self.review(lambda cid, identity, key=change.key: cid.startswith(f"{key}:"))  # type: ignore[misc]
-                case ChangeKind.KICK | ChangeKind.END_STREAM:
-                    self._take_out(change)
+            if (concerns := _CONCERNS.get(change.kind)) is not None:
+                await self.review(partial(concerns, change.key))
+            else:
+                self._take_out(change)
 
     async def start_anew(self) -> None:
         """So much was written that nobody knows what: everything is read and asked again."""
@@ -94,7 +95,7 @@ class Moderation:
             await self._directory.look_up(cid=cid)
             known = self._directory.call(cid)
             kind = self._directory.call_types.get(cid.partition(":")[0])
-            if known is None or kind is None or known.call.live_started_at is None or known.call.ended_at is not None:
+            if known is None or kind is None or not known.call.live or known.call.live_started_at is None:
                 continue
             longest = known.call.settings(kind).limits.max_duration_seconds
             if longest and now >= known.call.live_started_at + timedelta(seconds=longest):

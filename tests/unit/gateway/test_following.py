@@ -1,0 +1,159 @@
+"""What is written, here or elsewhere, is known here: in order, none lost whatever fails meanwhile; calls that last too long are ended."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+from gateway import lifecycle
+from gateway.audience import House
+from gateway.auth import Identity
+from gateway.calls.embedded import EmbeddedCall
+from gateway.directory import Directory, Memory
+from gateway.following import Following
+from gateway.moderation import Moderation
+from gateway.registry import Registry
+from gateway.store.database import StoreUnavailable
+from gateway.store.records import Change
+from gateway.store.store import Store
+from tests.support.authority import Ruling, ruling
+
+X = "livestream:x"
+
+
+class Followed:
+    """A gateway's following without the rest of it; `concerned` has the calls that it was told of."""
+
+    def __init__(self, it: Ruling, directory: Directory) -> None:
+        self.directory = directory
+        self.concerned: list[str] = []
+        self.news = asyncio.Event()
+        self.registry = Registry(lambda cid: EmbeddedCall(cid, max_participants=1, on_empty=lambda name: None))
+        house = House(self.registry.call, self._nobody)
+        self.moderation = Moderation(self.registry, {}, house, directory, it.authority, it.store, concerned=self._concerned)
+        self.following = Following(it.store, directory, it.authority, self.moderation)
+
+    async def _nobody(self, call: str, token: str | None, address: str) -> Identity:
+        return Identity()
+
+    def _concerned(self, cid: str) -> None:
+        self.concerned.append(cid)
+        self.news.set()
+
+    async def until(self, cid: str) -> None:
+        async with asyncio.timeout(20):
+            while cid not in self.concerned:
+                self.news.clear()
+                await self.news.wait()
+
+
+@asynccontextmanager
+async def following(it: Ruling, directory: Directory | None = None) -> AsyncIterator[Followed]:
+    followed = Followed(it, directory or it.directory)
+    await followed.following.start()
+    running = asyncio.create_task(followed.following.run())
+    try:
+        yield followed
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_what_another_process_writes_is_known_here(tmp_path: Path) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/gateway.db"
+    async with ruling(url) as it, Store.open(url) as elsewhere, following(it) as followed:
+        await elsewhere.calls.get_or_create(lifecycle.created(it.directory.call_types["livestream"], "x", "john", it.time))
+        await followed.until(X)
+        known = followed.directory.call(X)
+        assert known is not None
+        assert known.call.created_by_id == "john"
+        await it.call("livestream:own")
+        assert followed.concerned.count("livestream:own") == 1  # before the write returned, and not again
+        await elsewhere.calls.change(X, lambda call: lifecycle.gone_live(call, it.time), now=it.time)
+        followed.concerned.clear()
+        await followed.until(X)
+        assert "livestream:own" not in followed.concerned
+
+
+class FailingOnce(Directory):
+    """A directory whose store is away when the first change is applied."""
+
+    failing = True
+
+    async def apply(self, changes: Sequence[Change]) -> None:
+        if self.failing:
+            self.failing = False
+            raise StoreUnavailable
+        await super().apply(changes)
+
+
+class Slow(Directory):
+    """A directory that does not come back from its first change."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self.applying = asyncio.Event()
+
+    async def apply(self, changes: Sequence[Change]) -> None:
+        if not self.applying.is_set():
+            self.applying.set()
+            await asyncio.Event().wait()
+        await super().apply(changes)
+
+
+async def test_a_change_that_could_not_be_applied_comes_later() -> None:
+    async with ruling() as it, following(it, FailingOnce(it.store)) as followed:
+        await it.call(X)  # it is written all the same
+        await followed.until(X)
+        assert followed.directory.call(X) is not None
+
+
+async def test_a_writer_that_is_cancelled_after_its_commit_loses_no_change() -> None:
+    async with ruling() as it:
+        slow = Slow(it.store)
+        async with following(it, slow) as followed:
+            writing = asyncio.create_task(it.call(X))
+            await slow.applying.wait()
+            writing.cancel()
+            await asyncio.gather(writing, return_exceptions=True)
+            await followed.until(X)
+            assert slow.call(X) is not None
+
+
+async def test_of_two_reads_at_once_the_one_that_began_last_has_the_last_word() -> None:
+    memory: Memory[str, str] = Memory(10)
+    first_may_go, began = asyncio.Event(), asyncio.Event()
+
+    async def old(key: str) -> str:
+        began.set()
+        await first_may_go.wait()
+        return "old"
+
+    async def new(key: str) -> str:
+        return "new"
+
+    first = asyncio.create_task(memory.fetch("x", old))
+    await began.wait()
+    await memory.fetch("x", new)
+    first_may_go.set()
+    await first
+    assert memory.get("x") == "new"
+
+
+async def test_calls_in_use_that_last_longer_than_they_may_are_ended() -> None:
+    async with ruling() as it:
+        await it.call(X, live=True)
+        limited = {"limits": {"max_duration_seconds": 60}}
+        await it.store.calls.change(X, lambda call: replace(call, settings_override=limited), now=it.time)
+        followed = Followed(it, it.directory)
+        followed.registry.call(X)
+        await followed.moderation.end_overdue(it.time + timedelta(seconds=59))
+        known = it.directory.call(X)
+        assert known is not None
+        assert known.call.live
+        await followed.moderation.end_overdue(it.time + timedelta(seconds=60))
+        known = it.directory.call(X)
+        assert known is not None
+        assert known.call.ended_at == it.time + timedelta(seconds=60)
