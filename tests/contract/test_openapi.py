@@ -5,6 +5,7 @@ import asyncio
 import json
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from gateway.api.filters import parsed
 from gateway.api.openapi import ADDRESS, document
 from gateway.api.routes import ROUTES
 from tests.support.api import API_KEY, Stage, api_stage
+from tests.support.postgres import running_postgres
 
-SECONDS = 25
+SECONDS = 20
 CHECKS = (
     "not_a_server_error",
     "status_code_conformance",
@@ -84,8 +86,18 @@ def test_examples_are_taken() -> None:
     assert tried >= 4
 
 
-async def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
-    async with api_stage(tmp_path) as stage:
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The two differ in what they refuse."""
+    if request.param == "sqlite":
+        yield ""
+    else:
+        with running_postgres() as server:
+            yield server.url()
+
+
+async def test_schemathesis_finds_nothing(tmp_path: Path, database: str) -> None:
+    async with api_stage(tmp_path, database) as stage:
         await prepare(stage)
         (tmp_path / "schemathesis.toml").write_text(SETTINGS)
         process = await asyncio.create_subprocess_exec(

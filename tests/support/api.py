@@ -14,6 +14,7 @@ from typing import Any
 import jwt
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from pydantic import SecretStr
 
 from gateway.access import Capability
 from gateway.api.desk import Desk
@@ -24,7 +25,7 @@ from gateway.api.routes import ROUTES
 from gateway.audience import House
 from gateway.auth import Secret, Tokens
 from gateway.calls.embedded import EmbeddedCall
-from gateway.config import Config, State
+from gateway.config import Config, Database, State
 from gateway.control import Control, controlling
 from gateway.events import Bus, Event
 from gateway.following import Following
@@ -101,9 +102,9 @@ class Stage:
 
 
 @asynccontextmanager
-async def api_stage(directory: Path) -> AsyncIterator[Stage]:
-    """The API with a fresh store in `directory`."""
-    config = Config(state=State(directory=str(directory)))
+async def api_stage(directory: Path, database: str = "") -> AsyncIterator[Stage]:
+    """The API with a fresh store: a file in `directory`, or the (empty) `database` at this address."""
+    config = Config(state=State(directory=str(directory)), database=Database(url=SecretStr(database)))
     tokens = Tokens(Secret(secrets.token_bytes(48)))
     async with controlling(config, tokens) as control:
         registry = Registry(
