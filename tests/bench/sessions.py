@@ -124,7 +124,7 @@ async def least(rounds: int, file: Path, publishers: int, viewers: int, feedback
 async def run(file: Path, publishers: int, viewers: int, feedback: bool = True) -> Measured:
     """Each publisher in a call of its own, `viewers` of each call."""
     calls = [f"livestream:bench-{number}" for number in range(publishers)]
-    async with running_gateway(f"calls.public={','.join(calls)}") as gateway:
+    async with running_gateway("capacity.enabled=false", f"calls.public={','.join(calls)}") as gateway:
         addresses = [gateway.rtmp(call, f"host-{number}") for number, call in enumerate(calls)]
         joins = [[0.02 * n, gateway.url(f"/whep/{call}")] for n, call in enumerate(calls * viewers)]
         measuring = sorted({len(joins) * n // MEASURING for n in range(MEASURING)})

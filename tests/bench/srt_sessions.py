@@ -23,7 +23,9 @@ SECONDS = 45
 
 async def run(file: Path, sessions: int) -> None:
     calls = [f"livestream:bench-{number}" for number in range(sessions)]
-    async with running_gateway(f"calls.public={','.join(calls)}", f"srt.latency_ms={LATENCY_MS}") as gateway:
+    async with running_gateway(
+        "capacity.enabled=false", f"calls.public={','.join(calls)}", f"srt.latency_ms={LATENCY_MS}"
+    ) as gateway:
         publishing = {
             "file": str(file),
             "port": gateway.ports["srt"],

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +228,11 @@ def test_the_unit_stops_the_workers_after_the_gateway_and_waits_for_its_drain(mo
     assert "KillMode=mixed" in unit
     (limit,) = re.findall(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)
     assert int(limit) >= config.shutdown.drain_s + 5
+
+
+def test_the_gateway_believes_the_proxy_in_front_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = known_to_the_gateway(yaml_of("tls/compose.yaml")["services"]["gateway"]["environment"], monkeypatch)
+    assert any(ip_address("172.18.0.2") in network for network in config.http.trusted_proxies)
 
 
 @pytest.mark.parametrize("proxy", ["tls/Caddyfile", "tls/nginx.conf"])
