@@ -86,7 +86,7 @@ OVERVIEW = Dashboard(
                     bad=0.5,
                 ),
                 stat("Findings", "sum(ingress_findings)", warn=1),
-                stat("Refused in the last hour", "sum(increase(ingress_refused_total[1h]))", warn=1),
+                stat("Refused in the last hour", "round(sum(increase(ingress_refused_total[1h])))", warn=1),
             ),
         ),
         (
@@ -297,7 +297,7 @@ NODE = Dashboard(
                     warn=0.9,
                 ),
                 stat("Workers", "sum(ingress_workers)"),
-                stat("Worker restarts in an hour", "sum(increase(ingress_worker_restarts_total[1h]))", warn=1, bad=5),
+                stat("Worker restarts in an hour", "round(sum(increase(ingress_worker_restarts_total[1h])))", warn=1, bad=5),
                 stat("Memory", "max(process_resident_memory_bytes)", "bytes"),
                 stat("Certificate ends in", "min(ingress_certificate_expiry_seconds)", "s"),
             ),
