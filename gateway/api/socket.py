@@ -151,10 +151,12 @@ class Connection:
                     seconds = self._identity.expires_at - time() if self._identity and self._identity.expires_at else LONGEST_S
                     self._reading.reschedule(asyncio.get_running_loop().time() + seconds)
                     async for message in self._socket:
-                        if message.type is not WSMsgType.TEXT:
-                            self.end(Close.NOT_TEXT)
-                        else:
+                        if message.type is WSMsgType.TEXT:
                             await self._take(message.data)
+                        elif message.type is WSMsgType.BINARY:
+                            self.end(Close.NOT_TEXT)
+                        else:  # too long, no answer to a ping: aiohttp has closed it
+                            break
         except Rejected:  # the store does not answer
             self.end(Close.TRY_LATER)
         except TimeoutError:

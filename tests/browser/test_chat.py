@@ -8,6 +8,7 @@ from playwright.async_api import Page
 from tests.browser.chromium import open_page, state, until
 from tests.browser.fake import FakeGateway, fake_gateway
 from tests.browser.test_pages import PHONE, clean, fits
+from tests.support.gateway_process import running_gateway
 
 ALL = ["send-event", "create-reaction"]
 VERA = {"id": "vera", "name": "", "role": "user"}
@@ -126,6 +127,24 @@ async def test_lists_are_bounded_and_all_fits_and_is_reached_by_keyboard(gateway
         reactions = [f"React: {each}" for each in ("like", "love", "laugh", "applause", "party")]
         assert reached[3:] == ["Messages", *reactions, "Your message", "Send"]
         assert clean(observed, gateway)
+
+
+async def test_with_a_real_gateway_one_page_writes_and_another_reads() -> None:
+    async with running_gateway() as gateway:
+        vera = gateway.tokens.issue("vera", ["livestream:demo"], 600, "viewer")
+        watch = gateway.url("/watch/livestream:demo")
+        async with open_page(watch) as (reader, observed):
+            writer = await reader.context.new_page()
+            await writer.goto(f"{watch}#token={vera}")
+            await writer.get_by_label("Your message").fill("hello from Vera")
+            await until(reader, "!document.getElementById('viewers').hidden")  # it listens
+            await writer.get_by_role("button", name="Send").click()
+            await writer.get_by_role("button", name="React: party").click()
+            await reader.get_by_text("hello from Vera").wait_for()
+            await until(reader, "document.querySelectorAll('#floating span').length === 1")
+            assert await reader.locator("#messages b").all_inner_texts() == ["vera"]
+            assert not await reader.get_by_label("Your message").is_visible(), "anybody may only watch here"
+            assert observed.complaints == []
 
 
 _AT_END = "(list => list.scrollHeight - list.scrollTop - list.clientHeight < 40)(document.getElementById('messages'))"

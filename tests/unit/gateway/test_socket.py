@@ -162,6 +162,14 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
         yield stage
 
 
+async def nobody_left(stage: Stage) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            if not stage.sockets.open:
+                return
+            await asyncio.sleep(0.01)
+
+
 def custom(n: int) -> dict[str, Any]:
     return {"custom": {"n": n}}
 
@@ -323,6 +331,16 @@ async def test_too_much_is_refused_or_ends_the_connection(stage: Stage) -> None:
     async with stage.open(stage.user("vera")) as vera:
         await vera.ws.send_bytes(b"{}")
         assert await vera.closed() == 1003
+    await nobody_left(stage)
+    assert stage.sockets.closed == {"too_many": 1, "client": 1, "not_text": 1}
+
+
+async def test_one_that_has_vanished_is_found_out(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateway.api.socket, "PING_S", 0.1)
+    async with stage.open(stage.user("vera"), autoping=False) as vera:
+        await vera.hear("connection.ok")
+        await nobody_left(stage)
+    assert stage.sockets.closed == {"client": 1}
 
 
 def _live(cid: str) -> Call:
