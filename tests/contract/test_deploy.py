@@ -107,6 +107,11 @@ def test_what_traces_take_is_what_the_tests_have() -> None:
     assert not traces.keys() & deployed.keys()
 
 
+def test_the_one_command_for_a_plain_machine_is_one_of_the_gateways() -> None:
+    (arguments,) = re.findall(r'^exec \.venv/bin/python -m gateway (.*) "\$@"$', (DEPLOY / "up").read_text(), re.MULTILINE)
+    assert command_line().parse_args(arguments.split()).check  # the self-test comes first
+
+
 def test_only_what_the_image_is_made_of_goes_to_its_builder() -> None:
     let_in = {line[1:] for line in (DEPLOY.parent / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     copied = {path for words in re.findall(r"^COPY (?!--from)(.*)$", dockerfile(), re.MULTILINE) for path in words.split()[:-1]}

@@ -1,6 +1,7 @@
 """A gateway that is sent home takes nobody new, and loses no stream that is live before it ends or the limit is reached."""
 
 import asyncio
+import sys
 from contextlib import AsyncExitStack
 
 import aiohttp
@@ -10,7 +11,7 @@ from tests.integration.test_whip_encoders import OPUS
 from tests.integration.test_whip_junk import OFFER, SDP
 from tests.support.application import running_application
 from tests.support.encoders import FFMPEG_9, X264_LIVE, encoder, ffmpeg, programme
-from tests.support.gateway_process import GatewayProcess, running_gateway
+from tests.support.gateway_process import ROOT, GatewayProcess, running_gateway
 from tests.support.srt_encoders import Way
 from tests.support.viewer import Viewer, watching
 
@@ -35,6 +36,14 @@ def targets(gateway: GatewayProcess) -> dict[str, list[str]]:
 async def post(gateway: GatewayProcess, path: str, **headers: str) -> tuple[int, str]:
     async with aiohttp.ClientSession() as http, http.post(gateway.url(path), headers=headers) as response:
         return response.status, await response.text()
+
+
+async def command(gateway: GatewayProcess, *words: str) -> tuple[int | None, str]:
+    """`gateway` on this machine's command line, with the configuration of the one that runs."""
+    arguments = [sys.executable, "-m", "gateway", *words, "--set", f"http.port={gateway.ports['http']}"]
+    process = await asyncio.create_subprocess_exec(*arguments, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
+    output, _ = await process.communicate()
+    return process.returncode, output.decode()
 
 
 async def refused_in_their_own_words(gateway: GatewayProcess) -> None:
@@ -114,9 +123,12 @@ async def test_the_machine_itself_may_ask_for_a_drain_and_nobody_else() -> None:
             await gateway.stream()
             assert await post(gateway, "/drain") == (202, '{"draining": true, "streams": 1}')
             assert (await gateway.text("/readyz")).startswith("draining: 1")
-            waiting = asyncio.create_task(post(gateway, "/drain?wait_s=60"))
+            waiting = asyncio.create_task(command(gateway, "drain", "--wait", "60s"))  # as a container's preStop does
             await gateway.stream()
-        assert await waiting == (200, '{"draining": true, "streams": 0}')
+        assert await waiting == (0, "The gateway takes no new streams; 0 are left.\n")
+        assert await command(gateway, "live") == (0, "The gateway is well.\n")
+    code, said = await command(gateway, "live")
+    assert (code, "Connection refused" in said) == (1, True)
 
 
 async def test_from_elsewhere_it_takes_a_servers_token_for_all_calls() -> None:
