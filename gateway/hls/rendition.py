@@ -21,7 +21,7 @@ from protocols.hls.segmenter import Cut, Segmenter, Timing
 from protocols.media import EncodedPacket, Kind, Track
 from transcode.fragments import Done
 
-_IN_MEMORY = 6  # target durations, where there is an archive for the rest
+_IN_MEMORY = 4  # target durations, where there is an archive for the rest: live players are within three
 _HEADROOM = 1.1  # the peak of what is to come is not known
 
 

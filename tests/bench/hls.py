@@ -1,4 +1,4 @@
-"""What HLS costs: `python -m tests.bench.hls [--sessions N] [--seconds S]`.
+"""What HLS costs: `python -m tests.bench.hls [cost] [load] [--sessions N] [--seconds S]`.
 
 First N sessions of 720p30 at 2.5 Mbit/s that pass through, without HLS and with it: CPU of the gateway and all its processes, and the share
 that HLS adds for each. Then requests: low-latency players that follow their playlists by blocking reloads and fetch each part, as many as
@@ -29,7 +29,7 @@ SETTLE_S = 6
 REQUESTS = 500  # a second
 _FRAMES, _RATE = 'ingress_frames_total{kind="video",protocol="rtmp"}', 30
 _RENDITIONS, _PARTS_A_SECOND = 2, 3
-PLAYERS = REQUESTS // (2 * _RENDITIONS * _PARTS_A_SECOND)  # a playlist and a part each time
+PLAYERS = REQUESTS // (2 * _RENDITIONS * _PARTS_A_SECOND) + 2  # a playlist and a part each time
 
 
 @asynccontextmanager
@@ -134,6 +134,7 @@ async def play(job: dict[str, Any]) -> None:
 
 async def main() -> None:
     parser = argparse.ArgumentParser()
+    parser.add_argument("parts", nargs="*", choices=["cost", "load"], default=["cost", "load"])
     parser.add_argument("--sessions", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--play", type=json.loads)
@@ -143,8 +144,10 @@ async def main() -> None:
         return
     with programme.prepared() as files:
         file = files(60)
-        await cost(file, options.sessions, options.seconds)
-        await load(file, options.seconds)
+        if "cost" in options.parts:
+            await cost(file, options.sessions, options.seconds)
+        if "load" in options.parts:
+            await load(file, options.seconds)
 
 
 if __name__ == "__main__":

