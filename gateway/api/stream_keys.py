@@ -23,6 +23,8 @@ from gateway.store.records import StreamKey
 async def create(desk: Desk, asked: Asked[StreamKeyRequest]) -> CreatedStreamKeyResponse:
     body, me = asked.body, asked.identity.user_id
     user_id = body.user_id if body.user_id is not None else asked.speaking_for(None)
+    if not user_id:
+        raise ApiError(401, "a stream key is a user's: come with a token")
     if user_id != me:
         desk.authority.judge(asked.identity, asked.cid, Capability.CREATE_STREAM_KEY)
     lasts = timedelta(seconds=body.expires_in_seconds) if body.expires_in_seconds is not None else None

@@ -192,6 +192,13 @@ async def test_stream_keys_are_told_once_and_revoked(api: Stage, call: str) -> N
     assert (await api.ask("DELETE", call + "/stream_keys/nokey")).status == 404
 
 
+async def test_nobody_in_particular_gets_no_key_and_no_call_of_his_own(api: Stage, call: str) -> None:
+    open_to_all = call.replace("livestream", "development")
+    assert (await api.ask("POST", open_to_all, {}, user=None)).status == 400
+    await api.ok("POST", open_to_all, SEED)
+    assert (await api.ask("POST", open_to_all + "/stream_keys", {}, user=None)).status == 401
+
+
 async def test_call_types_are_made_changed_and_deleted(api: Stage, call: str) -> None:
     kind = {"name": "concert", "grants": {"user": ["read-call", "join-call"]}, "settings": {"backstage": {"enabled": True}}}
     made = await api.ask("POST", "/calltypes", kind)
