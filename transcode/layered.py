@@ -1,6 +1,6 @@
 """The stage of a video that passes and is offered in smaller layers as well: the source itself on top, the others from a worker.
 
-Keeps true: what passes is neither copied nor delayed by what is encoded beside it, and goes on where that fails.
+Keeps true: what passes is not delayed by what is encoded beside it.
 """
 
 from collections.abc import Callable

@@ -176,8 +176,8 @@ class WorkerStage:
         try:
             async with asyncio.timeout(self._link.limits.close):
                 await self._closed.wait()
-        except TimeoutError:
-            pass  # a worker that does not answer is the owner's concern, and found by its hang limit
+        except TimeoutError:  # a worker that does not answer at all is the owner's concern, and found by its hang limit
+            self.stats.dropped += len(self._pending)
         finally:
             self._link.forget(self)
 

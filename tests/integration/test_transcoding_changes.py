@@ -16,6 +16,11 @@ SECONDS = 3
 FRAMES = SECONDS * 30
 MUXRATE = 4_000_000  # with padding, so that bytes are time
 MESSAGE = 1316
+DROPPED = (
+    'ingress_worker_dropped_total{protocol="srt"}',
+    'ingress_frames_dropped_total{protocol="srt",reason="late"}',
+    'ingress_frames_dropped_total{protocol="srt",reason="overflow"}',
+)
 X264 = (*X264_LIVE[:-1], "30", "-x264-params", "threads=1:sliced-threads=0")
 
 
@@ -99,7 +104,7 @@ async def test_everything_changes_and_the_participant_stays(tmp_path: Path) -> N
             await sending
             audio = viewer.audio_frames
             live = await gateway.stream()
-            dropped = await gateway.metric('ingress_worker_dropped_total{protocol="srt"}')  # where the CPU does not suffice
+            dropped = sum([await gateway.metric(series) for series in DROPPED])  # where the CPU does not suffice
     assert len(set(seen)) == 1
     assert live["reconnects"] == 0
     assert viewer.sizes == [(640, 360), (360, 640)]
@@ -107,6 +112,6 @@ async def test_everything_changes_and_the_participant_stays(tmp_path: Path) -> N
     assert len(found) <= len(PHASES), found
     for numbers in found:
         assert numbers == sorted(set(numbers))
-    # on a machine that is busy otherwise some are lost, most of them counted
+    # on a machine that is busy otherwise some are lost, and counted but for what SRT gave up on the way
     assert sum(map(len, found)) + dropped >= 0.85 * FRAMES * len(PHASES), found
     assert audio > 100

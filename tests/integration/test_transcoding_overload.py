@@ -66,5 +66,6 @@ async def test_two_in_1080p_lose_layers_and_a_third_is_refused(tmp_path: Path) -
         await gateway.logged("left out")
         seen = len(viewer.numbers)
         await viewer.until(frames=seen + 60, timeout=30)  # it goes on, in a smaller layer
+        assert viewer.sizes[-1] in ((960, 540), (480, 270))
         await gateway.stream("two", tracks=2)
         assert await gateway.metric('ingress_worker_restarts_total{protocol="rtmp"}') == 0
