@@ -10,6 +10,7 @@ BENCHES = (
     "rtmp_parse",
     "srt_receive",
     "whip_receive",
+    "whip_forward",
     "whip_loss",
     "whip_glass",
     "transcode",

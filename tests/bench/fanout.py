@@ -108,7 +108,7 @@ def viewer(stack: contextlib.ExitStack, egress: Egress) -> Viewer:
     return Viewer(sock, sock.getsockname(), OutboundSrtp(Session(policy)), egress)
 
 
-def attach(transport: Viewer, sources: dict[Kind, Source]) -> Iterable[Sender]:
+def attach(transport: Viewer, sources: dict[Kind, Source], now: int = 0) -> Iterable[Sender]:
     for kind, source in sources.items():
         parameters = SendParameters(
             kind,
@@ -121,7 +121,7 @@ def attach(transport: Viewer, sources: dict[Kind, Source]) -> Iterable[Sender]:
             transport_cc_extension=3,
         )
         sender = Sender(transport, parameters)
-        sender.attach(source, 0)
+        sender.attach(source, now)
         yield sender
 
 

@@ -10,7 +10,7 @@ import asyncio
 import gc
 import sys
 import time
-from itertools import count
+from itertools import chain, count
 
 from protocols.media import EncodedPacket
 from protocols.publisher import Credential
@@ -64,24 +64,28 @@ class Publisher(BarePeer):
         return sdp.parse_offer(("\n".join(head) + "\n" + MEDIA).encode())
 
 
-def programme() -> list[bytes]:
-    """RTP packets in the order of time."""
-    packets: list[bytes] = []
+def programme(
+    seconds: int = SECONDS, key_bytes: int = KEY_BYTES, delta_bytes: int = DELTA_BYTES, loss: int = LOSS
+) -> list[list[bytes]]:
+    """RTP packets in the order of time, those of each frame of 1/30 s with the sound beside it. One in `loss` is lost and sent again."""
+    frames: list[list[bytes]] = []
     transport, video, audio, repair = count(), count(), count(), count()
     start = b"".join(b"\0\0\0\1" + each for each in parameter_sets("h264_baseline.h264"))
 
     def extensions(mid: bytes) -> dict[int, bytes]:
         return {4: mid, 3: (next(transport) & 0xFFFF).to_bytes(2, "big")}
 
-    for frame in range(30 * SECONDS):
+    for frame in range(30 * seconds):
+        packets: list[bytes] = []
+        frames.append(packets)
         key = frame % 30 == 0
-        slice_ = nal_unit(5 if key else 1, KEY_BYTES if key else DELTA_BYTES)
+        slice_ = nal_unit(5 if key else 1, key_bytes if key else delta_bytes)
         unit = (start if key else b"") + slice_[:5] + b"\x88\x84" + slice_[5:]  # first macroblock 0, parameter set 0
         payloads = packetize_h264(unit)
         lost: list[tuple[int, bytes]] = []
         for index, payload in enumerate(payloads):
             sequence, marker = next(video), index == len(payloads) - 1
-            if sequence % LOSS == LOSS - 1 and not marker:
+            if sequence % loss == loss - 1 and not marker:
                 lost.append((sequence, payload))
                 next(transport)
             else:
@@ -92,7 +96,7 @@ def programme() -> list[bytes]:
         for _ in range(1 + (frame % 3 < 2)):
             number = next(audio)
             packets.append(rtp(OPUS, number, 960 * number, AUDIO_SSRC, bytes(OPUS_BYTES), extensions(b"0"), marker=False))
-    return packets
+    return frames
 
 
 def protected(packets: list[bytes], outbound: OutboundSrtp, arena: Arena) -> list[bytes]:
@@ -107,12 +111,12 @@ def protected(packets: list[bytes], outbound: OutboundSrtp, arena: Arena) -> lis
 
 async def measure(publishers: int) -> tuple[float, int, int]:
     """(CPU us per packet, packets, access units)"""
-    packets, arena = programme(), Arena()
+    packets, arena = list(chain.from_iterable(programme())), Arena()
     async with UdpMux("127.0.0.1") as mux:
         peers, receivers, taking, taken = [], [], [], [0]
         for _ in range(publishers):
             peer = Publisher.__new__(Publisher)
-            receiver = await _connect(mux, peer)
+            receiver = await connected(mux, peer)
             peers.append(peer)
             receivers.append(receiver)
             taking.append(asyncio.create_task(_take(receiver, taken)))
@@ -145,7 +149,7 @@ async def _take(receiver: WhipPublisher, taken: list[int]) -> None:
         taken[0] += isinstance(item, EncodedPacket)
 
 
-async def _connect(mux: UdpMux, peer: Publisher) -> WhipPublisher:
+async def connected(mux: UdpMux, peer: Publisher) -> WhipPublisher:
     """As `BarePeer`, with a publisher's life around the port's side of it."""
     peer.certificate = Certificate.generate()
     peer.ufrag, peer.password = "bare" + hex(id(peer))[2:], "p" * 24
