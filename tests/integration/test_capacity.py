@@ -35,11 +35,3 @@ async def test_a_transcode_too_many_is_refused_and_what_passes_is_taken() -> Non
     assert len(ended) == 2  # this is what the encoder was told
     assert all("transcoding this stream takes about 0." in why and "without B-frames" in why for why in ended)
     assert not [line for line in gateway.log if line["level"] == "error"]
-
-
-async def test_where_the_operator_wants_no_limit_there_is_none() -> None:
-    async with running_gateway(*SETTINGS, "capacity.enabled=false") as gateway:
-        async with ffmpeg(*programme(), *BFRAMES, *AAC, *RTMP, gateway.rtmp(user="one")):
-            await gateway.stream("one", tracks=2)
-            async with ffmpeg(*programme(), *BFRAMES, *AAC, *RTMP, gateway.rtmp(user="two")):
-                await gateway.stream("two", tracks=2)
