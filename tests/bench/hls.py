@@ -134,7 +134,7 @@ async def play(job: dict[str, Any]) -> None:
 
 async def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("parts", nargs="*", choices=["cost", "load"], default=["cost", "load"])
+    parser.add_argument("parts", nargs="*", default=["cost", "load"])
     parser.add_argument("--sessions", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--play", type=json.loads)
