@@ -27,15 +27,14 @@ from gateway.api.schemas.requests import (
 )
 from gateway.api.shapes import stored_member, stored_user
 from gateway.events import EventType
-from gateway.store.records import Call, CallType, merged
-from protocols.errors import Rejected
+from gateway.store.records import Call
 
 MEMBERS_SHOWN = 100
 
 
 async def get_or_create(desk: Desk, asked: Asked[GetOrCreateCallRequest]) -> GetOrCreateCallResponse:
     created = await desk.known(asked.cid) is None and await _create(desk, asked)
-    place = await desk.place(asked.identity, asked.cid, Capability.READ_CALL)
+    place = await desk.place(asked.identity, asked.cid, Capability.CREATE_CALL if created else Capability.READ_CALL)
     if created:
         desk.tell_call(EventType.CALL_CREATED, place.call, user={"id": place.call.created_by_id})
     state = await _state(desk, asked, place, asked.body.members_limit)
@@ -81,18 +80,16 @@ async def get(desk: Desk, asked: Asked[EmptyRequest]) -> CallStateResponse:
 
 
 async def update(desk: Desk, asked: Asked[UpdateCallRequest]) -> CallStateResponse:
-    given, kind = asked.body.model_dump(exclude_unset=True), asked.place.call_type
-    call = await desk.store.calls.change(asked.cid, lambda call: _updated(call, kind, given), now=asked.now)
+    given = asked.body.model_dump(exclude_unset=True)
+    call = await desk.store.calls.change(asked.cid, lambda call: _updated(call, given), now=asked.now)
     if call != asked.place.call:
         desk.tell_call(EventType.CALL_UPDATED, call)
-    return await _state(desk, asked, await desk.place(asked.identity, asked.cid, Capability.READ_CALL))
+    return await _state(desk, asked, await desk.place(asked.identity, asked.cid, Capability.UPDATE_CALL))
 
 
-def _updated(call: Call, kind: CallType, given: Mapping[str, Any]) -> Call:
+def _updated(call: Call, given: Mapping[str, Any]) -> Call:
     """What is given is changed; of the settings each one by itself."""
-    override = overlaid(call.settings_override, given.get("settings_override", {}))
-    merged(kind.settings, override)
-    changed = replace(call, settings_override=override)
+    changed = replace(call, settings_override=overlaid(call.settings_override, given.get("settings_override", {})))
     return replace(changed, **{name: given[name] for name in ("starts_at", "custom") if name in given})
 
 
@@ -119,11 +116,9 @@ async def query(desk: Desk, asked: Asked[QueryCallsRequest]) -> QueryCallsRespon
     )
     found: list[QueriedCallResponse] = []
     for call in page.items:
-        try:
-            place = await desk.place(asked.identity, call.cid, Capability.READ_CALL)
-        except (Rejected, ApiError):
-            continue
-        found.append(QueriedCallResponse(**await _shown(desk, asked, place, MEMBERS_SHOWN)))
+        place = await desk.place_if(asked.identity, call.cid, Capability.READ_CALL)
+        if place is not None:
+            found.append(QueriedCallResponse(**await _shown(desk, asked, place, MEMBERS_SHOWN)))
     return QueryCallsResponse(calls=found, next=page.next, prev=page.previous)
 
 

@@ -31,8 +31,10 @@ from gateway.events import Bus, EventType
 from gateway.interactions import Interactions
 from gateway.registry import Registry
 from gateway.session import Session
+from gateway.store.database import StoreUnavailable
 from gateway.store.records import Call, CallType
 from gateway.store.store import Store
+from protocols.errors import Rejected
 from protocols.media import Kind
 
 
@@ -82,6 +84,15 @@ class Desk:
         if known is None:
             raise ApiError(404, f"there is no call {cid}: create it with POST /call/{cid.replace(':', '/')}")
         return Place(known.call, self.call_type(known.call.type), self.authority.capabilities(identity, cid))
+
+    async def place_if(self, identity: Identity, cid: str, capability: Capability) -> Place | None:
+        """As `place`; None for who may not, and where there is no call."""
+        try:
+            return await self.place(identity, cid, capability)
+        except StoreUnavailable:
+            raise
+        except (Rejected, ApiError):
+            return None
 
     async def trusted(self, identity: Identity) -> bool:
         """Whether it is an application's server, or an administrator of it."""

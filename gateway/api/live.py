@@ -71,7 +71,7 @@ async def stop_broadcasting(desk: Desk, asked: Asked[EmptyRequest]) -> EmptyResp
 
 
 async def _shown(desk: Desk, asked: Asked[GoLiveRequest] | Asked[StopLiveRequest]) -> CallResponse:
-    place = await desk.place(asked.identity, asked.cid, Capability.READ_CALL)
+    place = await desk.place(asked.identity, asked.cid, Capability.GO_LIVE)
     return desk.shown(place, await desk.people([place.call.created_by_id]), asked.origin)
 
 

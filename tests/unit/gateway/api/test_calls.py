@@ -218,6 +218,16 @@ async def test_call_types_are_made_changed_and_deleted(api: Stage, call: str) ->
     assert (await api.ask("POST", "/call/concert/two", {"data": {"created_by_id": "john"}})).status == 404
 
 
+async def test_who_may_change_but_not_read_is_answered_all_the_same(api: Stage) -> None:
+    await api.ok("POST", "/calltypes", {"name": "dropbox", "grants": {"user": ["create-call", "update-call"]}})
+    made = await api.ask("POST", "/call/dropbox/one", {}, user="drew")
+    assert made.status == 201
+    assert made.body["own_capabilities"] == ["create-call", "update-call"]
+    assert (await api.ok("PATCH", "/call/dropbox/one", {"custom": {"a": 1}}, user="drew"))["call"]["custom"] == {"a": 1}
+    assert (await api.ask("GET", "/call/dropbox/one", user="drew")).status == 403
+    assert (await api.ok("POST", "/calls", {"filter_conditions": {"type": "dropbox"}}, user="drew"))["calls"] == []
+
+
 async def test_errors_have_one_form(api: Stage, call: str) -> None:
     unknown = await api.ask("POST", call, {"data": {"created_by": {"id": "john"}, "costum": {}}})
     assert unknown.body == {
