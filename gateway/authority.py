@@ -15,7 +15,7 @@ from gateway.config import CALL_ID
 from gateway.directory import Directory, KnownCall, NotInMemory
 from gateway.identification import Identification
 from gateway.lifecycle import created
-from gateway.store.calls import no_such_call
+from gateway.store.calls import NoSuchCall
 from gateway.store.records import Call, CallType
 from gateway.store.store import Store
 from protocols.errors import Reason, Rejected
@@ -25,6 +25,10 @@ _SEND: Final = (Capability.SEND_VIDEO, Capability.SEND_AUDIO)
 _OF_ENCODERS: Final = frozenset(
     {*_SEND, Capability.JOIN_CALL, Capability.JOIN_BACKSTAGE, Capability.READ_CALL, Capability.LIST_STREAMS}
 )
+
+
+OPERATOR: Final = "gateway"
+"""Who creates the calls of the configuration and of the command line: nobody who shows a token is that user's host."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,7 @@ class Authority:
         kinds = frozenset(each for each in _SEND if self._verdict(identity, cid, each) is None)
         absent = known is None and not self._may_create(identity, cid)
         if absent or (known is not None and not kinds):
-            raise self._verdict(identity, cid, Capability.SEND_VIDEO) or no_such_call(cid)
+            raise self._verdict(identity, cid, Capability.SEND_VIDEO) or NoSuchCall(cid)
         settings = known.call.settings(self._kind(cid)) if known is not None else self._kind(cid).settings
         return Grant(
             identity.user_id, cid, identity.expires_at, identity, settings, kinds or frozenset(_SEND), known is not None
@@ -163,7 +167,7 @@ class Authority:
             return refusal
         known = self._directory.call(cid)
         if known is None and not identity.claimed and capability is not Capability.CREATE_CALL:
-            return no_such_call(cid)
+            return NoSuchCall(cid)
         state = self._state(identity, cid, known)
         if identity.server:
             gone = state.ended and capability in (*_SEND, Capability.JOIN_CALL)
@@ -203,7 +207,7 @@ class Authority:
             roles.add(Role.HOST)
         if known is not None:
             roles |= {known.roles[identity.user_id]} if identity.user_id in known.roles else set()
-            roles |= {Role.HOST} if known.call.created_by_id == identity.user_id else set()
+            roles |= {Role.HOST} if known.call.created_by_id == identity.user_id != OPERATOR else set()
         return frozenset(roles)
 
     def _grants(self, identity: Identity, cid: str) -> Mapping[str, frozenset[Capability]]:

@@ -8,16 +8,13 @@ from pathlib import Path
 
 from gateway import lifecycle
 from gateway.auth import Tokens
-from gateway.authority import Authority, Rules
+from gateway.authority import OPERATOR, Authority, Rules
 from gateway.config import Config
 from gateway.config_sources import ConfigError, Problem
 from gateway.directory import Directory
 from gateway.identification import Identification
 from gateway.store.database import StoreUnavailable, sqlite
 from gateway.store.store import Store
-
-OPERATOR = "gateway"
-"""The user who creates the calls of the configuration and of the command line."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ it concerns are asked again. Kept true: it ends nobody while the store does not 
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -16,6 +17,7 @@ from gateway.auth import Grant, Identity
 from gateway.authority import Authority
 from gateway.directory import Directory
 from gateway.registry import Registry
+from gateway.store.calls import NoSuchCall
 from gateway.store.records import Call, Change, ChangeKind
 from gateway.store.store import Store
 from protocols.errors import Reason, Rejected
@@ -99,7 +101,10 @@ class Moderation:
                 continue
             longest = known.call.settings(kind).limits.max_duration_seconds
             if longest and now >= known.call.live_started_at + timedelta(seconds=longest):
-                self._ended(known.call, await self._store.calls.change(cid, lambda call: lifecycle.ended(call, now), now=now))
+                with suppress(NoSuchCall):  # it has just been deleted
+                    self._ended(
+                        known.call, await self._store.calls.change(cid, lambda call: lifecycle.ended(call, now), now=now)
+                    )
 
     async def _refusal(self, identity: Identity, cid: str, capability: Capability) -> str | None:
         try:

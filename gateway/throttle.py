@@ -2,9 +2,9 @@
 
 Kept true: one forgotten encoder that tries again and again with an old key does not lock out its neighbours behind the same address; the
 table is bounded, and who pushes others out of it by using many addresses gains nothing but those addresses' own allowance.
+Threads of SRT ask, too: each method is a few dictionary operations, which the interpreter makes atomic one by one.
 """
 
-from collections import OrderedDict
 from ipaddress import IPv6Address, ip_address
 from typing import Final
 
@@ -18,7 +18,7 @@ class Throttle:
     def __init__(self, per_minute: int) -> None:
         self.refused = 0
         self._per_minute = per_minute
-        self._spent: OrderedDict[str, tuple[float, int]] = OrderedDict()  # address -> (failures not yet worn off, at)
+        self._spent: dict[str, tuple[float, int]] = {}  # address -> (failures not yet worn off, at), the oldest first
 
     def wait_s(self, address: str, now: int) -> int:
         """Whole seconds until the address is listened to again; 0: at once. A positive answer is counted as a refusal."""
@@ -35,10 +35,12 @@ class Throttle:
         if self._per_minute == 0:
             return
         place = _place(address)
-        self._spent[place] = (min(self._left(place, now) + 1, self._per_minute + 1), now)
-        self._spent.move_to_end(place)
-        while len(self._spent) > _MAX_ADDRESSES:
-            self._spent.popitem(last=False)
+        spent = min(self._left(place, now) + 1, self._per_minute + 1)
+        self._spent.pop(place, None)
+        self._spent[place] = (spent, now)
+        if len(self._spent) > _MAX_ADDRESSES:
+            for oldest in list(self._spent)[: _MAX_ADDRESSES // 4]:
+                self._spent.pop(oldest, None)
 
     def _left(self, place: str, now: int) -> float:
         failures, at = self._spent.get(place, (0.0, now))

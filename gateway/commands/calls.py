@@ -5,10 +5,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from gateway import lifecycle
+from gateway.authority import OPERATOR
 from gateway.commands import options as typed
 from gateway.commands.options import Command, Commands, awaited
 from gateway.config import Config
-from gateway.control import OPERATOR, opened
+from gateway.control import opened
 from gateway.store.records import EVERYTHING, Call, Condition, Filter, Member
 from protocols.errors import Reason, Rejected
 

@@ -99,7 +99,8 @@ async def _ingress(options: argparse.Namespace, config: Config) -> int:
 
 
 async def _short_key(options: argparse.Namespace, config: Config, tokens: Tokens) -> IngressKey:
-    from gateway.control import OPERATOR, opened
+    from gateway.authority import OPERATOR
+    from gateway.control import opened
     from gateway.store.records import StreamKey
 
     now = datetime.now(UTC)

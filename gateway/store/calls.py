@@ -18,8 +18,11 @@ _NEWEST_FIRST: Final = (Sort("created_at", descending=True),)
 _OLDEST_FIRST: Final = (Sort("created_at"),)
 
 
-def no_such_call(cid: str) -> Rejected:
-    return Rejected(Reason.NOT_FOUND, f"there is no call {cid}: create it first")
+class NoSuchCall(Rejected):
+    """It was never made, or was deleted."""
+
+    def __init__(self, cid: str) -> None:
+        super().__init__(Reason.NOT_FOUND, f"there is no call {cid}: create it first")
 
 
 class Calls:
@@ -65,7 +68,7 @@ class Calls:
         async with self._database.write() as writing:
             call = await _get(writing.connection, cid)
             if call is None:
-                raise no_such_call(cid)
+                raise NoSuchCall(cid)
             changed = change(call)
             if changed == call:
                 return call
@@ -118,7 +121,7 @@ class Calls:
         """Adds or replaces members and removes others. Raises `Rejected` (NOT_FOUND, BAD_REQUEST for too many)."""
         async with self._database.write() as writing:
             if await _get(writing.connection, cid) is None:
-                raise no_such_call(cid)
+                raise NoSuchCall(cid)
             await _remove_members(writing, cid, [*remove, *(member.user_id for member in put)])
             await _put_members(writing, cid, put)
             writing.changed(ChangeKind.CALL, cid)
@@ -135,7 +138,7 @@ class Calls:
         async with self._database.write() as writing:
             call = await _get(writing.connection, cid)
             if call is None:
-                raise no_such_call(cid)
+                raise NoSuchCall(cid)
             changed = change(call)
             if changed != call:
                 changed = replace(changed, updated_at=now)

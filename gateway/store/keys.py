@@ -8,7 +8,7 @@ from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store import rows
-from gateway.store.calls import no_such_call
+from gateway.store.calls import NoSuchCall
 from gateway.store.database import Database
 from gateway.store.models import API_KEYS, API_SECRETS, CALLS, STREAM_KEYS
 from gateway.store.records import MAX_SECRETS, ApiKey, ChangeKind, SealedSecret, StreamKey
@@ -91,7 +91,7 @@ class StreamKeys:
         """Raises `Rejected` (NOT_FOUND for its call, BAD_REQUEST for too many)."""
         async with self._database.write() as writing:
             if (await writing.connection.execute(select(CALLS.c.cid).where(CALLS.c.cid == key.call_cid))).first() is None:
-                raise no_such_call(key.call_cid)
+                raise NoSuchCall(key.call_cid)
             usable = select(func.count()).where(
                 STREAM_KEYS.c.call_cid == key.call_cid,
                 STREAM_KEYS.c.revoked_at.is_(None),

@@ -134,7 +134,7 @@ class Call:
         return self.ended_at is None and not self.backstage and self.live_started_at is not None
 
     def settings(self, call_type: CallType) -> Settings:
-        return merged(call_type.settings, self.settings_override)
+        return merged(call_type.settings, self.settings_override, strict=False)
 
     def state(self, call_type: CallType, user_id: str, now: datetime, *, public: bool = False) -> CallState:
         """What `access.allowed` asks for, for this user at this time."""
@@ -258,9 +258,10 @@ class Page(Generic[T]):
     previous: str | None = None
 
 
-def merged(settings: Settings, override: Json) -> Settings:
-    """The settings with what the override says over them. Raises `ValueError` naming what is no setting or has the wrong type."""
-    return _overlay(settings, override, "settings_override")
+def merged(settings: Settings, override: Json, *, strict: bool = True) -> Settings:
+    """The settings with what the override says over them. Raises `ValueError` naming what is no setting or has the wrong type; not
+    `strict`, it is left out: a newer gateway with the same store may know more."""
+    return _overlay(settings, override, "settings_override", strict)
 
 
 def to_json(value: Any) -> Any:
@@ -270,19 +271,23 @@ def to_json(value: Any) -> Any:
     return value
 
 
-def _overlay(base: T, override: Json, where: str) -> T:
+def _overlay(base: T, override: Json, where: str, strict: bool) -> T:
     hints = get_type_hints(type(base))
     changed: dict[str, Any] = {}
     for name, value in override.items():
-        if name not in hints:
-            raise ValueError(f"{where}.{name} is no setting")
-        present = getattr(base, name)
-        if is_dataclass(present):
-            if not isinstance(value, Mapping):
+        try:
+            if name not in hints:
+                raise ValueError(f"{where}.{name} is no setting")
+            present = getattr(base, name)
+            if not is_dataclass(present):
+                changed[name] = _checked(value, hints[name], f"{where}.{name}")
+            elif isinstance(value, Mapping):
+                changed[name] = _overlay(present, value, f"{where}.{name}", strict)
+            else:
                 raise ValueError(f"{where}.{name} must be an object")
-            changed[name] = _overlay(present, value, f"{where}.{name}")
-        else:
-            changed[name] = _checked(value, hints[name], f"{where}.{name}")
+        except ValueError:
+            if strict:
+                raise
     return type(base)(**{each.name: getattr(base, each.name) for each in fields(base)} | changed)  # type: ignore[arg-type]
 
 

@@ -70,7 +70,7 @@ def call_type(row: Any) -> CallType:
     return CallType(
         name=row.name,
         grants={role: frozenset(_known(held)) for role, held in row.grants.items()},
-        settings=merged(Settings(), row.settings),
+        settings=merged(Settings(), row.settings, strict=False),
         created_at=row.created_at,
         updated_at=row.updated_at,
         built_in=row.built_in,

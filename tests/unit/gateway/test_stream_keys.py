@@ -85,7 +85,7 @@ def test_the_table_is_bounded() -> None:
         throttle.failed(f"10.0.{n // 256}.{n % 256}", 0)
     assert throttle.wait_s("10.0.0.0", 0) == 0
     assert throttle.wait_s("10.0.39.15", 0) == 60
-    assert len(throttle._spent) == 8192
+    assert len(throttle._spent) <= 8192
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,7 @@ from gateway.store.records import (
     Sort,
     StreamKey,
     User,
+    merged,
 )
 from gateway.store.store import Store
 from gateway.vault import Vault
@@ -410,3 +411,31 @@ async def test_a_server_that_is_not_there_is_a_refusal_and_no_hang(tmp_path: Pat
             async with Store.open(f"postgresql+asyncpg://gateway:hunter2@/x?host={tmp_path}"):
                 pass
     assert "hunter2" not in str(caught.value)
+
+
+async def test_callers_who_are_cancelled_at_any_moment_leave_the_store_usable(store: Store) -> None:
+    await store.calls.get_or_create(call("one"))
+
+    def numbered(n: int) -> Callable[[Call], Call]:
+        return lambda present: replace(present, custom={"n": n})
+
+    for rounds in range(60):
+        writing = asyncio.create_task(store.calls.change("livestream:one", numbered(rounds), now=NOW))
+        reading = asyncio.create_task(store.calls.query())
+        for _ in range(rounds):
+            await asyncio.sleep(0)
+        writing.cancel()
+        reading.cancel()
+        await asyncio.gather(writing, reading, return_exceptions=True)
+    async with asyncio.timeout(10):
+        changed = await store.calls.change("livestream:one", numbered(-1), now=NOW)
+        assert await store.calls.get("livestream:one") == changed
+
+
+def test_settings_of_a_newer_gateway_are_passed_over() -> None:
+    override = {"backstage": {"enabled": True, "curtain": "red"}, "holograms": {}, "limits": 7, "on_conflict": "duel"}
+    kind = CallType("livestream", {}, Settings(on_conflict="refuse"), NOW, NOW)
+    assert call("x", settings_override=override).settings(kind) == Settings(backstage=Backstage(True), on_conflict="refuse")
+    for one in override:
+        with pytest.raises(ValueError, match=f"settings_override.{one}"):
+            merged(Settings(), {one: override[one]})
