@@ -18,6 +18,7 @@ from gateway.moderation import Moderation
 from gateway.store.database import StoreUnavailable
 from gateway.store.records import Call, Change, ChangeKind
 from gateway.store.store import Store
+from protocols.errors import Rejected
 from protocols.publisher import Credential
 
 FOLLOW_S: Final = 0.5
@@ -87,9 +88,9 @@ class Following:
                 if monotonic() >= forget_at:
                     forget_at = monotonic() + _FORGET_S
                     await self._store.changes.forget()
-            except StoreUnavailable as unavailable:
+            except Rejected as refusal:  # the store is away; or what was just looked up is forgotten again
                 if answering:
-                    event(log, logging.ERROR, "the store does not answer: live streams go on", cause=_cause(unavailable))
+                    event(log, logging.ERROR, "the store does not answer: live streams go on", cause=_cause(refusal))
                 answering = False
             else:
                 if not answering:
@@ -125,10 +126,10 @@ class Following:
             wanted = await self._wanted.get()
             try:
                 await self._authority.prepare(*wanted)
-            except StoreUnavailable:
+            except Rejected:
                 continue  # `_poll` says so
 
 
-def _cause(unavailable: StoreUnavailable) -> str:
+def _cause(refusal: Rejected) -> str:
     """What kind of fault; its text may hold the server's address."""
-    return type(unavailable.__cause__).__name__
+    return type(refusal.__cause__ or refusal).__name__
