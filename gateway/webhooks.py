@@ -142,8 +142,11 @@ class Webhooks:
 
     async def _send(self) -> None:
         async with self._receiver.session(PARALLEL) as http:
+            counted = False
             while True:
                 try:
+                    if not counted:
+                        self.waiting, counted = await self._outbox.waiting(), True
                     wait = await self._start_due(http)
                 except Rejected:
                     wait = self._patience.first_s
@@ -159,14 +162,16 @@ class Webhooks:
 
     async def _start_due(self, http: aiohttp.ClientSession) -> float | None:
         """Starts what may be sent now; gives the seconds until there is more to do by the clock, None when there is nothing."""
-        self.waiting = await self._outbox.waiting()
         if (silent := self._silent_until - monotonic()) > 0:
             return silent
         room = (1 if self._failures else PARALLEL) - len(self._telling)
         now = datetime.now(UTC)
         soonest: float | None = None
         busy = set(self._telling)  # as the store is read: what ends meanwhile may still be in the answer
-        for delivery in await self._outbox.first_of_each_call(_PAGE) if room > 0 else ():
+        waiting = await self._outbox.first_of_each_call(_PAGE) if room > 0 else ()
+        if room > 0 and not waiting and not busy:
+            self.waiting = 0  # others may have delivered from the same outbox
+        for delivery in waiting:
             if delivery.call_cid in busy:
                 continue
             if delivery.due_at is not None and delivery.due_at > now:
@@ -189,7 +194,7 @@ class Webhooks:
             if fault is None:
                 self._recovered()
                 self.delivered += 1
-                await self._outbox.delivered(delivery.seq)
+                await self._done(delivery)
             elif fault.of_event:
                 self._recovered()
                 await self._refused(delivery, fault)
@@ -204,13 +209,17 @@ class Webhooks:
             self._telling.pop(delivery.call_cid, None)
             self._look.set()
 
+    async def _done(self, delivery: Delivery) -> None:
+        await self._outbox.delivered(delivery.seq)
+        self.waiting = max(0, self.waiting - 1)
+
     async def _refused(self, delivery: Delivery, fault: Fault) -> None:
         self.failed[fault.kind] += 1
         if delivery.attempts + 1 >= self._patience.refusals:
             self.dropped["refused"] += 1
             log_event(log, logging.WARNING, f"an event was dropped: the webhook's receiver does not take it, {fault.words}",
                       call=delivery.call_cid, type=delivery.type)  # fmt: skip
-            await self._outbox.delivered(delivery.seq)
+            await self._done(delivery)
         else:
             wait = timedelta(seconds=self._patience.wait_s(delivery.attempts + 1))
             await self._outbox.postpone(delivery.seq, datetime.now(UTC) + wait)
