@@ -145,6 +145,12 @@ class Rendition:
         else:
             self._run.track = track
 
+    def pause(self) -> None:
+        """Time is missing from here to the next packet: the segment ends with what there is of it."""
+        cut = self._segmenter.close()
+        if cut is not None:
+            self._order(cut)
+
     def end(self) -> None:
         """No more comes: what is under way is made, then the playlist says that it is the end."""
         cut = self._segmenter.close()
@@ -167,30 +173,44 @@ class Rendition:
         """A part has been made, or could not be."""
         if init and run.number not in self._inits:
             self._inits[run.number] = init
-        part = Part(cut.duration, cut.independent, gap=not fragment)
         discontinuity = cut.opens and run.told
         run.told = run.told and not cut.opens
-        removed = self.playlist.add(
-            part,
-            opens=cut.opens,
-            closes=cut.closes,
-            init=run.number,
-            date=date,
-            discontinuity=discontinuity,
-        )
+        left_open = self.playlist.current if cut.opens else None
+        parts = self._listed(cut, gap=not fragment)
+        removed: list[Segment] = []
+        for number, part in enumerate(parts):
+            first, last = number == 0, number == len(parts) - 1
+            removed += self.playlist.add(
+                part,
+                opens=cut.opens and first,
+                closes=cut.closes and last,
+                init=run.number,
+                date=date,
+                discontinuity=discontinuity,
+            )
         segment = self.playlist.segments[-1]
         self._totals.parts += 1
-        self._totals.gaps += part.gap
+        self._totals.gaps += not fragment
         self._totals.discontinuities += discontinuity
         if fragment:
-            self._keep(segment.part_uri(len(segment.parts) - 1), fragment)
-        if segment.complete:
-            self._complete(segment)
-            self._owner.on_segment()
+            self._keep(segment.part_uri(len(segment.parts) - len(parts)), fragment)
+        for done in (left_open, segment):
+            if done is not None and done.complete:
+                self._complete(done)
+                self._owner.on_segment()
         self._forget(removed)
         if arrival := cut.packets[0].arrival:
             self._totals.latency[self._protocol].observe(monotonic_ns() - arrival)
         self._announce()
+
+    def _listed(self, cut: Cut, *, gap: bool) -> list[Part]:
+        """A part is never listed as longer than the target: where frames are missing, the rest of the time is gaps (§4.4.4.9)."""
+        target = self.playlist.timing.part
+        parts, left = [Part(min(cut.duration, target), cut.independent, gap)], cut.duration - target
+        while left > 0:
+            parts.append(Part(min(left, target), independent=False, gap=True))
+            left -= target
+        return parts
 
     def _announce(self) -> None:
         self._texts.clear()

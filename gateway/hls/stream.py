@@ -216,8 +216,11 @@ class HlsStream:
         packet = replace(packet, pts=packet.pts + self._shift, dts=packet.dts + self._shift)
         self._end = max(self._end, packet.dts)
         last = feed.rendition.last if feed.rendition is not None else None
-        if last is not None and packet.dts - last.dts > _JUMP:
-            self._interrupt()
+        if last is not None and feed.rendition is not None and packet.dts - last.dts > _JUMP:
+            if any(rendition.fresh for rendition in self.renditions.values()):
+                feed.rendition.pause()  # one is under way already, and all must have as many
+            else:
+                self._interrupt()
         if self._timing is None:
             self._hold(feed, packet)
         else:

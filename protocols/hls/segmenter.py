@@ -6,8 +6,8 @@ Kept true:
   each other without a gap or an overlap.
 * A video segment begins at a key frame, at the first one after two thirds of the target; where none comes within what the playlist
   has promised (`Timing.limit`) the segment ends all the same, since a target duration may never be exceeded (§4.4.3.1).
-* A part is not longer than the part target, and at least 85 % of it unless it is its segment's last (§4.4.3.7), as far as the frame rate
-  lets it: a single frame that is longer is a part of its own.
+* A part is not longer than the part target, and at least 85 % of it unless it is its segment's last (§4.4.3.7). Where frames are missing
+  that cannot be: the part is longer, and who lists it lists what is beyond the target as gaps.
 """
 
 from collections.abc import Iterator
@@ -20,6 +20,7 @@ SECOND = 1_000_000_000
 MS = 1_000_000
 PART = 333 * MS  # of media in a part, or a little more: what a whole number of frames needs
 LONGEST_GOP = 10 * SECOND  # a segment is cut without a key frame beyond
+_LEAST = 0.85
 MAX_PART_BYTES = 4 << 20
 _LONGEST_PART = SECOND
 _ROUNDING = 499 * MS  # §4.4.3.1: a segment's duration is rounded to the nearest second before it is compared with the target
@@ -113,8 +114,16 @@ class Segmenter:
             self.skipped += 1
             return
         frame = packet.dts - last.dts
-        if len(self._packets) > 1 and packet.dts - self._packets[0].dts > self._timing.part:
-            yield self._cut(last.dts, self._packets[:-1], closes=False)  # its last frame is too long for this part
+        if packet.dts - self._segment_start > self._timing.limit and last.dts > self._segment_start:
+            # Its last frame, which turns out to be long, is too much for the segment
+            if len(self._packets) > 1:
+                yield self._cut(last.dts, self._packets[:-1], closes=True)
+            self._begin(last)
+        elif (
+            packet.dts - self._packets[0].dts > self._timing.part
+            and last.dts - self._packets[0].dts >= _LEAST * self._timing.part
+        ):
+            yield self._cut(last.dts, self._packets[:-1], closes=False)  # ... for the part
             self._packets, self._size = [last], len(last.data)
         self._frame = frame
         length = packet.dts - self._packets[0].dts

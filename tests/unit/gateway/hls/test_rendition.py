@@ -158,6 +158,20 @@ async def test_a_folder_keeps_what_memory_does_not(tmp_path: Path) -> None:
         working.cancel()
 
 
+async def test_where_frames_are_missing_time_is_listed_as_gaps_and_every_rule_holds() -> None:
+    stage, follower = Stage(), Follower()
+    for missing in (0.2, 0.5, 0.9, 1.3):
+        stage.feed(3.1)
+        stage.time += round(missing * SECOND / FRAME) * FRAME
+        stage.rendition.push(EncodedPacket(1, stage.time, stage.time, False, b"x", 0, 1))
+        stage.time += FRAME
+        follower.take(stage.text)
+    assert stage.totals.gaps == 0, "nothing was lost here"
+    assert any(part.gap for segment in follower.seen.values() for part in segment.parts)
+    for segment in parse(stage.text).complete:
+        assert await stage.rendition.file(segment.uri) is not None
+
+
 @pytest.mark.parametrize("url", ["s4://bucket", "s3://bucket?x", "nonsense"])
 def test_a_storage_that_is_none_is_refused_in_words(url: str) -> None:
     with pytest.raises(ValueError, match=r"\w"):

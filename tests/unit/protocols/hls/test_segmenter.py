@@ -130,3 +130,17 @@ def test_no_part_is_larger_than_its_bound() -> None:
     segmenter = Segmenter(Timing.of(SEGMENT, SEGMENT, 34 * MS), video=True, segment=SEGMENT)
     large = [EncodedPacket(1, n * 33 * MS, n * 33 * MS, n == 0, bytes(3 << 20), 0, 0) for n in range(20)]
     assert max(len(cut.packets) for cut in cuts(segmenter, large)) <= 2
+
+
+@pytest.mark.parametrize("missing", [range(70, 78), range(100, 115), range(115, 119), range(117, 140), range(61, 65)])
+def test_missing_frames_make_no_segment_too_long_and_parts_that_are_whole(missing: range) -> None:
+    timing = Timing.of(SEGMENT, SEGMENT, 34 * MS)
+    packets = [packet for number, packet in enumerate(video(12)) if number not in missing]
+    made = cuts(Segmenter(timing, video=True, segment=SEGMENT), packets)
+    assert [packet for cut in made for packet in cut.packets] == packets
+    lengths: list[int] = []
+    for cut in made:
+        lengths = [*lengths, cut.duration] if cut.opens else [*lengths[:-1], lengths[-1] + cut.duration]
+        assert cut.closes or cut.duration >= 0.85 * timing.part
+    assert max(lengths) <= timing.limit
+    assert sum(cut.duration > timing.part for cut in made) <= 1
