@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 _DRAIN_S = 2.0  # for the last parts of a session that has gone
 _AGAIN_S = 5.0  # after a worker that failed
+_NO_ROOM_S = 60.0  # after there was none to be had
 _STAYS_S = 60.0  # an ended stream, beyond its playlist's length
 _MOST_STREAMS = 1000  # ended ones included
 
@@ -120,8 +121,8 @@ class HlsOutput:
         stream = self._stream(session)
         try:
             while stream is not None:
-                await self._with_worker(session, stream)
-                await asyncio.sleep(_AGAIN_S)
+                had_one = await self._with_worker(session, stream)
+                await asyncio.sleep(_AGAIN_S if had_one else _NO_ROOM_S)
         finally:
             if stream is not None and not self._is_wanted_beyond(session):
                 self._end(stream)
@@ -130,14 +131,14 @@ class HlsOutput:
         """A call for which HLS was started waits for its hosts to come back; where every call has it, the session's end is the end."""
         return session.call_cid in self._wanted
 
-    async def _with_worker(self, session: Session, stream: HlsStream) -> None:
-        """Returns when the worker has failed, or when there is none."""
+    async def _with_worker(self, session: Session, stream: HlsStream) -> bool:
+        """Returns when the worker has failed, or at once when there is none (False)."""
         try:
             worker = await self._workers.start(f"{session.id} HLS")
         except Rejected as refusal:
             self.totals.refused += 1
             event(log, logging.WARNING, f"no HLS for now: {refusal.detail}", session=session.id, call=session.call_cid)
-            return
+            return False
         failed = asyncio.Event()
 
         def fail(why: str) -> None:
@@ -148,6 +149,7 @@ class HlsOutput:
         try:
             stream.attach(session, worker)
             await failed.wait()
+            return True
         finally:
             stream.detach()
             await self._let_go(worker)

@@ -44,7 +44,7 @@ export class Fallback {
       this.#viewer.stop();
       this.#player = player;
       player.onEnd = () => this.#viewer.start();
-      player.play(this.#show("Live, some seconds behind: this network does not let WebRTC through"));
+      player.play(this.#show("Live, some seconds behind"));
     } catch {
       if (this.#timer !== 0) this.#timer = setTimeout(() => this.#take(), AGAIN_MS); // perhaps it is broadcast later
     }

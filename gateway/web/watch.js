@@ -25,6 +25,7 @@ viewer.addEventListener("slots", ({ detail }) => arrange(detail));
 
 new Fallback(call, token, viewer, (text) => {
   showState(label, notice, { state: "live", text });
+  label.textContent = text;
   arrange([{ participant: "", name: call, tracks: [], video: true, audio: true }]);
   return document.querySelector("#tiles video");
 });

@@ -102,4 +102,5 @@ async def test_the_watch_page_falls_back_to_hls_where_webrtc_does_not_get_throug
                 await until(page, "document.querySelector('#tiles video')?.currentTime > 1", 60)
                 await state(page, "live")
                 assert await moving_picture(page)
+                assert await page.locator("#state").inner_text() == "Live, some seconds behind"
                 assert not [words for words in observed.complaints if "404" not in words]
