@@ -86,7 +86,7 @@ async def published(application: Application, call: Any) -> AsyncIterator[None]:
 
 
 async def everybody_in(application: Application) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             streams = (await application.ok("GET", f"{CALL}/streams"))["streams"]
             live = {each["user"]: each["protocol"] for each in streams if each["state"] == "live" and len(each["tracks"]) == 2}
@@ -136,8 +136,8 @@ async def the_show(application: Application, http: aiohttp.ClientSession) -> Non
         live = await application.ok("POST", f"{CALL}/go_live", user="john")
         assert live["call"]["live"] is True
         await told(socket, "call.live_started")
-        await until(page, THREE_PICTURES, 30)
-        assert await moving_picture(page)
+        await until(page, THREE_PICTURES, 60)
+        assert await moving_picture(page, timeout_s=60)
         assert sorted(await page.locator(".name").all_inner_texts()) == ["amy", "john", "zoe"]
         assert (await application.ok("GET", CALL, user="john"))["call"]["session"]["viewers"] == 1
 
@@ -151,16 +151,16 @@ async def the_show(application: Application, http: aiohttp.ClientSession) -> Non
         assert {each["user_id"] for each in muted if each["muted_audio"] and each["muted_video"]} == {"amy"}
 
         await application.ok("POST", f"{CALL}/kick", {"user_id": "zoe", "block": True}, user="john")
-        await application.gateway.logged("the call's host has taken you out of it")
+        await application.gateway.logged("the call's host has taken you out of it", 60)
         await application.ok("POST", f"{CALL}/stop_live", user="john")
         await told(socket, "call.live_ended")
-        await until(page, NO_PICTURE, 20)
+        await until(page, NO_PICTURE, 60)
         stopped = (await application.ok("GET", CALL, user="john"))["call"]
         assert (stopped["backstage"], stopped["session"]["viewers"]) == (True, 0)
         assert {each["user_id"] for each in stopped["session"]["participants"]} == {"john", "amy"}
 
         await application.ok("DELETE", f"{CALL}/streams/amy", user="john")
-        await application.gateway.logged("the stream was ended by the call's host")
+        await application.gateway.logged("the stream was ended by the call's host", 60)
         await application.ok("POST", f"{CALL}/mark_ended", user="john")
         await told(socket, "call.ended")
-        await application.gateway.logged("the call has ended")
+        await application.gateway.logged("the call has ended", 60)

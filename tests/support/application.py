@@ -77,14 +77,14 @@ async def _gateway(gateway: GatewayProcess, *arguments: str) -> str:
 
 async def _known(application: Application) -> None:
     """The running gateway takes the key, which another process has written into the store."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while True:
             if (await application.ask("GET", "/calltypes"))[0] == 200:
                 return
             await asyncio.sleep(0.1)
 
 
-async def told(socket: aiohttp.ClientWebSocketResponse, kind: str, timeout: float = 20) -> Any:
+async def told(socket: aiohttp.ClientWebSocketResponse, kind: str, timeout: float = 60) -> Any:
     """The next event of this type."""
     async with asyncio.timeout(timeout):
         while True:
