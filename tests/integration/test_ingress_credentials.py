@@ -94,8 +94,9 @@ async def peopled(url: str) -> AsyncIterator[Town]:
 
 
 @asynccontextmanager
-async def gateway_of(town: Town, *settings: str) -> AsyncIterator[GatewayProcess]:
-    async with running_gateway(f"database.url={town.url}", *settings, secret=town.own) as gateway:
+async def gateway_of(town: Town, *settings: str, expect_exit: int | None = 0) -> AsyncIterator[GatewayProcess]:
+    shared = f"database.url={town.url}"
+    async with running_gateway(shared, *settings, secret=town.own, expect_exit=expect_exit) as gateway:
         yield gateway
 
 
@@ -166,6 +167,7 @@ async def over_api(gateway: GatewayProcess, key: str, call: str) -> tuple[int, s
     return await over_http("GET", gateway.url(f"/api/v2/video/call/{kind}/{name}?api_key=app"), key)
 
 
+@pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthWarning")
 async def test_what_is_wrong_is_refused_on_every_protocol_in_its_words(town: Town) -> None:
     at_once = asyncio.Semaphore(3)
 
@@ -284,12 +286,13 @@ async def test_a_restart_keeps_calls_keys_and_what_is_live(town: Town) -> None:
     name, half = await town.short("rtmp")
     await town.change(X, lifecycle.gone_live)
     for _ in range(2):
-        async with gateway_of(town) as gateway:
+        async with gateway_of(town, expect_exit=None) as gateway:
             address = f"rtmp://127.0.0.1:{gateway.ports['rtmp']}/live/{name}-{half}"
             async with ffmpeg(*LIVE, "-f", "flv", address), asyncio.timeout(60):
                 await live(gateway, "rtmp")
                 async with watching(gateway.url(f"/whep/{X}")) as anybody:
                     await anybody.until(frames=10)
+                gateway.process.kill()
 
 
 async def test_two_gateways_with_one_postgresql_and_live_streams_while_it_is_away(postgres: Postgres) -> None:
