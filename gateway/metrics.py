@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 from gateway.capacity import Capacity
 from gateway.findings import Concern, findings
 from gateway.hls.control import HlsOutput
-from gateway.latency import Histogram, Step, Window
+from gateway.latency import Histogram, Window
 from gateway.machine import Certificates, udp_drops
 from gateway.registry import Registry
 from gateway.srt import Srt
@@ -37,7 +37,7 @@ from transcode.pool import Workers
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _STAGES_HELP = (
-    "Time of a frame in one stage, of the last minute (of sound only transcode): receive = first to last byte read, demux = from there "
+    "Time of a frame in one stage, of the last minute, of pictures only: receive = first to last byte read, demux = from there "
     "until the session has the packet, queue = held by the pacer, transcode = into a stage until out of it, packetize = payloads made, "
     "send = until its last packet for the first viewer is with the kernel"
 )
@@ -151,18 +151,16 @@ class GatewayCollector(Collector):
         for protocol, each in totals:
             for kind, delays in each.delays.items():
                 for step, histogram in delays.steps.items():
-                    if histogram.count and (kind is Kind.VIDEO or step is Step.TRANSCODE):
+                    if histogram.count and kind is Kind.VIDEO:
                         labels = {"protocol": protocol, "stage": step.value, "kind": kind.value}
                         self._add_quantiles(stages, labels, histogram, now)
                 for mode, histogram in delays.total.items():
                     if histogram.count:
                         labels = {"protocol": protocol, "kind": kind.value, "mode": mode}
                         self._add_quantiles(total, labels, histogram, now)
-                        _add_sums(total, labels, histogram)
         yield from (stages, total)
         lag = Metric("ingress_event_loop_delay_seconds", _LAG_HELP, "summary")
         self._add_quantiles(lag, {}, self._observed.loop_lag, now)
-        _add_sums(lag, {}, self._observed.loop_lag)
         yield lag
 
     def _add_quantiles(self, summary: Metric, labels: dict[str, str], histogram: Histogram, now: int) -> None:
@@ -257,7 +255,6 @@ class GatewayCollector(Collector):
             yield _gauge(name, meaning, labels, samples)
         delay = Metric("ingress_event_delay_seconds", _TOLD_HELP, "summary")
         self._add_quantiles(delay, {}, telling.broadcast.delay, time.monotonic_ns())
-        _add_sums(delay, {}, telling.broadcast.delay)
         yield delay
 
     def _hls(self) -> Iterator[Metric]:
@@ -271,7 +268,6 @@ class GatewayCollector(Collector):
         delay = Metric("ingress_hls_latency_seconds", _HLS_HELP, "summary")
         for protocol, histogram in hls.totals.latency.items():
             self._add_quantiles(delay, {"protocol": protocol}, histogram, time.monotonic_ns())
-            _add_sums(delay, {"protocol": protocol}, histogram)
         yield delay
 
 
@@ -308,12 +304,6 @@ def _counter(name: str, meaning: str, labels: Sequence[str], samples: Iterable[t
 def _counters(prefix: str, counters: Iterable[tuple[str, str, int]]) -> Iterator[Metric]:
     for name, meaning, value in counters:
         yield _counter(f"{prefix}_{name}", meaning, (), [((), value)])
-
-
-def _add_sums(summary: Metric, labels: dict[str, str], histogram: Histogram) -> None:
-    """Since the start: for means over any time."""
-    summary.add_sample(f"{summary.name}_sum", labels, histogram.total / 1e9)
-    summary.add_sample(f"{summary.name}_count", labels, histogram.count)
 
 
 class Metrics:

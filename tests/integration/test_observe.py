@@ -19,7 +19,7 @@ from tests.support.viewer import watching
 
 MOST_SERIES = 300
 SETTLED_S = 45  # for what needs two scrapes, on a busy machine
-CALLS = [f"livestream:{name}" for name in ("rtmp", "again", "srt", "whip")]
+CALLS = [f"livestream:{name}" for name in ("rtmp", "rtmps", "srt", "whip")]
 X264_REORDERED = ("-c:v", "libx264", "-preset", "ultrafast", "-bf", "2", "-g", "30")
 
 
@@ -63,13 +63,12 @@ async def expiry_days(gateway: GatewayProcess) -> float:
 
 
 async def publish_and_watch(gateway: GatewayProcess, stack: AsyncExitStack) -> None:
-    """One stream by each protocol, one of them to be transcoded, each with a viewer."""
+    """One stream by each protocol, the one over RTMPS to be transcoded, each with a viewer."""
     aac = ("-c:a", "aac")
-    rtmp, again, srt, whip = CALLS
+    rtmp, rtmps, srt, whip = CALLS
+    secure = f"rtmps://127.0.0.1:{gateway.ports['rtmps']}/live/{gateway.key(rtmps, 'rtmps')}"
     await stack.enter_async_context(ffmpeg(*programme(320, 240), *X264_LIVE, *aac, "-f", "flv", gateway.rtmp(rtmp, "rtmp")))
-    await stack.enter_async_context(
-        ffmpeg(*programme(320, 240), *X264_REORDERED, *aac, "-f", "flv", gateway.rtmp(again, "again"))
-    )
+    await stack.enter_async_context(ffmpeg(*programme(320, 240), *X264_REORDERED, *aac, "-f", "flv", secure))
     address = f"srt://127.0.0.1:{gateway.ports['srt']}?streamid={gateway.key(srt, 'srt')}"
     await stack.enter_async_context(ffmpeg(*programme(320, 240), *X264_LIVE, *aac, "-f", "mpegts", address))
     await stack.enter_async_context(ffmpeg_whip(gateway, key=gateway.key(whip, "whip"), path=f"/whip/{whip}"))
