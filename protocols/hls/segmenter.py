@@ -125,12 +125,12 @@ class Segmenter:
         ):
             yield self._cut(last.dts, self._packets[:-1], closes=False)  # ... for the part
             self._packets, self._size = [last], len(last.data)
-        self._frame = frame
+        self._frame += (frame - self._frame) // 4 if self._frame else frame  # one that is missing says nothing of the next
         length = packet.dts - self._packets[0].dts
         if self._ends_segment(packet):
             yield self._cut(packet.dts, self._packets, closes=True)
             self._begin(packet)
-        elif length + frame > self._timing.part + MS or self._size > MAX_PART_BYTES:
+        elif length + self._frame > self._timing.part + MS or self._size > MAX_PART_BYTES:
             yield self._cut(packet.dts, self._packets, closes=False)
             self._packets, self._size = [packet], len(packet.data)
         else:

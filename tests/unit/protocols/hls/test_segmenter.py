@@ -132,7 +132,9 @@ def test_no_part_is_larger_than_its_bound() -> None:
     assert max(len(cut.packets) for cut in cuts(segmenter, large)) <= 2
 
 
-@pytest.mark.parametrize("missing", [range(70, 78), range(100, 115), range(115, 119), range(117, 140), range(61, 65)])
+@pytest.mark.parametrize(
+    "missing", [range(70, 78), range(100, 115), range(115, 119), range(117, 140), range(61, 65), range(62, 66)]
+)
 def test_missing_frames_make_no_segment_too_long_and_parts_that_are_whole(missing: range) -> None:
     timing = Timing.of(SEGMENT, SEGMENT, 34 * MS)
     packets = [packet for number, packet in enumerate(video(12)) if number not in missing]
