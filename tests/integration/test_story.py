@@ -9,8 +9,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
+from playwright.async_api import Page
 
-from tests.browser.chromium import moving_picture, open_page, until
+from tests.browser.chromium import moving_picture, open_page, state, until
 from tests.support.application import Application, running_application, told
 from tests.support.encoders import X264_LIVE, ffmpeg, programme
 
@@ -126,13 +127,23 @@ async def viewers_are_refused_in_backstage(application: Application) -> None:
     assert (await application.ask("POST", f"{CALL}/go_live", user="viewer"))[0] == 403
 
 
+async def listening_in_backstage(page: Page) -> None:
+    """The watch page has been refused, and will hear when the call is live."""
+    async with page.expect_websocket() as opened:
+        await page.reload()
+    await (await opened.value).wait_for_event("framereceived", lambda frame: "subscribed" in str(frame), timeout=60_000)
+    await state(page, "error", 60)
+
+
 async def the_show(application: Application, http: aiohttp.ClientSession) -> None:
     bearer = {"Authorization": application.token("viewer")}
     async with (
         http.ws_connect(application.url("/connect"), headers=bearer) as socket,
         open_page(application.gateway.url(f"/watch/{CID}")) as (page, _),
     ):
-        await socket.send_json({"type": "subscribe", "cid": CID})
+        await socket.send_json({"type": "subscribe", "id": "1", "cid": CID})
+        assert (await told(socket, "subscribed"))["cid"] == CID
+        await listening_in_backstage(page)
         live = await application.ok("POST", f"{CALL}/go_live", user="john")
         assert live["call"]["live"] is True
         await told(socket, "call.live_started")
