@@ -129,9 +129,16 @@ async def viewers_are_refused_in_backstage(application: Application) -> None:
 
 async def listening_in_backstage(page: Page) -> None:
     """The watch page has been refused, and will hear when the call is live."""
-    async with page.expect_websocket() as opened:
-        await page.reload()
-    await (await opened.value).wait_for_event("framereceived", lambda frame: "subscribed" in str(frame), timeout=60_000)
+    subscribed = asyncio.Event()
+
+    def hears(frame: str | bytes) -> None:
+        if "subscribed" in str(frame):
+            subscribed.set()
+
+    page.once("websocket", lambda socket: socket.on("framereceived", hears))
+    await page.reload()
+    async with asyncio.timeout(60):
+        await subscribed.wait()
     await state(page, "error", 60)
 
 
