@@ -11,6 +11,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -135,6 +136,11 @@ def test_compose_brings_up_a_gateway_with_all_its_ports_and_no_rights(monkeypatc
         for mounted in (volume.split(":")[0] for volume in service["volumes"] if volume.startswith(".")):
             assert (DEPLOY / mounted).exists(), mounted
     assert all("127.0.0.1" in port for name in ("prometheus", "grafana") for port in services[name]["ports"])
+
+
+def test_kubernetes_manifests_are_as_the_schemas_of_kubernetes_say() -> None:
+    for each in manifests():
+        kubernetes_validate.validate(each, kubernetes_validate.latest_version(), strict=True)
 
 
 def test_kubernetes_knows_the_ports_of_the_gateway() -> None:
