@@ -158,7 +158,7 @@ async def test_figures_of_the_link_are_shown_and_too_little_latency_is_said() ->
                     "ingress_srt_packets_received_total",
                     "ingress_srt_packets_lost_total",
                     "ingress_srt_packets_retransmitted_total",
-                    "ingress_srt_round_trip_seconds",
+                    'ingress_round_trip_seconds{protocol="srt",statistic="median"}',
                     "ingress_srt_latency_seconds",
                     "ingress_srt_available",
                 )

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -43,7 +43,8 @@ class Postgres:
         leader = int(pid_file.read_text().splitlines()[0])
         group = [leader, *_children(leader)]
         for pid in group:
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # its children leave when the leader is gone
+                os.kill(pid, signal.SIGKILL)
         while any(Path(f"/proc/{pid}").exists() and _state(pid) != "Z" for pid in group):
             os.sched_yield()
         # Where nobody collects dead processes, their numbers seem to live on, and the next server would believe its locks.
