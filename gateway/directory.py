@@ -141,7 +141,8 @@ class Directory:
             await self._calls.fetch(cid, self._read_call)
         if user_id and not self._roles.knows(user_id):
             await self._roles.fetch(user_id, self._read_role)
-        if stream_key and not self._stream_keys.knows(stream_key):
+        # One that is not here may have been made elsewhere a moment ago; nobody can ask for names at will, they carry a code of ours.
+        if stream_key and stream_key not in self._stream_keys:
             await self._stream_keys.fetch(stream_key, self._read_stream_key)
 
     async def refresh(self, cid: str) -> None:

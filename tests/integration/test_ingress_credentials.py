@@ -219,10 +219,13 @@ async def ended(gateway: GatewayProcess, user: str) -> dict[str, Any]:
 
 
 async def live(gateway: GatewayProcess, *users: str) -> None:
-    async with asyncio.timeout(60):
-        while not set(users) <= {entry.get("user") for entry in gateway.log if entry["message"] == "live"}:
-            gateway.news.clear()
-            await gateway.news.wait()
+    try:
+        async with asyncio.timeout(20):
+            while not set(users) <= {entry.get("user") for entry in gateway.log if entry["message"] == "live"}:
+                gateway.news.clear()
+                await gateway.news.wait()
+    except TimeoutError:
+        raise AssertionError(f"not live: {users}; {gateway.log}") from None
 
 
 async def gateway_knows(gateway: GatewayProcess, viewer: str) -> None:

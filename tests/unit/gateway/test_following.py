@@ -16,7 +16,7 @@ from gateway.following import Following
 from gateway.moderation import Moderation
 from gateway.registry import Registry
 from gateway.store.database import StoreUnavailable
-from gateway.store.records import Change
+from gateway.store.records import Change, StreamKey
 from gateway.store.store import Store
 from tests.support.authority import Ruling, ruling
 
@@ -75,6 +75,15 @@ async def test_what_another_process_writes_is_known_here(tmp_path: Path) -> None
         followed.concerned.clear()
         await followed.until(X)
         assert "livestream:own" not in followed.concerned
+
+
+async def test_a_stream_key_made_elsewhere_just_now_is_looked_up_and_not_taken_for_revoked(tmp_path: Path) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/gateway.db"
+    async with ruling(url) as it, Store.open(url) as elsewhere:  # nothing follows the store here
+        await elsewhere.stream_keys.add(StreamKey("cam", X, "john", "john", it.time))
+        assert it.directory.stream_key("cam") is None
+        await it.directory.look_up(stream_key="cam")
+        assert it.directory.stream_key("cam") is not None
 
 
 class FailingOnce(Directory):
