@@ -80,6 +80,7 @@ async def test_what_another_process_writes_is_known_here(tmp_path: Path) -> None
 async def test_a_stream_key_made_elsewhere_just_now_is_looked_up_and_not_taken_for_revoked(tmp_path: Path) -> None:
     url = f"sqlite+aiosqlite:///{tmp_path}/gateway.db"
     async with ruling(url) as it, Store.open(url) as elsewhere:  # nothing follows the store here
+        await it.call(X)
         await elsewhere.stream_keys.add(StreamKey("cam", X, "john", "john", it.time))
         assert it.directory.stream_key("cam") is None
         await it.directory.look_up(stream_key="cam")
