@@ -6,8 +6,11 @@ words (`StoreUnavailable`), never a hang.
 """
 
 import asyncio
+import fcntl
+import os
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -27,11 +30,12 @@ DRIVERS: Final = ("sqlite+aiosqlite", "postgresql+asyncpg")
 _TIMEOUT_S: Final = 10.0
 _CONNECTIONS: Final = 4
 _MIGRATIONS: Final = 0x6761_7465  # the name of PostgreSQL's lock that nodes starting at the same moment take
+_WAL: Final = "PRAGMA journal_mode=WAL"
 _PRAGMAS: Final = (
-    "PRAGMA journal_mode=WAL",
+    f"PRAGMA busy_timeout={int(_TIMEOUT_S * 1000)}",  # first: the others wait, too
+    _WAL,
     "PRAGMA synchronous=FULL",  # a commit that was acknowledged survives the loss of power
     "PRAGMA foreign_keys=ON",
-    f"PRAGMA busy_timeout={int(_TIMEOUT_S * 1000)}",
 )
 
 Followed = Callable[[Sequence[Change]], Awaitable[None]]
@@ -148,13 +152,27 @@ def _engine(url: URL) -> AsyncEngine:
         return create_async_engine(url, hide_parameters=True, pool_pre_ping=True, connect_args=times, **bounds)
     if url.database and url.database != ":memory:":
         Path(url.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        Path(url.database).touch(mode=0o600)  # SQLite gives its journal the mode of the file
+        _prepare(Path(url.database))
         engine = create_async_engine(url, hide_parameters=True, **bounds)
     else:
         engine = create_async_engine(url, hide_parameters=True)
     event.listen(engine.sync_engine, "connect", _configure)
     event.listen(engine.sync_engine, "begin", _begin)
     return engine
+
+
+def _prepare(file: Path) -> None:
+    """The file is there, its owner's alone, and in WAL mode: to change that takes the file for oneself, and SQLite does not always wait for
+    others who are about to do the same. So nodes that start at once do it one after another, by a lock on the folder (one on the file
+    would be lost: POSIX drops a process's locks when it closes any descriptor of it)."""
+    folder = os.open(file.parent, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        file.touch(mode=0o600)  # SQLite gives its journal the mode of the file
+        with suppress(sqlite3.Error), closing(sqlite3.connect(file, timeout=_TIMEOUT_S)) as connection:
+            connection.execute(_WAL)  # what fails here fails again, in words, when the engine connects
+    finally:
+        os.close(folder)
 
 
 def _configure(connection: Any, record: object) -> None:
