@@ -135,8 +135,10 @@ async def listening_in_backstage(page: Page) -> None:
         if "subscribed" in str(frame):
             subscribed.set()
 
+    address = page.url
+    await page.goto("about:blank")  # no socket of the page before is taken for the one that hears
     page.once("websocket", lambda socket: socket.on("framereceived", hears))
-    await page.reload()
+    await page.goto(address)
     async with asyncio.timeout(60):
         await subscribed.wait()
     await state(page, "error", 60)
