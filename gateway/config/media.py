@@ -1,0 +1,111 @@
+"""What is done with media on its way: transcoding, HLS, and what comes late."""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, SecretStr
+
+from gateway.config.values import Name, Section, table
+
+
+class Transcode(Section):
+    """What happens to media that the call cannot take as it is."""
+
+    video: Literal["auto", "always", "never"] = Field(
+        default="auto",
+        description='"auto": passed through where the call takes it; "always": transcoded; "never": refused where it cannot pass.',
+    )
+    encoder: Literal["auto", "hardware", "libx264", "h264_nvenc", "h264_qsv", "h264_amf", "h264_v4l2m2m"] = Field(
+        default="auto",
+        description='The H.264 encoder. "auto": the first of NVENC, Quick Sync, AMF and V4L2 whose device is here and that works, else '
+        'x264; "hardware": all of them are tried, device or not; or one by name. Each is tried at start with a real picture.',
+    )
+    max_width: int = Field(default=1920, ge=16, le=7680, description="Widest picture; larger ones are scaled down.")
+    max_height: int = Field(
+        default=1080,
+        ge=16,
+        le=7680,
+        description="Highest picture; larger ones are scaled down. A portrait one is measured on its side.",
+    )
+    max_frame_rate: float = Field(default=60.0, ge=1, le=240, description="Most frames per second.")
+    max_bitrate_bps: int = Field(
+        default=6_000_000,
+        ge=100_000,
+        le=50_000_000,
+        description="Most that a transcoded video has, in bits per second; it starts at what its size needs.",
+    )
+    pass_bitrate_bps: int = Field(
+        default=0,
+        ge=0,
+        le=1_000_000_000,
+        description="A video that stays above this many bits per second is transcoded though it could pass; 0: it passes with any.",
+    )
+    layers: int = Field(
+        default=1,
+        ge=1,
+        le=3,
+        description="How many sizes one video is offered in, each half of the one above, so that a viewer gets the one for its tile and "
+        "its network; fewer where the video is small. 1 by default: a video that passes costs no CPU then, and the layers below it cost a "
+        "third of a core at 1080p30. They are the first to go where the CPU does not suffice.",
+    )
+    workers_max: int = Field(
+        default=32, ge=1, le=1000, description="Worker processes at once: one for each session that needs transcoding."
+    )
+    memory_mib: int = Field(default=1024, ge=128, le=65536, description="Most memory of one worker, in MiB.")
+    nice: int = Field(default=5, ge=0, le=19, description="Niceness of the workers: the packets of the gateway go before them.")
+    audio_bitrate_bps: int = Field(default=128_000, ge=16_000, le=510_000, description="Opus, in bits per second.")
+
+
+class Hls(Section):
+    """Calls watched without WebRTC: HLS, which every device plays and any CDN carries, at 2 to 7 s of delay."""
+
+    enabled: bool = Field(default=True, description="Calls can be watched as HLS once the API starts that for them.")
+    auto: bool = Field(default=False, description="Every call is, as soon as somebody publishes into it.")
+    segment_s: float = Field(
+        default=2.0,
+        ge=1,
+        le=10,
+        description="Segments have at least about this length, in seconds, and end at key frames: an encoder should give them as often.",
+    )
+    window_s: float = Field(
+        default=24.0, ge=6, le=86_400, description="How much a playlist lists, in seconds: so far back may players go."
+    )
+    memory_mib: int = Field(default=64, ge=8, le=4096, description="Most memory of one stream, in MiB; the oldest go first.")
+    storage: str = Field(
+        default="",
+        description="Where segments are kept besides: file:///folder, or s3://bucket/prefix; empty: in memory alone.",
+    )
+    storage_options: Annotated[Mapping[Name, SecretStr], BeforeValidator(table)] = Field(
+        default_factory=dict,
+        max_length=32,
+        description="What the bucket takes beyond the usual AWS_… variables: "
+        '{ endpoint = "https://…", region = "…", access_key_id = "…", secret_access_key = "…" }.',
+    )
+    base_url: str = Field(
+        default="",
+        pattern=r"^(https?://[^\s?#]+)?$",
+        description="What playlist addresses begin with where that is not this machine: https://cdn.example.org.",
+    )
+    link_ttl_s: int = Field(
+        default=86_400,
+        ge=3600,
+        le=31_536_000,
+        description="How long the address of a playlist is good where the call is not open to everybody, in seconds.",
+    )
+
+
+class LiveEdge(Section):
+    """Live means that late is worse than lost."""
+
+    ahead_ms: int = Field(
+        default=100, ge=0, le=5000, description="Media may run this far ahead of real time before it is held, in milliseconds."
+    )
+    hold_ms: int = Field(
+        default=1000, ge=100, le=10_000, description="Most media held back from a source that runs ahead, in milliseconds."
+    )
+    late_ms: int = Field(
+        default=700,
+        ge=50,
+        le=10_000,
+        description="Media later than this is dropped, up to the next key frame, in milliseconds.",
+    )
