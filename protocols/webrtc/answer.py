@@ -13,7 +13,7 @@ from types import MappingProxyType
 from protocols.media import Codec as MediaCodec
 from protocols.media import Kind
 from protocols.webrtc.ice import Candidate, Credentials
-from protocols.webrtc.rtp import ReceiveFormat, ReceiveParameters, SendParameters
+from protocols.webrtc.rtp import ReceiveFormat, ReceiveParameters, SendFormat, SendParameters
 from protocols.webrtc.sdp import Codec, Media, Offer
 
 MID = "urn:ietf:params:rtp-hdrext:sdes:mid"
@@ -94,7 +94,8 @@ class Accepted:
 
 
 def sending(offer: Offer, cname: str) -> tuple[Accepted | None, ...]:
-    """Accept every m-line on which the peer wants to receive what we can send (H.264 packetization-mode 1, Opus).
+    """Accept every m-line on which the peer wants to receive what we can send, with each codec of it that we can: H.264
+    (packetization-mode 1) before VP8, VP9 and AV1 (8-bit 4:2:0); Opus. Which one comes is up to what is shown, and may change.
 
     The n-th video and the n-th audio m-line share a stream id, so that a player keeps them in sync. What is refused is None.
     """
@@ -113,25 +114,29 @@ def sending(offer: Offer, cname: str) -> tuple[Accepted | None, ...]:
 
 
 def _sending(media: Media, kind: Kind, number: int, cname: str, ssrcs: list[int]) -> Accepted | None:
-    codec = _CHOICES[kind](media.codecs)
-    if codec is None:
+    codecs = [codec for name in _SENDABLE if _READABLE[name].kind is kind and (codec := _chosen(name, media.codecs))]
+    if not codecs:
         return None
-    rtx = _rtx_of(codec, media.codecs)
-    extensions = _extensions(media, codec)
+    formats = tuple(Format(codec, _SENDABLE[codec.name].parameters(codec), _rtx_of(codec, media.codecs)) for codec in codecs)
+    extensions = _offered(media, [MID, ABS_SEND_TIME, *_transport_cc(codecs)])
     send = SendParameters(
         kind=kind,
         mid=media.mid,
-        payload_type=codec.payload_type,
+        formats=MappingProxyType(
+            {
+                _READABLE[each.codec.name]: SendFormat(each.codec.payload_type, each.rtx.payload_type if each.rtx else None)
+                for each in formats
+            }
+        ),
         ssrc=ssrcs.pop(),
         cname=cname,
-        rtx_payload_type=rtx.payload_type if rtx else None,
-        rtx_ssrc=ssrcs.pop() if rtx else None,
+        rtx_ssrc=ssrcs.pop() if any(each.rtx for each in formats) else None,
         mid_extension=extensions.get(MID, 0),
         abs_send_time_extension=extensions.get(ABS_SEND_TIME, 0),
         transport_cc_extension=extensions.get(TRANSPORT_CC, 0),
     )
     lines = _source_lines(send, f"slot-{number}")
-    return Accepted(number, "sendonly", (Format(codec, _PARAMETERS[kind](codec), rtx),), extensions, send=send, lines=lines)
+    return Accepted(number, "sendonly", formats, extensions, send=send, lines=lines)
 
 
 def receiving(offer: Offer) -> tuple[Accepted | None, ...]:
@@ -160,9 +165,7 @@ def _receiving(media: Media, kind: Kind) -> Accepted | None:
         return None
     formats = tuple(Format(codec, _received_parameters(codec), _rtx_of(codec, media.codecs)) for codec in readable)
     wanted = [MID, RID, REPAIRED_RID, ABS_SEND_TIME] if media.layers else [MID, ABS_SEND_TIME]
-    if any("transport-cc" in codec.feedback for codec in readable):
-        wanted.append(TRANSPORT_CC)
-    extensions = _offered(media, wanted)
+    extensions = _offered(media, [*wanted, *_transport_cc(readable)])
     # RFC 8853 §5.3.2: the answer names the streams as the offer does. Without the rid in its headers nobody could tell them apart.
     layers = media.layers if RID in extensions and MID in extensions else ()
     lines = (*(f"a=rid:{rid} recv" for rid in layers), *([f"a=simulcast:recv {';'.join(layers)}"] if layers else []))
@@ -203,14 +206,22 @@ def _readable_rank(codec: Codec) -> tuple[int, ...]:
 
 def _received_parameters(codec: Codec) -> str:
     """The peer's own parameters, which say what it will send; for Opus what we want of it (RFC 7587 §6.1)."""
-    kept = {name: value for name, value in codec.parameters.items() if _PARAMETER.fullmatch(f"{name}={value}")}
+    kept = _well_formed(codec)
     match codec.name:
         case "opus":
             kept.pop("sprop-stereo", None)
             kept |= {"stereo": "1", "useinbandfec": "1"}
         case "h264" | "h265":
             kept = {name: value for name, value in kept.items() if not name.startswith("sprop-")}
-    return ";".join(f"{name}={value}" for name, value in kept.items())
+    return _joined(kept)
+
+
+def _well_formed(codec: Codec) -> dict[str, str]:
+    return {name: value for name, value in codec.parameters.items() if _PARAMETER.fullmatch(f"{name}={value}")}
+
+
+def _joined(parameters: Mapping[str, str]) -> str:
+    return ";".join(f"{name}={value}" for name, value in parameters.items())
 
 
 def render(offer: Offer, accepted: Sequence[Accepted | None], transport: Transport) -> str:
@@ -246,8 +257,9 @@ def _may_receive(offer: Offer, media: Media) -> bool:
     return _usable(offer, media) and media.direction in ("recvonly", "sendrecv")
 
 
-def _h264(codecs: Iterable[Codec]) -> Codec | None:
-    fitting = (each for each in codecs if each.name == "h264" and each.parameters.get("packetization-mode") == "1")
+def _chosen(name: str, codecs: Iterable[Codec]) -> Codec | None:
+    """The best of those of this name; the first of those that are as good."""
+    fitting = (each for each in codecs if each.name == name and _SENDABLE[name].fits(each))
     return min(fitting, key=_h264_rank, default=None)
 
 
@@ -255,10 +267,6 @@ def _h264_rank(codec: Codec) -> int:
     # RFC 6184 §8.1: without the parameter the stream is Baseline level 1.
     profile = codec.parameters.get("profile-level-id", "42000a").lower()[:4]
     return _H264_PROFILES.index(profile) if profile in _H264_PROFILES else len(_H264_PROFILES)
-
-
-def _opus(codecs: Iterable[Codec]) -> Codec | None:
-    return next((each for each in codecs if each.name == "opus" and each.channels == 2), None)
 
 
 def _rtx_of(codec: Codec, codecs: Iterable[Codec]) -> Codec | None:
@@ -277,8 +285,8 @@ def _opus_parameters(codec: Codec) -> str:
     return "minptime=10;stereo=1;sprop-stereo=1;useinbandfec=1"  # RFC 7587 §6.1; without stereo=1 a browser plays mono
 
 
-def _extensions(media: Media, codec: Codec) -> dict[str, int]:
-    return _offered(media, [MID, ABS_SEND_TIME] + ([TRANSPORT_CC] if "transport-cc" in codec.feedback else []))
+def _transport_cc(codecs: Iterable[Codec]) -> list[str]:
+    return [TRANSPORT_CC] if any("transport-cc" in codec.feedback for codec in codecs) else []
 
 
 def _offered(media: Media, wanted: Iterable[str]) -> dict[str, int]:
@@ -328,10 +336,6 @@ def _text(lines: Iterable[str]) -> str:
 
 
 _KINDS: Mapping[str, Kind] = MappingProxyType({kind.value: kind for kind in Kind})
-_CHOICES: Mapping[Kind, Callable[[Iterable[Codec]], Codec | None]] = MappingProxyType({Kind.VIDEO: _h264, Kind.AUDIO: _opus})
-_PARAMETERS: Mapping[Kind, Callable[[Codec], str]] = MappingProxyType(
-    {Kind.VIDEO: _h264_parameters, Kind.AUDIO: _opus_parameters}
-)
 _SPELLINGS: Mapping[str, str] = MappingProxyType(
     {"h264": "H264", "opus": "opus", "vp8": "VP8", "vp9": "VP9", "av1": "AV1", "h265": "H265"}
 )
@@ -344,5 +348,27 @@ _READABLE: Mapping[str, MediaCodec] = MappingProxyType(
         "av1": MediaCodec.AV1,
         "h265": MediaCodec.HEVC,
         "opus": MediaCodec.OPUS,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sendable:
+    """Which of the offer's formats of a codec we can send, and what the answer says of the one that is chosen."""
+
+    fits: Callable[[Codec], bool]
+    parameters: Callable[[Codec], str]
+
+
+# In the order of preference, as above. What is left out of the parameters is profile 0 (RFC 9628 §7, AV1 RTP §7.2.1): 8-bit 4:2:0.
+_SENDABLE: Mapping[str, _Sendable] = MappingProxyType(
+    {
+        "h264": _Sendable(lambda codec: codec.parameters.get("packetization-mode") == "1", _h264_parameters),
+        "vp8": _Sendable(lambda codec: True, lambda codec: _joined(_well_formed(codec))),
+        "vp9": _Sendable(
+            lambda codec: codec.parameters.get("profile-id", "0") == "0", lambda codec: _joined(_well_formed(codec))
+        ),
+        "av1": _Sendable(lambda codec: codec.parameters.get("profile", "0") == "0", lambda codec: _joined(_well_formed(codec))),
+        "opus": _Sendable(lambda codec: codec.channels == 2, _opus_parameters),
     }
 )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from protocols.errors import ProtocolError
 from protocols.media import Codec
+from protocols.webrtc.obu import read_leb128, sized
 
 _START = b"\x00\x00\x00\x01"
 _STAP_A, _FU_A = 24, 28  # RFC 6184 §5.2; 25 to 27 and 29 are of the interleaved mode, which is not negotiated
@@ -139,7 +140,7 @@ def av1_frame(payloads: Sequence[bytes]) -> bytes:
         for index, element in enumerate(elements):
             rest.append(element)
             if index < last or not header & 0x40:
-                obus.append(_sized(b"".join(rest)))
+                obus.append(sized(b"".join(rest)))
                 rest = []
     if rest:
         raise ProtocolError("AV1 fragment without its end")
@@ -290,16 +291,7 @@ def _av1_elements(payload: bytes, count: int) -> list[bytes]:
             elements.append(payload[position:])
             position = end
             break
-        length = shift = 0
-        while True:
-            if position >= end or shift > 21:
-                raise ProtocolError("AV1 element with a broken length")
-            byte = payload[position]
-            position += 1
-            length |= (byte & 0x7F) << shift
-            shift += 7
-            if not byte & 0x80:
-                break
+        length, position = read_leb128(payload, position)
         if position + length > end:
             raise ProtocolError("AV1 element with a broken length")
         elements.append(payload[position : position + length])
@@ -307,23 +299,6 @@ def _av1_elements(payload: bytes, count: int) -> list[bytes]:
     if not elements or (count and len(elements) != count):
         raise ProtocolError("AV1 payload without its elements")
     return elements
-
-
-def _sized(obu: bytes) -> bytes:
-    """With a size field, which RTP leaves out (§4.4)."""
-    if not obu:
-        raise ProtocolError("empty OBU")
-    if obu[0] & 0x02:
-        return obu
-    header = 2 if obu[0] & 0x04 else 1
-    size, encoded = len(obu) - header, bytearray()
-    if size < 0:
-        raise ProtocolError("OBU shorter than its header")
-    while size > 0x7F:
-        encoded.append(size & 0x7F | 0x80)
-        size >>= 7
-    encoded.append(size)
-    return bytes((obu[0] | 0x02,)) + obu[1:header] + bytes(encoded) + obu[header:]
 
 
 def _av1_begins(payload: bytes) -> bool:

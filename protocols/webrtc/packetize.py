@@ -1,12 +1,15 @@
 """Access units into RTP payloads, once per source whatever the number of viewers. Sans-IO.
 
-What is kept true: a NAL unit too large for one packet becomes fragments of one fixed size (the last may be shorter), so that a frame
-leaves in runs that the kernel can cut with `UDP_SEGMENT`; nothing is longer than the limit.
+What is kept true: what is too large for one packet becomes fragments of one fixed size (the last may be shorter), so that a frame
+leaves in runs that the kernel can cut with `UDP_SEGMENT`; nothing is longer than the limit. VP8, VP9 and AV1 go without picture ids,
+layers and dependency descriptors: receivers then order frames by sequence number, which no change of source or codec can disturb.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from protocols.errors import ProtocolError
 from protocols.media import Codec
+from protocols.webrtc import obu
 
 PAYLOAD_LIMIT = 1180
 """Bytes: with header, extensions, SRTP tag, RTX and IPv6 + UDP headers it stays under 1280, the IPv6 minimum MTU (RFC 8200 §5)."""
@@ -21,6 +24,11 @@ _LENGTH = 2
 # ITU-T H.264 Table 7-1: an access unit delimiter and filler data tell a decoder nothing that RTP does not. 0 and 24-31 are RTP's own
 # numbers (RFC 6184 §5.2): sent as they are, they would be read as another packet structure.
 UNSENT = frozenset({0, 9, 12, *range(24, 32)})
+_VP8_BEGINS = 0x10  # RFC 7741 §4.2: S, and partition 0: the frame is one partition to RTP
+_VP9_INTER, _VP9_BEGINS, _VP9_ENDS = 0x40, 0x08, 0x04  # RFC 9628 §4.2: P, B and E
+_AV1_CONTINUES, _AV1_GOES_ON, _AV1_NEW_SEQUENCE = 0x80, 0x40, 0x08  # AV1 RTP §4.4: Z, Y and N
+_AV1_UNSENT = frozenset({2, 8, 15})  # §5: temporal delimiters and tile lists; padding
+_AV1_ELEMENTS = 3  # what W can count: the last of them needs no length
 
 
 def packetize_h264(access_unit: bytes, limit: int = PAYLOAD_LIMIT) -> list[bytes]:
@@ -51,8 +59,56 @@ def packetize_opus(frame: bytes, limit: int = PAYLOAD_LIMIT) -> list[bytes]:
     return [frame] if 0 < len(frame) <= limit else []
 
 
+def packetize_vp8(frame: bytes, limit: int = PAYLOAD_LIMIT) -> list[bytes]:
+    """RFC 7741 §4.2 with a descriptor of one byte. Empty for no data."""
+    return _sliced(frame, limit, begins=_VP8_BEGINS)
+
+
+def packetize_vp9(frame: bytes, limit: int = PAYLOAD_LIMIT) -> list[bytes]:
+    """RFC 9628 §4.2, not flexible, with a descriptor of one byte; a frame is that of one picture. Empty for no data."""
+    # VP9 §6.2, profiles 0 to 2: show_existing_frame and frame_type are 0 in a key frame.
+    inter = frame and frame[0] & 0x0C
+    return _sliced(frame, limit, always=_VP9_INTER if inter else 0, begins=_VP9_BEGINS, ends=_VP9_ENDS)
+
+
+def packetize_av1(temporal_unit: bytes, limit: int = PAYLOAD_LIMIT) -> list[bytes]:
+    """AV1 RTP §4.4: OBUs without their size fields, as many in a packet as fit. Empty for what is not made of OBUs.
+
+    Where a packet ends an OBU goes on, if more of the frame follows: libwebrtc takes a packet that continues none for the beginning of a
+    frame where no dependency descriptor tells it otherwise.
+    """
+    try:
+        obus = [each for each in obu.unsized(temporal_unit) if obu.kind(each) not in _AV1_UNSENT]
+    except ProtocolError:
+        return []
+    payloads: list[bytes] = []
+    elements: list[bytes] = []  # of the packet that is being filled
+    # A sequence header stands before each key frame, which begins a coded video sequence, and nowhere else (AV1 §7.5).
+    flags = _AV1_NEW_SEQUENCE if obus and obu.kind(obus[0]) == obu.SEQUENCE_HEADER else 0
+    room = limit - 1
+    for number, each in enumerate(obus, 1):
+        at, more = 0, number < len(obus)
+        while at < len(each):
+            room -= _av1_length(elements[-1]) if elements else 0  # the one before is no longer the last
+            element = each[at : at + room]
+            full = room - len(element) <= _av1_length(element) or len(elements) + 1 == _AV1_ELEMENTS
+            if full and more and 1 < len(element) == len(each) - at:
+                element = element[:-1]
+            at += len(element)
+            room -= len(element)
+            elements.append(element)
+            goes_on = at < len(each)
+            if goes_on or full or not more:
+                payloads.append(_av1_payload(flags | _AV1_GOES_ON if goes_on else flags, elements))
+                elements, room, flags = [], limit - 1, _AV1_CONTINUES if goes_on else 0
+    return payloads
+
+
 PACKETIZERS: Mapping[Codec, Callable[[bytes, int], list[bytes]]] = {
     Codec.H264: packetize_h264,
+    Codec.VP8: packetize_vp8,
+    Codec.VP9: packetize_vp9,
+    Codec.AV1: packetize_av1,
     Codec.OPUS: packetize_opus,
 }
 
@@ -100,3 +156,24 @@ def _fragment(unit: bytes, limit: int, payloads: list[bytes]) -> None:
     last = 1 + step * ((size - 2) // step)  # where the last fragment begins
     payloads += [middle + unit[begin : begin + step] for begin in range(1 + step, last, step)]
     payloads.append(bytes((indicator, 0x40 | kind)) + unit[last:])
+
+
+def _sliced(frame: bytes, limit: int, *, begins: int, ends: int = 0, always: int = 0) -> list[bytes]:
+    """Slices of one size, each after one byte of flags."""
+    step = limit - 1
+    slices = [frame[at : at + step] for at in range(0, len(frame), step)]
+    flags = [always] * len(slices)
+    if flags:
+        flags[0] |= begins
+        flags[-1] |= ends
+    return [bytes((each,)) + data for each, data in zip(flags, slices, strict=True)]
+
+
+def _av1_length(element: bytes) -> int:
+    """Bytes of its length field."""
+    return len(obu.leb128(len(element)))
+
+
+def _av1_payload(flags: int, elements: Sequence[bytes]) -> bytes:
+    before = [obu.leb128(len(each)) + each for each in elements[:-1]]
+    return b"".join((bytes((flags | len(elements) << 4,)), *before, elements[-1]))

@@ -22,15 +22,23 @@ _ABS_SEND_TIME_MASK = 0xFFFFFF
 
 
 @dataclass(frozen=True, slots=True)
+class SendFormat:
+    """How one codec is numbered on an m-line on which we send. Without RTX a repair is the same packet again."""
+
+    payload_type: int
+    rtx_payload_type: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SendParameters:
-    """What the SDP answer fixed for one m-line on which we send. An extension id of 0 means: not negotiated."""
+    """What the SDP answer fixed for one m-line on which we send: the codecs that may come, all in the one SSRC (and its RTX in the
+    other). An extension id of 0 means: not negotiated."""
 
     kind: Kind
     mid: str
-    payload_type: int
+    formats: Mapping[Codec, SendFormat]
     ssrc: int
     cname: str
-    rtx_payload_type: int | None = None
     rtx_ssrc: int | None = None
     mid_extension: int = 0
     abs_send_time_extension: int = 0

@@ -1,8 +1,8 @@
 """One m-line of one viewer: what differs from the other viewers of the same source, and the loop that everything else makes cheap.
 
-What is kept true, whatever joins, replays, drops and changes of source happen: sequence numbers are contiguous, timestamps only grow, a
-packet leaves under one sequence number with one content (RFC 7714 §12.1: never two under one key), and nothing waits longer than
-`HOLD_NS` for its turn.
+What is kept true, whatever joins, replays, drops and changes of source and codec happen: sequence numbers are contiguous, timestamps only
+grow, a packet leaves under one sequence number with one content (RFC 7714 §12.1: never two under one key) and under its codec's payload
+type, and nothing waits longer than `HOLD_NS` for its turn.
 """
 
 import random
@@ -74,6 +74,7 @@ class Sender:
         self.lost_fraction = self.packets_lost = self.jitter = self.round_trip_ns = 0
 
         self._layout = HeaderLayout.of(parameters)
+        self._format = next(iter(parameters.formats.values()))  # that of the source's codec, once there is one
         # Below 2^15: a receiver that misses the first packets must not guess a wrong rollover counter (RFC 3711 §3.3.1).
         self._sequence = random.randrange(1 << 15) if sequence is None else sequence
         self._rtx_sequence = random.randrange(1 << 15)
@@ -92,8 +93,9 @@ class Sender:
     # -- the source ------------------------------------------------------------------------------------------------------------------
 
     def attach(self, source: "Source", now: int, *, join: bool = True) -> None:
-        """Goes on with `source`; numbers and timestamps continue from those of the source before. Without `join` it begins with the
-        next key frame and not with the group of pictures that is under way."""
+        """Goes on with `source`, whose codec the m-line takes; numbers and timestamps continue from those of the source before. Without
+        `join` it begins with the next key frame and not with the group of pictures that is under way."""
+        self._format = self.parameters.formats[source.track.codec]
         former = self.source
         self.detach()
         self.source = source
@@ -138,7 +140,7 @@ class Sender:
         if self.source is not None:
             self.source.remove(self)
             self.source = None
-        self.sent.clear()
+        self.sent.clear()  # what is asked for again after this is not repaired: it would need the former source and its payload type
         self._lose_sync()
         self._joined = False
         self.report_due = None  # the next source has another clock: report before its first packet
@@ -261,7 +263,7 @@ class Sender:
         arena = egress.arena
         view, protect, pack = arena.view, outbound.protect, layout.struct.pack_into
         header, step = layout.size, layout.transport_step
-        payload_type, ssrc = parameters.payload_type, parameters.ssrc
+        payload_type, ssrc = self._format.payload_type, parameters.ssrc
         extensions, stamp = layout.extensions(now), timestamp & 0xFFFFFFFF
         sequence, transport_sequence = self._sequence, transport.transport_sequence if step else 0
         count = len(run.packets)
@@ -327,17 +329,17 @@ class Sender:
             return
         marker, payload = packet
         self._budget.spend(sequence, len(payload), now)
-        parameters, transport = self.parameters, self.transport
-        if parameters.rtx_ssrc is None or parameters.rtx_payload_type is None:
+        parameters, format, transport = self.parameters, self._format, self.transport
+        if parameters.rtx_ssrc is None or format.rtx_payload_type is None:
             # The same packet to the bit: other extensions under its sequence number would reuse the nonce (RFC 7714 §12.1).
             again = (
-                marker | parameters.payload_type, sequence & 0xFFFF, timestamp & 0xFFFFFFFF, parameters.ssrc, self._layout.extensions(at),
+                marker | format.payload_type, sequence & 0xFFFF, timestamp & 0xFFFFFFFF, parameters.ssrc, self._layout.extensions(at),
                 (transport_sequence + step) & 0xFFFF if self._layout.transport_step else 0,
             )  # fmt: skip
         else:
             payload = (sequence & 0xFFFF).to_bytes(2, "big") + payload  # RFC 4588 §4: the original sequence number goes before
             again = (
-                marker | parameters.rtx_payload_type, self._rtx_sequence & 0xFFFF, timestamp & 0xFFFFFFFF, parameters.rtx_ssrc,
+                marker | format.rtx_payload_type, self._rtx_sequence & 0xFFFF, timestamp & 0xFFFFFFFF, parameters.rtx_ssrc,
                 self._layout.extensions(now), transport.transport_sequence if self._layout.transport_step else 0,
             )  # fmt: skip
             self._rtx_sequence += 1

@@ -133,7 +133,8 @@ class WhepResource:
         accepted = answer.sending(offer, cname=secrets.token_hex(8))
         if not any(accepted):
             raise Rejected(
-                Reason.UNSUPPORTED_MEDIA, "offer to receive H.264 (packetization-mode=1) or Opus, bundled, with rtcp-mux"
+                Reason.UNSUPPORTED_MEDIA,
+                "offer to receive H.264 (packetization-mode=1), VP8, VP9 or AV1 (both of profile 0) or Opus, bundled, with rtcp-mux",
             )
         peer = self._mux.add(offer, request.remote or "")
         viewer = Viewer(peer, accepted, without=request.query.get("without", ""))

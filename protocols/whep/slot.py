@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from protocols.media import Kind
+from protocols.media import Codec, Kind
 from protocols.webrtc.fanout import Sender, Source
 from protocols.webrtc.layers import Layer, Picture, Wish
 
@@ -26,7 +26,18 @@ class Slot:
     video_line: int | None = None  # the index of the video's m-line
 
     def sources(self, kind: Kind) -> Sequence[Source]:
-        return self.participant.sources.get(kind, ()) if self.participant is not None and kind in self.senders else ()
+        """Those that may be sent here: of codecs that the m-line takes."""
+        if self.participant is None or kind not in self.senders:
+            return ()
+        formats = self.senders[kind].parameters.formats
+        return [source for source in self.participant.sources.get(kind, ()) if source.track.codec in formats]
+
+    @property
+    def unplayable(self) -> Codec | None:
+        """The codec of a video for which there is an m-line, and which that does not take in any layer."""
+        if self.participant is None or Kind.VIDEO not in self.senders or self.sources(Kind.VIDEO):
+            return None
+        return next((source.track.codec for source in self.participant.sources.get(Kind.VIDEO, ())), None)
 
     def show(self, participant: Participant | None, now: int) -> None:
         """The sound goes on with this participant at once; a picture that there is no more stops."""
@@ -70,6 +81,7 @@ class Slot:
             "name": shown.name if shown else None,
             "video": bool(self.sources(Kind.VIDEO)),
             "audio": bool(self.sources(Kind.AUDIO)),
+            "unplayable": self.unplayable,
             "layer": present.layer if present else None,
             "width": present.width if present else None,
             "height": present.height if present else None,

@@ -28,7 +28,7 @@ from pylibsrtp import Policy, Session
 from protocols.media import Codec, EncodedPacket, Kind, Track
 from protocols.webrtc.egress import Egress
 from protocols.webrtc.fanout import Sender, Source
-from protocols.webrtc.rtp import SendParameters
+from protocols.webrtc.rtp import SendFormat, SendParameters
 from protocols.webrtc.srtp import OutboundSrtp
 
 SECONDS = 2  # of programme, sent as fast as it goes
@@ -113,7 +113,7 @@ def attach(transport: Viewer, sources: dict[Kind, Source], now: int = 0) -> Iter
         parameters = SendParameters(
             kind,
             mid="0" if kind is Kind.VIDEO else "1",
-            payload_type=96 if kind is Kind.VIDEO else 111,
+            formats={source.track.codec: SendFormat(96 if kind is Kind.VIDEO else 111)},
             ssrc=random.getrandbits(32),
             cname="bench",
             mid_extension=4,

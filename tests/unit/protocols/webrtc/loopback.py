@@ -17,13 +17,22 @@ from pylibsrtp import Policy, Session
 from protocols.media import Codec, EncodedPacket, Kind, Track
 from protocols.webrtc.egress import Egress
 from protocols.webrtc.fanout import Sender, Source
-from protocols.webrtc.rtp import SendParameters
+from protocols.webrtc.rtp import SendFormat, SendParameters
 from protocols.webrtc.srtp import InboundSrtp, OutboundSrtp
 
 MS = 1_000_000
 SECOND = 1_000_000_000
 FRAME = SECOND // 30
 MID, ABS_SEND_TIME, TRANSPORT_CC = 4, 2, 3
+FORMATS = {
+    Kind.VIDEO: {
+        Codec.H264: SendFormat(96, 97),
+        Codec.VP8: SendFormat(98, 99),
+        Codec.VP9: SendFormat(100, 101),
+        Codec.AV1: SendFormat(102),
+    },
+    Kind.AUDIO: {Codec.OPUS: SendFormat(111)},
+}
 GCM_256 = Policy.SRTP_PROFILE_AEAD_AES_256_GCM
 _KEY_SIZES = {GCM_256: 44, Policy.SRTP_PROFILE_AEAD_AES_128_GCM: 28, Policy.SRTP_PROFILE_AES128_CM_SHA1_80: 30}
 
@@ -57,10 +66,9 @@ def parameters(kind: Kind = Kind.VIDEO, **changes: Any) -> SendParameters:
     values: dict[str, Any] = {
         "kind": kind,
         "mid": "0",
-        "payload_type": 96,
+        "formats": FORMATS[kind],
         "ssrc": 0xABCDEF01,
         "cname": "host",
-        "rtx_payload_type": 97,
         "rtx_ssrc": 0x12345678,
         "mid_extension": MID,
         "abs_send_time_extension": ABS_SEND_TIME,

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 from aiortc.sdp import SessionDescription
 
-from protocols.media import Kind
+from protocols.media import Codec, Kind
 from protocols.webrtc import answer, sdp
 from protocols.webrtc.ice import Credentials, host_candidates
+from protocols.webrtc.rtp import SendFormat
 
 DATA = Path(__file__).parents[3] / "data" / "sdp"
 TRANSPORT = answer.Transport(
@@ -41,17 +42,30 @@ def test_every_captured_offer_is_answered_in_crlf_lines_and_in_its_order(path: P
     assert any(accepted) == path.name.endswith(".whep.sdp")
 
 
-def test_chromium_gets_h264_opus_and_what_it_offered_of_each() -> None:
+def test_chromium_gets_every_codec_that_we_send_and_what_it_offered_of_each() -> None:
     text, parsed, accepted = answered(offer_of("chromium-156-h264.whep"))
     video, audio = (each.send for each in accepted if each is not None and each.send is not None)
-    assert (video.kind, video.payload_type, video.rtx_payload_type) == (Kind.VIDEO, 108, 109)  # 42e01f, before 42001f at 102
+    assert video.kind is Kind.VIDEO
+    assert list(video.formats.items()) == [
+        (Codec.H264, SendFormat(108, 109)),  # 42e01f, before 42001f at 102
+        (Codec.VP8, SendFormat(96, 97)),
+        (Codec.VP9, SendFormat(98, 99)),  # profile 0, not 1 or 2
+        (Codec.AV1, SendFormat(45, 46)),  # profile 0, not 1
+    ]
     assert (video.mid_extension, video.abs_send_time_extension, video.transport_cc_extension) == (9, 2, 4)
-    assert (audio.kind, audio.payload_type, audio.rtx_payload_type) == (Kind.AUDIO, 111, None)
+    assert (audio.kind, audio.formats, audio.rtx_ssrc) == (Kind.AUDIO, {Codec.OPUS: SendFormat(111)}, None)
     assert len({video.ssrc, video.rtx_ssrc, audio.ssrc}) == 3
     assert "a=group:BUNDLE 0 1\r\n" in text
     assert "a=ice-lite\r\n" in text
-    for feedback in ("nack", "nack pli", "ccm fir", "goog-remb", "transport-cc"):
-        assert f"a=rtcp-fb:108 {feedback}\r\n" in text
+    for payload_type in (108, 96, 98, 45):
+        for feedback in ("nack", "nack pli", "ccm fir", "goog-remb", "transport-cc"):
+            assert f"a=rtcp-fb:{payload_type} {feedback}\r\n" in text
+        assert f"a=rtpmap:{payload_type + 1} rtx/90000\r\na=fmtp:{payload_type + 1} apt={payload_type}\r\n" in text
+    assert [line for line in text.split("\r\n") if line.startswith("m=video")] == [
+        "m=video 8189 UDP/TLS/RTP/SAVPF 108 109 96 97 98 99 45 46"
+    ]
+    assert "a=fmtp:98 profile-id=0\r\n" in text
+    assert "a=fmtp:45 level-idx=5;profile=0;tier=0\r\n" in text
     assert "a=fmtp:108 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f\r\n" in text
     assert "a=fmtp:111 minptime=10;stereo=1;sprop-stereo=1;useinbandfec=1\r\n" in text
     assert f"a=ssrc-group:FID {video.ssrc} {video.rtx_ssrc}\r\n" in text
@@ -68,8 +82,28 @@ def test_candidates_are_the_ports_and_the_first_is_ipv4_udp() -> None:
     assert parsed.media[0].host == "203.0.113.1"
 
 
-def test_a_viewer_without_h264_gets_the_sound() -> None:
+def test_a_viewer_without_h264_gets_what_it_has() -> None:
     _, parsed, accepted = answered(offer_of("firefox-esr-153-vp8.whep"))
+    assert accepted[0] is not None
+    assert accepted[0].send is not None
+    assert accepted[0].send.formats == {
+        Codec.VP8: SendFormat(120, 124),
+        Codec.VP9: SendFormat(121, 125),
+        Codec.AV1: SendFormat(99, 100),
+    }
+    assert [codec.mimeType for codec in parsed.media[0].rtp.codecs][:3] == ["video/VP8", "video/rtx", "video/VP9"]
+
+
+def test_a_viewer_without_any_codec_that_we_send_gets_the_sound() -> None:
+    formats = "".join(
+        f"a=rtpmap:{payload_type} {codec}/90000\na=fmtp:{payload_type} {parameters}\n"
+        for payload_type, codec, parameters in [
+            (96, "H265", "level-id=93"),
+            (97, "VP9", "profile-id=2"),
+            (98, "AV1", "profile=1"),
+        ]
+    )
+    _, parsed, accepted = answered(offer(video("0", more=formats), AUDIO.format(mid=1)))
     assert accepted[0] is None
     assert accepted[1] is not None
     assert (parsed.media[0].port, parsed.media[0].direction) == (0, "inactive")

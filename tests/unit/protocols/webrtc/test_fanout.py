@@ -89,7 +89,7 @@ def test_extensions_that_were_not_negotiated_are_not_sent(peer: Peer, timers: Ti
 def test_audio_and_video_of_a_peer_share_the_transport_sequence(peer: Peer, timers: Timers) -> None:
     picture, sound = video(timers), Source(Track(1, Codec.OPUS), clock, timers)
     watch(picture, peer, 0)
-    watch(sound, peer, 0, ssrc=7, payload_type=111, mid="1")
+    watch(sound, peer, 0, ssrc=7, mid="1")
     for number in range(3):
         at = number * 20 * MS
         picture.push(packet(access_unit(number == 0, 2500), at, number == 0), at)
@@ -386,7 +386,7 @@ def test_sender_reports_put_audio_and_video_on_one_time_line(peer: Peer, timers:
     from aiortc.rtp import RtcpPacket, RtcpSdesPacket, RtcpSrPacket
 
     picture, sound = video(timers), Source(Track(1, Codec.OPUS), clock, timers)
-    senders = [watch(picture, peer, 0), watch(sound, peer, 0, ssrc=7, payload_type=111, mid="1")]
+    senders = [watch(picture, peer, 0), watch(sound, peer, 0, ssrc=7, mid="1")]
     at = 10 * SECOND
     # Video was delayed on its way to us, and leaves after the audio of its time: reports must not show that.
     sound.push(packet(b"opus", at, True), at)

@@ -85,7 +85,7 @@ def test_a_lost_packet_comes_again_as_rtx_with_a_fresh_send_time(peer: Peer, tim
 
 def test_without_rtx_the_very_same_packet_comes_again(peer: Peer, timers: Timers) -> None:
     source = video(timers)
-    sender = watch(source, peer, 0, rtx_ssrc=None, rtx_payload_type=None)
+    sender = watch(source, peer, 0, rtx_ssrc=None)
     feedback = listening(sender)
     source.push(packet(access_unit(True, 3000), 0, True), 0)
     sent = [data for data in iter(peer.datagram, None) if not 192 <= data[1] <= 223]
@@ -272,7 +272,7 @@ def test_receiver_reports_give_loss_jitter_and_round_trip(peer: Peer, timers: Ti
 
 def test_reports_are_due_each_second_from_the_first_packet_on(peer: Peer, timers: Timers) -> None:
     picture, sound = video(timers), Source(Track(1, Codec.OPUS), clock, timers)
-    feedback = listening(watch(picture, peer, 0), watch(sound, peer, 0, ssrc=7, payload_type=111, mid="1"))
+    feedback = listening(watch(picture, peer, 0), watch(sound, peer, 0, ssrc=7, mid="1"))
     assert feedback.next_due is None
     assert feedback.due(SECOND) == []
     picture.push(packet(access_unit(True, 2000), 0, True), 0)

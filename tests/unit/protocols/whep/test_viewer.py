@@ -19,6 +19,7 @@ from tests.unit.protocols.webrtc.clients import USE_CANDIDATE, BarePeer, within
 HEAD = "v=0\na=group:BUNDLE 0 1 2 3\na=ice-ufrag:abcd\na=ice-pwd:0123456789012345678901\na=fingerprint:sha-256 AA\na=rtcp-mux\na=recvonly\n"
 VIDEO = "m=video 9 UDP/TLS/RTP/SAVPF 96\na=mid:{}\na=rtpmap:96 H264/90000\na=fmtp:96 packetization-mode=1\n"
 VP8 = "m=video 9 UDP/TLS/RTP/SAVPF 96\na=mid:{}\na=rtpmap:96 VP8/90000\n"
+H265 = "m=video 9 UDP/TLS/RTP/SAVPF 96\na=mid:{}\na=rtpmap:96 H265/90000\n"
 AUDIO = "m=audio 9 UDP/TLS/RTP/SAVPF 111\na=mid:{}\na=rtpmap:111 opus/48000/2\n"
 
 
@@ -90,7 +91,7 @@ async def test_senders_follow_the_sources_and_only_what_changed_is_touched(mux: 
 
 
 async def test_a_slot_whose_video_was_refused_has_its_sound(mux: UdpMux) -> None:
-    viewer = viewer_of(mux, VP8, AUDIO)
+    viewer = viewer_of(mux, H265, AUDIO)
     viewer.show("a", "Anna", sources(Codec.H264, Codec.OPUS))
     assert viewer.describe()["slots"] == [
         {
@@ -101,11 +102,47 @@ async def test_a_slot_whose_video_was_refused_has_its_sound(mux: UdpMux) -> None
             "name": "Anna",
             "video": False,
             "audio": True,
+            "unplayable": None,
             "layer": None,
             "width": None,
             "height": None,
         }
     ]
+
+
+def unplayable(viewer: Viewer) -> list[object]:
+    state = viewer.describe()
+    assert isinstance(state["slots"], list)
+    return [(slot["video"], slot["unplayable"]) for slot in state["slots"]]
+
+
+async def test_a_codec_that_a_line_does_not_take_is_never_sent_and_is_named(mux: UdpMux) -> None:
+    viewer = viewer_of(mux, VP8, AUDIO)
+    video, audio = viewer.senders
+    media = sources(Codec.H264, Codec.OPUS)
+    viewer.show("a", "a", media)
+    assert (video.source, audio.source) == (None, media[Kind.AUDIO][0])
+    assert unplayable(viewer) == [(False, "h264")]
+    changed = sources(Codec.VP8) | {Kind.AUDIO: media[Kind.AUDIO]}
+    viewer.show("a", "a", changed)
+    assert (video.source, audio.source) == (changed[Kind.VIDEO][0], media[Kind.AUDIO][0])
+    assert unplayable(viewer) == [(True, None)]
+    viewer.show("a", "a", media)
+    assert video.source is None
+    assert unplayable(viewer) == [(False, "h264")]
+    viewer.show("a", "a", {Kind.AUDIO: media[Kind.AUDIO]})
+    assert unplayable(viewer) == [(False, None)]
+    viewer.hide("a")
+    assert unplayable(viewer) == [(False, None)]
+
+
+async def test_what_a_viewer_takes_is_what_all_its_pictures_may_come_in(mux: UdpMux) -> None:
+    both = VIDEO + "a=rtpmap:97 VP8/90000\n"
+    every = {Codec.H264, Codec.VP8, Codec.VP9, Codec.AV1}
+    assert viewer_of(mux, both, AUDIO).takes == {Codec.H264, Codec.VP8}
+    assert viewer_of(mux, both, VP8, AUDIO).takes == {Codec.VP8}
+    assert viewer_of(mux, VIDEO, VP8).takes == set()
+    assert viewer_of(mux, AUDIO).takes == every
 
 
 async def test_videos_and_sounds_pair_by_their_own_order(mux: UdpMux) -> None:
