@@ -161,9 +161,7 @@ def main() -> None:
         run("sh", "-c", f"git -C {ROOT} archive HEAD | tar -x -C {context}")
         make_bases(Path(folder))
         took, image = build(context)
-        print(
-            f"built in {took:.0f} s: {image['Size'] / 1e6:.0f} MB, user {image['User']}, {image['Config']['Healthcheck']['Test']}"
-        )
+        print(f"built in {took:.0f} s: {image['Size'] / 1e6:.0f} MB, user {image['User']}, {image['Healthcheck']['Test']}")
         if "--twice" in sys.argv:
             _, again = build(context)
             same = [a == b for a, b in zip(image["RootFS"]["Layers"], again["RootFS"]["Layers"], strict=True)]
