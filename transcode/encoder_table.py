@@ -94,3 +94,5 @@ HARDWARE = (  # in the order of trial
     VideoEncoder("h264_v4l2m2m", "V4L2", "nv12", {"num_output_buffers": "4", "num_capture_buffers": "4"}, ("/dev/video*",)),
 )
 ENCODERS = {encoder.name: encoder for encoder in (_X264, _VPX, _SVT_AV1, *HARDWARE)}
+SOFTWARE = {Codec.VP8: VPX, Codec.AV1: SVT_AV1}
+"""The encoders of the codecs beside H.264, which are the same everywhere."""

@@ -11,7 +11,7 @@ from typing import Literal
 
 from protocols.media import Codec, Kind, Track
 from transcode.economy import preset
-from transcode.encoder_table import ENCODERS, X264
+from transcode.encoder_table import ENCODERS, SOFTWARE, X264
 from transcode.ladder import Rung, fit, ladder, start_bitrate
 
 
@@ -20,6 +20,7 @@ class Label(StrEnum):
 
     SAME_CODEC = "same_codec"
     CODEC = "codec"
+    VIEWER = "viewer"
     B_FRAMES = "b_frames"
     OPEN_GOP = "open_gop"
     BIT_DEPTH = "bit_depth"
@@ -40,6 +41,10 @@ class Why:
     advice: str = ""  # what to change in the encoder, by its name in OBS, and what that saves here; empty where nothing need be
 
 
+PASSING = frozenset({Codec.H264, Codec.VP8, Codec.VP9, Codec.AV1})
+"""The video codecs that WebRTC carries: in which of them a call can be watched depends on its viewers."""
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """What a kind of call takes, and whether video may cost CPU. A plain value: a gateway has one, and one for each call that differs."""
@@ -50,10 +55,12 @@ class Policy:
     max_frame_rate: float = 60.0
     max_bitrate: int = 6_000_000  # bit/s of a transcoded video
     audio_bitrate: int = 128_000
-    encoder: str = X264  # one that works here
+    encoder: str = X264  # of H.264: one that works here
+    codec: Codec = Codec.H264  # that is made where all viewers take it: H.264, VP8 or AV1; else H.264
+    broken: frozenset[Codec] = frozenset()  # whose encoder does not work here
     layers: int = 1  # 1-3 that one video becomes, as many as its size allows
     pass_bitrate: int = 0  # bit/s above which a video is transcoded though it could pass; 0: it passes with any
-    codecs: frozenset[Codec] | None = None  # of those that the call's backend carries; None: all
+    passing: frozenset[Codec] = PASSING  # video that may pass where the call takes it
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,31 +130,36 @@ Decision = Passthrough | Transcode | Refuse
 
 def same_treatment(one: Decision, other: Decision) -> bool:
     """Whether the stage made for one decision may go on with the other."""
-    if isinstance(one, Passthrough) and isinstance(other, Passthrough):
-        return (one.below is None) == (other.below is None)
+    match one, other:
+        case Passthrough(), Passthrough():
+            return (one.below is None) == (other.below is None)
+        case Transcode(), Transcode():
+            return one.codec is other.codec
     return type(one) is type(other)
 
 
 _DECODING = 0.25e-8  # cores for a pixel a second
 _ENCODING = {"superfast": 0.48e-8, "veryfast": 1.02e-8}  # (measured: with decoding 0.45 core at 1080p30, 0.35 at 720p30)
+_DEARER = {Codec.VP8: 2.4, Codec.AV1: 5.0}  # than x264 at the same effort (measured at 720p and 1080p)
 _ENCODING_MS = 30  # of delay that decoding and encoding add (measured at 1080p30)
+_ONE_LAYER = frozenset({Codec.AV1})  # one of 720p takes a core already (measured)
 
 
-def cores(width: int, height: int, frame_rate: float, layers: int = 1) -> float:
+def cores(width: int, height: int, frame_rate: float, layers: int = 1, codec: Codec = Codec.H264) -> float:
     """About what transcoding to this size and the layers below it costs; for an unknown size that of 720p."""
     width, height = (width, height) if width and height else (1280, 720)
     rate = frame_rate or 30.0
-    return width * height * rate * _DECODING + sum(_encoding(rung, rate) for rung in ladder(width, height, layers))
+    return width * height * rate * _DECODING + sum(_encoding(rung, rate, codec) for rung in ladder(width, height, layers))
 
 
 def spare_cores(target: VideoTarget) -> float:
     """About how much of that is for layers that may be left out."""
     rungs = target.encoded if target.passed else target.encoded[:-1]
-    return sum(_encoding(rung, target.frame_rate or 30.0) for rung in rungs)
+    return sum(_encoding(rung, target.frame_rate or 30.0, target.codec) for rung in rungs)
 
 
-def _encoding(rung: Rung, frame_rate: float) -> float:
-    return rung.width * rung.height * frame_rate * _ENCODING[preset(rung.width, rung.height)]
+def _encoding(rung: Rung, frame_rate: float, codec: Codec) -> float:
+    return rung.width * rung.height * frame_rate * _ENCODING[preset(rung.width, rung.height)] * _DEARER.get(codec, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +178,7 @@ def _too_large(track: Track, policy: Policy) -> bool:
     return edges[0] > limits[0] or edges[1] > limits[1]
 
 
+_SEND_H264 = "Send H.264 (OBS: Settings > Output > Streaming > Video Encoder: one of H.264; ffmpeg: -c:v libx264)."
 _OBSTACLES = (
     _Obstacle(
         Label.BIT_DEPTH,
@@ -227,45 +240,61 @@ _OBSTACLES = (
 
 
 def plan(track: Track, accepts: frozenset[Codec], policy: Policy) -> Decision:
-    """Decide one track's way into a call that takes the codecs `accepts`."""
-    if policy.codecs is not None:
-        accepts &= policy.codecs
+    """Decide one track's way into a call all of whose viewers take the codecs `accepts`."""
     return _plan_video(track, accepts, policy) if track.kind is Kind.VIDEO else _plan_audio(track, accepts, policy)
 
 
 def _plan_video(track: Track, accepts: frozenset[Codec], policy: Policy) -> Decision:
     why = _why_not_pass(track, accepts, policy)
+    made = _made(accepts, policy)
     if policy.video != "always" and why is None:
         untouched = Why(Label.SAME_CODEC, f"The call takes {_name(track.codec)} as it comes.")
-        return Passthrough(untouched, _below(track, policy), policy.pass_bitrate)
-    made = ENCODERS[policy.encoder].codec
+        return Passthrough(untouched, _below(track, made, policy), policy.pass_bitrate)
     if made not in accepts:
         return Refuse(why or Why(Label.NOT_SUPPORTED, f"The call does not take {_name(made)}, to which video is transcoded."))
     if why is not None and policy.video == "never":
         return Refuse(replace(why, text=f"{why.text} This gateway does not transcode video (transcode.video = never)."))
-    target = _video_target(track, policy)
+    target = _video_target(track, made, policy)
     if why is None:
-        return Transcode(Why(Label.POLICY, "This gateway transcodes all video (transcode.video = always)."), target)
-    if policy.video == "always":  # nothing that the streamer changes would spare it
-        return Transcode(replace(why, advice=""), target)
-    return Transcode(replace(why, advice=f"{why.advice} {_saving(track, target)}"), target)
+        why = Why(Label.POLICY, "This gateway transcodes all video (transcode.video = always).")
+    elif policy.video == "always":  # nothing that the streamer changes would spare it
+        why = replace(why, advice="")
+    else:
+        why = replace(why, advice=f"{why.advice} {_saving(track, target)}")
+    return Transcode(replace(why, text=why.text + _otherwise_than_wished(made, target, policy)), target)
 
 
-def _below(track: Track, policy: Policy) -> VideoTarget | None:
+def _made(accepts: frozenset[Codec], policy: Policy) -> Codec:
+    """What video is transcoded to."""
+    return policy.codec if policy.codec in accepts - policy.broken else Codec.H264
+
+
+def _otherwise_than_wished(made: Codec, target: VideoTarget, policy: Policy) -> str:
+    """Where something else is made than the policy says, why: a sentence more."""
+    if made is not policy.codec:
+        cause = "its encoder does not work here" if policy.codec in policy.broken else "a viewer's player does not take it"
+        return f" It becomes H.264 and not {_name(policy.codec)}: {cause}."
+    if policy.layers > target.layers and made in _ONE_LAYER:
+        return f" It has one layer, since more of {_name(made)} cost too much."
+    return ""
+
+
+def _below(track: Track, made: Codec, policy: Policy) -> VideoTarget | None:
     """The layers beside a video that passes: smaller ones of the same codec, where it is large enough for that and CPU may be spent."""
-    if policy.layers == 1 or policy.video == "never" or track.codec is not ENCODERS[policy.encoder].codec or track.layer:
+    if policy.video == "never" or track.codec is not made or track.layer:
         return None
-    target = replace(_video_target(track, policy), passed=True)
-    return target if track.width and track.height and target.encoded else None
+    target = replace(_video_target(track, made, policy), passed=True)
+    return target if target.layers > 1 and track.width and track.height and target.encoded else None
 
 
 def _why_not_pass(track: Track, accepts: frozenset[Codec], policy: Policy) -> Why | None:
+    name = _name(track.codec)
     if track.codec not in accepts:
-        return Why(
-            Label.CODEC,
-            f"The call does not take {_name(track.codec)}.",
-            "Send H.264 (OBS: Settings > Output > Streaming > Video Encoder: one of H.264; ffmpeg: -c:v libx264).",
-        )
+        if track.codec in PASSING:
+            return Why(Label.VIEWER, f"A viewer's player does not take {name}.", _SEND_H264)
+        return Why(Label.CODEC, f"The call does not take {name}.", _SEND_H264)
+    if track.codec in PASSING - policy.passing:
+        return Why(Label.POLICY, f"{name} does not pass into this call (transcode.accept).", _SEND_H264)
     for obstacle in _OBSTACLES:
         if obstacle.stands(track, policy):
             return Why(obstacle.label, obstacle.text(track, policy), obstacle.advice(policy))
@@ -275,11 +304,11 @@ def _why_not_pass(track: Track, accepts: frozenset[Codec], policy: Policy) -> Wh
 def _saving(track: Track, target: VideoTarget) -> str:
     """What the streamer's change would spare: the time in which pictures wait for their order and are made anew, and the CPU."""
     ordering = (track.reorder or 0) * 1000 / (track.frame_rate or 30.0)
-    share = cores(target.width, target.height, target.frame_rate, target.layers)
+    share = cores(target.width, target.height, target.frame_rate, target.layers, target.codec)
     return f"That saves about {round(ordering + _ENCODING_MS, -1):.0f} ms of delay and {share:.1f} of a CPU core here."
 
 
-def _video_target(track: Track, policy: Policy) -> VideoTarget:
+def _video_target(track: Track, made: Codec, policy: Policy) -> VideoTarget:
     width = height = 0
     if track.width and track.height:
         width, height = fit(track.width, track.height, policy.max_width, policy.max_height)
@@ -294,8 +323,8 @@ def _video_target(track: Track, policy: Policy) -> VideoTarget:
         max_frame_rate=policy.max_frame_rate,
         bitrate=min(start_bitrate(width, height, frame_rate), max_bitrate),
         max_bitrate=max_bitrate,
-        encoder=policy.encoder,
-        layers=1 if track.layer else policy.layers,
+        encoder=SOFTWARE.get(made, policy.encoder),
+        layers=1 if track.layer or made in _ONE_LAYER else policy.layers,
     )
 
 

@@ -19,6 +19,7 @@ from transcode.plan import (
     VideoTarget,
     cores,
     plan,
+    same_treatment,
     spare_cores,
 )
 
@@ -59,8 +60,8 @@ VIDEO = [
     (replace(H264, width=1440, height=2560), Transcode, Label.SIZE),
     (replace(H264, frame_rate=120.0), Transcode, Label.FRAME_RATE),
     (Track(1, Codec.HEVC), Transcode, Label.CODEC),
-    (Track(1, Codec.AV1), Transcode, Label.CODEC),
-    (Track(1, Codec.VP9), Transcode, Label.CODEC),
+    (Track(1, Codec.AV1), Transcode, Label.VIEWER),
+    (Track(1, Codec.VP9), Transcode, Label.VIEWER),
 ]
 
 
@@ -196,6 +197,8 @@ def test_the_preset_is_cheaper_from_1080p() -> None:
             None,
         ),  # a viewer cannot change the codec between layers
         (H264, Policy(layers=3, video="never"), None),
+        (H264, Policy(layers=3, codec=Codec.VP8), None),
+        (Track(1, Codec.VP8, width=1920, height=1080), Policy(layers=3, codec=Codec.VP8), ["h", "q"]),
     ],
 )
 def test_what_passes_has_layers_below_it_where_the_call_wants_them(
@@ -213,11 +216,70 @@ def test_what_is_transcoded_has_all_layers_from_one_decoding() -> None:
     assert [(rung.layer, rung.height) for rung in decision.target.encoded] == [("f", 720), ("h", 360), ("q", 180)]
 
 
-def test_a_kind_of_call_may_take_less_than_its_backend_carries() -> None:
-    only_h264 = Policy(codecs=frozenset({Codec.H264, Codec.OPUS}))
+def test_a_codec_that_may_not_pass_is_transcoded_though_the_viewers_take_it() -> None:
+    only_h264 = Policy(passing=frozenset({Codec.H264}))
     decision = plan(Track(1, Codec.VP8), BROWSERS, only_h264)
-    assert (type(decision), decision.why.label) == (Transcode, Label.CODEC)
+    assert (type(decision), decision.why.label) == (Transcode, Label.POLICY)
+    assert "transcode.accept" in decision.why.text
     assert isinstance(plan(Track(1, Codec.VP8), BROWSERS, replace(only_h264, video="never")), Refuse)
+
+
+def test_the_reason_tells_a_viewer_who_does_not_take_it_from_a_codec_that_no_call_carries() -> None:
+    assert plan(Track(1, Codec.AV1), BROWSERS, AUTO).why.text == "A viewer's player does not take AV1."
+    assert plan(Track(1, Codec.HEVC), BROWSERS, AUTO).why.text == "The call does not take HEVC."
+
+
+ALL = BROWSERS | {Codec.AV1, Codec.VP9}
+B_FRAMES = replace(H264, reorder=2)
+
+
+@pytest.mark.parametrize(
+    ("accepts", "policy", "made", "more"),
+    [
+        (ALL, Policy(), Codec.H264, ""),
+        (ALL, Policy(codec=Codec.VP8), Codec.VP8, ""),
+        (ALL, Policy(codec=Codec.AV1), Codec.AV1, ""),
+        (BROWSERS, Policy(codec=Codec.AV1), Codec.H264, "and not AV1: a viewer's player does not take it."),
+        (
+            ALL,
+            Policy(codec=Codec.AV1, broken=frozenset({Codec.AV1})),
+            Codec.H264,
+            "and not AV1: its encoder does not work here.",
+        ),
+        (ALL, Policy(codec=Codec.VP8, passing=frozenset({Codec.H264})), Codec.VP8, ""),  # what is made need not pass
+        (ALL, Policy(codec=Codec.AV1, layers=3), Codec.AV1, "It has one layer, since more of AV1 cost too much."),
+    ],
+)
+def test_video_becomes_the_codec_that_is_chosen_where_all_viewers_take_it(
+    accepts: frozenset[Codec], policy: Policy, made: Codec, more: str
+) -> None:
+    decision = plan(B_FRAMES, accepts, policy)
+    assert isinstance(decision, Transcode)
+    assert decision.codec is made
+    assert decision.why.label is Label.B_FRAMES
+    assert decision.why.text.endswith(more or "carry.")
+
+
+@pytest.mark.parametrize(("codec", "layers"), [(Codec.H264, 3), (Codec.VP8, 3), (Codec.AV1, 1)])
+def test_h264_and_vp8_are_made_in_layers_and_av1_in_one(codec: Codec, layers: int) -> None:
+    decision = plan(B_FRAMES, ALL, Policy(codec=codec, layers=3))
+    assert isinstance(decision, Transcode)
+    assert isinstance(decision.target, VideoTarget)
+    assert len(decision.target.encoded) == layers
+
+
+@pytest.mark.parametrize(("codec", "cost"), [(Codec.H264, 0.45), (Codec.VP8, 0.87), (Codec.AV1, 1.65)])
+def test_what_another_codec_costs_is_in_the_advice_and_in_the_reckoning(codec: Codec, cost: float) -> None:
+    decision = plan(B_FRAMES, ALL, Policy(codec=codec))
+    assert f"{cost:.1f} of a CPU core" in decision.why.advice
+    assert cores(1920, 1080, 30.0, codec=codec) == pytest.approx(cost, abs=0.01)
+
+
+def test_other_output_is_another_treatment_and_another_reason_is_not() -> None:
+    vp8, h264 = (plan(B_FRAMES, accepts, Policy(codec=Codec.VP8)) for accepts in (ALL, frozenset({Codec.H264})))
+    assert not same_treatment(vp8, h264)
+    assert same_treatment(vp8, plan(replace(H264, interlaced=True), ALL, Policy(codec=Codec.VP8)))
+    assert not same_treatment(vp8, plan(H264, ALL, AUTO))
 
 
 def test_what_can_be_spared_leaves_one_layer_or_the_one_that_passes() -> None:
