@@ -2,18 +2,23 @@
 
 import asyncio
 import contextlib
+import itertools
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from playwright.async_api import Page
 
+from protocols.media import Codec, Kind
 from tests.browser.chromium import Observed, open_page
 from tests.integration.test_whep_viewers import publishing
 from tests.integration.whep_stage import Participant, Stage, pictures, stage, tone
+from tests.support.encoders import BITS
+from tests.support.relay import relaying
 
 _WATCH = """async ([url, pairs, relay]) => {
     const pc = globalThis.pc = new RTCPeerConnection({bundlePolicy: "max-bundle"});
@@ -47,6 +52,23 @@ _RESTART = """async () => {
     return [response.status, response.headers.get("ETag") !== etag];
 }"""
 
+_NUMBERS = """async ([bits, count]) => {
+    const video = [...document.querySelectorAll("video")].find((player) => player.srcObject.getVideoTracks().length > 0);
+    const context = Object.assign(document.createElement("canvas"), {width: bits, height: 1}).getContext("2d", {willReadFrequently: true});
+    const numbers = [];
+    while (numbers.length < count) {
+        await new Promise((shown) => video.requestVideoFrameCallback(shown));
+        context.drawImage(video, 0, 0, video.videoWidth, 16, 0, 0, bits, 1);
+        const {data} = context.getImageData(0, 0, bits, 1);
+        numbers.push(Array.from({length: bits}, (_, bit) => (data[4 * bit] > 127 ? 1 << bit : 0)).reduce((sum, value) => sum + value, 0));
+    }
+    return numbers;
+}"""
+_MIME_TYPE = """async () => {
+    const reports = [...(await pc.getStats()).values()];
+    const video = reports.find((report) => report.type === "inbound-rtp" && report.kind === "video" && report.framesDecoded > 0);
+    return reports.find((report) => report.id === video?.codecId)?.mimeType ?? null;
+}"""
 _STATS = """async () => [...(await pc.getStats()).values()].filter((report) => report.type === "inbound-rtp")"""
 
 
@@ -111,6 +133,80 @@ async def test_chromium_decodes_pictures_and_hears_the_tone() -> None:
         await page.evaluate("fetch(resource, {method: 'DELETE'})")
         async with asyncio.timeout(5):
             await viewer.peer.closed.wait()
+
+
+async def until_codec(page: Page, codec: Codec) -> None:
+    """Wait until Chromium says that it decodes this codec."""
+    async with asyncio.timeout(20):
+        while await page.evaluate(_MIME_TYPE) != f"video/{codec.upper()}":
+            await page.evaluate("() => new Promise(requestAnimationFrame)")
+
+
+async def shown(page: Page, count: int) -> list[int]:
+    """The numbers burnt into the next pictures."""
+    async with asyncio.timeout(20):
+        numbers: list[int] = await page.evaluate(_NUMBERS, [BITS, count])
+        return numbers
+
+
+@pytest.mark.parametrize("codec", [Codec.VP8, Codec.VP9, Codec.AV1])
+async def test_chromium_decodes_every_picture_of_each_codec(codec: Codec) -> None:
+    async with stage() as served, viewing() as (page, observed):
+        host = Participant("host", pictures(600, codec=codec), tone(1000), codec)
+        async with publishing(served, host):
+            await page.evaluate(_WATCH, [served.url, 1])
+            await until_codec(page, codec)
+            numbers = await shown(page, 30)
+            assert all(earlier < later for earlier, later in itertools.pairwise(numbers))
+            (video,) = await inbound(page, "video")
+            assert (video["frameWidth"], video["frameHeight"]) == (320, 176)
+            assert video.get("packetsLost", 0) == video.get("pliCount", 0) == 0
+            assert video["framesReceived"] - video["framesDecoded"] <= 5
+            assert observed.complaints == []
+
+
+async def test_lost_packets_of_vp8_are_sent_again_and_no_picture_is_missed() -> None:
+    async with stage() as served, viewing() as (page, observed):
+        host = Participant("host", pictures(900, codec=Codec.VP8), tone(1500), Codec.VP8)
+        async with publishing(served, host), relaying(served.mux.port, loss=0, round_trip_s=0.02) as relay:
+            await page.evaluate(_WATCH, [served.url, 1, relay.port])
+            await until_decoded(page, 10)
+            relay.loss = 0.1
+            async with asyncio.timeout(20):
+                while True:
+                    (video,) = await inbound(page, "video")
+                    if video.get("retransmittedPacketsReceived", 0) >= 5:
+                        break
+                    await page.evaluate("() => new Promise(requestAnimationFrame)")
+            relay.loss = 0
+            await until_decoded(page, video["framesDecoded"] + 30)
+            (video,) = await inbound(page, "video")
+            (sender,) = [
+                sender for viewer in served.viewers for sender in viewer.senders if sender.parameters.kind is Kind.VIDEO
+            ]
+            assert video["framesReceived"] - video["framesDecoded"] <= 5
+            assert sender.frames - video["framesReceived"] <= 10  # under way, or in the jitter buffer
+            assert sender.retransmitted >= 5
+            assert observed.complaints == []
+
+
+async def test_the_picture_goes_on_from_codec_to_codec() -> None:
+    codecs = (Codec.H264, Codec.VP8, Codec.AV1, Codec.VP9, Codec.H264)
+    made = {codec: pictures(900, group=15, codec=codec) for codec in set(codecs)}
+    async with stage() as served, viewing() as (page, observed):
+        host = Participant("host", made[codecs[0]], tone(1500), codecs[0])
+        async with publishing(served, host):
+            await page.evaluate(_WATCH, [served.url, 1])
+            numbers = []
+            for codec in codecs:
+                if codec is not host.codec:
+                    host.change(codec, made[codec])
+                    served.enter(host)
+                await until_codec(page, codec)
+                numbers += await shown(page, 20)
+            assert all(earlier < later for earlier, later in itertools.pairwise(numbers))
+            assert await page.evaluate("pc.getReceivers()[0].track.readyState") == "live"
+            assert observed.complaints == []
 
 
 async def test_chromium_keeps_the_picture_over_an_ice_restart() -> None:

@@ -1,4 +1,4 @@
-"""A call for WHEP tests over real HTTP and UDP: participants with live H.264 (the frame number burnt in) and Opus (a 1 kHz tone)."""
+"""A call for WHEP tests over real HTTP and UDP: participants with live video (the frame number burnt in) and Opus (a 1 kHz tone)."""
 
 import asyncio
 import time
@@ -11,6 +11,7 @@ import av
 import numpy as np
 from aiohttp import web
 
+from protocols.bitstream.av1 import Av1Stream
 from protocols.errors import Reason, Rejected
 from protocols.media import Codec, EncodedPacket, Kind, Track
 from protocols.webrtc.fanout import Source, call_at_on
@@ -24,20 +25,27 @@ WIDTH, HEIGHT, RATE = 320, 176, 30
 FRAME_NS = 1_000_000_000 // RATE
 AUDIO_NS = 20_000_000
 WALL_OFFSET = time.time_ns() - time.monotonic_ns()
+_VPX = {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0"}
+_ENCODERS = {
+    Codec.H264: (
+        "libx264",
+        {"preset": "ultrafast", "tune": "zerolatency", "x264-params": "repeat-headers=1:annexb=1:scenecut=0:aud=0"},
+    ),
+    Codec.VP8: ("libvpx", _VPX),
+    Codec.VP9: ("libvpx-vp9", _VPX),
+    Codec.AV1: ("libsvtav1", {"preset": "12", "svtav1-params": "pred-struct=1:lookahead=0:scd=0:lp=1"}),
+}
 
 
-def pictures(count: int, group: int = 60) -> list[tuple[bool, bytes]]:
+def pictures(count: int, group: int = 60, codec: Codec = Codec.H264) -> list[tuple[bool, bytes]]:
     """(key frame, access unit) of `count` pictures that carry their number."""
-    encoder = av.CodecContext.create("libx264", "w")
+    name, options = _ENCODERS[codec]
+    encoder = av.CodecContext.create(name, "w")
     assert isinstance(encoder, av.VideoCodecContext)
     encoder.width, encoder.height, encoder.pix_fmt = WIDTH, HEIGHT, "yuv420p"
     encoder.time_base, encoder.framerate = Fraction(1, RATE), Fraction(RATE)
     encoder.gop_size = group
-    encoder.options = {
-        "preset": "ultrafast",
-        "tune": "zerolatency",
-        "x264-params": "repeat-headers=1:annexb=1:scenecut=0:aud=0",
-    }
+    encoder.options = dict(options)
     packets = []
     for number in range(count):
         luma = np.full((HEIGHT * 3 // 2, WIDTH), 128, np.uint8)
@@ -48,6 +56,10 @@ def pictures(count: int, group: int = 60) -> list[tuple[bool, bytes]]:
         frame.pts = number
         packets += encoder.encode(frame)
     packets += encoder.encode(None)
+    if codec is Codec.AV1:
+        stream = Av1Stream(0)
+        units = [stream.temporal_unit(bytes(packet)) for packet in packets]
+        return [(unit.keyframe, unit.data) for unit in units]
     return [(packet.is_keyframe, bytes(packet)) for packet in packets]
 
 
@@ -73,6 +85,7 @@ class Participant:
     name: str
     video: list[tuple[bool, bytes]]
     audio: list[bytes]
+    codec: Codec = Codec.H264
     sources: dict[Kind, tuple[Source, ...]] = field(default_factory=dict)
     keyframes_wanted: int = 0
     layers: dict[str, tuple[int, int]] = field(default_factory=lambda: {"": (WIDTH, HEIGHT)})
@@ -82,18 +95,25 @@ class Participant:
     def begin(self) -> None:
         call_at = call_at_on(asyncio.get_running_loop())
         self._start = time.monotonic_ns()
-        self.sources = {
-            Kind.VIDEO: tuple(
-                Source(
-                    Track(1, Codec.H264, width=width, height=height, layer=name),
-                    self._clock,
-                    call_at,
-                    keyframe_wanted=self._keyframe_wanted,
-                )
-                for name, (width, height) in self.layers.items()
-            ),
-            Kind.AUDIO: (Source(Track(2, Codec.OPUS), self._clock, call_at),),
-        }
+        self.sources = {Kind.VIDEO: self._pictures(), Kind.AUDIO: (Source(Track(2, Codec.OPUS), self._clock, call_at),)}
+
+    def change(self, codec: Codec, video: list[tuple[bool, bytes]]) -> None:
+        """The same pictures go on in another codec: other sources, as a call makes them. `Stage.enter` shows them."""
+        assert len(video) == len(self.video)
+        self.codec, self.video = codec, video
+        self.sources[Kind.VIDEO] = self._pictures()
+
+    def _pictures(self) -> tuple[Source, ...]:
+        call_at = call_at_on(asyncio.get_running_loop())
+        return tuple(
+            Source(
+                Track(1, self.codec, width=width, height=height, layer=name),
+                self._clock,
+                call_at,
+                keyframe_wanted=self._keyframe_wanted,
+            )
+            for name, (width, height) in self.layers.items()
+        )
 
     def _clock(self, now: int) -> tuple[int, int]:
         return now + WALL_OFFSET, now - self._start
@@ -104,18 +124,19 @@ class Participant:
 
     async def publish(self) -> None:
         """In real time, for as long as there are pictures."""
-        for kind, at, key, data in self._schedule():
+        for at, kind, number in self._schedule():
             wait = self._start + at - time.monotonic_ns()
             if wait > 0:
                 await asyncio.sleep(wait / 1e9)
             now = time.monotonic_ns()
+            key, data = self.video[number] if kind is Kind.VIDEO else (True, self.audio[number])
             for source in self.sources[kind]:
                 source.push(EncodedPacket(0, at, at, key, data, now, now), now)
 
-    def _schedule(self) -> Iterator[tuple[Kind, int, bool, bytes]]:
-        video = [(Kind.VIDEO, number * FRAME_NS, key, data) for number, (key, data) in enumerate(self.video)]
-        audio = [(Kind.AUDIO, number * AUDIO_NS, True, data) for number, data in enumerate(self.audio)]
-        return iter(sorted(video + audio, key=lambda item: item[1]))
+    def _schedule(self) -> Iterator[tuple[int, Kind, int]]:
+        video = [(number * FRAME_NS, Kind.VIDEO, number) for number in range(len(self.video))]
+        audio = [(number * AUDIO_NS, Kind.AUDIO, number) for number in range(len(self.audio))]
+        return iter(sorted(video + audio))
 
 
 class Stage:
@@ -148,7 +169,9 @@ class Stage:
         self.changed.set()
 
     def enter(self, participant: Participant) -> None:
-        self.participants.append(participant)
+        """Also of one that is there already and has changed its sources."""
+        if participant not in self.participants:
+            self.participants.append(participant)
         for viewer in self.viewers:
             viewer.show(participant.name, participant.name, participant.sources)
 
