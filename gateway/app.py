@@ -152,7 +152,7 @@ async def gateway(config: Config) -> AsyncIterator[tuple[Addresses, Drain]]:
             encoder=await _encoder(config, workers),
             audio_bitrate=config.transcode.audio_bitrate_bps,
         )
-        hls = hls_output(config, tokens.secret.value, registry, workers, authority)
+        hls = hls_output(config, tokens.secret.value, registry, workers, capacity, authority)
         policy = SessionPolicy(
             decide=lambda track, accepts: plan(track, accepts, treatment),
             live_edge=_live_edge(config),
@@ -250,7 +250,8 @@ async def gateway(config: Config) -> AsyncIterator[tuple[Addresses, Drain]]:
         tasks = [background.create_task(reception.serve(*each), name="reception") for each in served]
         tasks.append(background.create_task(following.run(), name="following the store"))
         tasks.append(background.create_task(_measure_lag(lag), name="event loop delay"))
-        tasks.append(background.create_task(measure(capacity, registry, lambda: whep.viewers), name="capacity"))
+        seen = hls.seen if hls is not None else dict
+        tasks.append(background.create_task(measure(capacity, registry, lambda: whep.viewers, seen), name="capacity"))
         if hls is not None:
             hls.base_url = config.hls.base_url.rstrip("/") or origin(config, "", _bound_port(runner))
             tasks.append(background.create_task(hls.run(), name="HLS"))

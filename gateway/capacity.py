@@ -9,6 +9,7 @@ fits when what must be transcoded does not.
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from math import inf
 
 from protocols.errors import Reason, Rejected
 from transcode.plan import Decision, Passthrough, Transcode, VideoTarget, cores, spare_cores
@@ -24,6 +25,7 @@ class Kind(StrEnum):
 
     STREAM = "stream"  # receiving, pacing, packetizing and the usual viewer: on the event loop
     AUDIO = "audio"
+    HLS = "hls"  # muxing; the sound and the picture that it has made are reckoned as such
     VIDEO_360P = "video_360p"
     VIDEO_540P = "video_540p"
     VIDEO_720P = "video_720p"
@@ -42,6 +44,7 @@ _SHOWN_RATE = 30.0  # frames a second for which the cost of a kind of video is s
 _BEFORE: Mapping[Kind, float] = {  # cores, until something has been measured; of video: in parts of `transcode.plan.cores`
     Kind.STREAM: 0.02,
     Kind.AUDIO: 0.02,
+    Kind.HLS: 0.03,
     **dict.fromkeys(sorted(_VIDEO), 1.0),
 }
 
@@ -52,24 +55,25 @@ Video = tuple[int, int, float] | tuple[int, int, float, int]
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What has to be made anew for a stream: `audio` tracks and each `video`."""
+    """What has to be made anew for a stream: `audio` tracks and each `video`; or for its HLS, which is reckoned beside it."""
 
     audio: int = 0
     video: tuple[Video, ...] = ()
+    hls: int = 0  # streams of which this is the HLS
 
     @property
     def transcodes(self) -> bool:
-        return bool(self.audio or self.video)
+        return not self.hls and bool(self.audio or self.video)
 
 
 def demand(decisions: Iterable[Decision]) -> Demand:
     """Of all tracks of one stream."""
     targets = [decision.target for decision in decisions if isinstance(decision, Transcode)]
-    video = tuple(_video(target) for target in targets if isinstance(target, VideoTarget))
+    video = tuple(video_of(target) for target in targets if isinstance(target, VideoTarget))
     return Demand(len(targets) - len(video), video)
 
 
-def _video(target: VideoTarget) -> Video:
+def video_of(target: VideoTarget) -> Video:
     alone = (target.width, target.height, target.frame_rate)
     return (*alone, target.layers) if target.layers > 1 else alone
 
@@ -150,8 +154,9 @@ class Capacity:
             readings.append((now, value))
             while now - readings[0][0] > _WINDOW_NS:
                 del readings[0]
-        if streams.keys() != self._present:
-            self._present, self._changed = frozenset(streams), now
+        present = frozenset(name for name, seen in streams.items() if not seen.demand.hls)
+        if present != self._present:
+            self._present, self._changed = present, now
         for gone in self._streams.keys() - streams.keys():
             del self._streams[gone]
         for name, seen in streams.items():
@@ -160,18 +165,21 @@ class Capacity:
             if stream.settled(now) and not seen.economised:
                 self._learn_worker(seen.demand, stream.rate)
         if (
-            now - self._changed > _WINDOW_NS and 0 < len(streams) >= viewers
+            now - self._changed > _WINDOW_NS and 0 < len(present) >= viewers
         ):  # with more viewers than streams it would be theirs
-            self._learn(Kind.STREAM, _rate(self._loop) / len(streams))
+            self._learn(Kind.STREAM, _rate(self._loop) / len(present))
 
     def _learn_worker(self, demand: Demand, rate: float) -> None:
-        """What a worker used: all for its sound, or the rest beside it for its one picture (of several nobody knows which)."""
-        if not demand.video and demand.audio:
+        """What a worker used: all for its sound, or the rest beside it for its one picture (of several nobody knows which), or for HLS."""
+        sound = demand.audio * self._learned[Kind.AUDIO]
+        if demand.hls:
+            if not demand.video:
+                self._learn(Kind.HLS, rate - sound)
+        elif not demand.video and demand.audio:
             self._learn(Kind.AUDIO, rate / demand.audio)
         elif len(demand.video) == 1:
             (video,) = demand.video
-            rest = rate - demand.audio * self._learned[Kind.AUDIO]
-            self._learn(kind_of_video(*video[:2]), rest / cores(*video))
+            self._learn(kind_of_video(*video[:2]), (rate - sound) / cores(*video))
 
     def _learn(self, kind: Kind, measured: float) -> None:
         least, most = (part * _BEFORE[kind] for part in _RATIOS)
@@ -181,23 +189,41 @@ class Capacity:
         """Let a stream in whose tracks are known, of which layers worth `spare` cores may be left out; raises `Rejected` with the figures
         where it does not fit."""
         self.admit_any(name)
-        cost = self.cost(wanted)
-        own = self._streams.get(name)  # an encoder that comes back
-        free = self.budget - self.used + (self._reckoned(own) if own else 0.0)
-        free += sum(stream.seen.spare for stream in self._others(name))
-        alone = not any(stream.seen.demand.transcodes for stream in self._others(name))
-        if self._enforced and wanted.transcodes and not alone and cost > free:
+        cost, free = self._fits(name, wanted)
+        if cost > free and wanted.transcodes and any(stream.seen.demand.transcodes for stream in self._others(name)):
             raise Rejected(
                 Reason.OVERLOADED,
-                f"the gateway is overloaded: transcoding this stream takes about {cost:.2f} of a CPU core, and {max(free, 0.0):.2f} of "
+                f"the gateway is overloaded: transcoding this stream takes about {cost:.2f} of a CPU core, and {free:.2f} of "
                 f"{self.budget:.1f} are free. Send H.264 without B-frames and Opus or AAC sound, which need less, or try again later",
             )
         self._streams[name] = _Stream(self._now, Seen(wanted, 0, spare=spare))
 
+    def admit_hls(self, name: str, wanted: Demand) -> None:
+        """The same for the HLS of a stream, which has a `name` of its own. Where layers of others could make room it does not take it."""
+        self.check_hls(name, wanted)
+        self._streams[name] = _Stream(self._now, Seen(wanted, 0))
+
+    def check_hls(self, name: str, wanted: Demand) -> None:
+        """Whether `admit_hls` would let it in; raises `Rejected`."""
+        cost, free = self._fits(name, wanted, with_spare=False)
+        if cost > free:
+            raise Rejected(
+                Reason.OVERLOADED,
+                f"the gateway is overloaded: HLS takes about {cost:.2f} of a CPU core here, and {free:.2f} of {self.budget:.1f} are free. "
+                "Try again later or on another node",
+            )
+
+    def _fits(self, name: str, wanted: Demand, *, with_spare: bool = True) -> tuple[float, float]:
+        """Cores that it costs, and those that are free for it (endless where nothing is refused)."""
+        own = self._streams.get(name)  # an encoder that comes back
+        free = self.budget - self.used + (self._reckoned(own) if own else 0.0)
+        free += sum(stream.seen.spare for stream in self._others(name)) if with_spare else 0.0
+        return self.cost(wanted), max(free, 0.0) if self._enforced else inf
+
     def admit_any(self, name: str = "") -> None:
         """Whether any stream fits, whatever its tracks; raises `Rejected`. Any thread may ask."""
         loop, cost = self.loop_used, self._learned[Kind.STREAM]
-        alone = len(self._streams) == (name in self._streams)
+        alone = not any(not stream.seen.demand.hls for stream in self._others(name))
         if self._enforced and not alone and loop + cost > self.loop_budget:
             raise Rejected(
                 Reason.OVERLOADED,
@@ -206,17 +232,17 @@ class Capacity:
             )
 
     def _others(self, name: str) -> Iterator[_Stream]:
-        return (stream for other, stream in self._streams.items() if other != name)
+        return (stream for other, stream in list(self._streams.items()) if other != name)
 
     def cost(self, wanted: Demand) -> float:
         """Cores that the workers of such a stream need."""
         video = sum(self._learned[kind_of_video(*each[:2])] * cores(*each) for each in wanted.video)
-        return wanted.audio * self._learned[Kind.AUDIO] + video
+        return wanted.audio * self._learned[Kind.AUDIO] + wanted.hls * self._learned[Kind.HLS] + video
 
     @property
     def loop_used(self) -> float:
         """Cores of the event loop's thread, with what streams will cost that have just come."""
-        young = sum(not stream.settled(self._now) for stream in list(self._streams.values()))
+        young = sum(not stream.seen.demand.hls and not stream.settled(self._now) for stream in list(self._streams.values()))
         return _rate(self._loop) + young * self._learned[Kind.STREAM]
 
     @property

@@ -3,16 +3,15 @@
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic_ns, process_time_ns, thread_time_ns
 
 from gateway.capacity import Capacity, Seen, demand, largest, spare
 from gateway.log import event
 from gateway.registry import Registry
-from gateway.session import Admit, Session
+from gateway.session import Admit, Plan, Session
 from protocols.errors import Rejected
-from transcode.plan import Decision
 
 log = logging.getLogger(__name__)
 
@@ -21,14 +20,16 @@ CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUPS = Path("/proc/self/cgroup")
 
 
-async def measure(capacity: Capacity, registry: Registry, viewers: Callable[[], int]) -> None:
-    """Until cancelled; runs on the event loop's own thread, whose time is the loop's."""
+async def measure(
+    capacity: Capacity, registry: Registry, viewers: Callable[[], int], beside: Callable[[], Mapping[str, Seen]] = dict
+) -> None:
+    """Until cancelled; runs on the event loop's own thread, whose time is the loop's. `beside` gives what has workers beside sessions."""
     while True:
         capacity.sample(
             monotonic_ns(),
             loop_cpu_ns=thread_time_ns(),
             process_cpu_ns=process_time_ns(),
-            streams={session.id: seen(session) for session in registry.sessions.values()},
+            streams={session.id: seen(session) for session in registry.sessions.values()} | dict(beside()),
             viewers=viewers(),
         )
         if capacity.strained:
@@ -44,23 +45,29 @@ def relieve(sessions: Iterable[Session]) -> bool:
 
 
 def admitting(capacity: Capacity, registry: Registry) -> Admit:
-    """Asks `capacity` for a session whose tracks are known; a refusal is counted and logged with what to change, and raised."""
+    """Asks `capacity` for a session whose tracks are known. Where none of its plans fits the first one's refusal is raised, and if that
+    keeps the stream out it is counted and logged with what to change."""
 
-    def admit(session: Session, decisions: Iterable[Decision]) -> None:
-        known = list(decisions)
-        try:
-            capacity.admit(session.id, largest(demand(known)), spare(known))
-        except Rejected as refusal:
-            registry.refused[session.protocol, refusal.reason.label] += 1
+    def admit(session: Session, plans: Sequence[Plan]) -> None:
+        refusals: list[Rejected] = []
+        for decisions in plans:
+            try:
+                capacity.admit(session.id, largest(demand(decisions)), spare(decisions))
+                return
+            except Rejected as refusal:
+                refusals.append(refusal)
+        first = refusals[0]
+        if session.pipeline is None:
+            registry.refused[session.protocol, first.reason.label] += 1
             event(
                 log,
                 logging.WARNING,
-                f"refused: {refusal.detail}",
+                f"refused: {first.detail}",
                 session=session.id,
                 protocol=session.protocol,
-                reason=refusal.reason.label,
+                reason=first.reason.label,
             )
-            raise
+        raise first
 
     return admit
 

@@ -7,7 +7,7 @@ participant, with media time running on.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -71,11 +71,15 @@ TRACK_TIMEOUT_S = 15.0  # from the acceptance to the first track of a codec that
 CLOSE_TIMEOUT_S = 2.0
 
 
-Admit = Callable[["Session", Iterable[Decision]], None]
-"""Lets a session in whose tracks are known, by what is to be done with them; raises `Rejected` where it does not fit."""
+Plan = Sequence[Decision]
+"""What is to be done with all tracks of a stream."""
+
+Admit = Callable[["Session", Sequence[Plan]], None]
+"""Lets a session in whose tracks are known by the first of these plans that fits, or a live one go on by another plan; raises `Rejected`
+where none fits."""
 
 
-def _everybody(session: "Session", decisions: Iterable[Decision]) -> None:
+def _everybody(session: "Session", plans: Sequence[Plan]) -> None:
     pass
 
 
@@ -146,6 +150,10 @@ class Session:
         """An encoder has it: it neither ends nor waits for one to come back."""
         absent = self.state in (State.LINGERING, State.CLOSED) and self._successor is None
         return not absent and not self._closing
+
+    def decide(self, track: Track, accepts: frozenset[Codec]) -> Decision:
+        """What is done with a track of this publisher for somebody who takes these codecs."""
+        return self._policy.decide(track, accepts)
 
     def _enter(self, state: State) -> None:
         if state is self.state:
@@ -228,20 +236,22 @@ class Session:
         if not tracks:
             return
         if self.pipeline is None:  # a stream that is live is never refused: what it costs then gets cheaper instead
-            self._policy.admit(self, [self._policy.decide(track, self._call.accepts) for track in tracks])
+            # Where there is no room to transcode it for viewers who do not take its codec, it passes for the others.
+            accepted = dict.fromkeys((self._call.accepts, self._call.carries))
+            self._policy.admit(self, [[self._policy.decide(track, accepts) for track in tracks] for accepts in accepted])
         if self.participation is None:
             self._enter(State.JOINING)
             self.participation = await self._call.join(self.user_id)
             self._policy.told(self, Happening.JOINED)
         if self.pipeline is None:
-            call = self._call
             if self._reading is not None and not self._aborted:
                 self._reading.reschedule(None)
             self.pipeline = Pipeline(
                 publisher,
                 self.participation,
                 self._workers,
-                decide=lambda track: self._policy.decide(track, call.accepts),
+                decide=self.decide,
+                admit=lambda decisions: self._policy.admit(self, [decisions]),
                 live_edge=self._policy.live_edge,
                 max_bitrate=self._policy.max_bitrate,
                 origin=self._media_now(monotonic_ns()),

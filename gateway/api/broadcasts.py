@@ -19,6 +19,9 @@ _PAGE: Final = 100
 class Broadcasts(Protocol):
     """Starting and stopping may be repeated. An address is empty where a call is not broadcast."""
 
+    def check(self, cid: str) -> None:
+        """Whether there is room to start it for who is live; raises `Rejected`."""
+
     def start(self, cid: str) -> None: ...
 
     def stop(self, cid: str) -> None: ...
@@ -28,6 +31,8 @@ class Broadcasts(Protocol):
 
 class NoBroadcasts:
     """A gateway without HLS: what is wished stands in the call, and nothing comes of it."""
+
+    def check(self, cid: str) -> None: ...
 
     def start(self, cid: str) -> None: ...
 

@@ -20,7 +20,7 @@ from gateway.store.records import Call
 async def go_live(desk: Desk, asked: Asked[GoLiveRequest]) -> GoLiveResponse:
     before = asked.place.call
     if asked.body.start_hls:
-        _check_hls(asked.place)
+        _check_hls(desk, asked.place)
     hls = asked.place.settings.broadcasting.hls
     wished = asked.body.start_hls or (hls.enabled and hls.auto_on)
     call = await desk.store.calls.change(
@@ -56,7 +56,7 @@ async def mark_ended(desk: Desk, asked: Asked[EmptyRequest]) -> EmptyResponse:
 
 
 async def start_broadcasting(desk: Desk, asked: Asked[EmptyRequest]) -> BroadcastingResponse:
-    _check_hls(asked.place)
+    _check_hls(desk, asked.place)
     if asked.place.call.ended_at is not None:
         raise ApiError(409, f"the call {asked.cid} has ended: create another one")
     call = await desk.store.calls.change(asked.cid, lambda call: replace(call, broadcasting=True), now=asked.now)
@@ -75,9 +75,11 @@ async def _shown(desk: Desk, asked: Asked[GoLiveRequest] | Asked[StopLiveRequest
     return desk.shown(place, await desk.people([place.call.created_by_id]), asked.origin)
 
 
-def _check_hls(place: Place) -> None:
+def _check_hls(desk: Desk, place: Place) -> None:
+    """Raises `ApiError` where it is off, and `Rejected` where this gateway has no room for it."""
     if not place.settings.broadcasting.hls.enabled:
         raise ApiError(400, "HLS is off for this call: set settings_override.broadcasting.hls.enabled")
+    desk.broadcasts.check(place.call.cid)
 
 
 def _follow_hls(desk: Desk, before: Call, after: Call) -> None:

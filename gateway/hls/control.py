@@ -8,10 +8,13 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Iterator
+from functools import partial
 from time import monotonic_ns
 
+from gateway.capacity import Capacity, Demand, Seen
 from gateway.hls.archive import Archive
 from gateway.hls.links import Links
+from gateway.hls.making import Room, needed
 from gateway.hls.policy import Figure, HlsPolicy, HlsTotals
 from gateway.hls.stream import HlsStream
 from gateway.log import event
@@ -20,6 +23,7 @@ from gateway.session import Happening, Session
 from protocols.errors import Rejected
 from transcode.pool import Workers
 from transcode.process import Worker
+from transcode.stage import Stage
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +38,13 @@ class HlsOutput:
     """`run` does the work until cancelled; `told` belongs into `SessionPolicy.told`."""
 
     def __init__(
-        self, policy: HlsPolicy, registry: Registry, workers: Workers, links: Links, archive: Archive | None = None
+        self,
+        policy: HlsPolicy,
+        registry: Registry,
+        workers: Workers,
+        capacity: Capacity,
+        links: Links,
+        archive: Archive | None = None,
     ) -> None:
         self.totals = HlsTotals()
         self.streams: dict[str, HlsStream] = {}
@@ -46,11 +56,13 @@ class HlsOutput:
         self._policy = policy
         self._registry = registry
         self._workers = workers
+        self._capacity = capacity
         self.base_url = ""
         """The gateway's own address as players see it, e.g. `https://host`."""
         self._wanted: set[str] = set()
         self._group: asyncio.TaskGroup | None = None
         self._feeding: dict[tuple[str, str], asyncio.Task[None]] = {}  # by call and user
+        self._used: dict[str, tuple[Session, Worker]] = {}  # by the worker's name
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -62,6 +74,17 @@ class HlsOutput:
             await asyncio.get_running_loop().create_future()  # until cancelled
 
     # For the API
+
+    def check(self, cid: str) -> None:
+        """Whether there is room to `start` it for those who are live now; raises `Rejected`."""
+        if not self._is_wanted(cid):
+            live = [session for session in self._registry.sessions.values() if session.call_cid == cid]
+            wanted = [needed(session) for session in live if session.participation is not None]
+            if wanted:
+                everything = Demand(
+                    sum(each.audio for each in wanted), sum((each.video for each in wanted), ()), hls=len(wanted)
+                )
+                self._capacity.check_hls(cid, everything)
 
     def start(self, cid: str) -> None:
         """From here on, whoever publishes into the call can be watched as HLS. Idempotent."""
@@ -132,27 +155,44 @@ class HlsOutput:
         return session.call_cid in self._wanted
 
     async def _with_worker(self, session: Session, stream: HlsStream) -> bool:
-        """Returns when the worker has failed, or at once when there is none (False)."""
+        """Returns when the worker has failed, or False when there is no room for it or what it would have to do."""
+        name = _worker_name(session)
         try:
-            worker = await self._workers.start(f"{session.id} HLS")
+            self._capacity.admit_hls(name, needed(session))
+            worker = await self._workers.start(name)
         except Rejected as refusal:
-            self.totals.refused += 1
-            event(log, logging.WARNING, f"no HLS for now: {refusal.detail}", session=session.id, call=session.call_cid)
+            self._refused(session, refusal)
             return False
-        failed = asyncio.Event()
+        over, room = asyncio.Event(), True
 
         def fail(why: str) -> None:
             event(log, logging.WARNING, f"HLS starts anew: {why}", session=session.id)
-            failed.set()
+            over.set()
+
+        def refuse(refusal: Rejected) -> None:
+            nonlocal room
+            room = False
+            self._refused(session, refusal)
+            over.set()
 
         worker.on_failure(fail)
+        self._used[name] = session, worker
         try:
-            stream.attach(session, worker)
-            await failed.wait()
-            return True
+            stream.attach(session, worker, Room(partial(self._capacity.admit_hls, name), refuse, self._retire))
+            await over.wait()
+            return room
         finally:
             stream.detach()
+            del self._used[name]
             await self._let_go(worker)
+
+    def _refused(self, session: Session, refusal: Rejected) -> None:
+        self.totals.refused += 1
+        event(log, logging.WARNING, f"no HLS for now: {refusal.detail}", session=session.id, call=session.call_cid)
+
+    def _retire(self, stage: Stage) -> None:
+        assert self._group is not None
+        self._group.create_task(stage.aclose(), name="HLS: a picture that is made no more")
 
     async def _let_go(self, worker: Worker) -> None:
         """What it has in hand is still good."""
@@ -188,6 +228,13 @@ class HlsOutput:
         loop = asyncio.get_running_loop()
         loop.call_later(_STAYS_S + 2 * self._policy.window / 1e9, self.streams.pop, stream.id, None)
 
+    def seen(self) -> dict[str, Seen]:
+        """What its workers use, for `Capacity.sample`."""
+        return {
+            name: Seen(needed(session), worker.stats.cpu_ns, economised=worker.economy is not None)
+            for name, (session, worker) in self._used.items()
+        }
+
     def counted(self) -> Iterator[Figure]:
         """Totals, for metrics."""
         return self.totals.counted(self.archive.results if self.archive is not None else {})
@@ -202,6 +249,10 @@ class HlsOutput:
         meaning = "Time since a playlist changed, of the one for which that is longest"
         yield "hls_playlist_age_seconds", meaning, (), {(): (now - min(changes, default=now)) / 1e9}
         yield "hls_held_bytes", "Memory that segments take", (), {(): held}
+
+
+def _worker_name(session: Session) -> str:
+    return f"{session.id} HLS"
 
 
 def also(*told: Callable[[Session, Happening], None]) -> Callable[[Session, Happening], None]:

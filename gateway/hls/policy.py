@@ -29,7 +29,7 @@ class HlsTotals:
     segments: int = 0
     gaps: int = 0  # parts that could not be made
     discontinuities: int = 0
-    refused: int = 0  # streams for which there was no worker
+    refused: int = 0  # streams for which there was no room or no worker
     requests: Counter[tuple[str, ...]] = field(default_factory=Counter)  # kind and result
     latency: defaultdict[str, Histogram] = field(default_factory=lambda: defaultdict(Histogram))
     """By protocol: from a part's first frame received to the part in its playlist."""
@@ -41,7 +41,7 @@ class HlsTotals:
             "segments": ("HLS segments completed", self.segments),
             "gaps": ("Parts that could not be made", self.gaps),
             "discontinuities": ("Discontinuities in playlists, each rendition's counted", self.discontinuities),
-            "refused": ("Times that a stream found no worker for its HLS", self.refused),
+            "refused": ("Times that there was no room for a stream's HLS", self.refused),
         }
         for name, (meaning, value) in plain.items():
             yield f"hls_{name}", meaning, (), {(): value}

@@ -3,6 +3,7 @@
 from gateway.access import Capability
 from gateway.auth import Identity
 from gateway.authority import Authority
+from gateway.capacity import Capacity
 from gateway.config import Config
 from gateway.config_sources import ConfigError, Problem
 from gateway.hls.archive import Archive
@@ -13,7 +14,9 @@ from gateway.registry import Registry
 from transcode.pool import Workers
 
 
-def hls_output(config: Config, secret: bytes, registry: Registry, workers: Workers, authority: Authority) -> HlsOutput | None:
+def hls_output(
+    config: Config, secret: bytes, registry: Registry, workers: Workers, capacity: Capacity, authority: Authority
+) -> HlsOutput | None:
     """None where it is off. `secret` signs addresses. Raises `ConfigError` for a storage that cannot be used."""
     if not config.hls.enabled:
         return None
@@ -30,7 +33,7 @@ def hls_output(config: Config, secret: bytes, registry: Registry, workers: Worke
         admit=lambda cid: authority.watch(cid, None),
         ttl_s=config.hls.link_ttl_s,
     )
-    return HlsOutput(policy, registry, workers, links, _archive(config))
+    return HlsOutput(policy, registry, workers, capacity, links, _archive(config))
 
 
 def _archive(config: Config) -> Archive | None:

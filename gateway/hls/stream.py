@@ -3,7 +3,7 @@
 Kept true:
 
 * Video is taken as it came where players take it so (H.264 and HEVC, B-frames included), else as it comes out of the lane; smaller layers
-  are variants. Sound is taken as it came where it is AAC, else made AAC by the worker.
+  are variants. What neither gives (`making.py`: VP8, VP9 and AV1 that pass, sound that is no AAC) is made by the worker.
 * All playlists have the same target durations, decided by the source's first group of pictures, and the same discontinuities: another
   encoder, codec or size, or a jump in time.
 * Media time goes on over everything that comes and goes, until the end.
@@ -17,6 +17,7 @@ from time import time_ns
 
 from gateway.hls.archive import Archive
 from gateway.hls.links import PLAYLIST
+from gateway.hls.making import Making, Room, fits, forbidden, makes_h264
 from gateway.hls.policy import HlsPolicy, HlsTotals
 from gateway.hls.rendition import Rendition
 from gateway.lane import Lane
@@ -29,9 +30,7 @@ from protocols.hls.segmenter import LONGEST_GOP, MS, SECOND, Timing
 from protocols.media import Codec, EncodedPacket, Kind, Track
 from protocols.publisher import Publisher
 from transcode.fragments import Done
-from transcode.plan import AudioTarget
 from transcode.process import Worker
-from transcode.stage import Stage
 
 _START = 10 * SECOND  # media time of the first packet: nothing that is dated back falls below 0
 _JUMP = 1500 * MS  # between two packets of one track
@@ -79,7 +78,7 @@ class HlsStream:
         self._archive = archive
         self._session: Session | None = None
         self._worker: Worker | None = None
-        self._aac: tuple[Track, Stage] | None = None  # what makes AAC of a source that has another codec
+        self._making: Making | None = None
         self._feeds: dict[str, _Feed] = {}
         self._timing: Timing | None = None
         self._held: list[tuple[_Feed, EncodedPacket]] = []
@@ -92,12 +91,13 @@ class HlsStream:
 
     # Its session and worker
 
-    def attach(self, session: Session, worker: Worker) -> None:
-        """Media come from this session from here on."""
+    def attach(self, session: Session, worker: Worker, room: Room) -> None:
+        """Media come from this session from here on; `room` is for what is made of them by the worker."""
         self._session, self._worker = session, worker
         self._reconnects = session.reconnects
         self._shift = None
         self._drop_feeds()
+        self._making = Making(session, worker, room, self._policy.audio_bitrate, self._made)
         session.taps.append(self)
 
     def detach(self) -> None:
@@ -105,7 +105,7 @@ class HlsStream:
         if self._session is not None and self in self._session.taps:
             self._session.taps.remove(self)
         self._interrupt()
-        self._session = self._worker = None
+        self._session = self._worker = self._making = None
         self._drop_feeds()
 
     def end(self) -> None:
@@ -117,7 +117,6 @@ class HlsStream:
 
     def _drop_feeds(self) -> None:
         self._feeds.clear()
-        self._aac = None
         self._held.clear()
         self._held_bytes = 0
 
@@ -138,17 +137,24 @@ class HlsStream:
     # What its session's lanes say
 
     def source(self, lane: Lane, packet: EncodedPacket) -> None:
-        track = lane.track
-        if track.kind is Kind.VIDEO:
+        track, making = lane.track, self._making
+        if making is None or forbidden(lane):
+            return
+        if track.kind is Kind.AUDIO:
             if fits(track):
-                name = _named(track.layer)
-                self._push(name, track, packet)
-                if (publisher := self._publisher_to_ask(name)) is not None:
-                    lane.request_keyframe_from(publisher)
+                self._push(_SOUND, track, packet)
+            else:
+                making.sound(track, packet)
         elif fits(track):
-            self._push(_SOUND, track, packet)
+            making.no_picture()
+            name = _named(track.layer)
+            self._push(name, track, packet)
+            if (publisher := self._publisher_to_ask(name)) is not None:
+                lane.request_keyframe_from(publisher)
+        elif makes_h264(lane):
+            making.no_picture()
         else:
-            self._to_aac(track, packet)
+            making.picture(lane, packet)
 
     def output(self, lane: Lane, packet: EncodedPacket) -> None:
         source, stage = lane.track, lane.stage
@@ -157,31 +163,26 @@ class HlsStream:
         track = next((each for each in stage.tracks if each.layer == packet.layer), None)
         if track is None or track.codec is not Codec.H264:
             return
-        layer = source.layer if track is stage.tracks[0] else packet.layer
-        if fits(source):
-            if track.codec is source.codec and track.height >= source.height:
-                return  # the source itself is better
-            layer = layer or track.codec.value
-        self._push(_named(layer), track, packet)
-        if (publisher := self._publisher_to_ask(_named(layer))) is not None:
+        top = track is stage.tracks[0]
+        if not fits(source):
+            if not makes_h264(lane):
+                return
+            layer = "" if top else packet.layer  # as what is made here has none
+        elif track.codec is source.codec and track.height >= source.height:
+            return  # the source itself is better
+        else:
+            layer = (source.layer if top else packet.layer) or track.codec.value
+        name = _named(layer)
+        self._push(name, track, packet)
+        if (publisher := self._publisher_to_ask(name)) is not None:
             lane.request_keyframe(publisher, packet.layer)
 
-    def _to_aac(self, track: Track, packet: EncodedPacket) -> None:
-        if self._worker is None:
-            return
-        if self._aac is None:
-            stage = self._worker.audio(track, AudioTarget(self._policy.audio_bitrate, Codec.AAC), self._sound)
-        else:
-            known, stage = self._aac
-            if known is not track:
-                stage.reconfigure(track)
-        self._aac = track, stage
-        stage.process(packet)
-
-    def _sound(self, packet: EncodedPacket) -> None:
-        """AAC out of the worker."""
-        if self._aac is not None:
-            self._push(_SOUND, self._aac[1].tracks[0], packet)
+    def _made(self, track: Track, packet: EncodedPacket) -> None:
+        """AAC or H.264, by the worker."""
+        name = _SOUND if track.kind is Kind.AUDIO else _PICTURE
+        self._push(name, track, packet)
+        if self._making is not None and name == _PICTURE and self._publisher_to_ask(name) is not None:
+            self._making.request_keyframe()
 
     def _publisher_to_ask(self, name: str) -> Publisher | None:
         """For a key frame, where one is wanted and somebody is there to ask."""
@@ -334,19 +335,6 @@ class HlsStream:
         }
         sound = variants.pop(_SOUND, None)
         return multivariant(sorted(variants.values(), key=lambda each: -each.track.height), sound)
-
-
-def fits(track: Track) -> bool:
-    """Whether HLS players take it as it is."""
-    match track.codec:
-        case Codec.AAC:
-            return bool(track.extradata and track.sample_rate)
-        case Codec.H264:
-            return track.bit_depth == 8 and track.chroma == "4:2:0" and not track.open_gop
-        case Codec.HEVC:
-            return track.bit_depth <= 10 and track.chroma == "4:2:0" and not track.open_gop
-        case _:
-            return False
 
 
 def _named(layer: str) -> str:

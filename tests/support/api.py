@@ -34,6 +34,7 @@ from gateway.moderation import Moderation
 from gateway.registry import Registry
 from gateway.store.records import ApiKey, SealedSecret
 from gateway.vault import Vault
+from protocols.errors import Rejected
 
 BASE = "/api/v2/video"
 API_KEY = "test-key"
@@ -44,6 +45,11 @@ class Broadcasts:
 
     def __init__(self) -> None:
         self.running: set[str] = set()
+        self.full: Rejected | None = None
+
+    def check(self, cid: str) -> None:
+        if self.full is not None and cid not in self.running:
+            raise self.full
 
     def start(self, cid: str) -> None:
         self.running.add(cid)

@@ -277,3 +277,24 @@ def test_it_is_strained_by_what_is_measured_and_not_by_what_was_planned() -> Non
             }
             capacity.sample(now, loop_cpu_ns=0, process_cpu_ns=0, streams=streams, viewers=0)
     assert (busy.strained, idle.strained) == (True, False)
+
+
+def test_hls_is_counted_learned_and_never_in_the_way_of_a_stream() -> None:
+    gateway = Gateway(have=1, reserve=0)
+    gateway.come("one", NOTHING, 0.0)
+    gateway.capacity.admit_hls("one HLS", Demand(hls=1))
+    gateway.streams["one HLS"] = Demand(hls=1), 0.06
+    gateway.loop = 0.05
+    gateway.run(90)
+    assert gateway.costs["hls"] == pytest.approx(0.06, rel=0.05)
+    assert gateway.costs["stream"] == pytest.approx(0.05, rel=0.05), "its HLS is no stream"
+    assert gateway.capacity.workers_used == pytest.approx(0.06, rel=0.05)
+    gateway.streams["one HLS"] = Demand(hls=1, video=FULL_HD.video), 0.6
+    gateway.run(60)
+    with pytest.raises(Rejected, match=r"HLS takes about 0\.[0-9]+ of a CPU core here, and 0\.[0-9]+ of 1\.0") as refusal:
+        gateway.capacity.admit_hls("two HLS", Demand(hls=1, video=FULL_HD.video))
+    assert refusal.value.reason is Reason.OVERLOADED
+    gateway.capacity.admit("two", FULL_HD)  # no other stream is transcoded, and HLS is no stream
+    with pytest.raises(Rejected):
+        gateway.capacity.check_hls("three HLS", Demand(hls=1))
+    Capacity(0.01, 0, enforced=False).admit_hls("any", Demand(hls=1, video=FULL_HD.video))

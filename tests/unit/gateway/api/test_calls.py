@@ -6,6 +6,7 @@ from itertools import count
 import pytest
 import pytest_asyncio
 
+from protocols.errors import Reason, Rejected
 from tests.support.api import Stage, api_stage
 
 SEED = {"data": {"created_by_id": "john", "members": [{"role": "host", "user_id": "john"}]}}
@@ -110,6 +111,22 @@ async def test_a_call_goes_live_back_and_ends(api: Stage, call: str) -> None:
         "call.ended",
         "call.deleted",
     ]
+
+
+async def test_hls_for_which_there_is_no_room_is_refused_and_the_show_goes_on(api: Stage, call: str) -> None:
+    await api.ok("POST", call, SEED)
+    api.broadcasts.full = Rejected(Reason.OVERLOADED, "the gateway is overloaded: HLS takes about 0.50 of a CPU core here")
+    try:
+        for path, body in (("/go_live", {"start_hls": True}), ("/start_broadcasting", {})):
+            refused = await api.ask("POST", call + path, body)
+            assert (refused.status, refused.body["code"]) == (503, "unavailable")
+            assert "overloaded" in refused.body["message"]
+        assert (await api.ok("GET", call))["call"]["backstage"] is True, "a refusal changes nothing"
+        live = await api.ok("POST", call + "/go_live")
+        assert live["call"]["live"] is True
+        assert live["call"]["egress"]["broadcasting"] is False
+    finally:
+        api.broadcasts.full = None
 
 
 async def test_calls_are_queried_in_pages_of_what_one_may_read(api: Stage, call: str) -> None:
