@@ -8,7 +8,7 @@ from protocols.media import Codec, Track
 from protocols.wire import Reader
 
 _SPS, _PPS = 7, 8
-_WITH_CHROMA_FORMAT = frozenset({100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135})  # §7.3.2.1.1
+WITH_CHROMA_FORMAT = frozenset({100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135})  # §7.3.2.1.1
 _INTRA_IF_SET3 = frozenset({44, 86, 100, 110, 122, 244})  # §E.2.1: no reordering when constraint_set3_flag is set
 _SEI_RECOVERY_POINT = 6
 _MAX_SEI_MESSAGES = 32
@@ -39,14 +39,14 @@ def describe(sps: bytes, track_id: int, extradata: bytes) -> Track:
     profile, constraints, level = bits.bits(8), bits.bits(8), bits.bits(8)
     bits.ue(31)  # seq_parameter_set_id
     chroma, depth = 1, 8
-    if profile in _WITH_CHROMA_FORMAT:
+    if profile in WITH_CHROMA_FORMAT:
         chroma = bits.ue(3)
         if chroma == 3:
             bits.skip(1)  # separate_colour_plane_flag
         depth = 8 + max(bits.ue(6), bits.ue(6))
         bits.skip(1)  # qpprime_y_zero_transform_bypass_flag
         if bits.flag():
-            _skip_scaling_matrix(bits, 12 if chroma == 3 else 8)
+            skip_scaling_matrix(bits, 12 if chroma == 3 else 8)
     bits.ue(12)  # log2_max_frame_num_minus4
     poc_type = _skip_picture_order_count(bits)
     bits.ue(16)  # max_num_ref_frames
@@ -78,7 +78,7 @@ def describe(sps: bytes, track_id: int, extradata: bytes) -> Track:
     )
 
 
-def _skip_scaling_matrix(bits: BitReader, lists: int) -> None:
+def skip_scaling_matrix(bits: BitReader, lists: int) -> None:
     for index in range(lists):  # §7.3.2.1.1.1
         if not bits.flag():
             continue

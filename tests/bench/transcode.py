@@ -1,16 +1,15 @@
-"""What transcoding costs and how late it makes things, and how it degrades: `python -m tests.bench.transcode [seconds]`.
+"""What transcoding costs and how late it makes things, and how it degrades: `python -m tests.bench.transcode [seconds] [part ...]`.
 
-Each case goes through the whole path (stage, socket, worker process, sink) at live speed. CPU is user + system time of the gateway's
+`cost`: each case goes through the whole way (stage, socket, worker process, sink) at live speed. CPU is user + system time of the gateway's
 process and of the worker together, in percent of a core; the same work by the ffmpeg command (same presets, one thread, whole command:
 demultiplexing, decoding, scaling, encoding) stands beside it, as fast as it goes, and the ratio of the two.
 
-Two times are given. The *delay* is from the last byte of a picture until its output is at the sink, with the wait of B-frames for their
-order, which no transcoder can spare. The *age* is from when the picture is due by its time stamps, in a cadence in which none comes too
-late: that is what transcoding adds. For audio the age is that of its oldest sample (the 20 ms must fill first). On a machine that is busy
+The *delay* is from the last byte of a picture until its output is at the sink. A part of it is the source's own *order*: until the pictures
+that are shown before it have come as well, which no transcoder can spare. The rest is what transcoding *adds*. On a machine that is busy
 otherwise pictures are dropped and the effort falls: n tells.
 
-At the end several 1080p30 with B-frames share one core, more than it can do: second by second the oldest picture that came out, how many,
-and with how much effort. That age must stay bounded by the queue.
+`sessions`: many with sound only. `overload`: several 1080p30 with B-frames share one core, more than it can do: second by second the age of
+the oldest picture that came out (from when it was due), how many, and with how much effort. That age must stay bounded by the queue.
 """
 
 import asyncio
@@ -56,7 +55,8 @@ class Result:
     gateway: float  # CPU seconds per media second and session
     worker: float
     delays: list[float]  # ms
-    ages: list[float]  # ms
+    orders: list[float]  # ms, of these
+    added: list[float]  # ms, the rest
     outputs: int
     private: float  # MB of the worker's own memory
 
@@ -102,24 +102,25 @@ async def play(workers: Workers, case: Case, sessions: int) -> Result:
     """`sessions` workers with one stream each, fed at live speed, one after the other within a packet's time."""
     origin = case.packets[0].dts
     delays: list[float] = []
-    ages: list[float] = []
-    outputs = 0
+    orders: list[float] = []
+    before_it = preceding(case.packets)
+    came: dict[tuple[int, int], int] = {}  # when, by session and pts
     stages: list[tuple[Stage, psutil.Process]] = []
     running = [await workers.start(str(number)) for number in range(sessions)]
 
-    def sink(packet: EncodedPacket) -> None:
-        nonlocal outputs
-        outputs += 1
-        now = time.monotonic_ns()
-        delays.append((now - packet.arrival) / MS)
-        ages.append((now - begin - packet.pts + origin) / MS)
+    def sink_of(session: int) -> Callable[[EncodedPacket], None]:
+        def sink(packet: EncodedPacket) -> None:
+            delays.append((time.monotonic_ns() - packet.arrival) / MS)
+            last = came.get((session, before_it.get(packet.pts, packet.pts)), packet.arrival)
+            orders.append((last - packet.arrival) / MS)
 
-    begin = time.monotonic_ns()
-    for worker in running:
+        return sink
+
+    for number, worker in enumerate(running):
         if isinstance(case.target, AudioTarget):
-            stage = worker.audio(case.track, case.target, sink)
+            stage = worker.audio(case.track, case.target, sink_of(number))
         else:
-            stage = worker.video(case.track, case.target, sink)
+            stage = worker.video(case.track, case.target, sink_of(number))
         stages.append((stage, psutil.Process(await _pid(worker))))
     before = resource.getrusage(resource.RUSAGE_SELF)
     first = [sum(process.cpu_times()[:2]) for _, process in stages]
@@ -129,7 +130,8 @@ async def play(workers: Workers, case: Case, sessions: int) -> Result:
             due = begin + packet.dts - origin + number * 20 * MS // sessions
             if (wait := due - time.monotonic_ns()) > 0:
                 await asyncio.sleep(wait / SECOND)
-            stage.process(replace(packet, begun=due, arrival=time.monotonic_ns()))
+            came[number, packet.pts] = time.monotonic_ns()
+            stage.process(replace(packet, begun=due, arrival=came[number, packet.pts]))
     for stage, _ in stages:
         await stage.aclose()  # it gives what it holds
     after = resource.getrusage(resource.RUSAGE_SELF)
@@ -139,7 +141,19 @@ async def play(workers: Workers, case: Case, sessions: int) -> Result:
     for worker in running:
         await worker.aclose()
     own = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Result(own / media, cpu / media, sorted(delays), sorted(ages), outputs, private)
+    added = sorted(delay - order for delay, order in zip(delays, orders, strict=True))
+    return Result(own / media, cpu / media, sorted(delays), sorted(orders), added, len(delays), private)
+
+
+def preceding(packets: list[EncodedPacket]) -> dict[int, int]:
+    """For each pts that of the packet that comes last among those which are shown no later."""
+    found: dict[int, int] = {}
+    order = {packet.pts: number for number, packet in enumerate(packets)}
+    last = -1
+    for pts in sorted(order):
+        last = max(last, order[pts])
+        found[pts] = packets[last].pts
+    return found
 
 
 async def _pid(worker: Worker) -> int:
@@ -176,9 +190,9 @@ def quantile(values: list[float], part: float) -> float:
 def show(name: str, result: Result, reference: float) -> None:
     cost = f"gateway {result.gateway * 100:5.2f} %  worker {result.worker * 100:6.2f} %  ffmpeg {reference * 100:6.2f} %"
     ratio = (result.gateway + result.worker) / reference
-    delay = f"delay p50 {quantile(result.delays, 0.5):6.2f} p95 {quantile(result.delays, 0.95):6.2f} ms"
-    age = f"age p50 {quantile(result.ages, 0.5):6.1f} p95 {quantile(result.ages, 0.95):6.1f} ms"
-    print(f"{name:38} {cost}  ratio {ratio:4.2f}  {delay}  {age}  {result.private:5.1f} MB  n={result.outputs}")
+    times = {"delay": result.delays, "of it order": result.orders, "added": result.added}
+    delay = "  ".join(f"{name} p50 {quantile(of, 0.5):5.1f} p95 {quantile(of, 0.95):5.1f} ms" for name, of in times.items())
+    print(f"{name:38} {cost}  ratio {ratio:4.2f}  {delay}  {result.private:5.1f} MB  n={result.outputs}")
 
 
 async def overload(workers: Workers, case: Case, sessions: int) -> None:
@@ -221,18 +235,21 @@ def _state(worker: Worker, ages: list[float]) -> str:
     return f"{len(ages):3} pictures, age <= {max(ages, default=0):4.0f} ms, dropped {worker.stats.dropped:4}, {effort:60}"
 
 
-async def main(seconds: float) -> None:
+async def main(seconds: float, parts: set[str]) -> None:
     prepared = cases(seconds)
     with tempfile.TemporaryDirectory() as folder:
-        references = [ffmpeg(case, Path(folder)) for case in prepared]
+        references = [ffmpeg(case, Path(folder)) if parts & {"cost", "sessions"} else 1.0 for case in prepared]
     async with Workers() as workers:
-        for case, reference in zip(prepared, references, strict=True):
-            show(case.name, await play(workers, case, 1), reference)
-        show(f"AAC 48k -> Opus, {SESSIONS} sessions, each", await play(workers, prepared[0], SESSIONS), references[0])
-        for case in prepared[-2:]:
-            print(f"{OVERLOAD} x {case.name} on one core")
-            await overload(workers, case, OVERLOAD)
+        if "cost" in parts:
+            for case, reference in zip(prepared, references, strict=True):
+                show(case.name, await play(workers, case, 1), reference)
+        if "sessions" in parts:
+            show(f"AAC 48k -> Opus, {SESSIONS} sessions, each", await play(workers, prepared[0], SESSIONS), references[0])
+        if "overload" in parts:
+            for case in prepared[-2:]:
+                print(f"{OVERLOAD} x {case.name} on one core")
+                await overload(workers, case, OVERLOAD)
 
 
 if __name__ == "__main__":
-    asyncio.run(main(float(sys.argv[1]) if len(sys.argv) > 1 else 8.0))
+    asyncio.run(main(float(sys.argv[1]) if len(sys.argv) > 1 else 8.0, set(sys.argv[2:]) or {"cost", "sessions", "overload"}))
