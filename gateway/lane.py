@@ -89,7 +89,7 @@ class Lane:
         return behind
 
     def take_priming(self) -> list[EncodedPacket]:
-        """What a decoder needs to take over; viewers have seen it up to `shown`."""
+        """What a decoder needs to take over in mid-group; viewers have seen it up to `shown`."""
         packets, self._since_keyframe = self._since_keyframe, []
         return packets
 
@@ -130,10 +130,10 @@ class Lane:
             self.publications.pop(layer).close()
         for track in tracks:
             publication = self.publications.get(track.layer)
-            if publication is None:
-                self.publications[track.layer] = start(track)
-            else:
+            if publication is not None and publication.track.codec is track.codec:
                 publication.update(track)
+            else:
+                self.publications[track.layer] = start(track)
 
     def unpublish(self, taken: Container[str]) -> None:
         """Nothing more goes to the call; the layers that another lane has `taken` over are its own now."""

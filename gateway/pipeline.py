@@ -1,7 +1,8 @@
 """One encoder's media on its way into a call: timeline, pacer, and for each track a lane of plan, stage and publications.
 
 Kept true: all tracks go through one timeline and one pacer, so they stay in step; a track is transcoded only when the plan says so, and
-the plan is asked again whenever a fact changes — also when B-frames or intra refresh appear that the stream's headers did not announce.
+the plan is asked again whenever a fact changes — also when B-frames or intra refresh appear that the stream's headers did not announce, or
+a viewer comes who does not take the codec. A stream never ends because of a viewer: where there is no room it passes as before.
 """
 
 import asyncio
@@ -18,10 +19,10 @@ from gateway.lane import Lane, Tap
 from gateway.latency import Step
 from gateway.log import event
 from gateway.pacer import LiveEdgePolicy, Pacer
-from gateway.selection import select
+from gateway.selection import Selected, select
 from gateway.totals import PipelineTotals
 from protocols.errors import Rejected
-from protocols.media import EncodedPacket, Kind, Track
+from protocols.media import Codec, EncodedPacket, Kind, Track
 from protocols.publisher import Publisher
 from protocols.timeline import Timeline
 from transcode import passthrough
@@ -34,6 +35,8 @@ from transcode.stage import Stage
 
 log = logging.getLogger(__name__)
 
+NO_ROOM_NS = 10_000_000_000  # until what there was no room for is tried again
+
 
 class Pipeline:
     """All lanes of one publisher. Fed with its items in order; closes its worker and leaves the publications when closed."""
@@ -44,15 +47,17 @@ class Pipeline:
         participation: Participation,
         workers: Workers,
         *,
-        decide: Callable[[Track], Decision],
+        decide: Callable[[Track, frozenset[Codec]], Decision],
+        admit: Callable[[Sequence[Decision]], None],
         live_edge: LiveEdgePolicy,
         max_bitrate: int,
         origin: int,
         fail: Callable[[str], None],
         taps: Sequence[Tap] = (),
     ) -> None:
-        """`max_bitrate` is of one track, bit/s, 0 for none; `origin` the session media time in ns at which this publisher starts;
-        `fail` ends the publisher with a reason."""
+        """`decide` what to do with a track for viewers who take these codecs; `admit` raises `Rejected` where there is no room for all that
+        was decided. `max_bitrate` is of one track, bit/s, 0 for none; `origin` the session media time in ns at which this publisher
+        starts; `fail` ends the publisher with a reason."""
         self.totals = PipelineTotals()
         self.lanes: dict[int, Lane] = {}
         self._publisher = publisher
@@ -60,6 +65,10 @@ class Pipeline:
         self._workers = workers
         self._worker: Worker | None = None
         self._decide = decide
+        self._admit = admit
+        self._accepts = participation.accepts  # by which the lanes are planned
+        self._outdated = False  # they are to be planned anew with the next key frame
+        self._no_room_until = 0  # monotonic ns; 0: there was room
         self._max_bitrate = max_bitrate
         self._fail = fail
         self._taps = taps
@@ -72,17 +81,23 @@ class Pipeline:
         self._flowing.set()
         self._entered: dict[tuple[int, int], int] = {}  # track and dts -> when the pacer took what it holds
         participation.set_clock(self.media_now)
+        participation.on_accepts(self._viewers_changed)
 
     async def change(self, tracks: tuple[Track, ...]) -> None:
         """The publisher's tracks are these from here on."""
         self._release(self._pacer.flush(), monotonic_ns())
         measured = {track.id: track.bitrate for track in self._tracks}  # by us: the publisher does not know
         self._tracks = tuple(replace(track, bitrate=measured.get(track.id, 0)) for track in tracks)
+        accepts = self._participation.accepts
+        self._accepts = accepts if await self._room_for(self._select(accepts)) else self._participation.carries
         await self._arrange()
+
+    def _select(self, accepts: frozenset[Codec]) -> list[Selected]:
+        return select(self._tracks, lambda track: self._decide(track, accepts))
 
     async def _arrange(self) -> None:
         """A lane for each track that is to go into the call, and none for the others."""
-        selected = select(self._tracks, self._decide)
+        selected = self._select(self._accepts)
         wanted = {track.id for track, _ in selected}
         for track, decision in selected:
             await self._set(track, decision)
@@ -100,7 +115,8 @@ class Pipeline:
         lane = self.lanes.get(track.id)
         if lane is None:
             lane = self.lanes[track.id] = Lane(track, decision, self.totals, self._taps)
-        elif lane.track == track:
+        elif lane.track == track and same_treatment(decision, lane.decision):
+            lane.decision = decision
             return
         elif same_treatment(decision, lane.decision) and lane.stage is not None and track.codec is lane.track.codec:
             lane.track, lane.decision = track, decision
@@ -192,6 +208,58 @@ class Pipeline:
         """Make room for others by a layer less, the top one that is encoded; False where there is none to spare."""
         return self._worker is not None and self._worker.shed()
 
+    def _viewers_changed(self) -> None:
+        """The call accepts other codecs. If that matters here the plan changes with the video's next key frame, which the source is asked
+        for until it comes."""
+        self._outdated = self._differs(self._select(self._participation.accepts))
+        if self._outdated:
+            self._request_source_keyframe()
+
+    def _differs(self, selected: list[Selected]) -> bool:
+        """Whether other tracks are to go into the call than do, or in another way."""
+        present = {lane.track.id: lane.decision for lane in self.lanes.values()}
+        wanted = {track.id: decision for track, decision in selected}
+        return present.keys() != wanted.keys() or not all(same_treatment(wanted[id], present[id]) for id in wanted)
+
+    async def _follow_viewers(self, lane: Lane, now: int) -> None:
+        """The lane is at a key frame: plan by what the viewers take now, if it is this lane that changes for it."""
+        accepts = self._participation.accepts
+        selected = self._select(accepts)
+        if self._differs(selected):
+            videos = [track.id for track, _ in selected if track.kind is Kind.VIDEO]
+            if lane.track.id not in videos[:1] or now < self._no_room_until:
+                return
+            self._outdated = False
+            if not await self._room_for(selected):
+                return
+            self._release(self._pacer.flush(), now)
+            lane.take_priming()  # a decoder begins with this key frame
+        self._outdated = False
+        self._accepts = accepts
+        await self._arrange()
+
+    async def _room_for(self, selected: list[Selected]) -> bool:
+        """Whether there is room for what has to be transcoded only for viewers who do not take the codec."""
+        carried = self._participation.carries
+        only_for_viewers = [
+            track
+            for track, decision in selected
+            if isinstance(decision, Transcode) and isinstance(self._decide(track, carried), Passthrough)
+        ]
+        if not only_for_viewers:
+            return True
+        try:
+            self._admit([decision for _, decision in selected])
+            await self._started_worker()
+        except Rejected as refusal:
+            if not self._no_room_until:
+                words = f"{only_for_viewers[0].codec.value} passes though a viewer's player does not take it: {refusal.detail}"
+                event(log, logging.WARNING, words, session=self._publisher.id)
+            self._no_room_until = monotonic_ns() + NO_ROOM_NS
+            return False
+        self._no_room_until = 0
+        return True
+
     async def push(self, packet: EncodedPacket) -> None:
         """One packet of the publisher, on its own clock."""
         now = monotonic_ns()
@@ -212,6 +280,11 @@ class Pipeline:
                 "here: lower the encoder's bitrate"
             )
             return
+        if kind is Kind.VIDEO:
+            if packet.keyframe and self._accepts != self._participation.accepts:
+                await self._follow_viewers(lane, now)
+            elif self._outdated:
+                lane.request_keyframe_from(self._publisher)
         if lane.watched and lane.reorders(packet):
             await self._revise(replace(lane.track, reorder=1))
             return
@@ -297,6 +370,7 @@ class Pipeline:
         if self._release_timer is not None:
             self._release_timer.cancel()
             self._release_timer = None
+        self._participation.on_accepts(lambda: None)
         self._pacer.flush()
         for lane in self.lanes.values():
             await lane.close_stage()

@@ -2,6 +2,7 @@
 
 Each user who publishes is one participant with at most one video, in one layer or several, and one audio; every viewer is shown every
 participant. A participant's sources live as long as the participant, so that an encoder's reconnect is a pause for viewers and no more.
+What the call accepts is what all its viewers take (`acceptance.py`); the participants are told when that changes.
 """
 
 import asyncio
@@ -9,12 +10,13 @@ from collections.abc import Callable
 from time import monotonic_ns, time_ns
 
 from gateway.calls import Sent
+from gateway.calls.acceptance import CARRIES, Acceptance
 from protocols.errors import Reason, Rejected
 from protocols.media import Codec, EncodedPacket, Kind, Track
 from protocols.webrtc.fanout import Source, call_at_on
 from protocols.whep.viewer import Viewer
 
-ACCEPTS = frozenset({Codec.H264, Codec.OPUS})
+PATIENCE_S = 30.0
 
 
 class EmbeddedPublication:
@@ -70,6 +72,7 @@ class Participant:
         """By kind and layer."""
         self.muted: frozenset[Kind] = frozenset()
         """What nobody is given of it, by the word of who may mute: it outlasts the encoder's reconnects."""
+        self.accepts_changed: Callable[[], None] = lambda: None
         self._call = call
         self._media_now: Callable[[int], int] = lambda now: now
         self._epoch = time_ns() - monotonic_ns()  # taken once: setting the system's clock must move no lips
@@ -87,6 +90,17 @@ class Participant:
     @property
     def viewers(self) -> int:
         return len(self._call.viewers)
+
+    @property
+    def accepts(self) -> frozenset[Codec]:
+        return self._call.accepts
+
+    @property
+    def carries(self) -> frozenset[Codec]:
+        return self._call.carries
+
+    def on_accepts(self, changed: Callable[[], None]) -> None:
+        self.accepts_changed = changed
 
     def mute(self, kinds: frozenset[Kind]) -> None:
         self.muted |= kinds
@@ -130,18 +144,46 @@ class Participant:
 
 
 class EmbeddedCall:
-    """The participants and viewers of one call. `on_empty` is told when the last of both has gone."""
+    """The participants and viewers of one call."""
 
-    def __init__(self, cid: str, *, max_participants: int, on_empty: Callable[[str], None]) -> None:
+    def __init__(
+        self, cid: str, *, max_participants: int, on_empty: Callable[[str], None], patience_s: float = PATIENCE_S
+    ) -> None:
+        """`on_empty` is told when the last participant and viewer has gone. `patience_s`: from when the last viewer without a codec has
+        gone until the codec is accepted again."""
         self.cid = cid
         self.participants: dict[str, Participant] = {}
         self.viewers: set[Viewer] = set()
         self._max_participants = max_participants
         self._on_empty = on_empty
+        self._acceptance = Acceptance(int(patience_s * 1e9))
+        self._told = CARRIES  # what the participants know of as accepted
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def accepts(self) -> frozenset[Codec]:
-        return ACCEPTS
+        return self._acceptance.accepts(monotonic_ns())
+
+    @property
+    def carries(self) -> frozenset[Codec]:
+        return CARRIES
+
+    def _reckon(self) -> None:
+        """Who is there has changed, or a while has passed: what does the call accept now?"""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        now = monotonic_ns()
+        # One that has to go because its right was taken away as it came does not count, and one without a picture takes all.
+        self._acceptance.see([viewer.takes for viewer in self.viewers if not viewer.peer.why], now)
+        due = self._acceptance.due(now)
+        if due is not None and self.participants:
+            self._timer = asyncio.get_running_loop().call_later((due - now) / 1e9, self._reckon)
+        accepts = self._acceptance.accepts(now)
+        if accepts != self._told:
+            self._told = accepts
+            for participant in list(self.participants.values()):
+                participant.accepts_changed()
 
     @property
     def empty(self) -> bool:
@@ -152,6 +194,7 @@ class EmbeddedCall:
         if len(self.participants) >= self._max_participants:
             raise Rejected(Reason.OVERLOADED, f"the call has its {self._max_participants} participants already")
         participant = self.participants[user_id] = Participant(self, user_id)
+        self._reckon()
         return participant
 
     def show(self, participant: Participant) -> None:
@@ -163,6 +206,7 @@ class EmbeddedCall:
         del self.participants[participant.user_id]
         for viewer in self.viewers:
             viewer.hide(participant.user_id)
+        self._reckon()
         self._release()
 
     def _release(self) -> None:
@@ -173,7 +217,9 @@ class EmbeddedCall:
         self.viewers.add(viewer)
         for participant in self.participants.values():
             viewer.show(participant.user_id, participant.user_id, participant.sources)
+        self._reckon()
 
     def remove_viewer(self, viewer: Viewer) -> None:
         self.viewers.discard(viewer)
+        self._reckon()
         self._release()

@@ -100,7 +100,7 @@ class MemoryPublication:
 class MemoryCall:
     """A call of one participant, which is also the participation."""
 
-    accepts = frozenset({Codec.H264, Codec.OPUS})
+    accepts = carries = frozenset({Codec.H264, Codec.OPUS})
     viewers = 0
 
     def __init__(self, *, refuses: Rejected | None = None) -> None:
@@ -111,7 +111,13 @@ class MemoryCall:
         """The newest of each kind, whatever its layer is."""
         self.layers: dict[tuple[Kind, str], MemoryPublication] = {}
         self.media_now: Callable[[int], int] = lambda now: now
+        self.all: list[MemoryPublication] = []
+        """Each that there was, in the order of their beginnings."""
+        self.changed: Callable[[], None] = lambda: None
         self._published = asyncio.Event()
+
+    def on_accepts(self, changed: Callable[[], None]) -> None:
+        self.changed = changed
 
     async def join(self, user_id: str) -> "MemoryCall":
         if self.refuses is not None:
@@ -121,8 +127,9 @@ class MemoryCall:
 
     def publish(self, track: Track, request_keyframe: Callable[[], bool], on_sent: Sent) -> MemoryPublication:
         publication = self.layers.get((track.kind, track.layer))
-        if publication is None or publication.closed:
+        if publication is None or publication.closed or publication.track.codec is not track.codec:
             publication = self.layers[track.kind, track.layer] = MemoryPublication(track, request_keyframe)
+            self.all.append(publication)
         self.publications[track.kind] = publication
         publication.track, publication.request_keyframe = track, request_keyframe
         self._published.set()

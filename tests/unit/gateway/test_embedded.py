@@ -1,5 +1,7 @@
 """The embedded call: who is in it, and when it is made and forgotten."""
 
+import asyncio
+
 import pytest
 
 from gateway.audience import House
@@ -14,6 +16,7 @@ from protocols.whep.viewer import Viewer
 from tests.unit.protocols.webrtc.clients import BarePeer
 
 CALL = "livestream:demo"
+VIDEO = frozenset({Codec.H264, Codec.VP8, Codec.VP9, Codec.AV1})
 
 
 def registry() -> Registry:
@@ -73,3 +76,44 @@ async def test_who_is_muted_is_not_sent_and_comes_back_with_a_key_frame() -> Non
     assert asked == ["key frame"]
     assert push(3) == 1
     assert push(4, keyframe=True) == 2
+
+
+async def test_participants_are_told_when_a_viewer_without_a_codec_comes_and_a_while_after_it_has_gone() -> None:
+    call = EmbeddedCall(CALL, max_participants=1, on_empty=lambda cid: None, patience_s=0.05)
+    participant = await call.join("host")
+    told: list[frozenset[Codec]] = []
+    news = asyncio.Event()
+
+    def changed() -> None:
+        told.append(participant.accepts)
+        news.set()
+
+    participant.on_accepts(changed)
+    async with UdpMux("127.0.0.1") as mux:
+        with BarePeer(mux) as one, BarePeer(mux) as two, BarePeer(mux) as three:
+            every, sound, h264 = (Viewer(bare.peer, answer.sending(bare.offer(), "cname")) for bare in (one, two, three))
+            every.takes, sound.takes, h264.takes = VIDEO, VIDEO, frozenset({Codec.H264})
+            call.add_viewer(every)
+            call.add_viewer(sound)
+            assert told == []
+            call.add_viewer(h264)
+            assert told == [{Codec.H264, Codec.OPUS}]
+            assert call.carries == VIDEO | {Codec.OPUS}
+            call.remove_viewer(h264)
+            assert len(told) == 1, "not at once"
+            news.clear()
+            async with asyncio.timeout(10):
+                await news.wait()
+            assert told[1:] == [call.carries]
+            three.peer.close("its right was taken away as it came")
+            call.add_viewer(h264)
+            assert len(told) == 2
+
+
+async def test_another_codec_is_another_publication_to_which_viewers_are_moved() -> None:
+    participant = await registry().call(CALL).join("host")
+    first = participant.publish(Track(1, Codec.VP8), lambda: False, lambda *sent: None)
+    second = participant.publish(Track(1, Codec.H264), lambda: False, lambda *sent: None)
+    assert participant.sources[Kind.VIDEO] == (second.source,)
+    first.close()  # late, by who no longer publishes it
+    assert participant.sources[Kind.VIDEO] == (second.source,)

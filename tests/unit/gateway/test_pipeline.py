@@ -1,7 +1,7 @@
 """One encoder's way into a call: decisions, their revision in mid-stream, and what is counted."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -10,11 +10,12 @@ import pytest
 from gateway.latency import Step
 from gateway.pacer import LiveEdgePolicy
 from gateway.pipeline import Pipeline
+from protocols.errors import Reason, Rejected
 from protocols.media import Codec, EncodedPacket, Kind
-from tests.support.memory import H264, OPUS, MemoryCall, MemoryPublisher, packet
+from tests.support.memory import H264, OPUS, MemoryCall, MemoryPublication, MemoryPublisher, packet
 from tests.unit.transcode.media import pictures, see, tone
 from transcode.limits import WorkerLimits
-from transcode.plan import Policy, plan
+from transcode.plan import Decision, Policy, plan
 from transcode.pool import Workers
 
 UNHURRIED = LiveEdgePolicy(free=60_000_000_000, late=60_000_000_000)  # media of seconds may come at once
@@ -22,16 +23,25 @@ UNHURRIED = LiveEdgePolicy(free=60_000_000_000, late=60_000_000_000)  # media of
 PATIENT = WorkerLimits(video_queue=60_000, audio_queue=60_000, close=20.0)
 
 
+def all_of_them(decisions: Sequence[Decision]) -> None:
+    pass
+
+
 @asynccontextmanager
 async def pipeline(
-    publisher: MemoryPublisher, call: MemoryCall, workers: Workers | None = None, policy: Policy | None = None
+    publisher: MemoryPublisher,
+    call: MemoryCall,
+    workers: Workers | None = None,
+    policy: Policy | None = None,
+    admit: Callable[[Sequence[Decision]], None] = all_of_them,
 ) -> AsyncIterator[Pipeline]:
     failures: list[str] = []
     it = Pipeline(
         publisher,
         call,
         workers or Workers(),
-        decide=lambda track: plan(track, call.accepts, policy or Policy()),
+        decide=lambda track, accepts: plan(track, accepts, policy or Policy()),
+        admit=admit,
         live_edge=UNHURRIED,
         max_bitrate=0,
         origin=0,
@@ -163,7 +173,8 @@ async def test_a_stream_above_the_limit_is_ended_with_the_figures_and_the_settin
         publisher,
         call,
         Workers(),
-        decide=lambda track: plan(track, call.accepts, Policy()),
+        decide=lambda track, accepts: plan(track, accepts, Policy()),
+        admit=all_of_them,
         live_edge=UNHURRIED,
         max_bitrate=1_000_000,
         origin=0,
@@ -184,7 +195,8 @@ async def test_a_file_pushed_faster_than_real_time_is_held_and_the_encoder_is_ma
         publisher,
         call,
         Workers(),
-        decide=lambda track: plan(track, call.accepts, Policy()),
+        decide=lambda track, accepts: plan(track, accepts, Policy()),
+        admit=all_of_them,
         live_edge=LiveEdgePolicy(),
         max_bitrate=0,
         origin=0,
@@ -377,3 +389,126 @@ async def test_a_video_that_stays_above_the_bitrate_that_may_pass_is_transcoded_
     assert sent[passed].keyframe
     bits = sum(len(each.data) for each in sent[-60:]) * 8 / 2
     assert bits < 900_000
+
+
+class Audience(MemoryCall):
+    """A call whose viewers take other codecs from time to time."""
+
+    carries = frozenset({Codec.H264, Codec.VP8, Codec.OPUS})
+    accepts = carries
+
+    def take(self, *codecs: Codec) -> None:
+        self.accepts = frozenset(codecs)
+        self.changed()
+
+
+def codecs(publications: list[MemoryPublication]) -> list[Codec]:
+    return [publication.track.codec for publication in publications]
+
+
+async def test_a_viewer_without_the_codec_makes_the_stream_h264_from_its_next_key_frame_on_and_it_passes_again_after_it() -> (
+    None
+):
+    track, packets = pictures(Codec.VP8, seconds=2, gop=15)
+    call, publisher = Audience(), MemoryPublisher(answers_keyframes=True)
+    async with Workers(PATIENT) as workers, pipeline(publisher, call, workers) as it:
+        await it.change((track,))
+        for number, each in enumerate(packets):
+            if number == 10:
+                call.take(Codec.H264, Codec.OPUS)
+            if number == 35:
+                call.take(Codec.H264, Codec.VP8, Codec.OPUS)
+            await it.push(each)
+        await it.aclose()
+    passed, made, again = call.all
+    assert codecs(call.all) == [Codec.VP8, Codec.H264, Codec.VP8]
+    assert [each.data for each in passed.packets + again.packets] == [each.data for each in packets[:15] + packets[45:]]
+    assert [each.pts for each in made.packets] == [each.pts for each in packets[15:45]]
+    assert made.packets[0].keyframe
+    assert len(see(made.packets)) == 30
+    assert publisher.keyframe_requests
+    assert {(mode, reason): n for (_, mode, reason), n in it.totals.treatments.items()} == {
+        ("passthrough", "same_codec"): 2,
+        ("transcode", "viewer"): 1,
+    }
+
+
+async def test_what_viewers_take_does_not_matter_to_a_stream_that_is_h264() -> None:
+    call, publisher = Audience(), MemoryPublisher(answers_keyframes=True)
+    async with pipeline(publisher, call) as it:
+        await it.change((H264,))
+        await it.push(packet(1, 0, keyframe=True))
+        call.take(Codec.H264, Codec.OPUS)
+        await it.push(packet(1, 33))
+        await it.push(packet(1, 66, keyframe=True))
+        assert len(call.all) == 1
+    assert publisher.keyframe_requests == 0
+    assert sum(it.totals.treatments.values()) == 1
+
+
+def no_room(decisions: Sequence[Decision]) -> None:
+    raise Rejected(Reason.OVERLOADED, "the gateway is overloaded")
+
+
+@pytest.mark.parametrize("cause", ["capacity", "workers"])
+@pytest.mark.parametrize("from_the_start", [False, True])
+async def test_where_there_is_no_room_the_stream_goes_on_as_it_is_and_that_is_said_once(
+    cause: str, from_the_start: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    track, packets = pictures(Codec.VP8, seconds=2, gop=5)
+    call = Audience()
+    if from_the_start:
+        call.take(Codec.H264, Codec.OPUS)
+    limits = replace(PATIENT, workers=0 if cause == "workers" else 1)
+    admit = no_room if cause == "capacity" else all_of_them
+    async with Workers(limits) as workers, pipeline(MemoryPublisher(), call, workers, admit=admit) as it:
+        await it.change((track,))
+        for number, each in enumerate(packets):
+            if number == 10:
+                call.take(Codec.H264, Codec.OPUS)
+            await it.push(each)
+    assert codecs(call.all) == [Codec.VP8]
+    assert [each.data for each in call.all[0].packets] == [each.data for each in packets]
+    assert caplog.text.count("vp8 passes though a viewer's player does not take it") == 1
+
+
+async def test_layers_of_the_publisher_give_way_to_one_that_is_made_and_come_back() -> None:
+    track, packets = pictures(Codec.VP8, seconds=2, gop=15)
+    high, low = replace(track, layer="h"), replace(track, id=track.id + 1, layer="l", width=160, height=90)
+    call, publisher = Audience(), MemoryPublisher(answers_keyframes=True)
+    async with Workers(PATIENT) as workers, pipeline(publisher, call, workers) as it:
+        await it.change((high, low))
+        for number, each in enumerate(packets):
+            if number == 10:
+                call.take(Codec.H264, Codec.OPUS)
+            if number == 35:
+                call.take(Codec.H264, Codec.VP8, Codec.OPUS)
+            await it.push(replace(each, track=low.id, layer="l"))  # its key frame comes first and changes nothing
+            await it.push(replace(each, layer="h"))
+        await it.aclose()
+    assert [(each.track.layer, each.track.codec, len(each.packets)) for each in call.all] == [
+        ("h", Codec.VP8, 15),
+        ("l", Codec.VP8, 16),
+        ("", Codec.H264, 30),
+        ("h", Codec.VP8, 15),
+        ("l", Codec.VP8, 14),
+    ]
+    assert publisher.asked_layers[:2] == ["h", "l"]
+
+
+async def test_a_viewer_without_the_codec_that_is_made_gets_all_h264() -> None:
+    track, packets = pictures(options={"bf": "2", "b_strategy": "0"}, gop=15)
+    call = Audience()
+    async with Workers(PATIENT) as workers, pipeline(MemoryPublisher(), call, workers, Policy(codec=Codec.VP8)) as it:
+        await it.change((replace(track, reorder=2),))
+        for number, each in enumerate(packets):
+            if number == 20:
+                call.take(Codec.H264, Codec.OPUS)
+            await it.push(each)
+        await it.aclose()
+    vp8, h264 = call.all
+    assert codecs(call.all) == [Codec.VP8, Codec.H264]
+    times = [each.pts for each in vp8.packets + h264.packets]
+    assert times == sorted(set(times))
+    assert len(times) == len(packets)
+    assert h264.packets[0].keyframe
