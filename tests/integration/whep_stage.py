@@ -46,12 +46,17 @@ def pictures(count: int, group: int = 60, codec: Codec = Codec.H264) -> list[tup
     encoder.time_base, encoder.framerate = Fraction(1, RATE), Fraction(RATE)
     encoder.gop_size = group
     encoder.options = dict(options)
+    encoder.thread_count = 1
     packets = []
+    texture = np.random.default_rng(1).integers(
+        60, 190, (HEIGHT - STRIP, WIDTH // 2), np.uint8
+    )  # key frames of several packets
     for number in range(count):
         luma = np.full((HEIGHT * 3 // 2, WIDTH), 128, np.uint8)
         for bit in range(BITS):
             luma[:STRIP, bit * WIDTH // BITS : (bit + 1) * WIDTH // BITS] = 235 if number >> bit & 1 else 16
         luma[STRIP:HEIGHT, (number * 4) % WIDTH :] = 60
+        luma[STRIP:HEIGHT, WIDTH // 2 :] = texture
         frame = av.VideoFrame.from_ndarray(luma, "yuv420p")
         frame.pts = number
         packets += encoder.encode(frame)
