@@ -1,7 +1,8 @@
 """One track on its way through a worker process: the gateway's side, a `Stage`.
 
-Keeps true: at most so many ms of media wait for the worker (audio beyond it is dropped, video up to the next key frame, all counted); the
-current GOP is at hand, so that a worker which starts anew shows a picture at once: it decodes the GOP in silence up to now.
+Keeps true: from the first packet on, at most so many ms of media wait for the worker to be shown (audio beyond it is dropped, video up to
+the next key frame, all counted); the current GOP is at hand, so that a worker which starts anew shows a picture at once: it decodes the GOP
+in silence up to now. What is only decoded for what follows is not late, however much of it there is.
 """
 
 import asyncio
@@ -25,7 +26,7 @@ _MS = 1_000_000
 _LONGEST_DURATION = 200 * _MS
 _CATCH_UP = (
     1000 * _MS
-)  # of media that may come while a worker decodes the GOP it began with; longer, and it will not catch up by itself
+)  # of media that may come while a worker decodes the GOP it began with: longer, and it does not catch up by itself
 _MOST_PENDING = 5000  # packets, whatever their times are
 
 
@@ -92,13 +93,14 @@ class WorkerStage:
         limits = link.limits
         self._gop = Gop(limits.gop, limits.gop_duration * _MS) if video else None
         self._queue_limit = (limits.video_queue if video else limits.audio_queue) * _MS
-        self._pending: deque[int] = deque()  # duration of each packet that the worker has not taken
+        self._shown = shown
+        self._pending: deque[int] = deque()  # duration of each packet that the worker has not taken; 0 if it is not shown
         self._waiting = 0  # their sum
         self._last_dts: int | None = None
+        self._primed = 0  # how many of those were shown before the stage began
         self._silent = 0  # how many of those are decoded in silence: while there are any, the worker catches up after a restart
         self._held: deque[EncodedPacket] = deque()  # audio that came while the worker was down
-        self._fresh = True  # until the worker has caught up once: the owner may begin with the GOP that is under way
-        self._catch_up_until: int | None = None  # dts at which it should have; known when it has begun
+        self._catch_up_until: int | None = None  # dts at which it should have caught up; known when it has begun
         self._skipping = False  # video up to the next key frame
         self._keyframe_asked = False
         self._bitrate: int | None = None
@@ -140,7 +142,7 @@ class WorkerStage:
         if not self._link.up:
             self._hold(packet)
         elif self._admit(packet):
-            self._dispatch(packet, silent=self._silent > 0 and self._catching_up)
+            self._dispatch(packet, silent=self._catching_up)
         else:
             self.stats.dropped += 1
 
@@ -197,10 +199,10 @@ class WorkerStage:
     def on_taken(self) -> None:
         if self._pending:
             self._waiting -= self._pending.popleft()
-            self._silent = max(0, self._silent - 1)  # silent ones come first
+            self._silent = max(0, self._silent - 1)  # these come first
+            self._primed = max(0, self._primed - 1)
             if self._catch_up_until is None and self._last_dts is not None:
                 self._catch_up_until = self._last_dts + _CATCH_UP
-            self._fresh = self._fresh and bool(self._pending) and self._catching_up
             if not self._catching_up:
                 self._economise()
 
@@ -218,7 +220,7 @@ class WorkerStage:
             return
         self._pending.clear()
         self._waiting = 0
-        self._silent = 0
+        self._silent = self._primed = 0
         self._catch_up_until = None
         self._keyframe_asked = False
         self._link.send(messages.pack_open(self.number, self._source, self._target))
@@ -238,8 +240,8 @@ class WorkerStage:
 
     @property
     def _catching_up(self) -> bool:
-        """Whether the worker is still at the GOP with which it began, and has time for that."""
-        if not self._fresh and not self._silent:
+        """Whether the worker is still at the GOP with which it started anew, and has time for that."""
+        if not self._silent:
             return False
         return self._catch_up_until is None or self._last_dts is None or self._last_dts <= self._catch_up_until
 
@@ -264,18 +266,19 @@ class WorkerStage:
         # a gap or jump in the source's time is not media that waits
         duration = 0 if self._last_dts is None else max(0, min(packet.dts - self._last_dts, _LONGEST_DURATION))
         self._last_dts = packet.dts
+        primed = self._shown is not None and packet.pts <= self._shown
+        if silent or primed:
+            duration = 0
         self._pending.append(duration)
         self._waiting += duration
         self._silent += silent
+        self._primed += primed
         self._link.send_packet(self, packet, silent)
 
     def _admit(self, packet: EncodedPacket) -> bool:
         """Whether a packet may go to the worker, or the worker is too far behind for it."""
-        limit = self._queue_limit
-        if self._gop is not None and self._catching_up:
-            limit += self._gop.duration_limit
         full = (
-            self._waiting > limit
+            self._waiting > self._queue_limit + (_CATCH_UP if self._primed else 0)
             or len(self._pending) > _MOST_PENDING
             or self._link.backlog > self._link.limits.backlog
             or not messages.fits(packet)
@@ -302,7 +305,7 @@ class Gop:
 
     def __init__(self, size_limit: int, duration_limit: int) -> None:
         self.packets: list[EncodedPacket] = []  # empty before the first key frame and after a GOP that is too long
-        self.duration_limit = duration_limit
+        self._duration_limit = duration_limit
         self._size_limit = size_limit
         self._size = 0
 
@@ -314,7 +317,8 @@ class Gop:
             return
         self.packets.append(packet)
         self._size += len(packet.data)
-        if self._size > self._size_limit or packet.dts - self.packets[0].dts > self.duration_limit or not messages.fits(packet):
+        too_long = packet.dts - self.packets[0].dts > self._duration_limit
+        if too_long or self._size > self._size_limit or not messages.fits(packet):
             self.packets = []
 
 

@@ -40,8 +40,9 @@ def video(count: int, gop: int = 60, start: int = 0) -> list[EncodedPacket]:
 @pytest.mark.parametrize("begins_with", [0, 100], ids=["from nothing", "with a group of pictures"])
 def test_a_worker_that_was_too_slow_from_the_start_is_not_let_fall_behind(begins_with: int) -> None:
     link, told = MemoryLink(), []
-    stage = WorkerStage(link, 0, TRACK, TARGET, lambda packet: None, None, None, lambda effort, cheaper: told.append(effort))
     packets = video(begins_with + 900)
+    shown = packets[begins_with - 1].pts if begins_with else None
+    stage = WorkerStage(link, 0, TRACK, TARGET, lambda packet: None, None, shown, lambda effort, cheaper: told.append(effort))
     for packet in packets[:begins_with]:
         stage.process(packet)
     assert stage.stats.dropped == 0
@@ -50,7 +51,7 @@ def test_a_worker_that_was_too_slow_from_the_start_is_not_let_fall_behind(begins
         stage.process(packet)
         if number % 3 == 0 and stage.queued:  # a third of the speed that it needs
             stage.on_taken()
-        if number > 450:  # what it began with is through
+        if number > (450 if begins_with else 0):  # what it began with is through, and what has come meanwhile
             longest = max(longest, stage.queued)
     assert longest * FRAME <= 550 * MS
     assert stage.stats.dropped > 400
@@ -59,10 +60,27 @@ def test_a_worker_that_was_too_slow_from_the_start_is_not_let_fall_behind(begins
     assert stage.stats.lowered == len(told) == 4
 
 
-def test_a_worker_that_keeps_up_loses_nothing_of_the_group_that_it_began_with() -> None:
+def test_a_worker_that_does_not_begin_at_all_gets_no_more_than_one_that_stands_still() -> None:
     link = MemoryLink()
     stage = WorkerStage(link, 0, TRACK, TARGET, lambda packet: None, None)
+    for packet in video(100):
+        stage.process(packet)
+    assert len(link.sent) * FRAME <= 600 * MS
+    assert stage.stats.dropped == 100 - len(link.sent)
+    while stage.queued:
+        stage.on_taken()
+    assert stage.starved
+    for packet in video(40, start=100):
+        stage.process(packet)
+        if stage.queued:
+            stage.on_taken()
+    assert [packet.pts for packet, _ in link.sent[-20:]] == [n * FRAME for n in range(120, 140)], "from the next key frame on"
+
+
+def test_a_worker_that_keeps_up_loses_nothing_of_the_group_that_it_began_with() -> None:
+    link = MemoryLink()
     packets = video(300, gop=150)
+    stage = WorkerStage(link, 0, TRACK, TARGET, lambda packet: None, None, packets[139].pts)
     for packet in packets[:140]:
         stage.process(packet)
     for packet in packets[140:]:

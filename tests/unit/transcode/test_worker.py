@@ -201,7 +201,7 @@ async def test_a_worker_that_hangs_is_killed_and_replaced(worker: Worker) -> Non
     stage.process(packets[20])
     await until(lambda: worker.stats.restarts == 1)
     assert not psutil.pid_exists(stopped)
-    assert worker.last_crash.startswith("no progress for 0.5")
+    assert worker.last_crash.startswith("no progress for ")
     await live(stage.process, packets[21:])
     await out.until(lambda got: got[-1].pts == packets[-1].pts)
     resumed = [packet for packet in out.packets if packet.keyframe][1:]
@@ -233,11 +233,11 @@ async def test_a_worker_that_is_too_slow_costs_pictures_up_to_the_next_key_frame
 async def test_a_stage_may_begin_with_the_gop_that_is_under_way(worker: Worker) -> None:
     track, packets = pictures(Codec.H264, gop=120, seconds=3)
     out = Collector()
-    stage = worker.video(track, VIDEO, out)
+    stage = worker.video(track, VIDEO, out, shown=packets[79].pts)
     for packet in packets:  # 3 s at once
         stage.process(packet)
     await stage.aclose()
-    assert len(out.packets) == len(packets)
+    assert [packet.pts for packet in out.packets] == [packet.pts for packet in packets[80:]]
 
 
 async def test_the_queue_is_bounded_in_bytes_too() -> None:
