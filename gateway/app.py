@@ -55,7 +55,7 @@ from gateway.session import SessionPolicy
 from gateway.srt import listening_for_srt
 from gateway.telling import telling
 from gateway.tracing import tracing
-from gateway.treatment import adapted
+from gateway.treatment import adapted, configured
 from protocols.publisher import Listener
 from protocols.rtmp.server import RtmpLimits, RtmpListener, TlsFiles
 from protocols.rtmp.tls import ServerTls
@@ -65,7 +65,7 @@ from protocols.webrtc.peer import Limits
 from protocols.whep.resource import WhepResource
 from protocols.whip.resource import WhipListener
 from transcode.limits import WorkerLimits
-from transcode.plan import Policy, plan
+from transcode.plan import plan
 from transcode.pool import Workers
 from transcode.probe import choose
 
@@ -137,21 +137,16 @@ async def gateway(config: Config) -> AsyncIterator[tuple[Addresses, Drain]]:
         workers = await stack.enter_async_context(Workers(_worker_limits(config)))
         mux = await stack.enter_async_context(_mux(config))
         registry = Registry(
-            lambda cid: EmbeddedCall(cid, max_participants=MAX_PARTICIPANTS, on_empty=lambda name: registry.release_call(name))
+            lambda cid: EmbeddedCall(
+                cid,
+                max_participants=MAX_PARTICIPANTS,
+                on_empty=lambda name: registry.release_call(name),
+                patience_s=config.transcode.pass_again_s,
+            )
         )
         limits = config.capacity
         capacity = Capacity(available_cores(limits.cores), limits.reserve, limits.enabled)
-        treatment = Policy(
-            video=config.transcode.video,
-            max_width=config.transcode.max_width,
-            max_height=config.transcode.max_height,
-            max_frame_rate=config.transcode.max_frame_rate,
-            max_bitrate=config.transcode.max_bitrate_bps,
-            pass_bitrate=config.transcode.pass_bitrate_bps,
-            layers=config.transcode.layers,
-            encoder=await _encoder(config, workers),
-            audio_bitrate=config.transcode.audio_bitrate_bps,
-        )
+        treatment = configured(config.transcode, await _encoder(config, workers), workers.encoders)
         hls = hls_output(config, tokens.secret.value, registry, workers, capacity, authority)
         policy = SessionPolicy(
             decide=lambda track, accepts: plan(track, accepts, treatment),

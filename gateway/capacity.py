@@ -12,6 +12,7 @@ from enum import StrEnum
 from math import inf
 
 from protocols.errors import Reason, Rejected
+from protocols.media import Codec
 from transcode.plan import Decision, Passthrough, Transcode, VideoTarget, cores, spare_cores
 
 SETTLING_NS = 10_000_000_000  # a stream younger than this is reckoned with at least what its kind costs
@@ -49,8 +50,8 @@ _BEFORE: Mapping[Kind, float] = {  # cores, until something has been measured; o
 }
 
 
-Video = tuple[int, int, float] | tuple[int, int, float, int]
-"""Width, height, frames a second (0: unknown), and layers where there are several."""
+Video = tuple[int, int, float] | tuple[int, int, float, int] | tuple[int, int, float, int, Codec]
+"""Width, height, frames a second (0: unknown), and layers where there are several, and the codec where it is not H.264."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,8 @@ def demand(decisions: Iterable[Decision]) -> Demand:
 
 def video_of(target: VideoTarget) -> Video:
     alone = (target.width, target.height, target.frame_rate)
+    if target.codec is not Codec.H264:
+        return (*alone, target.layers, target.codec)
     return (*alone, target.layers) if target.layers > 1 else alone
 
 

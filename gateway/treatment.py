@@ -5,9 +5,11 @@ from dataclasses import replace
 
 from gateway.access import Capability
 from gateway.auth import Grant
+from gateway.config import Transcode
 from gateway.session import SessionPolicy
 from gateway.store.records import Transcoding
 from protocols.media import Codec, Kind, Track
+from transcode.encoder_table import SOFTWARE
 from transcode.plan import Decision, Label, Policy, Refuse, Why, plan
 
 _MAY_NOT = {
@@ -21,6 +23,24 @@ _MAY_NOT = {
     ),
 }
 _NEEDED = {Kind.VIDEO: Capability.SEND_VIDEO, Kind.AUDIO: Capability.SEND_AUDIO}
+
+
+def configured(wanted: Transcode, encoder: str, built_in: frozenset[str]) -> Policy:
+    """The configuration's. `encoder` is that of H.264; `built_in` are the names of all that there are."""
+    return Policy(
+        video=wanted.video,
+        max_width=wanted.max_width,
+        max_height=wanted.max_height,
+        max_frame_rate=wanted.max_frame_rate,
+        max_bitrate=wanted.max_bitrate_bps,
+        audio_bitrate=wanted.audio_bitrate_bps,
+        encoder=encoder,
+        codec=Codec(wanted.codec),
+        missing=frozenset(codec for codec, name in SOFTWARE.items() if name not in built_in),
+        layers=wanted.layers,
+        pass_bitrate=wanted.pass_bitrate_bps,
+        passing=frozenset(map(Codec, wanted.accept)),
+    )
 
 
 def adapted(base: Policy) -> Callable[[SessionPolicy, Grant], SessionPolicy]:
@@ -40,10 +60,12 @@ def adapted(base: Policy) -> Callable[[SessionPolicy, Grant], SessionPolicy]:
 
 
 def narrowed(base: Policy, wanted: Transcoding) -> Policy:
-    """A call may ask for less than the gateway allows, never for more; what it does not name stays."""
+    """A call chooses codec and layers, and may ask for less than the gateway allows, never for more; what it does not name stays."""
     return replace(
         base,
         video=wanted.policy or base.video,
+        codec=Codec(wanted.codec or base.codec),
+        layers=wanted.layers or base.layers,
         max_width=min(wanted.max_width or base.max_width, base.max_width),
         max_height=min(wanted.max_height or base.max_height, base.max_height),
         max_frame_rate=min(wanted.max_frame_rate or base.max_frame_rate, base.max_frame_rate),

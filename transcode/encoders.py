@@ -8,7 +8,8 @@ from fractions import Fraction
 
 from av import FFmpegError, VideoFrame
 from av.audio.codeccontext import AudioCodecContext
-from av.codec import CodecContext
+from av.codec import Codec, CodecContext
+from av.codec.codec import UnknownCodecError
 from av.codec.context import Flags
 from av.video.codeccontext import VideoCodecContext
 
@@ -55,6 +56,18 @@ def open_video(like: VideoFrame, frame_rate: float, bitrate: int, preset: str, n
     }
     encoder.open()
     return encoder
+
+
+def built_in() -> list[str]:
+    """The video encoders of our table that libav was built with, whether they work here or not."""
+    return [name for name in ENCODERS if _is_built_in(name)]
+
+
+def _is_built_in(name: str) -> bool:
+    try:
+        return bool(Codec(name, "w").name)
+    except UnknownCodecError:
+        return False
 
 
 def try_encoder(name: str) -> str:

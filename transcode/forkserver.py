@@ -4,7 +4,7 @@ It is ours and not multiprocessing's, since that one imports the gateway's `__ma
 ended, and tells an exit only to who polls for it. It speaks JSON datagrams over a SOCK_SEQPACKET pair with the gateway:
 
     gateway -> {"launch": id, "limits": {...}} with the worker's end of its socket as SCM_RIGHTS;  {"kill": id}
-    server  -> {"ready": true};  {"launched": id, "pid": pid};  {"exited": id, "status": code or -signal}
+    server  -> {"ready": true, "encoders": [...]};  {"launched": id, "pid": pid};  {"exited": id, "status": code or -signal}
 
 Keeps true: one thread, so that a fork is safe; no worker outlives it; it ends with the gateway, by the end of the socket, and so the
 signals that a terminal or a supervisor sends to the whole group are not for it: the gateway drains first.
@@ -28,7 +28,7 @@ MAX_REQUEST = 4096
 
 def main(control: socket.socket) -> None:
     """Serve until the gateway's end of `control` is closed."""
-    from transcode import worker  # libav is loaded here, once
+    from transcode import encoders, worker  # libav is loaded here, once
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -37,7 +37,7 @@ def main(control: socket.socket) -> None:
     children: dict[int, tuple[int, int]] = {}  # worker id -> pid, pidfd
     selector = selectors.DefaultSelector()
     selector.register(control, selectors.EVENT_READ)
-    _send(control, {"ready": True})
+    _send(control, {"ready": True, "encoders": encoders.built_in()})
     while True:
         for key, _ in selector.select():
             if key.data is not None:

@@ -57,7 +57,7 @@ class Policy:
     audio_bitrate: int = 128_000
     encoder: str = X264  # of H.264: one that works here
     codec: Codec = Codec.H264  # that is made where all viewers take it: H.264, VP8 or AV1; else H.264
-    broken: frozenset[Codec] = frozenset()  # whose encoder does not work here
+    missing: frozenset[Codec] = frozenset()  # that cannot be made here: libav was built without their encoder
     layers: int = 1  # 1-3 that one video becomes, as many as its size allows
     pass_bitrate: int = 0  # bit/s above which a video is transcoded though it could pass; 0: it passes with any
     passing: frozenset[Codec] = PASSING  # video that may pass where the call takes it
@@ -266,13 +266,13 @@ def _plan_video(track: Track, accepts: frozenset[Codec], policy: Policy) -> Deci
 
 def _made(accepts: frozenset[Codec], policy: Policy) -> Codec:
     """What video is transcoded to."""
-    return policy.codec if policy.codec in accepts - policy.broken else Codec.H264
+    return policy.codec if policy.codec in accepts - policy.missing else Codec.H264
 
 
 def _otherwise_than_wished(made: Codec, target: VideoTarget, policy: Policy) -> str:
     """Where something else is made than the policy says, why: a sentence more."""
     if made is not policy.codec:
-        cause = "its encoder does not work here" if policy.codec in policy.broken else "a viewer's player does not take it"
+        cause = "there is no encoder here" if policy.codec in policy.missing else "a viewer's player does not take it"
         return f" It becomes H.264 and not {_name(policy.codec)}: {cause}."
     if policy.layers > target.layers and made in _ONE_LAYER:
         return f" It has one layer, since more of {_name(made)} cost too much."

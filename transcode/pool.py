@@ -31,6 +31,7 @@ class ForkServer:
         self._limits = asdict(limits)
         self._control: socket.socket | None = None
         self._process: asyncio.subprocess.Process | None = None
+        self.encoders: frozenset[str] = frozenset()  # that libav has; known once it is ready
         self._ready = asyncio.Event()
         self._children: dict[int, ForkedChild] = {}
         self._next = 0
@@ -120,7 +121,8 @@ class ForkServer:
 
     def _handle(self, reply: dict[str, Any]) -> None:
         match reply:
-            case {"ready": True}:
+            case {"ready": True, "encoders": list(names)}:
+                self.encoders = frozenset(names)
                 self._ready.set()
             case {"launched": int(identity), "pid": int(pid)} if identity in self._children:
                 self._children[identity].pid = pid
@@ -163,6 +165,11 @@ class Workers:
         self._server = ForkServer(self._limits)
         self._starting = asyncio.Lock()
         self._workers: set[Worker] = set()
+
+    @property
+    def encoders(self) -> frozenset[str]:
+        """The names of those in `transcode.encoder_table` that the workers' libav was built with."""
+        return self._server.encoders
 
     @property
     def count(self) -> int:

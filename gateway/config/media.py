@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr
 
-from gateway.config.values import Name, Section, table
+from gateway.config.values import Items, Name, Section, table
 
 
 class Transcode(Section):
@@ -14,6 +14,22 @@ class Transcode(Section):
     video: Literal["auto", "always", "never"] = Field(
         default="auto",
         description='"auto": passed through where the call takes it; "always": transcoded; "never": refused where it cannot pass.',
+    )
+    accept: Items[Literal["h264", "vp8", "vp9", "av1"]] = Field(
+        default=("h264", "vp8", "vp9", "av1"),
+        description="Video codecs that may pass through: as long as all viewers of the call take them. For one who does not, the stream "
+        "becomes H.264 for all.",
+    )
+    pass_again_s: float = Field(
+        default=30,
+        ge=0,
+        le=3600,
+        description="Time from when the last viewer without a codec has gone until that codec passes again, in seconds.",
+    )
+    codec: Literal["h264", "vp8", "av1"] = Field(
+        default="h264",
+        description="What video becomes where it is transcoded and all viewers take it; else H.264. VP8 costs about 2.4 times the CPU of "
+        "H.264, AV1 5 times, and has one layer.",
     )
     encoder: Literal["auto", "hardware", "libx264", "h264_nvenc", "h264_qsv", "h264_amf", "h264_v4l2m2m"] = Field(
         default="auto",

@@ -52,6 +52,7 @@ class Transcoding:
     max_frame_rate: float = 0.0
     max_bitrate: int = 0  # bit/s
     layers: int = 0
+    codec: Literal["", "h264", "vp8", "av1"] = ""
 
 
 @dataclass(frozen=True, slots=True)

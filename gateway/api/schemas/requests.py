@@ -56,7 +56,10 @@ class TranscodingRequest(Request):
     max_height: int = Field(default=0, ge=0, le=7680)
     max_frame_rate: float = Field(default=0.0, ge=0, le=240)
     max_bitrate: int = Field(default=0, ge=0, le=1_000_000_000, description="Bits per second.")
-    layers: int = Field(default=0, ge=0, le=3)
+    layers: int = Field(default=0, ge=0, le=3, description="Sizes that each video is offered in.")
+    codec: Literal["", "h264", "vp8", "av1"] = Field(
+        default="", description="What video becomes where it is transcoded and all viewers take it; else H.264."
+    )
 
 
 class LimitsRequest(Request):

@@ -242,9 +242,9 @@ B_FRAMES = replace(H264, reorder=2)
         (BROWSERS, Policy(codec=Codec.AV1), Codec.H264, "and not AV1: a viewer's player does not take it."),
         (
             ALL,
-            Policy(codec=Codec.AV1, broken=frozenset({Codec.AV1})),
+            Policy(codec=Codec.AV1, missing=frozenset({Codec.AV1})),
             Codec.H264,
-            "and not AV1: its encoder does not work here.",
+            "and not AV1: there is no encoder here.",
         ),
         (ALL, Policy(codec=Codec.VP8, passing=frozenset({Codec.H264})), Codec.VP8, ""),  # what is made need not pass
         (ALL, Policy(codec=Codec.AV1, layers=3), Codec.AV1, "It has one layer, since more of AV1 cost too much."),
