@@ -17,6 +17,7 @@ from typing import Final, Protocol
 
 from gateway.events import AUDIENCE, Audience, Event
 from gateway.latency import Histogram
+from gateway.recent import Recent
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,8 @@ class Broadcast:
     def __init__(self) -> None:
         self.written = 0  # events times outlets
         self.dropped = 0
+        self.recent = Recent()
+        """What late comers are given."""
         self.delay = Histogram()  # from an event's arrival here until the last outlet had it
         self._outlets: dict[str, dict[Outlet, Audience]] = {}
         self._pending: OrderedDict[str, deque[Pending]] = OrderedDict()
@@ -61,6 +64,7 @@ class Broadcast:
             self._outlets.pop(cid, None)
 
     def hear(self, event: Event) -> None:
+        self.recent.hear(event)
         if event.cid in self._outlets or EVERY_CALL in self._outlets:
             self._put(event.cid, event)
 

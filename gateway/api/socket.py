@@ -12,7 +12,7 @@ back; one that has vanished is found out by pings within a minute.
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from time import monotonic, time
 from typing import Any, Final, assert_never
 
@@ -20,6 +20,7 @@ from aiohttp import WSMsgType, web
 from pydantic import ValidationError
 
 from gateway.access import Capability, Role
+from gateway.api.credentials import identity_of
 from gateway.api.errors import KINDS, ApiError, answer
 from gateway.api.schemas.parts import Fault
 from gateway.api.socket_messages import MESSAGES, Authenticate, Close, Message, Ping, React, Send, Subscribe, Unsubscribe
@@ -27,7 +28,7 @@ from gateway.auth import Identity
 from gateway.authority import Authority
 from gateway.broadcast import EVERY_CALL, Broadcast, text_frame
 from gateway.directory import NotInMemory
-from gateway.events import Audience
+from gateway.events import AUDIENCE, Audience, Event
 from gateway.interactions import Interactions, Rates, Sender
 from gateway.store.store import Store
 from protocols.errors import Reason, Rejected
@@ -85,10 +86,12 @@ class Sockets:
             identity = self._examined(request)
         except Rejected as refusal:
             return answer(ApiError.of(refusal))
+        except ApiError as error:
+            return answer(error)
         return await self._serve(request, identity)
 
     def _examined(self, request: web.Request) -> Identity | None:
-        """Who asks, before there is a connection; None where the first message is to tell. Raises `Rejected`."""
+        """Who asks, before there is a connection; None where the first message is to tell. Raises `ApiError` and `Rejected`."""
         if not web.WebSocketResponse().can_prepare(request).ok:
             raise Rejected(Reason.BAD_REQUEST, "this is a WebSocket: ask for it with Upgrade: websocket (RFC 6455)")
         origin = request.headers.get("Origin")
@@ -96,12 +99,7 @@ class Sockets:
             raise Rejected(Reason.FORBIDDEN, "pages of this origin may not connect: see http.cors_origins")
         if len(self.open) >= self._max_connections:
             raise Rejected(Reason.OVERLOADED, "the gateway has no room for another connection: try again later")
-        given = request.headers.get("Authorization", "").strip()
-        if not given:
-            return None
-        token = given[7:] if given[:7].lower() == "bearer " else given
-        api_key = request.query.get("api_key", "") or request.headers.get("api_key", "")
-        return self.authority.identify(token, api_key=api_key, address=request.remote or "")
+        return identity_of(request, self.authority) if request.headers.get("Authorization", "").strip() else None
 
     async def _serve(self, request: web.Request, identity: Identity | None) -> web.StreamResponse:
         socket = web.WebSocketResponse(
@@ -292,7 +290,8 @@ class Connection:
             audience, capabilities = self._audience(cid), self._sockets.authority.capabilities(identity, cid)
         self._calls.add(cid)
         self._sockets.broadcast.add(self, cid, audience)
-        self._tell("subscribed", reply_to, cid=cid, own_capabilities=sorted(capabilities))
+        recent = [each for each in self._sockets.broadcast.recent.of(cid) if AUDIENCE[each.type] <= audience]
+        self._tell("subscribed", reply_to, recent, cid=cid, own_capabilities=sorted(capabilities))
 
     def _audience(self, cid: str) -> Audience:
         """Raises `Rejected` where it may not read the call."""
@@ -329,9 +328,12 @@ class Connection:
         code = KINDS[refusal.status].code
         self._tell("error", reply_to, code=code, status=refusal.status, message=refusal.message, details=details)
 
-    def _tell(self, kind: str, reply_to: str | None = None, **fields: Any) -> None:
+    def _tell(self, kind: str, reply_to: str | None = None, recent: Sequence[Event] = (), **fields: Any) -> None:
         form = {"type": kind} | ({"reply_to": reply_to} if reply_to is not None else {}) | fields
-        self.write(text_frame(json.dumps(form, separators=(",", ":"))))
+        text = json.dumps(form, separators=(",", ":"))
+        if recent:
+            text = f'{text[:-1]},"recent":[{",".join(each.text for each in recent)}]}}'  # they are JSON already
+        self.write(text_frame(text))
 
 
 def _unreadable(error: ValidationError) -> ApiError:

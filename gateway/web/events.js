@@ -11,6 +11,7 @@ const SILENT_MS = 40_000;
 const REPLY_MS = 10_000;
 const LONGEST_WAIT_MS = 30_000;
 const UNAUTHENTICATED = 4001;
+const REMEMBERED = 200;
 
 export class Events extends EventTarget {
   #call;
@@ -23,6 +24,7 @@ export class Events extends EventTarget {
   #retry = 0;
   #pinging = 0;
   #heardAt = 0;
+  #told = new Set(); // ids: what was told once is not told again when the call is subscribed to anew
 
   constructor(call, token) {
     super();
@@ -55,7 +57,8 @@ export class Events extends EventTarget {
   async subscribe() {
     if (this.#user === null) return;
     try {
-      const { own_capabilities } = await this.ask({ type: "subscribe" });
+      const { own_capabilities, recent = [] } = await this.ask({ type: "subscribe" });
+      recent.forEach((event) => this.#tell(event)); // said before this page came
       this.dispatchEvent(new CustomEvent("allowed", { detail: { user: this.#user, capabilities: new Set(own_capabilities) } }));
     } catch ({ message }) {
       this.dispatchEvent(new CustomEvent("barred", { detail: message }));
@@ -92,8 +95,15 @@ export class Events extends EventTarget {
     } else if (message.type === "subscription.ended") {
       this.dispatchEvent(new CustomEvent("barred", { detail: message.message }));
     } else if (message.cid === this.#call && message.payload) {
-      this.dispatchEvent(new CustomEvent("told", { detail: message }));
+      this.#tell(message);
     }
+  }
+
+  #tell(event) {
+    if (this.#told.has(event.id)) return;
+    this.#told.add(event.id);
+    if (this.#told.size > REMEMBERED) this.#told.delete(this.#told.values().next().value);
+    this.dispatchEvent(new CustomEvent("told", { detail: event }));
   }
 
   /* A network that has gone is not told to a browser: only that nothing comes any more. */

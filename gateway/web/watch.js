@@ -35,17 +35,27 @@ new Fallback(call, token, viewer, (text) => {
 const events = new Events(call, token);
 new Chat(events);
 let watching = ""; // the viewer's state
+let opened = false; // the call has been, since the viewer began to try: a refusal that comes now is of before
 viewer.addEventListener("state", ({ detail: { state } }) => {
   if (state === "live" && watching !== state) events.subscribe(); // one may do more in a call that is live
   watching = state;
+  if (state === "connecting") opened = false;
+  else if (state === "error" && opened) viewer.start();
 });
+events.addEventListener("allowed", ({ detail: { capabilities } }) => capabilities.has("join-call") && open());
+
+function open() {
+  opened = true;
+  if (watching === "error") viewer.start(); // it was in backstage
+}
+
 events.addEventListener("told", ({ detail: { type, payload } }) => {
   if (type === "call.viewers_changed") {
     viewers.textContent = `${payload.viewers} watching`;
     viewers.hidden = false;
   } else if (type === "call.live_started" || type === "call.live_ended") {
     events.subscribe();
-    if (type === "call.live_started" && watching === "error") viewer.start(); // it was in backstage
+    if (type === "call.live_started") open();
   }
 });
 

@@ -57,6 +57,7 @@ class FakeGateway:
     streams: list[dict[str, Any]] = field(default_factory=list)
     participants: list[tuple[str, str]] = field(default_factory=list)  # (id, name), in slots in this order
     refusal: tuple[int, dict[str, str]] | None = None
+    answering: asyncio.Event | None = None  # refusals are said once it is set
     asked: list[tuple[int, str]] = field(default_factory=list)  # per offer: its video m-lines, its Authorization
     sizes: list[dict[str, Any]] = field(default_factory=list)  # of tiles, as the page told them
     deleted: asyncio.Event = field(default_factory=asyncio.Event)
@@ -66,6 +67,14 @@ class FakeGateway:
     said: list[dict[str, Any]] = field(default_factory=list)  # what it said over its WebSocket
     sockets: list[web.WebSocketResponse] = field(default_factory=list)
     answer: dict[str, Any] = field(default_factory=lambda: {"type": "sent"})  # to what it sends
+    recent: list[dict[str, Any]] = field(default_factory=list)  # what was said before a page came
+    told: int = 0
+
+    def event(self, kind: str, **payload: Any) -> dict[str, Any]:
+        """A new one, of the call."""
+        self.told += 1
+        at = "2026-11-25T10:00:00.000+00:00"
+        return {"id": f"evt_{self.told}", "type": kind, "cid": "livestream:demo", "created_at": at, "payload": payload}
 
     async def show(self, *participants: tuple[str, str]) -> None:
         self.participants = list(participants)
@@ -90,6 +99,8 @@ class FakeGateway:
         self.asked.append((offer.count("m=video"), request.headers.get("Authorization", "")))
         if self.refusal is not None:
             status, problem = self.refusal
+            if self.answering is not None:
+                await self.answering.wait()
             return web.json_response(problem, status=status, content_type="application/problem+json")
         # aiortc is no lite agent: without a candidate it does not even start. This one leads nowhere; the browser's checks find it.
         offer = offer.replace("a=mid:", "a=candidate:1 1 udp 1 127.0.0.1 9 typ host\r\na=mid:")
@@ -109,7 +120,7 @@ class FakeGateway:
 
     async def tell(self, kind: str, **payload: Any) -> None:
         """An event of the call, to every page."""
-        event = {"type": kind, "cid": "livestream:demo", "created_at": "2026-11-25T10:00:00.000+00:00", "payload": payload}
+        event = self.event(kind, **payload)
         for socket in self.sockets:
             await socket.send_json(event)
 
@@ -128,7 +139,7 @@ class FakeGateway:
                         user = {"id": "vera" if said["token"] else "", "name": "", "role": "user"}
                         await socket.send_json({"type": "connection.ok", "user": user})
                     case "subscribe":
-                        form = {"type": "subscribed", "own_capabilities": self.capabilities}
+                        form = {"type": "subscribed", "own_capabilities": self.capabilities, "recent": self.recent}
                         await socket.send_json(form | {"reply_to": said["id"]})
                     case _:
                         await socket.send_json(self.answer | {"reply_to": said["id"]})

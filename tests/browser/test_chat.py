@@ -1,5 +1,6 @@
 """Messages and reactions on the watch page, in a real browser against a gateway that does as told."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -97,6 +98,36 @@ async def test_who_may_not_write_reads_and_everything_is_asked_again_when_the_ca
         )
         await page.get_by_text("you are blocked").wait_for()
         assert not await page.get_by_label("Your message").is_visible()
+
+
+@pytest.mark.parametrize("how", ["told", "allowed"])
+async def test_a_call_that_goes_live_while_the_page_is_being_refused_is_watched(gateway: FakeGateway, how: str) -> None:
+    gateway.refusal, gateway.answering = (403, {"detail": "the call is in backstage"}), asyncio.Event()
+    gateway.participants = [("p1", "Host")]
+    gateway.capabilities = ["join-call"] if how == "allowed" else []  # it goes live before the page subscribes, or after
+    async with open_page(watch(gateway)) as (page, _):
+        await gateway.heard("subscribe")
+        await until(page, "document.getElementById('state').dataset.state === 'connecting'")
+        if how == "told":
+            await gateway.tell("call.live_started")
+        gateway.refusal = None
+        gateway.answering.set()
+        await state(page, "live")
+        assert len(gateway.asked) == 2
+
+
+async def test_what_was_written_before_is_shown_once(gateway: FakeGateway) -> None:
+    gateway.recent = [gateway.event("custom", user=JOHN, custom={"text": text}) for text in ("one", "two")]
+    async with open_page(watch(gateway)) as (page, _):
+        await said(page, 2)
+        await gateway.tell("custom", user=VERA, custom={"text": "three"})
+        await said(page, 3)
+        gateway.said.clear()
+        await gateway.tell("call.live_started")  # it asks anew
+        await gateway.heard("subscribe")
+        await gateway.tell("custom", user=VERA, custom={"text": "four"})
+        await said(page, 4)
+        assert await messages(page) == ["one", "two", "three", "four"]
 
 
 async def test_lists_are_bounded_and_all_fits_and_is_reached_by_keyboard(gateway: FakeGateway) -> None:

@@ -221,6 +221,26 @@ async def test_audiences_follow_the_calls_life(stage: Stage) -> None:
         assert await john.until(4) == ["custom", "ingress.started", *live[:3], "custom", *live[3:]]
 
 
+async def test_who_comes_later_is_given_what_was_said_but_not_in_backstage(stage: Stage) -> None:
+    for n in range(80):
+        stage.bus.publish(EventType.CUSTOM, DEMO, custom(n))
+    for n in range(5):
+        stage.bus.publish(EventType.CUSTOM, SHOW, {"custom": {"n": n, "text": "x" * 9000}})
+    async with stage.open(stage.user("vera")) as vera, stage.open(stage.user("john")) as john:
+        recent = (await vera.say(type="subscribe", cid=DEMO))["recent"]
+        assert [each["payload"]["custom"]["n"] for each in recent] == list(range(30, 80))
+        assert recent[0].keys() == {"id", "type", "cid", "seq", "created_at", "payload"}
+        assert "recent" not in await vera.say(type="subscribe", cid=SHOW)
+        assert [each["payload"]["custom"]["n"] for each in (await john.say(type="subscribe", cid=SHOW))["recent"]] == [2, 3, 4]
+        await stage.change(EventType.CALL_LIVE_STARTED, lambda call: lifecycle.gone_live(call, NOW))
+        stage.bus.publish(EventType.CUSTOM, SHOW, custom(5))
+        await vera.until(5)
+        assert len((await vera.say(type="subscribe", cid=SHOW))["recent"]) == 1
+        stage.bus.publish(EventType.CALL_DELETED, SHOW)
+        await vera.hear("call.deleted")
+        assert "recent" not in await vera.say(type="subscribe", cid=SHOW)
+
+
 async def test_who_is_blocked_hears_no_more(stage: Stage) -> None:
     await stage.change(EventType.CALL_LIVE_STARTED, lambda call: lifecycle.gone_live(call, NOW))
     async with stage.open(stage.user("vera")) as vera, stage.open(stage.user("anna")) as anna:
@@ -254,7 +274,7 @@ async def test_a_key_that_is_revoked_ends_what_it_was_for(stage: Stage) -> None:
 
 
 async def test_a_server_hears_every_call_and_speaks_for_users(stage: Stage) -> None:
-    header = {"Authorization": f"Bearer {stage.server()}", "api_key": "app"}
+    header = {"Authorization": f"Bearer {stage.server()}", "X-Api-Key": "app"}
     async with stage.open(None, headers=header) as server:
         assert (await server.hear("connection.ok"))["server"] is True
         await server.say(type="subscribe", cid="*")
