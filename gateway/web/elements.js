@@ -9,6 +9,9 @@ const STATES = {
   error: "Not available",
 };
 
+/* Codecs as people write them. */
+export const CODECS = { h264: "H.264", hevc: "HEVC", av1: "AV1", vp8: "VP8", vp9: "VP9", opus: "Opus", aac: "AAC", mp3: "MP3", mp2: "MP2", ac3: "AC-3", eac3: "E-AC-3", flac: "FLAC" };
+
 export function make(tag, className = "", text = "") {
   const element = document.createElement(tag);
   element.className = className;

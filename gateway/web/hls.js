@@ -1,6 +1,6 @@
 /*
- * The call as HLS, some seconds behind, for whom WebRTC does not reach: a firewall that lets no UDP through, a browser without it. Played by
- * hls.js where this gateway has it (/web/hls.min.js), else by the browser itself.
+ * The call as HLS, some seconds behind, for whom WebRTC does not reach: a firewall that lets no UDP through, a browser without it or without
+ * the codec that is on air. Played by hls.js where this gateway has it (/web/hls.min.js), else by the browser itself.
  */
 
 const PATIENCE_MS = 8_000;
@@ -9,8 +9,8 @@ const MODULE = "/web/hls.min.js";
 const TYPE = "application/vnd.apple.mpegurl";
 
 /*
- * Watches a Viewer that tries to connect, and takes its place when it does not get there in time and the call is there as HLS. `show` is called
- * with words for people and gives the video element to play in.
+ * Watches a Viewer that tries to connect, and takes its place when it does not get there in time, or has no picture that it can show, and the
+ * call is there as HLS. `show` is called with words for people and gives the video element to play in.
  */
 export class Fallback {
   #call;
@@ -19,9 +19,13 @@ export class Fallback {
   #show;
   #timer = 0;
   #player = null;
+  #blind = false; // it has pictures, and can show none of them: soon it may, because the call comes in another codec for it
 
   constructor(call, token, viewer, show) {
     [this.#call, this.#token, this.#viewer, this.#show] = [call, token, viewer, show];
+    viewer.addEventListener("slots", ({ detail }) => {
+      this.#blind = detail.some(({ unplayable }) => unplayable) && !detail.some(({ video }) => video);
+    });
     viewer.addEventListener("state", ({ detail: { state } }) => this.#follow(state));
   }
 
@@ -33,7 +37,8 @@ export class Fallback {
   }
 
   #follow(state) {
-    if (state === "connecting" || state === "reconnecting") this.#timer ||= setTimeout(() => this.#take(), PATIENCE_MS);
+    const waits = state === "connecting" || state === "reconnecting" || (state === "live" && this.#blind);
+    if (waits) this.#timer ||= setTimeout(() => this.#take(), PATIENCE_MS);
     else this.stop(); // it is there, or it is not wanted, or not allowed
   }
 

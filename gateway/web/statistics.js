@@ -8,7 +8,8 @@ export class Statistics {
     const { reports, since, roundTrip } = await this.#look(peer);
     const byMid = new Map();
     for (const report of reports.filter((each) => each.type === "inbound-rtp" && each.mid !== undefined)) {
-      byMid.set(report.mid, lines(report, since(report), roundTrip));
+      const codec = reports.find(({ id }) => id === report.codecId)?.mimeType.split("/")[1] ?? "";
+      byMid.set(report.mid, lines(report, codec, since(report), roundTrip));
     }
     return byMid;
   }
@@ -62,12 +63,12 @@ class Since {
   }
 }
 
-function lines(report, since, roundTrip) {
+function lines(report, codec, since, roundTrip) {
   const received = since.count("packetsReceived");
   const lost = Math.max(since.count("packetsLost"), 0);
   const emitted = since.count("jitterBufferEmittedCount");
   const buffer = emitted > 0 ? `${Math.round((1000 * since.count("jitterBufferDelay")) / emitted)} ms` : "–";
-  const flow = `${report.kind} ${since.bitrate("bytesReceived")}, loss ${percentage(lost, received + lost)}, buffer ${buffer}`;
+  const flow = `${report.kind} ${codec} ${since.bitrate("bytesReceived")}, loss ${percentage(lost, received + lost)}, buffer ${buffer}`;
   if (report.kind === "audio") return [flow];
   const size = report.frameWidth ? `${report.frameWidth} × ${report.frameHeight}` : "no picture yet";
   return [

@@ -3,10 +3,9 @@
  * streams of calls that anybody may watch, and with `#token=…` in the address those that its bearer may.
  */
 
-import { addressed } from "./elements.js";
+import { CODECS, addressed } from "./elements.js";
 
 const EVERY_MS = 2000;
-const NAMES = { h264: "H.264", hevc: "HEVC", av1: "AV1", vp8: "VP8", vp9: "VP9", opus: "Opus", aac: "AAC", mp3: "MP3", mp2: "MP2", ac3: "AC-3", eac3: "E-AC-3", flac: "FLAC" };
 const TREATMENTS = { passthrough: "passed through", transcode: "transcoded", refuse: "left out" };
 
 const { token } = addressed();
@@ -66,7 +65,7 @@ function rows(track) {
   const channels = track.channels && (["", "mono", "stereo"][track.channels] ?? `${track.channels} channels`);
   const delay = typeof track.delay_ms_p50 === "number" ? `${milliseconds(track.delay_ms_p50)} (95 %: ${milliseconds(track.delay_ms_p95)})` : "–";
   return [
-    [name, [NAMES[track.codec] ?? track.codec, size, rate, channels].filter(Boolean).join(", ")],
+    [name, [CODECS[track.codec] ?? track.codec, size, rate, channels].filter(Boolean).join(", ")],
     ["", `${TREATMENTS[track.mode] ?? track.mode}: ${track.why}`],
     ["Delay", delay],
   ];

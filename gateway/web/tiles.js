@@ -1,6 +1,6 @@
 /* The participants of a call, a tile for each: its picture and sound, its name, its figures, full screen. */
 
-import { make } from "./elements.js";
+import { CODECS, make } from "./elements.js";
 
 const RESIZED_MS = 250; // a window that is being dragged has many sizes
 
@@ -90,7 +90,7 @@ class Tile {
     this.element.setAttribute("role", "listitem");
     this.video = make("video");
     this.video.autoplay = this.video.playsInline = true;
-    this.soundOnly = make("div", "sound-only", "Sound only");
+    this.noPicture = make("div", "no-picture");
     this.name = make("figcaption", "name");
     this.figures = make("pre");
     this.fullscreen = make("button");
@@ -100,7 +100,7 @@ class Tile {
     icon.alt = ""; // the button has a label
     this.fullscreen.append(icon);
     this.fullscreen.addEventListener("click", () => this.#toggleFullscreen());
-    this.element.append(this.video, this.soundOnly, this.name, this.figures, this.fullscreen);
+    this.element.append(this.video, this.noPicture, this.name, this.figures, this.fullscreen);
     this.#observer.observe(this.video);
   }
 
@@ -121,7 +121,8 @@ class Tile {
     this.name.textContent = slot.name;
     this.video.setAttribute("aria-label", `Video of ${slot.name}`);
     this.fullscreen.setAttribute("aria-label", `${slot.name} in full screen`);
-    this.soundOnly.hidden = slot.video;
+    this.noPicture.hidden = slot.video;
+    this.noPicture.textContent = slot.unplayable ? `This browser cannot show ${CODECS[slot.unplayable]}.` : "Sound only";
     const playing = this.video.srcObject?.getTracks() ?? [];
     if (playing.length !== slot.tracks.length || !slot.tracks.every((track) => playing.includes(track))) {
       this.video.srcObject = new MediaStream(slot.tracks);

@@ -56,6 +56,7 @@ class FakeGateway:
     address: str = ""
     streams: list[dict[str, Any]] = field(default_factory=list)
     participants: list[tuple[str, str]] = field(default_factory=list)  # (id, name), in slots in this order
+    unplayable: dict[str, str] = field(default_factory=dict)  # participant -> the codec that the page is told it cannot show
     refusal: tuple[int, dict[str, str]] | None = None
     answering: asyncio.Event | None = None  # refusals are said once it is set
     asked: list[tuple[int, str]] = field(default_factory=list)  # per offer: its video m-lines, its Authorization
@@ -180,7 +181,8 @@ class FakeGateway:
                     "audio_mid": str(2 * n + 1),
                     "participant": i,
                     "name": name,
-                    "video": True,
+                    "video": i not in self.unplayable,
+                    "unplayable": self.unplayable.get(i),
                     "audio": True,
                 }
                 for n, (i, name) in enumerate(shown)

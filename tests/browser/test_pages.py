@@ -105,7 +105,7 @@ async def test_watch_plays_moving_pictures_with_sound_and_figures(gateway: FakeG
         assert await moving_picture(page)
         frames = await decoded_frames(page)
         await page.get_by_role("button", name="Statistics").click()
-        flow = r"\d+ kbit\/s, loss 0\.0 %, buffer \d+ ms"
+        flow = r"\w+ \d+ kbit\/s, loss 0\.0 %, buffer \d+ ms"
         figures = rf"/320 × 180, \d+ fps\nvideo {flow}\nrtt [\d.]+ ms, dropped \d+, freezes \d+\naudio {flow}/"
         await until(page, f"{figures}.test(document.querySelector('pre').textContent)")
         assert await decoded_frames(page) > frames
@@ -129,6 +129,18 @@ async def test_watch_tells_how_large_its_pictures_are_in_pixels_of_the_screen(ga
         await page.evaluate("viewer.again()")  # a connection that is new knows nothing
         await gateway.until_size(lambda size: len(gateway.sizes) > told)
         assert gateway.sizes[-1] == gateway.sizes[told - 1]
+        assert clean(observed, gateway)
+
+
+async def test_watch_says_of_a_picture_that_the_browser_cannot_show_which_codec_it_has(gateway: FakeGateway) -> None:
+    gateway.participants, gateway.unplayable = [("p1", "Host")], {"p1": "av1"}
+    async with open_page(f"{gateway.address}/watch/livestream:demo") as (page, observed):
+        await state(page, "live")
+        await page.get_by_text("This browser cannot show AV1.").wait_for()
+        gateway.unplayable = {}
+        await gateway.show(("p1", "Host"))
+        await until(page, "document.querySelector('.no-picture').hidden")
+        assert await moving_picture(page)
         assert clean(observed, gateway)
 
 
