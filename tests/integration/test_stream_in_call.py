@@ -66,7 +66,7 @@ async def test_h264_without_b_frames_passes_and_aac_becomes_opus_for_a_viewer_wh
             "av1",
             9,
             (*programme(), "-c:v", "libsvtav1", "-preset", "12", "-svtav1-params", "lp=1", "-g", "60", "-c:a", "libopus"),
-            ("av1", "transcode", "codec"),
+            ("av1", "transcode", "viewer"),
         ),
     ],
     ids=["b-frames", "hevc", "av1"],

@@ -44,6 +44,7 @@ def x264(name: str, plan: tuple[str, str], *, profile: str, b_frames: int = 0, p
 
 REORDERED = ("transcode", "b_frames")
 OTHER_CODEC = ("transcode", "codec")
+NOT_PLAYED = ("transcode", "viewer")  # aiortc decodes neither AV1 nor VP9
 X265 = "-c:v libx265 -preset ultrafast -tag:v hvc1 -x265-params log-level=error:keyint=30"
 SOURCES = (
     x264("h264-baseline", PASSES, profile="baseline"),
@@ -59,8 +60,8 @@ SOURCES = (
     x264("h264-interlaced", ("transcode", "interlaced"), profile="high", params=":tff=1", more="-flags +ildct+ilme"),
     Source("hevc", X265, OTHER_CODEC),
     Source("hevc-10-bit", f"{X265} -pix_fmt yuv420p10le", OTHER_CODEC),
-    Source("av1", "-c:v libsvtav1 -preset 12 -svtav1-params lp=1 -g 30", OTHER_CODEC, ("rtmp",)),  # MPEG-TS has neither
-    Source("vp9", "-c:v libvpx-vp9 -deadline realtime -cpu-used 8 -g 30 -b:v 1M", OTHER_CODEC, ("rtmp",)),
+    Source("av1", "-c:v libsvtav1 -preset 12 -svtav1-params lp=1 -g 30", NOT_PLAYED, ("rtmp",)),  # MPEG-TS has neither
+    Source("vp9", "-c:v libvpx-vp9 -deadline realtime -cpu-used 8 -g 30 -b:v 1M", NOT_PLAYED, ("rtmp",)),
 )
 
 

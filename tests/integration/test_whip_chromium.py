@@ -16,14 +16,14 @@ ROUND_TRIP_S = 0.02
 
 
 @pytest.mark.parametrize(
-    ("codec", "mode"), [("h264", "passthrough"), ("vp8", "transcode"), ("vp9", "transcode"), ("av1", "transcode")]
+    ("codec", "mode"), [("h264", "passthrough"), ("vp8", "passthrough"), ("vp9", "transcode"), ("av1", "transcode")]
 )
 async def test_a_browser_publishes_and_a_viewer_sees_and_hears_it(codec: str, mode: str) -> None:
     async with running_gateway() as gateway, browser_publisher() as browser:
         await browser.publish(gateway.url("/whip/livestream:demo"), gateway.key(), codec=codec)
         async with watching(gateway.url("/whep/livestream:demo")) as viewer:
             await viewer.until(frames=60, audio=100)
-            stream = await gateway.stream(tracks=2)
+            stream = await gateway.stream(tracks=2)  # aiortc decodes neither VP9 nor AV1
             assert {track["codec"]: track["mode"] for track in stream["tracks"]} == {"opus": "passthrough", codec: mode}
             assert viewer.sizes == [(640, 360)]
             assert 0 < stream["round_trip_ms"] < 1000

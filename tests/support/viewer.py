@@ -2,13 +2,13 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import aiohttp
 import numpy as np
-from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc import RTCConfiguration, RTCPeerConnection, RTCRtpReceiver, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from yarl import URL
 
@@ -76,15 +76,22 @@ class Viewer:
 
 
 @asynccontextmanager
-async def watching(url: str, token: str | None = None, slots: int = 1, viewer: Viewer | None = None) -> AsyncIterator[Viewer]:
-    """Watch the call at a WHEP `url` until left, up to `slots` participants at once, as `viewer` if one is given."""
+async def watching(
+    url: str, token: str | None = None, slots: int = 1, viewer: Viewer | None = None, video: Sequence[str] = ()
+) -> AsyncIterator[Viewer]:
+    """Watch the call at a WHEP `url` until left, up to `slots` participants at once, as `viewer` if one is given, who takes only these
+    `video` codecs (of H264 and VP8, as in a MIME type) if any are given."""
     viewer = viewer or Viewer()
     connection = viewer.connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
     watchers: list[asyncio.Task[None]] = []
     connection.on("track", lambda track: watchers.append(asyncio.create_task(viewer._watch(track))))
     connection.on("connectionstatechange", lambda: viewer.closed.set() if connection.connectionState == "closed" else None)
     for _ in range(slots):
-        connection.addTransceiver("video", direction="recvonly")
+        picture = connection.addTransceiver("video", direction="recvonly")
+        if video:
+            picture.setCodecPreferences(
+                [each for each in RTCRtpReceiver.getCapabilities("video").codecs if each.name in (*video, "rtx")]
+            )
         connection.addTransceiver("audio", direction="recvonly")
     await connection.setLocalDescription(await connection.createOffer())
     headers = {"Content-Type": "application/sdp"} | ({"Authorization": f"Bearer {token}"} if token else {})
