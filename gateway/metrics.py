@@ -65,6 +65,7 @@ _COUNTED: tuple[tuple[str, str, Labels, Callable[[PipelineTotals], dict[Labels, 
     ("timeline_rebases", "Jumps of a source's clock that were taken out", (), lambda t: {(): t.rebases}),
     ("worker_restarts", "Workers started anew after a crash or hang", (), lambda t: {(): t.worker_restarts}),
     ("worker_dropped", "Access units that transcoding could not keep up with", (), lambda t: {(): t.worker_dropped}),
+    ("layers_lost", "Times that a video which passes went without layers below it", (), lambda t: {(): t.layers_lost}),
     ("worker_effort_lowered", "Steps down to a cheaper encoding that can keep up", (), lambda t: {(): t.worker_lowered}),
 )
 """What is counted by protocol: name, meaning, further labels, and how the totals give it."""
@@ -129,7 +130,7 @@ class GatewayCollector(Collector):
         yield _counter("connections_failed", meaning, ("protocol", "reason"), failed.items())
 
     def _refused(self) -> Counter[Labels]:
-        """By protocol and reason: after the connection, and by SRT's listener before it."""
+        """By protocol and reason: by a session's rules, and by the listeners of SRT and WHIP before there is a publisher."""
         observed = self._observed
         taken = (("rtmp", observed.rtmp), ("srt", observed.srt), ("whip", observed.whip))
         listening = [protocol for protocol, listener in taken if listener is not None]
@@ -137,6 +138,8 @@ class GatewayCollector(Collector):
         refused.update(observed.registry.refused)
         if observed.srt is not None:
             refused.update({("srt", reason): n for reason, n in observed.srt.listener.stats.refused.copy().items()})
+        if observed.whip is not None:
+            refused.update({("whip", reason): n for reason, n in observed.whip.refused.items()})
         return refused
 
     def _media(self, totals: Sequence[tuple[str, PipelineTotals]]) -> Iterator[Metric]:

@@ -21,17 +21,18 @@ from gateway.log import event
 from gateway.pacer import LiveEdgePolicy, Pacer
 from gateway.selection import Selected, select
 from gateway.totals import PipelineTotals
+from gateway.transcoders import Transcoders
 from protocols.errors import Rejected
 from protocols.media import Codec, EncodedPacket, Kind, Track
 from protocols.publisher import Publisher
 from protocols.timeline import Timeline
 from transcode import passthrough
 from transcode.economy import Effort
-from transcode.layered import Layered
+from transcode.layered import Below, Layered
 from transcode.plan import Decision, Passthrough, Refuse, Transcode, VideoTarget, same_treatment
 from transcode.pool import Workers
-from transcode.process import Worker
-from transcode.stage import Stage
+from transcode.process import OnFailure
+from transcode.stage import OnTracks, Stage
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +63,7 @@ class Pipeline:
         self.lanes: dict[int, Lane] = {}
         self._publisher = publisher
         self._participation = participation
-        self._workers = workers
-        self._worker: Worker | None = None
+        self._transcoders = Transcoders(workers, publisher.id, fail)
         self._decide = decide
         self._admit = admit
         self._accepts = participation.accepts  # by which the lanes are planned
@@ -168,32 +168,28 @@ class Pipeline:
         """The track itself, and smaller layers of it where they are wanted and this gateway has room for them."""
         if below is None:
             return passthrough.Passthrough(lane.track, lane.out)
+        spare, changed = self._transcoders.spare, partial(self._publish, lane)
+
+        async def start(track: Track, on_tracks: OnTracks, lost: OnFailure) -> Below:
+            worker = await spare(lost)
+            return Below(worker, worker.video(track, below, lane.out, on_tracks, on_economy=self._economised))
+
         try:
-            worker = await self._started_worker()
+            return await Layered.started(lane.track, lane.out, changed, start, self._layers_told)
         except Rejected as refusal:
-            event(log, logging.WARNING, f"no layers below the video: {refusal.detail}", session=self._publisher.id)
+            self._layers_told(False, f"no layers below the video: {refusal.detail}")
             return passthrough.Passthrough(lane.track, lane.out)
-        return Layered(
-            lane.track,
-            lane.out,
-            partial(self._publish, lane),
-            lambda changed: worker.video(lane.track, below, lane.out, changed, on_economy=self._economised),
-        )
+
+    def _layers_told(self, there: bool, what: str) -> None:
+        self.totals.layers_lost += not there
+        event(log, logging.INFO if there else logging.WARNING, what, session=self._publisher.id)
 
     async def _transcoder(self, lane: Lane, track: Track, decision: Transcode) -> Stage:
-        worker = await self._started_worker()
+        worker = await self._transcoders.needed()
         changed = partial(self._publish, lane)
         if isinstance(decision.target, VideoTarget):
             return worker.video(track, decision.target, lane.out, changed, lane.shown, self._economised)
         return worker.audio(track, decision.target, lane.out, changed)
-
-    async def _started_worker(self) -> Worker:
-        """The worker of all lanes; raises `Rejected` where there can be none."""
-        if self._worker is None:
-            self._worker = await self._workers.start(self._publisher.id)
-            self._worker.on_failure(self._fail)
-            self._worker.on_note(lambda text: event(log, logging.WARNING, text, session=self._publisher.id))
-        return self._worker
 
     def _economised(self, effort: Effort, cheaper: bool) -> None:
         words = "transcoding cannot keep up, it gets cheaper" if cheaper else "transcoding has room again, it gets better"
@@ -202,11 +198,11 @@ class Pipeline:
     @property
     def economy(self) -> Effort | None:
         """What the video is encoded with, where that is less than was planned, since the CPU does not suffice."""
-        return self._worker.economy if self._worker is not None else None
+        return self._transcoders.economy
 
     def shed(self) -> bool:
         """Make room for others by a layer less, the top one that is encoded; False where there is none to spare."""
-        return self._worker is not None and self._worker.shed()
+        return self._transcoders.shed()
 
     def _viewers_changed(self) -> None:
         """The call accepts other codecs. If that matters here the plan changes with the video's next key frame, which the source is asked
@@ -250,7 +246,7 @@ class Pipeline:
             return True
         try:
             self._admit([decision for _, decision in selected])
-            await self._started_worker()
+            await self._transcoders.needed()
         except Rejected as refusal:
             if not self._no_room_until:
                 words = f"{only_for_viewers[0].codec.value} passes though a viewer's player does not take it: {refusal.detail}"
@@ -352,11 +348,7 @@ class Pipeline:
         """The totals with what the parts count themselves."""
         totals = self.totals
         totals.rebases = self._timeline.rebases
-        if self._worker is not None:
-            stats = self._worker.stats
-            totals.worker_restarts = stats.restarts
-            totals.charge_worker(stats.cpu_ns)
-            totals.worker_dropped, totals.worker_lowered = stats.dropped, stats.lowered
+        self._transcoders.count(totals)
         totals.dropped = Counter(self._pacer.dropped)
         return totals
 
@@ -374,5 +366,4 @@ class Pipeline:
         self._pacer.flush()
         for lane in self.lanes.values():
             await lane.close_stage()
-        if self._worker is not None:
-            await self._worker.aclose()
+        await self._transcoders.aclose()

@@ -33,6 +33,7 @@ class PipelineTotals:
     worker_restarts: int = 0
     worker_dropped: int = 0  # packets, before the worker or in it
     worker_lowered: int = 0  # steps down to cheaper encoding
+    layers_lost: int = 0  # times that a video which passes had to do without layers below it
     worker_cpu_ns: Counter[Kind] = field(default_factory=Counter)  # by what the worker is for: video, or audio alone
     delays: dict[Kind, Delays] = field(default_factory=lambda: {kind: Delays() for kind in Kind})
 
@@ -50,6 +51,7 @@ class PipelineTotals:
         self.worker_restarts += other.worker_restarts
         self.worker_dropped += other.worker_dropped
         self.worker_lowered += other.worker_lowered
+        self.layers_lost += other.layers_lost
         self.worker_cpu_ns.update(other.worker_cpu_ns)
         for kind, delays in other.delays.items():
             self.delays[kind].add(delays)

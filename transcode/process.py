@@ -48,6 +48,15 @@ class WorkerStats:
     cpu_ns: int = 0  # as last reported, at most about 1 s old
     peak_rss: int = 0  # bytes
 
+    def plus(self, *others: "WorkerStats") -> "WorkerStats":
+        """The totals of several workers, with the pid of none and the peak of the largest."""
+        each = (self, *others)
+        sums = {name: sum(getattr(one, name) for one in each) for name in _SUMMED}
+        return WorkerStats(**sums, peak_rss=max(one.peak_rss for one in each))
+
+
+_SUMMED = ("restarts", "dropped", "lowered", "decoded", "encoded", "errors", "cpu_ns")
+
 
 class Worker:
     """Made by `Workers.start`. Streams are opened with `audio` and `video`; leave with `aclose`."""
