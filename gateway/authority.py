@@ -5,8 +5,11 @@ Kept true: `examine` and `judge` read memory only, so that any thread may ask; w
 """
 
 import re
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from math import ceil
 from typing import Final
 
 from gateway.access import MEMBERS, Allowed, CallState, Capability, Role, allowed, capabilities
@@ -22,10 +25,14 @@ from protocols.errors import Reason, Rejected
 from protocols.publisher import Credential
 
 _SEND: Final = (Capability.SEND_VIDEO, Capability.SEND_AUDIO)
+_OF_WHO_IS_IN: Final = frozenset({*_SEND, Capability.JOIN_CALL})
 _OF_ENCODERS: Final = frozenset(
     {*_SEND, Capability.JOIN_CALL, Capability.JOIN_BACKSTAGE, Capability.READ_CALL, Capability.LIST_STREAMS}
 )
 
+
+SENT_OUT_S: Final = 30  # after a kick: encoders and pages come back by themselves, people when they are let
+_MOST_SENT_OUT: Final = 10_000
 
 OPERATOR: Final = "gateway"
 """Who creates the calls of the configuration and of the command line: nobody who shows a token is that user's host."""
@@ -47,6 +54,7 @@ class Authority:
         self._store = store
         self.identification = identification
         self._directory = directory
+        self._sent_out: OrderedDict[tuple[str, str], datetime] = OrderedDict()  # call and user -> until when
         self.made: Callable[[None, Call], None] = lambda before, after: None
         """Told of each call that is made by publishing into it."""
 
@@ -143,12 +151,24 @@ class Authority:
             return False
         return True
 
+    def send_out(self, cid: str, user_id: str) -> None:
+        """He was kicked: for a while he may neither publish nor watch. Who is blocked as well may come back when that is undone."""
+        try:
+            known = self._directory.call(cid)
+        except NotInMemory:
+            known = None
+        if known is None or user_id not in known.call.blocked_user_ids:
+            self._sent_out[cid, user_id] = self.identification.now + timedelta(seconds=SENT_OUT_S)
+            if len(self._sent_out) > _MOST_SENT_OUT:
+                self._sent_out.popitem(last=False)
+
     def capabilities(self, identity: Identity, cid: str) -> frozenset[Capability]:
         """All that he may do now in a call that is in memory (`own_capabilities`)."""
         if identity.server:
             return frozenset(Capability)
         known = self._directory.call(cid)
         held = capabilities(self._grants(identity, cid), self._roles(identity, known), self._state(identity, cid, known))
+        held -= _OF_WHO_IS_IN if self._out_for(identity, cid) else frozenset()
         return held & _OF_ENCODERS if identity.stream_key else held
 
     def _call_of(self, identity: Identity, call: str | None) -> str:
@@ -172,8 +192,15 @@ class Authority:
         if identity.server:
             gone = state.ended and capability in (*_SEND, Capability.JOIN_CALL)
             return Rejected(Reason.FORBIDDEN, "the call has ended: create another one") if gone else None
+        if capability in _OF_WHO_IS_IN and (seconds := self._out_for(identity, cid)):
+            return Rejected(Reason.FORBIDDEN, f"the call's host has taken you out of it: you may come back in {seconds} s")
         verdict = allowed(self._grants(identity, cid), self._roles(identity, known), capability, state)
         return None if isinstance(verdict, Allowed) else Rejected(verdict.reason, verdict.why)
+
+    def _out_for(self, identity: Identity, cid: str) -> int:
+        """Seconds until who was kicked may come back; 0: he may."""
+        until = self._sent_out.get((cid, identity.user_id)) if identity.user_id else None
+        return max(0, ceil((until - self.identification.now).total_seconds())) if until is not None else 0
 
     def _outside(self, identity: Identity, cid: str, capability: Capability) -> Rejected | None:
         """What the credential is not for, whatever the call says."""

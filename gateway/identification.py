@@ -24,6 +24,13 @@ from protocols.publisher import Credential
 _CLAIMED: Final[Mapping[str, str]] = {HOST: Role.HOST, VIEWER: Role.INVITED}
 
 
+class NoSuchKey(Rejected):
+    """A name that is one of ours, of a key that is not in memory. It may have been made elsewhere a moment ago."""
+
+    def __init__(self) -> None:
+        super().__init__(Reason.UNAUTHORIZED, "The stream key was revoked, or its call was deleted: make a new one")
+
+
 class Identification:
     """See the file. `failures_per_minute` 0: no limit; the time is that of `tokens`."""
 
@@ -120,7 +127,7 @@ class Identification:
             raise Rejected(Reason.UNAUTHORIZED, words)
         key = self._directory.stream_key(name)
         if key is None:
-            raise Rejected(Reason.UNAUTHORIZED, "The stream key was revoked, or its call was deleted: make a new one")
+            raise NoSuchKey
         if not key.usable(self.now):
             assert key.expires_at is not None
             raise Rejected(

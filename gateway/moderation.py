@@ -116,6 +116,8 @@ class Moderation:
     def _take_out(self, change: Change) -> None:
         cid, _, user_id = change.key.partition(" ")
         kicked = change.kind is ChangeKind.KICK
+        if kicked:
+            self._authority.send_out(cid, user_id)
         if (session := self._registry.sessions.get((cid, user_id))) is not None:
             session.end(_KICKED if kicked else _ENDED)
         for seat in self._seats_of(cid, user_id) if kicked else ():

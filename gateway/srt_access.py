@@ -8,6 +8,7 @@ Kept true: this runs on libsrt's thread of a port, where nothing is received mea
 elsewhere, and at most one line a second, because a refused encoder calls again dozens of times a second.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable
 from time import monotonic
 
@@ -15,12 +16,16 @@ from gateway import stream_keys
 from gateway.auth import Grant, is_user_name
 from gateway.bearer import is_token
 from gateway.directory import NotInMemory
+from gateway.identification import NoSuchKey
 from protocols.errors import Reason, Rejected
 from protocols.publisher import Credential
 from protocols.srt.admission import Access
 from protocols.srt.streamid import StreamId
 
 _LOG_INTERVAL_S = 1.0
+_LOOK_UP_S = 1.0
+_LOOK_UP_AGAIN_S = 10.0
+_MOST_LOOKED_UP = 1000
 
 Examine = Callable[[Credential, str | None, str], Grant]
 """(credential, call, address) -> what it may do now; raises `Rejected`."""
@@ -36,19 +41,24 @@ class SrtAccess:
         examine: Examine,
         tell: Callable[[Rejected, str], None],
         missing: Callable[[Credential, str | None], None] = lambda credential, call: None,
+        now: Callable[[], float] = monotonic,
     ) -> None:
         self._password = password
         self._examine = examine
         self._tell = tell
         self._missing = missing
+        self._now = now  # s
         self._quiet_until = 0.0
+        self._looked_up: OrderedDict[str, float] = (
+            OrderedDict()
+        )  # names that nothing was known of, and since when that is asked
 
     def __call__(self, stream: StreamId, host: str) -> Access:
         try:
             return self._access(stream, host)
         except Rejected as refusal:
-            if monotonic() >= self._quiet_until:
-                self._quiet_until = monotonic() + _LOG_INTERVAL_S
+            if self._now() >= self._quiet_until:
+                self._quiet_until = self._now() + _LOG_INTERVAL_S
                 self._tell(refusal, host)
             raise
 
@@ -65,9 +75,25 @@ class SrtAccess:
         except NotInMemory:
             self._missing(credential, call)
             raise
+        except NoSuchKey:
+            if not self._may_be_new(user or stream.key, credential, call):
+                raise
+            raise NotInMemory from None
         if user is None:
             return Access()
         password = self._password(user)
         if password is None:
             raise Rejected(Reason.UNAUTHORIZED, "The user name has just expired: make a new one")
         return Access(password, user=user)
+
+    def _may_be_new(self, name: str, credential: Credential, call: str | None) -> bool:
+        """Whether the key may have been made elsewhere a moment ago: it is looked up once, and the caller comes again meanwhile."""
+        now = self._now()
+        since = self._looked_up.get(name)
+        if since is None or now - since > _LOOK_UP_AGAIN_S:
+            self._looked_up[name] = since = now
+            self._looked_up.move_to_end(name)
+            if len(self._looked_up) > _MOST_LOOKED_UP:
+                self._looked_up.popitem(last=False)
+            self._missing(credential, call)
+        return now - since < _LOOK_UP_S

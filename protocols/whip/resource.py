@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import hmac
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -16,7 +17,7 @@ from typing import Self
 
 from aiohttp import hdrs, web
 
-from protocols.errors import Reason, Rejected
+from protocols.errors import ProtocolError, Reason, Rejected
 from protocols.publisher import Credential
 from protocols.webrtc import answer, sdp
 from protocols.webrtc.http import Problem, Resources, Session, bearer
@@ -104,6 +105,8 @@ class WhipListener:
         self._limits = limits or WhipLimits()
         self._ice_servers = tuple(ice_servers)
         self._publishers: asyncio.Queue[WhipPublisher | None] = asyncio.Queue(self._limits.waiting + 1)
+        self.refused: Counter[str] = Counter()
+        """By the label of the reason: who was refused before any session was asked."""
         self._totals = dict.fromkeys(_COUNTERS, 0)
         self._live: set[WhipPublisher] = set()
         self._resources = Resources(
@@ -136,14 +139,28 @@ class WhipListener:
             yield name, meaning, self._totals[name] + sum(counts[name] for counts in live)
 
     async def _create(self, request: web.Request, body: bytes) -> WhipSession:
+        try:
+            publisher = self._publisher(request, body)
+        except (Rejected, ProtocolError, Problem) as refusal:
+            self.refused[refusal.reason.label if isinstance(refusal, Rejected) else Reason.BAD_REQUEST.label] += 1
+            raise
+        self._publishers.put_nowait(publisher)
+        peer = await self._decision(publisher)
+        self._live.add(publisher)
+        return WhipSession(publisher, peer, publisher.credential.key, self._ended)
+
+    def _publisher(self, request: web.Request, body: bytes) -> WhipPublisher:
+        """Who asks to publish; raises `Rejected`, `ProtocolError` and `Problem` for what no session needs to be asked about."""
         token = bearer(request)
         if token is None:
             raise Rejected(Reason.UNAUTHORIZED, "send the stream key as the Bearer token")
         offer = sdp.parse_offer(body)
         accepted = answer.receiving(offer)
         _refuse_what_is_partial(offer, accepted)
+        if self._publishers.qsize() >= self._limits.waiting:
+            raise Rejected(Reason.OVERLOADED, "too many encoders connect at once: try again in a moment")
         call = request.match_info.get("call")
-        publisher = WhipPublisher(
+        return WhipPublisher(
             self._mux,
             offer,
             accepted,
@@ -154,12 +171,6 @@ class WhipListener:
             software=_software(request),
             idle_s=self._limits.idle_s,
         )
-        if self._publishers.qsize() >= self._limits.waiting:
-            raise Rejected(Reason.OVERLOADED, "too many encoders connect at once: try again in a moment")
-        self._publishers.put_nowait(publisher)
-        peer = await self._decision(publisher)
-        self._live.add(publisher)
-        return WhipSession(publisher, peer, token, self._ended)
 
     async def _decision(self, publisher: WhipPublisher) -> Peer:
         try:

@@ -50,6 +50,8 @@ async def test_nothing_that_strangers_send_ends_a_session_or_stays_in_memory() -
 
             assert await flood(endpoint, 10_016, SDP) == {401: 10_016}
             assert await flood(endpoint, 320, broken, b"v=0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\n") == {400: 320}
+            assert await gateway.metric('ingress_refused_total{protocol="whip",reason="bad_request"}') == 320
+            assert await gateway.metric('ingress_refused_total{protocol="whip",reason="unauthorized"}') == 10_336
             never = await flood(endpoint, 320, other)  # who offers and never connects
             assert set(never) <= {201, 409, 429, 503}
             assert never[201] > 0

@@ -13,7 +13,7 @@ from gateway import directory as directories
 from gateway import lifecycle, stream_keys
 from gateway.access import Capability
 from gateway.directory import NotInMemory
-from gateway.store.calls import blocked
+from gateway.store.calls import blocked, unblocked
 from gateway.store.records import ApiKey, CallType, Member, SealedSecret, Settings, StreamKey, User
 from gateway.vault import Vault
 from protocols.errors import Reason, Rejected
@@ -207,6 +207,28 @@ async def test_viewers_wait_for_the_call_and_may_come_ahead_of_its_start(it: Rul
     await it.store.calls.change(X, lambda call: lifecycle.stopped_live(call, it.time), now=it.time)
     with pytest.raises(Rejected, match="backstage"):  # the planned start is past
         await it.authority.watch(X, ann)
+
+
+async def test_who_was_kicked_may_come_back_after_a_while_and_others_meanwhile(it: Ruling) -> None:
+    key = whole(await key_for(it, "ann"))
+    await it.store.calls.change(X, lambda call: lifecycle.gone_live(call, it.time), now=it.time)
+    ann, max_ = it.authority.identify(token("ann")), it.authority.identify(token("max"))
+    it.authority.send_out(X, "ann")
+    reason, words = why_not(it, key)
+    assert (reason, "come back in 30 s" in words) == (Reason.FORBIDDEN, True)
+    assert not it.authority.may(ann, X, Capability.JOIN_CALL)
+    assert it.authority.may(ann, X, Capability.READ_CALL)
+    assert Capability.JOIN_CALL not in it.authority.capabilities(ann, X)
+    assert it.authority.may(max_, X, Capability.JOIN_CALL)
+    it.now += 31
+    assert it.publish(key).user_id == "ann"
+    assert it.authority.may(ann, X, Capability.JOIN_CALL)
+
+    await it.store.calls.kick(X, "ann", block=True, now=it.time)
+    it.authority.send_out(X, "ann")
+    assert "blocked" in why_not(it, key)[1]
+    await it.store.calls.change(X, lambda call: unblocked(call, "ann"), now=it.time)
+    assert it.publish(key).user_id == "ann", "who unblocks him lets him in at once"
 
 
 async def test_call_types_and_roles_are_followed(it: Ruling) -> None:

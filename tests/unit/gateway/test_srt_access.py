@@ -4,13 +4,16 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from gateway import stream_keys
 from gateway.auth import Secret, Tokens
 from gateway.reception import Reception
 from gateway.registry import Registry
 from gateway.srt_access import SrtAccess
+from gateway.store.records import StreamKey
 from protocols.errors import Reason, Rejected
+from protocols.publisher import Credential
 from protocols.srt.streamid import parse_stream_id
-from tests.support.authority import Ruling, ruling
+from tests.support.authority import SECRET, Ruling, ruling
 from tests.support.memory import MemoryCall
 from transcode.pool import Workers
 
@@ -25,12 +28,16 @@ class Gate:
         self.it = it
         self.tokens = it.tokens
         self.told: list[tuple[Reason, str]] = []
+        self.looked_up: list[Credential] = []
+        self.clock = 100.0  # s
         registry = Registry(lambda cid: MemoryCall())  # type: ignore[arg-type,return-value]
         self.reception = Reception(registry, it.authority, Workers(), max_sessions=room)
         self.access = SrtAccess(
             it.authority.identification.password,
             self.reception.examine,
             lambda refusal, host: self.told.append((refusal.reason, host)),
+            lambda credential, call: self.looked_up.append(credential),
+            lambda: self.clock,
         )
 
     def __call__(self, text: str) -> str | None:
@@ -83,6 +90,26 @@ def test_each_refusal_has_its_reason(gate: Gate) -> None:
     gate.it.now += 2 * HOUR
     assert gate.refusal(key) == 1401
     assert gate.refusal(name) == 1401
+
+
+async def test_a_key_that_may_have_been_made_elsewhere_a_moment_ago_is_looked_up_while_the_caller_comes_again(
+    gate: Gate,
+) -> None:
+    await gate.it.call(DEMO)
+    name = stream_keys.new_name(SECRET.value)
+    key = stream_keys.whole(SECRET.value, name)
+    for text in (key, f"#!::m=publish,u={name}"):
+        gate.looked_up.clear()
+        gate.clock += 60
+        assert [gate.refusal(text), gate.refusal(text)] == [1402, 1402], "come again"
+        assert len(gate.looked_up) == 1
+        gate.clock += 2
+        assert [gate.refusal(text), gate.refusal(text)] == [1401, 1401], "it was looked up, and there is none"
+        assert len(gate.looked_up) == 1
+    await gate.it.store.stream_keys.add(StreamKey(name, DEMO, "host", "host", gate.it.time))
+    assert gate(key) is None
+    assert gate.refusal(key[:-1] + ("a" if key[-1] != "a" else "b")) == 1401
+    assert len(gate.looked_up) == 1
 
 
 def test_no_room_and_shutting_down_are_overload(it: Ruling) -> None:
