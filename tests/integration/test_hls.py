@@ -14,6 +14,7 @@ import boto3
 from moto.server import ThreadedMotoServer
 
 from tests.integration.test_stream_changes import in_no_time, make
+from tests.integration.test_transcoding_codecs import publishing_vp8, video_of
 from tests.support.application import running_application
 from tests.support.encoders import FFMPEG, X264_LIVE, ffmpeg, programme
 from tests.support.gateway_process import GatewayProcess, running_gateway
@@ -128,6 +129,33 @@ async def test_two_reconnects_and_a_change_of_size_keep_every_rule_to_the_end(tm
         assert code == 0, errors
         rising(frames)
         assert await gateway.metric("ingress_hls_discontinuities_total") == 2 * video.follower.discontinuities
+
+
+async def test_vp8_that_passes_is_h264_in_hls_and_stays_it_when_it_is_transcoded_for_viewers_and_passes_again() -> None:
+    settings = ("hls.auto=true", "hls.segment_s=1", "transcode.pass_again_s=1")
+    async with running_gateway(*settings) as gateway, publishing_vp8(gateway):
+        assert video_of(await gateway.stream()) == ("vp8", "passthrough", "same_codec")
+        async with following(gateway.url(OPEN)) as (client, followed):
+            video = client.renditions["video"]
+            player = ("-i", gateway.url(OPEN), "-map", "0:v:0", "-c", "copy", "-t", str(PLAY_S), "-f", "framecrc", "-")
+            playing = asyncio.create_task(run(FFMPEG, "-v", "error", "-nostdin", *player, timeout=PLAY_S + 60))
+            await video.until_segment(3)
+            async with watching(gateway.url("/whep/livestream:demo"), video=["H264"]) as viewer:
+                await viewer.until(frames=30)
+                assert video_of(await gateway.stream())[1] == "transcode"
+                await video.until_segment(video.playlist.last_part[0] + 2)
+            await gateway.stream(wanted=lambda stream: video_of(stream)[1] == "passthrough")
+            await video.until_segment(video.playlist.last_part[0] + 3)
+            code, frames, errors = await playing
+            assert (code, errors) == (0, "")
+            assert rising(frames)[0] >= 30 * PLAY_S * 0.85
+            assert video.starts == sorted(video.starts)
+            assert video.follower.discontinuities <= 2
+            assert list(client.renditions) == ["video"]
+            assert "RESOLUTION=320x192" in client.multivariant
+            assert not followed.done(), followed.exception()
+        assert await gateway.metric("ingress_hls_gaps_total") == 0
+        assert 0 < await gateway.metric('ingress_capacity_cost_cores{kind="hls"}') < 0.2
 
 
 async def test_a_private_call_has_an_address_that_cannot_be_guessed() -> None:
