@@ -9,8 +9,9 @@ import logging
 from gateway.log import event
 from gateway.totals import PipelineTotals
 from transcode.economy import Effort
+from transcode.figures import WorkerStats
 from transcode.pool import Workers
-from transcode.process import OnFailure, Worker, WorkerStats
+from transcode.process import OnFailure, Worker
 
 log = logging.getLogger(__name__)
 

@@ -1,29 +1,28 @@
-"""One session's worker process as the gateway sees it: its socket, its queue, and its life.
+"""One session's worker process as the gateway sees it: its streams and its life.
 
-Keeps true: the event loop never blocks on a worker; a packet is written at once; what comes back is parsed as from a stranger; a worker
-that crashes or hangs (a packet in hand and no progress) is replaced without its streams ending, once; the next crash soon after is
-told to the owner as a failure.
+Keeps true: a worker that crashes or hangs (`unanswered`) is replaced without its streams ending, once; the next crash soon after is told to
+the owner as a failure.
 """
 
 import asyncio
 import signal
-import socket
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from protocols.errors import ProtocolError
 from protocols.media import EncodedPacket, Track
 from transcode import messages
 from transcode.child import Child, Launch
 from transcode.economy import Effort
+from transcode.figures import Figures, WorkerStats
 from transcode.fragments import Fragments
 from transcode.limits import WorkerLimits
-from transcode.messages import Frame, Inbox, Message, WorkerReport
+from transcode.messages import Frame, Message
 from transcode.mux_messages import read_fragment
+from transcode.pipe import Pipe
 from transcode.plan import AudioTarget, VideoTarget
 from transcode.stage import OnTracks, Sink, Stage
 from transcode.stream import OnEconomy, WorkerStage
+from transcode.unanswered import Unanswered
 
 OnNote = Callable[[str], None]
 """Told in words what a worker has to say to the operator; on the event loop, must not block or raise."""
@@ -32,30 +31,6 @@ OnFailure = Callable[[str], None]
 """Told once, in words, that a worker has failed for good; on the event loop, must not block or raise."""
 
 _MAX_STREAM_NUMBER = 0xFFFF
-
-
-@dataclass(slots=True)
-class WorkerStats:
-    """Plain totals over all restarts."""
-
-    pid: int = 0
-    restarts: int = 0
-    dropped: int = 0  # packets, before the worker or in it
-    lowered: int = 0  # steps down to cheaper encoding, since it could not keep up
-    decoded: int = 0
-    encoded: int = 0
-    errors: int = 0
-    cpu_ns: int = 0  # as last reported, at most about 1 s old
-    peak_rss: int = 0  # bytes
-
-    def plus(self, *others: "WorkerStats") -> "WorkerStats":
-        """The totals of several workers, with the pid of none and the peak of the largest."""
-        each = (self, *others)
-        sums = {name: sum(getattr(one, name) for one in each) for name in _SUMMED}
-        return WorkerStats(**sums, peak_rss=max(one.peak_rss for one in each))
-
-
-_SUMMED = ("restarts", "dropped", "lowered", "decoded", "encoded", "errors", "cpu_ns")
 
 
 class Worker:
@@ -71,28 +46,19 @@ class Worker:
         self.fragments = Fragments(self._send_part)
         """Parts of HLS streams that it makes."""
         self._stages: dict[int, WorkerStage] = {}
-        self._gone_dropped = self._gone_lowered = 0  # by stages that are closed
+        self._figures = Figures()
         self._next_number = 0
         self._on_failure: list[OnFailure] = []
         self._on_note: list[OnNote] = []
         self._tried: asyncio.Future[str] | None = None
         self._crashes: deque[float] = deque(maxlen=limits.restarts + 1)
-        self._restarts = 0
-        self._earlier: list[WorkerReport] = []  # the last reports of workers that have ended
-        self._report = WorkerReport()
         self._closing = False
         self._exited = asyncio.Event()
-        self._fault = ""
+        self._fault = ""  # why the present process ends, as far as it is known before its exit
         self._hung = False
         self._child: Child
-        self._sock: socket.socket | None = None
-        self._inbox = Inbox()
-        self._outbox: deque[memoryview] = deque()
-        self._outbox_size = 0
-        self._unanswered: deque[tuple[WorkerStage | Fragments, int]] = deque()  # and dts
-        self._taken = 0
-        self._last_progress = 0.0
-        self._hang_timer: asyncio.TimerHandle | None = None
+        self._pipe: Pipe
+        self._unanswered: Unanswered
         self._connect()
 
     def audio(self, track: Track, target: AudioTarget, sink: Sink, on_tracks: OnTracks | None = None) -> Stage:
@@ -134,20 +100,7 @@ class Worker:
 
     @property
     def stats(self) -> WorkerStats:
-        reports = [*self._earlier, self._report]
-        return WorkerStats(
-            pid=self._child.pid if self._sock is not None else 0,
-            restarts=self._restarts,
-            dropped=self._gone_dropped
-            + sum(stage.stats.dropped for stage in self._stages.values())
-            + sum(report.dropped for report in reports),
-            lowered=self._gone_lowered + sum(stage.stats.lowered for stage in self._stages.values()),
-            decoded=sum(report.decoded for report in reports),
-            encoded=sum(report.encoded for report in reports),
-            errors=sum(report.errors for report in reports),
-            cpu_ns=sum(report.cpu_ns for report in reports),
-            peak_rss=self._report.peak_rss,
-        )
+        return self._figures.stats(self._child.pid if self.up else 0, (stage.stats for stage in self._stages.values()))
 
     def shed(self) -> bool:
         """Leave out a layer, the top one that is encoded, to make room for others; False where none can be spared."""
@@ -177,40 +130,30 @@ class Worker:
 
     @property
     def up(self) -> bool:
-        return self._sock is not None
+        return self._pipe.open
 
     @property
     def backlog(self) -> int:
-        return self._outbox_size
+        return self._pipe.backlog
 
     def send(self, message: bytes) -> None:
-        if self._sock is not None:
-            self._write(message)
+        self._pipe.write(message)
 
     def send_packet(self, stage: WorkerStage, packet: EncodedPacket, silent: bool) -> None:
-        if self._sock is not None:
-            self._expect(stage, packet.dts)
-            self._write(messages.pack_packet(stage.number, packet, silent), packet.data)
+        if self.up:
+            self._unanswered.expect(stage, packet.dts)
+            self._pipe.write(messages.pack_packet(stage.number, packet, silent), packet.data)
 
     def _send_part(self, message: bytes) -> bool:
-        if self._sock is None or self._outbox_size > self.limits.backlog:
+        if not self.up or self.backlog > self.limits.backlog:
             return False
-        self._expect(self.fragments, 0)
-        self._write(message)
+        self._unanswered.expect(self.fragments, 0)
+        self._pipe.write(message)
         return True
-
-    def _expect(self, stage: WorkerStage | Fragments, dts: int) -> None:
-        """An answer, from now on."""
-        if not self._unanswered:
-            self._last_progress = self._loop.time()
-            if self._hang_timer is None:
-                self._hang_timer = self._loop.call_later(self.limits.hang, self._check_progress)
-        self._unanswered.append((stage, dts))
 
     def forget(self, stage: WorkerStage) -> None:
         if self._stages.pop(stage.number, None) is not None:
-            self._gone_dropped += stage.stats.dropped
-            self._gone_lowered += stage.stats.lowered
+            self._figures.closed(stage.stats)
 
     def _open(
         self,
@@ -231,94 +174,22 @@ class Worker:
             stage.on_closed()
         return stage
 
-    # The socket
+    # The process
 
     def _connect(self) -> None:
         self._child = self._launch(self._on_exit)
-        self._sock = self._child.sock
         self._exited.clear()
-        self._inbox = Inbox()
-        self._taken = 0
         self._fault = ""
         self._hung = False
-        self._loop.add_reader(self._sock, self._readable)
+        self._pipe = Pipe(self._child.sock, self._handle, self._lose)
+        self._unanswered = Unanswered(self.limits.hang, self._pipe.read, self._on_hang)
 
     def _disconnect(self) -> None:
-        if self._sock is None:
-            return
-        self._loop.remove_reader(self._sock)
-        self._loop.remove_writer(self._sock)
-        self._sock.close()
-        self._sock = None
-        self._outbox.clear()
-        self._outbox_size = 0
-        if self._hang_timer is not None:
-            self._hang_timer.cancel()
-            self._hang_timer = None
-
-    def _write(self, head: bytes, data: bytes = b"") -> None:
-        assert self._sock is not None
-        sent = 0
-        if not self._outbox:
-            try:
-                sent = self._sock.sendmsg((head, data))
-            except BlockingIOError:
-                pass
-            except OSError:
-                return  # it has ended: the read side says so
-            if sent == len(head) + len(data):
-                return
-            self._loop.add_writer(self._sock, self._writable)
-        for part in (head, data):
-            if sent < len(part):
-                self._outbox.append(memoryview(part)[sent:])
-                self._outbox_size += len(part) - sent
-            sent = max(0, sent - len(part))
-
-    def _writable(self) -> None:
-        assert self._sock is not None
-        while self._outbox:
-            part = self._outbox[0]
-            try:
-                sent = self._sock.send(part)
-            except BlockingIOError:
-                return
-            except OSError:
-                break
-            self._outbox_size -= sent
-            if sent < len(part):
-                self._outbox[0] = part[sent:]
-                return
-            self._outbox.popleft()
-        self._loop.remove_writer(self._sock)
-
-    def _readable(self) -> bool:
-        """Handle what has come; False where nothing had."""
-        sock = self._sock
-        if sock is None:
-            return False
-        try:
-            count = sock.recv_into(self._inbox.room())
-        except BlockingIOError:
-            return False
-        except OSError:
-            count = 0
-        if count == 0:
-            self._lose()
-            return False
-        try:
-            for frame in self._inbox.received(count):
-                self._handle(frame)
-                if self._sock is not sock:  # closed by what a sink did
-                    return False
-        except ProtocolError as error:
-            self._fault = str(error)
-            self._lose()
-            return False
-        return True
+        self._pipe.close()
+        self._unanswered.stop()
 
     def _handle(self, frame: Frame) -> None:
-        self._progress(frame.taken)
+        self._unanswered.answered(frame.taken)
         stage = self._stages.get(frame.stream)
         match frame.kind:
             case Message.OUTPUT if stage is not None:
@@ -330,7 +201,7 @@ class Worker:
             case Message.FRAGMENT:
                 self.fragments.on_fragment(*read_fragment(frame.body))
             case Message.STATS:
-                self._report = messages.read_stats(frame.body)
+                self._figures.report = messages.read_stats(frame.body)
             case Message.TRIED:
                 self._end_trial(messages.read_text(frame.body))
             case Message.NOTE:
@@ -344,35 +215,15 @@ class Worker:
         if self._tried is not None and not self._tried.done():
             self._tried.set_result(why_not)
 
-    def _progress(self, taken: int) -> None:
-        count = (taken - self._taken) & 0xFFFFFFFF
-        if count == 0:
-            return
-        if count > len(self._unanswered):
-            raise ProtocolError("a worker that answers more than it was asked")
-        self._taken = taken
-        self._last_progress = self._loop.time()
-        for _ in range(count):
-            stage, _ = self._unanswered.popleft()
-            stage.on_taken()
-
     # Crashes and hangs
 
-    def _check_progress(self) -> None:
-        self._hang_timer = None
-        self._readable()  # if it was us who stood still, the answers are here
-        if not self._unanswered or self._sock is None:
-            return
-        idle = self._loop.time() - self._last_progress
-        if idle >= self.limits.hang:
-            self._hung = True
-            self._fault = f"no progress for {idle:.1f} s"
-            self._lose()
-        else:
-            self._hang_timer = self._loop.call_later(self.limits.hang - idle, self._check_progress)
+    def _on_hang(self, idle: float) -> None:
+        self._hung = True
+        self._lose(f"no progress for {idle:.1f} s")
 
-    def _lose(self) -> None:
-        """The socket is of no more use: see that the process ends. Its exit starts the next."""
+    def _lose(self, fault: str) -> None:
+        """The pipe is of no more use: see that the process ends. Its exit starts the next."""
+        self._fault = fault or self._fault
         self._disconnect()
         if self._child.watched:
             self._child.kill()
@@ -381,7 +232,7 @@ class Worker:
 
     def _on_exit(self, status: int) -> None:
         self._exited.set()
-        while self._readable():
+        while self._pipe.read():
             pass  # what it gave before it ended is good
         self._disconnect()
         if self._closing or self.failure is not None:
@@ -397,17 +248,14 @@ class Worker:
             return
         # Killed from outside (the kernel short of memory, an operator): no packet of the stream is to blame
         innocent = status == -signal.SIGKILL and not self._hung
-        suspect = None if innocent or not self._unanswered else self._unanswered[0]
-        self._unanswered.clear()
+        suspect = None if innocent else self._unanswered.first
         self.fragments.give_up()
-        self._earlier.append(self._report)
-        self._report = WorkerReport()
         try:
             self._connect()
         except OSError as error:
             self._fail(str(error))
             return
-        self._restarts += 1
+        self._figures.restarted()
         for stage in list(self._stages.values()):
             stage.restore(suspect[1] if suspect is not None and suspect[0] is stage else None)
 
@@ -415,7 +263,6 @@ class Worker:
         if self.failure is not None or self._closing:
             return
         self.failure = f"transcoding has failed: {why}"
-        self._unanswered.clear()
         for stage in list(self._stages.values()):
             stage.on_closed()
         self.fragments.give_up()

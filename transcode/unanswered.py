@@ -1,0 +1,78 @@
+"""What one worker process was given and has not answered yet, and whether it hangs.
+
+Keeps true: answers come in the order of what was given, and never more of them; a worker hangs that has something in hand and has answered
+nothing for so long, while the gateway itself was awake to hear it.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from protocols.errors import ProtocolError
+
+
+class Asker(Protocol):
+    """A stage, or the fragments."""
+
+    def on_taken(self) -> None: ...
+
+
+class Unanswered:
+    """Of one worker, from its start to its end."""
+
+    def __init__(self, hang: float, read: Callable[[], bool], on_hang: Callable[[float], None]) -> None:
+        """`read` hears what the worker has said meanwhile; `on_hang` is told that it has been silent for `hang` s or more."""
+        self._hang = hang
+        self._read = read
+        self._on_hang = on_hang
+        self._loop = asyncio.get_running_loop()
+        self._given: deque[tuple[Asker, int]] = deque()  # and dts
+        self._taken = 0  # modulo 2**32, as the worker counts
+        self._last_progress = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._stopped = False
+
+    @property
+    def first(self) -> tuple[Asker, int] | None:
+        """What it has in hand: who asked, and the dts."""
+        return self._given[0] if self._given else None
+
+    def expect(self, asker: Asker, dts: int) -> None:
+        """An answer, from now on."""
+        if not self._given:
+            self._last_progress = self._loop.time()
+            if self._timer is None:
+                self._timer = self._loop.call_later(self._hang, self._check)
+        self._given.append((asker, dts))
+
+    def answered(self, taken: int) -> None:
+        """The worker has taken so many by now. Raises `ProtocolError` for more than it was given."""
+        count = (taken - self._taken) & 0xFFFFFFFF
+        if count == 0:
+            return
+        if count > len(self._given):
+            raise ProtocolError("a worker that answers more than it was asked")
+        self._taken = taken
+        self._last_progress = self._loop.time()
+        for _ in range(count):
+            asker, _ = self._given.popleft()
+            asker.on_taken()
+
+    def stop(self) -> None:
+        """Nothing is expected any more; what is unanswered stays to be seen."""
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _check(self) -> None:
+        self._timer = None
+        self._read()  # if it was us who stood still, the answers are here
+        if self._stopped or not self._given or self._timer is not None:
+            return
+        idle = self._loop.time() - self._last_progress
+        if idle >= self._hang:
+            self._on_hang(idle)
+        else:
+            self._timer = self._loop.call_later(self._hang - idle, self._check)
