@@ -140,9 +140,9 @@ def same_treatment(one: Decision, other: Decision) -> bool:
 
 _DECODING = 0.25e-8  # cores for a pixel a second
 _ENCODING = {"superfast": 0.48e-8, "veryfast": 1.02e-8}  # (measured: with decoding 0.45 core at 1080p30, 0.35 at 720p30)
-_DEARER = {Codec.VP8: 2.4, Codec.AV1: 5.0}  # than x264 at the same effort (measured at 720p and 1080p)
+_DEARER = {Codec.VP8: 2.4, Codec.AV1: 4.5}  # than x264 at the same effort (measured at 720p and 1080p)
 _ENCODING_MS = 30  # of delay that decoding and encoding add (measured at 1080p30)
-_ONE_LAYER = frozenset({Codec.AV1})  # one of 720p takes a core already (measured)
+_ONE_LAYER = frozenset({Codec.AV1})  # one of 720p takes most of a core already (measured)
 
 
 def cores(width: int, height: int, frame_rate: float, layers: int = 1, codec: Codec = Codec.H264) -> float:

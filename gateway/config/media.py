@@ -29,7 +29,7 @@ class Transcode(Section):
     codec: Literal["h264", "vp8", "av1"] = Field(
         default="h264",
         description="What video becomes where it is transcoded and all viewers take it; else H.264. VP8 costs about 2.4 times the CPU of "
-        "H.264, AV1 5 times, and has one layer.",
+        "H.264, AV1 4.5 times, and has one layer.",
     )
     encoder: Literal["auto", "hardware", "libx264", "h264_nvenc", "h264_qsv", "h264_amf", "h264_v4l2m2m"] = Field(
         default="auto",

@@ -7,6 +7,7 @@ from typing import Any
 
 import aiohttp
 import numpy as np
+import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCRtpSender, RTCSessionDescription, VideoStreamTrack
 from av import VideoFrame
 from playwright.async_api import Page
@@ -94,6 +95,28 @@ async def test_video_becomes_the_codec_that_the_gateway_or_the_call_chooses() ->
     judged(numbers)
     assert mime_type == "video/AV1"
     assert "It becomes H.264 and not AV1" in str(stream)
+
+
+@pytest.mark.parametrize(
+    ("codec", "encoding"),
+    [
+        ("av1", "-c:v libsvtav1 -preset 12 -svtav1-params lp=1 -g 30"),
+        ("vp9", "-c:v libvpx-vp9 -deadline realtime -cpu-used 8 -g 30 -b:v 1M"),
+    ],
+    ids=["av1", "vp9"],
+)
+async def test_av1_and_vp9_of_an_encoder_pass_to_a_browser(codec: str, encoding: str) -> None:
+    async with running_gateway() as gateway, open_page(gateway.url("/health/live")) as (page, _):
+        await page.evaluate(_WATCH, [gateway.url("/whep/livestream:demo"), BITS])
+        source = (*programme(WIDTH, HEIGHT), *encoding.split(), "-c:a", "libopus")
+        async with ffmpeg(*source, "-f", "flv", gateway.rtmp(), version=9):
+            numbers, mime_type = await seen_by_chromium(page)
+            stream = await gateway.stream(tracks=2)
+            workers = await gateway.metric("ingress_workers")
+    judged(numbers)
+    assert mime_type == f"video/{codec.upper()}"
+    assert video_of(stream) == (codec, "passthrough", "same_codec")
+    assert workers == 0
 
 
 class Counting(VideoStreamTrack):

@@ -254,7 +254,7 @@ def test_cores_are_those_that_the_cgroup_grants(tmp_path: Path, own: str, files:
     assert available_cores(3, own=tmp_path / "own", root=tmp_path) == 3
 
 
-@pytest.mark.parametrize(("codec", "parts"), [(Codec.VP8, 2), (Codec.AV1, 4)])
+@pytest.mark.parametrize(("codec", "parts"), [(Codec.VP8, 2), (Codec.AV1, 3)])
 def test_another_codec_costs_more(codec: Codec, parts: int) -> None:
     (h264, other) = (plan(replace(H264, reorder=1), ACCEPTS | {codec}, Policy(codec=each)) for each in (Codec.H264, codec))
     capacity = Capacity(2.0, 0.1)

@@ -336,6 +336,20 @@ async def test_a_video_that_passes_has_smaller_layers_beside_it_with_its_key_fra
     assert list(it.totals.treatments) == [(Kind.VIDEO, "passthrough", "same_codec")]
 
 
+async def test_vp8_that_passes_has_layers_of_vp8_below_it_where_the_call_makes_vp8() -> None:
+    track, packets = pictures(Codec.VP8, size=(640, 480), gop=15)
+    call = Audience()
+    policy = Policy(layers=2, codec=Codec.VP8)
+    async with Workers(PATIENT) as workers, pipeline(MemoryPublisher(), call, workers, policy) as it:
+        await it.change((track,))
+        for each in packets:
+            await it.push(each)
+        await it.aclose()
+    assert [each.data for each in layers(call)["f"]] == [each.data for each in packets]
+    assert [(each.pts, each.keyframe) for each in layers(call)["h"]] == [(each.pts, each.keyframe) for each in packets]
+    assert {(frame.width, frame.height) for frame in see(layers(call)["h"], Codec.VP8)} == {(320, 240)}
+
+
 async def test_where_no_worker_can_be_had_a_video_passes_without_layers(caplog: pytest.LogCaptureFixture) -> None:
     track, packets = pictures(size=(640, 480))
     call = MemoryCall()
