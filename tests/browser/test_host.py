@@ -33,10 +33,8 @@ async def go_live(page: Page) -> None:
 
 
 @pytest.mark.parametrize("simulcast", [False, True], ids=["one size", "simulcast"])
-@pytest.mark.parametrize(
-    ("codec", "treatment"), [("", "passthrough"), ("vp8", "transcode"), ("vp9", "transcode"), ("av1", "transcode")]
-)
-async def test_a_browser_publishes_and_another_watches(codec: str, treatment: str, simulcast: bool) -> None:
+@pytest.mark.parametrize("codec", ["", "vp8", "vp9", "av1"])
+async def test_a_browser_publishes_and_another_watches(codec: str, simulcast: bool) -> None:
     async with running_gateway() as gateway, hosting(gateway) as (page, observed):
         await page.get_by_label("Codec").select_option(codec)
         await page.get_by_label("Send several sizes").set_checked(simulcast)
@@ -44,15 +42,17 @@ async def test_a_browser_publishes_and_another_watches(codec: str, treatment: st
         async with open_page(gateway.url("/watch/livestream:demo"), viewport=SMALL) as (watch, complaints):
             await state(watch, "live")
             await watch.get_by_role("button", name="Turn sound on").click()
-            assert await moving_picture(watch, timeout_s=60)
+            assert await moving_picture(watch, frames=15, timeout_s=60)  # what the fake camera shows repeats each second
             await until(watch, "document.querySelector('video').currentTime > 1")
             assert await decoded_frames(watch) > 20
             assert await audio_energy(watch) > 0
             stream = await gateway.stream(tracks=2)
-            assert {track["codec"]: track["mode"] for track in stream["tracks"]} == {
-                "opus": "passthrough",
-                codec or "h264": treatment,
+            assert {(track["codec"], track["mode"]) for track in stream["tracks"]} == {
+                ("opus", "passthrough"),
+                (codec or "h264", "passthrough"),
             }
+            await watch.get_by_role("button", name="Statistics").click()
+            await until(watch, f"/video {(codec or 'h264').upper()} /.test(document.querySelector('pre').textContent)")
             assert not complaints.complaints
         sent = await page.evaluate(
             "async () => [...(await publisher.peer.getStats()).values()].filter((each) => each.rid).map((each) => each.rid)"

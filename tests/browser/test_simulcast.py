@@ -17,15 +17,15 @@ PATIENCE_S = 60  # Chromium encodes three layers on what the other processes lea
 
 
 @asynccontextmanager
-async def publishing(gateway: GatewayProcess) -> AsyncIterator[None]:
-    """A host with three layers of H.264, all of which have come."""
+async def publishing(gateway: GatewayProcess, codec: str) -> AsyncIterator[None]:
+    """A host with three layers, all of which have come."""
     async with hosting(gateway) as (page, observed):
-        await page.get_by_label("Codec").select_option("h264")
+        await page.get_by_label("Codec").select_option(codec)
         await page.get_by_label("Send several sizes").set_checked(True)
         await go_live(page)
         stream = await gateway.stream(tracks=4, timeout=PATIENCE_S)
-        assert {(track["width"], track["mode"]) for track in stream["tracks"]} >= {
-            (width, "passthrough") for width in LAYERS.values()
+        assert {(track["codec"], track["width"], track["mode"]) for track in stream["tracks"]} >= {
+            (codec, width, "passthrough") for width in LAYERS.values()
         }
         yield
         assert not observed.complaints
@@ -40,7 +40,7 @@ async def shows(page: Page, *layers: str) -> None:
 async def test_each_watcher_gets_the_layer_that_fills_its_tile() -> None:
     async with (
         running_gateway() as gateway,
-        publishing(gateway),
+        publishing(gateway, "vp8"),
         open_page(gateway.url(CALL), viewport=LARGE) as (large, _),
         open_page(gateway.url(CALL), viewport=SMALL) as (small, complaints),
     ):
@@ -70,7 +70,7 @@ async def through(page: Page, relay: Relay) -> None:
 async def test_a_watcher_whose_way_is_choked_goes_down_and_comes_up_again() -> None:
     async with (
         running_gateway() as gateway,
-        publishing(gateway),
+        publishing(gateway, "h264"),
         relaying(gateway.ports["webrtc"], loss=0, round_trip_s=0.02) as relay,
         open_page(gateway.url(CALL), viewport=LARGE) as (page, _),
     ):
