@@ -151,6 +151,14 @@ class Authority:
             return False
         return True
 
+    def is_over(self, cid: str) -> bool:
+        """The call has ended or is deleted. For what is in memory."""
+        try:
+            known = self._directory.call(cid)
+        except NotInMemory:
+            return False
+        return known is None or known.call.ended_at is not None
+
     def send_out(self, cid: str, user_id: str) -> None:
         """He was kicked: for a while he may neither publish nor watch. Who is blocked as well may come back when that is undone."""
         try:

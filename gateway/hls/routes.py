@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from aiohttp import web
 
 from gateway.hls.control import HlsOutput
-from gateway.hls.links import OPEN, PLAYLIST
+from gateway.hls.links import PLAYLIST
 from gateway.hls.rendition import Rendition
 from gateway.hls.stream import HlsStream
 from protocols.errors import Reason, Rejected
@@ -133,9 +133,8 @@ class HlsRoutes:
     async def _admitted(self, request: web.Request) -> str:
         cid, permit = request.match_info["call"], request.match_info["permit"]
         stream = self._output.streams.get(request.match_info.get("stream", ""))
-        if permit == OPEN and stream is not None and stream.cid == cid and stream.ended:
-            return cid  # who was let in while the call was open may see that this is the end; nobody else knows the stream's id
-        await self._output.links.check(cid, permit)
+        at_its_end = stream is not None and stream.cid == cid and stream.ended
+        await self._output.links.check(cid, permit, to_the_end=at_its_end)
         return cid
 
     def _stream(self, request: web.Request) -> HlsStream:

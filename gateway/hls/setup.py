@@ -32,6 +32,7 @@ def hls_output(
         is_open=lambda cid: authority.may(Identity(), cid, Capability.JOIN_CALL),
         admit=lambda cid: authority.watch(cid, None),
         ttl_s=config.hls.link_ttl_s,
+        is_over=authority.is_over,
     )
     return HlsOutput(policy, registry, workers, capacity, links, _archive(config))
 

@@ -231,6 +231,13 @@ async def test_who_was_kicked_may_come_back_after_a_while_and_others_meanwhile(i
     assert it.publish(key).user_id == "ann", "who unblocks him lets him in at once"
 
 
+async def test_which_calls_are_over(it: Ruling) -> None:
+    assert not it.authority.is_over(X)
+    assert it.authority.is_over("livestream:never-was")
+    await it.store.calls.change(X, lambda call: lifecycle.ended(call, it.time), now=it.time)
+    assert it.authority.is_over(X)
+
+
 async def test_call_types_and_roles_are_followed(it: Ruling) -> None:
     kind = CallType("town-hall", {"chair": frozenset({Capability.SEND_VIDEO})}, Settings(), it.time, it.time)
     await it.store.call_types.put(kind)

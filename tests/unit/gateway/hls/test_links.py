@@ -45,6 +45,20 @@ async def test_a_signed_address_is_good_for_its_call_until_it_expires() -> None:
         await made.check(CID, permit(path))
 
 
+async def test_a_signed_address_ends_with_its_call_but_shows_the_end_to_those_who_watched() -> None:
+    over: set[str] = set()
+    made = Links(b"secret", lambda cid: False, refuse, 7200, Clock(), over.__contains__)
+    signed = permit(made.path(CID))
+    await made.check(CID, signed)
+    over.add(CID)
+    with pytest.raises(Rejected, match="has ended"):
+        await made.check(CID, signed)
+    await made.check(CID, signed, to_the_end=True)
+    with pytest.raises(Rejected, match="not one of this gateway"):
+        await made.check(CID, signed[:-1] + ("A" if signed[-1] != "A" else "B"), to_the_end=True)
+    await made.check(CID, "open", to_the_end=True)
+
+
 def test_addresses_of_the_same_hour_are_the_same_so_that_caches_work() -> None:
     clock = Clock()
     first = links(clock).path(CID)
