@@ -77,6 +77,8 @@ class Making:
         """H.264 of this, if it is the picture to take."""
         lanes = pictures(self._session)
         now = self._picture
+        if lane not in lanes:
+            return
         if now is not None and (now.lane not in lanes or (now.lane is lane and now.track.codec is not lane.track.codec)):
             self._end_picture()
             now = None

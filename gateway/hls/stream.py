@@ -17,7 +17,7 @@ from time import time_ns
 
 from gateway.hls.archive import Archive
 from gateway.hls.links import PLAYLIST
-from gateway.hls.making import Making, Room, fits, forbidden, makes_h264
+from gateway.hls.making import Making, Room, fits, forbidden, makes_h264, pictures
 from gateway.hls.policy import HlsPolicy, HlsTotals
 from gateway.hls.rendition import Rendition
 from gateway.lane import Lane
@@ -307,8 +307,7 @@ class HlsStream:
         waited = packet.dts - self._held[0][1].dts
         full = self._held_bytes > _MOST_HELD or waited > LONGEST_GOP
         if video is None:
-            pipeline = self._session.pipeline if self._session is not None else None
-            coming = pipeline is not None and any(lane.track.kind is Kind.VIDEO for lane in pipeline.lanes.values())
+            coming = self._session is not None and not all(forbidden(lane) for lane in pictures(self._session))
             return Timing.of(self._policy.segment, 0, 22 * MS) if full or (waited > _WAIT_FOR_VIDEO and not coming) else None
         times = [held.dts for feed, held in self._held if feed is video]
         keys = [held.dts for feed, held in self._held if feed is video and held.keyframe]

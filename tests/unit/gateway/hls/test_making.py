@@ -22,17 +22,30 @@ from gateway.pacer import LiveEdgePolicy
 from gateway.registry import Registry
 from gateway.session import Session, SessionPolicy
 from protocols.errors import Reason, Rejected
-from protocols.media import Codec, EncodedPacket, Track, TracksChanged
+from protocols.media import Codec, EncodedPacket, Kind, Track, TracksChanged
 from tests.support.memory import MemoryCall, MemoryPublisher
 from tests.unit.transcode.media import SECOND, pictures, shifted, tone
 from transcode.limits import WorkerLimits
-from transcode.plan import Policy, plan
+from transcode.plan import Decision, Label, Policy, Refuse, Why, plan
 from transcode.pool import Workers
 
 CID = "livestream:demo"
 ALL = frozenset({Codec.H264, Codec.OPUS, Codec.VP8, Codec.VP9, Codec.AV1})
 LESS = frozenset({Codec.H264, Codec.OPUS})
 PATIENT = WorkerLimits(video_queue=2_000, audio_queue=2_000, close=20.0)
+
+
+Decide = Callable[[Track, frozenset[Codec]], Decision]
+
+
+def planned(track: Track, accepts: frozenset[Codec]) -> Decision:
+    return plan(track, accepts, Policy())
+
+
+def sound_alone(track: Track, accepts: frozenset[Codec]) -> Decision:
+    """As for a publisher who may not send video."""
+    may_not = Refuse(Why(Label.POLICY, "This publisher may send audio only into this call."))
+    return planned(track, accepts) if track.kind is Kind.AUDIO else may_not
 
 
 async def nobody(cid: str) -> None:
@@ -42,7 +55,7 @@ async def nobody(cid: str) -> None:
 class Show:
     """One session in a call that takes every codec (`call.accepts`), watched as HLS."""
 
-    def __init__(self, workers: Workers, capacity: Capacity, policy: Policy) -> None:
+    def __init__(self, workers: Workers, capacity: Capacity, decide: Decide) -> None:
         self.registry = Registry(lambda cid: EmbeddedCall(cid, max_participants=1, on_empty=lambda name: None))
         self.hls = HlsOutput(
             HlsPolicy(segment=SECOND, window=60 * SECOND, memory=64 << 20, audio_bitrate=96_000),
@@ -55,7 +68,7 @@ class Show:
         self.call.accepts = ALL
         self.publisher = MemoryPublisher(answers_keyframes=True)
         decided = SessionPolicy(
-            decide=lambda track, accepts: plan(track, accepts, policy),
+            decide=decide,
             live_edge=LiveEdgePolicy(),
             linger_s=1,
             max_bitrate=0,
@@ -111,9 +124,9 @@ async def soon(what: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def show(cores: float = 64, policy: Policy | None = None) -> AsyncIterator[Show]:
+async def show(cores: float = 64, decide: Decide = planned) -> AsyncIterator[Show]:
     async with Workers(PATIENT) as workers:
-        it = Show(workers, Capacity(cores, 0), policy or Policy())
+        it = Show(workers, Capacity(cores, 0), decide)
         async with asyncio.TaskGroup() as group:
             running = group.create_task(it.hls.run())
             it.hls.start(CID)
@@ -169,6 +182,15 @@ async def test_it_goes_on_when_the_treatment_changes_and_changes_back() -> None:
     shown = times(data)
     assert len(shown) >= 3 * len(packets) - 6
     assert all(0 < later - earlier <= 200 for earlier, later in pairwise(shown))
+
+
+async def test_a_picture_that_the_publisher_may_not_send_is_in_hls_neither() -> None:
+    track, packets = pictures(Codec.H264, seconds=3.5, gop=30)
+    sound, tones = tone(Codec.AAC, seconds=3.5)
+    async with show(decide=sound_alone) as it:
+        await it.publish([track, sound], sorted([*packets, *tones], key=lambda each: each.dts))
+        await it.until("audio", 3)
+    assert set(it.stream.renditions) == {"audio"}
 
 
 async def test_of_several_layers_the_largest_is_made_and_another_when_it_is_silent() -> None:
