@@ -22,7 +22,7 @@ from gateway.pacer import LiveEdgePolicy, Pacer
 from gateway.selection import Selected, select
 from gateway.totals import PipelineTotals
 from gateway.transcoders import Transcoders
-from protocols.errors import Rejected
+from protocols.errors import Reason, Rejected
 from protocols.media import Codec, EncodedPacket, Kind, Track
 from protocols.publisher import Publisher
 from protocols.timeline import Timeline
@@ -235,21 +235,24 @@ class Pipeline:
         await self._arrange()
 
     async def _room_for(self, selected: list[Selected]) -> bool:
-        """Whether there is room for what has to be transcoded only for viewers who do not take the codec."""
+        """Whether there is room for what has to be transcoded only because viewers do not take the codec."""
         carried = self._participation.carries
         only_for_viewers = [
-            track
+            (track, decision)
             for track, decision in selected
-            if isinstance(decision, Transcode) and isinstance(self._decide(track, carried), Passthrough)
+            if not isinstance(decision, Passthrough) and isinstance(self._decide(track, carried), Passthrough)
         ]
         if not only_for_viewers:
             return True
+        track, decision = only_for_viewers[0]
         try:
+            if isinstance(decision, Refuse):  # nothing is transcoded here
+                raise Rejected(Reason.UNSUPPORTED_MEDIA, decision.why.text)
             self._admit([decision for _, decision in selected])
             await self._transcoders.needed()
         except Rejected as refusal:
             if not self._no_room_until:
-                words = f"{only_for_viewers[0].codec.value} passes though a viewer's player does not take it: {refusal.detail}"
+                words = f"{track.codec.value} passes though a viewer's player does not take it: {refusal.detail}"
                 event(log, logging.WARNING, words, session=self._publisher.id)
             self._no_room_until = monotonic_ns() + NO_ROOM_NS
             return False

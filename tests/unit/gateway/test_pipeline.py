@@ -126,7 +126,7 @@ async def test_new_facts_of_a_passing_track_keep_its_publication() -> None:
 
 async def test_a_track_that_the_call_cannot_have_is_refused_with_its_reason_and_the_other_goes_on() -> None:
     class OpusOnly(MemoryCall):
-        accepts = frozenset({Codec.OPUS})
+        accepts = carries = frozenset({Codec.OPUS})
 
     call = OpusOnly()
     async with pipeline(MemoryPublisher(), call) as it:
@@ -464,7 +464,7 @@ def no_room(decisions: Sequence[Decision]) -> None:
     raise Rejected(Reason.OVERLOADED, "the gateway is overloaded")
 
 
-@pytest.mark.parametrize("cause", ["capacity", "workers"])
+@pytest.mark.parametrize("cause", ["capacity", "workers", "policy"])
 @pytest.mark.parametrize("from_the_start", [False, True])
 async def test_where_there_is_no_room_the_stream_goes_on_as_it_is_and_that_is_said_once(
     cause: str, from_the_start: bool, caplog: pytest.LogCaptureFixture
@@ -475,7 +475,8 @@ async def test_where_there_is_no_room_the_stream_goes_on_as_it_is_and_that_is_sa
         call.take(Codec.H264, Codec.OPUS)
     limits = replace(PATIENT, workers=0 if cause == "workers" else 1)
     admit = no_room if cause == "capacity" else all_of_them
-    async with Workers(limits) as workers, pipeline(MemoryPublisher(), call, workers, admit=admit) as it:
+    policy = Policy(video="never") if cause == "policy" else Policy()
+    async with Workers(limits) as workers, pipeline(MemoryPublisher(), call, workers, policy, admit) as it:
         await it.change((track,))
         for number, each in enumerate(packets):
             if number == 10:

@@ -3,15 +3,19 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
+from gateway.calls.embedded import EmbeddedCall
+from gateway.capacity import Capacity, Demand
+from gateway.load import admitting
 from gateway.pacer import LiveEdgePolicy
-from gateway.session import TRANSITIONS, Session, SessionPolicy, State
+from gateway.registry import Registry
+from gateway.session import TRANSITIONS, Admit, Session, SessionPolicy, State
 from gateway.totals import PipelineTotals
 from protocols.errors import ProtocolError, Reason, Rejected
-from protocols.media import Kind, TracksChanged
+from protocols.media import Codec, Kind, TracksChanged
 from tests.support.memory import H264, OPUS, MemoryCall, MemoryPublisher, packet
 from transcode.plan import Policy, plan
 from transcode.pool import Workers
@@ -31,7 +35,7 @@ class Running:
 
 @asynccontextmanager
 async def running(
-    publisher: MemoryPublisher, *, linger_s: float = 10, call: MemoryCall | None = None
+    publisher: MemoryPublisher, *, linger_s: float = 10, call: MemoryCall | None = None, admit: Admit = lambda *asked: None
 ) -> AsyncIterator[Running]:
     call = call or MemoryCall()
     retired: list[PipelineTotals] = []
@@ -41,6 +45,7 @@ async def running(
         linger_s=linger_s,
         max_bitrate=0,
         retire=lambda _, totals: retired.append(totals),
+        admit=admit,
     )
     session = Session(publisher, "ada", "livestream:demo", call, Workers(), policy)
     task = asyncio.create_task(session.run())
@@ -62,6 +67,24 @@ async def test_media_reaches_the_call_on_the_sessions_time_line() -> None:
         assert it.session.state is State.LIVE
         assert [p.pts for p in video.packets] == [0, 33_000_000]
         assert [p.pts for p in it.call.publications[Kind.AUDIO].packets] == [10_000_000]
+
+
+async def test_where_there_is_no_room_to_transcode_for_a_viewer_the_stream_passes_for_the_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    vp8, capacity, publisher = replace(H264, codec=Codec.VP8), Capacity(1.0, 0.1), MemoryPublisher()
+    registry = Registry(lambda cid: EmbeddedCall(cid, max_participants=1, on_empty=lambda name: None))
+    call = MemoryCall()
+    call.carries = call.accepts | {Codec.VP8}
+    capacity.admit("another", Demand(video=((1920, 1080, 60.0), (640, 360, 30.0))))
+    async with running(publisher, call=call, admit=admitting(capacity, registry)) as it:
+        publisher.say(TracksChanged((vp8,)), packet(1, 0, keyframe=True))
+        video = await it.call.publication(Kind.VIDEO)
+        await video.until(1)
+        assert video.track.codec is Codec.VP8
+        assert it.session.state is State.LIVE
+    assert registry.refused.total() == 0
+    assert caplog.text.count("vp8 passes though a viewer's player does not take it: the gateway is overloaded") == 1
 
 
 async def test_an_encoder_that_ends_and_does_not_come_back_leaves_the_call_after_the_linger_time() -> None:
