@@ -32,12 +32,11 @@ async def go_live(page: Page) -> None:
     await state(page, "live")
 
 
-@pytest.mark.parametrize("simulcast", [False, True], ids=["one size", "simulcast"])
 @pytest.mark.parametrize("codec", ["", "vp8", "vp9", "av1"])
-async def test_a_browser_publishes_and_another_watches(codec: str, simulcast: bool) -> None:
+async def test_a_browser_publishes_and_another_watches(codec: str) -> None:
     async with running_gateway() as gateway, hosting(gateway) as (page, observed):
         await page.get_by_label("Codec").select_option(codec)
-        await page.get_by_label("Send several sizes").set_checked(simulcast)
+        await page.get_by_label("Send several sizes").set_checked(False)
         await go_live(page)
         async with open_page(gateway.url("/watch/livestream:demo"), viewport=SMALL) as (watch, complaints):
             await state(watch, "live")
@@ -54,10 +53,6 @@ async def test_a_browser_publishes_and_another_watches(codec: str, simulcast: bo
             await watch.get_by_role("button", name="Statistics").click()
             await until(watch, f"/video {(codec or 'h264').upper()} /.test(document.querySelector('pre').textContent)")
             assert not complaints.complaints
-        sent = await page.evaluate(
-            "async () => [...(await publisher.peer.getStats()).values()].filter((each) => each.rid).map((each) => each.rid)"
-        )
-        assert sorted(sent) == (["h", "l", "m"] if simulcast else [])
         answer = await page.evaluate("publisher.peer.remoteDescription.sdp")
         assert "a=rtcp-fb:111 nack\r\n" in answer  # lost sound is sent again
         assert not observed.complaints

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
 from playwright.async_api import Page, Route
 
 from tests.browser.chromium import open_page, until
@@ -27,6 +28,10 @@ async def publishing(gateway: GatewayProcess, codec: str) -> AsyncIterator[None]
         assert {(track["codec"], track["width"], track["mode"]) for track in stream["tracks"]} >= {
             (codec, width, "passthrough") for width in LAYERS.values()
         }
+        sent = await page.evaluate(
+            "async () => [...(await publisher.peer.getStats()).values()].filter((each) => each.rid).map((each) => each.rid)"
+        )
+        assert sorted(sent) == sorted(LAYERS)
         yield
         assert not observed.complaints
 
@@ -37,10 +42,11 @@ async def shows(page: Page, *layers: str) -> None:
     await until(page, f"{widths}.includes(document.querySelector('video')?.videoWidth)", PATIENCE_S)
 
 
-async def test_each_watcher_gets_the_layer_that_fills_its_tile() -> None:
+@pytest.mark.parametrize("codec", ["vp8", "vp9", "av1"])  # and H.264 below
+async def test_each_watcher_gets_the_layer_that_fills_its_tile(codec: str) -> None:
     async with (
         running_gateway() as gateway,
-        publishing(gateway, "vp8"),
+        publishing(gateway, codec),
         open_page(gateway.url(CALL), viewport=LARGE) as (large, _),
         open_page(gateway.url(CALL), viewport=SMALL) as (small, complaints),
     ):
