@@ -34,7 +34,7 @@ class Effort:
 
     @property
     def text(self) -> str:
-        parts = [f"x264 preset {self.preset}"]
+        parts = [f"encoder effort {self.preset}"]
         if self.shed:
             parts.append("the top encoded layer left out" if self.shed == 1 else f"the top {self.shed} encoded layers left out")
         if self.scale < 1:

@@ -51,9 +51,9 @@ def test_each_step_is_a_cheaper_preset_and_then_a_layer_less_or_a_smaller_pictur
 
 
 def test_a_step_in_words() -> None:
-    assert Effort("ultrafast", 2, scale=0.5).text == "x264 preset ultrafast, picture reduced to 50%"
-    assert Effort("ultrafast", 1, shed=1).text == "x264 preset ultrafast, the top encoded layer left out"
-    assert Effort("ultrafast", 1, shed=2).text == "x264 preset ultrafast, the top 2 encoded layers left out"
+    assert Effort("ultrafast", 2, scale=0.5).text == "encoder effort ultrafast, picture reduced to 50%"
+    assert Effort("ultrafast", 1, shed=1).text == "encoder effort ultrafast, the top encoded layer left out"
+    assert Effort("ultrafast", 1, shed=2).text == "encoder effort ultrafast, the top 2 encoded layers left out"
 
 
 def test_smaller_layers_keep_a_better_preset_for_longer() -> None:
