@@ -125,14 +125,18 @@ def workers(gateway: GatewayProcess) -> set[int]:
 
 async def caught_up(viewer: Viewer, other: Viewer, ahead: int) -> None:
     """Until the viewer is at most half a second behind where it was in relation to the other."""
-    while viewer.numbers[-1] < other.numbers[-1] + ahead - 15:
-        viewer.progress.clear()
-        await viewer.progress.wait()
+    async with asyncio.timeout(30):
+        while viewer.numbers[-1] < other.numbers[-1] + ahead - 15:
+            viewer.progress.clear()
+            await viewer.progress.wait()
 
 
 async def test_a_worker_that_stands_still_for_3_s_skips_ahead_to_live_and_others_are_undisturbed(
     gateway: GatewayProcess,
 ) -> None:
+    """Proved by order alone, with another stream as the clock: of what piled up no more than may wait is shown, what comes next is of the
+    time when the worker went on, and the viewer is where it was beside the other. The process is the same, it works for less, and the other
+    stream went on all the while. How long a busy machine takes for it is not judged."""
     b_frames = ["-c:v", "libx264", "-preset", "ultrafast", "-bf", "2", "-b_strategy", "0", "-g", "30", "-threads", "1"]
 
     def publish(user: str) -> Any:
@@ -151,18 +155,25 @@ async def test_a_worker_that_stands_still_for_3_s_skips_ahead_to_live_and_others
                 ahead = viewer.numbers[-1] - other.numbers[-1]
                 os.kill(worker, signal.SIGSTOP)
                 try:
-                    await other.until_number(other.numbers[-1] + 90)  # 3 s
+                    stopped = other.numbers[-1]
+                    await other.until_number(stopped + 90)  # 3 s
                 finally:
                     os.kill(worker, signal.SIGCONT)
-                async with asyncio.timeout(4):
-                    await caught_up(viewer, other, ahead)
+                went_on = other.numbers[-1] + ahead
+                await caught_up(viewer, other, ahead)
                 lowered = await gateway.stream("stopped", wanted=lambda seen: "less effort" in str(seen["warnings"]))
                 await other.until_number(other.numbers[-1] + 30)
+                assert worker in workers(gateway)
                 steps = await gateway.metric('ingress_worker_effort_lowered_total{protocol="rtmp"}')
                 restarts = await gateway.metric('ingress_worker_restarts_total{protocol="rtmp"}')
     assert viewer.in_order, viewer.numbers
+    piled_up = range(
+        stopped + ahead + 45, went_on - 15
+    )  # but for the 500 ms that may wait, those on their way, and a group of pictures
+    assert len(piled_up) >= 25
+    assert not set(viewer.numbers) & set(piled_up), viewer.numbers
     assert other.in_order
-    assert other.delivered(other.numbers[0], other.numbers[-1]) >= 0.98, other.numbers
+    assert set(other.numbers) & set(range(stopped + 20, stopped + 70)), other.numbers
     assert any("frames were dropped" in warning for warning in lowered["warnings"])
     assert steps >= 1
     assert restarts == 0

@@ -1,5 +1,7 @@
 """More 1080p than the CPU is said to have: layers are left out, then streams are refused that would have to be transcoded, and what is live
-goes on at the live edge.
+goes on, in a smaller layer.
+
+What is judged is that each of these comes, and in this order; not when: a busy machine may take its time.
 """
 
 import asyncio
