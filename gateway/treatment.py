@@ -39,7 +39,7 @@ def configured(wanted: Transcode, encoder: str, built_in: frozenset[str]) -> Pol
         missing=frozenset(codec for codec, name in SOFTWARE.items() if name not in built_in),
         layers=wanted.layers,
         pass_bitrate=wanted.pass_bitrate_bps,
-        passing=frozenset(map(Codec, wanted.accept)),
+        passing=frozenset(map(Codec, wanted.accept)) | {Codec.H264},
     )
 
 

@@ -15,10 +15,10 @@ class Transcode(Section):
         default="auto",
         description='"auto": passed through where the call takes it; "always": transcoded; "never": refused where it cannot pass.',
     )
-    accept: Items[Literal["h264", "vp8", "vp9", "av1"]] = Field(
-        default=("h264", "vp8", "vp9", "av1"),
-        description="Video codecs that may pass through: as long as all viewers of the call take them. For one who does not, the stream "
-        "becomes H.264 for all.",
+    accept: Items[Literal["vp8", "vp9", "av1"]] = Field(
+        default=("vp8", "vp9", "av1"),
+        description="Video codecs that may pass through beside H.264: as long as all viewers of the call take them. For one who does not, "
+        "the stream becomes H.264 for all.",
     )
     pass_again_s: float = Field(
         default=30,
