@@ -4,12 +4,14 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import aiohttp
 import pytest
 from aiortc import RTCSessionDescription
 from yarl import URL
 
+from protocols.media import Codec
 from protocols.webrtc.http import FRAGMENT, SDP
 from protocols.webrtc.peer import Limits
 from tests.integration.whep_stage import Participant, Stage, pictures, stage, tone
@@ -40,7 +42,7 @@ async def publishing(served: Stage, participant: Participant) -> AsyncIterator[N
         served.leave(participant)
 
 
-async def events(http: aiohttp.ClientSession, url: str) -> AsyncIterator[dict[str, object]]:
+async def events(http: aiohttp.ClientSession, url: str) -> AsyncIterator[dict[str, Any]]:
     async with http.get(url) as stream:
         assert stream.content_type == "text/event-stream"
         kind = b""
@@ -58,6 +60,26 @@ async def test_pictures_and_sound_arrive_decoded_and_in_order(media: Media) -> N
         assert viewer.delivered(viewer.numbers[0], viewer.numbers[-1]) >= 0.98
         assert viewer.loudness > 1000
         assert 950 < viewer.frequency < 1050
+
+
+async def test_a_codec_that_a_viewer_does_not_take_is_named_and_shown_once_it_is_another(media: Media) -> None:
+    first, then = (pictures(900, group=15, codec=codec) for codec in (Codec.AV1, Codec.VP8))
+    host = Participant("host", first, media[1], Codec.AV1)
+    async with stage() as served, publishing(served, host), watching(served.url) as viewer, aiohttp.ClientSession() as http:
+        (there,) = served.viewers
+        assert there.takes == {Codec.H264, Codec.VP8}
+        await viewer.until(audio=20)
+        told = events(http, viewer.resource + "/events")
+        (slot,) = (await within(anext(told)))["slots"]
+        assert (slot["video"], slot["unplayable"], slot["audio"]) == (False, "av1", True)
+        assert viewer.numbers == []
+        host.change(Codec.VP8, then)
+        served.enter(host)
+        (slot,) = (await within(anext(told)))["slots"]
+        assert (slot["video"], slot["unplayable"], slot["audio"]) == (True, None, True)
+        await viewer.until(frames=30)
+        assert viewer.in_order
+        assert viewer.delivered(viewer.numbers[0], viewer.numbers[-1]) >= 0.98
 
 
 async def test_a_viewer_that_comes_first_gets_the_stream_when_it_starts(media: Media) -> None:
