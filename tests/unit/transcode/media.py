@@ -1,6 +1,6 @@
 """Real media for the tests, in the house format, made by libav's encoders; and what is heard and seen in the results."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
@@ -56,13 +56,10 @@ def tone(
     if codec in (Codec.AAC, Codec.FLAC, Codec.OPUS):
         encoder.flags |= 1 << 22  # AV_CODEC_FLAG_GLOBAL_HEADER
     channels = encoder.layout.nb_channels
-    graph = Graph()
-    voice = f"if(gte(t\\,{silent_until})\\,0.5*sin(2*PI*1000*t)\\,0)"
-    source = graph.add("aevalsrc", f"exprs={'|'.join([voice] * channels)}:s={rate}:d={seconds}:c={layout}")
-    shape = graph.add("aformat", f"sample_fmts={form}:channel_layouts={layout}:sample_rates={rate}")
-    graph.link_nodes(source, shape, graph.add("abuffersink")).configure()
+    turns = np.arange(round(seconds * rate)) / rate * 1000
+    voice = np.where(turns >= silent_until * 1000, 0.5 * np.sin(2 * np.pi * turns), 0).astype(np.float32)
     packets = []
-    for frame in [*_pull(graph), None]:
+    for frame in [*_sounds(np.tile(voice, (channels, 1)), rate, layout), None]:
         for coded in encoder.encode(frame):
             pts = start + coded.pts * SECOND // rate
             if rounded:
@@ -160,7 +157,14 @@ def grey(frame: av.VideoFrame) -> np.ndarray:
     return frame.to_ndarray(format="gray").astype(np.float64)
 
 
-def _pull(graph: Graph) -> list[av.AudioFrame | av.VideoFrame]:
+def _sounds(samples: np.ndarray, rate: int, layout: str) -> Iterator[av.AudioFrame]:
+    for at in range(0, samples.shape[1], 1024):
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[:, at : at + 1024]), "fltp", layout)
+        frame.sample_rate, frame.pts, frame.time_base = rate, at, Fraction(1, rate)
+        yield frame
+
+
+def _pull(graph: Graph) -> list[av.VideoFrame]:
     frames = []
     while True:
         try:
