@@ -11,13 +11,15 @@ from gateway.calls import Publication
 from gateway.diagnostics import TrackMeter
 from gateway.latency import Step
 from gateway.totals import PipelineTotals
-from protocols.media import EncodedPacket, Kind, Track
+from protocols.media import Codec, EncodedPacket, Kind, Track
 from protocols.publisher import Publisher
 from transcode.plan import Decision, Passthrough, Transcode
 from transcode.stage import Stage
+from transcode.stream import Gop
 
-PRIMING_SPAN = 5_000_000_000  # ns of media kept at the start of a stream that passes: its frames may yet show that it must not
+PRIMING_SPAN = 5_000_000_000  # ns of a group of pictures that passes and is kept, since it may yet have to be decoded
 PRIMING_BYTES = 8 << 20
+WATCHED_SPAN = 5_000_000_000  # ns at the start of a stream that passes in which its frames may show that it must not
 KEYFRAME_REQUEST_INTERVAL = 500_000_000  # ns: requests of many viewers become one
 _IN_WORK = 256  # packets in a stage whose time is measured
 
@@ -49,8 +51,7 @@ class Lane:
         self._pushed = 0
         self._highest_pts = -1
         self._watched = track.kind is Kind.VIDEO
-        self._since_keyframe: list[EncodedPacket] = []
-        self._priming_bytes = 0
+        self._group = Gop(PRIMING_BYTES, PRIMING_SPAN)
         self._first_dts: int | None = None
         self._keyframe_asked = 0
         self._begun = track.kind is not Kind.VIDEO  # a key frame has come
@@ -70,27 +71,34 @@ class Lane:
         """Passed through, and for some time with more bits than may pass."""
         return isinstance(self.decision, Passthrough) and 0 < self.decision.up_to < self.meter.sustained_bitrate
 
+    def keep(self, packet: EncodedPacket) -> None:
+        """Remember of a picture that passes what a decoder would need to take over, where it may have to: the stream is still watched, or
+        a viewer may come who does not take the codec."""
+        if isinstance(self.decision, Passthrough) and (self._watched or self.track.codec is not Codec.H264):
+            self._group.add(packet)
+
     def reorders(self, packet: EncodedPacket) -> bool:
-        """True when this packet proves B-frames (pts goes back in decoding order). Keeps what a decoder would need to take over."""
-        if packet.keyframe:
-            self._since_keyframe.clear()
-            self._priming_bytes = 0
+        """True when this packet proves B-frames (pts goes back in decoding order)."""
         if self._first_dts is None:
             self._first_dts = packet.dts
-        self._since_keyframe.append(packet)
-        self._priming_bytes += len(packet.data)
         behind = packet.pts < self._highest_pts and self.track.reorder is None
         self._highest_pts = max(self._highest_pts, packet.pts)
-        if not behind and (packet.dts - self._first_dts > PRIMING_SPAN or self._priming_bytes > PRIMING_BYTES):
+        if not behind and packet.dts - self._first_dts > WATCHED_SPAN:
             self._watched = False  # enough seen; should it come later, a changed track says so
             if self.track.reorder is None:
                 self.track = replace(self.track, reorder=0)
-            self._since_keyframe.clear()
+            if self.track.codec is Codec.H264:
+                self._group.packets = []
         return behind
+
+    @property
+    def primed(self) -> bool:
+        """Whether a decoder could take over in mid-group."""
+        return bool(self._group.packets)
 
     def take_priming(self) -> list[EncodedPacket]:
         """What a decoder needs to take over in mid-group; viewers have seen it up to `shown`."""
-        packets, self._since_keyframe = self._since_keyframe, []
+        packets, self._group.packets = self._group.packets, []
         return packets
 
     def process(self, packet: EncodedPacket, now: int) -> None:

@@ -206,7 +206,7 @@ class Pipeline:
 
     def _viewers_changed(self) -> None:
         """The call accepts other codecs. If that matters here the plan changes with the video's next key frame, which the source is asked
-        for until it comes."""
+        for until it comes; where it makes none on request, a decoder takes over in mid-group."""
         self._outdated = self._differs(self._select(self._participation.accepts))
         if self._outdated:
             self._request_source_keyframe()
@@ -217,8 +217,8 @@ class Pipeline:
         wanted = {track.id: decision for track, decision in selected}
         return present.keys() != wanted.keys() or not all(same_treatment(wanted[id], present[id]) for id in wanted)
 
-    async def _follow_viewers(self, lane: Lane, now: int) -> None:
-        """The lane is at a key frame: plan by what the viewers take now, if it is this lane that changes for it."""
+    async def _follow_viewers(self, lane: Lane, now: int, at_keyframe: bool) -> None:
+        """The lane is at a key frame, or is primed: plan by what the viewers take now, if it is this lane that changes for it."""
         accepts = self._participation.accepts
         selected = self._select(accepts)
         if self._differs(selected):
@@ -229,7 +229,8 @@ class Pipeline:
             if not await self._room_for(selected):
                 return
             self._release(self._pacer.flush(), now)
-            lane.take_priming()  # a decoder begins with this key frame
+            if at_keyframe:
+                lane.take_priming()  # a decoder begins with this one
         self._outdated = False
         self._accepts = accepts
         await self._arrange()
@@ -281,9 +282,10 @@ class Pipeline:
             return
         if kind is Kind.VIDEO:
             if packet.keyframe and self._accepts != self._participation.accepts:
-                await self._follow_viewers(lane, now)
-            elif self._outdated:
-                lane.request_keyframe_from(self._publisher)
+                await self._follow_viewers(lane, now, at_keyframe=True)
+            elif self._outdated and not lane.request_keyframe_from(self._publisher) and lane.primed:
+                await self._follow_viewers(lane, now, at_keyframe=False)
+            lane.keep(packet)
         if lane.watched and lane.reorders(packet):
             await self._revise(replace(lane.track, reorder=1))
             return
@@ -313,11 +315,10 @@ class Pipeline:
 
     @staticmethod
     def _prime(lane: Lane, packets: list[EncodedPacket]) -> None:
-        """Let a stage that decodes begin with the group of pictures that is under way."""
-        if isinstance(lane.decision, Transcode):
-            now = monotonic_ns()
+        """Let a stage that decodes begin with the group of pictures that is under way; whoever taps the lane has seen it."""
+        if isinstance(lane.decision, Transcode) and lane.stage is not None:
             for packet in packets:
-                lane.process(packet, now)
+                lane.stage.process(packet)
 
     def _release(self, packets: list[EncodedPacket], now: int) -> None:
         for packet in packets:

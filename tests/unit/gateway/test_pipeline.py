@@ -447,6 +447,37 @@ async def test_a_viewer_without_the_codec_makes_the_stream_h264_from_its_next_ke
     }
 
 
+async def test_a_source_that_makes_no_key_frame_on_request_becomes_h264_in_mid_group() -> None:
+    track, packets = pictures(Codec.VP8, seconds=4, gop=120)
+    call, publisher = Audience(), MemoryPublisher()
+    async with Workers(PATIENT) as workers, pipeline(publisher, call, workers) as it:
+        await it.change((track,))
+        for number, each in enumerate(packets):
+            if number == 100:
+                call.take(Codec.H264, Codec.OPUS)
+            await it.push(each)
+        await it.aclose()
+    passed, made = call.all
+    assert [each.data for each in passed.packets] == [each.data for each in packets[:100]]
+    assert [each.pts for each in made.packets] == [each.pts for each in packets[100:]]
+    assert made.packets[0].keyframe
+    assert len(see(made.packets)) == len(packets) - 100
+
+
+async def test_a_group_that_is_too_long_to_be_kept_is_not_decoded_and_the_next_key_frame_is() -> None:
+    track, packets = pictures(Codec.VP8, seconds=8, rate=10, gop=70)
+    call = Audience()
+    async with Workers(PATIENT) as workers, pipeline(MemoryPublisher(), call, workers) as it:
+        await it.change((track,))
+        for number, each in enumerate(packets):
+            if number == 60:
+                call.take(Codec.H264, Codec.OPUS)
+            await it.push(each)
+        await it.aclose()
+    passed, made = call.all
+    assert (len(passed.packets), len(made.packets)) == (70, 10)
+
+
 async def test_what_viewers_take_does_not_matter_to_a_stream_that_is_h264() -> None:
     call, publisher = Audience(), MemoryPublisher(answers_keyframes=True)
     async with pipeline(publisher, call) as it:
