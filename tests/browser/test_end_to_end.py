@@ -11,6 +11,7 @@ from tests.support.srt_encoders import Way, by_ffmpeg, by_gstreamer, by_srt_live
 
 AAC = ("-c:a", "aac", "-b:a", "128k")
 X264_B_FRAMES = ("-c:v", "libx264", "-preset", "ultrafast", "-bf", "2", "-g", "60")
+AV1 = ("-c:v", "libsvtav1", "-preset", "12", "-svtav1-params", "pred-struct=1", "-g", "60")
 HEVC = ("-c:v", "libx265", "-preset", "ultrafast", "-x265-params", "bframes=0:log-level=none")
 
 
@@ -20,6 +21,7 @@ HEVC = ("-c:v", "libx265", "-preset", "ultrafast", "-x265-params", "bframes=0:lo
         pytest.param(X264_LIVE, AAC, 5, "passed through", id="h264"),
         pytest.param(X264_B_FRAMES, AAC, 5, "transcoded", id="h264 with B-frames"),
         pytest.param(HEVC, ("-c:a", "libopus"), 9, "transcoded", id="hevc and opus"),
+        pytest.param(AV1, ("-c:a", "libopus"), 9, "passed through", id="av1 and opus"),
     ],
 )
 async def test_a_stream_appears_in_the_browser(
