@@ -6,7 +6,7 @@ Kept true: `examine` and `judge` read memory only, so that any thread may ask; w
 
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from math import ceil
@@ -161,14 +161,24 @@ class Authority:
 
     def send_out(self, cid: str, user_id: str) -> None:
         """He was kicked: for a while he may neither publish nor watch. Who is blocked as well may come back when that is undone."""
+        if user_id not in self._blocked(cid):
+            now = self.identification.now
+            while (self._sent_out and next(iter(self._sent_out.values())) <= now) or len(self._sent_out) >= _MOST_SENT_OUT:
+                self._sent_out.popitem(last=False)
+            self._sent_out.pop((cid, user_id), None)
+            self._sent_out[cid, user_id] = now + timedelta(seconds=SENT_OUT_S)
+
+    def taken_out(self, cid: str) -> list[str]:
+        """Users who are blocked there, or were kicked just now."""
+        now = self.identification.now
+        return [*self._blocked(cid), *(user for (of, user), until in self._sent_out.items() if of == cid and now < until)]
+
+    def _blocked(self, cid: str) -> Sequence[str]:
         try:
             known = self._directory.call(cid)
         except NotInMemory:
-            known = None
-        if known is None or user_id not in known.call.blocked_user_ids:
-            self._sent_out[cid, user_id] = self.identification.now + timedelta(seconds=SENT_OUT_S)
-            if len(self._sent_out) > _MOST_SENT_OUT:
-                self._sent_out.popitem(last=False)
+            return ()
+        return known.call.blocked_user_ids if known is not None else ()
 
     def capabilities(self, identity: Identity, cid: str) -> frozenset[Capability]:
         """All that he may do now in a call that is in memory (`own_capabilities`)."""

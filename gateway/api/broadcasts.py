@@ -26,7 +26,11 @@ class Broadcasts(Protocol):
 
     def stop(self, cid: str) -> None: ...
 
-    def playlist_url(self, cid: str) -> str: ...
+    def playlist_url(self, cid: str, user_id: str = "") -> str:
+        """For this user, or (without one) for whom it is handed on to."""
+
+    def open_playlist_url(self, cid: str) -> str:
+        """The same; empty where not everybody may watch."""
 
 
 class NoBroadcasts:
@@ -38,7 +42,10 @@ class NoBroadcasts:
 
     def stop(self, cid: str) -> None: ...
 
-    def playlist_url(self, cid: str) -> str:
+    def playlist_url(self, cid: str, user_id: str = "") -> str:
+        return ""
+
+    def open_playlist_url(self, cid: str) -> str:
         return ""
 
 

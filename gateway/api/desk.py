@@ -83,7 +83,7 @@ class Desk:
         await self.authority.admit(identity, cid, capability)
         if known is None:
             raise ApiError(404, f"there is no call {cid}: create it with POST /call/{cid.replace(':', '/')}")
-        return Place(known.call, self.call_type(known.call.type), self.authority.capabilities(identity, cid))
+        return Place(known.call, self.call_type(known.call.type), self.authority.capabilities(identity, cid), identity.user_id)
 
     async def place_if(self, identity: Identity, cid: str, capability: Capability) -> Place | None:
         """As `place`; None for who may not, and where there is no call."""
@@ -118,7 +118,8 @@ class Desk:
 
     def shown(self, place: Place, people: People, origin: str) -> CallResponse:
         """`origin` is how the client reached the gateway; `people` has the creator."""
-        call = place.call
+        call, may_watch = place.call, Capability.JOIN_CALL in place.capabilities
+        playlist = self.broadcasts.playlist_url(call.cid, place.user_id) if may_watch else ""
         addresses = asdict(self.ingress.addresses(call.cid, origin))
         return CallResponse(
             cid=call.cid,
@@ -135,10 +136,8 @@ class Desk:
             settings=place.settings,
             blocked_user_ids=list(call.blocked_user_ids) if Capability.BLOCK_USERS in place.capabilities else [],
             ingress=IngressResponse(**{name: AddressResponse(address=address) for name, address in addresses.items()}),
-            egress=EgressResponse(
-                broadcasting=call.broadcasting, hls=HlsEgressResponse(playlist_url=self.broadcasts.playlist_url(call.cid))
-            ),
-            session=self._session(call, seen=Capability.JOIN_CALL in place.capabilities),
+            egress=EgressResponse(broadcasting=call.broadcasting, hls=HlsEgressResponse(playlist_url=playlist)),
+            session=self._session(call, seen=may_watch),
         )
 
     def _session(self, call: Call, *, seen: bool) -> SessionResponse:

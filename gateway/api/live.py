@@ -29,7 +29,9 @@ async def go_live(desk: Desk, asked: Asked[GoLiveRequest]) -> GoLiveResponse:
     if not before.live:
         desk.tell_call(EventType.CALL_LIVE_STARTED, call)
     _follow_hls(desk, before, call)
-    return GoLiveResponse(call=await _shown(desk, asked), playlist_url=desk.broadcasts.playlist_url(call.cid))
+    return GoLiveResponse(
+        call=await _shown(desk, asked), playlist_url=desk.broadcasts.playlist_url(call.cid, asked.identity.user_id)
+    )
 
 
 async def stop_live(desk: Desk, asked: Asked[StopLiveRequest]) -> StopLiveResponse:
@@ -61,7 +63,7 @@ async def start_broadcasting(desk: Desk, asked: Asked[EmptyRequest]) -> Broadcas
         raise ApiError(409, f"the call {asked.cid} has ended: create another one")
     call = await desk.store.calls.change(asked.cid, lambda call: replace(call, broadcasting=True), now=asked.now)
     _follow_hls(desk, asked.place.call, call)
-    return BroadcastingResponse(playlist_url=desk.broadcasts.playlist_url(asked.cid))
+    return BroadcastingResponse(playlist_url=desk.broadcasts.playlist_url(asked.cid, asked.identity.user_id))
 
 
 async def stop_broadcasting(desk: Desk, asked: Asked[EmptyRequest]) -> EmptyResponse:
@@ -85,7 +87,7 @@ def _check_hls(desk: Desk, place: Place) -> None:
 def _follow_hls(desk: Desk, before: Call, after: Call) -> None:
     match follow(desk.broadcasts, before, after):
         case True:
-            desk.tell(EventType.HLS_STARTED, after.cid, playlist_url=desk.broadcasts.playlist_url(after.cid))
+            desk.tell(EventType.HLS_STARTED, after.cid, playlist_url=desk.broadcasts.open_playlist_url(after.cid))
         case False:
             desk.tell(EventType.HLS_STOPPED, after.cid)
         case None:

@@ -13,6 +13,7 @@ class Place:
     call: Call
     call_type: CallType
     capabilities: frozenset[Capability]
+    user_id: str  # of the caller; empty: a server, or somebody anonymous
 
     @property
     def settings(self) -> Settings:

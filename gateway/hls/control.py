@@ -107,9 +107,13 @@ class HlsOutput:
             if stream.cid == cid:
                 self._end(stream)
 
-    def playlist_url(self, cid: str) -> str:
-        """Of the call's first participant who is live; empty where the call is not broadcast."""
-        return f"{self.base_url}{self.links.path(cid)}" if self._is_wanted(cid) else ""
+    def playlist_url(self, cid: str, user_id: str = "") -> str:
+        """Of the call's first participant who is live, for this user (empty: for all); empty where the call is not broadcast."""
+        return f"{self.base_url}{self.links.path(cid, user_id)}" if self._is_wanted(cid) else ""
+
+    def open_playlist_url(self, cid: str) -> str:
+        """As `playlist_url`, but empty where not everybody may watch."""
+        return self.playlist_url(cid) if self.links.open(cid) else ""
 
     def live(self, cid: str) -> list[HlsStream]:
         """The call's streams that have not ended, the first participant's first."""

@@ -1,14 +1,15 @@
 """The addresses of HLS playlists: plain for a call that anybody may watch, else with a signed part that nobody can guess and that expires.
 
-Kept true: an address holds no token, stream key or user id. Those made within the same hour are the same, so that a CDN keeps one copy for
-all viewers; what is behind a signed address can be fetched by whoever has it, until it expires or the call has ended.
+Kept true: an address holds no token, stream key or user id. What is behind a signed one can be fetched by whoever has it, until it expires
+or the call has ended; one that was made for a user also ends when he is taken out of the call. Those made for nobody in particular within
+the same hour are the same, so that a CDN keeps one copy for all viewers.
 """
 
 import base64
 import hashlib
 import hmac
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from urllib.parse import quote
 
 from protocols.errors import Reason, Rejected
@@ -17,6 +18,7 @@ OPEN = "open"
 PLAYLIST = "index.m3u8"
 _STEP_S = 3600
 _SIGNATURE_BYTES = 18
+_MARK_BYTES = 9
 
 
 class Links:
@@ -28,20 +30,23 @@ class Links:
         ttl_s: int,
         now: Callable[[], float] = time.time,
         is_over: Callable[[str], bool] = lambda cid: False,
+        taken_out: Callable[[str], Iterable[str]] = lambda cid: (),
     ) -> None:
-        """`is_open` says whether anybody may watch a call now, `is_over` whether it has ended or is deleted, both for what is in memory;
-        `admit` raises `Rejected` where not everybody may watch it."""
+        """`is_open` says whether anybody may watch a call now, `is_over` whether it has ended or is deleted, `taken_out` which users may
+        not be in it, all for what is in memory; `admit` raises `Rejected` where not everybody may watch it."""
         self._key = hmac.digest(secret, b"hls-links", hashlib.sha256)
-        self._is_open = is_open
+        self.open = is_open
         self._admit = admit
         self._ttl_s = ttl_s
         self._now = now
         self._is_over = is_over
+        self._taken_out = taken_out
 
-    def path(self, cid: str) -> str:
-        """Of the call's playlist, without scheme and host."""
+    def path(self, cid: str, user_id: str = "") -> str:
+        """Of the call's playlist, without scheme and host; where that says anything, for this user."""
         expires = (int(self._now()) + self._ttl_s) // _STEP_S * _STEP_S + _STEP_S
-        permit = OPEN if self._is_open(cid) else f"{expires:x}.{self._signature(cid, expires)}"
+        whose = f"{self._mark(user_id)}." if user_id else ""
+        permit = OPEN if self.open(cid) else f"{expires:x}.{whose}{self._signature(cid, expires, whose)}"
         return f"/hls/{quote(cid)}/{permit}/{PLAYLIST}"
 
     async def check(self, cid: str, permit: str, *, to_the_end: bool = False) -> None:
@@ -50,18 +55,27 @@ class Links:
             if not to_the_end:  # who was let in while the call was open; nobody else knows the stream's id
                 await self._admit(cid)
             return
-        hexadecimal, _, signature = permit.partition(".")
+        hexadecimal, _, signed = permit.partition(".")
+        mark, dot, signature = signed.rpartition(".")
         try:
             expires = int(hexadecimal, 16)
         except ValueError:
             raise Rejected(Reason.NOT_FOUND, "There is no such playlist: copy its address again, in one piece") from None
-        if not hmac.compare_digest(signature.encode(), self._signature(cid, expires).encode()):
+        if not hmac.compare_digest(signature.encode(), self._signature(cid, expires, mark + dot).encode()):
             raise Rejected(Reason.FORBIDDEN, "This playlist's address is not one of this gateway: copy it again, in one piece")
         if expires < self._now():
             raise Rejected(Reason.FORBIDDEN, "This playlist's address has expired: ask the call's host for a new one")
         if self._is_over(cid) and not to_the_end:
             raise Rejected(Reason.FORBIDDEN, "This call has ended")
+        if mark and mark in map(self._mark, self._taken_out(cid)):
+            raise Rejected(Reason.FORBIDDEN, "The call's host has taken you out of it")
 
-    def _signature(self, cid: str, expires: int) -> str:
-        digest = hmac.digest(self._key, f"{cid}\n{expires}".encode(), hashlib.sha256)
-        return base64.urlsafe_b64encode(digest[:_SIGNATURE_BYTES]).decode()
+    def _signature(self, cid: str, expires: int, whose: str) -> str:
+        return self._letters(f"{cid}\n{expires}\n{whose}", _SIGNATURE_BYTES)
+
+    def _mark(self, user_id: str) -> str:
+        """By which the user is known again and nobody else can tell who that is."""
+        return self._letters(f"user\n{user_id}", _MARK_BYTES)
+
+    def _letters(self, text: str, size: int) -> str:
+        return base64.urlsafe_b64encode(hmac.digest(self._key, text.encode(), hashlib.sha256)[:size]).decode()

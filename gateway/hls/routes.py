@@ -16,6 +16,7 @@ from contextlib import contextmanager
 
 from aiohttp import web
 
+from gateway.auth import Identity
 from gateway.hls.control import HlsOutput
 from gateway.hls.links import PLAYLIST
 from gateway.hls.rendition import Rendition
@@ -35,8 +36,8 @@ _WAITS_TARGETS = 3  # target durations: §6.2.5.2 asks for an answer within thes
 _NAME = re.compile(r"(init[0-9]{1,9}\.mp4|[0-9]{1,12}(\.[0-9]{1,6})?\.m4s)")
 _NUMBER = re.compile(r"[0-9]{1,12}")
 
-Watch = Callable[[str, str | None], Awaitable[object]]
-"""Raises `Rejected` where who shows this token may not watch this call."""
+Watch = Callable[[str, str | None], Awaitable[Identity]]
+"""Who that is; raises `Rejected` where who shows this token may not watch this call."""
 
 
 class HlsRoutes:
@@ -58,8 +59,8 @@ class HlsRoutes:
 
     async def _address(self, request: web.Request) -> web.Response:
         cid = request.match_info["call"]
-        await self._watch(cid, bearer(request))
-        url = self._output.playlist_url(cid)
+        identity = await self._watch(cid, bearer(request))
+        url = self._output.playlist_url(cid, identity.user_id)
         if not url:
             raise Rejected(Reason.NOT_FOUND, "This call is not broadcast as HLS")
         return self._answer(request, "address", web.json_response({"playlist_url": url}), _NOT_AT_ALL)

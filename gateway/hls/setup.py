@@ -33,6 +33,7 @@ def hls_output(
         admit=lambda cid: authority.watch(cid, None),
         ttl_s=config.hls.link_ttl_s,
         is_over=authority.is_over,
+        taken_out=authority.taken_out,
     )
     return HlsOutput(policy, registry, workers, capacity, links, _archive(config))
 

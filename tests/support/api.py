@@ -57,8 +57,12 @@ class Broadcasts:
     def stop(self, cid: str) -> None:
         self.running.discard(cid)
 
-    def playlist_url(self, cid: str) -> str:
-        return f"/hls/{cid}/index.m3u8" if cid in self.running else ""
+    def playlist_url(self, cid: str, user_id: str = "") -> str:
+        whose = f"?{user_id}" if user_id else ""
+        return f"/hls/{cid}/index.m3u8{whose}" if cid in self.running else ""
+
+    def open_playlist_url(self, cid: str) -> str:
+        return self.playlist_url(cid)
 
 
 @dataclass(frozen=True)

@@ -214,6 +214,7 @@ async def test_who_was_kicked_may_come_back_after_a_while_and_others_meanwhile(i
     await it.store.calls.change(X, lambda call: lifecycle.gone_live(call, it.time), now=it.time)
     ann, max_ = it.authority.identify(token("ann")), it.authority.identify(token("max"))
     it.authority.send_out(X, "ann")
+    assert it.authority.taken_out(X) == ["ann"]
     reason, words = why_not(it, key)
     assert (reason, "come back in 30 s" in words) == (Reason.FORBIDDEN, True)
     assert not it.authority.may(ann, X, Capability.JOIN_CALL)
@@ -221,11 +222,13 @@ async def test_who_was_kicked_may_come_back_after_a_while_and_others_meanwhile(i
     assert Capability.JOIN_CALL not in it.authority.capabilities(ann, X)
     assert it.authority.may(max_, X, Capability.JOIN_CALL)
     it.now += 31
+    assert it.authority.taken_out(X) == []
     assert it.publish(key).user_id == "ann"
     assert it.authority.may(ann, X, Capability.JOIN_CALL)
 
     await it.store.calls.kick(X, "ann", block=True, now=it.time)
     it.authority.send_out(X, "ann")
+    assert it.authority.taken_out(X) == ["ann"]
     assert "blocked" in why_not(it, key)[1]
     await it.store.calls.change(X, lambda call: unblocked(call, "ann"), now=it.time)
     assert it.publish(key).user_id == "ann", "who unblocks him lets him in at once"

@@ -129,6 +129,18 @@ async def test_hls_for_which_there_is_no_room_is_refused_and_the_show_goes_on(ap
         api.broadcasts.full = None
 
 
+async def test_the_address_of_hls_is_told_to_those_who_may_watch_and_is_their_own(api: Stage, call: str) -> None:
+    await api.ok("POST", call, SEED)
+    started = await api.ok("POST", call + "/start_broadcasting", user="john")
+    assert started["playlist_url"] == f"/hls/{cid_of(call)}/index.m3u8?john"
+    shown = {user: (await api.ok("GET", call, user=user))["call"]["egress"] for user in ("john", "viewer", "")}
+    assert all(each["broadcasting"] for each in shown.values())
+    urls = {user: each["hls"]["playlist_url"] for user, each in shown.items()}
+    assert urls == {"john": started["playlist_url"], "viewer": "", "": f"/hls/{cid_of(call)}/index.m3u8"}, "it is in backstage"
+    await api.ok("POST", call + "/go_live")
+    assert (await api.ok("GET", call, user="viewer"))["call"]["egress"]["hls"]["playlist_url"].endswith("?viewer")
+
+
 async def test_calls_are_queried_in_pages_of_what_one_may_read(api: Stage, call: str) -> None:
     name = cid_of(call).partition(":")[2]
     for n in range(5):

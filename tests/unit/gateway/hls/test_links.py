@@ -59,6 +59,24 @@ async def test_a_signed_address_ends_with_its_call_but_shows_the_end_to_those_wh
     await made.check(CID, "open", to_the_end=True)
 
 
+async def test_an_address_made_for_a_user_ends_when_he_is_taken_out() -> None:
+    out: list[str] = []
+    made = Links(b"secret", lambda cid: False, refuse, 7200, Clock(), taken_out=lambda cid: out)
+    anns, bobs, anybodys = (permit(made.path(CID, user)) for user in ("ann", "bob", ""))
+    assert len({anns, bobs, anybodys}) == 3
+    assert "ann" not in anns
+    out.append("ann")
+    with pytest.raises(Rejected, match="taken you out"):
+        await made.check(CID, anns)
+    await made.check(CID, bobs)
+    await made.check(CID, anybodys)
+    expires, _, signature = anns.split(".")
+    for forged in (f"{expires}.{signature}", f"{expires}.{bobs.split('.')[1]}.{signature}", f"{expires}..{signature}"):
+        with pytest.raises(Rejected, match="not one of this gateway"):
+            await made.check(CID, forged)
+    assert Links(b"secret", lambda cid: True, refuse, 7200, Clock()).path(CID, "ann").endswith("/open/index.m3u8")
+
+
 def test_addresses_of_the_same_hour_are_the_same_so_that_caches_work() -> None:
     clock = Clock()
     first = links(clock).path(CID)
