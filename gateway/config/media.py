@@ -106,7 +106,8 @@ class Hls(Section):
         default=86_400,
         ge=3600,
         le=31_536_000,
-        description="How long the address of a playlist is good where the call is not open to everybody, in seconds.",
+        description="How long the address of a playlist is good where the call is not open to everybody, in seconds; it ends sooner with "
+        "the call, and one that a user asked for when he is taken out.",
     )
 
 
