@@ -9,7 +9,7 @@ class WorkerLimits:
     restarts: int = 1  # crashes that are mended within `restart_window`; the next one is a failure
     restart_window: float = 60.0  # s
     hang: float = 5.0  # s without progress on a packet, after which a worker is killed
-    video_queue: int = 500  # ms of media that may wait for a worker
+    video_queue: int = 500  # ms of media that may wait for a worker; and the time after which a picture is too late to be shown
     audio_queue: int = 1000
     backlog: int = 16 << 20  # bytes that may wait for a worker
     gop: int = 16 << 20  # bytes of the current GOP kept for a restart

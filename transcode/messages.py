@@ -22,6 +22,7 @@ MAX_BODY = 8 << 20
 MAX_TEXT = 300  # bytes
 _HEADER = struct.Struct("<IBxHI")  # body length, kind, stream, packets taken (from the worker)
 _PACKET = struct.Struct("<qqqqB")  # pts, dts, begun, arrival, flags
+_SENT = struct.Struct("<q")  # ns on the machine's clock: before the data of a PACKET
 _BITRATE = struct.Struct("<I")
 _EFFORT = struct.Struct("<BBf")  # presets lower, layers shed, scale
 _STATS = struct.Struct("<QQQQQQ")
@@ -70,6 +71,7 @@ class Message(IntEnum):
     TRIED = 22  # why the encoder does not work here, nothing if it does
     NOTE = 23  # in words for the log
     FRAGMENT = 24  # what MUX has made
+    LATE = 25  # as PROGRESS, and there is nothing of it since it had waited for too long
 
 
 class Frame(NamedTuple):
@@ -86,7 +88,7 @@ class WorkerReport:
     decoded: int = 0  # frames
     encoded: int = 0
     errors: int = 0  # packets that a decoder refused
-    dropped: int = 0  # packets before a key frame, frames beyond the rate limit or out of order
+    dropped: int = 0  # packets before a key frame, frames beyond the rate limit, out of order or too late
     cpu_ns: int = 0
     peak_rss: int = 0  # bytes
 
@@ -136,10 +138,10 @@ def pack(kind: Message, stream: int = 0, taken: int = 0, body: bytes = b"") -> b
     return _HEADER.pack(len(body), kind, stream, taken & 0xFFFFFFFF) + body
 
 
-def pack_packet(stream: int, packet: EncodedPacket, silent: bool = False) -> bytes:
-    """The head of a PACKET message: `packet.data` follows it on the wire, uncopied."""
+def pack_packet(stream: int, packet: EncodedPacket, silent: bool = False, sent: int = 0) -> bytes:
+    """The head of a PACKET message, `sent` at so many ns on the machine's clock: `packet.data` follows it on the wire, uncopied."""
     flags = (_KEYFRAME_FLAG if packet.keyframe else 0) | (_SILENT_FLAG if silent else 0)
-    return _packet_head(Message.PACKET, stream, 0, packet, flags)
+    return _packet_head(Message.PACKET, stream, 0, packet, flags, _SENT.pack(sent))
 
 
 def pack_output(stream: int, taken: int, packet: EncodedPacket, tracks: Sequence[Track]) -> bytes:
@@ -150,20 +152,19 @@ def pack_output(stream: int, taken: int, packet: EncodedPacket, tracks: Sequence
     )
 
 
-def _packet_head(kind: Message, stream: int, taken: int, packet: EncodedPacket, flags: int) -> bytes:
-    return _HEADER.pack(_PACKET.size + len(packet.data), kind, stream, taken & 0xFFFFFFFF) + _PACKET.pack(
-        packet.pts, packet.dts, packet.begun, packet.arrival, flags
-    )
+def _packet_head(kind: Message, stream: int, taken: int, packet: EncodedPacket, flags: int, more: bytes = b"") -> bytes:
+    stamps = _PACKET.pack(packet.pts, packet.dts, packet.begun, packet.arrival, flags) + more
+    return _HEADER.pack(len(stamps) + len(packet.data), kind, stream, taken & 0xFFFFFFFF) + stamps
 
 
 def fits(packet: EncodedPacket) -> bool:
-    return _PACKET.size + len(packet.data) <= MAX_BODY
+    return _PACKET.size + _SENT.size + len(packet.data) <= MAX_BODY
 
 
-def read_packet(body: memoryview, track: int) -> tuple[EncodedPacket, bool]:
-    """The packet, and whether it is silent: decoded for what follows it, not shown."""
-    packet, flags = _read_packet(body, track)
-    return packet, bool(flags & _SILENT_FLAG)
+def read_packet(body: memoryview, track: int) -> tuple[EncodedPacket, bool, int]:
+    """The packet; whether it is silent: decoded for what follows it, not shown; and when it was sent, ns on the machine's clock."""
+    packet, flags = _read_packet(body, track, _SENT.size)
+    return packet, bool(flags & _SILENT_FLAG), _SENT.unpack_from(body, _PACKET.size)[0]
 
 
 def read_output(body: memoryview, tracks: Sequence[Track]) -> EncodedPacket:
@@ -175,11 +176,11 @@ def read_output(body: memoryview, tracks: Sequence[Track]) -> EncodedPacket:
     return replace(packet, track=tracks[index].id, layer=tracks[index].layer)
 
 
-def _read_packet(body: memoryview, track: int) -> tuple[EncodedPacket, int]:
-    if len(body) < _PACKET.size:
+def _read_packet(body: memoryview, track: int, more: int = 0) -> tuple[EncodedPacket, int]:
+    if len(body) < _PACKET.size + more:
         raise ProtocolError("a packet message that is too short")
     pts, dts, begun, arrival, flags = _PACKET.unpack_from(body)
-    data = bytes(body[_PACKET.size :])
+    data = bytes(body[_PACKET.size + more :])
     return EncodedPacket(track, pts, dts, bool(flags & _KEYFRAME_FLAG), data, begun, arrival), flags
 
 

@@ -8,6 +8,7 @@ import asyncio
 import signal
 from collections import deque
 from collections.abc import Callable
+from time import monotonic_ns
 
 from protocols.media import EncodedPacket, Track
 from transcode import messages
@@ -142,7 +143,7 @@ class Worker:
     def send_packet(self, stage: WorkerStage, packet: EncodedPacket, silent: bool) -> None:
         if self.up:
             self._unanswered.expect(stage, packet.dts)
-            self._pipe.write(messages.pack_packet(stage.number, packet, silent), packet.data)
+            self._pipe.write(messages.pack_packet(stage.number, packet, silent, monotonic_ns()), packet.data)
 
     def _send_part(self, message: bytes) -> bool:
         if not self.up or self.backlog > self.limits.backlog:
@@ -194,6 +195,8 @@ class Worker:
         match frame.kind:
             case Message.OUTPUT if stage is not None:
                 stage.on_output(messages.read_output(frame.body, stage.tracks))
+            case Message.LATE if stage is not None:
+                stage.on_late()
             case Message.TRACKS if stage is not None:
                 stage.on_output_tracks(messages.read_tracks(frame.body))
             case Message.CLOSED if stage is not None:

@@ -89,7 +89,7 @@ class WorkerStage:
         sizes = [(rung.width, rung.height) for rung in target.encoded] if isinstance(target, VideoTarget) else []
         self._steps = steps(sizes, last_may_go=target.passed) if isinstance(target, VideoTarget) else ()
         self._economy = Economy(len(self._steps) - 1) if video else None
-        self._skipped = False  # since the worker last took a packet
+        self._skipped = False  # some of the video, since the worker last took a packet
         limits = link.limits
         self._gop = Gop(limits.gop, limits.gop_duration * _MS) if video else None
         self._queue_limit = (limits.video_queue if video else limits.audio_queue) * _MS
@@ -205,6 +205,10 @@ class WorkerStage:
                 self._catch_up_until = self._last_dts + _CATCH_UP
             if not self._catching_up:
                 self._economise()
+
+    def on_late(self) -> None:
+        """The worker has left out pictures that had waited for too long."""
+        self._skipped = True
 
     def on_closed(self) -> None:
         """The worker has closed the stream, or has gone for good."""

@@ -1,8 +1,9 @@
 """One session's transcoding process: takes packets from its socket, gives back what comes of them, and ends with its socket.
 
 Keeps true: one message is handled at a time and its output leaves before the next is looked at, so nothing waits; each packet is answered
-by output or PROGRESS; what a stranger's stream can do here is bounded by `confine`. This is one of the four places where any
-exception is caught: it is told to the gateway, and the process ends.
+by output, PROGRESS or LATE; a picture that has waited here for longer than may be is not shown but decoded for what follows, which is what
+catches up, save one a second where all are late; what a stranger's stream can do here is bounded by `confine`. This is one of the four
+places where any exception is caught: it is told to the gateway, and the process ends.
 """
 
 import contextlib
@@ -32,6 +33,7 @@ Transcoder = AudioTranscoder | VideoTranscoder
 
 _OPEN_FILES = 16
 _REPORT_EVERY = 1_000_000_000  # ns
+_SHOWN_EVERY = 1_000_000_000  # ns: a picture at least, however late
 _LONGEST_FAULT = 2000  # characters
 _MAX_STREAMS = 16
 
@@ -70,6 +72,9 @@ class Worker:
         self.taken = 0
         self._sock = sock
         self._cpu_allowance = limits.cpu
+        self._late_after = limits.video_queue * 1_000_000  # ns
+        self._late = 0  # pictures that had waited for longer
+        self._shown: dict[int, int] = {}  # by stream: when something of it last left
         self._inbox = Inbox()
         self._streams: dict[int, Transcoder] = {}
         self._announced: dict[int, tuple[Track, ...]] = {}
@@ -123,14 +128,23 @@ class Worker:
 
     def _take(self, frame: Frame) -> None:
         transcoder = self._streams[frame.stream]
-        packet, silent = messages.read_packet(frame.body, frame.stream)
+        packet, silent, sent = messages.read_packet(frame.body, frame.stream)
         self.taken += 1
         answered = False
-        for output in transcoder.take(packet, silent):
+        late = not silent and isinstance(transcoder, VideoTranscoder) and self._is_late(frame.stream, sent)
+        for output in transcoder.take(packet, silent or late):
             self._put(frame.stream, transcoder, output)
             answered = True
-        if not answered:
-            self._sock.sendall(messages.pack(Message.PROGRESS, frame.stream, self.taken))
+        self._late += late
+        if answered:
+            self._shown[frame.stream] = time.monotonic_ns()
+        else:
+            self._sock.sendall(messages.pack(Message.LATE if late else Message.PROGRESS, frame.stream, self.taken))
+
+    def _is_late(self, stream: int, sent: int) -> bool:
+        """Of a packet of video: whether it has waited for too long, and there is no need to show something at last."""
+        now = time.monotonic_ns()
+        return now - sent > self._late_after and now - self._shown.get(stream, 0) < _SHOWN_EVERY
 
     def _mux(self, frame: Frame) -> None:
         self.taken += 1
@@ -145,6 +159,7 @@ class Worker:
         for output in transcoder.finish():
             self._put(stream, transcoder, output)
         self._announced.pop(stream, None)
+        self._shown.pop(stream, None)
         self._closed = _sum([self._closed, _totals(transcoder)])
         self._report()
         self._sock.sendall(messages.pack(Message.CLOSED, stream, self.taken))
@@ -176,7 +191,7 @@ class Worker:
         cpu = usage.ru_utime + usage.ru_stime
         totals = _sum([self._closed, *map(_totals, self._streams.values())])
         report = WorkerReport(
-            totals.decoded, totals.encoded, totals.errors, totals.dropped, int(cpu * 1e9), usage.ru_maxrss * 1024
+            totals.decoded, totals.encoded, totals.errors, totals.dropped + self._late, int(cpu * 1e9), usage.ru_maxrss * 1024
         )
         self._sock.sendall(messages.pack_stats(self.taken, report))
         # a loop without end in a codec runs into this, even where the gateway can no longer end it

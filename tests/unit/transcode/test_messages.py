@@ -59,8 +59,8 @@ def body(data: bytes) -> memoryview:
 
 @pytest.mark.parametrize("silent", [False, True])
 def test_a_packet_comes_back_whole(silent: bool) -> None:
-    data = messages.pack_packet(3, PACKET, silent) + PACKET.data
-    assert messages.read_packet(body(data), 7) == (PACKET, silent)
+    data = messages.pack_packet(3, PACKET, silent, 2**60) + PACKET.data
+    assert messages.read_packet(body(data), 7) == (PACKET, silent, 2**60)
 
 
 def test_what_comes_out_comes_back_with_its_layer() -> None:
