@@ -180,6 +180,7 @@ class HlsOutput:
             over.set()
 
         worker.on_failure(fail)
+        worker.on_note(lambda text: event(log, logging.WARNING, f"HLS: {text}", session=session.id))
         self._used[name] = session, worker
         try:
             stream.attach(session, worker, Room(partial(self._capacity.admit_hls, name), refuse, self._retire))

@@ -4,18 +4,22 @@ Kept true: a picture is made here only where the lane does not make H.264 of it 
 is; it begins at a key frame, and what comes out begins with one. What does not fit into this gateway's CPU is not begun.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
 from gateway.capacity import Demand, video_of
 from gateway.lane import Lane
+from gateway.log import event
 from gateway.session import Session
 from protocols.errors import Rejected
 from protocols.media import Codec, EncodedPacket, Kind, Track
 from transcode.plan import AudioTarget, Label, Refuse, Transcode, VideoTarget
 from transcode.process import Worker
 from transcode.stage import Stage
+
+log = logging.getLogger(__name__)
 
 _SILENT = 1_500_000_000  # ns of media after which a layer that has stopped gives way to another
 _H264 = frozenset({Codec.H264})
@@ -59,6 +63,7 @@ class Making:
         self._pictures = 0  # begun
         self._since: int | None = None  # dts from which on there is none
         self._refused = False
+        self._told = False  # why there is no picture
 
     def sound(self, track: Track, packet: EncodedPacket) -> None:
         """AAC of this."""
@@ -118,7 +123,10 @@ class Making:
                 self._ask(lane)
             return None
         target = picture_target(self._session, lane)
-        if target is None or not self._admitted():
+        if target is None:
+            self._tell_why_not(lane)
+            return None
+        if not self._admitted():
             return None
         if now is not None:
             self._end_picture()
@@ -126,6 +134,12 @@ class Making:
         stage = self._worker.video(lane.track, target, partial(self._out_of_picture, self._pictures))
         self._picture = _Picture(self._pictures, lane, lane.track, stage, packet.dts)
         return self._picture
+
+    def _tell_why_not(self, lane: Lane) -> None:
+        if not self._told:
+            self._told = True
+            why = self._session.decide(lane.track, _H264).why
+            event(log, logging.WARNING, f"HLS has no picture: {why.text}", session=self._session.id, advice=why.advice or None)
 
     def _end_picture(self) -> None:
         assert self._picture is not None

@@ -193,6 +193,16 @@ async def test_a_picture_that_the_publisher_may_not_send_is_in_hls_neither() -> 
     assert set(it.stream.renditions) == {"audio"}
 
 
+async def test_where_no_video_is_transcoded_it_is_said_once_why_hls_has_no_picture(caplog: pytest.LogCaptureFixture) -> None:
+    track, packets = pictures(Codec.VP8, (320, 180), seconds=1.0, gop=5)
+    async with show(decide=lambda track, accepts: plan(track, accepts, Policy(video="never"))) as it:
+        await it.publish([track], packets)
+        await (await it.call.publication(Kind.VIDEO)).until(len(packets))
+    told = [record.message for record in caplog.records if "HLS has no picture" in record.message]
+    assert len(told) == 1
+    assert "transcode.video = never" in told[0]
+
+
 async def test_of_several_layers_the_largest_is_made_and_another_when_it_is_silent() -> None:
     large, packets = pictures(Codec.VP8, (320, 180), seconds=6.0, gop=30)
     small, fewer = pictures(Codec.VP8, (160, 90), seconds=6.0, gop=30)
