@@ -17,7 +17,7 @@ from transcode.plan import Decision, Passthrough, Transcode
 from transcode.stage import Stage
 from transcode.stream import Gop
 
-PRIMING_SPAN = 5_000_000_000  # ns of a group of pictures that passes and is kept, since it may yet have to be decoded
+PRIMING_SPAN = 5_000_000_000  # ns of a group of pictures that is kept, since it may have to be decoded anew
 PRIMING_BYTES = 8 << 20
 WATCHED_SPAN = 5_000_000_000  # ns at the start of a stream that passes in which its frames may show that it must not
 KEYFRAME_REQUEST_INTERVAL = 500_000_000  # ns: requests of many viewers become one
@@ -72,10 +72,13 @@ class Lane:
         return isinstance(self.decision, Passthrough) and 0 < self.decision.up_to < self.meter.sustained_bitrate
 
     def keep(self, packet: EncodedPacket) -> None:
-        """Remember of a picture that passes what a decoder would need to take over, where it may have to: the stream is still watched, or
-        a viewer may come who does not take the codec."""
-        if isinstance(self.decision, Passthrough) and (self._watched or self.track.codec is not Codec.H264):
-            self._group.add(packet)
+        """Remember of a picture what another decoder would need to take over, where one may have to: the stream is still watched, or a
+        viewer may come who does not take the codec that comes out."""
+        match self.decision:
+            case Passthrough() if self._watched or self.track.codec is not Codec.H264:
+                self._group.add(packet)
+            case Transcode() if self.decision.codec is not Codec.H264:
+                self._group.add(packet)
 
     def reorders(self, packet: EncodedPacket) -> bool:
         """True when this packet proves B-frames (pts goes back in decoding order)."""
