@@ -95,7 +95,7 @@ class Accepted:
 
 def sending(offer: Offer, cname: str) -> tuple[Accepted | None, ...]:
     """Accept every m-line on which the peer wants to receive what we can send, with each codec of it that we can: H.264
-    (packetization-mode 1) before VP8, VP9 and AV1 (8-bit 4:2:0); Opus. Which one comes is up to what is shown, and may change.
+    (packetization-mode 1) before VP8, VP9 and AV1 (both of profile 0); Opus. Which one comes is up to what is shown, and may change.
 
     The n-th video and the n-th audio m-line share a stream id, so that a player keeps them in sync. What is refused is None.
     """
@@ -206,7 +206,7 @@ def _readable_rank(codec: Codec) -> tuple[int, ...]:
 
 def _received_parameters(codec: Codec) -> str:
     """The peer's own parameters, which say what it will send; for Opus what we want of it (RFC 7587 §6.1)."""
-    kept = _well_formed(codec)
+    kept = _well_formed(codec.parameters)
     match codec.name:
         case "opus":
             kept.pop("sprop-stereo", None)
@@ -216,8 +216,8 @@ def _received_parameters(codec: Codec) -> str:
     return _joined(kept)
 
 
-def _well_formed(codec: Codec) -> dict[str, str]:
-    return {name: value for name, value in codec.parameters.items() if _PARAMETER.fullmatch(f"{name}={value}")}
+def _well_formed(parameters: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in parameters.items() if _PARAMETER.fullmatch(f"{name}={value}")}
 
 
 def _joined(parameters: Mapping[str, str]) -> str:
@@ -279,6 +279,10 @@ def _h264_parameters(codec: Codec) -> str:
     if len(level) != 6 or not set(level) <= set("0123456789abcdef"):
         level = "42e01f"
     return f"level-asymmetry-allowed=1;packetization-mode=1;profile-level-id={level}"
+
+
+def _same_parameters(codec: Codec) -> str:
+    return _joined(_well_formed(codec.parameters))
 
 
 def _opus_parameters(codec: Codec) -> str:
@@ -360,15 +364,13 @@ class _Sendable:
     parameters: Callable[[Codec], str]
 
 
-# In the order of preference, as above. What is left out of the parameters is profile 0 (RFC 9628 §7, AV1 RTP §7.2.1): 8-bit 4:2:0.
+# In the order of preference, as above. A profile that is left out is 0 (RFC 9628 §7, AV1 RTP §7.2.1), which is all that every decoder has.
 _SENDABLE: Mapping[str, _Sendable] = MappingProxyType(
     {
         "h264": _Sendable(lambda codec: codec.parameters.get("packetization-mode") == "1", _h264_parameters),
-        "vp8": _Sendable(lambda codec: True, lambda codec: _joined(_well_formed(codec))),
-        "vp9": _Sendable(
-            lambda codec: codec.parameters.get("profile-id", "0") == "0", lambda codec: _joined(_well_formed(codec))
-        ),
-        "av1": _Sendable(lambda codec: codec.parameters.get("profile", "0") == "0", lambda codec: _joined(_well_formed(codec))),
+        "vp8": _Sendable(lambda codec: True, _same_parameters),
+        "vp9": _Sendable(lambda codec: codec.parameters.get("profile-id", "0") == "0", _same_parameters),
+        "av1": _Sendable(lambda codec: codec.parameters.get("profile", "0") == "0", _same_parameters),
         "opus": _Sendable(lambda codec: codec.channels == 2, _opus_parameters),
     }
 )
