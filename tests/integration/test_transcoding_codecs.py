@@ -7,7 +7,6 @@ from typing import Any
 
 import aiohttp
 import numpy as np
-import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCRtpSender, RTCSessionDescription, VideoStreamTrack
 from av import VideoFrame
 from playwright.async_api import Page
@@ -24,6 +23,7 @@ B_FRAMES = ("-c:v", "libx264", "-preset", "superfast", "-bf", "2", "-b_strategy"
 SOURCE = (*programme(WIDTH, HEIGHT), *B_FRAMES, "-c:a", "aac")
 
 _WATCH = """async ([url, bits]) => {
+    globalThis.pc?.close();
     const pc = globalThis.pc = new RTCPeerConnection({bundlePolicy: "max-bundle"});
     const numbers = globalThis.numbers = [];
     pc.ontrack = async ({track}) => {
@@ -108,26 +108,26 @@ async def test_video_becomes_the_codec_that_the_gateway_or_the_call_chooses() ->
     assert "It becomes H.264 and not AV1" in str(stream)
 
 
-@pytest.mark.parametrize(
-    ("codec", "encoding"),
-    [
-        ("av1", "-c:v libsvtav1 -preset 12 -svtav1-params lp=1 -g 30"),
-        ("vp9", "-c:v libvpx-vp9 -deadline realtime -cpu-used 8 -g 30 -b:v 1M"),
-    ],
-    ids=["av1", "vp9"],
-)
-async def test_av1_and_vp9_of_an_encoder_pass_to_a_browser(codec: str, encoding: str) -> None:
-    async with running_gateway() as gateway, open_page(gateway.url("/health/live")) as (page, _):
-        await page.evaluate(_WATCH, [gateway.url("/whep/livestream:demo"), BITS])
-        source = (*programme(WIDTH, HEIGHT), *encoding.split(), "-c:a", "libopus")
-        async with ffmpeg(*source, "-f", "flv", gateway.rtmp(), version=9):
-            numbers, mime_type = await seen_by_chromium(page)
-            stream = await gateway.stream(tracks=2)
-            workers = await gateway.metric("ingress_workers")
-    judged(numbers)
-    assert mime_type == f"video/{codec.upper()}"
-    assert video_of(stream) == (codec, "passthrough", "same_codec")
-    assert workers == 0
+PASSING = {
+    "av1": "-c:v libsvtav1 -preset 12 -svtav1-params lp=1 -g 30",
+    "vp9": "-c:v libvpx-vp9 -deadline realtime -cpu-used 8 -g 30 -b:v 1M",
+}
+
+
+async def test_av1_and_vp9_of_an_encoder_pass_to_a_browser() -> None:
+    async with running_gateway("calls.public=livestream:av1,livestream:vp9") as gateway:
+        async with open_page(gateway.url("/health/live")) as (page, _):
+            for codec, encoding in PASSING.items():
+                call = f"livestream:{codec}"
+                await page.evaluate(_WATCH, [gateway.url(f"/whep/{call}"), BITS])
+                source = (*programme(WIDTH, HEIGHT), *encoding.split(), "-c:a", "libopus")
+                async with ffmpeg(*source, "-f", "flv", gateway.rtmp(call, codec), version=9):
+                    numbers, mime_type = await seen_by_chromium(page)
+                    stream = await gateway.stream(codec, tracks=2)
+                judged(numbers)
+                assert mime_type == f"video/{codec.upper()}"
+                assert video_of(stream) == (codec, "passthrough", "same_codec")
+        assert await gateway.metric("ingress_workers") == 0
 
 
 class Counting(VideoStreamTrack):
@@ -192,8 +192,10 @@ async def test_vp8_passes_until_a_viewer_comes_who_does_not_take_it_and_again_af
         await viewer.until_number(viewer.numbers[-1] + 30)
         async with watching(gateway.url(url), video=["H264"]) as again:
             await again.until(frames=30)
+        lost = await dropped(gateway, "whip")
     assert viewer.in_order, viewer.numbers
     assert other.in_order, other.numbers
     assert passing["id"] == first["id"]
     assert passing["reconnects"] == 0
-    assert viewer.delivered(viewer.numbers[0], viewer.numbers[-1]) >= 0.9, viewer.numbers
+    missing = set(range(viewer.numbers[-1])) - set(viewer.numbers)
+    assert len(missing) <= 6 + lost, missing  # aiortc loses one at each change of codec
