@@ -14,6 +14,7 @@ from av.codec.context import Flags
 from av.video.codeccontext import VideoCodecContext
 
 from transcode.encoder_table import ENCODERS, X264
+from transcode.scheduling import own_scheduling
 
 OPUS_RATE = 48_000
 OPUS_FRAME = 960  # 20 ms
@@ -54,7 +55,8 @@ def open_video(like: VideoFrame, frame_rate: float, bitrate: int, preset: str, n
         "maxrate": str(bitrate),
         "bufsize": str(round(bitrate * _VBV_SECONDS)),
     }
-    encoder.open()
+    with own_scheduling():
+        encoder.open()
     return encoder
 
 
