@@ -1,7 +1,7 @@
 """What sessions and viewers do, told as events: encoders come, go and are refused, participants join and leave, viewers are counted.
 
 Kept true: nothing here waits or raises, because media calls it; viewers, who come and go by hundreds, are told as a number, at most once in
-`VIEWERS_S` for each call; a refusal is told only where the credential was a good one: strangers announce nothing in other people's calls.
+`viewers_s` for each call; a refusal is told only where the credential was a good one: strangers announce nothing in other people's calls.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from gateway.store.records import Call
 from protocols.errors import Rejected
 from protocols.publisher import Credential, Publisher
 
-VIEWERS_S: Final = 1.0
+VIEWERS_S: Final = 1.0  # between two numbers of a call's viewers
 
 _TYPES: Final[dict[Happening, EventType]] = {
     Happening.JOINED: EventType.PARTICIPANT_JOINED,
@@ -32,12 +32,14 @@ Whose = Callable[[Credential, str | None], tuple[str, str] | None]
 class Announcements:
     """Callbacks for sessions, reception and calls.
 
-    `whose` gives the user and the call of a good credential, whatever is allowed there now.
+    `whose` gives the user and the call of a good credential, whatever is allowed there now. `viewers_s`: seconds in which viewers are
+    counted before their number is told.
     """
 
-    def __init__(self, bus: Bus, whose: Whose = lambda credential, call: None) -> None:
+    def __init__(self, bus: Bus, whose: Whose = lambda credential, call: None, *, viewers_s: float = VIEWERS_S) -> None:
         self._bus = bus
         self._whose = whose
+        self._viewers_s = viewers_s
         self._counting: dict[str, Callable[[], int]] = {}  # calls whose number of viewers is about to be told
 
     def session(self, session: Session, happening: Happening) -> None:
@@ -77,7 +79,7 @@ class Announcements:
         """The call's viewers have become more or fewer; `count` gives how many there are, also later."""
         if cid not in self._counting:
             self._counting[cid] = count
-            asyncio.get_running_loop().call_later(VIEWERS_S, self._tell_viewers, cid)
+            asyncio.get_running_loop().call_later(self._viewers_s, self._tell_viewers, cid)
 
     def _tell_viewers(self, cid: str) -> None:
         self._bus.publish(EventType.VIEWERS_CHANGED, cid, {"viewers": self._counting.pop(cid)()})

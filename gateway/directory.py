@@ -96,11 +96,13 @@ class Memory(Generic[K, V]):
 class Directory:
     """Reads and follows the store. `start` first; `apply` is given each change."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, max_calls: int = MAX_CALLS) -> None:
+        """`max_calls`: so many calls are kept in memory."""
         self.api_keys: dict[str, ApiKey] = {}
         self.call_types: dict[str, CallType] = {}
         self._store = store
-        self._calls: Memory[str, KnownCall] = Memory(MAX_CALLS)
+        self._max_calls = max_calls
+        self._calls: Memory[str, KnownCall] = Memory(max_calls)
         self._roles: Memory[str, str] = Memory(MAX_USERS)  # only those who are more or less than a plain user
         self._stream_keys: Memory[str, StreamKey] = Memory(MAX_STREAM_KEYS)
 
@@ -111,7 +113,7 @@ class Directory:
         self.call_types = await store.call_types.all()
         for memory in (self._calls, self._roles, self._stream_keys):
             memory.clear()
-        calls, all_of_them = await store.calls.open_ones(MAX_CALLS)
+        calls, all_of_them = await store.calls.open_ones(self._max_calls)
         roles = await store.calls.roles()
         for call in reversed(calls):  # the newest last: it is forgotten last
             self._calls.put(call.cid, KnownCall(call, roles.get(call.cid, {})))

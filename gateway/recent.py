@@ -19,7 +19,9 @@ _ANEW: Final = frozenset({EventType.CALL_LIVE_STARTED, EventType.CALL_ENDED, Eve
 class Recent:
     """`hear` is told of every event."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, max_calls: int = MAX_CALLS) -> None:
+        """`max_calls`: so many calls are remembered."""
+        self._max_calls = max_calls
         self._calls: OrderedDict[str, deque[Event]] = OrderedDict()
 
     def hear(self, event: Event) -> None:
@@ -31,7 +33,7 @@ class Recent:
             messages.append(event)
             while sum(len(each.text) for each in messages) > MAX_BYTES:
                 messages.popleft()
-            if len(self._calls) > MAX_CALLS:
+            if len(self._calls) > self._max_calls:
                 self._calls.popitem(last=False)
 
     def of(self, cid: str) -> tuple[Event, ...]:

@@ -13,6 +13,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from time import monotonic, time
 from typing import Any, Final, assert_never
 
@@ -40,11 +41,17 @@ MAX_PER_USER: Final = 20
 MAX_CONNECTIONS: Final = 5000
 MESSAGE_RATE: Final = 20.0  # a second
 MESSAGE_BURST: Final = 60.0
-HELLO_S: Final = 10.0
-PING_S: Final = 25.0
-CLOSE_S: Final = 2.0
 MAX_FAULTS: Final = 10
 LONGEST_S: Final = 86400.0 * 30  # of a connection whose token has no end
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long a connection may take, all in seconds."""
+
+    hello_s: float = 10.0  # until it has said who it is
+    ping_s: float = 25.0  # without a word from it, until it is sent a ping; it has half of that for the answer
+    close_s: float = 2.0  # for its answer when it is closed
 
 
 class Sockets:
@@ -59,6 +66,7 @@ class Sockets:
         *,
         origins: Collection[str] = ("*",),
         max_connections: int = MAX_CONNECTIONS,
+        timeouts: Timeouts = Timeouts(),
     ) -> None:
         """`origins`: web origins whose pages may connect, besides our own."""
         self.authority = authority
@@ -70,6 +78,7 @@ class Sockets:
         self.opened = 0
         self.closed: Counter[str] = Counter()  # by the reason that was ours, in lower case; "client" for theirs
         self.rates = Rates(MESSAGE_RATE, MESSAGE_BURST, monotonic)
+        self.timeouts = timeouts
         self._origins = frozenset(origins)
         self._max_connections = max_connections
 
@@ -103,7 +112,11 @@ class Sockets:
 
     async def _serve(self, request: web.Request, identity: Identity | None) -> web.StreamResponse:
         socket = web.WebSocketResponse(
-            timeout=CLOSE_S, heartbeat=PING_S, max_msg_size=MAX_MESSAGE, compress=False, autoping=True
+            timeout=self.timeouts.close_s,
+            heartbeat=self.timeouts.ping_s,
+            max_msg_size=MAX_MESSAGE,
+            compress=False,
+            autoping=True,
         )
         await socket.prepare(request)
         if request.transport is None:
@@ -144,7 +157,7 @@ class Connection:
     async def run(self) -> None:
         """From the first message to the end, whoever ends it."""
         try:
-            async with asyncio.timeout(HELLO_S) as self._reading:
+            async with asyncio.timeout(self._sockets.timeouts.hello_s) as self._reading:
                 if await self._greeted():
                     seconds = self._identity.expires_at - time() if self._identity and self._identity.expires_at else LONGEST_S
                     self._reading.reschedule(asyncio.get_running_loop().time() + seconds)
@@ -205,7 +218,7 @@ class Connection:
     async def _close(self, why: Close) -> None:
         code, words = why.value
         try:
-            async with asyncio.timeout(CLOSE_S):
+            async with asyncio.timeout(self._sockets.timeouts.close_s):
                 await self._socket.close(code=code, message=words.encode())
         except (TimeoutError, ConnectionError):
             pass
@@ -238,7 +251,8 @@ class Connection:
             return False
         self._me = sender
         self._sockets.users[sender.id] += bool(sender.id)
-        self._tell("connection.ok", reply_to, user=sender.as_json(), server=identity.server, ping_seconds=PING_S)
+        ping_seconds = self._sockets.timeouts.ping_s
+        self._tell("connection.ok", reply_to, user=sender.as_json(), server=identity.server, ping_seconds=ping_seconds)
         return True
 
     async def _take(self, text: str) -> None:

@@ -17,8 +17,10 @@ _MOST: Final = 1000
 class Changes:
     """`store.changes`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, kept: int = KEPT) -> None:
+        """`kept`: so many changes `forget` leaves."""
         self._database = database
+        self._kept = kept
 
     async def last(self) -> int:
         """The number of the last change."""
@@ -42,4 +44,4 @@ class Changes:
         async with self._database.write() as writing:
             last = (await writing.connection.execute(select(func.max(CHANGES.c.seq)))).scalar_one()
             if last is not None:
-                await writing.connection.execute(delete(CHANGES).where(CHANGES.c.seq <= last - KEPT))
+                await writing.connection.execute(delete(CHANGES).where(CHANGES.c.seq <= last - self._kept))

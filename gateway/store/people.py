@@ -80,8 +80,10 @@ class Users:
 class CallTypes:
     """`store.call_types`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, max_types: int = MAX_CALL_TYPES) -> None:
+        """`max_types`: so many call types there may be, the built-in ones among them."""
         self._database = database
+        self._max_types = max_types
 
     async def all(self) -> dict[str, CallType]:
         """By name."""
@@ -100,8 +102,8 @@ class CallTypes:
                 await writing.connection.execute(delete(CALL_TYPES).where(CALL_TYPES.c.name == kind.name))
             else:
                 number = (await writing.connection.execute(select(func.count()).select_from(CALL_TYPES))).scalar_one()
-                if number >= MAX_CALL_TYPES:
-                    raise Rejected(Reason.BAD_REQUEST, f"there are {MAX_CALL_TYPES} call types already: delete one first")
+                if number >= self._max_types:
+                    raise Rejected(Reason.BAD_REQUEST, f"there are {self._max_types} call types already: delete one first")
             await writing.connection.execute(insert(CALL_TYPES).values(rows.call_type_row(kind)))
             writing.changed(ChangeKind.CALL_TYPE, kind.name)
         return kind

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from gateway import announcements
 from gateway.announcements import Announcements, happened
 from gateway.events import Bus, Event, EventType
 from gateway.pacer import LiveEdgePolicy
@@ -114,10 +113,9 @@ async def test_a_refusal_is_told_to_the_call_it_was_for() -> None:
     assert (error["user_id"], error["reason"], heard.events[0].cid) == ("ada", "stop the other one first", CALL)
 
 
-async def test_viewers_are_told_as_one_number_however_many_come_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(announcements, "VIEWERS_S", 0.02)
+async def test_viewers_are_told_as_one_number_however_many_come_at_once() -> None:
     bus, heard, viewers = Bus(), Heard(), list[int]()
-    said = Announcements(bus)
+    said = Announcements(bus, viewers_s=0.02)
     with bus.listening(heard):
         for n in range(100):
             viewers.append(n)

@@ -9,10 +9,9 @@ from typing import Any
 import jwt
 import pytest
 
-from gateway import directory as directories
 from gateway import lifecycle, stream_keys
 from gateway.access import Capability
-from gateway.directory import NotInMemory
+from gateway.directory import Directory, NotInMemory
 from gateway.store.calls import blocked, unblocked
 from gateway.store.records import ApiKey, CallType, Member, SealedSecret, Settings, StreamKey, User
 from gateway.vault import Vault
@@ -273,11 +272,10 @@ async def test_wrong_keys_are_slowed_by_address_and_right_ones_cost_nothing() ->
         assert status(own, "192.0.2.1") is None
 
 
-async def test_more_calls_than_fit_are_looked_up(it: Ruling, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_more_calls_than_fit_are_looked_up(it: Ruling) -> None:
     for n in range(5):
         await it.call(f"livestream:c{n}")
-    monkeypatch.setattr(directories, "MAX_CALLS", 3)
-    small = directories.Directory(it.store)
+    small = Directory(it.store, max_calls=3)
     await small.start()
     newest = small.call("livestream:c4")
     assert newest is not None

@@ -2,9 +2,6 @@
 
 from datetime import UTC, datetime
 
-import pytest
-
-from gateway import recent
 from gateway.events import Event, EventType
 from gateway.recent import MAX_BYTES, MAX_MESSAGES, Recent
 
@@ -28,11 +25,8 @@ def test_the_newest_are_kept_within_their_number_and_their_size() -> None:
     assert it.of("livestream:demo") == ()
 
 
-def test_the_calls_that_were_silent_longest_are_forgotten_and_so_are_those_that_are_over(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(recent, "MAX_CALLS", 2)
-    it = Recent()
+def test_the_calls_that_were_silent_longest_are_forgotten_and_so_are_those_that_are_over() -> None:
+    it = Recent(max_calls=2)
     for n, cid in enumerate(("a:1", "a:2", "a:1", "a:3")):
         it.hear(said(n, cid))
     assert [len(it.of(cid)) for cid in ("a:1", "a:2", "a:3")] == [2, 0, 1]

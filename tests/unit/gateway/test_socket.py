@@ -15,10 +15,9 @@ import jwt
 import pytest
 from aiohttp import WSMsgType, web
 
-import gateway.api.socket
 from gateway import lifecycle
 from gateway.announcements import Announcements
-from gateway.api.socket import MAX_MESSAGE, MAX_PER_USER, MAX_SUBSCRIPTIONS, Sockets
+from gateway.api.socket import MAX_MESSAGE, MAX_PER_USER, MAX_SUBSCRIPTIONS, Sockets, Timeouts
 from gateway.audience import House
 from gateway.auth import Secret, Tokens
 from gateway.bearer import VIEWER
@@ -325,11 +324,13 @@ async def test_tokens_that_are_none(stage: Stage) -> None:
     await nobody_left(stage)
 
 
-async def test_a_token_that_expires_ends_the_connection(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_token_that_expires_ends_the_connection(stage: Stage) -> None:
     async with stage.open(stage.user("vera", 1)) as vera:
         assert await vera.closed() == 4002
-    monkeypatch.setattr(gateway.api.socket, "HELLO_S", 0.05)
-    async with stage.open(None) as silent:
+
+
+async def test_one_that_does_not_say_who_it_is_is_closed(tmp_path: Path) -> None:
+    async with staged(tmp_path, timeouts=Timeouts(hello_s=0.05)) as stage, stage.open(None) as silent:
         assert await silent.closed() == 4001
 
 
@@ -355,10 +356,12 @@ async def test_too_much_is_refused_or_ends_the_connection(stage: Stage) -> None:
     assert stage.sockets.closed == {"too_many": 1, "client": 1, "not_text": 1}
 
 
-async def test_one_that_has_vanished_is_found_out(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gateway.api.socket, "PING_S", 0.1)
-    async with stage.open(stage.user("vera"), autoping=False) as vera:
-        await vera.hear("connection.ok")
+async def test_one_that_has_vanished_is_found_out(tmp_path: Path) -> None:
+    async with (
+        staged(tmp_path, timeouts=Timeouts(ping_s=0.1)) as stage,
+        stage.open(stage.user("vera"), autoping=False) as vera,
+    ):
+        assert (await vera.hear("connection.ok"))["ping_seconds"] == 0.1
         await nobody_left(stage)
     assert stage.sockets.closed == {"client": 1}
 
@@ -393,9 +396,12 @@ def _small_buffer(address: Any) -> socket.socket:
     return made
 
 
-async def test_one_that_does_not_read_is_ended_and_the_others_go_on(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gateway.api.socket, "CLOSE_S", 0.1)
-    async with stage.open(stage.user("vera")) as vera, stage.open(small_buffer=True) as slow:
+async def test_one_that_does_not_read_is_ended_and_the_others_go_on(tmp_path: Path) -> None:
+    async with (
+        staged(tmp_path, timeouts=Timeouts(close_s=0.1)) as stage,
+        stage.open(stage.user("vera")) as vera,
+        stage.open(small_buffer=True) as slow,
+    ):
         await vera.say(type="subscribe", cid=DEMO)
         await slow.say(type="subscribe", cid=DEMO)
         assert slow.transport is not None

@@ -16,11 +16,11 @@ from sqlalchemy.engine import Connection
 
 from gateway import lifecycle
 from gateway.access import BUILT_IN, Capability
-from gateway.store import changes as change_list
-from gateway.store import people
 from gateway.store.calls import blocked
+from gateway.store.changes import Changes
 from gateway.store.database import Database, StoreUnavailable
 from gateway.store.models import METADATA, OUTBOX
+from gateway.store.people import CallTypes
 from gateway.store.records import (
     EVERYTHING,
     MAX_BLOCKED,
@@ -241,7 +241,7 @@ async def test_users_are_made_by_being_named_and_keep_what_they_have(store: Stor
     assert await store.users.special(10) == {"ann": "guest"}
 
 
-async def test_call_types(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_call_types(store: Store, url: str) -> None:
     await store.call_types.ensure_built_in(NOW)
     await store.call_types.ensure_built_in(NOW + MINUTE)
     kinds = await store.call_types.all()
@@ -264,9 +264,9 @@ async def test_call_types(store: Store, monkeypatch: pytest.MonkeyPatch) -> None
     await store.calls.delete("town-hall:x")
     assert await store.call_types.delete("town-hall")
     assert not await store.call_types.delete("town-hall")
-    monkeypatch.setattr(people, "MAX_CALL_TYPES", 4)
-    with pytest.raises(Rejected):
-        await store.call_types.put(replace(own, name="one-too-many"))
+    async with Database.open(url) as database:
+        with pytest.raises(Rejected):
+            await CallTypes(database, max_types=4).put(replace(own, name="one-too-many"))
 
 
 async def test_api_keys_rotate_with_overlap_and_their_secrets_lie_sealed(store: Store, tmp_path: Path) -> None:
@@ -349,11 +349,11 @@ async def test_changes_come_in_order_without_a_gap_whoever_writes(store: Store, 
     assert await store.changes.since(changes[-1].seq) == ()
 
 
-async def test_who_was_away_for_too_long_is_told(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(change_list, "KEPT", 2)
+async def test_who_was_away_for_too_long_is_told(store: Store, url: str) -> None:
     for n in range(5):
         await store.calls.get_or_create(call(f"c{n}"))
-    await store.changes.forget()
+    async with Database.open(url) as database:
+        await Changes(database, kept=2).forget()
     last = await store.changes.last()
     assert await store.changes.since(last - 4) is None
     assert len(await store.changes.since(last - 2) or ()) == 2
