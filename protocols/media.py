@@ -39,6 +39,9 @@ class Codec(StrEnum):
 
 _VIDEO = frozenset({Codec.H264, Codec.HEVC, Codec.AV1, Codec.VP8, Codec.VP9})
 
+WEBRTC_VIDEO = frozenset({Codec.H264, Codec.VP8, Codec.VP9, Codec.AV1})
+"""The video codecs that viewers are sent over WebRTC. Which of them one takes is up to its player; beside them there is Opus."""
+
 
 @dataclass(frozen=True, slots=True)
 class Track:

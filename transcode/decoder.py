@@ -22,9 +22,8 @@ _DECODERS = {
     Codec.VP9: ("vp9", {}),
 }
 _START_CODE = b"\0\0\0\1"
-_END_OF_SEQUENCE = (
-    b"\0\0\1\x0a"  # H.264 §7.3.2.5: libav's decoder gives one of the pictures that it holds for each, and is not changed by it
-)
+# H.264 §7.3.2.5: libav's decoder gives one of the pictures that it holds for each, and is not changed by it.
+_END_OF_SEQUENCE = b"\0\0\1\x0a"
 _PARAMETER_SETS = {  # shift of the unit type in its first byte, its mask, the types (H.264 table 7-1, H.265 table 7-1)
     Codec.H264: (0, (0x1F, 7, 8)),
     Codec.HEVC: (1, (0x3F, 32, 33, 34)),
@@ -160,9 +159,8 @@ def _open(codec: Codec, ordered: bool) -> VideoCodecContext:
     assert isinstance(decoder, VideoCodecContext)
     decoder.thread_count = 1
     decoder.options = {**options, "max_pixels": str(_MAX_PIXELS)}
-    if (
-        ordered
-    ):  # where a stream does not say how many may have to wait: as many as its level allows, not as few as were seen to
+    if ordered:
+        # Where a stream does not say how many may have to wait: as many as its level allows, not as few as were seen to.
         decoder.options["strict"] = "strict"
     decoder.open()
     return decoder

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal
 
-from protocols.media import Codec, Kind, Track
+from protocols.media import WEBRTC_VIDEO, Codec, Kind, Track
 from transcode.economy import preset
 from transcode.encoder_table import ENCODERS, SOFTWARE, X264
 from transcode.ladder import Rung, fit, ladder, start_bitrate
@@ -41,10 +41,6 @@ class Why:
     advice: str = ""  # what to change in the encoder, by its name in OBS, and what that saves here; empty where nothing need be
 
 
-PASSING = frozenset({Codec.H264, Codec.VP8, Codec.VP9, Codec.AV1})
-"""The video codecs that WebRTC carries: in which of them a call can be watched depends on its viewers."""
-
-
 @dataclass(frozen=True, slots=True)
 class Policy:
     """What a kind of call takes, and whether video may cost CPU. A plain value: a gateway has one, and one for each call that differs."""
@@ -60,7 +56,7 @@ class Policy:
     missing: frozenset[Codec] = frozenset()  # that cannot be made here: libav was built without their encoder
     layers: int = 1  # 1-3 that one video becomes, as many as its size allows
     pass_bitrate: int = 0  # bit/s above which a video is transcoded though it could pass; 0: it passes with any
-    passing: frozenset[Codec] = PASSING  # video that may pass where the call takes it
+    passing: frozenset[Codec] = WEBRTC_VIDEO  # video that may pass where the call takes it
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +137,7 @@ def same_treatment(one: Decision, other: Decision) -> bool:
 _DECODING = 0.25e-8  # cores for a pixel a second
 _ENCODING = {"superfast": 0.48e-8, "veryfast": 1.02e-8}  # (measured: with decoding 0.45 core at 1080p30, 0.35 at 720p30)
 _DEARER = {Codec.VP8: 2.4, Codec.AV1: 4.5}  # than x264 at the same effort (measured at 720p and 1080p)
-_ENCODING_MS = 30  # of delay that decoding and encoding add (measured at 1080p30)
+_ENCODING_MS = 15  # of delay that decoding and encoding add, at the median (measured at 1080p30)
 _ONE_LAYER = frozenset({Codec.AV1})  # one of 720p takes most of a core already (measured)
 
 
@@ -290,10 +286,10 @@ def _below(track: Track, made: Codec, policy: Policy) -> VideoTarget | None:
 def _why_not_pass(track: Track, accepts: frozenset[Codec], policy: Policy) -> Why | None:
     name = _name(track.codec)
     if track.codec not in accepts:
-        if track.codec in PASSING:
+        if track.codec in WEBRTC_VIDEO:
             return Why(Label.VIEWER, f"A viewer's player does not take {name}.", _SEND_H264)
         return Why(Label.CODEC, f"The call does not take {name}.", _SEND_H264)
-    if track.codec in PASSING - policy.passing:
+    if track.codec in WEBRTC_VIDEO - policy.passing:
         return Why(Label.POLICY, f"{name} does not pass into this call (transcode.accept).", _SEND_H264)
     for obstacle in _OBSTACLES:
         if obstacle.stands(track, policy):

@@ -24,9 +24,8 @@ OnEconomy = Callable[[Effort, bool], None]
 
 _MS = 1_000_000
 _LONGEST_DURATION = 200 * _MS
-_CATCH_UP = (
-    1000 * _MS
-)  # of media that may come while a worker decodes the GOP it began with: longer, and it does not catch up by itself
+# Of media that may come while a worker decodes the GOP it began with: longer, and it does not catch up by itself.
+_CATCH_UP = 1000 * _MS
 _MOST_PENDING = 5000  # packets, whatever their times are
 
 

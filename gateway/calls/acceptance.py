@@ -6,14 +6,12 @@ it, so that viewers who come and go do not make the picture change to and fro. W
 
 from collections.abc import Iterable
 
-from protocols.media import Codec
-from transcode.plan import PASSING
+from protocols.media import WEBRTC_VIDEO, Codec
 
-CARRIES = PASSING | {Codec.OPUS}
+CARRIES = WEBRTC_VIDEO | {Codec.OPUS}
 """What a call takes where all its viewers do."""
-_OPTIONAL = PASSING - {
-    Codec.H264
-}  # a viewer that does not take H.264 is shown nothing rather than that all others get something else
+# A viewer that does not take H.264 is shown nothing, rather than that all others get something else.
+_OPTIONAL = WEBRTC_VIDEO - {Codec.H264}
 
 
 class Acceptance:

@@ -5,15 +5,16 @@ frame with which it changed. A key frame is shown and has a sequence header: dec
 """
 
 from protocols.bitstream.bits import BitReader
+from protocols.bitstream.obu import SEQUENCE_HEADER, Obu, split
 from protocols.bitstream.sps import frame_rate
-from protocols.bitstream.unit import MAX_UNITS, AccessUnit, check_size
+from protocols.bitstream.unit import AccessUnit, check_size
 from protocols.errors import ProtocolError
 from protocols.media import Codec, Track
 from protocols.wire import Buffer
 
 MAX_SEQUENCE_HEADER = 1024
 
-_SEQUENCE_HEADER, _TEMPORAL_DELIMITER, _FRAME_HEADER, _FRAME = 1, 2, 3, 6
+_FRAME_HEADER, _FRAME = 3, 6
 _PASSED = frozenset({3, 4, 5, 6, 7})  # frame header, tile group, metadata, frame, redundant frame header (§6.2.2)
 _PROFILES = ("Main", "High", "Professional")
 
@@ -35,22 +36,22 @@ class Av1Stream:
         record = bytes(av1c)
         if len(record) < 4 or record[0] != 0x81:
             raise ProtocolError("broken av1C")
-        for kind, obu, payload in _split(record[4:]):
-            if kind == _SEQUENCE_HEADER:
-                self._keep(obu, payload)
+        for obu in split(record[4:]):
+            if obu.kind == SEQUENCE_HEADER:
+                self._keep(obu)
 
     def temporal_unit(self, data: Buffer) -> AccessUnit:
         """One temporal unit; its last OBU may lack its size field (§5.3.1)."""
         check_size(data)
         passed: list[bytes] = []
         frame: bytes | None = None
-        for kind, obu, payload in _split(bytes(data)):
-            if kind == _SEQUENCE_HEADER:
-                self._keep(obu, payload)
-            elif kind in _PASSED:
-                passed.append(obu)
-                if frame is None and kind in (_FRAME_HEADER, _FRAME):
-                    frame = payload
+        for obu in split(bytes(data)):
+            if obu.kind == SEQUENCE_HEADER:
+                self._keep(obu)
+            elif obu.kind in _PASSED:
+                passed.append(obu.sized)
+                if frame is None and obu.kind in (_FRAME_HEADER, _FRAME):
+                    frame = obu.payload
         keyframe = frame is not None and self._starts(frame)
         if frame is None:
             passed.clear()
@@ -61,14 +62,15 @@ class Av1Stream:
         self._told = self.track
         return AccessUnit(b"".join(passed), keyframe, changed)
 
-    def _keep(self, obu: bytes, payload: bytes) -> None:
-        if obu == self._header:
+    def _keep(self, obu: Obu) -> None:
+        header = obu.sized
+        if header == self._header:
             return
-        if len(obu) > MAX_SEQUENCE_HEADER:
+        if len(header) > MAX_SEQUENCE_HEADER:
             raise ProtocolError("AV1 sequence header is too large")
-        track = describe(payload, self._track_id, obu)
-        self._reduced = payload[0] & 0x08 != 0
-        self._header = obu
+        track = describe(obu.payload, self._track_id, header)
+        self._reduced = obu.payload[0] & 0x08 != 0
+        self._header = header
         self._unsent = True
         self.track = track
 
@@ -80,44 +82,6 @@ class Av1Stream:
             return True
         # show_existing_frame 0, frame_type KEY_FRAME (0) in two bits, show_frame 1
         return bool(frame) and frame[0] & 0xF0 == 0x10
-
-
-def _split(data: bytes) -> list[tuple[int, bytes, bytes]]:
-    """OBUs (§5.3) as (type, the OBU with a size field, its payload)."""
-    obus: list[tuple[int, bytes, bytes]] = []
-    at, end = 0, len(data)
-    while at < end:
-        header = data[at]
-        start = at + (2 if header & 0x04 else 1)
-        if header & 0x80 or start > end:
-            raise ProtocolError("broken OBU header")
-        kind = header >> 3 & 0x0F
-        if header & 0x02:  # obu_has_size_field
-            bits = BitReader(data[start : start + 8])
-            size = bits.leb128()
-            payload = start + bits.position // 8
-            stop = payload + size
-            if stop > end:
-                raise ProtocolError("size of an OBU leads out of the temporal unit")
-            obu = data[at:stop]
-        else:
-            payload, stop = start, end
-            obu = bytes((header | 0x02,)) + data[at + 1 : start] + _leb128(end - start) + data[start:]
-        obus.append((kind, obu, data[payload:stop]))
-        at = stop
-        if len(obus) > MAX_UNITS:
-            raise ProtocolError("too many OBUs in one temporal unit")
-    return obus
-
-
-def _leb128(value: int) -> bytes:
-    """§4.10.5, in the fewest bytes."""
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
 
 
 def describe(payload: bytes, track_id: int, extradata: bytes) -> Track:

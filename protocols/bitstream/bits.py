@@ -71,18 +71,6 @@ class BitReader:
         value = self.ue()
         return (value + 1) >> 1 if value & 1 else -(value >> 1)
 
-    def leb128(self) -> int:
-        """A little-endian base 128 number of at most 8 bytes and 32 bits (AV1 §4.10.5)."""
-        value = 0
-        for index in range(8):
-            byte = self.bits(8)
-            value |= (byte & 0x7F) << (7 * index)
-            if not byte & 0x80:
-                if value > 0xFFFFFFFF:
-                    break
-                return value
-        raise ProtocolError("leb128 number is above 32 bits")
-
     def uvlc(self) -> int:
         """A variable length code (AV1 §4.10.3): as Exp-Golomb, where 32 zeros stand for the largest number."""
         zeros = 0

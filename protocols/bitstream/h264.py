@@ -1,5 +1,7 @@
 """H.264 (ITU-T H.264, 08/2021): the facts in a sequence parameter set, and where decoding can start."""
 
+from dataclasses import dataclass
+
 from protocols.bitstream.bits import BitReader, unescape
 from protocols.bitstream.nal import SPS_BYTES, Role, Syntax, roles_by_first_byte
 from protocols.bitstream.sps import CHROMA, MAX_SIDE, cropped, frame_rate, skip_vui_colour
@@ -33,22 +35,42 @@ _PROFILES = (
 )
 
 
-def describe(sps: bytes, track_id: int, extradata: bytes) -> Track:
-    """The track that an SPS describes (§7.3.2.1.1). A VUI that breaks off is worth what could be read of it."""
-    bits = BitReader(unescape(sps, SPS_BYTES)[1:])
+@dataclass(frozen=True, slots=True)
+class Sps:
+    """What is asked of a sequence parameter set, in its own terms (§7.4.2.1.1)."""
+
+    identity: int
+    profile: int
+    constraints: int
+    level: int
+    chroma: int  # chroma_format_idc
+    depth: int  # bits of a sample
+    planes: bool  # separate_colour_plane_flag
+    frame_num_bits: int
+    order_type: int  # pic_order_cnt_type
+    order_bits: int  # of pic_order_cnt_lsb; 0 where the type has none
+    width: int
+    height: int
+    frames_only: bool
+    frame_rate: float  # 0: it does not say
+    reorder: int | None  # max_num_reorder_frames; None: it does not say
+
+
+def read_sps(unit: bytes) -> Sps:
+    """Of a NAL unit (§7.3.2.1.1). A VUI that breaks off is worth what could be read of it; raises `ProtocolError` for anything else."""
+    bits = BitReader(unescape(unit, SPS_BYTES)[1:])
     profile, constraints, level = bits.bits(8), bits.bits(8), bits.bits(8)
-    bits.ue(31)  # seq_parameter_set_id
-    chroma, depth = 1, 8
+    identity = bits.ue(31)
+    chroma, depth, planes = 1, 8, False
     if profile in WITH_CHROMA_FORMAT:
         chroma = bits.ue(3)
-        if chroma == 3:
-            bits.skip(1)  # separate_colour_plane_flag
+        planes = chroma == 3 and bits.flag()
         depth = 8 + max(bits.ue(6), bits.ue(6))
         bits.skip(1)  # qpprime_y_zero_transform_bypass_flag
         if bits.flag():
-            skip_scaling_matrix(bits, 12 if chroma == 3 else 8)
-    bits.ue(12)  # log2_max_frame_num_minus4
-    poc_type = _skip_picture_order_count(bits)
+            _skip_scaling_matrix(bits, 12 if chroma == 3 else 8)
+    frame_num_bits = 4 + bits.ue(12)
+    order_type, order_bits = _read_picture_order_count(bits)
     bits.ue(16)  # max_num_ref_frames
     bits.skip(1)  # gaps_in_frame_num_value_allowed_flag
     width = 16 * (bits.ue(MAX_SIDE // 16) + 1)
@@ -60,25 +82,50 @@ def describe(sps: bytes, track_id: int, extradata: bytes) -> Track:
     bits.skip(1)  # direct_8x8_inference_flag
     width, height = cropped(bits, width, height, chroma, 1 if frames_only else 2)
     rate, reorder = _read_vui(bits) if bits.flag() else (0.0, None)
-    if profile == 66 or poc_type == 2 or (reorder is None and profile in _INTRA_IF_SET3 and constraints & 0x10):
-        reorder = 0
-    return Track(
-        track_id,
-        Codec.H264,
-        extradata,
+    return Sps(
+        identity=identity,
+        profile=profile,
+        constraints=constraints,
+        level=level,
+        chroma=chroma,
+        depth=depth,
+        planes=planes,
+        frame_num_bits=frame_num_bits,
+        order_type=order_type,
+        order_bits=order_bits,
         width=width,
         height=height,
+        frames_only=frames_only,
         frame_rate=rate,
-        profile=next((name for idc, flags, name in _PROFILES if idc == profile and constraints & flags == flags), str(profile)),
-        level=level,
-        bit_depth=depth,
-        chroma=CHROMA[chroma],
-        interlaced=not frames_only,
         reorder=reorder,
     )
 
 
-def skip_scaling_matrix(bits: BitReader, lists: int) -> None:
+def describe(unit: bytes, track_id: int, extradata: bytes) -> Track:
+    """The track that an SPS describes; raises as `read_sps`."""
+    sps = read_sps(unit)
+    reorder = sps.reorder
+    intra = sps.profile in _INTRA_IF_SET3 and sps.constraints & 0x10
+    if sps.profile == 66 or sps.order_type == 2 or (reorder is None and intra):
+        reorder = 0
+    names = (name for idc, flags, name in _PROFILES if idc == sps.profile and sps.constraints & flags == flags)
+    return Track(
+        track_id,
+        Codec.H264,
+        extradata,
+        width=sps.width,
+        height=sps.height,
+        frame_rate=sps.frame_rate,
+        profile=next(names, str(sps.profile)),
+        level=sps.level,
+        bit_depth=sps.depth,
+        chroma=CHROMA[sps.chroma],
+        interlaced=not sps.frames_only,
+        reorder=reorder,
+    )
+
+
+def _skip_scaling_matrix(bits: BitReader, lists: int) -> None:
     for index in range(lists):  # §7.3.2.1.1.1
         if not bits.flag():
             continue
@@ -89,17 +136,18 @@ def skip_scaling_matrix(bits: BitReader, lists: int) -> None:
             last = following or last
 
 
-def _skip_picture_order_count(bits: BitReader) -> int:
-    poc_type = bits.ue(2)
-    if poc_type == 0:
-        bits.ue(12)
-    elif poc_type == 1:
+def _read_picture_order_count(bits: BitReader) -> tuple[int, int]:
+    """(its type, bits of pic_order_cnt_lsb)."""
+    order_type = bits.ue(2)
+    if order_type == 0:
+        return order_type, 4 + bits.ue(12)
+    if order_type == 1:
         bits.skip(1)
         bits.se()
         bits.se()
         for _ in range(bits.ue(255)):
             bits.se()
-    return poc_type
+    return order_type, 0
 
 
 def _read_vui(bits: BitReader) -> tuple[float, int | None]:

@@ -3,12 +3,12 @@
 Only for what encoders of live video with B-frames send: whole frames, order counts of type 0. Of anything else nothing is said.
 """
 
-from dataclasses import dataclass
+from contextlib import suppress
 from typing import NamedTuple
 
 from protocols.bitstream.bits import BitReader, unescape
-from protocols.bitstream.h264 import WITH_CHROMA_FORMAT, skip_scaling_matrix
-from protocols.bitstream.nal import SPS_BYTES
+from protocols.bitstream.h264 import Sps, read_sps
+from protocols.bitstream.nal import split_annexb
 from protocols.errors import ProtocolError
 
 _START = b"\0\0\1"
@@ -24,18 +24,11 @@ class Place(NamedTuple):
     order: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Sps:
-    frame_num_bits: int
-    order_bits: int
-    planes: bool  # colours are coded apart
-
-
 class PictureOrder:
     """The places of one stream's access units, asked for in decoding order."""
 
     def __init__(self) -> None:
-        self._sps: dict[int, _Sps] = {}
+        self._sps: dict[int, Sps] = {}
         self._pps: dict[int, int] = {}  # to its SPS
         self._msb = self._lsb = 0  # of the reference picture before
 
@@ -45,18 +38,21 @@ class PictureOrder:
         return any(sps in self._sps for sps in self._pps.values())
 
     def follow(self, parameter_sets: bytes) -> None:
-        """The stream's parameter sets from here on, as Annex B."""
+        """The stream's parameter sets from here on, as Annex B. Those that cannot be read are left out."""
         self._sps, self._pps = {}, {}
-        for unit in parameter_sets.split(_START):
-            unit = unit.rstrip(b"\0")
-            try:
-                if unit and unit[0] & 0x1F == _SPS:
-                    self._read_sps(BitReader(unescape(unit, SPS_BYTES)[1:]))
-                elif unit and unit[0] & 0x1F == _PPS:
-                    bits = BitReader(unescape(unit, 16)[1:])
-                    self._pps[bits.ue(255)] = bits.ue(31)
-            except ProtocolError:
-                continue
+        with suppress(ProtocolError):
+            for unit in split_annexb(parameter_sets):
+                self._follow_one(unit)
+
+    def _follow_one(self, unit: bytes) -> None:
+        with suppress(ProtocolError):
+            if unit[0] & 0x1F == _SPS:
+                sps = read_sps(unit)
+                if sps.order_bits and sps.frames_only:
+                    self._sps[sps.identity] = sps
+            elif unit[0] & 0x1F == _PPS:
+                bits = BitReader(unescape(unit, 16)[1:])
+                self._pps[bits.ue(255)] = bits.ue(31)
 
     def place(self, access_unit: bytes) -> Place | None:
         """Of a whole access unit (Annex B); None where it cannot be told."""
@@ -95,28 +91,3 @@ class PictureOrder:
         if unit[0] >> 5 & 3:  # nal_ref_idc
             self._msb, self._lsb = msb, lsb
         return Place(idr, msb + lsb)
-
-    def _read_sps(self, bits: BitReader) -> None:
-        """§7.3.2.1.1 up to frame_mbs_only_flag."""
-        profile = bits.bits(8)
-        bits.skip(16)
-        identity = bits.ue(31)
-        planes = False
-        if profile in WITH_CHROMA_FORMAT:
-            chroma = bits.ue(3)
-            planes = chroma == 3 and bits.flag()
-            bits.ue(6)
-            bits.ue(6)
-            bits.skip(1)
-            if bits.flag():
-                skip_scaling_matrix(bits, 12 if chroma == 3 else 8)
-        frame_num_bits = 4 + bits.ue(12)
-        if bits.ue(2) != 0:  # pic_order_cnt_type
-            return
-        order_bits = 4 + bits.ue(12)
-        bits.ue(16)  # max_num_ref_frames
-        bits.skip(1)
-        bits.ue()  # width
-        bits.ue()  # height
-        if bits.flag():  # frame_mbs_only_flag
-            self._sps[identity] = _Sps(frame_num_bits, order_bits, planes)

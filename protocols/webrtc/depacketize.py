@@ -8,9 +8,9 @@ are. What is kept true: an incomplete or broken frame is a `ProtocolError`, neve
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from protocols.bitstream.obu import Obu, read_leb128, split
 from protocols.errors import ProtocolError
 from protocols.media import Codec
-from protocols.webrtc.obu import read_leb128, sized
 
 _START = b"\x00\x00\x00\x01"
 _STAP_A, _FU_A = 24, 28  # RFC 6184 §5.2; 25 to 27 and 29 are of the interleaved mode, which is not negotiated
@@ -129,7 +129,7 @@ def vp9_frame(payloads: Sequence[bytes]) -> bytes:
 
 def av1_frame(payloads: Sequence[bytes]) -> bytes:
     """One temporal unit. OBU elements (§4.3) may go on in the next packet: Z says so of the first, Y of the last."""
-    obus: list[bytes] = []
+    obus: list[Obu] = []
     rest: list[bytes] = []
     for payload in payloads:
         header = payload[0]
@@ -140,11 +140,13 @@ def av1_frame(payloads: Sequence[bytes]) -> bytes:
         for index, element in enumerate(elements):
             rest.append(element)
             if index < last or not header & 0x40:
-                obus.append(sized(b"".join(rest)))
-                rest = []
+                whole, rest = b"".join(rest), []
+                if not whole:
+                    raise ProtocolError("empty OBU")
+                obus += split(whole)
     if rest:
         raise ProtocolError("AV1 fragment without its end")
-    return b"".join(obus)
+    return b"".join([obu.sized for obu in obus])
 
 
 def opus_frame(payloads: Sequence[bytes]) -> bytes:

@@ -7,9 +7,9 @@ layers and dependency descriptors: receivers then order frames by sequence numbe
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from protocols.bitstream.obu import SEQUENCE_HEADER, leb128, split
 from protocols.errors import ProtocolError
 from protocols.media import Codec
-from protocols.webrtc import obu
 
 PAYLOAD_LIMIT = 1180
 """Bytes: with header, extensions, SRTP tag, RTX and IPv6 + UDP headers it stays under 1280, the IPv6 minimum MTU (RFC 8200 §5)."""
@@ -78,16 +78,16 @@ def packetize_av1(temporal_unit: bytes, limit: int = PAYLOAD_LIMIT) -> list[byte
     frame where no dependency descriptor tells it otherwise.
     """
     try:
-        obus = [each for each in obu.unsized(temporal_unit) if obu.kind(each) not in _AV1_UNSENT]
+        sent = [obu for obu in split(temporal_unit) if obu.kind not in _AV1_UNSENT]
     except ProtocolError:
         return []
     payloads: list[bytes] = []
     elements: list[bytes] = []  # of the packet that is being filled
     # A sequence header stands before each key frame, which begins a coded video sequence, and nowhere else (AV1 §7.5).
-    flags = _AV1_NEW_SEQUENCE if obus and obu.kind(obus[0]) == obu.SEQUENCE_HEADER else 0
+    flags = _AV1_NEW_SEQUENCE if sent and sent[0].kind == SEQUENCE_HEADER else 0
     room = limit - 1
-    for number, each in enumerate(obus, 1):
-        at, more = 0, number < len(obus)
+    for number, obu in enumerate(sent, 1):
+        at, more, each = 0, number < len(sent), obu.unsized
         while at < len(each):
             room -= _av1_length(elements[-1]) if elements else 0  # the one before is no longer the last
             element = each[at : at + room]
@@ -171,9 +171,9 @@ def _sliced(frame: bytes, limit: int, *, begins: int, ends: int = 0, always: int
 
 def _av1_length(element: bytes) -> int:
     """Bytes of its length field."""
-    return len(obu.leb128(len(element)))
+    return len(leb128(len(element)))
 
 
 def _av1_payload(flags: int, elements: Sequence[bytes]) -> bytes:
-    before = [obu.leb128(len(each)) + each for each in elements[:-1]]
+    before = [leb128(len(each)) + each for each in elements[:-1]]
     return b"".join((bytes((flags | len(elements) << 4,)), *before, elements[-1]))

@@ -329,17 +329,17 @@ class Sender:
             return
         marker, payload = packet
         self._budget.spend(sequence, len(payload), now)
-        parameters, format, transport = self.parameters, self._format, self.transport
-        if parameters.rtx_ssrc is None or format.rtx_payload_type is None:
+        parameters, numbered, transport = self.parameters, self._format, self.transport
+        if parameters.rtx_ssrc is None or numbered.rtx_payload_type is None:
             # The same packet to the bit: other extensions under its sequence number would reuse the nonce (RFC 7714 §12.1).
             again = (
-                marker | format.payload_type, sequence & 0xFFFF, timestamp & 0xFFFFFFFF, parameters.ssrc, self._layout.extensions(at),
+                marker | numbered.payload_type, sequence & 0xFFFF, timestamp & 0xFFFFFFFF, parameters.ssrc, self._layout.extensions(at),
                 (transport_sequence + step) & 0xFFFF if self._layout.transport_step else 0,
             )  # fmt: skip
         else:
             payload = (sequence & 0xFFFF).to_bytes(2, "big") + payload  # RFC 4588 §4: the original sequence number goes before
             again = (
-                marker | format.rtx_payload_type, self._rtx_sequence & 0xFFFF, timestamp & 0xFFFFFFFF, parameters.rtx_ssrc,
+                marker | numbered.rtx_payload_type, self._rtx_sequence & 0xFFFF, timestamp & 0xFFFFFFFF, parameters.rtx_ssrc,
                 self._layout.extensions(now), transport.transport_sequence if self._layout.transport_step else 0,
             )  # fmt: skip
             self._rtx_sequence += 1

@@ -10,12 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
-from protocols.media import Codec, Kind
+from protocols.media import WEBRTC_VIDEO, Codec, Kind
 from protocols.webrtc.answer import Accepted
 from protocols.webrtc.fanout import Sender, Source
 from protocols.webrtc.feedback import Feedback
 from protocols.webrtc.layers import LayerChoice, Wish
-from protocols.webrtc.packetize import PACKETIZERS
 from protocols.webrtc.peer import Peer
 from protocols.whep.slot import Participant, Slot
 
@@ -23,7 +22,6 @@ _REPORT_INTERVAL = 1.0  # s
 _CHOOSE_NS = 250_000_000
 _MAX_WAITING = 256
 _MAX_WATCHERS = 4
-_VIDEOS = frozenset(codec for codec in PACKETIZERS if codec.kind is Kind.VIDEO)
 
 
 class Audience(Protocol):
@@ -64,7 +62,7 @@ class Viewer:
         self._slots = [numbered[number] for number in sorted(numbered)]
         self.senders = tuple(sender for slot in self._slots for sender in slot.senders.values())
         lines = [frozenset(sender.parameters.formats) for sender in self.senders if sender.parameters.kind is Kind.VIDEO]
-        self.takes: frozenset[Codec] = _VIDEOS.intersection(*lines)
+        self.takes: frozenset[Codec] = WEBRTC_VIDEO.intersection(*lines)
         """The video codecs that every picture of this viewer may come in; all that we send where it has none to show."""
         self._feedback = Feedback(send=peer.send_rtcp)
         for sender in self.senders:

@@ -25,8 +25,8 @@ from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection
 from aiortc.mediastreams import MediaStreamError
 from pylibsrtp import Policy, Session
 
+from protocols.bitstream.obu import SEQUENCE_HEADER, Obu
 from protocols.media import Codec, EncodedPacket, Kind, Track
-from protocols.webrtc import obu
 from protocols.webrtc.egress import Egress
 from protocols.webrtc.fanout import Sender, Source
 from protocols.webrtc.rtp import SendFormat, SendParameters
@@ -61,8 +61,8 @@ def picture(codec: Codec, keyframe: bool) -> bytes:
         case Codec.H264:
             return nal_unit(7, 20) + nal_unit(8, 5) + nal_unit(5, size) if keyframe else nal_unit(1, size)
         case Codec.AV1:
-            header = obu.sized(bytes((obu.SEQUENCE_HEADER << 3,)) + random.randbytes(12)) if keyframe else b""
-            return header + obu.sized(b"\x30" + random.randbytes(size))
+            header = Obu(bytes((SEQUENCE_HEADER << 3,)), random.randbytes(12)).sized if keyframe else b""
+            return header + Obu(b"\x30", random.randbytes(size)).sized
         case _:
             return (b"\x82" if keyframe else b"\x87") + random.randbytes(size)
 

@@ -100,10 +100,10 @@ def test_advice_names_the_setting_in_obs_and_what_it_saves_here(track: Track, ki
 
 def test_the_saving_grows_with_reordering_and_size() -> None:
     assert plan(replace(H264, reorder=2), BROWSERS, AUTO).why.advice.endswith(
-        "about 100 ms of delay and 0.5 of a CPU core here."
+        "about 80 ms of delay and 0.5 of a CPU core here."
     )
     small = replace(H264, width=640, height=360, chroma="4:2:2")
-    assert plan(small, BROWSERS, AUTO).why.advice.endswith("about 30 ms of delay and 0.1 of a CPU core here.")
+    assert plan(small, BROWSERS, AUTO).why.advice.endswith("about 20 ms of delay and 0.1 of a CPU core here.")
 
 
 def test_a_policy_is_named_in_the_reason() -> None:

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols.bitstream.av1 import Av1Stream
-from protocols.media import Codec
-from protocols.webrtc import depacketize, obu
+from protocols.bitstream.obu import Obu
+from protocols.media import WEBRTC_VIDEO, Codec
+from protocols.webrtc import depacketize
 from protocols.webrtc.depacketize import FORMATS
 from protocols.webrtc.packetize import PACKETIZERS, PAYLOAD_LIMIT, packetize_av1, packetize_vp8, packetize_vp9
 from tests.unit.protocols.bitstream.samples import FOLDER
@@ -44,7 +45,7 @@ def test_a_vp9_frame_says_whether_it_is_a_key_frame_and_where_it_begins_and_ends
 
 def sized(kind: int, size: int) -> bytes:
     """An OBU of `size` bytes without its size field, with it."""
-    return obu.sized(bytes((kind << 3,)) + b"\x55" * (size - 1))
+    return Obu(bytes((kind << 3,)), b"\x55" * (size - 1)).sized
 
 
 @given(
@@ -84,6 +85,10 @@ def test_what_is_not_made_of_obus_gives_nothing(data: bytes) -> None:
     assert packetize_av1(data) == []
 
 
+def test_all_that_viewers_are_sent_can_be_packetized() -> None:
+    assert PACKETIZERS.keys() == WEBRTC_VIDEO | {Codec.OPUS}
+
+
 @pytest.mark.parametrize("codec", [Codec.VP8, Codec.VP9, Codec.AV1])
 def test_no_data_gives_nothing(codec: Codec) -> None:
     assert PACKETIZERS[codec](b"", PAYLOAD_LIMIT) == []
@@ -99,7 +104,7 @@ def test_av1_of_an_encoder_comes_back(limit: int) -> None:
     whole = (FOLDER / "av1_main.obu").read_bytes()
     frames: list[bytes] = []
     for each in obus(whole):
-        if obu.kind(each) == DELIMITER:
+        if each[0] >> 3 & 15 == DELIMITER:
             frames.append(b"")
         frames[-1] += each
     sent, received = Av1Stream(0), Av1Stream(0)
