@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from math import inf
+from typing import NamedTuple
 
 from protocols.errors import Reason, Rejected
 from protocols.media import Codec
@@ -50,8 +51,14 @@ _BEFORE: Mapping[Kind, float] = {  # cores, until something has been measured; o
 }
 
 
-Video = tuple[int, int, float] | tuple[int, int, float, int] | tuple[int, int, float, int, Codec]
-"""Width, height, frames a second (0: unknown), and layers where there are several, and the codec where it is not H.264."""
+class Video(NamedTuple):
+    """A picture to be made anew, in pixels; as `transcode.plan.cores` takes it."""
+
+    width: int
+    height: int
+    frame_rate: float  # a second; 0: unknown
+    layers: int = 1
+    codec: Codec = Codec.H264
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +82,7 @@ def demand(decisions: Iterable[Decision]) -> Demand:
 
 
 def video_of(target: VideoTarget) -> Video:
-    alone = (target.width, target.height, target.frame_rate)
-    if target.codec is not Codec.H264:
-        return (*alone, target.layers, target.codec)
-    return (*alone, target.layers) if target.layers > 1 else alone
+    return Video(target.width, target.height, target.frame_rate, target.layers, target.codec)
 
 
 def spare(decisions: Iterable[Decision]) -> float:
@@ -89,11 +93,6 @@ def spare(decisions: Iterable[Decision]) -> float:
             case Passthrough(below=VideoTarget() as target) | Transcode(target=VideoTarget() as target):
                 found += spare_cores(target)
     return found
-
-
-def largest(wanted: Demand) -> Demand:
-    """One picture and one sound of several renditions: the others are not made anew."""
-    return Demand(min(wanted.audio, 1), (max(wanted.video, key=lambda video: cores(*video)),) if wanted.video else ())
 
 
 def kind_of_video(width: int, height: int) -> Kind:
@@ -167,9 +166,8 @@ class Capacity:
             stream.read(seen, now)
             if stream.settled(now) and not seen.economised:
                 self._learn_worker(seen.demand, stream.rate)
-        if (
-            now - self._changed > _WINDOW_NS and 0 < len(present) >= viewers
-        ):  # with more viewers than streams it would be theirs
+        # With more viewers than streams it would be theirs.
+        if now - self._changed > _WINDOW_NS and 0 < len(present) >= viewers:
             self._learn(Kind.STREAM, _rate(self._loop) / len(present))
 
     def _learn_worker(self, demand: Demand, rate: float) -> None:
@@ -182,7 +180,7 @@ class Capacity:
             self._learn(Kind.AUDIO, rate / demand.audio)
         elif len(demand.video) == 1:
             (video,) = demand.video
-            self._learn(kind_of_video(*video[:2]), (rate - sound) / cores(*video))
+            self._learn(kind_of_video(video.width, video.height), (rate - sound) / cores(*video))
 
     def _learn(self, kind: Kind, measured: float) -> None:
         least, most = (part * _BEFORE[kind] for part in _RATIOS)
@@ -239,7 +237,7 @@ class Capacity:
 
     def cost(self, wanted: Demand) -> float:
         """Cores that the workers of such a stream need."""
-        video = sum(self._learned[kind_of_video(*each[:2])] * cores(*each) for each in wanted.video)
+        video = sum(self._learned[kind_of_video(each.width, each.height)] * cores(*each) for each in wanted.video)
         return wanted.audio * self._learned[Kind.AUDIO] + wanted.hls * self._learned[Kind.HLS] + video
 
     @property

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic_ns, process_time_ns, thread_time_ns
 
-from gateway.capacity import Capacity, Seen, demand, largest, spare
+from gateway.capacity import Capacity, Seen, demand, spare
 from gateway.log import event
 from gateway.registry import Registry
 from gateway.session import Admit, Plan, Session
@@ -52,7 +52,7 @@ def admitting(capacity: Capacity, registry: Registry) -> Admit:
         refusals: list[Rejected] = []
         for decisions in plans:
             try:
-                capacity.admit(session.id, largest(demand(decisions)), spare(decisions))
+                capacity.admit(session.id, demand(decisions), spare(decisions))
                 return
             except Rejected as refusal:
                 refusals.append(refusal)

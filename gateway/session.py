@@ -18,6 +18,7 @@ from gateway.lane import Tap
 from gateway.log import SESSION, event
 from gateway.pacer import LiveEdgePolicy
 from gateway.pipeline import Pipeline
+from gateway.selection import select
 from gateway.totals import PipelineTotals
 from gateway.tracing import NO_TRACE, Trace
 from protocols.errors import ProtocolError, Reason, Rejected
@@ -72,7 +73,7 @@ CLOSE_TIMEOUT_S = 2.0
 
 
 Plan = Sequence[Decision]
-"""What is to be done with all tracks of a stream."""
+"""What is to be done with those tracks of a stream that go into the call."""
 
 Admit = Callable[["Session", Sequence[Plan]], None]
 """Lets a session in whose tracks are known by the first of these plans that fits, or a live one go on by another plan; raises `Rejected`
@@ -154,6 +155,9 @@ class Session:
     def decide(self, track: Track, accepts: frozenset[Codec]) -> Decision:
         """What is done with a track of this publisher for somebody who takes these codecs."""
         return self._policy.decide(track, accepts)
+
+    def _plan(self, tracks: tuple[Track, ...], accepts: frozenset[Codec]) -> Plan:
+        return [decision for _, decision in select(tracks, lambda track: self.decide(track, accepts))]
 
     def _enter(self, state: State) -> None:
         if state is self.state:
@@ -238,7 +242,7 @@ class Session:
         if self.pipeline is None:  # a stream that is live is never refused: what it costs then gets cheaper instead
             # Where there is no room to transcode it for viewers who do not take its codec, it passes for the others.
             accepted = dict.fromkeys((self._call.accepts, self._call.carries))
-            self._policy.admit(self, [[self._policy.decide(track, accepts) for track in tracks] for accepts in accepted])
+            self._policy.admit(self, [self._plan(tracks, accepts) for accepts in accepted])
         if self.participation is None:
             self._enter(State.JOINING)
             self.participation = await self._call.join(self.user_id)

@@ -23,7 +23,7 @@ from protocols.srt.admission import Access
 from protocols.srt.streamid import StreamId
 
 _LOG_INTERVAL_S = 1.0
-_LOOK_UP_S = 1.0
+_LOOK_UP_S = 1.0  # as long a caller is told to come again
 _LOOK_UP_AGAIN_S = 10.0
 _MOST_LOOKED_UP = 1000
 
@@ -49,9 +49,8 @@ class SrtAccess:
         self._missing = missing
         self._now = now  # s
         self._quiet_until = 0.0
-        self._looked_up: OrderedDict[str, float] = (
-            OrderedDict()
-        )  # names that nothing was known of, and since when that is asked
+        self._looked_up: OrderedDict[str, float] = OrderedDict()
+        """Names that nothing was known of, and when that was last asked (s of `now`)."""
 
     def __call__(self, stream: StreamId, host: str) -> Access:
         try:

@@ -36,6 +36,7 @@ class Links:
         not be in it, all for what is in memory; `admit` raises `Rejected` where not everybody may watch it."""
         self._key = hmac.digest(secret, b"hls-links", hashlib.sha256)
         self.open = is_open
+        """Whether anybody may watch the call now, so that its address need not be signed."""
         self._admit = admit
         self._ttl_s = ttl_s
         self._now = now

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from gateway.calls.embedded import EmbeddedCall
-from gateway.capacity import Capacity, Demand
+from gateway.capacity import Capacity, Demand, Video, demand
 from gateway.load import admitting
 from gateway.pacer import LiveEdgePolicy
 from gateway.registry import Registry
@@ -76,7 +76,7 @@ async def test_where_there_is_no_room_to_transcode_for_a_viewer_the_stream_passe
     registry = Registry(lambda cid: EmbeddedCall(cid, max_participants=1, on_empty=lambda name: None))
     call = MemoryCall()
     call.carries = call.accepts | {Codec.VP8}
-    capacity.admit("another", Demand(video=((1920, 1080, 60.0), (640, 360, 30.0))))
+    capacity.admit("another", Demand(video=(Video(1920, 1080, 60.0), Video(640, 360, 30.0))))
     async with running(publisher, call=call, admit=admitting(capacity, registry)) as it:
         publisher.say(TracksChanged((vp8,)), packet(1, 0, keyframe=True))
         video = await it.call.publication(Kind.VIDEO)
@@ -85,6 +85,20 @@ async def test_where_there_is_no_room_to_transcode_for_a_viewer_the_stream_passe
         assert it.session.state is State.LIVE
     assert registry.refused.total() == 0
     assert caplog.text.count("vp8 passes though a viewer's player does not take it: the gateway is overloaded") == 1
+
+
+async def test_of_a_publishers_layers_only_what_goes_into_the_call_needs_room() -> None:
+    plans: list[Demand] = []
+    sizes = {"f": 1280, "h": 640, "q": 320}
+    layers = tuple(
+        replace(H264, id=number, codec=Codec.VP8, layer=name, width=width, height=width * 9 // 16)
+        for number, (name, width) in enumerate(sizes.items(), 1)
+    )
+    publisher = MemoryPublisher()
+    async with running(publisher, admit=lambda session, asked: plans.extend(map(demand, asked))) as it:
+        publisher.say(TracksChanged(layers), packet(1, 0, keyframe=True))
+        await it.call.publication(Kind.VIDEO)
+    assert [[(each.width, each.height) for each in plan.video] for plan in plans] == [[(1280, 720)]]
 
 
 async def test_an_encoder_that_ends_and_does_not_come_back_leaves_the_call_after_the_linger_time() -> None:

@@ -11,7 +11,7 @@ import av
 import pytest
 
 from gateway.calls.embedded import EmbeddedCall
-from gateway.capacity import Capacity, Demand
+from gateway.capacity import Capacity, Demand, Video
 from gateway.hls.control import HlsOutput
 from gateway.hls.links import Links
 from gateway.hls.making import needed
@@ -228,7 +228,7 @@ async def test_what_hls_takes_is_counted_and_refused_where_there_is_no_room() ->
         await it.publish([track, sound], media)
         await it.until("video", 2)
         wanted = needed(it.session)
-        assert wanted == Demand(1, ((320, 180, 30.0),), hls=1)
+        assert wanted == Demand(1, (Video(320, 180, 30.0),), hls=1)
         ((name, seen),) = it.hls.seen().items()
         assert name == f"{it.session.id} HLS"
         assert seen.demand == wanted
