@@ -10,6 +10,7 @@ import json
 import secrets
 import time
 from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 from statistics import median, quantiles
 
 import aiohttp
@@ -78,12 +79,26 @@ async def client(stack: AsyncExitStack, gateway: GatewayProcess, user: str = "")
     return ws
 
 
-async def measure(ws: aiohttp.ClientWebSocketResponse, delays: list[float]) -> None:
-    async for message in ws:
-        now = time.monotonic()
-        event = json.loads(message.data)
-        if event["type"] == "custom":
-            delays.append((now - event["payload"]["custom"]["at"]) * 1000)
+@dataclass
+class Arrivals:
+    """How late events came to some clients (ms)."""
+
+    delays: list[float] = field(default_factory=list)
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def measure(self, ws: aiohttp.ClientWebSocketResponse) -> None:
+        async for message in ws:
+            now = time.monotonic()
+            event = json.loads(message.data)
+            if event["type"] == "custom":
+                self.delays.append((now - event["payload"]["custom"]["at"]) * 1000)
+                self.news.set()
+
+    async def until(self, number: int) -> None:
+        async with asyncio.timeout(SECONDS):
+            while len(self.delays) < number:
+                self.news.clear()
+                await self.news.wait()
 
 
 async def talk(senders: list[aiohttp.ClientWebSocketResponse], rate: int) -> int:
@@ -146,20 +161,22 @@ async def subscribers() -> None:
             await asyncio.wait_for(sink.news.wait(), 60)
         measuring = [await client(stack, gateway) for _ in range(MEASURING)]
         senders = [await client(stack, gateway, f"user{n}") for n in range(20)]
-        delays: list[float] = []
-        tasks = [asyncio.create_task(measure(ws, delays)) for ws in measuring]
-        tasks += [asyncio.create_task(measure(ws, [])) for ws in senders]
+        arrivals, last = Arrivals(), Arrivals()  # the senders came last, and are told last
+        tasks = [asyncio.create_task(arrivals.measure(ws)) for ws in measuring]
+        tasks += [asyncio.create_task(last.measure(ws)) for ws in senders]
         process = psutil.Process(gateway.pid)
         print(f"memory with {SINKS + MEASURING + len(senders)} clients: {process.memory_info().rss >> 20} MiB")
         for rate in RATES:
-            delays.clear()
+            arrivals.delays.clear()
+            last.delays.clear()
             cpu = sum(process.cpu_times()[:2])
             before = await gateway.metric("ingress_events_sent_total")
             sent = await talk(senders, rate)
-            await asyncio.sleep(1)
+            await arrivals.until(sent * len(measuring))
+            await last.until(sent * len(senders))
             cpu = sum(process.cpu_times()[:2]) - cpu
             told = await gateway.metric("ingress_events_sent_total") - before
-            p50, p95 = quantiles(delays, n=20)[9], quantiles(delays, n=20)[18]
+            p50, p95 = quantiles(arrivals.delays, n=20)[9], quantiles(arrivals.delays, n=20)[18]
             print(
                 f"{rate:3} events/s: {sent} events, {told:.0f} told, CPU {cpu / SECONDS:.1%}, {cpu / told * 1e6:.1f} µs each; "
                 f"from sender to reader p50 {p50:.1f} ms, p95 {p95:.1f} ms; in the gateway {await figures(gateway)}; "

@@ -30,6 +30,7 @@ from tests.support.encoders import X264_LIVE, ffmpeg, programme
 from tests.support.gateway_process import GatewayProcess, running_gateway
 from tests.support.postgres import Postgres, running_postgres
 from tests.support.viewer import watching
+from tests.support.waiting import eventually
 
 OFFER = (Path(__file__).parents[1] / "data" / "sdp" / "obs-32.2.2-single.sdp").read_bytes()
 LIVE = (*programme(320, 240), *X264_LIVE, "-c:a", "aac")
@@ -159,12 +160,12 @@ async def over_http(method: str, url: str, token: str, **more: Any) -> tuple[int
 
 async def over_srt(gateway: GatewayProcess, key: str, call: str, *, new: bool) -> dict[str, int]:
     """`new`: it may have been made elsewhere a moment ago, so that the caller is told to come again until it was looked up."""
-    async with asyncio.timeout(20):
-        while True:
-            async with caller(gateway.ports["srt"], f"{key}?call={call}") as (_, answer):
-                if not new or answer != {"reject": Reason.OVERLOADED.srt_code}:
-                    return dict(answer)
-            await asyncio.sleep(0.4)
+
+    async def answer() -> dict[str, int] | None:
+        async with caller(gateway.ports["srt"], f"{key}?call={call}") as (_, said):
+            return None if new and said == {"reject": Reason.OVERLOADED.srt_code} else dict(said)
+
+    return await eventually(answer, every_s=0.4)
 
 
 async def over_whip(gateway: GatewayProcess, key: str, call: str, *, path: str = "whip") -> tuple[int, str]:
@@ -239,10 +240,11 @@ async def live(gateway: GatewayProcess, *users: str) -> None:
 
 async def gateway_knows(gateway: GatewayProcess, viewer: str) -> None:
     """That the call is live: half a second after it was written elsewhere."""
-    for _ in range(400):
-        if (await over_whip(gateway, viewer, X, path="whep"))[0] != 403:
-            return
-        await asyncio.sleep(0.05)
+
+    async def let_in() -> bool:
+        return (await over_whip(gateway, viewer, X, path="whep"))[0] != 403
+
+    await eventually(let_in)
 
 
 async def test_a_session_over_every_protocol_and_what_ends_it(town: Town) -> None:
@@ -269,7 +271,7 @@ async def test_a_session_over_every_protocol_and_what_ends_it(town: Town) -> Non
         status, text = await over_whip(gateway, viewer, X, path="whep")
         assert (status, "backstage" in text) == (403, True)
         await town.change(X, lifecycle.gone_live)
-        await asyncio.wait_for(gateway_knows(gateway, viewer), 20)
+        await gateway_knows(gateway, viewer)
         async with watching(gateway.url(f"/whep/{X}"), viewer) as watched, watching(gateway.url(f"/whep/{X}"), john) as host:
             await watched.until(frames=5)
             await town.change(X, lifecycle.stopped_live)

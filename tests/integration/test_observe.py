@@ -16,6 +16,7 @@ from tests.support.encoders import X264_LIVE, ffmpeg, programme
 from tests.support.gateway_process import ROOT, GatewayProcess, running_gateway
 from tests.support.prometheus import Prometheus, alert_rules, figure, filled_in, panel_queries, running_prometheus, self_signed
 from tests.support.viewer import watching
+from tests.support.waiting import eventually
 
 MOST_SERIES = 300
 SETTLED_S = 45  # for what needs two scrapes, on a busy machine
@@ -89,13 +90,15 @@ async def be_refused(gateway: GatewayProcess) -> None:
 async def all_answer(prometheus: Prometheus, queries: set[str]) -> None:
     """Each gives at least one number, once there have been scrapes enough."""
     silent = set(queries)
+
+    async def answered() -> bool:
+        for query in sorted(silent):
+            if any(map(is_number, await prometheus.ask(query))):
+                silent.remove(query)
+        return not silent
+
     try:
-        async with asyncio.timeout(SETTLED_S):
-            while silent:
-                answers = {query: await prometheus.ask(query) for query in sorted(silent)}
-                silent = {query for query, answer in answers.items() if not any(map(is_number, answer))}
-                if silent:
-                    await asyncio.sleep(0.5)
+        await eventually(answered, within_s=SETTLED_S, every_s=0.5)
     except TimeoutError:
         pytest.fail("no data:\n" + "\n".join(sorted(silent)))
 

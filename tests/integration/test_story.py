@@ -87,13 +87,11 @@ async def published(application: Application, call: Any) -> AsyncIterator[None]:
 
 
 async def everybody_in(application: Application) -> None:
-    async with asyncio.timeout(60):
-        while True:
-            streams = (await application.ok("GET", f"{CALL}/streams"))["streams"]
-            live = {each["user"]: each["protocol"] for each in streams if each["state"] == "live" and len(each["tracks"]) == 2}
-            if live == {"john": "rtmp", "amy": "srt", "zoe": "whip"}:
-                break
-            await asyncio.sleep(0.2)
+    for user in ("john", "amy", "zoe"):
+        await application.gateway.stream(user, tracks=2, timeout=60, token=application.token("john"))
+    streams = (await application.ok("GET", f"{CALL}/streams"))["streams"]
+    live = {each["user"]: each["protocol"] for each in streams if each["state"] == "live" and len(each["tracks"]) == 2}
+    assert live == {"john": "rtmp", "amy": "srt", "zoe": "whip"}
     session = (await application.ok("GET", CALL, user="john"))["call"]["session"]
     assert {each["user_id"] for each in session["participants"]} == {"john", "amy", "zoe"}
     stream = (await application.ok("GET", f"{CALL}/streams/john", user="amy"))["stream"]

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import secrets
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -52,36 +53,27 @@ class Application:
 
 @asynccontextmanager
 async def running_application(*settings: str) -> AsyncIterator[Application]:
-    """A gateway with `settings` and an application of it, whose key the command line made."""
+    """A gateway with `settings` and an application of it, whose key the command line has made before it started."""
+    secret = secrets.token_hex(32)
     with TemporaryDirectory() as directory:
-        async with running_gateway(*settings, f"state.directory={directory}") as gateway:
-            printed = await _gateway(gateway, "apikey", "create", "--name", "tests", "--set", f"state.directory={directory}")
-            found = dict(re.findall(r"^(API key|Secret): +(\S+)$", printed, re.MULTILINE))
-            application = Application(gateway, found["API key"], found["Secret"])
-            await _known(application)
-            yield application
+        state = f"state.directory={directory}"
+        printed = await _gateway(secret, "apikey", "create", "--name", "tests", "--set", state)
+        found = dict(re.findall(r"^(API key|Secret): +(\S+)$", printed, re.MULTILINE))
+        async with running_gateway(*settings, state, secret=secret) as gateway:
+            yield Application(gateway, found["API key"], found["Secret"])
 
 
-async def _gateway(gateway: GatewayProcess, *arguments: str) -> str:
+async def _gateway(secret: str, *arguments: str) -> str:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "gateway", *arguments),
         cwd=ROOT,
-        env=os.environ | {"GATEWAY_AUTH__SECRET": gateway.tokens.secret.value.decode()},
+        env=os.environ | {"GATEWAY_AUTH__SECRET": secret},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
     output, errors = await process.communicate()
     assert process.returncode == 0, errors.decode()
     return output.decode()
-
-
-async def _known(application: Application) -> None:
-    """The running gateway takes the key, which another process has written into the store."""
-    async with asyncio.timeout(30):
-        while True:
-            if (await application.ask("GET", "/calltypes"))[0] == 200:
-                return
-            await asyncio.sleep(0.1)
 
 
 async def told(socket: aiohttp.ClientWebSocketResponse, kind: str, timeout: float = 60) -> Any:

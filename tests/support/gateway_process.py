@@ -16,6 +16,7 @@ from typing import Any
 import aiohttp
 
 from gateway.auth import Secret, Tokens
+from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,8 +44,9 @@ class GatewayProcess:
     def rtmp(self, call: str = "livestream:demo", user: str = "host") -> str:
         return f"rtmp://127.0.0.1:{self.ports['rtmp']}/live/{self.key(call, user)}"
 
-    async def json(self, path: str) -> Any:
-        async with aiohttp.ClientSession() as http, http.get(self.url(path)) as response:
+    async def json(self, path: str, token: str = "") -> Any:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        async with aiohttp.ClientSession() as http, http.get(self.url(path), headers=headers) as response:
             return await response.json()
 
     async def text(self, path: str) -> str:
@@ -68,15 +70,18 @@ class GatewayProcess:
         tracks: int = 1,
         timeout: float = 20,
         wanted: Callable[[dict[str, Any]], bool] | None = None,
+        token: str = "",
     ) -> dict[str, Any]:
-        """The user's stream as `/api/streams` shows it, once it is live with that many tracks and as `wanted`."""
-        async with asyncio.timeout(timeout):
-            while True:
-                for stream in (await self.json("/api/streams"))["streams"]:
-                    live = stream["user"] == user and stream["state"] == "live" and len(stream["tracks"]) >= tracks
-                    if live and (wanted is None or wanted(stream)):
-                        return dict(stream)
-                await asyncio.sleep(0.05)
+        """The user's stream as `/api/streams` shows it (who has `token`), once it is live with that many tracks and as `wanted`."""
+
+        async def shown() -> dict[str, Any] | None:
+            for stream in (await self.json("/api/streams", token))["streams"]:
+                live = stream["user"] == user and stream["state"] == "live" and len(stream["tracks"]) >= tracks
+                if live and (wanted is None or wanted(stream)):
+                    return dict(stream)
+            return None
+
+        return await eventually(shown, within_s=timeout, every_s=0.05)
 
     async def metric(self, series: str) -> float:
         """The value of one series, named as in the exposition format; 0 where it does not exist."""

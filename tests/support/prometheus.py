@@ -1,10 +1,8 @@
 """Debian's Prometheus as a process beside a gateway, and the queries of the dashboards and alerts that it is asked."""
 
 import asyncio
-import contextlib
 import json
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -81,45 +79,49 @@ async def running_prometheus(gateway: GatewayProcess) -> AsyncIterator[Prometheu
         }
         file = Path(folder) / "prometheus.yml"
         file.write_text(json.dumps(configuration), encoding="utf-8")  # JSON is YAML
-        port = _free_port()
         process = await asyncio.create_subprocess_exec(
             shutil.which("prometheus") or "prometheus",
             f"--config.file={file}",
             f"--storage.tsdb.path={folder}/data",
-            f"--web.listen-address=127.0.0.1:{port}",
-            "--log.level=warn",
+            "--web.listen-address=127.0.0.1:0",
+            "--log.format=json",
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
+            limit=1 << 20,
         )
         assert process.stderr is not None
-        said = asyncio.create_task(process.stderr.read())
+        ready = asyncio.get_running_loop().create_future()
+        complaints = asyncio.create_task(_listened_to(process.stderr, ready))
         try:
-            prometheus = Prometheus(f"http://127.0.0.1:{port}")
-            await _ready(prometheus, process)
-            yield prometheus
+            async with asyncio.timeout(_START_S):
+                address = await ready
+            assert address, "Prometheus has ended at its start"
+            yield Prometheus(f"http://{address}")
         finally:
             if process.returncode is None:
                 process.terminate()
             await process.wait()
-            print((await said).decode())  # shown where the test fails
+            print("".join(await complaints))  # shown where the test fails
 
 
-def _free_port() -> int:
-    """Prometheus does not say which port it took for 0."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-async def _ready(prometheus: Prometheus, process: asyncio.subprocess.Process) -> None:
-    async with asyncio.timeout(_START_S), aiohttp.ClientSession() as http:
-        while process.returncode is None:
-            with contextlib.suppress(aiohttp.ClientError):
-                async with http.get(f"{prometheus.url}/-/ready") as response:
-                    if response.status == 200:
-                        return
-            await asyncio.sleep(0.1)
-    raise AssertionError("Prometheus has ended at its start")
+async def _listened_to(log: asyncio.StreamReader, ready: asyncio.Future[str]) -> list[str]:
+    """The lines that are more than information. `ready` becomes where it listens once it is ready, "" where it ends before."""
+    complaints, address = list[str](), ""
+    async for line in log:
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            entry = {}
+        message = entry.get("msg", "")
+        if entry.get("level", "").lower() != "info":
+            complaints.append(line.decode(errors="replace"))
+        elif message == "Listening on":
+            address = entry["address"]
+        elif message.startswith("Server is ready") and not ready.done():
+            ready.set_result(address)
+    if not ready.done():
+        ready.set_result("")
+    return complaints
 
 
 def self_signed(folder: Path, section: str = "rtmp", days: int = 30) -> tuple[str, str]:
