@@ -10,14 +10,15 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gateway import config_sources, local, log
-from gateway.auth import Secret, Tokens
+from gateway.access.credentials import Secret, Tokens
 from gateway.commands import apikeys, calls, credentials
 from gateway.commands import options as typed
 from gateway.commands.options import Commands
-from gateway.config import Config
-from gateway.config_sources import ConfigError
+from gateway.config import Config, sources
+from gateway.config.sources import ConfigError
 from gateway.ingress import rtmp, srt
+from gateway.node import running_gateway
+from gateway.telemetry import log
 from protocols.errors import Reason, Rejected
 
 try:
@@ -50,11 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _config(options: argparse.Namespace) -> Config:
     file = options.config or (DEFAULT_FILE if DEFAULT_FILE.is_file() else None)
-    return config_sources.load(file, options.set)
+    return sources.load(file, options.set)
 
 
 def _run(options: argparse.Namespace, config: Config) -> int:
-    if problems := config_sources.check(config):
+    if problems := sources.check(config):
         raise ConfigError(problems)
     if options.check and _check(options, config):
         return 1
@@ -92,7 +93,7 @@ def _run(options: argparse.Namespace, config: Config) -> int:
 
 def _check(options: argparse.Namespace, config: Config) -> int:
     """1 where something stands in the way of a start."""
-    from gateway import selftest  # it loads what it tries
+    from gateway.node import selftest  # it loads what it tries
 
     findings = asyncio.run(selftest.examine(config))
     print(*findings, sep="\n", file=sys.stderr, flush=True)
@@ -100,14 +101,14 @@ def _check(options: argparse.Namespace, config: Config) -> int:
 
 
 def _live(options: argparse.Namespace, config: Config) -> int:
-    why_not = local.alive(config)
+    why_not = running_gateway.alive(config)
     print(f"The gateway is not well: {why_not}" if why_not else "The gateway is well.")
     return int(bool(why_not))
 
 
 def _drain(options: argparse.Namespace, config: Config) -> int:
     try:
-        left = local.drain(config, options.wait)
+        left = running_gateway.drain(config, options.wait)
     except OSError as error:
         print(f"The gateway of this configuration cannot be drained: {error}", file=sys.stderr)
         return 1
@@ -116,14 +117,14 @@ def _drain(options: argparse.Namespace, config: Config) -> int:
 
 
 def _check_config(options: argparse.Namespace, config: Config) -> int:
-    if problems := config_sources.check(config):
+    if problems := sources.check(config):
         raise ConfigError(problems)
     print("The configuration is good.")
     return 0
 
 
 def _print_config(options: argparse.Namespace, config: Config) -> int:
-    print(config_sources.render(Config() if options.defaults else config), end="")
+    print(sources.render(Config() if options.defaults else config), end="")
     return 0
 
 

@@ -18,44 +18,44 @@ from dataclasses import asdict, dataclass, replace
 from aiohttp import web
 
 from gateway import VERSION
-from gateway.access import Capability
-from gateway.api.broadcasts import NoBroadcasts, in_step, resume
-from gateway.api.desk import Desk
-from gateway.api.dispatch import Api
+from gateway.access.authenticator import Identification
+from gateway.access.credentials import Secret, Tokens
+from gateway.access.viewers import House
+from gateway.api.framework.broadcasts import NoBroadcasts, in_step, resume
+from gateway.api.framework.dispatch import Api
+from gateway.api.framework.encoder_addresses import Ingress
+from gateway.api.framework.middleware import cors, errors, security_headers
+from gateway.api.framework.services import Desk
 from gateway.api.health import Health
-from gateway.api.ingress import Ingress
-from gateway.api.middleware import cors, errors, security_headers
+from gateway.api.metrics import Metrics, Observed
 from gateway.api.pages import Pages
+from gateway.api.proxies import forwarded
 from gateway.api.routes import ROUTES
-from gateway.api.streams import Streams
-from gateway.audience import House
-from gateway.auth import Secret, Tokens
-from gateway.calls.embedded import EmbeddedCall
-from gateway.capacity import Capacity
+from gateway.api.status import Streams
 from gateway.config import Config
-from gateway.control import controlling
-from gateway.drain import Drain
-from gateway.following import Following
-from gateway.hls.control import also
-from gateway.hls.routes import HlsRoutes
-from gateway.hls.setup import hls_output
-from gateway.identification import Identification
+from gateway.enforcement.change_feed import Following
+from gateway.enforcement.enforcement import Moderation
 from gateway.ingress.addresses import origin
-from gateway.latency import Histogram
-from gateway.load import admitting, available_cores, measure
-from gateway.log import event
-from gateway.machine import Certificates
-from gateway.metrics import Metrics, Observed
-from gateway.moderation import Moderation
-from gateway.pacer import LiveEdgePolicy
-from gateway.proxies import forwarded
-from gateway.reception import Reception
-from gateway.registry import Registry
-from gateway.session import SessionPolicy
-from gateway.srt import listening_for_srt
-from gateway.telling import telling
-from gateway.tracing import tracing
-from gateway.treatment import adapted, configured
+from gateway.model.permissions import Capability
+from gateway.node.cpu import admitting, available_cores, measure
+from gateway.node.drain import Drain
+from gateway.node.host import Certificates
+from gateway.outputs.embedded.call import EmbeddedCall
+from gateway.outputs.hls.broadcasts import also
+from gateway.outputs.hls.routes import HlsRoutes
+from gateway.sessions.admission import Reception
+from gateway.sessions.capacity import Capacity
+from gateway.sessions.pacer import LiveEdgePolicy
+from gateway.sessions.registry import Registry
+from gateway.sessions.seat import SessionPolicy
+from gateway.sessions.transcode_policy import adapted, configured
+from gateway.telemetry.latency import Histogram
+from gateway.telemetry.log import event
+from gateway.telemetry.tracing import tracing
+from gateway.wiring.events import telling
+from gateway.wiring.hls import hls_output
+from gateway.wiring.srt import listening_for_srt
+from gateway.wiring.store import controlling
 from protocols.publisher import Listener
 from protocols.rtmp.server import RtmpLimits, RtmpListener, TlsFiles
 from protocols.rtmp.tls import ServerTls

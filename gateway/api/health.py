@@ -8,8 +8,8 @@ from ipaddress import ip_address
 
 from aiohttp import hdrs, web
 
-from gateway.authority import Authority
-from gateway.drain import Drain
+from gateway.access.authorizer import Authority
+from gateway.node.drain import Drain
 from protocols.errors import Reason, Rejected
 
 LONGEST_WAIT_S = 24 * 3600

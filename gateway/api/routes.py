@@ -2,11 +2,11 @@
 
 from typing import Final
 
-from gateway.access import Capability
-from gateway.api import call_types, calls, encoders, interaction, live, people, stream_keys
-from gateway.api.contract import AnyRoute, Route, Scope
+from gateway.api.framework.route import AnyRoute, Route, Scope
+from gateway.api.handlers import call_types, calls, interactions, live, people, stream_keys, streams
 from gateway.api.schemas import answers as gives
 from gateway.api.schemas import requests as takes
+from gateway.model.permissions import Capability
 
 _CALL: Final = "/call/{type}/{id}"
 _KIND: Final = "/calltypes/{name}"
@@ -52,9 +52,9 @@ PEOPLE: Final[tuple[AnyRoute, ...]] = (
     Route("POST", _CALL + "/unmute_users", "unmute_users", "They are heard and seen again", _C.MUTE_USERS,
           takes.UnmuteUsersRequest, gives.EmptyResponse, people.unmute),
     Route("POST", _CALL + "/reaction", "send_reaction", "Reacts", _C.CREATE_REACTION, takes.ReactionRequest,
-          gives.SendReactionResponse, interaction.react),
+          gives.SendReactionResponse, interactions.react),
     Route("POST", _CALL + "/event", "send_event", "Sends a custom event to all in the call", _C.SEND_EVENT,
-          takes.EventRequest, gives.EmptyResponse, interaction.send_event),
+          takes.EventRequest, gives.EmptyResponse, interactions.send_event),
     Route("POST", "/users", "upsert_users", "Adds or replaces users", Scope.SERVER, takes.UpsertUsersRequest,
           gives.UpsertUsersResponse, people.upsert_users),
     Route("POST", "/users/query", "query_users", "Users by filter, in pages", Scope.SERVER, takes.QueryUsersRequest,
@@ -65,13 +65,13 @@ PEOPLE: Final[tuple[AnyRoute, ...]] = (
 
 ENCODERS: Final[tuple[AnyRoute, ...]] = (
     Route("GET", "/streams", "list_streams", "Streams of all calls whose streams the caller may list", Scope.ANYBODY, None,
-          gives.StreamsResponse, encoders.get_all),
+          gives.StreamsResponse, streams.get_all),
     Route("GET", _CALL + "/streams", "list_streams_of_call", "Streams of a call", _C.LIST_STREAMS, None,
-          gives.StreamsResponse, encoders.of_call),
+          gives.StreamsResponse, streams.of_call),
     Route("GET", _CALL + "/streams/{user_id}", "get_stream", "A user's stream: codec, treatment and why, delay, advice",
-          _C.LIST_STREAMS, None, gives.OneStreamResponse, encoders.get),
+          _C.LIST_STREAMS, None, gives.OneStreamResponse, streams.get),
     Route("DELETE", _CALL + "/streams/{user_id}", "end_stream", "Ends a user's stream; his encoder may come back",
-          _C.END_STREAM, None, gives.EmptyResponse, encoders.end),
+          _C.END_STREAM, None, gives.EmptyResponse, streams.end),
     Route("POST", _CALL + "/stream_keys", "create_stream_key", "A short key for an encoder", _C.SEND_VIDEO,
           takes.StreamKeyRequest, gives.CreatedStreamKeyResponse, stream_keys.create, makes=True),
     Route("GET", _CALL + "/stream_keys", "list_stream_keys", "Stream keys, without what is secret of them", _C.SEND_VIDEO,

@@ -8,13 +8,13 @@ import base64
 import secrets
 from datetime import UTC, datetime, timedelta
 
-from gateway.auth import Secret
+from gateway.access.credentials import Secret
+from gateway.access.sealing import Vault
 from gateway.commands import options as typed
 from gateway.commands.options import Commands, awaited
 from gateway.config import Config
-from gateway.control import opened
-from gateway.store.records import ApiKey, SealedSecret
-from gateway.vault import Vault
+from gateway.model.records import ApiKey, SealedSecret
+from gateway.wiring.store import opened
 from protocols.errors import Reason, Rejected
 
 

@@ -4,13 +4,13 @@ import argparse
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from gateway import lifecycle
-from gateway.authority import OPERATOR
+from gateway.access.authorizer import OPERATOR
 from gateway.commands import options as typed
 from gateway.commands.options import Command, Commands, awaited
 from gateway.config import Config
-from gateway.control import opened
-from gateway.store.records import EVERYTHING, Call, Condition, Filter, Member
+from gateway.model import lifecycle
+from gateway.model.records import EVERYTHING, Call, Condition, Filter, Member
+from gateway.wiring.store import opened
 from protocols.errors import Reason, Rejected
 
 Change = Callable[[Call, datetime], Call]

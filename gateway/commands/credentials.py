@@ -7,9 +7,9 @@ from typing import Final
 
 import jwt
 
-from gateway import stream_keys
-from gateway.auth import Secret, Tokens
-from gateway.bearer import HOST, VIEWER
+from gateway.access import stream_keys
+from gateway.access.credentials import Secret, Tokens
+from gateway.access.jwt import HOST, VIEWER
 from gateway.commands import options as typed
 from gateway.commands.options import Commands, awaited
 from gateway.config import Config
@@ -99,9 +99,9 @@ async def _ingress(options: argparse.Namespace, config: Config) -> int:
 
 
 async def _short_key(options: argparse.Namespace, config: Config, tokens: Tokens) -> IngressKey:
-    from gateway.authority import OPERATOR
-    from gateway.control import opened
-    from gateway.store.records import StreamKey
+    from gateway.access.authorizer import OPERATOR
+    from gateway.model.records import StreamKey
+    from gateway.wiring.store import opened
 
     now = datetime.now(UTC)
     name = stream_keys.new_name(tokens.secret.value)

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from gateway.config.values import CallId, Items, Section, long_enough
-from gateway.events import EventType
+from gateway.model.events import EventType
 
 
 def _receiver(url: SecretStr) -> SecretStr:

@@ -7,8 +7,8 @@ its watch link with a token in the fragment (which browsers never send to a serv
 from dataclasses import dataclass, field
 from typing import Protocol, Self
 
-from gateway import stream_keys
-from gateway.auth import Tokens
+from gateway.access import stream_keys
+from gateway.access.credentials import Tokens
 
 
 @dataclass(frozen=True, slots=True)

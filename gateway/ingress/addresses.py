@@ -4,8 +4,8 @@ import socket
 from ipaddress import ip_address
 from urllib.parse import quote
 
-from gateway.auth import Tokens
-from gateway.bearer import VIEWER
+from gateway.access.credentials import Tokens
+from gateway.access.jwt import VIEWER
 from gateway.config import Config
 
 

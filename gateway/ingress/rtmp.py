@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from gateway.auth import Tokens
+from gateway.access.credentials import Tokens
 from gateway.config import Config
 from gateway.ingress import IngressKey, words
 from gateway.ingress.addresses import bracketed, reachable, watch_address

@@ -6,7 +6,7 @@ unit, which is the microsecond for ffmpeg and OBS and the millisecond for libsrt
 
 from dataclasses import dataclass
 
-from gateway.auth import Tokens
+from gateway.access.credentials import Tokens
 from gateway.config import Config
 from gateway.ingress import IngressKey, words
 from gateway.ingress.addresses import bracketed, reachable, watch_address

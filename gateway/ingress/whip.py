@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from gateway.auth import Tokens
+from gateway.access.credentials import Tokens
 from gateway.config import Config
 from gateway.ingress import IngressKey, words
 from gateway.ingress.addresses import host_page, origin, watch_address

@@ -8,10 +8,10 @@ from typing import Final
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.model.records import EVERYTHING, MAX_BLOCKED, MAX_MEMBERS, Call, ChangeKind, Filter, Member, Page, Sort
 from gateway.store import queries, rows
 from gateway.store.database import Database, Writing
 from gateway.store.models import CALLS, MEMBERS
-from gateway.store.records import EVERYTHING, MAX_BLOCKED, MAX_MEMBERS, Call, ChangeKind, Filter, Member, Page, Sort
 from protocols.errors import Reason, Rejected
 
 _NEWEST_FIRST: Final = (Sort("created_at", descending=True),)

@@ -6,9 +6,9 @@ from typing import Final
 
 from sqlalchemy import delete, func, select
 
+from gateway.model.records import Change, ChangeKind
 from gateway.store.database import Database
 from gateway.store.models import CHANGES, CLOCK
-from gateway.store.records import Change, ChangeKind
 
 KEPT: Final = 10_000
 _MOST: Final = 1000

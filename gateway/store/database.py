@@ -21,9 +21,9 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from gateway.model.records import Change, ChangeKind
 from gateway.store.migrate import upgrade
 from gateway.store.models import CHANGES, CLOCK
-from gateway.store.records import Change, ChangeKind
 from protocols.errors import Reason, Rejected
 
 DRIVERS: Final = ("sqlite+aiosqlite", "postgresql+asyncpg")

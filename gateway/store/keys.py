@@ -7,11 +7,11 @@ from typing import Final
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.model.records import MAX_SECRETS, ApiKey, ChangeKind, SealedSecret, StreamKey
 from gateway.store import rows
 from gateway.store.calls import NoSuchCall
 from gateway.store.database import Database
 from gateway.store.models import API_KEYS, API_SECRETS, CALLS, STREAM_KEYS
-from gateway.store.records import MAX_SECRETS, ApiKey, ChangeKind, SealedSecret, StreamKey
 from protocols.errors import Reason, Rejected
 
 MAX_API_KEYS: Final = 1000

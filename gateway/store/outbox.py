@@ -9,10 +9,10 @@ from typing import Final
 
 from sqlalchemy import delete, func, insert, select, update
 
+from gateway.model.records import Delivery
 from gateway.store import rows
 from gateway.store.database import Database
 from gateway.store.models import OUTBOX
-from gateway.store.records import Delivery
 
 MAX_WAITING: Final = 10_000
 

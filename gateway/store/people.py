@@ -7,11 +7,11 @@ from typing import Final
 
 from sqlalchemy import delete, func, insert, select
 
-from gateway.access import Role
+from gateway.model.permissions import Role
+from gateway.model.records import EVERYTHING, CallType, ChangeKind, Filter, Page, Sort, User, built_in_types
 from gateway.store import queries, rows
 from gateway.store.database import Database
 from gateway.store.models import CALL_TYPES, CALLS, USERS
-from gateway.store.records import EVERYTHING, CallType, ChangeKind, Filter, Page, Sort, User, built_in_types
 from protocols.errors import Reason, Rejected
 
 MAX_CALL_TYPES: Final = 100

@@ -12,8 +12,8 @@ from typing import Any, Final, assert_never
 from sqlalchemy import ColumnElement, Table, and_, false, func, literal, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.model.records import AllOf, AnyOf, Condition, Filter, Page, Sort
 from gateway.store.models import CALLS, MEMBERS, USERS, Moment
-from gateway.store.records import AllOf, AnyOf, Condition, Filter, Page, Sort
 from protocols.errors import Reason, Rejected
 
 MAX_PAGE: Final = 100

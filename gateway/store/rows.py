@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from gateway.access import Capability
-from gateway.store.records import (
+from gateway.model.permissions import Capability
+from gateway.model.records import (
     MAX_CUSTOM_BYTES,
     ApiKey,
     Call,

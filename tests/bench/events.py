@@ -16,8 +16,8 @@ from statistics import median, quantiles
 import aiohttp
 import psutil
 
-from gateway.bearer import VIEWER
-from gateway.broadcast import text_frame
+from gateway.access.jwt import VIEWER
+from gateway.events.fanout import text_frame
 from tests.support.encoders import X264_LIVE, ffmpeg, programme
 from tests.support.gateway_process import GatewayProcess, running_gateway
 from tests.support.receiver import receiving

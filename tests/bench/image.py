@@ -22,7 +22,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from gateway.auth import Secret, Tokens
+from gateway.access.credentials import Secret, Tokens
 from tests.support.encoders import X264_LIVE, ffmpeg, programme
 from tests.support.gateway_process import ROOT, GatewayProcess
 from tests.support.viewer import watching

@@ -14,9 +14,9 @@ import sys
 import time
 from dataclasses import dataclass
 
-from gateway.calls.embedded import EmbeddedCall, Participant
-from gateway.pacer import LiveEdgePolicy
-from gateway.pipeline import Pipeline
+from gateway.outputs.embedded.call import EmbeddedCall, Participant
+from gateway.sessions.pacer import LiveEdgePolicy
+from gateway.sessions.pipeline import Pipeline
 from protocols.media import Kind, TracksChanged
 from protocols.webrtc.egress import Egress
 from protocols.webrtc.mux import UdpMux

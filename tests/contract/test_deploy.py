@@ -17,9 +17,9 @@ import yaml
 
 from gateway import VERSION
 from gateway.__main__ import command_line
-from gateway.capacity import Capacity
 from gateway.config import PREFIX, Config
-from gateway.config_sources import load
+from gateway.config.sources import load
+from gateway.sessions.capacity import Capacity
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 HADOLINT = Path(sys.executable).with_name("hadolint")

@@ -13,9 +13,9 @@ import pytest
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
-from gateway.api.contract import BASE
-from gateway.api.filters import parsed
-from gateway.api.openapi import ADDRESS, document
+from gateway.api.framework.filters import parsed
+from gateway.api.framework.openapi import ADDRESS, document
+from gateway.api.framework.route import BASE
 from gateway.api.routes import ROUTES
 from tests.support.api import API_KEY, Stage, api_stage
 from tests.support.postgres import running_postgres

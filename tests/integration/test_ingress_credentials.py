@@ -19,11 +19,12 @@ import aiohttp
 import jwt
 import pytest
 
-from gateway import lifecycle, stream_keys
+from gateway.access import stream_keys
+from gateway.access.sealing import Vault
+from gateway.model import lifecycle
+from gateway.model.records import ApiKey, Call, Member, SealedSecret, StreamKey
 from gateway.store.calls import blocked
-from gateway.store.records import ApiKey, Call, Member, SealedSecret, StreamKey
 from gateway.store.store import Store
-from gateway.vault import Vault
 from protocols.errors import Reason
 from tests.integration.srt_peers import caller
 from tests.support.encoders import X264_LIVE, ffmpeg, programme

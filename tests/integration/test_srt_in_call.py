@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.auth import Secret, Tokens
+from gateway.access.credentials import Secret, Tokens
 from tests.integration.srt_peers import caller
 from tests.support.encoders import FFMPEG, encoder, ffmpeg
 from tests.support.gateway_process import GatewayProcess, running_gateway

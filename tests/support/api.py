@@ -16,24 +16,24 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from pydantic import SecretStr
 
-from gateway.access import Capability
-from gateway.api.desk import Desk
-from gateway.api.dispatch import Api
-from gateway.api.ingress import Ingress
-from gateway.api.middleware import cors, errors
+from gateway.access.credentials import Secret, Tokens
+from gateway.access.sealing import Vault
+from gateway.access.viewers import House
+from gateway.api.framework.dispatch import Api
+from gateway.api.framework.encoder_addresses import Ingress
+from gateway.api.framework.middleware import cors, errors
+from gateway.api.framework.services import Desk
 from gateway.api.routes import ROUTES
-from gateway.audience import House
-from gateway.auth import Secret, Tokens
-from gateway.calls.embedded import EmbeddedCall
 from gateway.config import Config, Database, State
-from gateway.control import Control, controlling
-from gateway.events import Bus, Event
-from gateway.following import Following
-from gateway.interactions import Interactions
-from gateway.moderation import Moderation
-from gateway.registry import Registry
-from gateway.store.records import ApiKey, SealedSecret
-from gateway.vault import Vault
+from gateway.enforcement.change_feed import Following
+from gateway.enforcement.enforcement import Moderation
+from gateway.events.interactions import Interactions
+from gateway.model.events import Bus, Event
+from gateway.model.permissions import Capability
+from gateway.model.records import ApiKey, SealedSecret
+from gateway.outputs.embedded.call import EmbeddedCall
+from gateway.sessions.registry import Registry
+from gateway.wiring.store import Control, controlling
 from protocols.errors import Rejected
 
 BASE = "/api/v2/video"

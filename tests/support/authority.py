@@ -5,12 +5,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from gateway import lifecycle
-from gateway.auth import Grant, Secret, Tokens
-from gateway.authority import Authority, Rules
-from gateway.directory import Directory
-from gateway.identification import Identification
-from gateway.store.records import Call, Member
+from gateway.access.authenticator import Identification
+from gateway.access.authorizer import Authority, Rules
+from gateway.access.credentials import Grant, Secret, Tokens
+from gateway.access.rights_cache import Directory
+from gateway.model import lifecycle
+from gateway.model.records import Call, Member
 from gateway.store.store import Store
 from protocols.publisher import Credential
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
 
-from gateway.store.records import Call, Member, StreamKey
+from gateway.model.records import Call, Member, StreamKey
 from gateway.store.store import Store
 
 

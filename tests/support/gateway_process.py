@@ -15,7 +15,7 @@ from typing import Any
 
 import aiohttp
 
-from gateway.auth import Secret, Tokens
+from gateway.access.credentials import Secret, Tokens
 from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]

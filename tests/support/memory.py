@@ -5,7 +5,7 @@ import itertools
 from collections.abc import AsyncIterator, Callable, Mapping
 from time import monotonic_ns
 
-from gateway.calls import Sent
+from gateway.sessions.output import Sent
 from protocols.errors import ProtocolError, Rejected
 from protocols.media import Codec, EncodedPacket, Kind, Track, TracksChanged
 from protocols.publisher import Credential, PublisherStats

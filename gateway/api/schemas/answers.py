@@ -5,9 +5,9 @@ from typing import Any
 
 from pydantic import Field
 
-from gateway.access import Capability
 from gateway.api.schemas.parts import Fault, Model
-from gateway.store.records import Settings
+from gateway.model.permissions import Capability
+from gateway.model.records import Settings
 
 
 class ErrorResponse(Model):

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, get_args
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from gateway.config import USER_ID
-from gateway.store.records import MAX_CUSTOM_BYTES
+from gateway.model.records import MAX_CUSTOM_BYTES
 
 TYPE_PATTERN: Final = r"^[A-Za-z0-9_-]{1,64}$"
 CALL_PATTERN: Final = r"^[A-Za-z0-9_.-]{1,64}$"

@@ -4,7 +4,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema
 
-from gateway.access import Capability
 from gateway.api.schemas.parts import (
     CALL_PATTERN,
     Custom,
@@ -18,6 +17,7 @@ from gateway.api.schemas.parts import (
     UserId,
     Word,
 )
+from gateway.model.permissions import Capability
 
 MAX_LIST = 100
 MAX_PAGE = 100

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.calls.acceptance import CARRIES, Acceptance
+from gateway.outputs.embedded.codec_negotiation import CARRIES, Acceptance
 from protocols.media import Codec
 
 H264, VP8, VP9, AV1 = Codec.H264, Codec.VP8, Codec.VP9, Codec.AV1

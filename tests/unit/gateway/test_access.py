@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.access import ALL, BUILT_IN, Allowed, CallState, Capability, Refused, Role, allowed, capabilities
+from gateway.model.permissions import ALL, BUILT_IN, Allowed, CallState, Capability, Refused, Role, allowed, capabilities
 from protocols.errors import Reason
 
 LIVE, BACKSTAGE, ENDED = CallState(), CallState(backstage=True), CallState(ended=True)

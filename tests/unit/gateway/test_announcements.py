@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from gateway.announcements import Announcements, happened
-from gateway.events import Bus, Event, EventType
-from gateway.pacer import LiveEdgePolicy
-from gateway.session import Session, SessionPolicy
-from gateway.store.records import Call
+from gateway.events.producers import Announcements, happened
+from gateway.model.events import Bus, Event, EventType
+from gateway.model.records import Call
+from gateway.sessions.pacer import LiveEdgePolicy
+from gateway.sessions.seat import Session, SessionPolicy
 from protocols.errors import ProtocolError, Reason, Rejected
 from protocols.media import TracksChanged
 from tests.support.memory import H264, MemoryCall, MemoryPublisher, packet

@@ -13,10 +13,10 @@ from typing import Any
 import jwt
 import pytest
 
-from gateway.auth import Secret, Tokens
-from gateway.bearer import MAX_TOKEN, VIEWER
+from gateway.access.credentials import Secret, Tokens
+from gateway.access.jwt import MAX_TOKEN, VIEWER
 from gateway.config import Config
-from gateway.config_sources import ConfigError, load
+from gateway.config.sources import ConfigError, load
 from protocols.errors import Reason, Rejected
 from tests.support.authority import NOW, SECRET, Ruling, ruling
 

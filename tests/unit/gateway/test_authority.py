@@ -9,12 +9,13 @@ from typing import Any
 import jwt
 import pytest
 
-from gateway import lifecycle, stream_keys
-from gateway.access import Capability
-from gateway.directory import Directory, NotInMemory
+from gateway.access import stream_keys
+from gateway.access.rights_cache import Directory, NotInMemory
+from gateway.access.sealing import Vault
+from gateway.model import lifecycle
+from gateway.model.permissions import Capability
+from gateway.model.records import ApiKey, CallType, Member, SealedSecret, Settings, StreamKey, User
 from gateway.store.calls import blocked, unblocked
-from gateway.store.records import ApiKey, CallType, Member, SealedSecret, Settings, StreamKey, User
-from gateway.vault import Vault
 from protocols.errors import Reason, Rejected
 from protocols.publisher import Credential
 from tests.support.authority import NOW, SECRET, Ruling, ruling

@@ -8,8 +8,8 @@ from itertools import pairwise
 
 import pytest
 
-from gateway.broadcast import EVERY_CALL, MAX_PENDING, PORTION, Broadcast, text_frame
-from gateway.events import Audience, Bus, EventType
+from gateway.events.fanout import EVERY_CALL, MAX_PENDING, PORTION, Broadcast, text_frame
+from gateway.model.events import Audience, Bus, EventType
 
 CALL = "livestream:demo"
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.capacity import SETTLING_NS, Capacity, Demand, Kind, Seen, Video, demand, kind_of_video, spare
-from gateway.load import available_cores
+from gateway.node.cpu import available_cores
+from gateway.sessions.capacity import SETTLING_NS, Capacity, Demand, Kind, Seen, Video, demand, kind_of_video, spare
 from protocols.errors import Reason, Rejected
 from protocols.media import Codec, Track
 from transcode.plan import Policy, cores, plan

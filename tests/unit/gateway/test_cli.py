@@ -13,12 +13,12 @@ from pathlib import Path
 import jwt
 import pytest
 
-from gateway import stream_keys
 from gateway.__main__ import main
-from gateway.auth import Secret, Tokens
-from gateway.bearer import Claims, Signer, read
+from gateway.access import stream_keys
+from gateway.access.credentials import Secret, Tokens
+from gateway.access.jwt import Claims, Signer, read
 from gateway.config import Config
-from gateway.config_sources import render
+from gateway.config.sources import render
 
 SECRET = "0123456789abcdef0123456789abcdef"
 ROOT = Path(__file__).parents[3]

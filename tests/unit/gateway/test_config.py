@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from gateway import config_sources
-from gateway.config import PREFIX, Auth, Config
-from gateway.config_sources import ConfigError, load
+from gateway.config import PREFIX, Auth, Config, sources
+from gateway.config.sources import ConfigError, load
 
 ROOT = Path(__file__).parents[3]
 
@@ -94,15 +93,15 @@ def test_missing_certificate_files_are_told(tmp_path: Path) -> None:
     there = tmp_path / "key.pem"
     there.touch()
     config = load(None, [f"http.certificate={tmp_path}/none.pem", f"http.key={there}"])
-    assert [problem.key for problem in config_sources.check(config)] == ["http.certificate"]
+    assert [problem.key for problem in sources.check(config)] == ["http.certificate"]
 
 
 def test_a_secret_is_never_shown() -> None:
     secret = "s3cret" * 8
     config = load(None, [f"auth.secret={secret}"])
     assert config.auth.secret.get_secret_value() == secret
-    assert 'secret = "***"' in config_sources.render(config)
-    assert secret not in config_sources.render(config) + repr(config) + str(config.model_dump())
+    assert 'secret = "***"' in sources.render(config)
+    assert secret not in sources.render(config) + repr(config) + str(config.model_dump())
     short = problems(None, "auth.secret=hunter2")[0]
     assert short.startswith('auth.secret = "***" (from --set auth.secret): is too short')
     assert "hunter2" not in short
@@ -110,7 +109,7 @@ def test_a_secret_is_never_shown() -> None:
 
 def test_the_shipped_file_is_the_defaults() -> None:
     shipped = ROOT / "deploy" / "gateway.toml"
-    assert shipped.read_text() == config_sources.render(Config()), (
+    assert shipped.read_text() == sources.render(Config()), (
         "write it with: gateway print-config --defaults > deploy/gateway.toml"
     )
     assert load(shipped) == Config()
@@ -120,7 +119,7 @@ def test_what_is_printed_reads_back_the_same(tmp_path: Path) -> None:
     config = load(
         None, ["rtmp.port=0", "calls.linger_s=2.5", "webrtc.external_addresses=::1", "calls.public=", 'http.host=a"b']
     )
-    assert load(write(tmp_path, config_sources.render(config))) == config
+    assert load(write(tmp_path, sources.render(config))) == config
 
 
 def test_every_key_is_documented_and_frozen() -> None:
@@ -146,7 +145,7 @@ def test_tables_come_from_every_source_and_their_secrets_are_shown_by_none(
         monkeypatch.setenv(f"GATEWAY_SRT__SOURCES__CAM__{name}", value)
     config = load(file, ['srt.ports={"9001": "hidden-key"}'])
     assert config.srt.sources["cam"].url.get_secret_value().startswith("srt://b:2")
-    assert "hidden" not in config_sources.render(config) + repr(config)
+    assert "hidden" not in sources.render(config) + repr(config)
 
 
 def test_a_wrong_entry_of_a_table_is_named_without_its_secret(tmp_path: Path) -> None:

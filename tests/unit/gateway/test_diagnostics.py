@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.diagnostics import TrackMeter
+from gateway.sessions.track_meter import TrackMeter
 from protocols.media import EncodedPacket, Kind
 
 S = 1_000_000_000

@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from gateway.audience import House
-from gateway.auth import Identity
-from gateway.calls.embedded import EmbeddedCall
-from gateway.registry import Registry
+from gateway.access.credentials import Identity
+from gateway.access.viewers import House
+from gateway.outputs.embedded.call import EmbeddedCall
+from gateway.sessions.registry import Registry
 from protocols.errors import Reason, Rejected
 from protocols.media import Codec, EncodedPacket, Kind, Track
 from protocols.webrtc import answer

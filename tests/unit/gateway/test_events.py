@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from gateway.events import MAX_COUNTED_CALLS, Bus, Event, EventType
+from gateway.model.events import MAX_COUNTED_CALLS, Bus, Event, EventType
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
 

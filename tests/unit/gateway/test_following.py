@@ -7,16 +7,16 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
-from gateway import lifecycle
-from gateway.audience import House
-from gateway.auth import Identity
-from gateway.calls.embedded import EmbeddedCall
-from gateway.directory import Directory, Memory
-from gateway.following import Following
-from gateway.moderation import Moderation
-from gateway.registry import Registry
+from gateway.access.credentials import Identity
+from gateway.access.rights_cache import Directory, Memory
+from gateway.access.viewers import House
+from gateway.enforcement.change_feed import Following
+from gateway.enforcement.enforcement import Moderation
+from gateway.model import lifecycle
+from gateway.model.records import Change, StreamKey
+from gateway.outputs.embedded.call import EmbeddedCall
+from gateway.sessions.registry import Registry
 from gateway.store.database import StoreUnavailable
-from gateway.store.records import Change, StreamKey
 from gateway.store.store import Store
 from tests.support.authority import Ruling, ruling
 

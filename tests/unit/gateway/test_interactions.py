@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from gateway.events import Bus, EventType
-from gateway.interactions import CALL_BURST, MAX_BUCKETS, SENDER_BURST, SENDER_RATE, Interactions, Rates, Sender
+from gateway.events.interactions import CALL_BURST, MAX_BUCKETS, SENDER_BURST, SENDER_RATE, Interactions, Rates, Sender
+from gateway.model.events import Bus, EventType
 from protocols.errors import Reason, Rejected
 
 ANNA = Sender("anna", "Anna", "user", "192.0.2.1")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.latency import BOUNDS_NS, Histogram
+from gateway.telemetry.latency import BOUNDS_NS, Histogram
 
 MS = 1_000_000
 

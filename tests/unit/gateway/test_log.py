@@ -9,9 +9,9 @@ from typing import Literal
 
 import pytest
 
-from gateway.auth import Secret, Tokens
+from gateway.access.credentials import Secret, Tokens
 from gateway.config import Log
-from gateway.log import SESSION, event, setup
+from gateway.telemetry.log import SESSION, event, setup
 
 KEY = Tokens(Secret(b"k" * 32)).issue("host", ["livestream:demo"], 60)
 logger = logging.getLogger("gateway.test")

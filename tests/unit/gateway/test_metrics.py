@@ -9,13 +9,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from gateway.findings import Concern, findings
-from gateway.latency import Histogram, Window
-from gateway.machine import Certificates, udp_drops
-from gateway.pacer import LiveEdgePolicy
-from gateway.session import Session, SessionPolicy, State
-from gateway.stream_figures import FIGURES, Figure, spread
-from gateway.totals import PipelineTotals
+from gateway.node.host import Certificates, udp_drops
+from gateway.sessions.counters import PipelineTotals
+from gateway.sessions.diagnostics import Concern, findings
+from gateway.sessions.pacer import LiveEdgePolicy
+from gateway.sessions.seat import Session, SessionPolicy, State
+from gateway.sessions.stream_figures import FIGURES, Figure, spread
+from gateway.telemetry.latency import Histogram, Window
 from protocols.media import Kind
 from tests.support.memory import MemoryCall, MemoryPublisher
 from transcode.plan import Policy, plan

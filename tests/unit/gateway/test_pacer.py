@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from gateway.pacer import LATE, OVERFLOW, LiveEdgePolicy, Pacer
+from gateway.sessions.pacer import LATE, OVERFLOW, LiveEdgePolicy, Pacer
 from protocols.media import EncodedPacket, Kind
 
 MS = 1_000_000

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.latency import Step
-from gateway.pacer import LiveEdgePolicy
-from gateway.pipeline import Pipeline
+from gateway.sessions.pacer import LiveEdgePolicy
+from gateway.sessions.pipeline import Pipeline
+from gateway.telemetry.latency import Step
 from protocols.errors import Reason, Rejected
 from protocols.media import Codec, EncodedPacket, Kind
 from tests.support.memory import H264, OPUS, MemoryCall, MemoryPublication, MemoryPublisher, packet

@@ -2,8 +2,8 @@
 
 from datetime import UTC, datetime
 
-from gateway.events import Event, EventType
-from gateway.recent import MAX_BYTES, MAX_MESSAGES, Recent
+from gateway.events.history import MAX_BYTES, MAX_MESSAGES, Recent
+from gateway.model.events import Event, EventType
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from gateway.auth import Grant
-from gateway.pacer import LiveEdgePolicy
-from gateway.reception import Reception
-from gateway.registry import Registry
-from gateway.session import SessionPolicy, State
+from gateway.access.credentials import Grant
+from gateway.sessions.admission import Reception
+from gateway.sessions.pacer import LiveEdgePolicy
+from gateway.sessions.registry import Registry
+from gateway.sessions.seat import SessionPolicy, State
 from protocols.errors import Reason, Rejected
 from protocols.media import Codec, Kind, TracksChanged
 from protocols.publisher import Credential, Publisher

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.selection import select
+from gateway.sessions.track_selection import select
 from protocols.media import Codec, Track
 from transcode.plan import Passthrough, Policy, plan
 

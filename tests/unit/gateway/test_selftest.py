@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from gateway.config import Config
-from gateway.config_sources import load
-from gateway.selftest import Finding, Mark, examine, findings
+from gateway.config.sources import load
+from gateway.node.selftest import Finding, Mark, examine, findings
 
 FREE = ("http.port=0", "rtmp.port=0", "webrtc.port=0", "srt.port=0")
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from gateway.calls.embedded import EmbeddedCall
-from gateway.capacity import Capacity, Demand, Video, demand
-from gateway.load import admitting
-from gateway.pacer import LiveEdgePolicy
-from gateway.registry import Registry
-from gateway.session import TRANSITIONS, Admit, Session, SessionPolicy, State
-from gateway.totals import PipelineTotals
+from gateway.node.cpu import admitting
+from gateway.outputs.embedded.call import EmbeddedCall
+from gateway.sessions.capacity import Capacity, Demand, Video, demand
+from gateway.sessions.counters import PipelineTotals
+from gateway.sessions.pacer import LiveEdgePolicy
+from gateway.sessions.registry import Registry
+from gateway.sessions.seat import TRANSITIONS, Admit, Session, SessionPolicy, State
 from protocols.errors import ProtocolError, Reason, Rejected
 from protocols.media import Codec, Kind, TracksChanged
 from tests.support.memory import H264, OPUS, MemoryCall, MemoryPublisher, packet

@@ -15,25 +15,25 @@ import jwt
 import pytest
 from aiohttp import WSMsgType, web
 
-from gateway import lifecycle
-from gateway.announcements import Announcements
-from gateway.api.socket import MAX_MESSAGE, MAX_PER_USER, MAX_SUBSCRIPTIONS, Sockets, Timeouts
-from gateway.audience import House
-from gateway.auth import Secret, Tokens
-from gateway.bearer import VIEWER
-from gateway.broadcast import Broadcast
-from gateway.calls.embedded import EmbeddedCall
-from gateway.config_sources import load
-from gateway.control import Control, controlling
-from gateway.events import Bus, EventType
-from gateway.following import Following
-from gateway.interactions import SENDER_BURST, Interactions
-from gateway.moderation import Moderation
-from gateway.registry import Registry
+from gateway.access.credentials import Secret, Tokens
+from gateway.access.jwt import VIEWER
+from gateway.access.sealing import Vault
+from gateway.access.viewers import House
+from gateway.api.event_socket import MAX_MESSAGE, MAX_PER_USER, MAX_SUBSCRIPTIONS, Sockets, Timeouts
+from gateway.config.sources import load
+from gateway.enforcement.change_feed import Following
+from gateway.enforcement.enforcement import Moderation
+from gateway.events.fanout import Broadcast
+from gateway.events.interactions import SENDER_BURST, Interactions
+from gateway.events.producers import Announcements
+from gateway.model import lifecycle
+from gateway.model.events import Bus, EventType
+from gateway.model.records import ApiKey, Call, Member, SealedSecret, User
+from gateway.outputs.embedded.call import EmbeddedCall
+from gateway.sessions.registry import Registry
 from gateway.store.calls import blocked
-from gateway.store.records import ApiKey, Call, Member, SealedSecret, User
 from gateway.store.store import Store
-from gateway.vault import Vault
+from gateway.wiring.store import Control, controlling
 
 DEMO = "livestream:demo"  # public and live
 SHOW = "livestream:show"  # in backstage; its host is john

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from gateway.sources import Sources
+from gateway.sessions.pulled_sources import Sources
 from tests.support.memory import MemoryPublisher
 
 

@@ -4,12 +4,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway import stream_keys
-from gateway.auth import Secret, Tokens
-from gateway.reception import Reception
-from gateway.registry import Registry
-from gateway.srt_access import SrtAccess
-from gateway.store.records import StreamKey
+from gateway.access import stream_keys
+from gateway.access.credentials import Secret, Tokens
+from gateway.access.srt_authorizer import SrtAccess
+from gateway.model.records import StreamKey
+from gateway.sessions.admission import Reception
+from gateway.sessions.registry import Registry
 from protocols.errors import Reason, Rejected
 from protocols.publisher import Credential
 from protocols.srt.streamid import parse_stream_id

@@ -2,9 +2,9 @@
 
 import pytest
 
-from gateway import stream_keys
-from gateway.throttle import SECOND, Throttle, host_of
-from gateway.vault import Vault
+from gateway.access import stream_keys
+from gateway.access.sealing import Vault
+from gateway.access.throttle import SECOND, Throttle, host_of
 
 SECRET = b"0123456789abcdef" * 4
 

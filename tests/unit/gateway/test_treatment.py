@@ -3,8 +3,8 @@
 import pytest
 
 from gateway.config import Transcode
-from gateway.store.records import Transcoding
-from gateway.treatment import configured, narrowed
+from gateway.model.records import Transcoding
+from gateway.sessions.transcode_policy import configured, narrowed
 from protocols.media import Codec
 from transcode.plan import Policy
 

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from gateway import webhook_call, webhooks
-from gateway.config_sources import ConfigError, load
-from gateway.events import Bus, Event, EventType
+from gateway.config.sources import ConfigError, load
+from gateway.events import webhook_call, webhooks
+from gateway.events.webhook_call import signing_key
+from gateway.events.webhooks import MAX_UNSAVED, Patience, Webhooks
+from gateway.model.events import Bus, Event, EventType
 from gateway.store.outbox import MAX_WAITING
 from gateway.store.store import Store
-from gateway.webhook_call import signing_key
-from gateway.webhooks import MAX_UNSAVED, Patience, Webhooks
 from tests.support.receiver import Receiver, receiving
 
 SECRET = "a secret of the operator, forty characters"

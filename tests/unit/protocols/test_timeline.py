@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.sessions.timeline import JOIN_BEHIND, STEP, Timeline
 from protocols.media import EncodedPacket
-from protocols.timeline import JOIN_BEHIND, STEP, Timeline
 
 MS = 1_000_000
 SECOND = 1000 * MS

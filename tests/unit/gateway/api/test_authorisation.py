@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from gateway import stream_keys
-from gateway.store.records import Call, Member, StreamKey
+from gateway.access import stream_keys
+from gateway.model.records import Call, Member, StreamKey
 from tests.support.api import Stage, api_stage
 
 CREATOR = "creator"

@@ -4,8 +4,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from gateway.api.broadcasts import follow, resume
-from gateway.store.records import Call
+from gateway.api.framework.broadcasts import follow, resume
+from gateway.model.records import Call
 from gateway.store.store import Store
 from tests.support.api import Broadcasts
 

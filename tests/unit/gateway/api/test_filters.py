@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from gateway.api.errors import ApiError
-from gateway.api.filters import MAX_DEPTH, cursor, parsed, sorting
+from gateway.api.framework.errors import ApiError
+from gateway.api.framework.filters import MAX_DEPTH, cursor, parsed, sorting
 from gateway.api.schemas.requests import QueryRequest, SortRequest
-from gateway.store.records import AllOf, AnyOf, Condition, Filter, Sort
+from gateway.model.records import AllOf, AnyOf, Condition, Filter, Sort
 
 NEW_YEAR = datetime(2026, 1, 1, tzinfo=UTC)
 

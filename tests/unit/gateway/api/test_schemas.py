@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from gateway.api.errors import ApiError
+from gateway.api.framework.errors import ApiError
 from gateway.api.schemas import requests
-from gateway.store.records import Settings
+from gateway.model.records import Settings
 
 SEED = """{
     "data": {

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.hls.links import Links
+from gateway.outputs.hls.signed_urls import Links
 from protocols.errors import Reason, Rejected
 
 CID = "livestream:demo"

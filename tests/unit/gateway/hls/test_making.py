@@ -10,17 +10,17 @@ from itertools import pairwise
 import av
 import pytest
 
-from gateway.calls.embedded import EmbeddedCall
-from gateway.capacity import Capacity, Demand, Video
-from gateway.hls.control import HlsOutput
-from gateway.hls.links import Links
-from gateway.hls.making import needed
-from gateway.hls.policy import HlsPolicy
-from gateway.hls.rendition import Rendition
-from gateway.hls.stream import HlsStream
-from gateway.pacer import LiveEdgePolicy
-from gateway.registry import Registry
-from gateway.session import Session, SessionPolicy
+from gateway.outputs.embedded.call import EmbeddedCall
+from gateway.outputs.hls.broadcasts import HlsOutput
+from gateway.outputs.hls.policy import HlsPolicy
+from gateway.outputs.hls.rendition import Rendition
+from gateway.outputs.hls.signed_urls import Links
+from gateway.outputs.hls.stream import HlsStream
+from gateway.outputs.hls.transcoding import needed
+from gateway.sessions.capacity import Capacity, Demand, Video
+from gateway.sessions.pacer import LiveEdgePolicy
+from gateway.sessions.registry import Registry
+from gateway.sessions.seat import Session, SessionPolicy
 from protocols.errors import Reason, Rejected
 from protocols.media import Codec, EncodedPacket, Kind, Track, TracksChanged
 from tests.support.memory import MemoryCall, MemoryPublisher

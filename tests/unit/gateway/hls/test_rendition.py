@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.hls.archive import Archive
-from gateway.hls.policy import HlsPolicy, HlsTotals
-from gateway.hls.rendition import Rendition
+from gateway.outputs.hls.archive import Archive
+from gateway.outputs.hls.policy import HlsPolicy, HlsTotals
+from gateway.outputs.hls.rendition import Rendition
 from protocols.hls.segmenter import MS, SECOND, Timing
 from protocols.media import Codec, EncodedPacket, Track
 from tests.support.hls_checker import Follower, parse

@@ -14,14 +14,10 @@ from alembic.migration import MigrationContext
 from sqlalchemy import select
 from sqlalchemy.engine import Connection
 
-from gateway import lifecycle
-from gateway.access import BUILT_IN, Capability
-from gateway.store.calls import blocked
-from gateway.store.changes import Changes
-from gateway.store.database import Database, StoreUnavailable
-from gateway.store.models import METADATA, OUTBOX
-from gateway.store.people import CallTypes
-from gateway.store.records import (
+from gateway.access.sealing import Vault
+from gateway.model import lifecycle
+from gateway.model.permissions import BUILT_IN, Capability
+from gateway.model.records import (
     EVERYTHING,
     MAX_BLOCKED,
     MAX_MEMBERS,
@@ -44,8 +40,12 @@ from gateway.store.records import (
     User,
     merged,
 )
+from gateway.store.calls import blocked
+from gateway.store.changes import Changes
+from gateway.store.database import Database, StoreUnavailable
+from gateway.store.models import METADATA, OUTBOX
+from gateway.store.people import CallTypes
 from gateway.store.store import Store
-from gateway.vault import Vault
 from protocols.errors import Reason, Rejected
 
 NOW = datetime(2026, 11, 25, 12, 0, 0, 123456, UTC)

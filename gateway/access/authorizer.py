@@ -1,0 +1,281 @@
+"""Who may do what: the API, viewers and the encoders of all protocols ask here. The rule is `access.allowed`; this gathers what it needs.
+
+Kept true: `examine` and `judge` read memory only, so that any thread may ask; what is not in memory is looked up beforehand (`prepare`,
+`admit`); a right that somebody was given can be asked again at any time, with today's answer.
+"""
+
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from math import ceil
+from typing import Final
+
+from gateway.access.authenticator import Identification
+from gateway.access.credentials import Grant, Identity
+from gateway.access.rights_cache import Directory, KnownCall, NotInMemory
+from gateway.config import CALL_ID
+from gateway.model.lifecycle import created
+from gateway.model.permissions import MEMBERS, Allowed, CallState, Capability, Role, allowed, capabilities
+from gateway.model.records import Call, CallType
+from gateway.store.calls import NoSuchCall
+from gateway.store.store import Store
+from protocols.errors import Reason, Rejected
+from protocols.publisher import Credential
+
+_SEND: Final = (Capability.SEND_VIDEO, Capability.SEND_AUDIO)
+_OF_WHO_IS_IN: Final = frozenset({*_SEND, Capability.JOIN_CALL})
+_OF_ENCODERS: Final = frozenset(
+    {*_SEND, Capability.JOIN_CALL, Capability.JOIN_BACKSTAGE, Capability.READ_CALL, Capability.LIST_STREAMS}
+)
+
+
+SENT_OUT_S: Final = 30  # after a kick: encoders and pages come back by themselves, people when they are let
+_MOST_SENT_OUT: Final = 10_000
+
+OPERATOR: Final = "gateway"
+"""Who creates the calls of the configuration and of the command line: nobody who shows a token is that user's host."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The configuration's part in it."""
+
+    public: frozenset[str] = frozenset()  # calls that anybody may watch
+    create_on_publish: bool = True  # who may publish into a call that is not there makes it
+
+
+class Authority:
+    """See the file."""
+
+    def __init__(self, identification: Identification, directory: Directory, store: Store, rules: Rules | None = None) -> None:
+        self.rules = rules or Rules()
+        self._store = store
+        self.identification = identification
+        self._directory = directory
+        self._sent_out: OrderedDict[tuple[str, str], datetime] = OrderedDict()  # call and user -> until when
+        self.made: Callable[[None, Call], None] = lambda before, after: None
+        """Told of each call that is made by publishing into it."""
+
+    def identify(self, text: str | None, *, api_key: str = "", address: str = "") -> Identity:
+        """Who shows this token or stream key; anonymous without one. Raises `Rejected` (UNAUTHORIZED, TOO_MANY_REQUESTS, OVERLOADED)."""
+        if not text:
+            return Identity()
+        return self.identification.identify(Credential(text), "The token", api_key=api_key, address=address)
+
+    def examine(self, credential: Credential, call: str | None, address: str = "") -> Grant:
+        """Who publishes into which call. Raises `Rejected` with words for the streamer. Reads memory only."""
+        identity = self.identification.identify(credential, "The stream key", address=address)
+        if not identity.user_id:
+            raise Rejected(Reason.FORBIDDEN, "The stream key is a server's token, which is nobody's: make one for a user")
+        cid = self._call_of(identity, call)
+        known = self._directory.call(cid)
+        kinds = frozenset(each for each in _SEND if self._verdict(identity, cid, each) is None)
+        absent = known is None and not self._may_create(identity, cid)
+        if absent or (known is not None and not kinds):
+            raise self._verdict(identity, cid, Capability.SEND_VIDEO) or NoSuchCall(cid)
+        settings = known.call.settings(self._kind(cid)) if known is not None else self._kind(cid).settings
+        return Grant(
+            identity.user_id, cid, identity.expires_at, identity, settings, kinds or frozenset(_SEND), known is not None
+        )
+
+    async def prepare(self, credential: Credential, call: str | None) -> None:
+        """What `examine` will ask for is in memory. Raises `StoreUnavailable`; what is wrong with the credential is `examine`'s to say."""
+        if name := self.identification.stream_key_name(credential):
+            await self._directory.look_up(stream_key=name)
+        try:
+            identity = self.identification.identify(credential, "The stream key")
+            cid = self._call_of(identity, call)
+        except Rejected:
+            return
+        await self._directory.look_up(cid=cid, user_id=identity.user_id)
+
+    async def settle(self, grant: Grant) -> Grant:
+        """The call is there: publishing into one that is not makes it. Raises `Rejected`: meanwhile it may have been made by others."""
+        if grant.exists:
+            return grant
+        now, kind = self.identification.now, self._kind(grant.call_cid)
+        await self._store.users.ensure([grant.user_id], now)
+        call, made = await self._store.calls.get_or_create(created(kind, grant.call_cid.partition(":")[2], grant.user_id, now))
+        if made:
+            self.made(None, call)
+        await self._directory.refresh(grant.call_cid)  # one that has ended is not in memory
+        sends = frozenset(each for each in _SEND if self._verdict(grant.identity, grant.call_cid, each) is None)
+        if not sends:
+            self.judge(grant.identity, grant.call_cid, Capability.SEND_VIDEO)
+        return replace(grant, sends=sends, exists=True)
+
+    def whose(self, credential: Credential, call: str | None) -> tuple[str, str] | None:
+        """The user and the call of a good credential of somebody who belongs there, be he allowed to publish now or not."""
+        try:
+            identity = self.identification.identify(credential, "The stream key")
+            cid = self._call_of(identity, call)
+            known = self._directory.call(cid)
+        except (Rejected, NotInMemory):
+            return None
+        if identity.call_cids is not None and cid not in identity.call_cids:
+            return None
+        at_home = known is not None and (identity.user_id in known.roles or identity.user_id == known.call.created_by_id)
+        return (identity.user_id, cid) if identity.claimed or identity.stream_key or at_home else None
+
+    async def watch(self, cid: str, token: str | None, address: str = "") -> Identity:
+        """Who watches; raises `Rejected`. A public call asks nobody: there a token that is none is none."""
+        if not re.fullmatch(CALL_ID, cid) or cid.endswith("\n"):
+            raise Rejected(Reason.NOT_FOUND, "There is no such call: a call is named like livestream:demo")
+        try:
+            identity = self.identify(token, address=address)
+        except Rejected:
+            if cid not in self.rules.public:
+                raise
+            identity = Identity()
+        await self.admit(identity, cid, Capability.JOIN_CALL)
+        return identity
+
+    async def admit(self, identity: Identity, cid: str, capability: Capability) -> None:
+        """Looks up what is not in memory, and judges. Raises `Rejected`."""
+        await self._directory.look_up(cid=cid, user_id=identity.user_id, stream_key=identity.stream_key)
+        self.judge(identity, cid, capability)
+
+    def judge(self, identity: Identity, cid: str, capability: Capability) -> None:
+        """Raises `Rejected` where he may not, now. Reads memory only."""
+        refusal = self._verdict(identity, cid, capability)
+        if refusal is not None:
+            raise refusal
+
+    def may(self, identity: Identity, cid: str, capability: Capability) -> bool:
+        """As `judge`; what is not in memory is a no."""
+        try:
+            self.judge(identity, cid, capability)
+        except Rejected:
+            return False
+        return True
+
+    def is_over(self, cid: str) -> bool:
+        """The call has ended or is deleted. For what is in memory."""
+        try:
+            known = self._directory.call(cid)
+        except NotInMemory:
+            return False
+        return known is None or known.call.ended_at is not None
+
+    def send_out(self, cid: str, user_id: str) -> None:
+        """He was kicked: for a while he may neither publish nor watch. Who is blocked as well may come back when that is undone."""
+        if user_id not in self._blocked(cid):
+            now = self.identification.now
+            while (self._sent_out and next(iter(self._sent_out.values())) <= now) or len(self._sent_out) >= _MOST_SENT_OUT:
+                self._sent_out.popitem(last=False)
+            self._sent_out.pop((cid, user_id), None)
+            self._sent_out[cid, user_id] = now + timedelta(seconds=SENT_OUT_S)
+
+    def taken_out(self, cid: str) -> list[str]:
+        """Users who are blocked there, or were kicked just now."""
+        now = self.identification.now
+        return [*self._blocked(cid), *(user for (of, user), until in self._sent_out.items() if of == cid and now < until)]
+
+    def _blocked(self, cid: str) -> Sequence[str]:
+        try:
+            known = self._directory.call(cid)
+        except NotInMemory:
+            return ()
+        return known.call.blocked_user_ids if known is not None else ()
+
+    def capabilities(self, identity: Identity, cid: str) -> frozenset[Capability]:
+        """All that he may do now in a call that is in memory (`own_capabilities`)."""
+        if identity.server:
+            return frozenset(Capability)
+        known = self._directory.call(cid)
+        held = capabilities(self._grants(identity, cid), self._roles(identity, known), self._state(identity, cid, known))
+        held -= _OF_WHO_IS_IN if self._out_for(identity, cid) else frozenset()
+        return held & _OF_ENCODERS if identity.stream_key else held
+
+    def _call_of(self, identity: Identity, call: str | None) -> str:
+        if call is not None:
+            return call
+        if identity.call_cids is None:
+            words = "The stream key is a user's token: add ?call= and the call's name to it, e.g. ?call=livestream:demo"
+            raise Rejected(Reason.BAD_REQUEST, words)
+        if len(identity.call_cids) > 1:
+            raise Rejected(Reason.BAD_REQUEST, "The stream key is for several calls: add ?call= and the call's name to it")
+        return next(iter(identity.call_cids))
+
+    def _verdict(self, identity: Identity, cid: str, capability: Capability) -> Rejected | None:
+        """None: he may. Raises `NotInMemory`."""
+        if (refusal := self.identification.withdrawn(identity) or self._outside(identity, cid, capability)) is not None:
+            return refusal
+        known = self._directory.call(cid)
+        if known is None and not identity.claimed and capability is not Capability.CREATE_CALL:
+            return NoSuchCall(cid)
+        state = self._state(identity, cid, known)
+        if identity.server:
+            gone = state.ended and capability in (*_SEND, Capability.JOIN_CALL)
+            return Rejected(Reason.FORBIDDEN, "the call has ended: create another one") if gone else None
+        if capability in _OF_WHO_IS_IN and (seconds := self._out_for(identity, cid)):
+            return Rejected(Reason.FORBIDDEN, f"the call's host has taken you out of it: you may come back in {seconds} s")
+        verdict = allowed(self._grants(identity, cid), self._roles(identity, known), capability, state)
+        return None if isinstance(verdict, Allowed) else Rejected(verdict.reason, verdict.why)
+
+    def _out_for(self, identity: Identity, cid: str) -> int:
+        """Seconds until who was kicked may come back; 0: he may."""
+        until = self._sent_out.get((cid, identity.user_id)) if identity.user_id else None
+        return max(0, ceil((until - self.identification.now).total_seconds())) if until is not None else 0
+
+    def _outside(self, identity: Identity, cid: str, capability: Capability) -> Rejected | None:
+        """What the credential is not for, whatever the call says."""
+        if cid.partition(":")[0] not in self._directory.call_types:
+            return _no_type(cid)
+        what = "The stream key" if capability in _SEND else "The token"
+        if identity.call_cids is not None and cid not in identity.call_cids:
+            return Rejected(Reason.FORBIDDEN, f"{what} is for another call: make one for this call")
+        if identity.claimed == Role.INVITED and capability in _SEND:
+            return Rejected(Reason.FORBIDDEN, f"{what} is for watching only: make one for publishing")
+        if identity.stream_key and capability not in _OF_ENCODERS:
+            return Rejected(Reason.FORBIDDEN, "A stream key is for publishing only: use a user's token")
+        return None
+
+    def _may_create(self, identity: Identity, cid: str) -> bool:
+        """By publishing into it, and with the right to publish in it then."""
+        if self.identification.withdrawn(identity) or self._outside(identity, cid, Capability.SEND_VIDEO) or identity.server:
+            return False
+        if identity.claimed:
+            return self.rules.create_on_publish and identity.claimed == Role.HOST
+        creating = allowed(self._grants(identity, cid), self._roles(identity, None), Capability.CREATE_CALL, CallState())
+        return self.rules.create_on_publish and isinstance(creating, Allowed)
+
+    def _roles(self, identity: Identity, known: KnownCall | None) -> frozenset[str]:
+        if identity.claimed:
+            return frozenset({identity.claimed})
+        if not identity.user_id:
+            return frozenset({Role.ANONYMOUS})
+        roles: set[str] = {self._directory.role(identity.user_id)}
+        if identity.stream_key:
+            roles.add(Role.HOST)
+        if known is not None:
+            roles |= {known.roles[identity.user_id]} if identity.user_id in known.roles else set()
+            roles |= {Role.HOST} if known.call.created_by_id == identity.user_id != OPERATOR else set()
+        return frozenset(roles)
+
+    def _grants(self, identity: Identity, cid: str) -> Mapping[str, frozenset[Capability]]:
+        """The gateway's own credentials are the operator's word: their roles mean something in every type."""
+        grants = self._kind(cid).grants
+        return {**MEMBERS, **grants} if identity.claimed or identity.stream_key else grants
+
+    def _kind(self, cid: str) -> CallType:
+        kind = self._directory.call_types.get(cid.partition(":")[0])
+        if kind is None:
+            raise _no_type(cid)
+        return kind
+
+    def _state(self, identity: Identity, cid: str, known: KnownCall | None) -> CallState:
+        public = cid in self.rules.public
+        if known is None:
+            return CallState(backstage=self._kind(cid).settings.backstage.enabled, public=public)
+        return known.call.state(self._kind(cid), identity.user_id, self.identification.now, public=public)
+
+
+def _no_type(cid: str) -> Rejected:
+    kind = cid.partition(":")[0]
+    return Rejected(
+        Reason.NOT_FOUND,
+        f"there is no call type {kind}: choose livestream, default, audio_room, development or one of your own",
+    )

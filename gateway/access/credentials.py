@@ -1,0 +1,165 @@
+"""Credentials that the gateway makes: its one secret, and what is derived from it.
+
+A stream key is a token (`bearer`) that names a user, the calls and an expiry, signed with the gateway's secret; nothing of it is stored, so
+nothing can leak from a store. Encoders that ask for a user name and a password (Adobe authentication), or for a stream id and a passphrase
+(SRT), get a name that says the same and a password derived from it. Short keys, which are stored, are in `stream_keys`; who may do
+what with any of them is decided in `authority`.
+
+Kept true: every token expires; the secret file is the owner's alone.
+"""
+
+import base64
+import hashlib
+import hmac
+import os
+import re
+import secrets
+import stat
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Self
+
+import jwt
+
+from gateway.access.jwt import HOST, Claims, Signer, date, expired
+from gateway.config import USER_ID, Config
+from gateway.config.sources import ConfigError, Problem
+from gateway.model.permissions import Capability
+from gateway.model.records import Settings
+from protocols.errors import Reason, Rejected
+
+# `~` and not `/` or `:` between the parts: ffmpeg cuts `rtmp://user:password@host` at those and knows no percent encoding.
+_USER_NAME: Final = re.compile(
+    rf"(?P<type>[A-Za-z0-9_-]{{1,64}})~(?P<id>[A-Za-z0-9_.-]{{1,64}})~(?P<user>{USER_ID})~(?P<exp>[0-9]{{1,12}})"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """What signs. Never shown: it has no repr of its value."""
+
+    value: bytes = field(repr=False)
+
+    @classmethod
+    def load(cls, config: Config) -> Self:
+        """From the configuration, or from its secret file, which the first start makes (mode 0600, in a folder 0700).
+
+        Raises:
+            ConfigError: the file can be read by others, is too short, or cannot be made or read.
+        """
+        if given := config.auth.secret.get_secret_value():
+            return cls(given.encode())
+        path = Path(config.state.directory, config.auth.secret_file)
+        try:
+            if not path.exists():
+                _create(path, secrets.token_urlsafe(48))
+            return cls(_read_private(path))
+        except OSError as error:
+            raise _unusable(path, f"cannot be made or read: {error.strerror}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who shows a credential, and what it is narrowed to. With neither user nor `server` it is anonymous."""
+
+    user_id: str = ""
+    server: bool = False  # of an application: it may all
+    api_key: str = ""  # whose application; empty: the gateway's own
+    call_cids: frozenset[str] | None = None  # the only calls that it is for; None: any
+    claimed: str = ""  # the role that the gateway's own credential gives, in place of all that the user has
+    stream_key: str = ""  # the name of the short key
+    expires_at: int = 0  # Unix seconds; 0: no end
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """The right to publish as `user_id` in `call_cid` until `expires_at` (Unix seconds; 0: no end), and what the call asks of it."""
+
+    user_id: str
+    call_cid: str
+    expires_at: int
+    identity: Identity = Identity()
+    settings: Settings = field(default_factory=Settings)
+    sends: frozenset[Capability] = frozenset({Capability.SEND_AUDIO, Capability.SEND_VIDEO})
+    exists: bool = True  # the call; if not, publishing makes it
+
+
+def is_user_name(text: str) -> bool:
+    """Whether it has the form of what `Tokens.user_name` makes."""
+    return _USER_NAME.fullmatch(text) is not None
+
+
+class Tokens:
+    """Makes the gateway's own credentials; `now` gives Unix seconds."""
+
+    def __init__(self, secret: Secret, now: Callable[[], float] = time.time) -> None:
+        self.secret = secret
+        self.now = now
+
+    @property
+    def signer(self) -> Signer:
+        return Signer(self.secret.value)
+
+    def issue(self, user_id: str, call_cids: Sequence[str], ttl_s: int, role: str = HOST) -> str:
+        """A token for `user_id` in `call_cids`, valid for `ttl_s` seconds. Raises `ValueError` for names that are none."""
+        now = int(self.now())
+        claims = Claims(user_id=user_id, call_cids=list(call_cids), exp=now + ttl_s, role=role)
+        return jwt.encode(claims.model_dump() | {"iat": now}, self.secret.value, algorithm="HS256")
+
+    def user_name(self, user_id: str, call_cid: str, ttl_s: int) -> str:
+        """The user name for encoders with user and password fields: call, user and expiry joined by `~`."""
+        name = f"{call_cid.replace(':', '~')}~{user_id}~{int(self.now()) + ttl_s}"
+        if not _USER_NAME.fullmatch(name):
+            raise ValueError(f"no call or user id: {call_cid!r}, {user_id!r}")
+        return name
+
+    def password(self, user: str) -> str | None:
+        """The password that belongs to a user name; None when it is malformed or expired."""
+        if not (parts := _USER_NAME.fullmatch(user)) or expired(int(parts["exp"]), self.now()):
+            return None
+        digest = hmac.digest(self.secret.value, b"rtmp-password:" + user.encode(), hashlib.sha256)
+        return base64.b32encode(digest).decode()[:24]
+
+    def claims_of(self, user: str) -> Claims:
+        """What a user name says, whose password the protocol's challenge has proved, hence every part of it. Raises `Rejected`."""
+        if not (parts := _USER_NAME.fullmatch(user)):
+            raise Rejected(Reason.UNAUTHORIZED, "The user name looks cut off: copy it again in one piece")
+        exp = int(parts["exp"])
+        if expired(exp, self.now()):
+            raise Rejected(Reason.UNAUTHORIZED, f"The user name expired on {date(exp)}: make a new one")
+        return Claims(user_id=parts["user"], call_cids=[f"{parts['type']}:{parts['id']}"], exp=exp)
+
+
+def _create(path: Path, value: str) -> None:
+    """Writes a whole private file or nothing; where two processes start at once, the first one's stays."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(value)
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        os.link(draft, path)  # unlike rename, it never replaces
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()
+
+
+def _read_private(path: Path) -> bytes:
+    with path.open("rb") as file:
+        mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+        value = file.read(4096).strip()
+    if mode & 0o077:
+        raise _unusable(path, f"other users of this machine may read it (mode {mode:04o}). Type: chmod 600 {path}")
+    if len(value) < 32:
+        raise _unusable(
+            path, "is shorter than 32 characters. Delete it to have a new one made; every stream key then becomes invalid"
+        )
+    return value
+
+
+def _unusable(path: Path, why: str) -> ConfigError:
+    return ConfigError([Problem("auth.secret_file", "the configuration", str(path), why)])

@@ -1,0 +1,198 @@
+"""What must be answered at once, from any thread: API keys, call types, and the rights in the calls that are not over, all from memory.
+
+SRT asks before it accepts a caller, on a thread where nothing is received meanwhile. Kept true: what this process wrote is seen here before
+the write returns, what another wrote within `FOLLOW_S`; memory is bounded: where there are more open calls, users or stream keys than fit,
+those used longest ago are forgotten and looked up when they are asked for again.
+"""
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+from gateway.model.permissions import Role
+from gateway.model.records import ApiKey, Call, CallType, Change, ChangeKind, StreamKey
+from gateway.store.store import Store
+from protocols.errors import Reason, Rejected
+
+MAX_CALLS: Final = 10_000
+MAX_USERS: Final = 50_000
+MAX_STREAM_KEYS: Final = 50_000
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+@dataclass(frozen=True, slots=True)
+class KnownCall:
+    """A call with what its members are."""
+
+    call: Call
+    roles: dict[str, str]  # user id -> role in the call
+
+
+class NotInMemory(Rejected):
+    """It must be looked up in the store first: `Directory.look_up`. Who cannot wait for that is told to come again."""
+
+    def __init__(self) -> None:
+        super().__init__(Reason.OVERLOADED, "the gateway is looking this call up: connect again in a moment")
+
+
+class Memory(Generic[K, V]):
+    """The most recently used of what the store has. As long as all of it fits (`complete`), what is not here is nowhere."""
+
+    def __init__(self, most: int) -> None:
+        self.complete = True
+        self._most = most
+        self._known: OrderedDict[K, V | None] = OrderedDict()
+        self._fetches = 0
+        self._newest: dict[K, int] = {}  # which of the fetches under way began last
+
+    def get(self, key: K) -> V | None:
+        """None: there is none. Raises `NotInMemory`."""
+        try:
+            return self._known[key]
+        except KeyError:
+            if self.complete:
+                return None
+            raise NotInMemory from None
+
+    def put(self, key: K, value: V | None) -> None:
+        if value is None and self.complete:
+            self._known.pop(key, None)
+            return
+        self._known[key] = value
+        self._known.move_to_end(key)
+        while len(self._known) > self._most:
+            self._known.popitem(last=False)
+            self.complete = False
+
+    def __contains__(self, key: K) -> bool:
+        return key in self._known
+
+    def knows(self, key: K) -> bool:
+        """Whether `get` has an answer."""
+        return self.complete or key in self._known
+
+    async def fetch(self, key: K, read: Callable[[K], Awaitable[V | None]]) -> None:
+        """Remembers what `read` gives. Of several at once the one that began last has the last word: it read the newest."""
+        self._fetches += 1
+        ticket = self._newest[key] = self._fetches
+        value: V | None = None
+        try:
+            value = await read(key)
+        finally:
+            newest = self._newest.get(key) == ticket
+            if newest:
+                del self._newest[key]
+        if newest:
+            self.put(key, value)
+
+    def clear(self) -> None:
+        self._known.clear()
+        self.complete = True
+
+
+class Directory:
+    """Reads and follows the store. `start` first; `apply` is given each change."""
+
+    def __init__(self, store: Store, *, max_calls: int = MAX_CALLS) -> None:
+        """`max_calls`: so many calls are kept in memory."""
+        self.api_keys: dict[str, ApiKey] = {}
+        self.call_types: dict[str, CallType] = {}
+        self._store = store
+        self._max_calls = max_calls
+        self._calls: Memory[str, KnownCall] = Memory(max_calls)
+        self._roles: Memory[str, str] = Memory(MAX_USERS)  # only those who are more or less than a plain user
+        self._stream_keys: Memory[str, StreamKey] = Memory(MAX_STREAM_KEYS)
+
+    async def start(self) -> None:
+        """Everything from the store, as it is now."""
+        store = self._store
+        self.api_keys = await store.api_keys.all()
+        self.call_types = await store.call_types.all()
+        for memory in (self._calls, self._roles, self._stream_keys):
+            memory.clear()
+        calls, all_of_them = await store.calls.open_ones(self._max_calls)
+        roles = await store.calls.roles()
+        for call in reversed(calls):  # the newest last: it is forgotten last
+            self._calls.put(call.cid, KnownCall(call, roles.get(call.cid, {})))
+        self._calls.complete = all_of_them
+        special = await store.users.special(MAX_USERS + 1)
+        for user_id, role in special.items():
+            self._roles.put(user_id, role)
+        keys = await store.stream_keys.usable(MAX_STREAM_KEYS + 1)
+        for key in keys:
+            self._stream_keys.put(key.name, key)
+
+    def call(self, cid: str) -> KnownCall | None:
+        """None: there is no such call. Raises `NotInMemory`."""
+        return self._calls.get(cid)
+
+    def role(self, user_id: str) -> str:
+        """The user's role in the app, that of a plain user for one nobody named yet. Raises `NotInMemory`."""
+        return self._roles.get(user_id) or Role.USER
+
+    def stream_key(self, name: str) -> StreamKey | None:
+        """None: there is none, or it was revoked. Raises `NotInMemory`."""
+        return self._stream_keys.get(name)
+
+    async def look_up(self, *, cid: str = "", user_id: str = "", stream_key: str = "") -> None:
+        """Afterwards these are in memory. Raises `StoreUnavailable`."""
+        if cid and not self._calls.knows(cid):
+            await self._calls.fetch(cid, self._read_call)
+        if user_id and not self._roles.knows(user_id):
+            await self._roles.fetch(user_id, self._read_role)
+        # One that is not here may have been made elsewhere a moment ago; nobody can ask for names at will, they carry a code of ours.
+        if stream_key and stream_key not in self._stream_keys:
+            await self._stream_keys.fetch(stream_key, self._read_stream_key)
+
+    async def refresh(self, cid: str) -> None:
+        """The call as the store has it is in memory, one that has ended too."""
+        await self._calls.fetch(cid, self._read_call)
+
+    async def apply(self, changes: Sequence[Change]) -> None:
+        """These have been written: what is in memory of them is read again. Raises `StoreUnavailable`."""
+        for kind, keys in _by_kind(changes).items():
+            match kind:
+                case ChangeKind.API_KEY:
+                    self.api_keys = await self._store.api_keys.all()
+                case ChangeKind.CALL_TYPE:
+                    self.call_types = await self._store.call_types.all()
+                case ChangeKind.CALL:
+                    await self._again(self._calls, keys, self._read_call)
+                case ChangeKind.USER:
+                    await self._again(self._roles, keys, self._read_role)
+                case ChangeKind.STREAM_KEY:
+                    await self._again(self._stream_keys, keys, self._read_stream_key)
+                case ChangeKind.KICK | ChangeKind.END_STREAM:
+                    pass
+
+    @staticmethod
+    async def _again(memory: Memory[str, V], keys: Sequence[str], read: Callable[[str], Awaitable[V | None]]) -> None:
+        for key in keys:
+            if memory.complete or key in memory:
+                await memory.fetch(key, read)
+
+    async def _read_call(self, cid: str) -> KnownCall | None:
+        call = await self._store.calls.get(cid)
+        if call is None:
+            return None
+        return KnownCall(call, (await self._store.calls.roles(cid)).get(cid, {}))
+
+    async def _read_role(self, user_id: str) -> str | None:
+        user = (await self._store.users.get([user_id])).get(user_id)
+        return user.role if user is not None and user.role != Role.USER else None
+
+    async def _read_stream_key(self, name: str) -> StreamKey | None:
+        key = await self._store.stream_keys.get(name)
+        return key if key is not None and key.revoked_at is None else None
+
+
+def _by_kind(changes: Sequence[Change]) -> dict[ChangeKind, list[str]]:
+    kinds: dict[ChangeKind, list[str]] = {}
+    for change in changes:
+        keys = kinds.setdefault(change.kind, [])
+        if change.key not in keys:
+            keys.append(change.key)
+    return kinds

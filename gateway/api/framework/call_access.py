@@ -1,0 +1,20 @@
+"""Where the caller stands in a call that there is."""
+
+from dataclasses import dataclass
+
+from gateway.model.permissions import Capability
+from gateway.model.records import Call, CallType, Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """`capabilities` are all that the caller may do in it now."""
+
+    call: Call
+    call_type: CallType
+    capabilities: frozenset[Capability]
+    user_id: str  # of the caller; empty: a server, or somebody anonymous
+
+    @property
+    def settings(self) -> Settings:
+        return self.call.settings(self.call_type)

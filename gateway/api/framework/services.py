@@ -1,0 +1,169 @@
+"""What the API works with: the store, who may do what, who is here, and those that it tells; and how a call looks in an answer.
+
+Kept true: who may is decided by `gateway.authority` alone; nothing that is shown of a call is a credential, and who may not block does not
+see who is blocked, nor who may not come in who is in it.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from gateway.access.authorizer import Authority
+from gateway.access.credentials import Identity
+from gateway.access.rights_cache import Directory, KnownCall
+from gateway.api.framework.broadcasts import Broadcasts
+from gateway.api.framework.call_access import Place
+from gateway.api.framework.encoder_addresses import Ingress
+from gateway.api.framework.errors import ApiError
+from gateway.api.schemas import conversion
+from gateway.api.schemas.answers import (
+    AddressResponse,
+    CallResponse,
+    EgressResponse,
+    HlsEgressResponse,
+    IngressResponse,
+    ParticipantResponse,
+    SessionResponse,
+)
+from gateway.api.schemas.conversion import People
+from gateway.events.interactions import Interactions
+from gateway.model.events import Bus, EventType
+from gateway.model.permissions import Capability, Role
+from gateway.model.records import Call, CallType
+from gateway.sessions.registry import Registry
+from gateway.sessions.seat import Session
+from gateway.store.database import StoreUnavailable
+from gateway.store.store import Store
+from protocols.errors import Rejected
+from protocols.media import Kind
+
+
+class Participant(Protocol):
+    """Somebody whose media are in a call."""
+
+    muted: frozenset[Kind]
+
+    def mute(self, kinds: frozenset[Kind]) -> None: ...
+
+    def unmute(self, kinds: frozenset[Kind]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    store: Store
+    directory: Directory
+    authority: Authority
+    registry: Registry
+    bus: Bus
+    interactions: Interactions
+    broadcasts: Broadcasts
+    ingress: Ingress
+    stream_key_secret: bytes
+
+    # Who stands where
+
+    def call_type(self, name: str) -> CallType:
+        """Raises `ApiError` (404)."""
+        kind = self.directory.call_types.get(name)
+        if kind is None:
+            raise ApiError(404, f"there is no call type {name}: make it with POST /calltypes")
+        return kind
+
+    async def known(self, cid: str) -> KnownCall | None:
+        """The call, one that has ended too. None: there is none."""
+        await self.directory.look_up(cid=cid)
+        if (known := self.directory.call(cid)) is None:  # memory begins with calls that are not over
+            await self.directory.refresh(cid)
+            known = self.directory.call(cid)
+        return known
+
+    async def place(self, identity: Identity, cid: str, capability: Capability) -> Place:
+        """Where somebody stands who may do this there. Raises `Rejected`, `ApiError` (404)."""
+        known = await self.known(cid)
+        await self.authority.admit(identity, cid, capability)
+        if known is None:
+            raise ApiError(404, f"there is no call {cid}: create it with POST /call/{cid.replace(':', '/')}")
+        return Place(known.call, self.call_type(known.call.type), self.authority.capabilities(identity, cid), identity.user_id)
+
+    async def place_if(self, identity: Identity, cid: str, capability: Capability) -> Place | None:
+        """As `place`; None for who may not, and where there is no call."""
+        try:
+            return await self.place(identity, cid, capability)
+        except StoreUnavailable:
+            raise
+        except (Rejected, ApiError):
+            return None
+
+    async def trusted(self, identity: Identity) -> bool:
+        """Whether it is an application's server, or an administrator of it."""
+        if identity.claimed or identity.stream_key or not identity.user_id:
+            return identity.server
+        await self.directory.look_up(user_id=identity.user_id)
+        return self.directory.role(identity.user_id) == Role.ADMIN
+
+    # Who is there
+
+    def sessions(self, cid: str) -> list[Session]:
+        return [session for (of, _), session in self.registry.sessions.items() if of == cid]
+
+    def participants(self, cid: str) -> Mapping[str, Participant]:
+        """By user id; empty where nobody is in the call."""
+        present = self.registry.calls.get(cid)
+        return present.participants if present is not None else {}
+
+    async def people(self, ids: Iterable[str]) -> People:
+        return People(await self.store.users.get(set(ids) - {""}))
+
+    # What is shown
+
+    def shown(self, place: Place, people: People, origin: str) -> CallResponse:
+        """`origin` is how the client reached the gateway; `people` has the creator."""
+        call, may_watch = place.call, Capability.JOIN_CALL in place.capabilities
+        playlist = self.broadcasts.playlist_url(call.cid, place.user_id) if may_watch else ""
+        addresses = asdict(self.ingress.addresses(call.cid, origin))
+        return CallResponse(
+            cid=call.cid,
+            type=call.type,
+            id=call.id,
+            created_by=people.user(call.created_by_id, call.created_at),
+            created_at=call.created_at,
+            updated_at=call.updated_at,
+            starts_at=call.starts_at,
+            ended_at=call.ended_at,
+            backstage=call.backstage,
+            live=call.live,
+            custom=dict(call.custom),
+            settings=place.settings,
+            blocked_user_ids=list(call.blocked_user_ids) if Capability.BLOCK_USERS in place.capabilities else [],
+            ingress=IngressResponse(**{name: AddressResponse(address=address) for name, address in addresses.items()}),
+            egress=EgressResponse(broadcasting=call.broadcasting, hls=HlsEgressResponse(playlist_url=playlist)),
+            session=self._session(call, seen=may_watch),
+        )
+
+    def _session(self, call: Call, *, seen: bool) -> SessionResponse:
+        present = self.registry.calls.get(call.cid) if seen else None
+        muted = {user_id: each.muted for user_id, each in self.participants(call.cid).items()}
+        return SessionResponse(
+            live_started_at=call.live_started_at,
+            live_ended_at=call.live_ended_at,
+            participants=[
+                ParticipantResponse(
+                    user_id=each.user_id,
+                    protocol=each.protocol,
+                    joined_at=each.started_at,
+                    muted_audio=Kind.AUDIO in muted.get(each.user_id, ()),
+                    muted_video=Kind.VIDEO in muted.get(each.user_id, ()),
+                )
+                for each in (self.sessions(call.cid) if seen else ())
+                if each.participation is not None
+            ],
+            viewers=len(present.viewers) if present is not None else 0,
+        )
+
+    # Who is told
+
+    def tell(self, kind: EventType, cid: str, **payload: Any) -> None:
+        self.bus.publish(kind, cid, payload)
+
+    def tell_call(self, kind: EventType, call: Call, **payload: Any) -> None:
+        self.tell(kind, call.cid, call=conversion.event_of(call), **payload)

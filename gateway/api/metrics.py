@@ -1,0 +1,321 @@
+"""Prometheus metrics: one collector that reads the live objects' plain integers when it is scraped.
+
+The only file that knows prometheus_client. Labels are bounded: protocol, stage, track kind, mode, reason, concern — never a key, id or
+address; the number of series depends on the protocols in use, not on the streams. Times are seconds, sizes bytes, as Prometheus'
+conventions ask. Delays are shown as quantiles of the last minute, from histograms kept here: their buckets would be a thousand series.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from math import nan
+
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from gateway.node.host import Certificates, udp_drops
+from gateway.outputs.hls.broadcasts import HlsOutput
+from gateway.sessions.capacity import Capacity
+from gateway.sessions.counters import PipelineTotals
+from gateway.sessions.diagnostics import Concern, findings
+from gateway.sessions.registry import Registry
+from gateway.sessions.stream_figures import FIGURES, spread
+from gateway.telemetry.latency import Histogram, Window
+from gateway.wiring.events import Telling
+from gateway.wiring.srt import Srt
+from protocols.errors import Reason
+from protocols.media import Kind
+from protocols.rtmp.server import RtmpListener
+from protocols.srt.statistics import SrtStats
+from protocols.webrtc.mux import UdpMux
+from protocols.whep.resource import WhepResource
+from protocols.whip.resource import WhipListener
+from transcode.pool import Workers
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_STAGES_HELP = (
+    "Time of a frame in one stage, of the last minute, of pictures only: receive = first to last byte read, demux = from there "
+    "until the session has the packet, queue = held by the pacer, transcode = into a stage until out of it, packetize = payloads made, "
+    "send = until its last packet for the first viewer is with the kernel"
+)
+_HLS_HELP = "From the last byte received of a part's first frame to the part in its playlist, its own length included"
+_TOTAL_HELP = (
+    "From a frame's last byte received to its last packet handed to the kernel for the first viewer, of the last minute"
+)
+_LAG_HELP = "How late the event loop runs its timers, of the last minute"
+_TOLD_HELP = "From an event until it is written to the last socket of those that are told, of the last minute"
+_QUANTILES = (0.5, 0.95, 0.99)
+_ALWAYS_SHOWN = (Reason.UNAUTHORIZED, Reason.OVERLOADED)  # also before the first, so that a rise from nothing is seen
+
+Labels = tuple[str, ...]
+
+_COUNTED: tuple[tuple[str, str, Labels, Callable[[PipelineTotals], dict[Labels, float]]], ...] = (
+    ("frames", "Access units received", ("kind",), lambda t: {(k.value,): n for k, n in t.packets.items()}),
+    ("bytes", "Media bytes received", ("kind",), lambda t: {(k.value,): n for k, n in t.bytes.items()}),
+    ("frames_dropped", "Access units that the pacer dropped", ("reason",), lambda t: {(r,): n for r, n in t.dropped.items()}),
+    (
+        "treatments",
+        "Decisions how to treat a track, with the reason",
+        ("kind", "mode", "reason"),
+        lambda t: {(kind.value, mode, reason): n for (kind, mode, reason), n in t.treatments.items()},
+    ),
+    ("timeline_rebases", "Jumps of a source's clock that were taken out", (), lambda t: {(): t.rebases}),
+    ("worker_restarts", "Workers started anew after a crash or hang", (), lambda t: {(): t.worker_restarts}),
+    ("worker_dropped", "Access units that transcoding could not keep up with", (), lambda t: {(): t.worker_dropped}),
+    ("layers_lost", "Times that a video which passes went without layers below it", (), lambda t: {(): t.layers_lost}),
+    ("worker_effort_lowered", "Steps down to a cheaper encoding that can keep up", (), lambda t: {(): t.worker_lowered}),
+)
+"""What is counted by protocol: name, meaning, further labels, and how the totals give it."""
+
+
+@dataclass(slots=True)
+class Observed:
+    """The live objects that are read on scrape."""
+
+    registry: Registry
+    workers: Workers
+    mux: UdpMux
+    whep: WhepResource
+    rtmp: RtmpListener | None
+    srt: Srt | None
+    whip: WhipListener | None
+    loop_lag: Histogram
+    max_streams: int = 0
+    certificates: Certificates = field(default_factory=lambda: Certificates({}))
+    capacity: Capacity | None = None
+    telling: Telling | None = None
+    api_answers: Counter[int] = field(default_factory=Counter)  # by status
+    hls: HlsOutput | None = None
+
+
+class GatewayCollector(Collector):
+    def __init__(self, observed: Observed) -> None:
+        self._observed = observed
+        self._windows: dict[Labels, Window] = {}  # by series, without the quantile
+
+    def collect(self) -> Iterator[Metric]:
+        totals = list(self._observed.registry.totals())
+        yield from self._sessions()
+        yield from self._media(totals)
+        yield from self._latency(totals)
+        yield from self._streams()
+        yield from self._viewers()
+        yield from self._srt()
+        yield from self._node(totals)
+        yield from self._told()
+        yield from self._hls()
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def _sessions(self) -> Iterator[Metric]:
+        registry = self._observed.registry
+        live = Counter((session.protocol, session.state.value) for session in registry.sessions.values())
+        yield _gauge("sessions", "Sessions now, by state", ("protocol", "state"), live.items())
+        yield _gauge("sessions_limit", "Sessions that are let in at once", (), [((), self._observed.max_streams)])
+        started = (((protocol,), n) for protocol, n in registry.started.items())
+        yield _counter("sessions_started", "Sessions authorised", ("protocol",), started)
+        yield _counter("refused", "Publishers refused, by reason", ("protocol", "reason"), self._refused().items())
+        srt = self._observed.srt
+        failed = {
+            (protocol, reason): n
+            for protocol, listener in (("rtmp", self._observed.rtmp), ("srt", srt.listener if srt else None))
+            if listener is not None
+            for reason, n in listener.stats.failures().items()
+        }
+        meaning = "Connections that ended before they could publish"
+        yield _counter("connections_failed", meaning, ("protocol", "reason"), failed.items())
+
+    def _refused(self) -> Counter[Labels]:
+        """By protocol and reason: by a session's rules, and by the listeners of SRT and WHIP before there is a publisher."""
+        observed = self._observed
+        taken = (("rtmp", observed.rtmp), ("srt", observed.srt), ("whip", observed.whip))
+        listening = [protocol for protocol, listener in taken if listener is not None]
+        refused: Counter[Labels] = Counter({(protocol, reason.label): 0 for protocol in listening for reason in _ALWAYS_SHOWN})
+        refused.update(observed.registry.refused)
+        if observed.srt is not None:
+            refused.update({("srt", reason): n for reason, n in observed.srt.listener.stats.refused.copy().items()})
+        if observed.whip is not None:
+            refused.update({("whip", reason): n for reason, n in observed.whip.refused.items()})
+        return refused
+
+    def _media(self, totals: Sequence[tuple[str, PipelineTotals]]) -> Iterator[Metric]:
+        for name, meaning, labels, values in _COUNTED:
+            samples = (((protocol, *more), n) for protocol, each in totals for more, n in values(each).items())
+            yield _counter(name, meaning, ("protocol", *labels), samples)
+
+    def _latency(self, totals: Sequence[tuple[str, PipelineTotals]]) -> Iterator[Metric]:
+        now = time.monotonic_ns()
+        stages = Metric("ingress_stage_latency_seconds", _STAGES_HELP, "summary")
+        total = Metric("ingress_latency_seconds", _TOTAL_HELP, "summary")
+        for protocol, each in totals:
+            for kind, delays in each.delays.items():
+                for step, histogram in delays.steps.items():
+                    if histogram.count and kind is Kind.VIDEO:
+                        labels = {"protocol": protocol, "stage": step.value, "kind": kind.value}
+                        self._add_quantiles(stages, labels, histogram, now)
+                for mode, histogram in delays.total.items():
+                    if histogram.count:
+                        labels = {"protocol": protocol, "kind": kind.value, "mode": mode}
+                        self._add_quantiles(total, labels, histogram, now)
+        yield from (stages, total)
+        lag = Metric("ingress_event_loop_delay_seconds", _LAG_HELP, "summary")
+        self._add_quantiles(lag, {}, self._observed.loop_lag, now)
+        yield lag
+
+    def _add_quantiles(self, summary: Metric, labels: dict[str, str], histogram: Histogram, now: int) -> None:
+        recent = self._windows.setdefault((summary.name, *labels.values()), Window()).recent(histogram, now)
+        for q in _QUANTILES:
+            value = recent.quantile(q)
+            summary.add_sample(summary.name, labels | {"quantile": str(q)}, nan if value is None else value / 1e3)
+
+    def _streams(self) -> Iterator[Metric]:
+        sessions, now = list(self._observed.registry.sessions.values()), time.monotonic_ns()
+        for figure in FIGURES:
+            samples = (((protocol, statistic), value) for protocol, statistic, value in spread(figure, sessions))
+            yield _gauge(figure.name, figure.meaning, ("protocol", "statistic"), samples)
+        concerns = dict.fromkeys(Concern, 0)
+        for session in sessions:
+            for concern in {finding.concern for finding in findings(session, now)}:
+                concerns[concern] += 1
+        meaning = "Streams with a finding that their streamer is shown, by what it is about"
+        yield _gauge("findings", meaning, ("concern",), (((concern.value,), n) for concern, n in concerns.items()))
+        trips: dict[str, list[int]] = {}
+        for session in sessions:
+            if session.publisher is not None and (trip := session.publisher.stats.network_latency_ns):
+                trips.setdefault(session.protocol, []).append(trip)
+        yield _gauge(
+            "network_latency_seconds",
+            "What the protocol knows of the way to us, the mean of the live sessions; RTMP: round trip of the TCP connection; "
+            "SRT: half the round trip and the negotiated latency",
+            ("protocol",),
+            (((protocol,), sum(values) / len(values) / 1e9) for protocol, values in trips.items()),
+        )
+
+    def _viewers(self) -> Iterator[Metric]:
+        whep, mux, whip = self._observed.whep, self._observed.mux, self._observed.whip
+        yield _gauge("viewers", "Viewers connected", (), [((), whep.viewers)])
+        yield _counter("viewers_joined", "Viewers that connected", (), [((), whep.joined)])
+        yield from _counters("webrtc", mux.counters())
+        yield from _counters("viewer", whep.counters())
+        if whip is not None:
+            yield from _counters("whip", whip.counters())
+
+    def _srt(self) -> Iterator[Metric]:
+        srt = self._observed.srt
+        yield _gauge("srt_available", "1: SRT is taken; 0: switched off or no libsrt", (), [((), srt is not None)])
+        if srt is None:
+            return
+        yield from _counters("srt", srt.receiver.totals.counters())
+        live = [s.publisher.stats for s in self._observed.registry.sessions.values() if s.publisher is not None]
+        links = [stats for stats in live if isinstance(stats, SrtStats) and not stats.absent and stats.latency_ms]
+        if not links:
+            return
+        extremes: dict[str, tuple[str, float]] = {
+            "latency_seconds": ("Longest negotiated latency", max(stats.latency_ms for stats in links) / 1e3),
+            "receive_buffer_seconds": ("Most media in a receive buffer", max(stats.buffer_ms for stats in links) / 1e3),
+            "capacity_bytes_per_second": (
+                "Least estimated capacity of a link",
+                min(stats.capacity_mbps for stats in links) * 125e3,
+            ),
+        }
+        for name, (meaning, extreme) in extremes.items():
+            yield _gauge(f"srt_{name}", f"{meaning}, of the live sessions", (), [((), extreme)])
+
+    def _node(self, totals: Sequence[tuple[str, PipelineTotals]]) -> Iterator[Metric]:
+        observed = self._observed
+        yield _gauge("calls", "Calls that somebody is in", (), [((), len(observed.registry.calls))])
+        yield _gauge("workers", "Transcoding workers alive", (), [((), observed.workers.count)])
+        cpu = {("passthrough",): time.process_time()}
+        cpu |= {(kind.value,): sum(each.worker_cpu_ns[kind] for _, each in totals) / 1e9 for kind in Kind}
+        meaning = (
+            "CPU time by treatment: passthrough = all that this process does; audio = workers of streams whose sound alone is transcoded; "
+            "video = workers of those whose picture is"
+        )
+        yield _counter("cpu_seconds", meaning, ("treatment",), cpu.items())
+        ports = {observed.mux.port: "webrtc"}
+        if observed.srt is not None:
+            ports |= dict.fromkeys([observed.srt.listener.port, *observed.srt.listener.mapped_ports.values()], "srt")
+        drops = (((port,), n) for port, n in udp_drops(ports).items())
+        yield _counter("udp_dropped", "Datagrams that the kernel threw away: our buffer was full", ("port",), drops)
+        ends = (((name,), seconds) for name, seconds in observed.certificates.remaining(time.time))
+        yield _gauge("certificate_expiry_seconds", "Until the certificate ends; negative: ended", ("certificate",), ends)
+        if observed.capacity is not None:
+            yield from _capacity(observed.capacity)
+
+    def _told(self) -> Iterator[Metric]:
+        answers = (((str(status),), n) for status, n in self._observed.api_answers.items())
+        yield _counter("api_requests", "Requests of the livestream API, by the status of the answer", ("status",), answers)
+        telling = self._observed.telling
+        if telling is None:
+            return
+        for name, meaning, labels, samples in telling.totals():
+            yield _counter(name, meaning, labels, samples)
+        for name, meaning, labels, samples in telling.present():
+            yield _gauge(name, meaning, labels, samples)
+        delay = Metric("ingress_event_delay_seconds", _TOLD_HELP, "summary")
+        self._add_quantiles(delay, {}, telling.broadcast.delay, time.monotonic_ns())
+        yield delay
+
+    def _hls(self) -> Iterator[Metric]:
+        hls = self._observed.hls
+        if hls is None:
+            return
+        for name, meaning, labels, values in hls.counted():
+            yield _counter(name, meaning, labels, values.items())
+        for name, meaning, labels, values in hls.present():
+            yield _gauge(name, meaning, labels, values.items())
+        delay = Metric("ingress_hls_latency_seconds", _HLS_HELP, "summary")
+        for protocol, histogram in hls.totals.latency.items():
+            self._add_quantiles(delay, {"protocol": protocol}, histogram, time.monotonic_ns())
+        yield delay
+
+
+def _capacity(capacity: Capacity) -> Iterator[Metric]:
+    yield _gauge("capacity_cores", "CPU cores that streams may use, the reserve taken off", (), [((), capacity.budget)])
+    used = [(("loop",), capacity.loop_used), (("workers",), capacity.workers_used)]
+    meaning = "CPU cores that the live streams use: loop = the event loop, which has one; workers = transcoding"
+    yield _gauge("capacity_used_cores", meaning, ("part",), used)
+    meaning = "Used of what may be used, 0 to 1, above 1 too much: of the loop's core or of all, whichever is fuller"
+    yield _gauge("capacity_pressure", meaning, (), [((), capacity.pressure)])
+    costs = (((kind,), cost) for kind, cost in capacity.costs())
+    yield _gauge(
+        "capacity_cost_cores",
+        "CPU cores of one stream of a kind, as measured here; video at 30 frames a second",
+        ("kind",),
+        costs,
+    )
+
+
+def _gauge(name: str, meaning: str, labels: Sequence[str], samples: Iterable[tuple[Labels, float]]) -> Metric:
+    family = GaugeMetricFamily(f"ingress_{name}", meaning, labels=labels)
+    for values, value in samples:
+        family.add_metric(values, value)
+    return family
+
+
+def _counter(name: str, meaning: str, labels: Sequence[str], samples: Iterable[tuple[Labels, float]]) -> Metric:
+    family = CounterMetricFamily(f"ingress_{name}", meaning, labels=labels)
+    for values, value in samples:
+        family.add_metric(values, value)
+    return family
+
+
+def _counters(prefix: str, counters: Iterable[tuple[str, str, int]]) -> Iterator[Metric]:
+    for name, meaning, value in counters:
+        yield _counter(f"{prefix}_{name}", meaning, (), [((), value)])
+
+
+class Metrics:
+    """The text of `/metrics`."""
+
+    def __init__(self, observed: Observed) -> None:
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(GatewayCollector(observed))
+        ProcessCollector(registry=self._registry)
+
+    def render(self) -> bytes:
+        return generate_latest(self._registry)

@@ -1,0 +1,77 @@
+"""Records as the API shows them, and what clients send as records."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from gateway.api.schemas.answers import CallTypeResponse, MemberResponse, StreamKeyResponse, UserResponse
+from gateway.api.schemas.requests import MemberRequest, UserRequest
+from gateway.model.records import Call, CallType, Member, StreamKey, User
+
+
+@dataclass(frozen=True, slots=True)
+class People:
+    """Users by id; one who is not stored any more is shown by his id."""
+
+    known: Mapping[str, User]
+
+    def user(self, user_id: str, since: datetime) -> UserResponse:
+        return user(self.known.get(user_id) or User(user_id, since, since))
+
+    def members(self, members: Iterable[Member]) -> list[MemberResponse]:
+        return [self.member(each) for each in members]
+
+    def member(self, member: Member) -> MemberResponse:
+        return MemberResponse(
+            user_id=member.user_id,
+            user=self.user(member.user_id, member.created_at),
+            role=member.role,
+            custom=dict(member.custom),
+            created_at=member.created_at,
+            updated_at=member.updated_at,
+        )
+
+
+def user(record: User) -> UserResponse:
+    return UserResponse(**asdict(record))
+
+
+def call_type(record: CallType) -> CallTypeResponse:
+    return CallTypeResponse(
+        name=record.name,
+        grants={role: sorted(held) for role, held in record.grants.items()},
+        settings=record.settings,
+        built_in=record.built_in,
+        created_at=record.created_at,
+        updated_at=record.updated_at,
+    )
+
+
+def stream_key(record: StreamKey) -> StreamKeyResponse:
+    return StreamKeyResponse(**asdict(record))
+
+
+def event_of(call: Call) -> dict[str, Any]:
+    """A call as events tell it: the same for whoever is told."""
+    times = ("created_at", "updated_at", "starts_at", "live_started_at", "live_ended_at", "ended_at")
+    moments = {name: getattr(call, name) for name in times}
+    return {
+        "cid": call.cid,
+        "type": call.type,
+        "id": call.id,
+        "created_by_id": call.created_by_id,
+        "backstage": call.backstage,
+        "live": call.live,
+        "broadcasting": call.broadcasting,
+        "custom": dict(call.custom),
+        **{name: moment.isoformat() if moment is not None else None for name, moment in moments.items()},
+    }
+
+
+def stored_user(given: UserRequest, now: datetime) -> User:
+    return User(given.id, now, now, given.role, given.name, given.image, given.custom)
+
+
+def stored_member(cid: str, given: MemberRequest, now: datetime) -> Member:
+    return Member(cid, given.user_id, now, now, given.role, given.custom)

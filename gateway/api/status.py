@@ -1,0 +1,116 @@
+"""What is live right now, and the figures for machines: `/api/streams`, `/metrics`."""
+
+from collections.abc import Collection
+from time import monotonic_ns
+
+from aiohttp import web
+
+from gateway.access.authorizer import Authority
+from gateway.access.credentials import Identity
+from gateway.api.metrics import CONTENT_TYPE, Metrics
+from gateway.api.schemas.answers import LinkResponse, StreamResponse, TrackResponse
+from gateway.model.permissions import Capability
+from gateway.sessions.diagnostics import findings
+from gateway.sessions.registry import Registry
+from gateway.sessions.seat import Session
+from gateway.sessions.track_pipeline import Lane
+from protocols.srt.statistics import SrtStats
+from protocols.webrtc.http import bearer
+
+
+class Streams:
+    """Reads the registry for people: the figures of each live stream and what its streamer should change."""
+
+    def __init__(self, registry: Registry, metrics: Metrics, authority: Authority) -> None:
+        self._registry = registry
+        self._metrics = metrics
+        self._authority = authority
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.get("/api/streams", self._streams),
+            web.get("/metrics", self._scrape),
+        ]
+
+    async def _streams(self, request: web.Request) -> web.Response:
+        """Those of calls that whoever asks may watch now; without a token those that anybody may."""
+        identity = self._authority.identify(bearer(request), address=request.remote or "")
+        shown = listed(self._authority, identity, self._registry.sessions.values())
+        streams = [stream(each).model_dump(mode="json") for each in shown]
+        return web.json_response({"streams": streams}, headers={"Cache-Control": "no-store"})
+
+    async def _scrape(self, request: web.Request) -> web.Response:
+        return web.Response(body=self._metrics.render(), headers={"Content-Type": CONTENT_TYPE})
+
+
+def listed(authority: Authority, identity: Identity, sessions: Collection[Session]) -> list[Session]:
+    """Those of `sessions` whose calls let this one list their streams."""
+    by_call: dict[str, bool] = {}
+    for session in sessions:
+        if session.call_cid not in by_call:
+            by_call[session.call_cid] = authority.may(identity, session.call_cid, Capability.LIST_STREAMS)
+    return [each for each in sessions if by_call[each.call_cid]]
+
+
+def stream(session: Session) -> StreamResponse:
+    """One session as it is shown; nothing in it is secret, and the encoder's address stays in the log."""
+    lanes = list(session.pipeline.lanes.values()) if session.pipeline is not None else []
+    publisher = session.publisher
+    return StreamResponse(
+        id=session.id,
+        call=session.call_cid,
+        user=session.user_id,
+        protocol=session.protocol,
+        software=publisher.software if publisher is not None else "",
+        started_at=session.started_at.replace(microsecond=0),
+        state=session.state.value,
+        bitrate_bps=sum(lane.meter.bitrate for lane in lanes),
+        round_trip_ms=round(publisher.stats.round_trip_ns / 1e6, 2) if publisher is not None else None,
+        link=link(publisher.stats) if publisher is not None and isinstance(publisher.stats, SrtStats) else None,
+        reconnects=session.reconnects,
+        tracks=[track(lane) for lane in lanes],
+        viewers=session.participation.viewers if session.participation is not None else 0,
+        warnings=[finding.text for finding in findings(session, monotonic_ns())],
+    )
+
+
+def link(stats: SrtStats) -> LinkResponse:
+    """What SRT knows of the connection: packets since the start, and the last reading."""
+    return LinkResponse(
+        latency_ms=stats.latency_ms,
+        buffer_ms=stats.buffer_ms,
+        capacity_mbps=round(stats.capacity_mbps, 1),
+        packets_received=stats.packets_received,
+        packets_lost=stats.packets_lost,
+        packets_retransmitted=stats.packets_retransmitted,
+        packets_dropped=stats.packets_dropped,
+        packets_belated=stats.packets_belated,
+    )
+
+
+def track(lane: Lane) -> TrackResponse:
+    facts, total = lane.track, lane.delays.total.get(lane.mode)
+    return TrackResponse(
+        kind=facts.kind.value,
+        codec=facts.codec.value,
+        layer=facts.layer,
+        profile=facts.profile,
+        width=facts.width,
+        height=facts.height,
+        frame_rate=lane.meter.frame_rate,
+        sample_rate=facts.sample_rate,
+        channels=facts.channels,
+        bitrate_bps=lane.meter.bitrate,
+        keyframe_interval_ms=round(lane.meter.keyframe_interval / 1e6),
+        mode=lane.mode,
+        reason=lane.decision.why.label,
+        why=lane.decision.why.text,
+        advice=lane.decision.why.advice,
+        delay_ms_p50=_rounded(total.quantile(0.5) if total else None),
+        delay_ms_p95=_rounded(total.quantile(0.95) if total else None),
+        delay_ms_by_stage={step.value: _rounded(h.quantile(0.5)) for step, h in lane.delays.steps.items()},
+    )
+
+
+def _rounded(value: float | None) -> float | None:
+    return round(value, 2) if value is not None else None

@@ -1,0 +1,135 @@
+"""Follows what is written into the store: by this process at once, by others (nodes with the same database, the command line) within half a
+second, in the order of writing.
+
+Kept true: no change is lost, whoever is cancelled or whatever fails meanwhile; one may be applied twice.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Final
+
+from gateway.access.authorizer import Authority
+from gateway.access.rights_cache import Directory, NotInMemory
+from gateway.enforcement.enforcement import Moderation
+from gateway.model.records import Call, Change, ChangeKind
+from gateway.store.database import StoreUnavailable
+from gateway.store.store import Store
+from gateway.telemetry.log import event
+from protocols.errors import Rejected
+from protocols.publisher import Credential
+
+FOLLOW_S: Final = 0.5
+_FORGET_S: Final = 600.0
+_WAITING: Final = 256
+
+log = logging.getLogger(__name__)
+
+
+class Following:
+    """`start`, then `run` until cancelled."""
+
+    def __init__(
+        self,
+        store: Store,
+        directory: Directory,
+        authority: Authority,
+        moderation: Moderation,
+        elsewhere: Callable[[Call | None, Call | None], None] = lambda before, after: None,
+    ) -> None:
+        """`elsewhere` is told of each call that another process has written: what it was, as far as that is known here, and what it is."""
+        self._store = store
+        self._directory = directory
+        self._authority = authority
+        self._moderation = moderation
+        self._elsewhere = elsewhere
+        self._seen = 0
+        self._applied: set[int] = set()  # after `_seen`, by ourselves
+        self._missed: list[Change] = []
+        self._wanted: asyncio.Queue[tuple[Credential, str | None]] = asyncio.Queue(_WAITING)
+
+    async def start(self) -> None:
+        self._seen = await self._store.changes.last()  # first: what comes while the directory reads is applied once more
+        await self._directory.start()
+        self._store.follow(self._written)
+
+    def want(self, credential: Credential, call: str | None) -> None:
+        """What is asked of these should be in memory soon: for those who cannot wait, and come again."""
+        if not self._wanted.full():
+            self._wanted.put_nowait((credential, call))
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._poll(), name="following the store")
+            tasks.create_task(self._look_up(), name="looking up")
+
+    async def _written(self, changes: Sequence[Change]) -> None:
+        numbers = {change.seq for change in changes}
+        self._applied |= numbers
+        done = False
+        try:
+            await self._moderation.apply(changes)
+            done = True
+        except StoreUnavailable:
+            pass  # it is written all the same; the rest comes when the store answers again
+        finally:
+            if not done:
+                self._missed += changes
+
+    async def _poll(self) -> None:
+        forget_at, answering = monotonic() + _FORGET_S, True
+        while True:
+            await asyncio.sleep(FOLLOW_S)
+            try:
+                await self._catch_up()
+                await self._moderation.end_overdue(datetime.now(UTC))
+                if monotonic() >= forget_at:
+                    forget_at = monotonic() + _FORGET_S
+                    await self._store.changes.forget()
+            except Rejected as refusal:  # the store is away; or what was just looked up is forgotten again
+                if answering:
+                    event(log, logging.ERROR, "the store does not answer: live streams go on", cause=_cause(refusal))
+                answering = False
+            else:
+                if not answering:
+                    event(log, logging.INFO, "the store answers again")
+                answering = True
+
+    async def _catch_up(self) -> None:
+        changes = await self._store.changes.since(self._seen)
+        if changes is None:
+            self._seen = await self._store.changes.last()
+            await self._moderation.start_anew()
+            return
+        missed = list(self._missed)
+        theirs = [change for change in changes if change.seq not in self._applied]
+        before = {change.key: self._known(change.key) for change in theirs if change.kind is ChangeKind.CALL}
+        await self._moderation.apply([*missed, *theirs])
+        del self._missed[: len(missed)]
+        for cid, call in before.items():
+            self._elsewhere(call, self._known(cid))
+        if changes:
+            self._seen = changes[-1].seq
+            self._applied = {number for number in self._applied if number > self._seen}
+
+    def _known(self, cid: str) -> Call | None:
+        try:
+            known = self._directory.call(cid)
+        except NotInMemory:
+            return None
+        return known.call if known is not None else None
+
+    async def _look_up(self) -> None:
+        while True:
+            wanted = await self._wanted.get()
+            try:
+                await self._authority.prepare(*wanted)
+            except Rejected:
+                continue  # `_poll` says so
+
+
+def _cause(refusal: Rejected) -> str:
+    """What kind of fault; its text may hold the server's address."""
+    return type(refusal.__cause__ or refusal).__name__

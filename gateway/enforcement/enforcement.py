@@ -1,0 +1,127 @@
+"""Takes out of a call, at once, who may not be in it any more: viewers when it is not live, publishers when it has ended, whoever is
+blocked, kicked or has lost his key.
+
+Nobody gives orders for that: whatever is written into the store, on this node, another one or by the command line, the rights of those whom
+it concerns are asked again. Kept true: it ends nobody while the store does not answer.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
+from functools import partial
+
+from gateway.access.authorizer import Authority
+from gateway.access.credentials import Grant, Identity
+from gateway.access.rights_cache import Directory
+from gateway.access.viewers import House, Seat
+from gateway.model import lifecycle
+from gateway.model.permissions import Capability
+from gateway.model.records import Call, Change, ChangeKind
+from gateway.sessions.registry import Registry
+from gateway.store.calls import NoSuchCall
+from gateway.store.store import Store
+from protocols.errors import Reason, Rejected
+
+_KICKED = "the call's host has taken you out of it"
+_ENDED = "the stream was ended by the call's host"
+
+_CONCERNS: Mapping[ChangeKind, Callable[[str, str, Identity], bool]] = {
+    ChangeKind.CALL: lambda key, cid, who: cid == key,
+    ChangeKind.USER: lambda key, cid, who: who.user_id == key,
+    ChangeKind.STREAM_KEY: lambda key, cid, who: who.stream_key == key,
+    ChangeKind.API_KEY: lambda key, cid, who: who.api_key == key,
+    ChangeKind.CALL_TYPE: lambda key, cid, who: cid.startswith(f"{key}:"),
+}
+"""Whom a change concerns: (key of the change, cid, who is in it). The other kinds are said of one person."""
+
+
+class Moderation:
+    """`rights` are those of the live sessions, by (call, user)."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        rights: dict[tuple[str, str], Grant],
+        house: House,
+        directory: Directory,
+        authority: Authority,
+        store: Store,
+        concerned: Callable[[str], None] = lambda cid: None,
+        ended: Callable[[Call, Call], None] = lambda before, after: None,
+    ) -> None:
+        """`concerned` is told in which call rights may have changed (`*`: in any), as soon as the directory knows; `ended` of a call that
+        is ended here, as it was before and as it is."""
+        self._registry = registry
+        self._rights = rights
+        self._house = house
+        self._directory = directory
+        self._authority = authority
+        self._store = store
+        self._concerned = concerned
+        self._ended = ended
+
+    async def apply(self, changes: Sequence[Change]) -> None:
+        """These have been written: afterwards the directory says so, and who has to go is told. Raises `StoreUnavailable`."""
+        await self._directory.apply(changes)
+        for cid in dict.fromkeys(change.key if change.kind is ChangeKind.CALL else "*" for change in changes):
+            self._concerned(cid)
+        for change in changes:
+            if (concerns := _CONCERNS.get(change.kind)) is not None:
+                await self.review(partial(concerns, change.key))
+            else:
+                self._take_out(change)
+
+    async def start_anew(self) -> None:
+        """So much was written that nobody knows what: everything is read and asked again."""
+        await self._directory.start()
+        self._concerned("*")
+        await self.review(lambda cid, identity: True)
+
+    async def review(self, concerned: Callable[[str, Identity], bool]) -> None:
+        """Asks the rights of these people again."""
+        for (cid, user_id), grant in list(self._rights.items()):
+            if concerned(cid, grant.identity):
+                refusals = [await self._refusal(grant.identity, cid, each) for each in sorted(grant.sends)]
+                session = self._registry.sessions.get((cid, user_id))
+                if session is not None and None not in refusals:
+                    session.end(refusals[-1] or "")
+        for seat in list(self._house.seats):
+            if concerned(seat.cid, seat.identity) and (
+                why := await self._refusal(seat.identity, seat.cid, Capability.JOIN_CALL)
+            ):
+                seat.empty(why)
+
+    async def end_overdue(self, now: datetime) -> None:
+        """Ends the calls in use that have been live for longer than their settings allow."""
+        for cid in list(self._registry.calls):
+            await self._directory.look_up(cid=cid)
+            known = self._directory.call(cid)
+            kind = self._directory.call_types.get(cid.partition(":")[0])
+            if known is None or kind is None or not known.call.live or known.call.live_started_at is None:
+                continue
+            longest = known.call.settings(kind).limits.max_duration_seconds
+            if longest and now >= known.call.live_started_at + timedelta(seconds=longest):
+                with suppress(NoSuchCall):  # it has just been deleted
+                    self._ended(
+                        known.call, await self._store.calls.change(cid, lambda call: lifecycle.ended(call, now), now=now)
+                    )
+
+    async def _refusal(self, identity: Identity, cid: str, capability: Capability) -> str | None:
+        try:
+            await self._authority.admit(identity, cid, capability)
+        except Rejected as refusal:
+            return refusal.detail if refusal.reason is not Reason.OVERLOADED else None
+        return None
+
+    def _take_out(self, change: Change) -> None:
+        cid, _, user_id = change.key.partition(" ")
+        kicked = change.kind is ChangeKind.KICK
+        if kicked:
+            self._authority.send_out(cid, user_id)
+        if (session := self._registry.sessions.get((cid, user_id))) is not None:
+            session.end(_KICKED if kicked else _ENDED)
+        for seat in self._seats_of(cid, user_id) if kicked else ():
+            seat.empty(_KICKED)
+
+    def _seats_of(self, cid: str, user_id: str) -> Iterator[Seat]:
+        return (seat for seat in list(self._house.seats) if seat.cid == cid and seat.identity.user_id == user_id)

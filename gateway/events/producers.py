@@ -1,0 +1,99 @@
+"""What sessions and viewers do, told as events: encoders come, go and are refused, participants join and leave, viewers are counted.
+
+Kept true: nothing here waits or raises, because media calls it; viewers, who come and go by hundreds, are told as a number, at most once in
+`viewers_s` for each call; a refusal is told only where the credential was a good one: strangers announce nothing in other people's calls.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from gateway.api.schemas.conversion import event_of
+from gateway.model.events import Bus, EventType
+from gateway.model.records import Call
+from gateway.sessions.seat import Happening, Session
+from protocols.errors import Rejected
+from protocols.publisher import Credential, Publisher
+
+VIEWERS_S: Final = 1.0  # between two numbers of a call's viewers
+
+_TYPES: Final[dict[Happening, EventType]] = {
+    Happening.JOINED: EventType.PARTICIPANT_JOINED,
+    Happening.LEFT: EventType.PARTICIPANT_LEFT,
+    Happening.STARTED: EventType.INGRESS_STARTED,
+    Happening.STOPPED: EventType.INGRESS_STOPPED,
+    Happening.FAILED: EventType.INGRESS_ERROR,
+}
+_WITH_REASON: Final = frozenset({Happening.LEFT, Happening.STOPPED, Happening.FAILED})
+
+Whose = Callable[[Credential, str | None], tuple[str, str] | None]
+
+
+class Announcements:
+    """Callbacks for sessions, reception and calls.
+
+    `whose` gives the user and the call of a good credential, whatever is allowed there now. `viewers_s`: seconds in which viewers are
+    counted before their number is told.
+    """
+
+    def __init__(self, bus: Bus, whose: Whose = lambda credential, call: None, *, viewers_s: float = VIEWERS_S) -> None:
+        self._bus = bus
+        self._whose = whose
+        self._viewers_s = viewers_s
+        self._counting: dict[str, Callable[[], int]] = {}  # calls whose number of viewers is about to be told
+
+    def session(self, session: Session, happening: Happening) -> None:
+        """`gateway.session.SessionPolicy.told`."""
+        reason = {"reason": session.why_ended} if happening in _WITH_REASON else {}
+        if happening in (Happening.JOINED, Happening.LEFT):
+            payload: dict[str, Any] = {"participant": {"user_id": session.user_id, "protocol": session.protocol}}
+        else:
+            software = session.publisher.software if session.publisher is not None else ""
+            payload = {"user_id": session.user_id, "protocol": session.protocol, "software": software, "stream": session.id}
+        self._bus.publish(_TYPES[happening], session.call_cid, payload | reason)
+
+    def refused(self, publisher: Publisher, refusal: Rejected) -> None:
+        """A publisher was turned away."""
+        whose = self._whose(publisher.credential, publisher.params.get("call"))
+        if whose is None:
+            return
+        user_id, cid = whose
+        who = {"user_id": user_id, "protocol": publisher.protocol, "software": publisher.software, "stream": publisher.id}
+        self._bus.publish(EventType.INGRESS_ERROR, cid, who | {"reason": refusal.detail})
+
+    def written(self, before: Call | None, after: Call | None) -> None:
+        """This gateway has written a call of its own accord. The API tells what it does by itself."""
+        self._tell_call(before, after, elsewhere=False)
+
+    def elsewhere(self, before: Call | None, after: Call | None) -> None:
+        """Another process has written a call."""
+        self._tell_call(before, after, elsewhere=True)
+
+    def _tell_call(self, before: Call | None, after: Call | None, *, elsewhere: bool) -> None:
+        call = after or before
+        if call is not None:
+            for kind in happened(before, after):
+                self._bus.publish(kind, call.cid, {"call": event_of(call)}, elsewhere=elsewhere)
+
+    def viewers(self, cid: str, count: Callable[[], int]) -> None:
+        """The call's viewers have become more or fewer; `count` gives how many there are, also later."""
+        if cid not in self._counting:
+            self._counting[cid] = count
+            asyncio.get_running_loop().call_later(self._viewers_s, self._tell_viewers, cid)
+
+    def _tell_viewers(self, cid: str) -> None:
+        self._bus.publish(EventType.VIEWERS_CHANGED, cid, {"viewers": self._counting.pop(cid)()})
+
+
+def happened(before: Call | None, after: Call | None) -> Iterator[EventType]:
+    """What the difference of a call's record means."""
+    if before is None or after is None:
+        if before is not after:
+            yield EventType.CALL_CREATED if before is None else EventType.CALL_DELETED
+        return
+    if before.ended_at is None and after.ended_at is not None:
+        yield EventType.CALL_ENDED
+    elif before.live != after.live:
+        yield EventType.CALL_LIVE_STARTED if after.live else EventType.CALL_LIVE_ENDED
+    elif before != after:
+        yield EventType.CALL_UPDATED

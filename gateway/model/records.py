@@ -1,0 +1,317 @@
+"""What is stored, as plain data: times are aware and in UTC, ids obey `gateway.config.CALL_ID` and `USER_ID`, custom data is JSON.
+
+Kept true: nothing here is a secret in clear: an API key's secret is sealed, and of a stream key only its name is known, from which who has
+the gateway's secret can make the rest. A call is named by its `cid`, `type:id`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Final, Generic, Literal, TypeVar, get_type_hints
+
+from gateway.model.permissions import BUILT_IN, CallState, Grants, Role
+
+Json = Mapping[str, Any]
+T = TypeVar("T")
+
+MAX_MEMBERS: Final = 1000  # of one call; viewers need not be members
+MAX_BLOCKED: Final = 1000  # of one call
+MAX_CUSTOM_BYTES: Final = 5000  # of one record, as JSON
+MAX_SECRETS: Final = 2  # of one API key: the present one and, during a rotation, the one before
+
+
+@dataclass(frozen=True, slots=True)
+class Backstage:
+    """Before a call is live only those with `join-backstage` are in it."""
+
+    enabled: bool = False
+    join_ahead_time_seconds: int = 0  # others may come this long before `starts_at`
+
+
+@dataclass(frozen=True, slots=True)
+class Hls:
+    """The call as HLS, for audiences that need no low latency."""
+
+    enabled: bool = True  # it may be started
+    auto_on: bool = False  # it starts with go_live
+
+
+@dataclass(frozen=True, slots=True)
+class Broadcasting:
+    hls: Hls = Hls()
+
+
+@dataclass(frozen=True, slots=True)
+class Transcoding:
+    """What happens to media in this call; 0 and empty: as the gateway's configuration says."""
+
+    policy: Literal["", "auto", "never", "always"] = ""
+    max_width: int = 0
+    max_height: int = 0
+    max_frame_rate: float = 0.0
+    max_bitrate: int = 0  # bit/s
+    layers: int = 0
+    codec: Literal["", "h264", "vp8", "av1"] = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CallLimits:
+    """0: no limit but the gateway's own."""
+
+    max_participants: int = 0
+    max_duration_seconds: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Settings of a call type, and of a call: those of its type with the call's override over them."""
+
+    backstage: Backstage = Backstage()
+    broadcasting: Broadcasting = Broadcasting()
+    transcoding: Transcoding = Transcoding()
+    on_conflict: Literal["", "take_over", "refuse"] = ""  # empty: as the gateway's configuration says
+    limits: CallLimits = CallLimits()
+
+
+@dataclass(frozen=True, slots=True)
+class CallType:
+    """Grants per role and settings of all calls `name:…`."""
+
+    name: str
+    grants: Grants
+    settings: Settings
+    created_at: datetime
+    updated_at: datetime
+    built_in: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    id: str
+    created_at: datetime
+    updated_at: datetime
+    role: str = Role.USER
+    name: str = ""
+    image: str = ""
+    custom: Json = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    call_cid: str
+    user_id: str
+    created_at: datetime
+    updated_at: datetime
+    role: str = Role.USER
+    custom: Json = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call. It is live, in backstage or has ended; `live_ended_at` says when it was last live."""
+
+    type: str
+    id: str
+    created_by_id: str
+    created_at: datetime
+    updated_at: datetime
+    backstage: bool = False  # nobody but those with `join-backstage` may be in it
+    starts_at: datetime | None = None
+    live_started_at: datetime | None = None
+    live_ended_at: datetime | None = None
+    ended_at: datetime | None = None
+    broadcasting: bool = False  # HLS is wished
+    settings_override: Json = field(default_factory=dict)  # in the shape of `Settings`, with only what differs
+    custom: Json = field(default_factory=dict)
+    blocked_user_ids: tuple[str, ...] = ()
+
+    @property
+    def cid(self) -> str:
+        return f"{self.type}:{self.id}"
+
+    @property
+    def live(self) -> bool:
+        return self.ended_at is None and not self.backstage and self.live_started_at is not None
+
+    def settings(self, call_type: CallType) -> Settings:
+        return merged(call_type.settings, self.settings_override, strict=False)
+
+    def state(self, call_type: CallType, user_id: str, now: datetime, *, public: bool = False) -> CallState:
+        """What `access.allowed` asks for, for this user at this time."""
+        ahead = timedelta(seconds=self.settings(call_type).backstage.join_ahead_time_seconds)
+        open_ahead = self.starts_at is not None and ahead > timedelta(0) and now >= self.starts_at - ahead
+        # Once it was live, being back in backstage is the host's wish: the planned start is past.
+        open_ahead = open_ahead and self.live_ended_at is None
+        return CallState(
+            ended=self.ended_at is not None,
+            backstage=self.backstage and not open_ahead,
+            blocked=bool(user_id) and user_id in self.blocked_user_ids,
+            public=public,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SealedSecret:
+    """A secret of an API key, encrypted (`gateway.auth.Vault`); after `expires_at` it is not taken any more."""
+
+    sealed: bytes = field(repr=False)
+    created_at: datetime
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """An application's key. `secrets` has the newest first; a revoked one verifies nothing."""
+
+    key: str
+    name: str
+    secrets: tuple[SealedSecret, ...]
+    created_at: datetime
+    revoked_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StreamKey:
+    """A short stream key, for one user in one call. `name` is its public half (see `gateway.stream_keys`)."""
+
+    name: str
+    call_cid: str
+    user_id: str
+    created_by_id: str
+    created_at: datetime
+    expires_at: datetime | None = None
+    revoked_at: datetime | None = None
+
+    def usable(self, now: datetime) -> bool:
+        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
+
+
+class ChangeKind(StrEnum):
+    """What a row of the list of changes is about; its key is beside it."""
+
+    CALL = "call"  # cid: the call, its members or who is blocked
+    USER = "user"  # user id
+    CALL_TYPE = "call_type"  # name
+    API_KEY = "api_key"  # key
+    STREAM_KEY = "stream_key"  # name
+    KICK = "kick"  # "cid user": out now, but free to come back
+    END_STREAM = "end_stream"  # "cid user"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Something was written. `seq` rises by one with each, over all processes that share the store."""
+
+    seq: int
+    kind: ChangeKind
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One event that a webhook is still to be told (the outbox). `seq` gives the order; `body` is the JSON that is sent and signed."""
+
+    seq: int
+    call_cid: str
+    type: str
+    body: bytes
+    created_at: datetime
+    attempts: int = 0
+    due_at: datetime | None = None  # None: at once
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """`field op value`; the fields are those of `gateway.store.queries`. `in` takes a tuple, `exists` a bool."""
+
+    field: str
+    op: Literal["eq", "in", "gt", "gte", "lt", "lte", "exists"]
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class AllOf:
+    parts: tuple["Filter", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AnyOf:
+    parts: tuple["Filter", ...]
+
+
+Filter = Condition | AllOf | AnyOf
+EVERYTHING: Final = AllOf(())
+
+
+@dataclass(frozen=True, slots=True)
+class Sort:
+    field: str
+    descending: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """Items and the opaque cursors of the pages around them; None where there is none."""
+
+    items: tuple[T, ...]
+    next: str | None = None
+    previous: str | None = None
+
+
+def merged(settings: Settings, override: Json, *, strict: bool = True) -> Settings:
+    """The settings with what the override says over them. Raises `ValueError` naming what is no setting or has the wrong type; not
+    `strict`, it is left out: a newer gateway with the same store may know more."""
+    return _overlay(settings, override, "settings_override", strict)
+
+
+def to_json(value: Any) -> Any:
+    """Settings as JSON."""
+    if is_dataclass(value):
+        return {each.name: to_json(getattr(value, each.name)) for each in fields(value)}
+    return value
+
+
+def _overlay(base: T, override: Json, where: str, strict: bool) -> T:
+    hints = get_type_hints(type(base))
+    changed: dict[str, Any] = {}
+    for name, value in override.items():
+        try:
+            if name not in hints:
+                raise ValueError(f"{where}.{name} is no setting")
+            present = getattr(base, name)
+            if not is_dataclass(present):
+                changed[name] = _checked(value, hints[name], f"{where}.{name}")
+            elif isinstance(value, Mapping):
+                changed[name] = _overlay(present, value, f"{where}.{name}", strict)
+            else:
+                raise ValueError(f"{where}.{name} must be an object")
+        except ValueError:
+            if strict:
+                raise
+    return type(base)(**{each.name: getattr(base, each.name) for each in fields(base)} | changed)  # type: ignore[arg-type]
+
+
+def _checked(value: Any, hint: Any, where: str) -> Any:
+    choices = getattr(hint, "__args__", None)
+    if choices is not None:
+        if value not in choices:
+            raise ValueError(f"{where} must be one of {', '.join(filter(None, choices))}")
+        return value
+    if hint is float and type(value) is int:
+        return float(value)
+    if type(value) is not hint:
+        raise ValueError(f"{where} must be of type {hint.__name__}")
+    return value
+
+
+def built_in_types(now: datetime) -> dict[str, CallType]:
+    """The call types that every store has from the start."""
+    settings = {
+        "livestream": Settings(backstage=Backstage(enabled=True)),
+        "audio_room": Settings(backstage=Backstage(enabled=True)),
+    }
+    return {
+        name: CallType(name, grants, settings.get(name, Settings()), now, now, built_in=True)
+        for name, grants in BUILT_IN.items()
+    }

@@ -1,0 +1,123 @@
+"""What this gateway's streams use, read from the kernel and the workers for `gateway/capacity.py`; and the cores that it may use at all."""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from time import monotonic_ns, process_time_ns, thread_time_ns
+
+from gateway.sessions.capacity import Capacity, Seen, demand, spare
+from gateway.sessions.registry import Registry
+from gateway.sessions.seat import Admit, Plan, Session
+from gateway.telemetry.log import event
+from protocols.errors import Rejected
+
+log = logging.getLogger(__name__)
+
+INTERVAL_S = 2.0
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_CGROUPS = Path("/proc/self/cgroup")
+
+
+async def measure(
+    capacity: Capacity, registry: Registry, viewers: Callable[[], int], beside: Callable[[], Mapping[str, Seen]] = dict
+) -> None:
+    """Until cancelled; runs on the event loop's own thread, whose time is the loop's. `beside` gives what has workers beside sessions."""
+    while True:
+        capacity.sample(
+            monotonic_ns(),
+            loop_cpu_ns=thread_time_ns(),
+            process_cpu_ns=process_time_ns(),
+            streams={session.id: seen(session) for session in registry.sessions.values()} | dict(beside()),
+            viewers=viewers(),
+        )
+        if capacity.strained:
+            relieve(registry.sessions.values())
+        await asyncio.sleep(INTERVAL_S)
+
+
+def relieve(sessions: Iterable[Session]) -> bool:
+    """Leave out one layer of the stream that has most of them; False where none can be spared. Its effect is measured before the next."""
+    pipelines = [session.pipeline for session in sessions if session.pipeline is not None]
+    by_layers = sorted(pipelines, key=lambda pipeline: pipeline.economy.shed if pipeline.economy else 0)
+    return any(pipeline.shed() for pipeline in by_layers)
+
+
+def admitting(capacity: Capacity, registry: Registry) -> Admit:
+    """Asks `capacity` for a session whose tracks are known. Where none of its plans fits the first one's refusal is raised, and if that
+    keeps the stream out it is counted and logged with what to change."""
+
+    def admit(session: Session, plans: Sequence[Plan]) -> None:
+        refusals: list[Rejected] = []
+        for decisions in plans:
+            try:
+                capacity.admit(session.id, demand(decisions), spare(decisions))
+                return
+            except Rejected as refusal:
+                refusals.append(refusal)
+        first = refusals[0]
+        if session.pipeline is None:
+            registry.refused[session.protocol, first.reason.label] += 1
+            event(
+                log,
+                logging.WARNING,
+                f"refused: {first.detail}",
+                session=session.id,
+                protocol=session.protocol,
+                reason=first.reason.label,
+            )
+        raise first
+
+    return admit
+
+
+def seen(session: Session) -> Seen:
+    pipeline = session.pipeline
+    if pipeline is None:
+        return Seen(demand(()), 0)
+    decisions = [lane.decision for lane in pipeline.lanes.values()]
+    used = pipeline.gather().worker_cpu_ns.total()
+    return Seen(demand(decisions), used, economised=pipeline.economy is not None, spare=spare(decisions))
+
+
+def available_cores(configured: float = 0, *, own: Path = OWN_CGROUPS, root: Path = CGROUPS) -> float:
+    """Those of this machine that this process may run on, or fewer where its cgroup or one above it has a quota (containers do)."""
+    if configured:
+        return configured
+    have = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min([float(have), *_quotas(own, root)])
+
+
+def _quotas(own: Path, root: Path) -> list[float]:
+    """Kernel: Documentation/admin-guide/cgroup-v2.rst (cpu.max) and cgroup-v1/cpuacct, scheduler/sched-bwc.rst (cpu.cfs_quota_us)."""
+    try:
+        lines = own.read_text().splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        base = root / controllers if controllers else root
+        here = base / path.lstrip("/")
+        for folder in (here, *here.parents):
+            quota = _quota(folder)
+            if quota:
+                found.append(quota)
+            if folder == base:
+                break
+    return found
+
+
+def _quota(folder: Path) -> float:
+    """Cores that this cgroup may use, 0 for no limit."""
+    try:
+        quota, period = (folder / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            quota, period = ((folder / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
+        except OSError:
+            return 0.0
+    return int(quota) / int(period) if quota.isdigit() and int(period) else 0.0

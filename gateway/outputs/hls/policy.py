@@ -1,0 +1,52 @@
+"""What the operator has decided of HLS, and what is counted of it."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from gateway.telemetry.latency import Histogram
+
+Figure = tuple[str, str, Sequence[str], Mapping[tuple[str, ...], float]]
+"""A metric's name, its meaning, its labels' names, and values by labels."""
+
+
+@dataclass(frozen=True, slots=True)
+class HlsPolicy:
+    """Times in ns."""
+
+    segment: int
+    window: int  # listed in a playlist
+    memory: int  # bytes of one stream
+    audio_bitrate: int
+    auto: bool = False  # every call, from its first host on
+
+
+@dataclass(slots=True)
+class HlsTotals:
+    """Plain totals since the start."""
+
+    parts: int = 0
+    segments: int = 0
+    gaps: int = 0  # parts that could not be made
+    discontinuities: int = 0
+    refused: int = 0  # streams for which there was no room or no worker
+    requests: Counter[tuple[str, ...]] = field(default_factory=Counter)  # kind and result
+    latency: defaultdict[str, Histogram] = field(default_factory=lambda: defaultdict(Histogram))
+    """By protocol: from a part's first frame received to the part in its playlist."""
+
+    def counted(self, archived: Mapping[str, int]) -> Iterator[Figure]:
+        """The totals as metrics; `archived` are segments by what became of them on the disk or in the bucket."""
+        plain = {
+            "parts": ("Parts of HLS segments in a playlist, lost ones included", self.parts),
+            "segments": ("HLS segments completed", self.segments),
+            "gaps": ("Parts that could not be made", self.gaps),
+            "discontinuities": ("Discontinuities in playlists, each rendition's counted", self.discontinuities),
+            "refused": ("Times that there was no room for a stream's HLS", self.refused),
+        }
+        for name, (meaning, value) in plain.items():
+            yield f"hls_{name}", meaning, (), {(): value}
+        yield "hls_requests", "Requests for HLS, by what was asked for and its result", ("kind", "result"), self.requests.copy()
+        results: dict[tuple[str, ...], float] = {
+            (result,): archived.get(result, 0) for result in ("stored", "failed", "dropped")
+        }
+        yield "hls_archived", "Segments handed to disk or bucket, by what became of them", ("result",), results

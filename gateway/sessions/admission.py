@@ -1,0 +1,177 @@
+"""Admission: each publisher that a listener yields is authorised and becomes a session, takes over its own session, or is told why not.
+
+Kept true: `examine` alone decides; who asks before there is a publisher (SRT, before the handshake) gets the same answer. `rights` has the
+grant of each session that is in the registry, so that it can be asked again.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+from gateway.access.credentials import Grant
+from gateway.access.throttle import host_of
+from gateway.sessions.registry import Registry
+from gateway.sessions.seat import Session, SessionPolicy
+from gateway.telemetry.log import event
+from gateway.telemetry.tracing import Begin, Trace, untraced
+from protocols.errors import Reason, Rejected
+from protocols.publisher import Credential, Listener, Publisher
+from transcode.pool import Workers
+
+log = logging.getLogger(__name__)
+
+Adapt = Callable[[SessionPolicy, Grant], SessionPolicy]
+"""How a session behaves in the call that it is for."""
+
+
+class Gate(Protocol):
+    """Who may publish (`gateway.authority.Authority`)."""
+
+    async def prepare(self, credential: Credential, call: str | None) -> None: ...
+
+    def examine(self, credential: Credential, call: str | None, address: str = "") -> Grant: ...
+
+    async def settle(self, grant: Grant) -> Grant: ...
+
+
+class Reception:
+    """Serves listeners until cancelled. At most `max_sessions` at once; more are refused as overloaded.
+
+    `take_over`: a second encoder with the same right replaces the first one; else it is refused while that one is live. `fits` raises
+    `Rejected` while there is no room for any further stream.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        gate: Gate,
+        workers: Workers,
+        *,
+        max_sessions: int,
+        take_over: bool = True,
+        adapt: Adapt = lambda policy, grant: policy,
+        fits: Callable[[], None] = lambda: None,
+        refused: Callable[[Publisher, Rejected], None] = lambda publisher, refusal: None,
+        trace: Begin = untraced,
+    ) -> None:
+        self.draining = False
+        self.rights: dict[tuple[str, str], Grant] = {}
+        self._fits = fits
+        self._refused = refused
+        self._trace = trace
+        self._registry = registry
+        self._gate = gate
+        self._adapt = adapt
+        self._workers = workers
+        self._max_sessions = max_sessions
+        self._take_over = take_over
+
+    async def serve(self, listener: Listener, policy: SessionPolicy) -> None:
+        """Sessions of `listener`'s publishers behave by `policy`."""
+        # No TaskGroup: in it a defect met with one publisher would cancel all the others.
+        receiving: set[asyncio.Task[None]] = set()
+
+        def ended(task: asyncio.Task[None]) -> None:
+            receiving.discard(task)
+            if not task.cancelled() and (error := task.exception()) is not None:
+                log.error("a publisher was lost by a defect of ours", exc_info=error)
+
+        try:
+            async for publisher in listener:
+                task = asyncio.create_task(self._receive(publisher, policy), name=f"publisher {publisher.id}")
+                receiving.add(task)
+                task.add_done_callback(ended)
+            if receiving:
+                await asyncio.wait(receiving)
+        finally:
+            leaving = list(receiving)
+            for task in leaving:
+                task.cancel()
+            await asyncio.gather(*leaving, return_exceptions=True)
+
+    def examine(self, credential: Credential, call: str | None, address: str = "") -> Grant:
+        """What a publisher may do now; raises `Rejected`. Reads memory only: any thread may ask."""
+        grant = self._gate.examine(credential, call, address)
+        present = self._registry.sessions.get((grant.call_cid, grant.user_id))
+        if present is None and self.draining:
+            raise Rejected(Reason.OVERLOADED, "the gateway is shutting down: connect again in a moment")
+        on_conflict = grant.settings.on_conflict
+        take_over = on_conflict == "take_over" if on_conflict else self._take_over
+        if present is not None and present.occupied and not take_over:
+            raise Rejected(
+                Reason.CONFLICT, "another encoder is live with this key: stop that one first, or wait until it is gone"
+            )
+        if present is None and len(self._registry.sessions) >= self._max_sessions:
+            raise Rejected(Reason.OVERLOADED, "the gateway has no room for another stream: try again later or on another node")
+        most = grant.settings.limits.max_participants
+        if present is None and most and sum(cid == grant.call_cid for cid, _ in self._registry.sessions) >= most:
+            raise Rejected(Reason.OVERLOADED, f"the call has its {most} participants already")
+        if present is None:
+            self._fits()
+        return grant
+
+    def log_refusal(self, refusal: Rejected, **who: str) -> None:
+        event(log, logging.WARNING, f"refused: {refusal.detail}", **who, reason=refusal.reason.label)
+
+    async def _receive(self, publisher: Publisher, policy: SessionPolicy) -> None:
+        trace = self._trace()
+        trace.know(session=publisher.id, protocol=publisher.protocol, software=publisher.software)
+        trace.step("authorise")
+        try:
+            session = await self._admit(publisher, policy, trace)
+        except Rejected as refusal:
+            trace.end(refusal.detail, refusal.reason.label)
+            self._registry.refused[publisher.protocol, refusal.reason.label] += 1
+            self.log_refusal(
+                refusal,
+                session=publisher.id,
+                protocol=publisher.protocol,
+                remote=publisher.remote,
+                software=publisher.software,
+            )
+            self._refused(publisher, refusal)
+            await publisher.reject(refusal)
+            return
+        if session is not None:
+            try:
+                await session.run()
+            finally:
+                self._registry.remove(session)
+                self.rights.pop((session.call_cid, session.user_id), None)
+
+    async def _admit(self, publisher: Publisher, policy: SessionPolicy, trace: Trace) -> Session | None:
+        """The new session to run, or None when the publisher went to the session that its user already has."""
+        credential, call = publisher.credential, publisher.params.get("call")
+        await self._gate.prepare(credential, call)
+        grant = self.examine(credential, call, host_of(publisher.remote))
+        if not grant.exists:
+            await self._gate.settle(grant)
+            grant = self.examine(credential, call)  # others may have come meanwhile
+        key = (grant.call_cid, grant.user_id)
+        present = self._registry.sessions.get(key)
+        trace.know(call=grant.call_cid, user=grant.user_id)
+        event(
+            log,
+            logging.INFO,
+            "publishing",
+            session=present.id if present is not None else publisher.id,
+            publisher=publisher.id if present is not None else None,
+            protocol=publisher.protocol,
+            remote=publisher.remote,
+            software=publisher.software,
+            call=grant.call_cid,
+            user=grant.user_id,
+        )
+        if present is not None:
+            trace.end(f"it goes on in the session {present.id}")
+            self.rights[key] = grant
+            await present.take_over(publisher)
+            return None
+        call_of_it = self._registry.call(grant.call_cid)
+        session = Session(
+            publisher, grant.user_id, grant.call_cid, call_of_it, self._workers, self._adapt(policy, grant), trace
+        )
+        self.rights[key] = grant
+        self._registry.add(session)
+        return session

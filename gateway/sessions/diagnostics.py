@@ -1,0 +1,61 @@
+"""What is not well with a stream, in words for its streamer, each with the name under which it is counted.
+
+The figures come from the session's own objects; nothing here is secret, and the names are a bounded set: they are a metric's label.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from gateway.sessions.pacer import LATE, OVERFLOW
+from gateway.sessions.seat import Session, State
+
+
+class Concern(StrEnum):
+    """What a finding is about."""
+
+    ENCODER_GONE = "encoder_gone"
+    LINK = "link"
+    KEYFRAME_INTERVAL = "keyframe_interval"
+    STALLED = "stalled"
+    LATE = "late"
+    TOO_FAST = "too_fast"
+    EFFORT_LOWERED = "effort_lowered"
+    TRANSCODE_DROPPED = "transcode_dropped"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`text` names what to change."""
+
+    concern: Concern
+    text: str
+
+
+def findings(session: Session, now: int) -> Iterator[Finding]:
+    """Everything that is not well with this stream; `now` in monotonic ns."""
+    if session.state is State.LINGERING:
+        text = f"The encoder has gone ({session.why_ended}); its place in the call is kept for it to come back."
+        yield Finding(Concern.ENCODER_GONE, text)
+    if session.publisher is not None and (advice := session.publisher.stats.advice):
+        yield Finding(Concern.LINK, advice)
+    if session.pipeline is None:
+        return
+    for lane in session.pipeline.lanes.values():
+        if advice := lane.meter.keyframe_advice:
+            yield Finding(Concern.KEYFRAME_INTERVAL, advice)
+        if advice := lane.meter.stall_advice(now):
+            yield Finding(Concern.STALLED, advice)
+    totals = session.pipeline.gather()
+    if n := totals.dropped[LATE]:
+        text = f"{n} frames came too late and were dropped: the upload is unsteady, a lower bitrate may be needed."
+        yield Finding(Concern.LATE, text)
+    if n := totals.dropped[OVERFLOW]:
+        text = f"{n} frames came faster than real time and were dropped: let the encoder send at the speed of the media."
+        yield Finding(Concern.TOO_FAST, text)
+    if (effort := session.pipeline.economy) is not None:
+        text = f"This gateway's CPU does not keep up, so that the video is encoded with less effort: {effort.text}."
+        yield Finding(Concern.EFFORT_LOWERED, text)
+    if n := totals.worker_dropped:
+        text = f"{n} frames were dropped because transcoding cannot keep up: send what passes through (see the advice for the track)."
+        yield Finding(Concern.TRANSCODE_DROPPED, text)

@@ -1,0 +1,64 @@
+"""Who is here: the live sessions and calls, and the totals of those that have gone. Everything that shows or counts asks here."""
+
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+
+from gateway.outputs.embedded.call import EmbeddedCall
+from gateway.sessions.counters import PipelineTotals
+from gateway.sessions.seat import Session
+
+
+class Registry:
+    """Sessions by (call, user), calls by their cid; both bounded by what `reception` and the viewers' limits let in."""
+
+    def __init__(self, make_call: Callable[[str], EmbeddedCall]) -> None:
+        self.sessions: dict[tuple[str, str], Session] = {}
+        self.calls: dict[str, EmbeddedCall] = {}
+        self.started: Counter[str] = Counter()  # sessions by protocol
+        self.refused: Counter[tuple[str, str]] = Counter()  # protocol, reason label
+        self.changed = asyncio.Event()  # set, and at once cleared again, whenever a session goes
+        self._past: defaultdict[str, PipelineTotals] = defaultdict(PipelineTotals)
+        self._make_call = make_call
+
+    def call(self, cid: str) -> EmbeddedCall:
+        """The call with this cid, made now if it is not there."""
+        call = self.calls.get(cid)
+        if call is None:
+            call = self.calls[cid] = self._make_call(cid)
+        return call
+
+    def release_call(self, cid: str) -> None:
+        """Forget a call that nobody is in."""
+        call = self.calls.get(cid)
+        if call is not None and call.empty and not any(key[0] == cid for key in self.sessions):
+            del self.calls[cid]
+
+    def viewers(self, cid: str) -> int:
+        """How many watch this call."""
+        call = self.calls.get(cid)
+        return len(call.viewers) if call is not None else 0
+
+    def add(self, session: Session) -> None:
+        self.sessions[session.call_cid, session.user_id] = session
+        self.started[session.protocol] += 1
+
+    def remove(self, session: Session) -> None:
+        del self.sessions[session.call_cid, session.user_id]
+        self.changed.set()
+        self.changed.clear()
+        self.release_call(session.call_cid)
+
+    def retire(self, protocol: str, totals: PipelineTotals) -> None:
+        """A publisher has ended: what it did stays counted."""
+        self._past[protocol].add(totals)
+
+    def totals(self) -> Iterator[tuple[str, PipelineTotals]]:
+        """By protocol: everything since the start, live sessions included."""
+        sums: defaultdict[str, PipelineTotals] = defaultdict(PipelineTotals)
+        for protocol, past in self._past.items():
+            sums[protocol].add(past)
+        for session in self.sessions.values():
+            if session.pipeline is not None:
+                sums[session.protocol].add(session.pipeline.gather())
+        yield from sums.items()

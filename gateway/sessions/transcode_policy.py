@@ -1,0 +1,73 @@
+"""How media is treated in one call: as the configuration says, narrowed by the call's settings and by what its publisher may send."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from gateway.access.credentials import Grant
+from gateway.config import Transcode
+from gateway.model.permissions import Capability
+from gateway.model.records import Transcoding
+from gateway.sessions.seat import SessionPolicy
+from protocols.media import Codec, Kind, Track
+from transcode.encoder_table import SOFTWARE
+from transcode.plan import Decision, Label, Policy, Refuse, Why, plan
+
+_MAY_NOT = {
+    Kind.VIDEO: Why(
+        Label.POLICY,
+        "This publisher may send audio only into this call.",
+        "Ask the call's host to make you a host, or send audio only.",
+    ),
+    Kind.AUDIO: Why(
+        Label.POLICY, "This publisher may send video only into this call.", "Ask the call's host, or send video only."
+    ),
+}
+_NEEDED = {Kind.VIDEO: Capability.SEND_VIDEO, Kind.AUDIO: Capability.SEND_AUDIO}
+
+
+def configured(wanted: Transcode, encoder: str, built_in: frozenset[str]) -> Policy:
+    """The configuration's. `encoder` is that of H.264; `built_in` are the names of all that there are."""
+    return Policy(
+        video=wanted.video,
+        max_width=wanted.max_width,
+        max_height=wanted.max_height,
+        max_frame_rate=wanted.max_frame_rate,
+        max_bitrate=wanted.max_bitrate_bps,
+        audio_bitrate=wanted.audio_bitrate_bps,
+        encoder=encoder,
+        codec=Codec(wanted.codec),
+        missing=frozenset(codec for codec, name in SOFTWARE.items() if name not in built_in),
+        layers=wanted.layers,
+        pass_bitrate=wanted.pass_bitrate_bps,
+        passing=frozenset(map(Codec, wanted.accept)) | {Codec.H264},
+    )
+
+
+def adapted(base: Policy) -> Callable[[SessionPolicy, Grant], SessionPolicy]:
+    """Gives a session's policy for the call that it is in. `base` is the configuration's."""
+
+    def adapt(policy: SessionPolicy, grant: Grant) -> SessionPolicy:
+        treatment = narrowed(base, grant.settings.transcoding)
+
+        def decide(track: Track, accepts: frozenset[Codec]) -> Decision:
+            if _NEEDED[track.kind] not in grant.sends:
+                return Refuse(_MAY_NOT[track.kind])
+            return plan(track, accepts, treatment)
+
+        return replace(policy, decide=decide)
+
+    return adapt
+
+
+def narrowed(base: Policy, wanted: Transcoding) -> Policy:
+    """A call chooses codec and layers, and may ask for less than the gateway allows, never for more; what it does not name stays."""
+    return replace(
+        base,
+        video=wanted.policy or base.video,
+        codec=Codec(wanted.codec or base.codec),
+        layers=wanted.layers or base.layers,
+        max_width=min(wanted.max_width or base.max_width, base.max_width),
+        max_height=min(wanted.max_height or base.max_height, base.max_height),
+        max_frame_rate=min(wanted.max_frame_rate or base.max_frame_rate, base.max_frame_rate),
+        max_bitrate=min(wanted.max_bitrate or base.max_bitrate, base.max_bitrate),
+    )

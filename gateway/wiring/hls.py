@@ -1,0 +1,48 @@
+"""HLS as the configuration wants it."""
+
+from gateway.access.authorizer import Authority
+from gateway.access.credentials import Identity
+from gateway.config import Config
+from gateway.config.sources import ConfigError, Problem
+from gateway.model.permissions import Capability
+from gateway.outputs.hls.archive import Archive
+from gateway.outputs.hls.broadcasts import HlsOutput
+from gateway.outputs.hls.policy import HlsPolicy
+from gateway.outputs.hls.signed_urls import Links
+from gateway.sessions.capacity import Capacity
+from gateway.sessions.registry import Registry
+from transcode.pool import Workers
+
+
+def hls_output(
+    config: Config, secret: bytes, registry: Registry, workers: Workers, capacity: Capacity, authority: Authority
+) -> HlsOutput | None:
+    """None where it is off. `secret` signs addresses. Raises `ConfigError` for a storage that cannot be used."""
+    if not config.hls.enabled:
+        return None
+    policy = HlsPolicy(
+        segment=int(config.hls.segment_s * 1e9),
+        window=int(config.hls.window_s * 1e9),
+        memory=config.hls.memory_mib << 20,
+        audio_bitrate=config.transcode.audio_bitrate_bps,
+        auto=config.hls.auto,
+    )
+    links = Links(
+        secret,
+        is_open=lambda cid: authority.may(Identity(), cid, Capability.JOIN_CALL),
+        admit=lambda cid: authority.watch(cid, None),
+        ttl_s=config.hls.link_ttl_s,
+        is_over=authority.is_over,
+        taken_out=authority.taken_out,
+    )
+    return HlsOutput(policy, registry, workers, capacity, links, _archive(config))
+
+
+def _archive(config: Config) -> Archive | None:
+    if not config.hls.storage:
+        return None
+    options = {name: value.get_secret_value() for name, value in config.hls.storage_options.items()}
+    try:
+        return Archive(config.hls.storage, options)
+    except ValueError as error:
+        raise ConfigError([Problem("hls.storage", "the configuration", config.hls.storage, str(error))]) from None

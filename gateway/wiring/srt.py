@@ -1,0 +1,100 @@
+"""SRT put together, where libsrt is there: the listener for encoders that call, and the sources that are called."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from gateway.access.authorizer import Authority
+from gateway.access.credentials import Tokens
+from gateway.access.srt_authorizer import SrtAccess
+from gateway.config import Config, Source
+from gateway.config.sources import ConfigError, Problem
+from gateway.sessions.admission import Reception
+from gateway.sessions.pulled_sources import Pulled, Sources
+from gateway.telemetry.log import event
+from protocols.errors import Rejected
+from protocols.publisher import Credential
+from protocols.srt.caller import SrtSource
+from protocols.srt.libsrt import Libsrt, LibsrtMissing, load
+from protocols.srt.receiver import SrtReceiver
+from protocols.srt.server import SrtListener
+from protocols.srt.source_url import parse_source
+
+log = logging.getLogger(__name__)
+
+LookUp = Callable[[Credential, str | None], None]
+"""Told of what is not in memory: it should be there when the caller comes again."""
+
+SOURCE_GRANT_S = 60  # a source is authorised once, at its start
+
+
+@dataclass(frozen=True, slots=True)
+class Srt:
+    """All that there is of it; listener and sources share one receiving thread."""
+
+    receiver: SrtReceiver
+    listener: SrtListener
+    sources: Sources
+
+
+@asynccontextmanager
+async def listening_for_srt(
+    config: Config, tokens: Tokens, authority: Authority, reception: Reception, look_up: LookUp
+) -> AsyncIterator[Srt | None]:
+    """None where SRT is switched off, or libsrt is missing and not insisted on.
+
+    Raises:
+        ConfigError: libsrt is missing, with how to install it.
+        OSError: a port is taken.
+    """
+    library = _libsrt(config)
+    if library is None:
+        yield None
+        return
+    loop = asyncio.get_running_loop()
+
+    def tell(refusal: Rejected, host: str) -> None:  # from libsrt's thread, which is not to wait for the log
+        loop.call_soon_threadsafe(partial(reception.log_refusal, refusal, protocol="srt", remote=host))
+
+    def missing(credential: Credential, call: str | None) -> None:
+        loop.call_soon_threadsafe(look_up, credential, call)
+
+    srt = config.srt
+    async with SrtReceiver(library) as receiver:
+        listener = SrtListener(
+            srt.host,
+            srt.port,
+            authorise=SrtAccess(authority.identification.password, reception.examine, tell, missing),
+            latency_ms=srt.latency_ms,
+            ports={port: key.get_secret_value() for port, key in srt.ports.items()},
+            receiver=receiver,
+        )
+        sources = Sources({name: partial(_source, source, config, tokens, receiver) for name, source in srt.sources.items()})
+        async with listener, sources:
+            event(log, logging.INFO, "SRT", libsrt=library.version, library=library.name, sources=len(srt.sources))
+            yield Srt(receiver, listener, sources)
+
+
+def _libsrt(config: Config) -> Libsrt | None:
+    if config.srt.enabled == "false":
+        return None
+    try:
+        return load(config.srt.library)
+    except LibsrtMissing as missing:
+        if config.srt.enabled == "true":
+            raise ConfigError([Problem("srt.enabled", "the configuration", "true", str(missing))]) from None
+        event(log, logging.WARNING, f"without SRT: {missing}")
+        return None
+
+
+def _source(source: Source, config: Config, tokens: Tokens, receiver: SrtReceiver) -> Pulled:
+    return SrtSource(
+        receiver,
+        parse_source(source.url.get_secret_value()),
+        credential=Credential(tokens.issue(source.user, [source.call], SOURCE_GRANT_S)),  # the configuration is its right
+        latency_ms=config.srt.latency_ms,
+        allow_private=source.allow_private,
+    )
