@@ -57,17 +57,17 @@ from gateway.wiring.hls import hls_output
 from gateway.wiring.srt import listening_for_srt
 from gateway.wiring.store import controlling
 from protocols.publisher import Listener
-from protocols.rtmp.server import RtmpLimits, RtmpListener, TlsFiles
+from protocols.rtmp.listener import RtmpLimits, RtmpListener, TlsFiles
 from protocols.rtmp.tls import ServerTls
-from protocols.webrtc.ice_servers import IceServer
-from protocols.webrtc.mux import UdpMux
-from protocols.webrtc.peer import Limits
+from protocols.webrtc.transport.ice_servers import IceServer
+from protocols.webrtc.transport.peer import Limits
+from protocols.webrtc.transport.udp_mux import UdpMux
 from protocols.whep.resource import WhepResource
-from protocols.whip.resource import WhipListener
+from protocols.whip.listener import WhipListener
+from transcode.host.pool import Workers
+from transcode.host.probe import choose
 from transcode.limits import WorkerLimits
 from transcode.plan import plan
-from transcode.pool import Workers
-from transcode.probe import choose
 
 log = logging.getLogger(__name__)
 

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+MAX_REQUEST = 4096  # bytes of one datagram between the gateway and the fork server
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerLimits:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from protocols.errors import ProtocolError
 from protocols.media import Codec, EncodedPacket, Track
-from transcode.economy import Effort
+from transcode.adaptation import Effort
 from transcode.ladder import NAMES
 from transcode.plan import AudioTarget, VideoTarget
 

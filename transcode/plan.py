@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Literal
 
 from protocols.media import WEBRTC_VIDEO, Codec, Kind, Track
-from transcode.economy import preset
+from transcode.adaptation import preset
 from transcode.encoder_table import ENCODERS, SOFTWARE, X264
 from transcode.ladder import Rung, fit, ladder, start_bitrate
 

@@ -32,7 +32,7 @@ Examine = Callable[[Credential, str | None, str], Grant]
 
 
 class SrtAccess:
-    """`protocols.srt.server.Authorise`. `password` gives a name's passphrase; `tell` gets a refusal and the caller's host, at most once a
+    """`protocols.srt.listener.Authorise`. `password` gives a name's passphrase; `tell` gets a refusal and the caller's host, at most once a
     second; `missing` what has to be looked up before the caller comes again."""
 
     def __init__(

@@ -3,7 +3,7 @@
 The token comes in `Authorization`, or in the first message from browsers, which can set no headers; never in the address, which ends up in
 logs. The client subscribes to calls that it may read; it may send reactions and custom events where its call grants that.
 
-Kept true: what a client is told is what it may know now (`gateway.events.Audience`), and it is asked again after everything that may change
+Kept true: what a client is told is what it may know now (`gateway.model.events.Audience`), and it is asked again after everything that may change
 that. A message has `MAX_MESSAGE` bytes, a connection `MAX_SUBSCRIPTIONS` calls and `MESSAGE_RATE` messages a second, a user `MAX_PER_USER`
 connections. A client that does not read is closed (4008) when `MAX_UNSENT` bytes wait for it, and reads the call's state when it comes
 back; one that has vanished is found out by pings within a minute.
@@ -144,7 +144,7 @@ class Sockets:
 
 
 class Connection:
-    """One client; an outlet of the broadcast (`gateway.broadcast.Outlet`)."""
+    """One client; an outlet of the broadcast (`gateway.events.fanout.Outlet`)."""
 
     def __init__(
         self,

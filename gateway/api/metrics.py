@@ -27,12 +27,12 @@ from gateway.wiring.events import Telling
 from gateway.wiring.srt import Srt
 from protocols.errors import Reason
 from protocols.media import Kind
-from protocols.rtmp.server import RtmpListener
+from protocols.rtmp.listener import RtmpListener
 from protocols.srt.statistics import SrtStats
-from protocols.webrtc.mux import UdpMux
+from protocols.webrtc.transport.udp_mux import UdpMux
 from protocols.whep.resource import WhepResource
-from protocols.whip.resource import WhipListener
-from transcode.pool import Workers
+from protocols.whip.listener import WhipListener
+from transcode.host.pool import Workers
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -1,7 +1,7 @@
 """The configuration: every key with its default, its unit in its name, its bounds and one sentence of what it does.
 
 Kept true: every value is checked before anything starts, and nothing changes afterwards. The sections stand in the files beside this one,
-by subject. `config_sources.py` reads them from a file, the environment and the command line; `deploy/gateway.toml` is printed from these
+by subject. `sources.py` reads them from a file, the environment and the command line; `deploy/gateway.toml` is printed from these
 models and a test holds the two equal.
 """
 

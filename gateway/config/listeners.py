@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, IPvAnyAddress, IPvA
 from gateway.config.values import USER_ID, CallId, Certified, Items, Name, Origin, Port, Section, table, word
 from protocols.errors import Rejected
 from protocols.srt.source_url import parse_source
-from protocols.webrtc.ice_servers import ADDRESS
+from protocols.webrtc.transport.ice_servers import ADDRESS
 
 
 def _numeric(host: str) -> str:

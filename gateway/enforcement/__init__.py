@@ -1,0 +1,1 @@
+"""What changes in the store takes effect here: whoever has lost a right is put out at once."""

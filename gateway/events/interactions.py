@@ -2,7 +2,7 @@
 
 Kept true: a sender may send `SENDER_RATE` a second (anonymous viewers of one address share theirs), a call carries `CALL_RATE` a second,
 with short bursts on top, so that no one floods a call and no crowd the gateway. What is sent is told by the bus as it came and is never
-looked into: its form and size are checked by `gateway.api.schemas`, and whether the sender may at all by `gateway.access`, both before.
+looked into: its form and size are checked by `gateway.api.schemas`, and whether the sender may at all by `gateway.model.permissions`, both before.
 """
 
 from collections import Counter, OrderedDict

@@ -43,7 +43,7 @@ class Announcements:
         self._counting: dict[str, Callable[[], int]] = {}  # calls whose number of viewers is about to be told
 
     def session(self, session: Session, happening: Happening) -> None:
-        """`gateway.session.SessionPolicy.told`."""
+        """`gateway.sessions.seat.SessionPolicy.told`."""
         reason = {"reason": session.why_ended} if happening in _WITH_REASON else {}
         if happening in (Happening.JOINED, Happening.LEFT):
             payload: dict[str, Any] = {"participant": {"user_id": session.user_id, "protocol": session.protocol}}

@@ -153,7 +153,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class SealedSecret:
-    """A secret of an API key, encrypted (`gateway.auth.Vault`); after `expires_at` it is not taken any more."""
+    """A secret of an API key, encrypted (`gateway.access.sealing`); after `expires_at` it is not taken any more."""
 
     sealed: bytes = field(repr=False)
     created_at: datetime
@@ -173,7 +173,7 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True)
 class StreamKey:
-    """A short stream key, for one user in one call. `name` is its public half (see `gateway.stream_keys`)."""
+    """A short stream key, for one user in one call. `name` is its public half (see `gateway.access.stream_keys`)."""
 
     name: str
     call_cid: str

@@ -1,0 +1,1 @@
+"""This machine and this process: CPU, certificates, self-test, drain, and the client of a gateway that runs."""

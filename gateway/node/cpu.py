@@ -1,4 +1,4 @@
-"""What this gateway's streams use, read from the kernel and the workers for `gateway/capacity.py`; and the cores that it may use at all."""
+"""What this gateway's streams use, read from the kernel and the workers for `gateway/sessions/capacity.py`; and the cores that it may use at all."""
 
 import asyncio
 import logging

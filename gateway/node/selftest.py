@@ -23,8 +23,8 @@ from gateway.node.cpu import available_cores
 from gateway.node.running_gateway import alive
 from protocols.srt.libsrt import LibsrtMissing, load
 from transcode.encoder_table import ENCODERS, HARDWARE, X264
-from transcode.pool import Workers
-from transcode.probe import trial
+from transcode.host.pool import Workers
+from transcode.host.probe import trial
 
 SOCKET_BUFFER = 4 << 20  # bytes: what bursts of many callers and key frames for many viewers need
 OPEN_FILES = 4096  # a stream or viewer has one or two of them

@@ -1,0 +1,1 @@
+"""Where media go, each behind the contract of `gateway/sessions/output.py`."""

@@ -17,7 +17,7 @@ from gateway.telemetry.log import event
 from gateway.telemetry.tracing import Begin, Trace, untraced
 from protocols.errors import Reason, Rejected
 from protocols.publisher import Credential, Listener, Publisher
-from transcode.pool import Workers
+from transcode.host.pool import Workers
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ Adapt = Callable[[SessionPolicy, Grant], SessionPolicy]
 
 
 class Gate(Protocol):
-    """Who may publish (`gateway.authority.Authority`)."""
+    """Who may publish (`gateway.access.authorizer.Authority`)."""
 
     async def prepare(self, credential: Credential, call: str | None) -> None: ...
 

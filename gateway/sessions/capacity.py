@@ -1,7 +1,7 @@
 """How much CPU streams of each kind cost here, learned from those that are live, and whether another one fits. Sans-IO.
 
 Kept true: only what this gateway's own streams have cost is held against its cores, never how busy the machine is; a stream that is alone
-is always let in; one that is live is never ended for it (its transcoding gets cheaper instead, see `transcode/economy.py`). Passing through
+is always let in; one that is live is never ended for it (its transcoding gets cheaper instead, see `transcode/adaptation.py`). Passing through
 costs the event loop, which is one thread and has one core; transcoding costs the workers, which have all of them: so what passes still
 fits when what must be transcoded does not.
 """

@@ -26,12 +26,12 @@ from gateway.telemetry.log import event
 from protocols.errors import Reason, Rejected
 from protocols.media import Codec, EncodedPacket, Kind, Track
 from protocols.publisher import Publisher
-from transcode import passthrough
-from transcode.economy import Effort
-from transcode.layered import Below, Layered
+from transcode.adaptation import Effort
+from transcode.host import passthrough
+from transcode.host.layered import Below, Layered
+from transcode.host.pool import Workers
+from transcode.host.process import OnFailure
 from transcode.plan import Decision, Passthrough, Refuse, Transcode, VideoTarget, same_treatment
-from transcode.pool import Workers
-from transcode.process import OnFailure
 from transcode.stage import OnTracks, Stage
 
 log = logging.getLogger(__name__)

@@ -24,8 +24,8 @@ from gateway.telemetry.tracing import NO_TRACE, Trace
 from protocols.errors import ProtocolError, Reason, Rejected
 from protocols.media import Codec, EncodedPacket, Track, TracksChanged
 from protocols.publisher import Publisher
+from transcode.host.pool import Workers
 from transcode.plan import Decision
-from transcode.pool import Workers
 
 log = logging.getLogger(__name__)
 

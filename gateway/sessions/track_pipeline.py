@@ -13,9 +13,9 @@ from gateway.sessions.track_meter import TrackMeter
 from gateway.telemetry.latency import Step
 from protocols.media import Codec, EncodedPacket, Kind, Track
 from protocols.publisher import Publisher
+from transcode.host.stream import Gop
 from transcode.plan import Decision, Passthrough, Transcode
 from transcode.stage import Stage
-from transcode.stream import Gop
 
 PRIMING_SPAN = 5_000_000_000  # ns of a group of pictures that is kept, since it may have to be decoded anew
 PRIMING_BYTES = 8 << 20

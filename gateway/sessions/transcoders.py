@@ -8,10 +8,10 @@ import logging
 
 from gateway.sessions.counters import PipelineTotals
 from gateway.telemetry.log import event
-from transcode.economy import Effort
-from transcode.figures import WorkerStats
-from transcode.pool import Workers
-from transcode.process import OnFailure, Worker
+from transcode.adaptation import Effort
+from transcode.host.figures import WorkerStats
+from transcode.host.pool import Workers
+from transcode.host.process import OnFailure, Worker
 
 log = logging.getLogger(__name__)
 

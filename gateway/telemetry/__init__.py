@@ -1,0 +1,1 @@
+"""What the gateway tells operators about itself: the log, traces, and how long things take."""

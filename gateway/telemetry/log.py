@@ -57,7 +57,7 @@ def one_line(text: str) -> str:
 
 
 class TextLines(logging.Formatter):
-    """`2026-11-25T10:00:00.000Z info gateway.session live session=k3 protocol=rtmp`"""
+    """`2026-11-25T10:00:00.000Z info gateway.sessions.seat live session=k3 protocol=rtmp`"""
 
     def format(self, record: logging.LogRecord) -> str:
         pairs = "".join(f" {name}={_quoted(value)}" for name, value in _fields(record).items())

@@ -1,0 +1,1 @@
+"""One builder for each wing: makes its parts, joins them and closes them again."""

@@ -11,7 +11,7 @@ from gateway.outputs.hls.policy import HlsPolicy
 from gateway.outputs.hls.signed_urls import Links
 from gateway.sessions.capacity import Capacity
 from gateway.sessions.registry import Registry
-from transcode.pool import Workers
+from transcode.host.pool import Workers
 
 
 def hls_output(

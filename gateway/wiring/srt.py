@@ -19,8 +19,8 @@ from protocols.errors import Rejected
 from protocols.publisher import Credential
 from protocols.srt.caller import SrtSource
 from protocols.srt.libsrt import Libsrt, LibsrtMissing, load
+from protocols.srt.listener import SrtListener
 from protocols.srt.receiver import SrtReceiver
-from protocols.srt.server import SrtListener
 from protocols.srt.source_url import parse_source
 
 log = logging.getLogger(__name__)

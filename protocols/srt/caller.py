@@ -23,10 +23,10 @@ from protocols.errors import ProtocolError, Reason, Rejected
 from protocols.publisher import Credential
 from protocols.srt.address import Address
 from protocols.srt.libsrt import FAILED, READABLE, WRITABLE, Option
-from protocols.srt.mpegts import TsDemuxer
 from protocols.srt.receiver import Connection, Inbox, Item, ReceiveLimits, SrtReceiver, prepare
 from protocols.srt.source_url import SourceUrl
 from protocols.srt.statistics import SrtStats
+from protocols.srt.tracks import TsDemuxer
 
 log = logging.getLogger(__name__)
 

@@ -21,8 +21,8 @@ from protocols.errors import ProtocolError
 from protocols.media import EncodedPacket, TracksChanged
 from protocols.queue import MediaQueue
 from protocols.srt.libsrt import FAILED, READABLE, Libsrt, Option, SrtError
-from protocols.srt.mpegts import TsDemuxer
 from protocols.srt.statistics import MS, LinkStatistics, SrtStats
+from protocols.srt.tracks import TsDemuxer
 
 PAUSE_S: Final = 0.001  # measured at 20 sessions: longer pauses save nothing, and each ms is a ms of delay
 _WAIT_MS: Final = 100

@@ -17,7 +17,7 @@ from typing import Protocol, TypeAlias
 from aiohttp import hdrs, web
 
 from protocols.errors import ProtocolError, Rejected
-from protocols.webrtc.sdp import MAX_BYTES, Fragment, parse_fragment
+from protocols.webrtc.sdp.description import MAX_BYTES, Fragment, parse_fragment
 
 SDP = "application/sdp"
 FRAGMENT = "application/trickle-ice-sdpfrag"

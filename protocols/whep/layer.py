@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from protocols.errors import ProtocolError
-from protocols.webrtc.layers import Wish
+from protocols.webrtc.send.simulcast import Wish
 
 MAX_BYTES = 4096
 _MAX_PIXELS = 1 << 16

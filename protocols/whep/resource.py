@@ -17,10 +17,11 @@ from types import MappingProxyType
 from aiohttp import hdrs, web
 
 from protocols.errors import Reason, Rejected
-from protocols.webrtc import answer, sdp
 from protocols.webrtc.http import Problem, Resources, Session, SubResource, bearer, read_body
-from protocols.webrtc.mux import UdpMux
-from protocols.webrtc.peer import Peer
+from protocols.webrtc.sdp import answer
+from protocols.webrtc.sdp import description as sdp
+from protocols.webrtc.transport.peer import Peer
+from protocols.webrtc.transport.udp_mux import UdpMux
 from protocols.whep import layer
 from protocols.whep.viewer import Audience, Program, Viewer
 
@@ -29,7 +30,7 @@ _LAYER = 'rel="urn:ietf:params:whep:ext:core:layer"'
 _HEARTBEAT = 15.0  # s: proxies close what is silent for longer
 _WRITE_TIMEOUT = 10.0  # s
 
-# Totals of the senders (`protocols.webrtc.sender.Sender`).
+# Totals of the senders (`protocols.webrtc.send.sender.Sender`).
 _COUNTERS: Mapping[str, str] = MappingProxyType(
     {
         "packets": "RTP packets sent to viewers",

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from protocols.media import Codec, Kind
-from protocols.webrtc.fanout import Sender, Source
-from protocols.webrtc.layers import Layer, Picture, Wish
+from protocols.webrtc.send.simulcast import Layer, Picture, Wish
+from protocols.webrtc.send.source import Sender, Source
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from protocols.media import WEBRTC_VIDEO, Codec, Kind
-from protocols.webrtc.answer import Accepted
-from protocols.webrtc.fanout import Sender, Source
-from protocols.webrtc.feedback import Feedback
-from protocols.webrtc.layers import LayerChoice, Wish
-from protocols.webrtc.peer import Peer
+from protocols.webrtc.sdp.answer import Accepted
+from protocols.webrtc.send.report import Feedback
+from protocols.webrtc.send.simulcast import LayerChoice, Wish
+from protocols.webrtc.send.source import Sender, Source
+from protocols.webrtc.transport.peer import Peer
 from protocols.whep.slot import Participant, Slot
 
 _REPORT_INTERVAL = 1.0  # s

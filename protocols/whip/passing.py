@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from protocols.bitstream.h26x import NalStream
 from protocols.bitstream.unit import AccessUnit, check_size
 from protocols.media import Codec, Track
-from protocols.webrtc.depacketize import h264_frame, h264_kinds
-from protocols.webrtc.packetize import UNSENT, packetize_h264
+from protocols.webrtc.receive.depacketize import h264_frame, h264_kinds
+from protocols.webrtc.send.packetize import UNSENT, packetize_h264
 
 PASS_LIMIT = 1240
 """Bytes of a payload: what encoders send by default (OBS 1220, Chromium 1170) passes, and with all headers stays below 1350. It came by a

@@ -15,10 +15,10 @@ from protocols.bitstream.unit import AccessUnit
 from protocols.bitstream.vpx import VpxStream
 from protocols.errors import ProtocolError
 from protocols.media import Codec, EncodedPacket, Kind, Track, TracksChanged
-from protocols.webrtc import depacketize
-from protocols.webrtc.jitter import Frame
+from protocols.webrtc.receive import depacketize
+from protocols.webrtc.receive.jitter import Frame
+from protocols.webrtc.receive.stream import Stream
 from protocols.webrtc.rtp import ReceiveParameters
-from protocols.webrtc.stream import Stream
 from protocols.whip.passing import PassingH264
 
 _STALE_NS = 1_000_000_000  # a layer that gave no whole frame for this long is none,

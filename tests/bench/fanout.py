@@ -27,10 +27,10 @@ from pylibsrtp import Policy, Session
 
 from protocols.bitstream.obu import SEQUENCE_HEADER, Obu
 from protocols.media import Codec, EncodedPacket, Kind, Track
-from protocols.webrtc.egress import Egress
-from protocols.webrtc.fanout import Sender, Source
 from protocols.webrtc.rtp import SendFormat, SendParameters
-from protocols.webrtc.srtp import OutboundSrtp
+from protocols.webrtc.send.source import Sender, Source
+from protocols.webrtc.transport.egress import Egress
+from protocols.webrtc.transport.srtp import OutboundSrtp
 
 SECONDS = 2  # of programme, sent as fast as it goes
 ROUNDS = 3

@@ -19,7 +19,7 @@ from playwright.async_api import async_playwright
 from tests.bench.drawing import WIDTH, Series, legend, page
 from tests.bench.sessions import child
 from tests.browser.chromium import EXECUTABLE, FLAGS
-from tests.integration.test_whip_encoders import ffmpeg_whip
+from tests.peers.test_whip_encoders import ffmpeg_whip
 from tests.support.encoders import X264_LIVE, ffmpeg, programme
 from tests.support.gateway_process import ROOT, GatewayProcess, running_gateway
 from tests.support.prometheus import Prometheus, filled_in, running_prometheus, self_signed

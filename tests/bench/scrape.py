@@ -18,7 +18,7 @@ import psutil
 
 from tests.bench import programme, srt_receive
 from tests.bench.sessions import SETTLE_S, child, row, title
-from tests.integration.test_whip_encoders import ffmpeg_whip
+from tests.peers.test_whip_encoders import ffmpeg_whip
 from tests.support.gateway_process import GatewayProcess, running_gateway
 
 WHIP, VIEWERS, BURSTS, SCRAPES, SECONDS = 2, 5, 7, 50, 60

@@ -22,9 +22,9 @@ from typing import Any
 from protocols.media import EncodedPacket
 from protocols.srt.address import Address
 from protocols.srt.libsrt import Option, load
-from protocols.srt.mpegts import TsDemuxer
+from protocols.srt.listener import Access, SrtLimits, SrtListener, SrtPublisher
 from protocols.srt.receiver import PAUSE_S, SrtReceiver
-from protocols.srt.server import Access, SrtLimits, SrtListener, SrtPublisher
+from protocols.srt.tracks import TsDemuxer
 
 SECONDS = 10.0
 WARM_UP_S = 2.0

@@ -29,11 +29,11 @@ import psutil
 
 from protocols.media import Codec, EncodedPacket, Track
 from tests.unit.transcode.media import MS, SECOND, pictures, tone
-from transcode.economy import preset
+from transcode.adaptation import preset
+from transcode.host.pool import Workers
+from transcode.host.process import Worker
 from transcode.ladder import start_bitrate
 from transcode.plan import AudioTarget, Policy, Transcode, VideoTarget, plan
-from transcode.pool import Workers
-from transcode.process import Worker
 from transcode.stage import Stage
 
 SESSIONS = 20

@@ -22,8 +22,9 @@ from dataclasses import asdict, dataclass, field
 import aiohttp
 from pylibsrtp import Session
 
-from protocols.webrtc import rtcp, stun
-from protocols.webrtc.dtls import Certificate, DtlsSession
+from protocols.webrtc import rtcp
+from protocols.webrtc.transport import stun
+from protocols.webrtc.transport.dtls import Certificate, DtlsSession
 
 VIDEO, RTX, AUDIO = 96, 97, 111
 

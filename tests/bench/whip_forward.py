@@ -18,15 +18,15 @@ from gateway.outputs.embedded.call import EmbeddedCall, Participant
 from gateway.sessions.pacer import LiveEdgePolicy
 from gateway.sessions.pipeline import Pipeline
 from protocols.media import Kind, TracksChanged
-from protocols.webrtc.egress import Egress
-from protocols.webrtc.mux import UdpMux
-from protocols.webrtc.sender import Sender
-from protocols.webrtc.srtp import Arena, OutboundSrtp
-from protocols.whip.receiver import WhipPublisher
+from protocols.webrtc.send.sender import Sender
+from protocols.webrtc.transport.egress import Egress
+from protocols.webrtc.transport.srtp import Arena, OutboundSrtp
+from protocols.webrtc.transport.udp_mux import UdpMux
+from protocols.whip.publisher import WhipPublisher
 from tests.bench.fanout import attach, viewer
 from tests.bench.whip_receive import Publisher, connected, programme, protected
+from transcode.host.pool import Workers
 from transcode.plan import Policy, plan
-from transcode.pool import Workers
 
 SESSIONS = 10
 SECONDS = 5

@@ -10,7 +10,7 @@ import statistics
 import sys
 from typing import Any
 
-from tests.integration.whip_page import browser_publisher
+from tests.peers.whip_page import browser_publisher
 from tests.support.gateway_process import running_gateway
 
 SECONDS = 15

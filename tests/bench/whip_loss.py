@@ -19,8 +19,8 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from protocols.media import Kind
 from protocols.webrtc.http import SDP
-from tests.integration.whip_page import browser_publisher
-from tests.integration.whip_stage import whip_stage
+from tests.peers.whip_page import browser_publisher
+from tests.peers.whip_stage import whip_stage
 from tests.support.relay import relaying
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]

@@ -14,16 +14,17 @@ from itertools import chain, count
 
 from protocols.media import EncodedPacket
 from protocols.publisher import Credential
-from protocols.webrtc import answer, sdp
-from protocols.webrtc.dtls import Certificate, DtlsSession
-from protocols.webrtc.mux import UdpMux
-from protocols.webrtc.packetize import packetize_h264
-from protocols.webrtc.srtp import TRAILER_LIMIT, Arena, OutboundSrtp
-from protocols.whip.receiver import WhipPublisher
+from protocols.webrtc.sdp import answer
+from protocols.webrtc.sdp import description as sdp
+from protocols.webrtc.send.packetize import packetize_h264
+from protocols.webrtc.transport.dtls import Certificate, DtlsSession
+from protocols.webrtc.transport.srtp import TRAILER_LIMIT, Arena, OutboundSrtp
+from protocols.webrtc.transport.udp_mux import UdpMux
+from protocols.whip.publisher import WhipPublisher
 from tests.bench.fanout import DELTA_BYTES, KEY_BYTES, OPUS_BYTES, nal_unit
 from tests.unit.protocols.bitstream.samples import parameter_sets
 from tests.unit.protocols.webrtc.clients import BarePeer
-from tests.unit.protocols.webrtc.test_reception import rtp
+from tests.unit.protocols.webrtc.receive.test_receiver import rtp
 
 SECONDS = 2
 ROUNDS = 3

@@ -66,7 +66,7 @@ def test_every_query_and_alert_parses() -> None:
 
 
 def test_dashboards_and_alerts_ask_only_for_series_that_there_are() -> None:
-    """`gateway/metrics.py` and the counters of the protocols name them all: here only that no name is misspelt."""
+    """`gateway/api/metrics.py` and the counters of the protocols name them all: here only that no name is misspelt."""
     code = "\n".join(
         path.read_text(encoding="utf-8") for folder in ("gateway", "protocols") for path in (ROOT / folder).rglob("*.py")
     )

@@ -209,7 +209,7 @@ def test_kubernetes_asks_what_the_gateway_answers(monkeypatch: pytest.MonkeyPatc
 
 def test_pods_are_added_by_a_metric_that_the_gateway_has() -> None:
     (metric,) = manifest("HorizontalPodAutoscaler")["spec"]["metrics"]
-    source = (DEPLOY.parent / "gateway/metrics.py").read_text()
+    source = (DEPLOY.parent / "gateway/api/metrics.py").read_text()
     name = metric["pods"]["metric"]["name"]
     assert f'"{name.removeprefix("ingress_")}"' in source
     target = metric["pods"]["target"]["averageValue"]

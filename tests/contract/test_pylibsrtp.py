@@ -1,4 +1,4 @@
-"""The private names of pylibsrtp and aiortc that `protocols/webrtc/srtp.py` stands on, at the pinned versions."""
+"""The private names of pylibsrtp and aiortc that `protocols/webrtc/transport/srtp.py` stands on, at the pinned versions."""
 
 import inspect
 from importlib.metadata import version
@@ -8,7 +8,7 @@ from aiortc.rtcdtlstransport import RTCDtlsTransport
 from pylibsrtp import Policy, Session
 from pylibsrtp._binding import ffi, lib
 
-from protocols.webrtc import srtp
+from protocols.webrtc.transport import srtp
 
 
 def test_the_version_is_the_one_that_was_read() -> None:

@@ -13,8 +13,8 @@ import pytest
 
 from protocols.errors import ProtocolError, Rejected
 from protocols.srt.latm import LatmReader
-from protocols.srt.mpegts import TsDemuxer
 from protocols.srt.streamid import parse_stream_id
+from protocols.srt.tracks import TsDemuxer
 from tests.unit.protocols.srt.streams import X264, gstreamer_muxed, muxed
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "5"))

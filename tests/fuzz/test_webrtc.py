@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from protocols.errors import ProtocolError
-from protocols.webrtc import answer, sdp, stun
-from protocols.webrtc.ice import Credentials, host_candidates
+from protocols.webrtc.sdp import answer
+from protocols.webrtc.sdp import description as sdp
+from protocols.webrtc.transport import stun
+from protocols.webrtc.transport.ice import Credentials, host_candidates
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "5"))
 STALL = 0.2  # s of CPU for one input: far above the slowest that is right, far below what is felt

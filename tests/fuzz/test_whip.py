@@ -5,15 +5,17 @@ import random
 from protocols.bitstream.unit import MAX_BYTES
 from protocols.errors import ProtocolError
 from protocols.media import EncodedPacket, Kind
-from protocols.webrtc import answer, rtcp, sdp
-from protocols.webrtc.packetize import packetize_h264
-from protocols.webrtc.reception import Reception
-from protocols.webrtc.stream import Stream
+from protocols.webrtc import rtcp
+from protocols.webrtc.receive.receiver import Reception
+from protocols.webrtc.receive.stream import Stream
+from protocols.webrtc.sdp import answer
+from protocols.webrtc.sdp import description as sdp
+from protocols.webrtc.send.packetize import packetize_h264
 from protocols.whip.tracks import Item, Tracks
 from tests.fuzz.test_webrtc import OFFERS, TRANSPORT, inputs, survives
 from tests.unit.protocols.bitstream.samples import access_units
 from tests.unit.protocols.webrtc.loopback import MS, SECOND
-from tests.unit.protocols.webrtc.test_reception import H264, MID, OPUS, RID, RTX, audio, rtp, transport_cc, video
+from tests.unit.protocols.webrtc.receive.test_receiver import H264, MID, OPUS, RID, RTX, audio, rtp, transport_cc, video
 
 LINES = (video(layers=("h", "l")), audio())
 

@@ -1,0 +1,1 @@
+"""How the API works: routes, dispatch, errors, filters and the OpenAPI document."""

@@ -1,6 +1,6 @@
 """What the API works with: the store, who may do what, who is here, and those that it tells; and how a call looks in an answer.
 
-Kept true: who may is decided by `gateway.authority` alone; nothing that is shown of a call is a credential, and who may not block does not
+Kept true: who may is decided by `gateway.access.authorizer` alone; nothing that is shown of a call is a credential, and who may not block does not
 see who is blocked, nor who may not come in who is in it.
 """
 

@@ -2,7 +2,7 @@
 
 Each user who publishes is one participant with at most one video, in one layer or several, and one audio; every viewer is shown every
 participant. A participant's sources live as long as the participant, so that an encoder's reconnect is a pause for viewers and no more.
-What the call accepts is what all its viewers take (`acceptance.py`); the participants are told when that changes.
+What the call accepts is what all its viewers take (`codec_negotiation.py`); the participants are told when that changes.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from gateway.outputs.embedded.codec_negotiation import CARRIES, Acceptance
 from gateway.sessions.output import Sent
 from protocols.errors import Reason, Rejected
 from protocols.media import Codec, EncodedPacket, Kind, Track
-from protocols.webrtc.fanout import Source, call_at_on
+from protocols.webrtc.send.source import Source, call_at_on
 from protocols.whep.viewer import Viewer
 
 PATIENCE_S = 30.0

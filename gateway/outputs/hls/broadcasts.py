@@ -21,8 +21,8 @@ from gateway.sessions.registry import Registry
 from gateway.sessions.seat import Happening, Session
 from gateway.telemetry.log import event
 from protocols.errors import Rejected
-from transcode.pool import Workers
-from transcode.process import Worker
+from transcode.host.pool import Workers
+from transcode.host.process import Worker
 from transcode.stage import Stage
 
 log = logging.getLogger(__name__)
@@ -122,7 +122,7 @@ class HlsOutput:
     # What sessions say
 
     def told(self, session: Session, happening: Happening) -> None:
-        """`gateway.session.SessionPolicy.told`."""
+        """`gateway.sessions.seat.SessionPolicy.told`."""
         if happening is Happening.JOINED and self._is_wanted(session.call_cid):
             self._feed(session)
         elif happening is Happening.LEFT:

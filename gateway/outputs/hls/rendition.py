@@ -19,14 +19,14 @@ from protocols.hls.multivariant import Variant
 from protocols.hls.playlist import Answer, MediaPlaylist, Part, Report, Segment
 from protocols.hls.segmenter import Cut, Segmenter, Timing
 from protocols.media import EncodedPacket, Kind, Track
-from transcode.fragments import Done
+from transcode.host.fragments import Done
 
 _IN_MEMORY = 4  # target durations, where there is an archive for the rest: live players are within three
 _HEADROOM = 1.1  # the peak of what is to come is not known
 
 
 class Owner(Protocol):
-    """The stream: it has parts made, as `transcode.fragments.Fragments` does, and wants to hear of segments."""
+    """The stream: it has parts made, as `transcode.host.fragments.Fragments` does, and wants to hear of segments."""
 
     @property
     def on_segment(self) -> Callable[[], None]: ...

@@ -3,7 +3,7 @@
 Kept true:
 
 * Video is taken as it came where players take it so (H.264 and HEVC, B-frames included), else as it comes out of the lane; smaller layers
-  are variants. What neither gives (`making.py`: VP8, VP9 and AV1 that pass, sound that is no AAC) is made by the worker.
+  are variants. What neither gives (`transcoding.py`: VP8, VP9 and AV1 that pass, sound that is no AAC) is made by the worker.
 * All playlists have the same target durations, decided by the source's first group of pictures, and the same discontinuities: another
   encoder, codec or size, or a jump in time.
 * Media time goes on over everything that comes and goes, until the end.
@@ -29,8 +29,8 @@ from protocols.hls.playlist import Report
 from protocols.hls.segmenter import LONGEST_GOP, MS, SECOND, Timing
 from protocols.media import Codec, EncodedPacket, Kind, Track
 from protocols.publisher import Publisher
-from transcode.fragments import Done
-from transcode.process import Worker
+from transcode.host.fragments import Done
+from transcode.host.process import Worker
 
 _START = 10 * SECOND  # media time of the first packet: nothing that is dated back falls below 0
 _JUMP = 1500 * MS  # between two packets of one track

@@ -15,8 +15,8 @@ from gateway.sessions.track_pipeline import Lane
 from gateway.telemetry.log import event
 from protocols.errors import Rejected
 from protocols.media import Codec, EncodedPacket, Kind, Track
+from transcode.host.process import Worker
 from transcode.plan import AudioTarget, Label, Refuse, Transcode, VideoTarget
-from transcode.process import Worker
 from transcode.stage import Stage
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ import pytest
 from protocols.errors import ProtocolError
 from protocols.media import Codec, EncodedPacket, Track
 from transcode import messages
-from transcode.economy import Effort
+from transcode.adaptation import Effort
 from transcode.messages import MAX_BODY, Inbox, Message, WorkerReport
 from transcode.plan import AudioTarget, VideoTarget
 

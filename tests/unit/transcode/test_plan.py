@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from protocols.media import Codec, Kind, Track
-from transcode.economy import preset
+from transcode.adaptation import preset
 from transcode.ladder import fit, start_bitrate
 from transcode.plan import (
     AudioTarget,

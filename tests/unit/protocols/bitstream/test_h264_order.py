@@ -7,7 +7,7 @@ import pytest
 from protocols.bitstream.h264_order import PictureOrder, Place
 from protocols.media import Codec, EncodedPacket
 from tests.unit.transcode.media import pictures
-from transcode.decoder import parameter_sets
+from transcode.worker.decoder import parameter_sets
 
 FIELD = 16_666_667  # ns: the order is counted in fields
 

@@ -12,10 +12,12 @@ from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCSess
 from aiortc.rtcdtlstransport import generate_certificate
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from protocols.webrtc import answer, sdp, stun
-from protocols.webrtc.dtls import Certificate, DtlsSession
-from protocols.webrtc.mux import UdpMux
-from protocols.webrtc.peer import Peer
+from protocols.webrtc.sdp import answer
+from protocols.webrtc.sdp import description as sdp
+from protocols.webrtc.transport import stun
+from protocols.webrtc.transport.dtls import Certificate, DtlsSession
+from protocols.webrtc.transport.peer import Peer
+from protocols.webrtc.transport.udp_mux import UdpMux
 
 USE_CANDIDATE = (stun.Attribute.USE_CANDIDATE, b"")
 CONTROLLING = (stun.Attribute.ICE_CONTROLLING, bytes(8))

@@ -3,7 +3,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from protocols.webrtc.egress import Egress
+from protocols.webrtc.transport.egress import Egress
 from tests.unit.protocols.webrtc.loopback import GCM_256, Peer, Timers
 
 

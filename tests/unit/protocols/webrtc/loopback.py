@@ -15,10 +15,10 @@ from aiortc.rtp import HeaderExtensionsMap, RtpPacket, unwrap_rtx
 from pylibsrtp import Policy, Session
 
 from protocols.media import Codec, EncodedPacket, Kind, Track
-from protocols.webrtc.egress import Egress
-from protocols.webrtc.fanout import Sender, Source
 from protocols.webrtc.rtp import SendFormat, SendParameters
-from protocols.webrtc.srtp import InboundSrtp, OutboundSrtp
+from protocols.webrtc.send.source import Sender, Source
+from protocols.webrtc.transport.egress import Egress
+from protocols.webrtc.transport.srtp import InboundSrtp, OutboundSrtp
 
 MS = 1_000_000
 SECOND = 1_000_000_000

@@ -11,8 +11,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from protocols.errors import ProtocolError, Reason, Rejected
-from protocols.webrtc import sdp
 from protocols.webrtc.http import FRAGMENT, SDP, Resources, Session, SubResource, bearer
+from protocols.webrtc.sdp import description as sdp
 
 NEW_ICE = "a=ice-ufrag:{}\r\na=ice-pwd:0123456789012345678901\r\nm=audio 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:0\r\n"
 

@@ -8,10 +8,11 @@ import pytest
 
 from protocols.errors import ProtocolError
 from protocols.media import Codec, EncodedPacket, Kind, Track
-from protocols.webrtc import answer, sdp
-from protocols.webrtc.fanout import Source, call_at_on
-from protocols.webrtc.layers import Wish
-from protocols.webrtc.mux import UdpMux
+from protocols.webrtc.sdp import answer
+from protocols.webrtc.sdp import description as sdp
+from protocols.webrtc.send.simulcast import Wish
+from protocols.webrtc.send.source import Source, call_at_on
+from protocols.webrtc.transport.udp_mux import UdpMux
 from protocols.whep import layer
 from protocols.whep.viewer import Viewer
 from tests.unit.protocols.webrtc.clients import USE_CANDIDATE, BarePeer, within

@@ -5,9 +5,9 @@ import pytest
 from protocols.bitstream.nal import split_annexb
 from protocols.errors import ProtocolError
 from protocols.media import Codec, EncodedPacket, Track
-from protocols.webrtc.depacketize import h264_frame, h264_kinds
-from protocols.webrtc.fanout import Source
-from protocols.webrtc.packetize import packetize_h264
+from protocols.webrtc.receive.depacketize import h264_frame, h264_kinds
+from protocols.webrtc.send.packetize import packetize_h264
+from protocols.webrtc.send.source import Source
 from protocols.whip.passing import PASS_LIMIT, PassingH264
 from tests.unit.protocols.bitstream.samples import access_units
 from tests.unit.protocols.webrtc.loopback import FRAME, Peer, Timers, clock, nal_unit, watch

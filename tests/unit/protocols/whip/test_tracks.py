@@ -4,14 +4,14 @@ import itertools
 from typing import Any
 
 from protocols.media import Codec, EncodedPacket, Track, TracksChanged
-from protocols.webrtc.clock import WallClock
-from protocols.webrtc.jitter import Frame
-from protocols.webrtc.packetize import packetize_h264
-from protocols.webrtc.stream import Stream
+from protocols.webrtc.receive.clock import WallClock
+from protocols.webrtc.receive.jitter import Frame
+from protocols.webrtc.receive.stream import Stream
+from protocols.webrtc.send.packetize import packetize_h264
 from protocols.whip.tracks import Item, Tracks
 from tests.unit.protocols.bitstream.samples import access_units
 from tests.unit.protocols.webrtc.loopback import MS, SECOND
-from tests.unit.protocols.webrtc.test_reception import H264, OPUS, audio, video
+from tests.unit.protocols.webrtc.receive.test_receiver import H264, OPUS, audio, video
 
 SMALL, LARGE, WITH_B_FRAMES = "h264_baseline.h264", "h264_1080p.h264", "h264_high_b2.h264"
 FRAME = SECOND // 30

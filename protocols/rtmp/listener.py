@@ -1,0 +1,246 @@
+"""The RTMP and RTMPS listener: sockets in, publishers out.
+
+Every connection has one task with its whole life in it: handshake, publish, decision, media, end. Connections are counted in all and by
+address before anything is done for them, TLS included; each step has its time. What ends before it publishes is counted in `stats`.
+"""
+
+import asyncio
+import errno
+import ipaddress
+import logging
+import socket
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Self
+
+from protocols.rtmp.authmod import Authenticator, Passwords
+from protocols.rtmp.limits import RtmpLimits
+from protocols.rtmp.publisher import Connection, RtmpPublisher
+from protocols.rtmp.tls import ServerTls, TlsFiles
+
+__all__ = ["RtmpLimits", "RtmpListener", "RtmpListenerStats", "RtmpPublisher", "TlsFiles"]
+
+_log = logging.getLogger(__name__)
+
+_BACKLOG = 128
+_OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_BREATH_S = 1.0  # before the next accept when there are no file descriptors
+_GOING_DOWN = "The server is going down."
+
+
+@dataclass(slots=True)
+class RtmpListenerStats:
+    """Totals since the start: connections accepted, and those that ended before they published, by reason."""
+
+    connections: int = 0
+    handshake_timeout: int = 0
+    bad_handshake: int = 0
+    protocol_error: int = 0
+    too_many_connections: int = 0
+    publish_timeout: int = 0
+    auth_failed: int = 0
+
+    def failures(self) -> dict[str, int]:
+        """By reason, a bounded label."""
+        return {reason: count for reason, count in asdict(self).items() if reason != "connections"}
+
+
+class _Failed(Exception):
+    """A connection that never published; `label` is a field of the stats, None if it did nothing wrong (a probe, a challenge)."""
+
+    def __init__(self, label: str | None, why: str) -> None:
+        super().__init__(why)
+        self.label = label
+
+
+class RtmpListener:
+    """A `protocols.publisher.Listener` on `port`, and with `tls` also on `tls_port`; port 0 takes a free one.
+
+    `host` empty: every address, IPv4 and IPv6. `passwords` turns on Adobe's challenge for the app `auth_app`.
+    """
+
+    def __init__(
+        self,
+        host: str = "",
+        port: int = 1935,
+        *,
+        tls: TlsFiles | None = None,
+        tls_port: int = 1936,
+        limits: RtmpLimits | None = None,
+        passwords: Passwords | None = None,
+        auth_app: str = "auth",
+    ) -> None:
+        self.stats = RtmpListenerStats()
+        self.port = port
+        self.tls_port = tls_port if tls else 0
+        self._host = host
+        self._tls_files = tls
+        self._tls: ServerTls | None = None
+        self._limits = limits or RtmpLimits()
+        self._authenticator = Authenticator(auth_app, passwords) if passwords else None
+        self._sockets: list[socket.socket] = []
+        self._accepting: list[asyncio.Task[None]] = []
+        self._lives: dict[Connection, asyncio.Task[None]] = {}
+        self._open = 0
+        self._by_address: Counter[str] = Counter()
+        self._publishers: asyncio.Queue[RtmpPublisher | None] = asyncio.Queue(self._limits.connections + 1)
+        self._tasks = asyncio.TaskGroup()
+
+    async def __aenter__(self) -> Self:
+        """Binds. Raises `OSError` if an address is taken or the certificate cannot be loaded."""
+        loop = asyncio.get_running_loop()
+        self._tls = ServerTls(self._tls_files, _log.warning) if self._tls_files else None
+        try:
+            plain = await self._bind(self.port)
+            secure = await self._bind(self.tls_port) if self._tls else []
+        except OSError:
+            self._close_sockets()
+            raise
+        self.port = plain[0].getsockname()[1]
+        self.tls_port = secure[0].getsockname()[1] if secure else 0
+        await self._tasks.__aenter__()
+        for listening in plain:
+            self._accepting.append(self._tasks.create_task(self._accept(loop, listening, None)))
+        for listening in secure:
+            self._accepting.append(self._tasks.create_task(self._accept(loop, listening, self._tls)))
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        for task in self._accepting:
+            task.cancel()
+        self._publishers.put_nowait(None)
+        for connection, life in self._lives.items():
+            if connection.request is None:
+                life.cancel()
+            else:
+                self._tasks.create_task(connection.close("NetStream.Unpublish", _GOING_DOWN))
+        await self._tasks.__aexit__(None, None, None)
+        self._close_sockets()
+
+    async def __aiter__(self) -> AsyncIterator[RtmpPublisher]:
+        while (publisher := await self._publishers.get()) is not None:
+            yield publisher
+
+    async def _bind(self, port: int) -> list[socket.socket]:
+        bound: list[socket.socket] = []
+        if not self._host and socket.has_dualstack_ipv6():
+            bound.append(socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_BACKLOG))
+        else:
+            loop = asyncio.get_running_loop()
+            found = await loop.getaddrinfo(self._host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            for family, _, _, _, address in found:
+                at = (address[0], bound[0].getsockname()[1] if bound else port)
+                bound.append(socket.create_server(at, family=family, backlog=_BACKLOG))
+        self._sockets += bound
+        for listening in bound:
+            listening.setblocking(False)
+        return bound
+
+    def _close_sockets(self) -> None:
+        for listening in self._sockets:
+            listening.close()
+        self._sockets.clear()
+
+    async def _accept(self, loop: asyncio.AbstractEventLoop, listening: socket.socket, tls: ServerTls | None) -> None:
+        while True:
+            try:
+                accepted, address = await loop.sock_accept(listening)
+            except OSError as error:
+                if error.errno in _OUT_OF_RESOURCES:
+                    _log.warning("no RTMP connection accepted: %s", error.strerror)
+                # otherwise the peer has gone before we took it
+                await asyncio.sleep(_BREATH_S if error.errno in _OUT_OF_RESOURCES else 0)
+                continue
+            host = _plain(address[0])
+            counted = _counted(host)
+            self.stats.connections += 1
+            if self._open >= self._limits.connections or self._by_address[counted] >= self._limits.connections_per_address:
+                self.stats.too_many_connections += 1
+                accepted.close()
+                continue
+            remote = f"[{host}]:{address[1]}" if ":" in host else f"{host}:{address[1]}"
+            connection = Connection(self._limits, counted, self._authenticator)
+            self._open += 1
+            self._by_address[counted] += 1
+            life = self._tasks.create_task(self._live(connection, accepted, remote, tls))
+            self._lives[connection] = life
+            life.add_done_callback(partial(self._forget, connection, accepted, counted))
+
+    def _forget(self, connection: Connection, accepted: socket.socket, counted: str, life: asyncio.Task[None]) -> None:
+        if not connection.connected:  # else the socket is the transport's
+            accepted.close()
+        del self._lives[connection]
+        self._open -= 1
+        self._by_address[counted] -= 1
+        if not self._by_address[counted]:
+            del self._by_address[counted]
+
+    async def _live(self, connection: Connection, accepted: socket.socket, remote: str, tls: ServerTls | None) -> None:
+        protocol = "rtmps" if tls else "rtmp"
+        try:
+            await self._open_up(connection, accepted, tls)
+            assert connection.request is not None
+            publisher = RtmpPublisher(connection, connection.request, protocol, remote)
+            if self._publishers.qsize() >= self._limits.connections:  # the last place is for the end
+                raise _Failed("too_many_connections", "nobody takes the publishers")
+            self._publishers.put_nowait(publisher)
+            await publisher.watch(self._limits)
+        except _Failed as failure:
+            if failure.label:
+                setattr(self.stats, failure.label, getattr(self.stats, failure.label) + 1)
+            _log.debug("%s %s ended before it published: %s", protocol, remote, failure)
+        finally:
+            connection.abort()
+
+    async def _open_up(self, connection: Connection, accepted: socket.socket, tls: ServerTls | None) -> None:
+        """From the accepted socket to the wish to publish. Raises `_Failed`."""
+        limits = self._limits
+        try:
+            async with asyncio.timeout(limits.handshake_s):
+                await self._connect(connection, accepted, tls)
+                await connection.greeted.wait()
+        except TimeoutError:
+            raise _Failed("handshake_timeout", "no handshake in time") from None
+        except OSError as error:
+            raise _Failed("bad_handshake", f"TLS: {type(error).__name__}") from None
+        if not connection.shaken:
+            broken = connection.error or connection.session.bytes_received
+            raise _Failed("bad_handshake" if broken else None, str(connection.error or "closed in the handshake"))
+        try:
+            async with asyncio.timeout(limits.publish_s):
+                await connection.opened.wait()
+        except TimeoutError:
+            raise _Failed("publish_timeout", "no publish in time") from None
+        if connection.dismissal is not None:
+            await connection.gone(connection.dismissal.delay / 1e9)
+            await connection.close()
+            raise _Failed("auth_failed" if connection.dismissal.failed else None, "the user has not proved a password")
+        if connection.request is None:
+            raise _Failed("protocol_error" if connection.error else None, str(connection.error or "closed before publish"))
+
+    async def _connect(self, connection: Connection, accepted: socket.socket, tls: ServerTls | None) -> None:
+        loop, limits = asyncio.get_running_loop(), self._limits
+        if tls is None:
+            await loop.connect_accepted_socket(lambda: connection, accepted)
+        else:
+            await loop.connect_accepted_socket(
+                lambda: connection,
+                accepted,
+                ssl=tls.context(),
+                ssl_handshake_timeout=limits.handshake_s,
+                ssl_shutdown_timeout=limits.close_s,
+            )
+
+
+def _plain(address: str) -> str:
+    """The address without the mapping of IPv4 into IPv6 (RFC 4291 §2.5.5.2)."""
+    return address.removeprefix("::ffff:") if "." in address else address
+
+
+def _counted(address: str) -> str:
+    """What connections are counted by: an IPv4 address, or the /64 that one IPv6 customer has."""
+    if ":" not in address:
+        return address
+    return str(ipaddress.IPv6Network((address.partition("%")[0], 64), strict=False))

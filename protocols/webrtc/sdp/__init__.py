@@ -1,0 +1,1 @@
+"""Session descriptions: what a peer offers, and our answer."""

@@ -1,0 +1,1 @@
+"""One source to its viewers: packetized once, kept once, sent to each."""

@@ -1,0 +1,1 @@
+"""One UDP port for all WebRTC peers: ICE, STUN, DTLS, SRTP and the way out."""

@@ -1,0 +1,245 @@
+"""WHIP over HTTP (RFC 9725): `POST /whip/{call}` with the stream key as Bearer token makes a publisher, and what it makes is a resource.
+
+What is kept true: nothing but an HTTP answer is spent on who shows no key; the answer waits for the session's decision and says it in
+HTTP; the publisher lives exactly as long as its peer; who deletes or changes a resource shows the key that made it.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from types import MappingProxyType
+from typing import Self
+
+from aiohttp import hdrs, web
+
+from protocols.errors import ProtocolError, Reason, Rejected
+from protocols.publisher import Credential
+from protocols.webrtc.http import Problem, Resources, Session, bearer
+from protocols.webrtc.sdp import answer
+from protocols.webrtc.sdp import description as sdp
+from protocols.webrtc.transport.ice_servers import IceServer
+from protocols.webrtc.transport.peer import Peer
+from protocols.webrtc.transport.udp_mux import UdpMux
+from protocols.whip.publisher import WhipPublisher
+
+_PATH = "/whip/{call}"
+_ALIAS = ("/whip", "/whip/-")  # for a key that names its call
+_SOFTWARE = 80
+_DIRECTIONS = ("sendonly", "sendrecv")
+
+_COUNTERS: Mapping[str, str] = MappingProxyType(
+    {
+        "ignored": "Packets of streams that were not agreed on",
+        "nacks": "Packets asked for again",
+        "repaired": "Packets that came when asked for again",
+        "lost": "Packets given up",
+        "late": "Packets that came twice or too late",
+        "plis": "Key frames asked for",
+        "broken": "Frames that could not be put together",
+        "undecodable": "Frames left out up to the next key frame",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class WhipLimits:
+    """Bounds beside those of the UDP port's peers. Times in seconds."""
+
+    decision_s: float = 10.0  # from an offer to the session's accept() or reject()
+    idle_s: float = 20.0  # without a packet
+    waiting: int = 256  # publishers that no session has taken yet
+
+
+class WhipSession:
+    """One publisher's peer behind a resource."""
+
+    def __init__(self, publisher: WhipPublisher, peer: Peer, token: str, ended: Callable[[WhipPublisher], None]) -> None:
+        self.publisher = publisher
+        self._ended = ended
+        self.answer = answer.render(publisher.offer, publisher.accepted, peer.transport)
+        self._peer = peer
+        self._token = _digest(token)
+
+    @property
+    def etag(self) -> str:
+        return self._peer.transport.ice.ufrag
+
+    @property
+    def remote_ufrag(self) -> str:
+        return self._peer.remote_ice.ufrag
+
+    def restart(self, fragment: sdp.Fragment) -> str:
+        if fragment.ice is not None:
+            self._peer.restart(fragment.ice)
+        return answer.render_fragment(self.publisher.offer, self.publisher.accepted, self._peer.transport)
+
+    def close(self, why: str) -> None:
+        self._peer.close(why)
+
+    async def run(self) -> None:
+        try:
+            await self.publisher.run(self._peer)
+        finally:
+            self._ended(self.publisher)
+
+    def permits(self, token: str) -> bool:
+        return hmac.compare_digest(self._token, _digest(token))
+
+
+class WhipListener:
+    """A `protocols.publisher.Listener` whose socket is the owner's HTTP server: `routes` go into its application."""
+
+    def __init__(
+        self,
+        mux: UdpMux,
+        *,
+        cors_origins: Sequence[str] = ("*",),
+        ice_servers: Sequence[IceServer] = (),
+        limits: WhipLimits | None = None,
+    ) -> None:
+        self._mux = mux
+        self._limits = limits or WhipLimits()
+        self._ice_servers = tuple(ice_servers)
+        self._publishers: asyncio.Queue[WhipPublisher | None] = asyncio.Queue(self._limits.waiting + 1)
+        self.refused: Counter[str] = Counter()
+        """By the label of the reason: who was refused before any session was asked."""
+        self._totals = dict.fromkeys(_COUNTERS, 0)
+        self._live: set[WhipPublisher] = set()
+        self._resources = Resources(
+            _PATH, self._create, origins=cors_origins, alias=_ALIAS, authorise=_authorise, links=self._links
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._resources.aclose("the gateway is shutting down")
+        self._publishers.put_nowait(None)
+
+    async def __aiter__(self) -> AsyncIterator[WhipPublisher]:
+        while (publisher := await self._publishers.get()) is not None:
+            yield publisher
+
+    @property
+    def publishers(self) -> int:
+        """Those that are connected or connecting."""
+        return len(self._resources.sessions)
+
+    def routes(self) -> list[web.RouteDef]:
+        return self._resources.routes()
+
+    def counters(self) -> Iterator[tuple[str, str, int]]:
+        """Name, meaning and value of each total over all publishers that are or were, for metrics."""
+        live = [_counts(publisher) for publisher in self._live]
+        for name, meaning in _COUNTERS.items():
+            yield name, meaning, self._totals[name] + sum(counts[name] for counts in live)
+
+    async def _create(self, request: web.Request, body: bytes) -> WhipSession:
+        try:
+            publisher = self._publisher(request, body)
+        except (Rejected, ProtocolError, Problem) as refusal:
+            self.refused[refusal.reason.label if isinstance(refusal, Rejected) else Reason.BAD_REQUEST.label] += 1
+            raise
+        self._publishers.put_nowait(publisher)
+        peer = await self._decision(publisher)
+        self._live.add(publisher)
+        return WhipSession(publisher, peer, publisher.credential.key, self._ended)
+
+    def _publisher(self, request: web.Request, body: bytes) -> WhipPublisher:
+        """Who asks to publish; raises `Rejected`, `ProtocolError` and `Problem` for what no session needs to be asked about."""
+        token = bearer(request)
+        if token is None:
+            raise Rejected(Reason.UNAUTHORIZED, "send the stream key as the Bearer token")
+        offer = sdp.parse_offer(body)
+        accepted = answer.receiving(offer)
+        _refuse_what_is_partial(offer, accepted)
+        if self._publishers.qsize() >= self._limits.waiting:
+            raise Rejected(Reason.OVERLOADED, "too many encoders connect at once: try again in a moment")
+        call = request.match_info.get("call")
+        return WhipPublisher(
+            self._mux,
+            offer,
+            accepted,
+            credential=Credential(token),
+            params={"call": call} if call else {},
+            client=request.remote or "",
+            remote=_remote(request),
+            software=_software(request),
+            idle_s=self._limits.idle_s,
+        )
+
+    async def _decision(self, publisher: WhipPublisher) -> Peer:
+        try:
+            async with asyncio.timeout(self._limits.decision_s):
+                await publisher.decided.wait()
+        except TimeoutError:
+            publisher.abandon("the session did not decide in time")
+            raise Rejected(Reason.OVERLOADED, "the gateway did not decide in time: try again in a moment") from None
+        except asyncio.CancelledError:
+            publisher.abandon("the encoder has gone")
+            raise
+        if publisher.refusal is not None:
+            raise publisher.refusal
+        if publisher.peer is None:
+            raise Rejected(Reason.OVERLOADED, "the session has ended: try again in a moment")
+        return publisher.peer
+
+    def _links(self) -> list[str]:
+        now = int(time.time())
+        return [server.link(now) for server in self._ice_servers]
+
+    def _ended(self, publisher: WhipPublisher) -> None:
+        self._live.discard(publisher)
+        for name, count in _counts(publisher).items():
+            self._totals[name] += count
+
+
+def _refuse_what_is_partial(offer: sdp.Offer, accepted: Sequence[answer.Accepted | None]) -> None:
+    """RFC 9725 §4.4.3: all that is offered is taken or nothing, for half a stream misleads who sends it."""
+    for media, each in zip(offer.media, accepted, strict=True):
+        if each is None and media.live and media.kind in ("audio", "video") and media.direction in _DIRECTIONS:
+            raise Problem(
+                HTTPStatus.UNPROCESSABLE_ENTITY,
+                f"the {media.kind} cannot be taken: offer one video (H.264, VP8, VP9, AV1 or H.265) and one audio (Opus), bundled, "
+                "with rtcp-mux",
+            )
+    if not any(accepted):
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "the offer sends nothing: its m-lines must be sendonly")
+
+
+def _authorise(request: web.Request, session: Session) -> None:
+    """RFC 9725 §4.7: the token comes with every request."""
+    token = bearer(request)
+    if token is None:
+        raise Rejected(Reason.UNAUTHORIZED, "send the stream key that made this resource as the Bearer token")
+    if isinstance(session, WhipSession) and not session.permits(token):
+        raise Rejected(Reason.FORBIDDEN, "this resource was made with another stream key")
+
+
+def _counts(publisher: WhipPublisher) -> dict[str, int]:
+    reception, tracks = publisher.reception, publisher.tracks
+    own = {"ignored": reception.ignored, "nacks": reception.nacks, "broken": tracks.broken, "undecodable": tracks.undecodable}
+    totals = reception.totals() | own
+    return {name: totals.get(name, 0) for name in _COUNTERS}
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
+
+
+def _software(request: web.Request) -> str:
+    text = request.headers.get(hdrs.USER_AGENT, "")
+    return "".join(each for each in text if " " <= each <= "~")[:_SOFTWARE]
+
+
+def _remote(request: web.Request) -> str:
+    name = request.transport.get_extra_info("peername") if request.transport else None
+    if not isinstance(name, tuple) or request.remote != name[0]:  # behind a proxy, whose port says nothing
+        return request.remote or ""
+    host, port = name[0].removeprefix("::ffff:") if "." in name[0] else name[0], name[1]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

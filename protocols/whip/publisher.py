@@ -1,0 +1,262 @@
+"""One encoder or browser that publishes over WebRTC: a `protocols.publisher.Publisher`.
+
+Its peer exists from the session's `accept` on and not before, so that who may not publish costs nothing but an HTTP answer. What is kept
+true: what the session has not taken is bounded, and overflows to the newest key frame; the publisher ends when its peer has gone, in order
+if the peer said goodbye or was told to go.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
+
+from protocols.errors import ProtocolError, Rejected
+from protocols.publisher import Credential, PublisherStats
+from protocols.queue import MediaQueue
+from protocols.webrtc.receive.jitter import NEVER
+from protocols.webrtc.receive.receiver import Reception
+from protocols.webrtc.receive.stream import Stream
+from protocols.webrtc.sdp.answer import Accepted
+from protocols.webrtc.sdp.description import Offer
+from protocols.webrtc.transport.peer import Peer
+from protocols.webrtc.transport.srtp import SrtpError
+from protocols.webrtc.transport.udp_mux import UdpMux
+from protocols.whip.tracks import Item, Tracks
+
+_QUEUE_NS = 1_000_000_000
+_QUEUE_BYTES = 16 << 20
+_MEASURE_NS = 2_000_000_000
+_CLOSING_S = 2.0
+_IN_ORDER = frozenset({"closed by the peer", "deleted by the peer"})
+
+
+class WhipPublisher:
+    """Made of an offer. `decided` is set by accept(), reject() or `abandon`; then there is a `peer` or a `refusal`."""
+
+    def __init__(
+        self,
+        mux: UdpMux,
+        offer: Offer,
+        accepted: Sequence[Accepted | None],
+        *,
+        credential: Credential,
+        params: Mapping[str, str],
+        client: str,
+        remote: str,
+        software: str,
+        idle_s: float = 20.0,
+    ) -> None:
+        """`client` is the address by which peers are counted, `remote` the same with its port; without a packet for `idle_s` it ends."""
+        self.decided = asyncio.Event()
+        self.peer: Peer | None = None
+        self.refusal: Rejected | None = None
+        self.offer = offer
+        self.accepted = accepted
+        self._mux = mux
+        self._client = client
+        self._id = secrets.token_urlsafe(12)
+        self._credential = credential
+        self._params = params
+        self._remote = remote
+        self._software = software
+        self._idle_s = idle_s
+        self._stats = PublisherStats()
+        lines = tuple(each.receive for each in accepted if each is not None and each.receive is not None)
+        self._tracks = Tracks(lines, self._emit, self._want_keyframe)
+        self._reception = Reception(lines, secrets.randbelow(0xFFFFFFFE) + 1, secrets.token_hex(8), self._tracks.frame)
+        self._queue = MediaQueue(_QUEUE_NS, _QUEUE_BYTES)
+        self._more = asyncio.Event()
+        self._error: ProtocolError | None = None
+        self._finished = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._armed = NEVER  # for when (monotonic ns)
+        self._measure_due = 0
+        self._loop = asyncio.get_running_loop()
+
+    # -- the session's side ----------------------------------------------------------------------------------------------------------
+
+    @property
+    def id(self) -> str:
+        return self._id
+
+    @property
+    def protocol(self) -> str:
+        return "whip"
+
+    @property
+    def remote(self) -> str:
+        return self._remote
+
+    @property
+    def software(self) -> str:
+        return self._software
+
+    @property
+    def credential(self) -> Credential:
+        return self._credential
+
+    @property
+    def params(self) -> Mapping[str, str]:
+        return self._params
+
+    @property
+    def stats(self) -> PublisherStats:
+        self._stats.round_trip_ns = self._round_trip()
+        self._stats.packets_ignored = self._reception.ignored
+        return self._stats
+
+    @property
+    def reception(self) -> Reception:
+        """For metrics."""
+        return self._reception
+
+    @property
+    def tracks(self) -> Tracks:
+        """For metrics."""
+        return self._tracks
+
+    async def accept(self) -> None:
+        if self.decided.is_set():
+            raise self._error or ProtocolError("the encoder has gone")
+        try:
+            self.peer = self._mux.add(self.offer, self._client)
+        except Rejected as refusal:
+            await self.reject(refusal)
+            raise ProtocolError(refusal.detail) from None
+        self.peer.on_rtp, self.peer.on_rtcp = self._on_rtp, self._on_rtcp
+        self.decided.set()
+
+    async def reject(self, refusal: Rejected) -> None:
+        if self.decided.is_set():
+            await self.aclose(refusal.detail)
+        else:
+            self.refusal = refusal
+            self._finish(ProtocolError(refusal.detail))
+            self.decided.set()
+
+    async def __aiter__(self) -> AsyncIterator[Item]:
+        while True:
+            while (item := self._queue.pop()) is not None:
+                yield item
+            if self._finished:
+                break
+            self._more.clear()
+            await self._more.wait()
+        if self._error is not None:
+            raise self._error
+
+    def pause(self, paused: bool) -> None:
+        """Nothing: what is not taken in time is dropped."""
+
+    def request_keyframe(self, layer: str = "") -> bool:
+        stream = self._tracks.streams.get(layer)
+        if stream is None or not stream.answers:
+            return False
+        self._want_keyframe(stream)
+        return True
+
+    async def aclose(self, why: str = "") -> None:
+        if not self.decided.is_set():
+            self.abandon(why or "the session has ended")
+        peer = self.peer
+        self._finish(None)
+        if peer is None:
+            return
+        peer.close(why)
+        try:
+            async with asyncio.timeout(_CLOSING_S):
+                await peer.closed.wait()
+        except TimeoutError:
+            pass  # its task ends by its own bounds
+
+    # -- the resource's side ---------------------------------------------------------------------------------------------------------
+
+    def abandon(self, why: str) -> None:
+        """The encoder does not wait for the answer any more, whatever was decided."""
+        self._finish(ProtocolError(why))
+        self.decided.set()
+        if self.peer is not None:
+            self.peer.close(why)
+
+    async def run(self, peer: Peer) -> None:
+        """The peer's life, from the answer on."""
+        try:
+            while not await self._quiet(peer):
+                pass
+            peer.close(f"no media for {self._idle_s:g} s")
+            await peer.closed.wait()
+        finally:
+            peer.close()
+            if self._timer is not None:
+                self._timer.cancel()
+            self._finish(None if peer.why in _IN_ORDER else ProtocolError(peer.why or "closed"))
+
+    async def _quiet(self, peer: Peer) -> bool:
+        """Whether nothing came for so long, or the peer has gone."""
+        before = self._stats.packets_received
+        try:
+            async with asyncio.timeout(self._idle_s):
+                await peer.closed.wait()
+        except TimeoutError:
+            return self._stats.packets_received == before
+        return True
+
+    def _round_trip(self) -> int:
+        if self.peer is not None and self.peer.round_trip:
+            return self.peer.round_trip
+        return max((stream.buffer.repair_time for stream in self._reception.streams.values()), default=0)
+
+    def _finish(self, error: ProtocolError | None) -> None:
+        if not self._finished:
+            self._finished, self._error = True, error
+            self._more.set()
+
+    # -- packets ---------------------------------------------------------------------------------------------------------------------
+
+    def _on_rtp(self, packet: bytes, now: int) -> None:
+        reception = self._reception
+        self._stats.packets_received += 1
+        self._stats.bytes_received += len(packet)
+        reception.receive_rtp(packet, now)
+        if reception.due < self._armed:
+            self._arm(now)
+
+    def _on_rtcp(self, packet: bytes, now: int) -> None:
+        self._reception.receive_rtcp(packet, now)
+
+    def _emit(self, item: Item) -> None:
+        if self._finished:
+            return
+        dropped = self._queue.dropped
+        self._queue.push(item)
+        self._more.set()
+        if self._queue.dropped != dropped:
+            for stream in self._tracks.streams.values():
+                self._reception.want_keyframe(stream)
+
+    def _want_keyframe(self, stream: Stream) -> None:
+        self._reception.want_keyframe(stream)
+        if self._reception.due < self._armed:
+            self._arm(time.monotonic_ns())
+
+    def _arm(self, now: int) -> None:
+        """Poll when the reception is due: never within the reading of one batch of packets, so that what was only reordered is not asked
+        for."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._armed = self._reception.due
+        self._timer = self._loop.call_later(max(0, self._armed - now) / 1e9, self._poll) if self._armed < NEVER else None
+
+    def _poll(self) -> None:
+        peer, now = self.peer, time.monotonic_ns()
+        if peer is None or self._finished:
+            return
+        self._reception.round_trip = self._round_trip()
+        for compound in self._reception.poll(now):
+            with suppress(SrtpError):  # the keys are used up: the peer will end
+                peer.send_rtcp(compound)
+        if now >= self._measure_due:
+            self._measure_due = now + _MEASURE_NS
+            peer.measure(now)
+        self._arm(now)

@@ -1,0 +1,146 @@
+"""A gateway that is sent home takes nobody new, and loses no stream that is live before it ends or the limit is reached."""
+
+import asyncio
+import sys
+from contextlib import AsyncExitStack
+
+import aiohttp
+
+from tests.peers.srt_peers import caller
+from tests.peers.test_whip_encoders import OPUS
+from tests.peers.test_whip_junk import OFFER, SDP
+from tests.support.application import running_application
+from tests.support.encoders import FFMPEG_9, X264_LIVE, encoder, ffmpeg, programme
+from tests.support.gateway_process import ROOT, GatewayProcess, running_gateway
+from tests.support.srt_encoders import Way
+from tests.support.viewer import Viewer, watching
+
+PROTOCOLS = ("rtmp", "srt", "whip")
+AAC = ("-c:a", "aac")
+SMALL = (*programme(320, 240, 15), *X264_LIVE)
+
+
+def call(protocol: str) -> str:
+    return f"livestream:{protocol}"
+
+
+def targets(gateway: GatewayProcess) -> dict[str, list[str]]:
+    """What ffmpeg is told to send by each protocol, each into a call of its own."""
+    return {
+        "rtmp": [*AAC, "-f", "flv", gateway.rtmp(call("rtmp"))],
+        "srt": [*AAC, "-f", "mpegts", Way(gateway, encrypted=True, call=call("srt")).url()],
+        "whip": [*OPUS, "-f", "whip", "-authorization", gateway.key(call("whip")), gateway.url(f"/whip/{call('whip')}")],
+    }
+
+
+async def post(gateway: GatewayProcess, path: str, **headers: str) -> tuple[int, str]:
+    async with aiohttp.ClientSession() as http, http.post(gateway.url(path), headers=headers) as response:
+        return response.status, await response.text()
+
+
+async def command(gateway: GatewayProcess, *words: str) -> tuple[int | None, str]:
+    """`gateway` on this machine's command line, with the configuration of the one that runs."""
+    arguments = [sys.executable, "-m", "gateway", *words, "--set", f"http.port={gateway.ports['http']}"]
+    process = await asyncio.create_subprocess_exec(*arguments, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
+    output, _ = await process.communicate()
+    return process.returncode, output.decode()
+
+
+async def refused_in_their_own_words(gateway: GatewayProcess) -> None:
+    """An encoder of each protocol that comes now."""
+    async with ffmpeg(*SMALL, "-f", "flv", gateway.rtmp(user="late")) as encoding:
+        assert encoding.stderr is not None
+        assert "shutting down" in (await encoding.stderr.read()).decode()
+    async with caller(gateway.ports["srt"], gateway.key(user="late")) as (_, said):
+        assert said == {"reject": 1402}
+    headers = {**SDP, "Authorization": f"Bearer {gateway.key(user='late')}"}
+    async with (
+        aiohttp.ClientSession() as http,
+        http.post(gateway.url("/whip/livestream:demo"), data=OFFER, headers=headers) as answer,
+    ):
+        assert answer.status == 503
+        assert int(answer.headers["Retry-After"]) > 0
+        assert "shutting down" in (await answer.json())["detail"]
+
+
+async def test_no_live_stream_is_lost_and_the_process_ends_after_the_last_one() -> None:
+    public = "calls.public=" + ",".join(map(call, (*PROTOCOLS, "demo")))
+    async with running_gateway("shutdown.drain_s=120", "calls.linger_s=1", public) as gateway, AsyncExitStack() as viewers:
+        seen: dict[str, Viewer] = {}
+        async with AsyncExitStack() as encoders:
+            for arguments in targets(gateway).values():
+                line = ["-hide_banner", "-loglevel", "error", "-nostdin", *SMALL, *arguments]
+                await encoders.enter_async_context(encoder("timeout", ["--kill-after=3", "100", FFMPEG_9, *line]))
+            for protocol in PROTOCOLS:
+                watch = watching(gateway.url(f"/whep/{call(protocol)}"))
+                seen[protocol] = await viewers.enter_async_context(watch)
+            for viewer in seen.values():
+                await viewer.until(frames=15, audio=15)
+            first = {protocol: viewer.numbers[-1] for protocol, viewer in seen.items()}
+            gateway.process.terminate()
+            assert (await gateway.logged("draining"))["streams"] == 3
+            assert (await gateway.text("/readyz")).startswith("draining: 3 streams")
+            assert await gateway.text("/livez") == "ok\n"
+            await refused_in_their_own_words(gateway)
+            async with watching(gateway.url(f"/whep/{call('rtmp')}")) as late:  # viewers of what is live still come in
+                await late.until(frames=5)
+            for protocol, viewer in seen.items():
+                await viewer.until_number(first[protocol] + 45, timeout=30)
+                assert viewer.in_order, protocol
+                assert viewer.delivered(first[protocol], viewer.numbers[-1]) >= 0.98, protocol
+            assert gateway.process.returncode is None
+            assert not [entry for entry in gateway.log if entry["message"] == "ended"]
+        async with asyncio.timeout(30):  # the encoders have stopped: nothing is waited for any longer
+            assert await gateway.process.wait() == 0
+    assert all("shutting down" not in entry["why"] for entry in gateway.log if entry["message"] == "ended")
+
+
+async def test_whom_the_limit_finds_is_told_and_a_second_signal_waits_for_nobody() -> None:
+    for drain_s, signals in ((1, 1), (600, 2)):
+        async with running_gateway(f"shutdown.drain_s={drain_s}", secret="drain" * 8) as gateway:
+            async with ffmpeg(*SMALL, *AAC, "-f", "flv", gateway.rtmp()) as encoding:
+                await gateway.stream()
+                gateway.process.terminate()
+                if signals == 2:
+                    await gateway.logged("draining")
+                    gateway.process.terminate()
+                async with asyncio.timeout(20):
+                    assert await gateway.process.wait() == 0
+                    assert await encoding.wait() != 0
+        (ended,) = (entry for entry in gateway.log if entry["message"] == "ended")
+        assert "shutting down" in ended["why"]
+
+
+async def test_the_machine_itself_may_ask_for_a_drain_and_nobody_else() -> None:
+    async with running_gateway("calls.linger_s=0") as gateway:
+        for foreign in ("X-Forwarded-For", "Forwarded", "Via", "Origin", "Sec-Fetch-Site"):
+            status, text = await post(gateway, "/drain", **{foreign: "x"})
+            assert status == 403, text
+            assert "gateway drain" in text
+        assert (await post(gateway, "/drain?wait_s=-1"))[0] == 400
+        assert await gateway.text("/readyz") == "ready\n"
+        async with ffmpeg(*SMALL, *AAC, "-f", "flv", gateway.rtmp()):
+            await gateway.stream()
+            assert await post(gateway, "/drain") == (202, '{"draining": true, "streams": 1}')
+            assert (await gateway.text("/readyz")).startswith("draining: 1")
+            waiting = asyncio.create_task(command(gateway, "drain", "--wait", "60s"))  # as a container's preStop does
+            await gateway.stream()
+        assert await waiting == (0, "The gateway takes no new streams; 0 are left.\n")
+        assert await command(gateway, "live") == (0, "The gateway is well.\n")
+    code, said = await command(gateway, "live")
+    assert (code, "Connection refused" in said) == (1, True)
+
+
+async def test_from_elsewhere_it_takes_a_servers_token_for_all_calls() -> None:
+    async with running_application() as application:
+        # A proxy's mark makes a connection from this machine one from elsewhere
+        far = {"X-Forwarded-For": "203.0.113.7"}
+        path = f"/drain?api_key={application.api_key}"
+        tokens = {"a user": application.token("host"), "one call": application.token(call_cids=["livestream:demo"])}
+        for whose, token in tokens.items():
+            assert (await post(application.gateway, path, **far, Authorization=f"Bearer {token}"))[0] == 403, whose
+        assert (await post(application.gateway, path, **far, Authorization="Bearer nonsense"))[0] == 401
+        assert await application.gateway.text("/readyz") == "ready\n"
+        status, _ = await post(application.gateway, path, **far, Authorization=f"Bearer {application.token()}")
+        assert status == 200
+        assert (await application.gateway.text("/readyz")).startswith("draining")

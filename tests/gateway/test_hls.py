@@ -1,0 +1,314 @@
+"""HLS from real encoders to real players, over reconnects and changes, with disks and buckets that fail. HLS_LONG=1: for minutes."""
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+from itertools import pairwise
+from pathlib import Path
+from typing import Self
+
+import aiohttp
+import boto3
+from moto.server import ThreadedMotoServer
+
+from tests.gateway.test_stream_changes import in_no_time, make
+from tests.gateway.test_transcoding_codecs import publishing_vp8, video_of
+from tests.support.application import running_application
+from tests.support.encoders import FFMPEG, X264_LIVE, ffmpeg, programme
+from tests.support.gateway_process import GatewayProcess, running_gateway
+from tests.support.hls_client import following
+from tests.support.viewer import watching
+
+LONG = bool(os.environ.get("HLS_LONG"))
+PLAY_S = 120 if LONG else 12
+ACT_S = 75 if LONG else 5  # of each of three encoders
+OPEN = "/hls/livestream:demo/open/index.m3u8"
+AAC = ("-c:a", "aac", "-b:a", "96k")
+SMALL = (*programme(320, 180), *X264_LIVE, *AAC)
+BFRAMES = ("-c:v", "libx264", "-preset", "ultrafast", "-bf", "2", "-b_strategy", "0", "-g", "60", "-threads", "1")
+
+
+async def run(program: str, *arguments: str, timeout: float) -> tuple[int, str, str]:
+    process = await asyncio.create_subprocess_exec(
+        program, *arguments, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    try:
+        async with asyncio.timeout(timeout):
+            out, error = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return process.returncode or 0, out.decode(), error.decode()
+
+
+def rising(framecrc: str) -> dict[int, int]:
+    """Packets by stream; fails where a decode time does not rise."""
+    times: dict[int, list[int]] = {}
+    for line in framecrc.splitlines():
+        if line and not line.startswith("#"):
+            stream, dts = line.split(",")[:2]
+            times.setdefault(int(stream), []).append(int(dts))
+    for each in times.values():
+        assert all(earlier < later for earlier, later in pairwise(each))
+    return {stream: len(each) for stream, each in times.items()}
+
+
+async def test_ffmpeg_and_mpv_play_it_without_a_word() -> None:
+    """A source with B-frames, which goes into HLS as it is."""
+    source = (*programme(320, 180), *BFRAMES, *AAC)
+    async with running_gateway("hls.auto=true") as gateway, ffmpeg(*source, "-f", "flv", gateway.rtmp()):
+        url = gateway.url(OPEN)
+        async with following(url) as (client, followed):
+            copied = ("-map", "0:v:0", "-map", "0:a:0", "-c", "copy", "-t", str(PLAY_S), "-f", "framecrc", "-")
+            decoded = ("-map", "0:v:0", "-map", "0:a:0", "-t", str(PLAY_S), "-f", "null", "-")
+            players = await asyncio.gather(
+                run(FFMPEG, "-v", "error", "-nostdin", "-i", url, *copied, *decoded, timeout=PLAY_S + 60),
+                run(
+                    "mpv",
+                    "--no-config",
+                    "--vo=null",
+                    "--ao=null",
+                    "--msg-level=all=warn",
+                    f"--length={PLAY_S}",
+                    url,
+                    timeout=PLAY_S + 60,
+                ),
+            )
+            assert not followed.done(), followed.exception()
+            video = client.renditions["video"]
+            assert client.renditions["audio"].follower.discontinuities == video.follower.discontinuities
+        (code, frames, errors), (mpv_code, mpv_out, mpv_errors) = players
+        assert (code, errors) == (0, "")
+        packets = rising(frames)
+        assert packets[0] >= 30 * PLAY_S * 0.95
+        assert packets[1] >= 46 * PLAY_S * 0.95
+        assert mpv_code == 0
+        assert not re.search(r"error|fail|invalid|desync", mpv_out + mpv_errors, re.I), mpv_out + mpv_errors
+        assert (await gateway.stream())["tracks"][0]["mode"] == "transcode", "the call has it transcoded, HLS does not"
+        assert await gateway.metric("ingress_hls_gaps_total") == 0
+        assert await gateway.metric("ingress_hls_segments_total") > 2 * PLAY_S / 2
+
+
+async def test_two_reconnects_and_a_change_of_size_keep_every_rule_to_the_end(tmp_path: Path) -> None:
+    for name, size in (("one", (320, 180)), ("two", (480, 270))):
+        source = in_no_time(programme(*size))
+        await make(*source, *X264_LIVE, *AAC, "-t", str(ACT_S), "-f", "mpegts", str(tmp_path / name))
+    (tmp_path / "both.ts").write_bytes((tmp_path / "one").read_bytes() + (tmp_path / "two").read_bytes())
+    encoders = (
+        (*SMALL, "-t", str(ACT_S)),
+        (*SMALL, "-t", str(ACT_S)),
+        ("-re", "-i", str(tmp_path / "both.ts"), "-c", "copy"),
+    )
+
+    async def publish(gateway: GatewayProcess) -> None:
+        for arguments in encoders:
+            async with ffmpeg(*arguments, "-f", "flv", gateway.rtmp()) as process:
+                await process.wait()
+
+    async with running_gateway("hls.auto=true", "calls.linger_s=3") as gateway:
+        publishing = asyncio.create_task(publish(gateway))
+        await gateway.stream(tracks=2)
+        async with following(gateway.url(OPEN)) as (client, followed):
+            video, audio = client.renditions["video"], client.renditions["audio"]
+            player = run(
+                FFMPEG, "-v", "error", "-nostdin", "-i", gateway.url(OPEN), "-c", "copy", "-f", "framecrc", "-", timeout=600
+            )
+            (code, frames, errors), _ = await asyncio.gather(player, followed)
+        await publishing
+        assert video.playlist.ended
+        assert audio.playlist.ended
+        # two reconnects and a size: three, as many for the sound, and more only where a busy machine let the encoder stand still
+        assert video.follower.discontinuities == audio.follower.discontinuities >= 3
+        assert len([name for name in video.files if name.startswith("init")]) == video.follower.discontinuities + 1
+        assert video.starts == sorted(video.starts), "media time runs on"
+        assert audio.starts == sorted(audio.starts)
+        assert video.deltas > 0
+        assert code == 0, errors
+        rising(frames)
+        assert await gateway.metric("ingress_hls_discontinuities_total") == 2 * video.follower.discontinuities
+
+
+async def test_vp8_that_passes_is_h264_in_hls_and_stays_it_when_it_is_transcoded_for_viewers_and_passes_again() -> None:
+    settings = ("hls.auto=true", "hls.segment_s=1", "transcode.pass_again_s=1")
+    async with running_gateway(*settings) as gateway, publishing_vp8(gateway):
+        assert video_of(await gateway.stream()) == ("vp8", "passthrough", "same_codec")
+        async with following(gateway.url(OPEN)) as (client, followed):
+            video = client.renditions["video"]
+            player = ("-i", gateway.url(OPEN), "-map", "0:v:0", "-c", "copy", "-t", str(PLAY_S), "-f", "framecrc", "-")
+            playing = asyncio.create_task(run(FFMPEG, "-v", "error", "-nostdin", *player, timeout=PLAY_S + 60))
+            await video.until_segment(3)
+            async with watching(gateway.url("/whep/livestream:demo"), video=["H264"]) as viewer:
+                await viewer.until(frames=30)
+                assert video_of(await gateway.stream())[1] == "transcode"
+                await video.until_segment(video.playlist.last_part[0] + 2)
+            await gateway.stream(wanted=lambda stream: video_of(stream)[1] == "passthrough")
+            await video.until_segment(video.playlist.last_part[0] + 3)
+            code, frames, errors = await playing
+            assert (code, errors) == (0, "")
+            assert rising(frames)[0] >= 30 * PLAY_S * 0.85
+            assert video.starts == sorted(video.starts)
+            assert video.follower.discontinuities <= 2
+            assert list(client.renditions) == ["video"]
+            assert "RESOLUTION=320x192" in client.multivariant
+            assert not followed.done(), followed.exception()
+        assert await gateway.metric("ingress_hls_gaps_total") == 0
+        assert 0 < await gateway.metric('ingress_capacity_cost_cores{kind="hls"}') < 0.2
+
+
+async def test_a_private_call_has_an_address_that_cannot_be_guessed() -> None:
+    cid = "livestream:secret"
+    async with running_gateway("hls.auto=true") as gateway, aiohttp.ClientSession() as http:
+        key = gateway.key(cid, "host")
+        async with ffmpeg(*SMALL, "-f", "flv", gateway.rtmp(cid, "host")):
+            await gateway.logged("'message': 'live'")
+            async with http.get(gateway.url(f"/hls/{cid}")) as response:
+                assert response.status in (401, 403)
+            async with http.get(gateway.url(f"/hls/{cid}/open/index.m3u8")) as response:
+                assert response.status in (401, 403)
+            async with http.get(gateway.url(f"/hls/{cid}"), headers={"Authorization": f"Bearer {key}"}) as response:
+                assert response.status == 200, await response.text()
+                assert response.headers["Cache-Control"] == "no-store"
+                url = (await response.json())["playlist_url"]
+            assert key not in url
+            assert "host" not in url.partition("/hls/")[2]
+            async with http.get(url) as response:
+                assert response.status == 200
+                assert response.headers["Access-Control-Allow-Origin"] == "*"
+                media = re.search(r"^[^#].*", await response.text(), re.M)
+                assert media is not None
+            async with http.get(url.replace("index.m3u8", media[0]), headers={"Accept-Encoding": "gzip"}) as response:
+                assert response.status == 200
+                assert response.headers["Content-Encoding"] == "gzip"
+            permit = url.split("/")[-2]
+            expiry, mark, signature = permit.split(".")
+            later = f"{int(expiry, 16) + 3600:x}.{mark}.{signature}"
+            for forged in (later, f"{expiry}.{mark}.{signature[:-1]}", f"{expiry}.{signature}", "x", "."):
+                async with http.get(url.replace(permit, forged)) as response:
+                    assert response.status in (403, 404), forged
+            for query, status in (
+                ("_HLS_part=1", 400),
+                ("_HLS_msn=x", 400),
+                ("_HLS_msn=99999", 400),
+                ("_HLS_msn=0&_HLS_part=0", 200),
+            ):
+                async with http.get(f"{url.replace('index.m3u8', media[0])}?{query}") as response:
+                    assert response.status == status, query
+            for file in ("9999.m4s", "0.99.m4s", "init7.mp4", "..", "x.m4s"):
+                async with http.get(url.replace("index.m3u8", media[0].replace("index.m3u8", file))) as response:
+                    assert response.status == 404, file
+
+
+async def test_the_api_starts_it_with_the_show_and_ends_it_with_the_show() -> None:
+    call = "/call/livestream/show"
+    async with running_application() as application, aiohttp.ClientSession() as http:
+        gateway = application.gateway
+        made = await application.ok(
+            "POST", call, {"data": {"created_by_id": "john", "members": [{"role": "host", "user_id": "john"}]}}, user="john"
+        )
+        assert made["call"]["egress"]["hls"]["playlist_url"] == ""
+        rtmp = f"{made['call']['ingress']['rtmp']['address']}/{application.token('john')}"
+        async with ffmpeg(*SMALL, "-f", "flv", rtmp):
+            await gateway.logged("'message': 'live'")
+            live = await application.ok("POST", f"{call}/go_live", {"start_hls": True}, user="john")
+            url = live["playlist_url"]
+            assert url == live["call"]["egress"]["hls"]["playlist_url"]
+            assert url.startswith(gateway.url("/hls/livestream"))
+            async with following(url) as (client, followed):
+                await client.renditions["video"].until_segment(2)
+                await application.ok("POST", f"{call}/stop_live", user="john")
+                async with asyncio.timeout(20):
+                    await followed
+            assert all(rendition.playlist.ended for rendition in client.renditions.values())
+            async with http.get(url) as response:
+                assert response.status == 403
+            again = await application.ok("POST", f"{call}/go_live", {"start_hls": True}, user="john")
+            async with http.get(again["playlist_url"]) as response:
+                assert response.status == 200
+
+
+class Disk:
+    """A small one of its own, which is full when `fail` returns."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.settings = (f"hls.storage=file://{folder}/segments",)
+
+    async def __aenter__(self) -> Self:
+        code, _, why = await run("mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(self.folder), timeout=10)
+        assert code == 0, why
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await run("umount", str(self.folder), timeout=10)
+
+    async def fail(self) -> None:
+        with contextlib.suppress(OSError), (self.folder / "filler").open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(1 << 16))
+
+
+class Bucket:
+    """One that speaks S3, and no longer answers when `fail` returns."""
+
+    def __init__(self) -> None:
+        self.server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+        self.settings: tuple[str, ...] = ()
+
+    async def __aenter__(self) -> Self:
+        await asyncio.to_thread(self.server.start)
+        endpoint = "http://{}:{}".format(*self.server.get_host_and_port())
+        options = {"endpoint": endpoint, "region": "us-east-1", "access_key_id": "key", "secret_access_key": "secret"}
+        names = {
+            "endpoint_url": endpoint,
+            "region_name": "us-east-1",
+            "aws_access_key_id": "key",
+            "aws_secret_access_key": "secret",
+        }
+        await asyncio.to_thread(lambda: boto3.client("s3", **names).create_bucket(Bucket="hls"))
+        self.settings = ("hls.storage=s3://hls/live", f"hls.storage_options={json.dumps(options)}")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.to_thread(self.server.stop)
+
+    async def fail(self) -> None:
+        await asyncio.to_thread(self.server.stop)
+
+
+async def test_a_disk_that_fills_up_and_a_bucket_that_goes_harm_no_viewer(tmp_path: Path) -> None:
+    async with asyncio.TaskGroup() as group:
+        for store in (Disk(tmp_path), Bucket()):
+            group.create_task(watched_over_its_failure(store))
+
+
+async def watched_over_its_failure(storage: Disk | Bucket) -> None:
+    source = (*programme(320, 180), *X264_LIVE, "-g", "30", *AAC)
+    async with storage as store:
+        settings = ("hls.auto=true", "hls.segment_s=1", "hls.window_s=12", *store.settings)
+        async with running_gateway(*settings) as gateway, ffmpeg(*source, "-f", "flv", gateway.rtmp()):
+            async with (
+                following(gateway.url(OPEN)) as (client, followed),
+                watching(gateway.url("/whep/livestream:demo")) as viewer,
+            ):
+                video = client.renditions["video"]
+                await video.until_segment(7)
+                first = video.playlist.complete[0]
+                assert await client.get(video, first.uri), "it is no longer in memory"
+                assert await gateway.metric('ingress_hls_archived_total{result="stored"}') >= 6
+                assert await gateway.metric('ingress_hls_archived_total{result="failed"}') == 0
+                await store.fail()
+                at = viewer.numbers[-1]
+                async with asyncio.timeout(40):
+                    while not any(segment.gap for segment in video.playlist.segments):
+                        video.news.clear()
+                        await video.news.wait()
+                assert not followed.done(), followed.exception()
+                last = viewer.numbers[-1]
+                assert last > at + 60
+                assert viewer.delivered(at, last) > 0.98
+                assert viewer.in_order
+            assert await gateway.metric('ingress_hls_archived_total{result="failed"}') > 0
+            assert "check hls.storage" in (await gateway.logged("HLS segments are not kept"))["message"]

@@ -1,0 +1,146 @@
+"""Who is let in while somebody is there already."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from gateway.access.credentials import Grant
+from gateway.sessions.admission import Reception
+from gateway.sessions.pacer import LiveEdgePolicy
+from gateway.sessions.registry import Registry
+from gateway.sessions.seat import SessionPolicy, State
+from protocols.errors import Reason, Rejected
+from protocols.media import Codec, Kind, TracksChanged
+from protocols.publisher import Credential, Publisher
+from tests.support.memory import H264, MemoryCall, MemoryPublisher, packet
+from tests.unit.transcode.media import tone
+from transcode.host.pool import Workers
+from transcode.plan import Policy, plan
+
+
+class MemoryListener:
+    def __init__(self) -> None:
+        self.publishers: asyncio.Queue[Publisher] = asyncio.Queue()
+
+    async def __aenter__(self) -> "MemoryListener":
+        return self
+
+    async def __aexit__(self, *exc: object) -> None: ...
+
+    async def __aiter__(self) -> AsyncIterator[Publisher]:
+        while True:
+            yield await self.publishers.get()
+
+
+class OpenGate:
+    """Lets in whoever comes, as the user that the key names, into one call that there is."""
+
+    async def prepare(self, credential: Credential, call: str | None) -> None: ...
+
+    def examine(self, credential: Credential, call: str | None, address: str = "") -> Grant:
+        return Grant(credential.key, "livestream:demo", 0)
+
+    async def settle(self, grant: Grant) -> Grant:
+        return grant
+
+
+@asynccontextmanager
+async def receiving(
+    *, take_over: bool, workers: Workers | None = None
+) -> AsyncIterator[tuple[MemoryListener, Registry, MemoryCall]]:
+    call = MemoryCall()
+    registry = Registry(lambda cid: call)  # type: ignore[arg-type,return-value]
+    policy = SessionPolicy(
+        decide=lambda track, accepts: plan(track, accepts, Policy()),
+        live_edge=LiveEdgePolicy(),
+        linger_s=10,
+        max_bitrate=0,
+        retire=registry.retire,
+    )
+    reception = Reception(
+        registry,
+        OpenGate(),
+        workers or Workers(),
+        max_sessions=4,
+        take_over=take_over,
+    )
+    listener = MemoryListener()
+    serving = asyncio.create_task(reception.serve(listener, policy))
+    try:
+        yield listener, registry, call
+    finally:
+        for session in registry.sessions.values():
+            session.end("the test is over")
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+
+
+async def live(listener: MemoryListener, call: MemoryCall, at_ms: int = 0) -> MemoryPublisher:
+    publisher = MemoryPublisher("host")
+    listener.publishers.put_nowait(publisher)
+    publisher.say(TracksChanged((H264,)), packet(1, at_ms, keyframe=True))
+    return publisher
+
+
+async def test_a_busy_stream_is_refused_where_the_operator_says_so_but_not_while_it_waits_for_its_encoder() -> None:
+    async with receiving(take_over=False) as (listener, registry, call), asyncio.timeout(10):
+        first = await live(listener, call)
+        video = await call.publication(Kind.VIDEO)
+        await video.until(1)
+        second = await live(listener, call)
+        await second.closed.wait()
+        assert second.rejected is not None
+        assert second.rejected.reason is Reason.CONFLICT
+        assert registry.refused == {("rtmp", "conflict"): 1}
+        assert not first.closed.is_set()
+        first.say(None)
+        await first.closed.wait()
+        third = await live(listener, call)
+        await third.accepted.wait()
+        assert third.rejected is None
+        assert call.joined == 1
+
+
+async def test_otherwise_the_second_encoder_takes_over() -> None:
+    async with receiving(take_over=True) as (listener, registry, call), asyncio.timeout(10):
+        first = await live(listener, call)
+        await (await call.publication(Kind.VIDEO)).until(1)
+        second = await live(listener, call)
+        await second.accepted.wait()
+        assert first.why == "another encoder with the same key took over"
+        (session,) = registry.sessions.values()
+        assert session.state is not State.CLOSED
+
+
+async def test_a_defect_met_with_one_publisher_loses_that_one_alone() -> None:
+    class Broken(MemoryPublisher):
+        async def reject(self, refusal: Rejected) -> None:
+            raise ZeroDivisionError
+
+    async with receiving(take_over=False) as (listener, _, call), asyncio.timeout(10):
+        first = await live(listener, call)
+        video = await call.publication(Kind.VIDEO)
+        await video.until(1)
+        listener.publishers.put_nowait(Broken("host"))  # refused, since the first is live
+        first.say(packet(1, 33))
+        await video.until(2)
+        first.say(None)
+        await first.closed.wait()
+        await (await live(listener, call)).accepted.wait()
+
+
+async def test_what_a_publisher_did_is_counted_at_every_moment_of_its_end() -> None:
+    track, (first, *_) = tone(Codec.AAC, seconds=0.1)
+    async with Workers() as workers, receiving(take_over=True, workers=workers) as (listener, registry, call):
+        publisher = MemoryPublisher("host")
+        listener.publishers.put_nowait(publisher)
+        publisher.say(TracksChanged((track,)), first)
+        await call.publication(Kind.AUDIO)
+        publisher.say(None)  # the worker takes a while to end
+        counted = []
+        async with asyncio.timeout(10):
+            while not publisher.closed.is_set():
+                counted.append(sum(totals.packets[Kind.AUDIO] for _, totals in registry.totals()))
+                await asyncio.sleep(0)
+        assert counted == sorted(counted), "a total went back"
+        assert sum(totals.packets[Kind.AUDIO] for _, totals in registry.totals()) == 1

@@ -1,0 +1,228 @@
+"""A session's life: live, lingering, taken over, refused, broken."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from gateway.node.cpu import admitting
+from gateway.outputs.embedded.call import EmbeddedCall
+from gateway.sessions.capacity import Capacity, Demand, Video, demand
+from gateway.sessions.counters import PipelineTotals
+from gateway.sessions.pacer import LiveEdgePolicy
+from gateway.sessions.registry import Registry
+from gateway.sessions.seat import TRANSITIONS, Admit, Session, SessionPolicy, State
+from protocols.errors import ProtocolError, Reason, Rejected
+from protocols.media import Codec, Kind, TracksChanged
+from tests.support.memory import H264, OPUS, MemoryCall, MemoryPublisher, packet
+from transcode.host.pool import Workers
+from transcode.plan import Policy, plan
+
+
+@dataclass
+class Running:
+    session: Session
+    call: MemoryCall
+    task: "asyncio.Task[None]"
+    retired: list[PipelineTotals] = field(default_factory=list)
+
+    async def ended(self) -> None:
+        async with asyncio.timeout(10):
+            await self.task
+
+
+@asynccontextmanager
+async def running(
+    publisher: MemoryPublisher, *, linger_s: float = 10, call: MemoryCall | None = None, admit: Admit = lambda *asked: None
+) -> AsyncIterator[Running]:
+    call = call or MemoryCall()
+    retired: list[PipelineTotals] = []
+    policy = SessionPolicy(
+        decide=lambda track, accepts: plan(track, accepts, Policy()),
+        live_edge=LiveEdgePolicy(),
+        linger_s=linger_s,
+        max_bitrate=0,
+        retire=lambda _, totals: retired.append(totals),
+        admit=admit,
+    )
+    session = Session(publisher, "ada", "livestream:demo", call, Workers(), policy)
+    task = asyncio.create_task(session.run())
+    try:
+        yield Running(session, call, task, retired)
+    finally:
+        session.end("the test is over")
+        async with asyncio.timeout(10):
+            await task
+
+
+async def test_media_reaches_the_call_on_the_sessions_time_line() -> None:
+    publisher = MemoryPublisher()
+    async with running(publisher) as it:
+        publisher.say(TracksChanged((H264, OPUS)), packet(1, 5000, keyframe=True), packet(2, 5010), packet(1, 5033))
+        video = await it.call.publication(Kind.VIDEO)
+        await video.until(2)
+        assert publisher.accepted.is_set()
+        assert it.session.state is State.LIVE
+        assert [p.pts for p in video.packets] == [0, 33_000_000]
+        assert [p.pts for p in it.call.publications[Kind.AUDIO].packets] == [10_000_000]
+
+
+async def test_where_there_is_no_room_to_transcode_for_a_viewer_the_stream_passes_for_the_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    vp8, capacity, publisher = replace(H264, codec=Codec.VP8), Capacity(1.0, 0.1), MemoryPublisher()
+    registry = Registry(lambda cid: EmbeddedCall(cid, max_participants=1, on_empty=lambda name: None))
+    call = MemoryCall()
+    call.carries = call.accepts | {Codec.VP8}
+    capacity.admit("another", Demand(video=(Video(1920, 1080, 60.0), Video(640, 360, 30.0))))
+    async with running(publisher, call=call, admit=admitting(capacity, registry)) as it:
+        publisher.say(TracksChanged((vp8,)), packet(1, 0, keyframe=True))
+        video = await it.call.publication(Kind.VIDEO)
+        await video.until(1)
+        assert video.track.codec is Codec.VP8
+        assert it.session.state is State.LIVE
+    assert registry.refused.total() == 0
+    assert caplog.text.count("vp8 passes though a viewer's player does not take it: the gateway is overloaded") == 1
+
+
+async def test_of_a_publishers_layers_only_what_goes_into_the_call_needs_room() -> None:
+    plans: list[Demand] = []
+    sizes = {"f": 1280, "h": 640, "q": 320}
+    layers = tuple(
+        replace(H264, id=number, codec=Codec.VP8, layer=name, width=width, height=width * 9 // 16)
+        for number, (name, width) in enumerate(sizes.items(), 1)
+    )
+    publisher = MemoryPublisher()
+    async with running(publisher, admit=lambda session, asked: plans.extend(map(demand, asked))) as it:
+        publisher.say(TracksChanged(layers), packet(1, 0, keyframe=True))
+        await it.call.publication(Kind.VIDEO)
+    assert [[(each.width, each.height) for each in plan.video] for plan in plans] == [[(1280, 720)]]
+
+
+async def test_an_encoder_that_ends_and_does_not_come_back_leaves_the_call_after_the_linger_time() -> None:
+    publisher = MemoryPublisher()
+    async with running(publisher, linger_s=0.05) as it:
+        publisher.say(TracksChanged((H264,)), packet(1, 0, keyframe=True), None)
+        await it.ended()
+        assert it.call.left.is_set()
+        assert it.session.state is State.CLOSED
+        assert it.session.why_ended == "the encoder ended the stream"
+        assert [totals.packets[Kind.VIDEO] for totals in it.retired] == [1]
+
+
+async def test_an_encoder_that_comes_back_is_the_same_participant_and_media_time_runs_on() -> None:
+    first, second = MemoryPublisher(), MemoryPublisher()
+    async with running(first) as it:
+        first.say(TracksChanged((H264,)), packet(1, 900_000, keyframe=True), ProtocolError("the connection was reset"))
+        video = await it.call.publication(Kind.VIDEO)
+        async with asyncio.timeout(10):
+            await first.closed.wait()
+        await it.session.take_over(second)
+        second.say(TracksChanged((H264,)), packet(1, 0, keyframe=True))
+        await video.until(2)
+        assert it.call.joined == 1
+        assert it.session.reconnects == 1
+        assert video.packets[1].pts > video.packets[0].pts
+        assert not it.call.left.is_set()
+
+
+async def test_a_second_encoder_with_the_same_right_takes_over_and_the_first_is_told() -> None:
+    first, second = MemoryPublisher(), MemoryPublisher()
+    async with running(first) as it:
+        first.say(TracksChanged((H264,)), packet(1, 0, keyframe=True))
+        video = await it.call.publication(Kind.VIDEO)
+        await video.until(1)
+        await it.session.take_over(second)
+        second.say(TracksChanged((H264,)), packet(1, 0, keyframe=True))
+        await video.until(2)
+        assert first.why == "another encoder with the same key took over"
+        assert not second.closed.is_set()
+
+
+async def test_of_two_that_want_to_take_over_at_once_the_later_wins_and_the_other_is_told() -> None:
+    first, second, third = MemoryPublisher(), MemoryPublisher(), MemoryPublisher()
+    async with running(first) as it:
+        first.say(TracksChanged((H264,)), packet(1, 0, keyframe=True))
+        video = await it.call.publication(Kind.VIDEO)
+        await it.session.take_over(second)
+        await it.session.take_over(third)
+        third.say(TracksChanged((H264,)), packet(1, 0, keyframe=True))
+        await video.until(2)
+        assert second.rejected is not None
+        assert second.rejected.reason is Reason.CONFLICT
+
+
+async def test_a_call_that_refuses_tells_the_encoder_why() -> None:
+    publisher = MemoryPublisher()
+    full = MemoryCall(refuses=Rejected(Reason.OVERLOADED, "the call is full"))
+    async with running(publisher, call=full, linger_s=0.05) as it:
+        publisher.say(TracksChanged((H264,)))
+        await it.ended()
+        assert publisher.why == "the call is full"
+
+
+async def test_ending_a_session_tells_the_encoder_and_leaves_the_call() -> None:
+    publisher = MemoryPublisher()
+    async with running(publisher) as it:
+        publisher.say(TracksChanged((H264,)), packet(1, 0, keyframe=True))
+        await (await it.call.publication(Kind.VIDEO)).until(1)
+        it.session.end("shutting down")
+        await it.ended()
+        assert publisher.why == "shutting down"
+        assert it.call.left.is_set()
+        with pytest.raises(Rejected):
+            await it.session.take_over(MemoryPublisher())
+
+
+async def test_an_encoder_that_never_sends_a_track_ends_without_joining() -> None:
+    publisher = MemoryPublisher()
+    async with running(publisher) as it:
+        publisher.say(None)
+        await it.ended()
+        assert it.call.joined == 0
+
+
+async def test_a_bug_in_the_call_ends_this_session_and_leaves_its_trace(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(MemoryCall):
+        async def join(self, user_id: str) -> MemoryCall:
+            raise ZeroDivisionError
+
+    publisher = MemoryPublisher()
+    async with running(publisher, call=Broken()) as it:
+        publisher.say(TracksChanged((H264,)))
+        await it.ended()
+        assert publisher.closed.is_set()
+        assert "ZeroDivisionError" in caplog.text
+
+
+def test_every_state_is_in_the_table_and_closed_is_the_end() -> None:
+    assert set(TRANSITIONS) == set(State)
+    assert TRANSITIONS[State.CLOSED] == frozenset()
+    assert all(State.CLOSED in to for state, to in TRANSITIONS.items() if state is not State.CLOSED)
+
+
+async def test_a_session_that_is_ended_before_the_encoder_was_accepted_reads_nothing() -> None:
+    publisher = MemoryPublisher()
+    async with running(publisher) as it:
+        it.session.end("shutting down")
+        await it.ended()
+        assert publisher.why == "shutting down"
+        assert it.call.joined == 0
+
+
+async def test_media_time_goes_on_behind_a_publisher_that_ran_ahead_of_real_time() -> None:
+    first, second = MemoryPublisher(), MemoryPublisher()
+    async with running(first) as it:
+        first.say(TracksChanged((H264,)), *(packet(1, n * 40, keyframe=n == 0) for n in range(40)))  # 1.6 s at once
+        video = await it.call.publication(Kind.VIDEO)
+        await video.until(20)
+        await it.session.take_over(second)
+        async with asyncio.timeout(10):
+            await first.closed.wait()
+        ahead = len(video.packets)
+        second.say(TracksChanged((H264,)), packet(1, 0, keyframe=True))
+        await video.until(ahead + 1)
+        free = LiveEdgePolicy().free  # by so much a packet may be ahead of the live edge
+        assert video.packets[-1].pts > video.packets[-2].pts - free

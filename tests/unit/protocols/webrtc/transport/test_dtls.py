@@ -1,0 +1,202 @@
+"""DTLS between two ends joined in memory: both roles, both kinds of certificate, loss, junk and the goodbye."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from aiortc.rtcdtlstransport import generate_certificate
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from protocols.errors import ProtocolError
+from protocols.webrtc.transport.dtls import Certificate, DtlsSession
+from tests.unit.protocols.webrtc.clients import rsa_certificate
+
+Filter = Callable[[bytes], bytes | None]
+
+
+def fingerprints(certificate: Certificate) -> list[tuple[str, str]]:
+    algorithm, value = certificate.fingerprint.split()
+    return [(algorithm, value)]
+
+
+class Pair:
+    """A client and a server, and what the path between them does to each datagram."""
+
+    def __init__(
+        self, client: Certificate, server: Certificate, to_server: Filter = lambda d: d, to_client: Filter = lambda d: d
+    ):
+        self.client_certificate, self.server_certificate = client, server
+        self.sent: list[bytes] = []
+        self.client = DtlsSession(client, active=True, send=lambda d: self._pass(self.server, to_server(d)))
+        self.server = DtlsSession(server, active=False, send=lambda d: self._pass(self.client, to_client(d)))
+
+    def _pass(self, receiver: DtlsSession, datagram: bytes | None) -> None:
+        if datagram is not None:
+            self.sent.append(datagram)
+            receiver.receive(datagram)
+
+    async def connect(self) -> Any:
+        return await within(
+            asyncio.gather(
+                self.client.handshake(fingerprints(self.server_certificate)),
+                self.server.handshake(fingerprints(self.client_certificate)),
+            )
+        )
+
+    async def aclose(self) -> None:
+        await self.client.aclose()
+        await self.server.aclose()
+
+
+async def within(awaitable: Awaitable[Any], timeout: float = 10) -> Any:
+    async with asyncio.timeout(timeout):
+        return await awaitable
+
+
+@pytest.mark.parametrize("client", [Certificate.generate, rsa_certificate])
+@pytest.mark.parametrize("server", [Certificate.generate, rsa_certificate])
+async def test_peers_of_both_kinds_connect_and_agree_on_keys(client: Any, server: Any) -> None:
+    pair = Pair(client(), server())
+    (client_out, client_in), (server_out, server_in) = await pair.connect()
+    packet = b"\x80\x60\x00\x01" + bytes(8) + b"payload"
+    assert server_in.unprotect(client_out.protect(packet)) == packet
+    assert client_in.unprotect(server_out.protect(packet)) == packet
+    await pair.aclose()
+
+
+async def test_one_certificate_serves_many_peers() -> None:
+    server = Certificate.generate()
+    for _ in range(3):
+        pair = Pair(Certificate.generate(), server)
+        await pair.connect()
+        await pair.aclose()
+
+
+async def test_a_lost_first_flight_goes_out_again_within_the_second() -> None:
+    lost = 0
+
+    def lose_first(datagram: bytes) -> bytes | None:
+        nonlocal lost
+        lost += 1
+        return None if lost == 1 else datagram
+
+    pair = Pair(Certificate.generate(), Certificate.generate(), to_server=lose_first)
+    await within(pair.connect(), 0.9)  # OpenSSL's own timer fires after 1 s
+    await pair.aclose()
+
+
+async def test_every_second_datagram_lost_still_connects() -> None:
+    counts = [0, 0]
+
+    def losing(side: int) -> Filter:
+        def pass_some(datagram: bytes) -> bytes | None:
+            counts[side] += 1
+            return None if counts[side] % 2 else datagram
+
+        return pass_some
+
+    pair = Pair(Certificate.generate(), Certificate.generate(), losing(0), losing(1))
+    await pair.connect()
+    await pair.aclose()
+
+
+async def test_nothing_is_sent_again_once_connected() -> None:
+    pair = Pair(Certificate.generate(), Certificate.generate())
+    await pair.connect()
+    before = len(pair.sent)
+    with pytest.raises(TimeoutError):
+        await within(pair.server.closed(), 0.5)
+    assert len(pair.sent) == before
+    await pair.aclose()
+
+
+@pytest.mark.parametrize("closing", ["client", "server"])
+async def test_the_other_end_sees_the_goodbye(closing: str) -> None:
+    pair = Pair(Certificate.generate(), Certificate.generate())
+    await pair.connect()
+    ends = {"client": pair.client, "server": pair.server}
+    await ends.pop(closing).aclose()
+    (other,) = ends.values()
+    await within(other.closed())
+    await pair.aclose()
+
+
+async def test_a_certificate_that_the_offer_did_not_name_is_refused() -> None:
+    pair = Pair(Certificate.generate(), Certificate.generate())
+    client = asyncio.create_task(pair.client.handshake(fingerprints(pair.server_certificate)))
+    with pytest.raises(ProtocolError):
+        await within(pair.server.handshake(fingerprints(Certificate.generate())))
+    client.cancel()
+    await asyncio.wait({client})
+    await pair.aclose()
+
+
+@pytest.mark.parametrize("unusable", [[("sha-1", "AA:BB")], [("md5", "")], [("sha-256", "")], []])
+async def test_fingerprints_that_prove_nothing_are_refused(unusable: list[tuple[str, str]]) -> None:
+    pair = Pair(Certificate.generate(), Certificate.generate())
+    client = asyncio.create_task(pair.client.handshake(fingerprints(pair.server_certificate)))
+    with pytest.raises(ProtocolError):
+        await within(pair.server.handshake(unusable))
+    client.cancel()
+    await asyncio.wait({client})
+    await pair.aclose()
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        b"\x16",
+        b"\x16\xfe\xfd" + bytes(20),
+        b"\x15\xfe\xfd" + bytes(10) + b"\x02\x28",
+        b"\x3f" * 1500,
+        b"\x14\xfe\xff" + b"\xff" * 40,
+    ],
+)
+async def test_junk_amid_the_handshake_does_not_end_it(junk: bytes) -> None:
+    pair = Pair(Certificate.generate(), Certificate.generate())
+    pair.server.receive(junk)
+    pair.client.receive(junk)
+    await pair.connect()
+    pair.server.receive(junk)
+    with pytest.raises(TimeoutError):
+        await within(pair.server.closed(), 0.1)
+    await pair.aclose()
+
+
+async def test_a_curve_that_we_do_not_have_fails_as_a_protocol_error() -> None:
+    key = ec.generate_private_key(ec.SECP224R1())  # what PyAV's whip muxer presents
+    odd = Certificate(key, generate_certificate(key))
+    pair = Pair(Certificate.generate(), odd)
+    results = await within(
+        asyncio.gather(
+            pair.client.handshake(fingerprints(odd)),
+            pair.server.handshake(fingerprints(pair.client_certificate)),
+            return_exceptions=True,
+        ),
+        15,
+    )
+    assert any(isinstance(result, ProtocolError) for result in results)
+    assert all(isinstance(result, ProtocolError | tuple) for result in results)
+    await pair.aclose()
+
+
+async def test_datagrams_that_nobody_reads_are_bounded() -> None:
+    session = DtlsSession(Certificate.generate(), active=False, send=lambda datagram: None)
+    taken = [session.receive(b"\x16" * 20) for _ in range(1000)]
+    assert taken.count(True) == 32
+
+
+async def test_closing_before_and_amid_the_handshake() -> None:
+    pair = Pair(Certificate.generate(), Certificate.generate(), to_client=lambda datagram: None)
+    await pair.server.aclose()
+    task = asyncio.create_task(pair.client.handshake(fingerprints(pair.server_certificate)))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait({task})
+    assert task.cancelled()
+    await pair.client.aclose()
+
+
+def test_a_certificate_is_renewed_before_it_ends() -> None:
+    assert not Certificate.generate().expiring

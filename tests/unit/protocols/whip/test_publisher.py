@@ -1,0 +1,135 @@
+"""A publisher with a real peer behind it: aiortc as an encoder that answers feedback."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import aiohttp
+from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc.mediastreams import AudioStreamTrack, VideoStreamTrack
+
+from protocols.media import Codec, Kind
+from protocols.webrtc.http import SDP
+from protocols.whip.listener import WhipLimits
+from protocols.whip.publisher import WhipPublisher
+from tests.peers.whip_stage import Received, Stage, whip_stage
+from tests.unit.protocols.webrtc.clients import connection_state, within
+
+
+@asynccontextmanager
+async def aiortc_publisher(stage: Stage, number: int = 0) -> AsyncIterator[tuple[RTCPeerConnection, Received]]:
+    """A green picture and silence."""
+    connection = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
+    try:
+        await publish(stage, connection)
+        yield connection, await stage.publisher(number)
+    finally:
+        await connection.close()
+
+
+async def publish(stage: Stage, connection: RTCPeerConnection) -> None:
+    connection.addTransceiver(VideoStreamTrack(), "sendonly")
+    connection.addTransceiver(AudioStreamTrack(), "sendonly")
+    await connection.setLocalDescription(await connection.createOffer())
+    headers = {"Content-Type": SDP, "Authorization": "Bearer key"}
+    async with aiohttp.ClientSession() as http:
+        async with http.post(stage.url(), data=connection.localDescription.sdp, headers=headers) as response:
+            assert response.status == 201
+            answer = await response.text()
+    await connection.setRemoteDescription(RTCSessionDescription(answer, "answer"))
+
+
+async def test_media_arrive_in_house_form_with_figures() -> None:
+    async with whip_stage() as stage, aiortc_publisher(stage) as (_, received):
+        await received.until(video=40, audio=60)
+        tracks = {track.kind: track for track in received.tracks}
+        assert (tracks[Kind.AUDIO].codec, tracks[Kind.AUDIO].sample_rate) == (Codec.OPUS, 48_000)
+        assert (tracks[Kind.VIDEO].codec, tracks[Kind.VIDEO].width, tracks[Kind.VIDEO].height) == (Codec.H264, 640, 480)
+        video, audio = received.of(Kind.VIDEO), received.of(Kind.AUDIO)
+        assert video[0].keyframe
+        assert all(packet.data.startswith(b"\x00\x00\x00\x01") for packet in video)
+        for packets in (video, audio):
+            assert all(before.dts < after.dts for before, after in itertools.pairwise(packets))
+            assert all(packet.begun <= packet.arrival for packet in packets)
+        stats = received.publisher.stats
+        assert stats.packets_received >= len(video) + len(audio)
+        assert stats.bytes_received > sum(len(packet.data) for packet in received.packets)
+        assert 0 < stats.round_trip_ns < 1_000_000_000
+
+
+async def test_a_key_frame_comes_when_it_is_asked_for() -> None:
+    async with whip_stage() as stage, aiortc_publisher(stage) as (_, received):
+        await received.until(video=10)
+        before = len(received.of(Kind.VIDEO))
+        assert received.publisher.request_keyframe()
+        async with asyncio.timeout(5):
+            while not any(packet.keyframe for packet in received.of(Kind.VIDEO)[before:]):
+                received.progress.clear()
+                await received.progress.wait()
+
+
+async def test_a_peer_that_says_goodbye_ends_in_order() -> None:
+    async with whip_stage() as stage, aiortc_publisher(stage) as (connection, received):
+        await received.until(video=3)
+        await connection.close()
+        await within(received.ended.wait())
+        assert received.error is None
+
+
+async def test_closing_tells_the_peer_at_once() -> None:
+    async with whip_stage() as stage, aiortc_publisher(stage) as (connection, received):
+        await received.until(video=3)
+        await received.publisher.aclose("another encoder took over")
+        await connection_state(connection, "closed")
+        await within(received.ended.wait())
+        assert stage.mux.peers == 0
+
+
+async def test_a_peer_that_sends_nothing_ends() -> None:
+    async with whip_stage(whip=WhipLimits(idle_s=0.5)) as stage, aiortc_publisher(stage) as (connection, received):
+        await received.until(video=3)
+        for sender in connection.getSenders():
+            sender.replaceTrack(None)
+        await within(received.ended.wait())
+        assert "no media for 0.5 s" in str(received.error)
+
+
+async def test_a_session_that_does_not_read_goes_on_at_the_newest_key_frame() -> None:
+    async with whip_stage() as stage:
+        going_on = asyncio.Event()
+
+        async def accept_and_wait(publisher: WhipPublisher) -> None:
+            await publisher.accept()
+            accepted.append(publisher)
+            await going_on.wait()
+
+        accepted: list[WhipPublisher] = []
+        stage.accept = accept_and_wait
+        connection = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
+        try:
+            await publish(stage, connection)
+            (publisher,) = accepted
+            async with asyncio.timeout(20):
+                while publisher._queue.dropped < 20:
+                    await publisher._more.wait()
+                    publisher._more.clear()
+            going_on.set()
+            received = await stage.publisher()
+            await received.until(video=5, audio=5)
+            assert received.of(Kind.VIDEO)[0].keyframe
+            assert publisher.reception.totals()["plis"] > 0
+        finally:
+            await connection.close()
+
+
+async def test_publishers_do_not_disturb_each_other() -> None:
+    async with whip_stage() as stage, aiortc_publisher(stage) as (first, one):
+        async with aiortc_publisher(stage, 1) as (_, other):
+            await one.until(video=5)
+            await other.until(video=5)
+            await first.close()
+            await within(one.ended.wait())
+            seen = len(other.of(Kind.VIDEO))
+            await other.until(video=seen + 10)
+            assert not other.ended.is_set()

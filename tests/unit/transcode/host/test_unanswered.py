@@ -1,0 +1,79 @@
+"""What a worker owes: it answers in order, never more than it was asked, and is found to hang only when it does."""
+
+import asyncio
+from dataclasses import dataclass
+
+import pytest
+
+from protocols.errors import ProtocolError
+from transcode.host.unanswered import Unanswered
+
+HANG = 0.05
+
+
+@dataclass
+class Counting:
+    taken: int = 0
+
+    def on_taken(self) -> None:
+        self.taken += 1
+
+
+async def test_answers_go_to_who_asked_in_order() -> None:
+    one, two = Counting(), Counting()
+    owed = Unanswered(60, lambda: False, lambda idle: None)
+    for asker, dts in ((one, 10), (two, 20), (one, 30)):
+        owed.expect(asker, dts)
+    owed.answered(0)
+    assert owed.first == (one, 10)
+    owed.answered(2)
+    assert (one.taken, two.taken) == (1, 1)
+    assert owed.first == (one, 30)
+    with pytest.raises(ProtocolError):
+        owed.answered(4)
+    owed.answered(3)
+    assert owed.first is None
+    owed.stop()
+
+
+async def test_who_answers_nothing_hangs_and_what_it_has_in_hand_is_known() -> None:
+    found: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+    owed = Unanswered(HANG, lambda: False, found.set_result)
+    asker = Counting()
+    owed.expect(asker, 7)
+    async with asyncio.timeout(10):
+        assert await found >= HANG
+    assert owed.first == (asker, 7)
+
+
+async def test_what_has_come_while_the_gateway_stood_still_is_heard_first() -> None:
+    heard = asyncio.Event()
+    hung: list[float] = []
+
+    def read() -> bool:
+        owed.answered(1)
+        heard.set()
+        return True
+
+    owed = Unanswered(HANG, read, hung.append)
+    owed.expect(Counting(), 7)
+    async with asyncio.timeout(10):
+        await heard.wait()
+    assert hung == []
+    assert owed.first is None
+
+
+async def test_nothing_hangs_after_the_end() -> None:
+    ended = asyncio.Event()
+    hung: list[float] = []
+
+    def read() -> bool:
+        owed.stop()  # the socket was found to be closed
+        ended.set()
+        return False
+
+    owed = Unanswered(HANG, read, hung.append)
+    owed.expect(Counting(), 7)
+    async with asyncio.timeout(10):
+        await ended.wait()
+    assert hung == []
