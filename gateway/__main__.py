@@ -63,7 +63,7 @@ def _run(options: argparse.Namespace, config: Config) -> int:
     tokens = Tokens(Secret.load(config))  # first: a secret that others can read ends here, in words
     from gateway import app  # the commands that only print need nothing of what it imports
 
-    def ready(bound: app.Addresses) -> None:
+    def ready(bound: app.BoundPorts) -> None:
         if options.show:
             running = config.model_copy(
                 update={

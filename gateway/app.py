@@ -18,14 +18,14 @@ from dataclasses import asdict, dataclass, replace
 from aiohttp import web
 
 from gateway import VERSION
-from gateway.access.authenticator import Identification
+from gateway.access.authenticator import Authenticator
 from gateway.access.credentials import Secret, Tokens
-from gateway.access.viewers import House
+from gateway.access.viewers import Viewers
 from gateway.api.framework.broadcasts import NoBroadcasts, in_step, resume
 from gateway.api.framework.dispatch import Api
 from gateway.api.framework.encoder_addresses import Ingress
 from gateway.api.framework.middleware import cors, errors, security_headers
-from gateway.api.framework.services import Desk
+from gateway.api.framework.services import Services
 from gateway.api.health import Health
 from gateway.api.metrics import Metrics, Observed
 from gateway.api.pages import Pages
@@ -33,8 +33,8 @@ from gateway.api.proxies import forwarded
 from gateway.api.routes import ROUTES
 from gateway.api.status import Streams
 from gateway.config import Config
-from gateway.enforcement.change_feed import Following
-from gateway.enforcement.enforcement import Moderation
+from gateway.enforcement.change_feed import ChangeFeed
+from gateway.enforcement.enforcement import Enforcement
 from gateway.ingress.addresses import origin
 from gateway.model.permissions import Capability
 from gateway.node.cpu import admitting, available_cores, measure
@@ -43,19 +43,19 @@ from gateway.node.host import Certificates
 from gateway.outputs.embedded.call import EmbeddedCall
 from gateway.outputs.hls.broadcasts import also
 from gateway.outputs.hls.routes import HlsRoutes
-from gateway.sessions.admission import Reception
+from gateway.sessions.admission import Admission
 from gateway.sessions.capacity import Capacity
 from gateway.sessions.pacer import LiveEdgePolicy
 from gateway.sessions.registry import Registry
-from gateway.sessions.seat import SessionPolicy
+from gateway.sessions.seat import SeatPolicy
 from gateway.sessions.transcode_policy import adapted, configured
 from gateway.telemetry.latency import Histogram
 from gateway.telemetry.log import event
 from gateway.telemetry.tracing import tracing
-from gateway.wiring.events import telling
+from gateway.wiring.events import event_services
 from gateway.wiring.hls import hls_output
 from gateway.wiring.srt import listening_for_srt
-from gateway.wiring.store import controlling
+from gateway.wiring.store import open_store_access
 from protocols.publisher import Listener
 from protocols.rtmp.listener import RtmpLimits, RtmpListener, TlsFiles
 from protocols.rtmp.tls import ServerTls
@@ -77,7 +77,7 @@ LAG_INTERVAL_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Addresses:
+class BoundPorts:
     """The ports that are really bound (a configured port 0 is any free one); 0 = not listening."""
 
     http: int
@@ -87,7 +87,7 @@ class Addresses:
     webrtc: int
 
 
-async def run(config: Config, ready: Callable[[Addresses], None] | None = None) -> None:
+async def run(config: Config, ready: Callable[[BoundPorts], None] | None = None) -> None:
     """Run until SIGTERM or SIGINT. `ready` is told the bound ports once everything listens.
 
     Raises:
@@ -127,13 +127,13 @@ async def _first(*waiting: Coroutine[object, object, object]) -> None:
 
 
 @asynccontextmanager
-async def gateway(config: Config) -> AsyncIterator[tuple[Addresses, Drain]]:
+async def gateway(config: Config) -> AsyncIterator[tuple[BoundPorts, Drain]]:
     """Everything running; leaving it says goodbye to encoders and viewers and closes all."""
     tokens = Tokens(Secret.load(config))
     async with AsyncExitStack() as stack:
-        control = await stack.enter_async_context(controlling(config, tokens))
-        authority = control.authority
-        told = await stack.enter_async_context(telling(config, authority, control.store))
+        store_access = await stack.enter_async_context(open_store_access(config, tokens))
+        authorizer = store_access.authorizer
+        told = await stack.enter_async_context(event_services(config, authorizer, store_access.store))
         workers = await stack.enter_async_context(Workers(_worker_limits(config)))
         mux = await stack.enter_async_context(_mux(config))
         registry = Registry(
@@ -147,54 +147,54 @@ async def gateway(config: Config) -> AsyncIterator[tuple[Addresses, Drain]]:
         limits = config.capacity
         capacity = Capacity(available_cores(limits.cores), limits.reserve, limits.enabled)
         treatment = configured(config.transcode, await _encoder(config, workers), workers.encoders)
-        hls = hls_output(config, tokens.secret.value, registry, workers, capacity, authority)
-        policy = SessionPolicy(
+        hls = hls_output(config, tokens.secret.value, registry, workers, capacity, authorizer)
+        policy = SeatPolicy(
             decide=lambda track, accepts: plan(track, accepts, treatment),
             live_edge=_live_edge(config),
             linger_s=config.calls.linger_s,
             max_bitrate=config.calls.max_bitrate_bps,
             retire=registry.retire,
             admit=admitting(capacity, registry),
-            told=also(told.announcements.session, *([hls.told] if hls is not None else [])),
+            told=also(told.producers.session, *([hls.told] if hls is not None else [])),
         )
-        reception = Reception(
+        admission = Admission(
             registry,
-            authority,
+            authorizer,
             workers,
             max_sessions=config.calls.max_streams,
             take_over=config.calls.on_conflict == "take_over",
             fits=capacity.admit_any,
-            refused=told.announcements.refused,
+            refused=told.producers.refused,
             trace=await stack.enter_async_context(tracing(config.tracing.endpoint)),
             adapt=adapted(treatment),
         )
-        house = House(
+        viewers_admitted = Viewers(
             registry.call,
-            authority.watch,
-            lambda who, cid: authority.judge(who, cid, Capability.JOIN_CALL),
-            joined=lambda cid, who: told.announcements.viewers(cid, lambda: registry.viewers(cid)),
-            gone=lambda cid, who: told.announcements.viewers(cid, lambda: registry.viewers(cid)),
+            authorizer.watch,
+            lambda who, cid: authorizer.judge(who, cid, Capability.JOIN_CALL),
+            joined=lambda cid, who: told.producers.viewers(cid, lambda: registry.viewers(cid)),
+            gone=lambda cid, who: told.producers.viewers(cid, lambda: registry.viewers(cid)),
         )
-        authority.made = told.announcements.written
+        authorizer.made = told.producers.written
         broadcasts = hls or NoBroadcasts()
-        moderation = Moderation(
+        enforcement = Enforcement(
             registry,
-            reception.rights,
-            house,
-            control.directory,
-            authority,
-            control.store,
-            concerned=told.broadcast.reconsider,
-            ended=in_step(broadcasts, told.announcements.written),
+            admission.rights,
+            viewers_admitted,
+            store_access.rights_cache,
+            authorizer,
+            store_access.store,
+            concerned=told.fanout.reconsider,
+            ended=in_step(broadcasts, told.producers.written),
         )
-        elsewhere = in_step(broadcasts, told.announcements.elsewhere)
-        following = Following(control.store, control.directory, authority, moderation, elsewhere)
-        await following.start()
-        await resume(broadcasts, control.store)
-        whep = WhepResource(mux, house, cors_origins=config.http.cors_origins)
-        rtmp = await stack.enter_async_context(_rtmp(config, control.identification)) if config.rtmp.enabled else None
+        elsewhere = in_step(broadcasts, told.producers.elsewhere)
+        change_feed = ChangeFeed(store_access.store, store_access.rights_cache, authorizer, enforcement, elsewhere)
+        await change_feed.start()
+        await resume(broadcasts, store_access.store)
+        whep = WhepResource(mux, viewers_admitted, cors_origins=config.http.cors_origins)
+        rtmp = await stack.enter_async_context(_rtmp(config, store_access.authenticator)) if config.rtmp.enabled else None
         whip = await stack.enter_async_context(_whip(config, mux)) if config.whip.enabled else None
-        srt = await stack.enter_async_context(listening_for_srt(config, tokens, authority, reception, following.want))
+        srt = await stack.enter_async_context(listening_for_srt(config, tokens, authorizer, admission, change_feed.want))
         lag, answers = Histogram(), Counter[int]()
         certificates = Certificates({"http": config.http.certificate, "rtmps": config.rtmp.certificate})
         metrics = Metrics(
@@ -215,11 +215,11 @@ async def gateway(config: Config) -> AsyncIterator[tuple[Addresses, Drain]]:
                 hls,
             )
         )
-        drain = Drain(reception, registry)
-        desk = Desk(
-            store=control.store,
-            directory=control.directory,
-            authority=authority,
+        drain = Drain(admission, registry)
+        services = Services(
+            store=store_access.store,
+            rights_cache=store_access.rights_cache,
+            authorizer=authorizer,
             registry=registry,
             bus=told.bus,
             interactions=told.interactions,
@@ -232,18 +232,18 @@ async def gateway(config: Config) -> AsyncIterator[tuple[Addresses, Drain]]:
             ),
             stream_key_secret=tokens.secret.value,
         )
-        routes = [*whep.routes(), *(whip.routes() if whip else ()), *Streams(registry, metrics, authority).routes()]
-        routes += [*Health(drain, authority).routes(), *told.sockets.routes(), *Pages(config).routes()]
-        routes += Api(desk, ROUTES, VERSION, answers).routes()
+        routes = [*whep.routes(), *(whip.routes() if whip else ()), *Streams(registry, metrics, authorizer).routes()]
+        routes += [*Health(drain, authorizer).routes(), *told.sockets.routes(), *Pages(config).routes()]
+        routes += Api(services, ROUTES, VERSION, answers).routes()
         if hls is not None:
-            routes += HlsRoutes(hls, authority.watch, config.http.cors_origins).routes()
+            routes += HlsRoutes(hls, authorizer.watch, config.http.cors_origins).routes()
         runner = await stack.enter_async_context(_http(config, routes))
         background = await stack.enter_async_context(asyncio.TaskGroup())
-        served: list[tuple[Listener, SessionPolicy]] = [(each, policy) for each in (rtmp, whip) if each is not None]
+        served: list[tuple[Listener, SeatPolicy]] = [(each, policy) for each in (rtmp, whip) if each is not None]
         if srt is not None:
             served += [(srt.listener, policy), (srt.sources, replace(policy, track_timeout_s=None))]
-        tasks = [background.create_task(reception.serve(*each), name="reception") for each in served]
-        tasks.append(background.create_task(following.run(), name="following the store"))
+        tasks = [background.create_task(admission.serve(*each), name="reception") for each in served]
+        tasks.append(background.create_task(change_feed.run(), name="following the store"))
         tasks.append(background.create_task(_measure_lag(lag), name="event loop delay"))
         seen = hls.seen if hls is not None else dict
         tasks.append(background.create_task(measure(capacity, registry, lambda: whep.viewers, seen), name="capacity"))
@@ -251,7 +251,7 @@ async def gateway(config: Config) -> AsyncIterator[tuple[Addresses, Drain]]:
             hls.base_url = config.hls.base_url.rstrip("/") or origin(config, "", _bound_port(runner))
             tasks.append(background.create_task(hls.run(), name="HLS"))
         try:
-            addresses = Addresses(
+            addresses = BoundPorts(
                 http=_bound_port(runner),
                 rtmp=rtmp.port if rtmp is not None else 0,
                 rtmps=rtmp.tls_port if rtmp is not None else 0,
@@ -260,7 +260,7 @@ async def gateway(config: Config) -> AsyncIterator[tuple[Addresses, Drain]]:
             )
             yield addresses, drain
         finally:
-            reception.draining = True
+            admission.draining = True
             if srt is not None:
                 srt.sources.stop()
             for session in list(registry.sessions.values()):
@@ -301,7 +301,7 @@ def _mux(config: Config) -> UdpMux:
     )
 
 
-def _rtmp(config: Config, identification: Identification) -> RtmpListener:
+def _rtmp(config: Config, authenticator: Authenticator) -> RtmpListener:
     rtmp = config.rtmp
     return RtmpListener(
         rtmp.host,
@@ -309,7 +309,7 @@ def _rtmp(config: Config, identification: Identification) -> RtmpListener:
         tls=TlsFiles(rtmp.certificate, rtmp.key) if rtmp.certificate else None,
         tls_port=rtmp.tls_port,
         limits=RtmpLimits(connections=rtmp.max_connections, connections_per_address=rtmp.max_connections_per_address),
-        passwords=identification.password,
+        passwords=authenticator.password,
         auth_app=rtmp.auth_app,
     )
 

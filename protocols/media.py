@@ -2,7 +2,7 @@
 
 Kept true by every protocol at its own edge, so that nobody after it asks "which format is this?":
 
-* Times are integer nanoseconds. A publisher's own clock starts anywhere; the session's timeline (`gateway/sessions/timeline.py`) maps it to one from 0.
+* Times are integer nanoseconds. A publisher's own clock starts anywhere; `gateway/sessions/timeline.py` maps it to one from 0.
 * Video data is one access unit in decoding order: H.264 and HEVC as Annex B (ITU-T H.264/H.265 Annex B, 4-byte start codes) with the
   parameter sets before each key frame and without access unit delimiters or filler; AV1 as one temporal unit of OBUs with size fields,
   without temporal delimiters, with the sequence header before each key frame; VP8 and VP9 as the raw frame.

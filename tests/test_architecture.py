@@ -1,11 +1,13 @@
-"""The layers of the design, kept: who may import what, which files do no I/O, where an unknown error may be caught, and where state lives.
+"""The architecture, kept: who may import what, which files do no I/O, where an unknown error may be caught, where state lives, how large
+things grow.
 
-The rules are tables of paths relative to the repository. A file that does not exist yet is no error; a new file is under the rules of its
-folder unless a table names it.
+Each rule is a function from the sources to what breaks it, in words. It runs over the product, which must give nothing, and over the
+product with one planted case, which must be found: a rule that finds nothing proves nothing.
 """
 
 import ast
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -13,6 +15,15 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("protocols", "transcode", "gateway")
+Sources = Mapping[str, ast.Module]
+"""Each file, relative to the repository, as its syntax tree."""
+
+WINGS = (
+    *("model", "config", "telemetry", "store", "access", "sessions", "ingress", "outputs"),
+    *("events", "enforcement", "node", "api", "wiring", "commands", "web"),
+)
+"""Of gateway/, lowest first: a wing imports only from those before it."""
+OWN_LEVEL = frozenset({"gateway/__init__.py", "gateway/__main__.py", "gateway/app.py"})
 
 # What a package may import of the others, and of what is not the standard library (None: anything)
 PROTOCOLS_FOR_TRANSCODE = ("protocols.media", "protocols.bitstream", "protocols.errors", "protocols.wire")
@@ -28,120 +39,62 @@ FORBIDDEN_IMPORTS = {
         "sqlalchemy",
         "pydantic_settings",
     ),
-    "gateway": ("av", "aiortc", "aioice", "pylibsrtp"),
+    "gateway": ("aiortc", "aioice", "pylibsrtp"),
 }
+WORKER = "transcode/worker/"
 
-# The files of protocols/ that meet sockets, clocks or the event loop. All others there are sans-IO: time is an argument.
-IO_FILES = frozenset({
-    "protocols/rtmp/backlog.py",  # the queue between a connection and its session
-    "protocols/rtmp/connection.py",
-    "protocols/rtmp/server.py",
-    "protocols/rtmp/tls.py",
-    "protocols/srt/address.py",  # the numbers of address families
-    "protocols/srt/caller.py",
-    "protocols/srt/libsrt.py",
-    "protocols/srt/receiver.py",
-    "protocols/srt/server.py",
-    "protocols/webrtc/dtls.py",
-    "protocols/webrtc/egress.py",
-    "protocols/webrtc/fanout.py",  # timers of the shared pacing
-    "protocols/webrtc/http.py",
-    "protocols/webrtc/mux.py",
-    "protocols/webrtc/peer.py",
-    "protocols/whep/resource.py",
-    "protocols/whep/viewer.py",
-    "protocols/whip/receiver.py",
-    "protocols/whip/resource.py",
-    "protocols/whip/sender.py",
-    "protocols/whip/server.py",
-})  # fmt: skip
-SANS_IO_ELSEWHERE = frozenset({
-    "transcode/plan.py",
-    "gateway/access.py",
-    "gateway/bearer.py",
-    "gateway/capacity.py",
-    "gateway/lifecycle.py",
-    "gateway/pacer.py",
-    "gateway/stream_keys.py",
-    "gateway/throttle.py",
-})  # fmt: skip
+# Sans-IO files say so in their first paragraph or stand in a package that does; these must be.
+SANS_IO = (
+    *("protocols/bitstream/h264.py", "protocols/rtmp/chunk.py", "protocols/rtmp/session.py", "protocols/rtmp/tracks.py"),
+    *("protocols/srt/pes.py", "protocols/srt/tracks.py", "protocols/whip/tracks.py", "protocols/hls/playlist.py"),
+    *("protocols/webrtc/sdp/answer.py", "protocols/webrtc/send/packetize.py", "protocols/webrtc/receive/jitter.py"),
+    *("transcode/plan.py", "transcode/messages.py", "gateway/sessions/timeline.py", "gateway/sessions/pacer.py"),
+    *("gateway/sessions/capacity.py", "gateway/model/permissions.py", "gateway/model/lifecycle.py", "gateway/access/jwt.py"),
+)
 IO_MODULES = (
-    "asyncio",
-    "socket",
-    "ssl",
-    "select",
-    "selectors",
-    "threading",
-    "multiprocessing",
-    "subprocess",
-    "logging",
-    "time",
+    *("asyncio", "socket", "ssl", "select", "selectors", "threading", "multiprocessing", "subprocess", "logging", "time"),
 )
 
 # Modules that one file each may know
 ONE_FILE = {
-    "uvloop": frozenset({"gateway/__main__.py"}),
-    "prometheus_client": frozenset({"gateway/metrics.py"}),
-    "pylibsrtp": frozenset({"protocols/webrtc/dtls.py", "protocols/webrtc/srtp.py"}),
-    "aiortc.rtcdtlstransport": frozenset({"protocols/webrtc/dtls.py"}),
-    "ctypes": frozenset({"protocols/srt/libsrt.py"}),
-    "sqlalchemy": frozenset(path.relative_to(ROOT).as_posix() for path in (ROOT / "gateway/store").rglob("*.py")),
-    "alembic": frozenset(path.relative_to(ROOT).as_posix() for path in (ROOT / "gateway/store").rglob("*.py")),
+    "uvloop": ("gateway/__main__.py",),
+    "prometheus_client": ("gateway/api/metrics.py",),
+    "pylibsrtp": ("protocols/webrtc/transport/dtls.py", "protocols/webrtc/transport/srtp.py"),
+    "aiortc.rtcdtlstransport": ("protocols/webrtc/transport/dtls.py",),
+    "ctypes": ("protocols/srt/libsrt.py",),
+    "cffi": ("protocols/srt/libsrt.py",),
+    "sqlalchemy": ("gateway/store/",),
+    "alembic": ("gateway/store/",),
+    "av": (WORKER,),
 }
 UPSTREAM_PRIVATE = ("aiortc", "aioice", "pylibsrtp")  # whose private names only the files of `PRIVATE_FILES` may use
-PRIVATE_FILES = frozenset({"protocols/webrtc/dtls.py", "protocols/webrtc/srtp.py"})
+PRIVATE_FILES = ("protocols/webrtc/transport/dtls.py", "protocols/webrtc/transport/srtp.py")
 
-# Only these name concrete listeners and calls; the rest of the gateway knows the contracts
+# Only the wiring names concrete listeners and outputs; the rest of the gateway knows the contracts
 CONCRETE = (
-    "protocols.rtmp.server",
-    "protocols.srt.server",
-    "protocols.srt.caller",
-    "protocols.whip.resource",
-    "protocols.whep.resource",
+    *("protocols.rtmp.listener", "protocols.srt.listener", "protocols.srt.caller", "protocols.whip.listener"),
+    *("protocols.whep.resource", "gateway.outputs.embedded.call", "gateway.outputs.hls.broadcasts"),
 )
-CONCRETE_CALLS = ("gateway.calls.embedded", "gateway.calls.whip")
-COMPOSERS = frozenset({
-    "gateway/app.py",
-    "gateway/srt.py",  # composes what needs libsrt
-    "gateway/metrics.py",  # reads their counters
-    "gateway/registry.py",  # holds the calls
-})  # fmt: skip
+CONCRETE_FOR = ("gateway/wiring/", "gateway/outputs/", "gateway/app.py")
 
-CATCH_ALL = frozenset({"gateway/session.py", "transcode/worker.py", "gateway/api/middleware.py", "gateway/__main__.py"})
-
+CATCH_ALL = (
+    *("gateway/sessions/seat.py", "transcode/worker/process.py", "gateway/api/framework/middleware.py", "gateway/__main__.py"),
+)
 EMPTY_CONTAINERS = frozenset({"list", "dict", "set", "bytearray", "deque", "defaultdict", "OrderedDict", "Counter"})
-
-
-def files(*packages: str) -> list[str]:
-    return sorted(path.relative_to(ROOT).as_posix() for package in packages for path in (ROOT / package).rglob("*.py"))
-
-
-@cache
-def tree(file: str) -> ast.Module:
-    return ast.parse((ROOT / file).read_text(encoding="utf-8"), file)
-
-
-def walk(node: ast.AST) -> Iterator[ast.AST]:
-    """Every node but what stands under `if TYPE_CHECKING`."""
-    yield node
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING":
-            continue
-        yield from walk(child)
+LONGEST_FUNCTION = 60
+LONGEST_FILE = 400
+MIGRATIONS = "gateway/store/migrations/versions/"  # are history: they stay as they were
 
 
 @cache
-def imports(file: str) -> frozenset[str]:
-    """Full names of what a file imports: `from a.b import c` gives `a.b` and `a.b.c`."""
-    found: set[str] = set()
-    for node in walk(tree(file)):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{file}:{node.lineno}: imports are absolute"
-            module = node.module or ""
-            found |= {module} | {f"{module}.{alias.name}" for alias in node.names}
-    return frozenset(found)
+def product() -> Sources:
+    files = (path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py")))
+    return {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text(encoding="utf-8"), str(path)) for path in files}
+
+
+def inside(file: str, places: Iterable[str]) -> bool:
+    """Whether a file is one of these, or in one of these folders."""
+    return any(file == place or (place.endswith("/") and file.startswith(place)) for place in places)
 
 
 def of(names: Iterable[str], modules: tuple[str, ...]) -> set[str]:
@@ -149,84 +102,182 @@ def of(names: Iterable[str], modules: tuple[str, ...]) -> set[str]:
     return {name for name in names if any(name == module or name.startswith(f"{module}.") for module in modules)}
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_a_layer_imports_nothing_above_it(package: str) -> None:
-    found = {file: of(imports(file), FORBIDDEN_IMPORTS[package]) for file in files(package)}
-    allowed = {file: {name for name in names if not _is_the_one_file(file, name)} for file, names in found.items()}
-    assert {file: names for file, names in allowed.items() if names} == {}
+def imports(tree: ast.Module) -> set[str]:
+    """Full names of what a file imports, under TYPE_CHECKING too: `from a.b import c` gives `a.b` and `a.b.c`."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            module = "." * node.level + (node.module or "")
+            found |= {module} | {f"{module}.{alias.name}" for alias in node.names}
+    return found
 
 
-def _is_the_one_file(file: str, name: str) -> bool:
-    return any(file in knowing and of({name}, (module,)) for module, knowing in ONE_FILE.items())
+def module_of(file: str) -> str:
+    return file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
-def test_transcode_knows_of_protocols_only_the_media() -> None:
-    found = {
-        file: of(imports(file), ("protocols",)) - of(imports(file), PROTOCOLS_FOR_TRANSCODE) for file in files("transcode")
-    }
-    assert {file: names for file, names in found.items() if names} == {}
+@cache
+def _names(sources: tuple[str, ...]) -> Mapping[str, str]:
+    return {module_of(file): file for file in sources}
 
 
-def test_only_the_composers_name_concrete_listeners_and_calls() -> None:
-    found = {
-        file: of(imports(file), CONCRETE + CONCRETE_CALLS)
-        for file in files("gateway")
-        if file not in COMPOSERS and not file.startswith("gateway/calls/")
-    }
-    assert {file: names for file, names in found.items() if names} == {}
+def imported_files(sources: Sources) -> Mapping[str, set[str]]:
+    """Each file with those of ours that it imports; a package's own file only where a name is taken from it."""
+    by_module = _names(tuple(sources))
+    graph: dict[str, set[str]] = {}
+    for file, tree in sources.items():
+        graph[file] = set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                graph[file] |= {by_module[alias.name] for alias in node.names if alias.name in by_module}
+            elif isinstance(node, ast.ImportFrom) and node.module in by_module:
+                for alias in node.names:
+                    graph[file].add(by_module.get(f"{node.module}.{alias.name}", by_module[node.module]))
+    return graph
 
 
-def test_sans_io_files_do_no_io_and_read_no_clock() -> None:
-    sans_io = [file for file in files("protocols") if file not in IO_FILES] + [
-        f for f in SANS_IO_ELSEWHERE if (ROOT / f).exists()
-    ]
-    assert len(sans_io) > 10
-    found = {file: of(imports(file), IO_MODULES) for file in sans_io}
-    assert {file: names for file, names in found.items() if names} == {}
+def reached(graph: Mapping[str, set[str]], start: str) -> set[str]:
+    """What a file imports, and what that imports, and so on."""
+    seen: set[str] = set()
+    waiting = [start]
+    while waiting:
+        for file in graph[waiting.pop()] - seen:
+            seen.add(file)
+            waiting.append(file)
+    return seen
 
 
-@pytest.mark.parametrize("module", ONE_FILE)
-def test_modules_that_one_file_may_know(module: str) -> None:
-    knowing = {file for file in files(*PACKAGES) if of(imports(file), (module,))}
-    assert knowing <= ONE_FILE[module]
+def layers(sources: Sources) -> Iterator[str]:
+    for file, tree in sources.items():
+        package = file.partition("/")[0]
+        for name in of(imports(tree), FORBIDDEN_IMPORTS[package]):
+            if not any(inside(file, places) and of({name}, (module,)) for module, places in ONE_FILE.items()):
+                yield f"{file} imports {name}"
+        if package == "transcode":
+            for name in of(imports(tree), ("protocols",)) - of(imports(tree), PROTOCOLS_FOR_TRANSCODE):
+                yield f"{file} imports {name}, which is not of the media"
 
 
-def test_private_names_of_upstream_stay_in_their_files() -> None:
-    def private(name: str) -> bool:
-        return any(part.startswith("_") for part in name.split("."))
+def wings(sources: Sources) -> Iterator[str]:
+    def wing(path: list[str]) -> int | None:
+        return WINGS.index(path[1]) if len(path) > 2 and path[0] == "gateway" else None
 
-    found = {file: {n for n in of(imports(file), UPSTREAM_PRIVATE) if private(n)} for file in files(*PACKAGES)}
-    assert {file for file, names in found.items() if names} <= PRIVATE_FILES
-
-
-def test_unknown_errors_are_caught_at_four_boundaries_only() -> None:
-    found = {
-        f"{file}:{node.lineno}"
-        for file in files(*PACKAGES)
-        for node in ast.walk(tree(file))
-        if isinstance(node, ast.ExceptHandler) and _catches_all(node) and file not in CATCH_ALL
-    }
-    assert found == set()
+    for file, targets in imported_files(sources).items():
+        above = wing(file.split("/"))
+        for target in targets:
+            below = wing(target.split("/"))
+            if above is not None and below is not None and below > above:
+                yield f"{file} imports {target}: {WINGS[below]} is above {WINGS[above]}"
+            if above is not None and target in ("gateway/__main__.py", "gateway/app.py"):
+                yield f"{file} imports {target}"
 
 
-def _catches_all(handler: ast.ExceptHandler) -> bool:
-    if handler.type is None:
-        return True
-    names = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
-    return any(isinstance(name, ast.Name) and name.id in ("Exception", "BaseException") for name in names)
+def circles(sources: Sources) -> Iterator[str]:
+    graph = imported_files(sources)
+    for file in graph:
+        if file in reached(graph, file):
+            yield f"{file} imports itself by way of others"
 
 
-def test_modules_hold_no_state() -> None:
+def own_level(sources: Sources) -> Iterator[str]:
+    for file in sources:
+        if file.startswith("gateway/") and file.count("/") == 1 and file not in OWN_LEVEL:
+            yield f"{file} stands at gateway/'s own level"
+
+
+def class_names(sources: Sources) -> Iterator[str]:
+    places: defaultdict[str, set[str]] = defaultdict(set)
+    for file, tree in sources.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                places[node.name].add(file)
+    for name, files in places.items():
+        if len(files) > 1:
+            yield f"{name} is the name of classes in {sorted(files)}"
+
+
+def libav(sources: Sources) -> Iterator[str]:
+    """`av` only in the worker's room, and nobody else reaches in."""
+    graph = imported_files(sources)
+    for file in sources:
+        if not file.startswith(WORKER):
+            for other in sorted(reached(graph, file)):
+                if other.startswith(WORKER) and other != f"{WORKER}__init__.py":
+                    yield f"{file} reaches {other}"
+
+
+def says_sans_io(sources: Sources, file: str) -> bool:
+    def first_paragraph(of: str) -> str:
+        docstring = ast.get_docstring(sources[of]) if of in sources else None
+        return (docstring or "").partition("\n\n")[0]
+
+    folders = [file.rpartition("/")[0]]
+    while folders[-1]:
+        folders.append(folders[-1].rpartition("/")[0])
+    return "Sans-IO" in first_paragraph(file) or any("Sans-IO" in first_paragraph(f"{each}/__init__.py") for each in folders)
+
+
+def sans_io(sources: Sources) -> Iterator[str]:
+    for file in SANS_IO:
+        if not says_sans_io(sources, file):
+            yield f"{file} must be sans-IO, and say so"
+    for file, tree in sources.items():
+        if says_sans_io(sources, file):
+            for name in of(imports(tree), IO_MODULES):
+                yield f"{file} is sans-IO and imports {name}"
+
+
+def one_file(sources: Sources) -> Iterator[str]:
+    for module, places in ONE_FILE.items():
+        for file, tree in sources.items():
+            if of(imports(tree), (module,)) and not inside(file, places):
+                yield f"{file} imports {module}"
+
+
+def private_names(sources: Sources) -> Iterator[str]:
+    for file, tree in sources.items():
+        for name in of(imports(tree), UPSTREAM_PRIVATE):
+            if any(part.startswith("_") for part in name.split(".")) and file not in PRIVATE_FILES:
+                yield f"{file} imports {name}"
+
+
+def concrete(sources: Sources) -> Iterator[str]:
+    for file, tree in sources.items():
+        if file.startswith("gateway/") and not inside(file, CONCRETE_FOR):
+            for name in of(imports(tree), CONCRETE):
+                yield f"{file} imports {name}"
+
+
+def absolute_imports(sources: Sources) -> Iterator[str]:
+    for file, tree in sources.items():
+        if any(name.startswith(".") for name in imports(tree)):
+            yield f"{file} imports relatively"
+
+
+def unknown_errors(sources: Sources) -> Iterator[str]:
+    def catches_all(handler: ast.ExceptHandler) -> bool:
+        if handler.type is None:
+            return True
+        names = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+        return any(isinstance(name, ast.Name) and name.id in ("Exception", "BaseException") for name in names)
+
+    for file, tree in sources.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ExceptHandler) and catches_all(node) and file not in CATCH_ALL:
+                yield f"{file}:{node.lineno} catches everything"
+
+
+def module_state(sources: Sources) -> Iterator[str]:
     """A container at module level is a table: named in capitals, filled where it is made, and never rebound."""
-    found: list[str] = []
-    for file in files(*PACKAGES):
-        for node in ast.walk(tree(file)):
+    for file, tree in sources.items():
+        for node in ast.walk(tree):
             if isinstance(node, ast.Global):
-                found.append(f"{file}:{node.lineno}: global {', '.join(node.names)}")
-        for node in tree(file).body:
-            if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None and not _is_table(node):
-                found.append(f"{file}:{node.lineno}: {ast.unparse(node)[:60]}")
-    assert found == []
+                yield f"{file}:{node.lineno}: global {', '.join(node.names)}"
+        for statement in tree.body:
+            if isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value is not None and not _is_table(statement):
+                yield f"{file}:{statement.lineno}: {ast.unparse(statement)[:60]}"
 
 
 def _is_table(node: ast.Assign | ast.AnnAssign) -> bool:
@@ -243,3 +294,69 @@ def _is_table(node: ast.Assign | ast.AnnAssign) -> bool:
             return name.isupper() and bool(args or keywords)
         case _:
             return True
+
+
+def sizes(sources: Sources) -> Iterator[str]:
+    for file, tree in sources.items():
+        if file.startswith(MIGRATIONS):
+            continue
+        last = max((node.end_lineno or 0 for node in tree.body), default=0)
+        if last > LONGEST_FILE:
+            yield f"{file} has {last} lines"
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                length = (node.end_lineno or 0) - node.lineno + 1
+                if length > LONGEST_FUNCTION:
+                    yield f"{file}:{node.lineno} {node.name} has {length} lines"
+
+
+# Each rule with cases that it must find: a file, and what it holds.
+PLANTED: dict[Callable[[Sources], Iterator[str]], list[tuple[str, str]]] = {
+    layers: [
+        ("protocols/rtmp/planted.py", "from gateway.model import events"),
+        ("transcode/planted.py", "from protocols.rtmp.chunk import ChunkReader"),
+    ],
+    wings: [
+        ("gateway/model/planted.py", "from gateway.store.store import Store"),
+        (
+            "gateway/sessions/planted.py",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from gateway.api import pages",
+        ),
+        ("gateway/api/planted.py", "from gateway import app"),
+    ],
+    circles: [
+        ("transcode/ladder.py", "from transcode.plan import plan"),
+        ("transcode/ladder.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from transcode import plan"),
+    ],
+    own_level: [("gateway/planted.py", "")],
+    class_names: [("gateway/api/planted.py", "class Seat: pass")],
+    libav: [
+        ("gateway/sessions/planted.py", "from transcode.worker.video import VideoTranscoder"),
+        ("transcode/plan.py", '"""Sans-IO."""\ndef planted():\n    from transcode.worker import encoders'),
+    ],
+    sans_io: [
+        ("gateway/sessions/pacer.py", '"""The live edge. Sans-IO."""\nfrom time import monotonic_ns'),
+        ("gateway/sessions/pacer.py", '"""The live edge."""\nfrom time import monotonic_ns'),
+        ("protocols/bitstream/planted.py", "import logging"),
+    ],
+    one_file: [("gateway/sessions/planted.py", "import av"), ("gateway/__main__.py", "import prometheus_client")],
+    private_names: [("protocols/whip/planted.py", "from aiortc.rtp import _pack")],
+    concrete: [("gateway/api/planted.py", "from protocols.rtmp.listener import RtmpListener")],
+    absolute_imports: [("gateway/api/planted.py", "from . import pages")],
+    unknown_errors: [("gateway/api/planted.py", "try:\n    pass\nexcept (OSError, Exception):\n    pass")],
+    module_state: [("gateway/api/planted.py", "seen = set()"), ("gateway/api/planted.py", "def f():\n    global x")],
+    sizes: [
+        ("gateway/api/planted.py", "def long():\n" + "    pass\n" * LONGEST_FUNCTION),
+        ("gateway/api/planted.py", "pass\n" * (LONGEST_FILE + 1)),
+    ],
+}
+
+
+@pytest.mark.parametrize("rule", PLANTED)
+def test_the_product_keeps_the_rule(rule: Callable[[Sources], Iterator[str]]) -> None:
+    assert list(rule(product())) == []
+
+
+@pytest.mark.parametrize(("rule", "file", "text"), [(rule, *case) for rule, cases in PLANTED.items() for case in cases])
+def test_the_rule_finds_what_breaks_it(rule: Callable[[Sources], Iterator[str]], file: str, text: str) -> None:
+    assert list(rule({**product(), file: ast.parse(text)})) != []

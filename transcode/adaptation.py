@@ -66,7 +66,7 @@ def _planned(width: int, height: int) -> int:
     return 1 if width * height >= _SUPERFAST_PIXELS else 0
 
 
-class Economy:
+class Adaptation:
     """The steps below the plan at which one video is transcoded, by how much of it waits."""
 
     def __init__(self, levels: int) -> None:

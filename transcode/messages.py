@@ -51,7 +51,7 @@ _LAYER_SHIFT = 2  # of the flags: to which of the tracks that come out an OUTPUT
 _START_ROOM = 256 << 10
 
 
-class Message(IntEnum):
+class WorkerMessage(IntEnum):
     # to the worker
     OPEN = 1  # a stream: its track and target; again for the same stream: its source has changed
     CLOSE = 2  # give what is left of a stream, then CLOSED
@@ -74,7 +74,7 @@ class Message(IntEnum):
     LATE = 25  # as PROGRESS, and there is nothing of it since it had waited for too long
 
 
-class Frame(NamedTuple):
+class MessageFrame(NamedTuple):
     kind: int
     stream: int
     taken: int  # modulo 2**32
@@ -93,7 +93,7 @@ class WorkerReport:
     peak_rss: int = 0  # bytes
 
 
-class Inbox:
+class MessageReader:
     """The receiving end of one socket: `recv_into(inbox.room())`, then iterate `inbox.received(n)` to its end. Holds at most a message."""
 
     def __init__(self) -> None:
@@ -103,7 +103,7 @@ class Inbox:
     def room(self) -> memoryview:
         return memoryview(self._buffer)[self._held :]
 
-    def received(self, count: int) -> Iterator[Frame]:
+    def received(self, count: int) -> Iterator[MessageFrame]:
         """The complete messages after `count` more bytes; raises `ProtocolError` for one that is too long."""
         end = self._held + count
         start = 0
@@ -116,7 +116,7 @@ class Inbox:
             need = _HEADER.size + length
             if end - start < need:
                 break
-            yield Frame(kind, stream, taken, view[start + _HEADER.size : start + need])
+            yield MessageFrame(kind, stream, taken, view[start + _HEADER.size : start + need])
             start += need
             need = _HEADER.size
         self._held = end - start
@@ -134,25 +134,25 @@ class Inbox:
         self._buffer[: len(rest)] = rest
 
 
-def pack(kind: Message, stream: int = 0, taken: int = 0, body: bytes = b"") -> bytes:
+def pack(kind: WorkerMessage, stream: int = 0, taken: int = 0, body: bytes = b"") -> bytes:
     return _HEADER.pack(len(body), kind, stream, taken & 0xFFFFFFFF) + body
 
 
 def pack_packet(stream: int, packet: EncodedPacket, silent: bool = False, sent: int = 0) -> bytes:
     """The head of a PACKET message, `sent` at so many ns on the machine's clock: `packet.data` follows it on the wire, uncopied."""
     flags = (_KEYFRAME_FLAG if packet.keyframe else 0) | (_SILENT_FLAG if silent else 0)
-    return _packet_head(Message.PACKET, stream, 0, packet, flags, _SENT.pack(sent))
+    return _packet_head(WorkerMessage.PACKET, stream, 0, packet, flags, _SENT.pack(sent))
 
 
 def pack_output(stream: int, taken: int, packet: EncodedPacket, tracks: Sequence[Track]) -> bytes:
     """The head of an OUTPUT message, of one of the layers that were told last as `tracks`; `packet.data` follows it on the wire."""
     index = next(index for index, track in enumerate(tracks) if track.layer == packet.layer)
     return _packet_head(
-        Message.OUTPUT, stream, taken, packet, (_KEYFRAME_FLAG if packet.keyframe else 0) | index << _LAYER_SHIFT
+        WorkerMessage.OUTPUT, stream, taken, packet, (_KEYFRAME_FLAG if packet.keyframe else 0) | index << _LAYER_SHIFT
     )
 
 
-def _packet_head(kind: Message, stream: int, taken: int, packet: EncodedPacket, flags: int, more: bytes = b"") -> bytes:
+def _packet_head(kind: WorkerMessage, stream: int, taken: int, packet: EncodedPacket, flags: int, more: bytes = b"") -> bytes:
     stamps = _PACKET.pack(packet.pts, packet.dts, packet.begun, packet.arrival, flags) + more
     return _HEADER.pack(len(stamps) + len(packet.data), kind, stream, taken & 0xFFFFFFFF) + stamps
 
@@ -185,7 +185,7 @@ def _read_packet(body: memoryview, track: int, more: int = 0) -> tuple[EncodedPa
 
 
 def pack_bitrate(stream: int, bits_per_second: int) -> bytes:
-    return pack(Message.BITRATE, stream, 0, _BITRATE.pack(max(0, min(bits_per_second, 0xFFFFFFFF))))
+    return pack(WorkerMessage.BITRATE, stream, 0, _BITRATE.pack(max(0, min(bits_per_second, 0xFFFFFFFF))))
 
 
 def read_bitrate(body: memoryview) -> int:
@@ -193,7 +193,7 @@ def read_bitrate(body: memoryview) -> int:
 
 
 def pack_effort(stream: int, effort: Effort) -> bytes:
-    return pack(Message.EFFORT, stream, 0, _EFFORT.pack(effort.lower, effort.shed, effort.scale))
+    return pack(WorkerMessage.EFFORT, stream, 0, _EFFORT.pack(effort.lower, effort.shed, effort.scale))
 
 
 def read_effort(body: memoryview) -> Effort:
@@ -209,7 +209,7 @@ def read_text(body: memoryview) -> str:
 
 def pack_stats(taken: int, report: WorkerReport) -> bytes:
     totals = (report.decoded, report.encoded, report.errors, report.dropped, report.cpu_ns, report.peak_rss)
-    return pack(Message.STATS, 0, taken, _STATS.pack(*totals))
+    return pack(WorkerMessage.STATS, 0, taken, _STATS.pack(*totals))
 
 
 def read_stats(body: memoryview) -> WorkerReport:
@@ -220,7 +220,7 @@ def read_stats(body: memoryview) -> WorkerReport:
 
 def pack_open(stream: int, track: Track, target: AudioTarget | VideoTarget, shown: int | None = None) -> bytes:
     opening = {"track": track_fields(track), "target": asdict(target), "shown": shown}
-    return pack(Message.OPEN, stream, 0, json.dumps(opening).encode())
+    return pack(WorkerMessage.OPEN, stream, 0, json.dumps(opening).encode())
 
 
 def read_open(body: memoryview) -> tuple[Track, AudioTarget | VideoTarget, int | None]:
@@ -235,7 +235,7 @@ def read_open(body: memoryview) -> tuple[Track, AudioTarget | VideoTarget, int |
 
 
 def pack_tracks(stream: int, taken: int, tracks: Sequence[Track]) -> bytes:
-    return pack(Message.TRACKS, stream, taken, json.dumps([track_fields(track) for track in tracks]).encode())
+    return pack(WorkerMessage.TRACKS, stream, taken, json.dumps([track_fields(track) for track in tracks]).encode())
 
 
 def read_tracks(body: memoryview) -> tuple[Track, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from protocols.errors import ProtocolError
 from protocols.media import EncodedPacket, Track
-from transcode.messages import MAX_BODY, Message, pack, read_track, track_fields
+from transcode.messages import MAX_BODY, WorkerMessage, pack, read_track, track_fields
 
 _HEAD = struct.Struct("<III")  # bytes of the track, number of the fragment, packets
 _PACKET = struct.Struct("<qqQI?")  # pts, dts, duration, bytes, key frame
@@ -21,7 +21,7 @@ def pack_mux(track: Track, packets: Sequence[EncodedPacket], durations: Sequence
         parts.append(_PACKET.pack(packet.pts, packet.dts, duration, len(packet.data), packet.keyframe))
         parts.append(packet.data)
     body = b"".join(parts)
-    return pack(Message.MUX, 0, 0, body) if len(body) <= MAX_BODY else b""
+    return pack(WorkerMessage.MUX, 0, 0, body) if len(body) <= MAX_BODY else b""
 
 
 def read_mux(body: memoryview) -> tuple[Track, list[EncodedPacket], list[int], int]:
@@ -40,7 +40,7 @@ def read_mux(body: memoryview) -> tuple[Track, list[EncodedPacket], list[int], i
 
 def pack_fragment(taken: int, init: bytes, fragment: bytes) -> bytes:
     """A FRAGMENT message; with nothing in it where none could be made."""
-    return pack(Message.FRAGMENT, 0, taken, _INIT.pack(len(init)) + init + fragment)
+    return pack(WorkerMessage.FRAGMENT, 0, taken, _INIT.pack(len(init)) + init + fragment)
 
 
 def read_fragment(body: memoryview) -> tuple[bytes, bytes]:

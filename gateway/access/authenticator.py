@@ -13,8 +13,8 @@ from typing import Final
 from gateway.access import stream_keys
 from gateway.access.credentials import Identity, Tokens
 from gateway.access.jwt import HOST, VIEWER, Signer, is_token, read
-from gateway.access.rights_cache import Directory
-from gateway.access.sealing import Vault
+from gateway.access.rights_cache import RightsCache
+from gateway.access.sealing import Sealing
 from gateway.access.throttle import Throttle
 from gateway.model.permissions import Role
 from gateway.model.records import ApiKey
@@ -31,20 +31,20 @@ class NoSuchKey(Rejected):
         super().__init__(Reason.UNAUTHORIZED, "The stream key was revoked, or its call was deleted: make a new one")
 
 
-class Identification:
+class Authenticator:
     """See the file. `failures_per_minute` 0: no limit; the time is that of `tokens`."""
 
     def __init__(
         self,
         tokens: Tokens,
-        directory: Directory,
+        rights_cache: RightsCache,
         failures_per_minute: int = 0,
         monotonic: Callable[[], int] = monotonic_ns,
     ) -> None:
         self.throttle = Throttle(failures_per_minute)
         self._tokens = tokens
-        self._directory = directory
-        self._vault = Vault(tokens.secret.value)
+        self._rights_cache = rights_cache
+        self._sealing = Sealing(tokens.secret.value)
         self._monotonic = monotonic
         self._signers: tuple[Mapping[str, ApiKey], Mapping[str, tuple[Signer, ...]]] = ({}, {})
 
@@ -88,7 +88,7 @@ class Identification:
             except Rejected as refusal:
                 return refusal
         if identity.api_key:
-            key = self._directory.api_keys.get(identity.api_key)
+            key = self._rights_cache.api_keys.get(identity.api_key)
             if key is None or key.revoked_at is not None:
                 return Rejected(Reason.UNAUTHORIZED, "The API key of this token was revoked: get a token of another one")
         return None
@@ -125,7 +125,7 @@ class Identification:
         if not stream_keys.name_is_whole(self._tokens.secret.value, name):
             words = "The stream key's name has a character missing or changed: copy it again in one piece"
             raise Rejected(Reason.UNAUTHORIZED, words)
-        key = self._directory.stream_key(name)
+        key = self._rights_cache.stream_key(name)
         if key is None:
             raise NoSuchKey
         if not key.usable(self.now):
@@ -139,8 +139,8 @@ class Identification:
     def _signers_of(self, api_key: str) -> tuple[Signer, ...]:
         """The gateway, and the application named or else each: a token does not tell whose it is."""
         keys, signers = self._signers
-        if keys is not self._directory.api_keys:
-            keys = self._directory.api_keys
+        if keys is not self._rights_cache.api_keys:
+            keys = self._rights_cache.api_keys
             signers = {key: self._unsealed(each) for key, each in keys.items() if each.revoked_at is None}
             self._signers = (keys, signers)
         if api_key and api_key not in signers:
@@ -159,5 +159,5 @@ class Identification:
 
     def _unsealed(self, key: ApiKey) -> tuple[Signer, ...]:
         """What does not open (the gateway's own secret was changed) verifies nothing."""
-        values = (self._vault.unseal(each.sealed, key.key) for each in key.secrets)
+        values = (self._sealing.unseal(each.sealed, key.key) for each in key.secrets)
         return tuple(Signer(value if value is not None else b"", key.key) for value in values)

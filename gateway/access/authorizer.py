@@ -12,9 +12,9 @@ from datetime import datetime, timedelta
 from math import ceil
 from typing import Final
 
-from gateway.access.authenticator import Identification
+from gateway.access.authenticator import Authenticator
 from gateway.access.credentials import Grant, Identity
-from gateway.access.rights_cache import Directory, KnownCall, NotInMemory
+from gateway.access.rights_cache import KnownCall, NotInMemory, RightsCache
 from gateway.config import CALL_ID
 from gateway.model.lifecycle import created
 from gateway.model.permissions import MEMBERS, Allowed, CallState, Capability, Role, allowed, capabilities
@@ -46,14 +46,16 @@ class Rules:
     create_on_publish: bool = True  # who may publish into a call that is not there makes it
 
 
-class Authority:
+class Authorizer:
     """See the file."""
 
-    def __init__(self, identification: Identification, directory: Directory, store: Store, rules: Rules | None = None) -> None:
+    def __init__(
+        self, authenticator: Authenticator, rights_cache: RightsCache, store: Store, rules: Rules | None = None
+    ) -> None:
         self.rules = rules or Rules()
         self._store = store
-        self.identification = identification
-        self._directory = directory
+        self.authenticator = authenticator
+        self._rights_cache = rights_cache
         self._sent_out: OrderedDict[tuple[str, str], datetime] = OrderedDict()  # call and user -> until when
         self.made: Callable[[None, Call], None] = lambda before, after: None
         """Told of each call that is made by publishing into it."""
@@ -62,15 +64,15 @@ class Authority:
         """Who shows this token or stream key; anonymous without one. Raises `Rejected` (UNAUTHORIZED, TOO_MANY_REQUESTS, OVERLOADED)."""
         if not text:
             return Identity()
-        return self.identification.identify(Credential(text), "The token", api_key=api_key, address=address)
+        return self.authenticator.identify(Credential(text), "The token", api_key=api_key, address=address)
 
     def examine(self, credential: Credential, call: str | None, address: str = "") -> Grant:
         """Who publishes into which call. Raises `Rejected` with words for the streamer. Reads memory only."""
-        identity = self.identification.identify(credential, "The stream key", address=address)
+        identity = self.authenticator.identify(credential, "The stream key", address=address)
         if not identity.user_id:
             raise Rejected(Reason.FORBIDDEN, "The stream key is a server's token, which is nobody's: make one for a user")
         cid = self._call_of(identity, call)
-        known = self._directory.call(cid)
+        known = self._rights_cache.call(cid)
         kinds = frozenset(each for each in _SEND if self._verdict(identity, cid, each) is None)
         absent = known is None and not self._may_create(identity, cid)
         if absent or (known is not None and not kinds):
@@ -82,25 +84,25 @@ class Authority:
 
     async def prepare(self, credential: Credential, call: str | None) -> None:
         """What `examine` will ask for is in memory. Raises `StoreUnavailable`; what is wrong with the credential is `examine`'s to say."""
-        if name := self.identification.stream_key_name(credential):
-            await self._directory.look_up(stream_key=name)
+        if name := self.authenticator.stream_key_name(credential):
+            await self._rights_cache.look_up(stream_key=name)
         try:
-            identity = self.identification.identify(credential, "The stream key")
+            identity = self.authenticator.identify(credential, "The stream key")
             cid = self._call_of(identity, call)
         except Rejected:
             return
-        await self._directory.look_up(cid=cid, user_id=identity.user_id)
+        await self._rights_cache.look_up(cid=cid, user_id=identity.user_id)
 
     async def settle(self, grant: Grant) -> Grant:
         """The call is there: publishing into one that is not makes it. Raises `Rejected`: meanwhile it may have been made by others."""
         if grant.exists:
             return grant
-        now, kind = self.identification.now, self._kind(grant.call_cid)
+        now, kind = self.authenticator.now, self._kind(grant.call_cid)
         await self._store.users.ensure([grant.user_id], now)
         call, made = await self._store.calls.get_or_create(created(kind, grant.call_cid.partition(":")[2], grant.user_id, now))
         if made:
             self.made(None, call)
-        await self._directory.refresh(grant.call_cid)  # one that has ended is not in memory
+        await self._rights_cache.refresh(grant.call_cid)  # one that has ended is not in memory
         sends = frozenset(each for each in _SEND if self._verdict(grant.identity, grant.call_cid, each) is None)
         if not sends:
             self.judge(grant.identity, grant.call_cid, Capability.SEND_VIDEO)
@@ -109,9 +111,9 @@ class Authority:
     def whose(self, credential: Credential, call: str | None) -> tuple[str, str] | None:
         """The user and the call of a good credential of somebody who belongs there, be he allowed to publish now or not."""
         try:
-            identity = self.identification.identify(credential, "The stream key")
+            identity = self.authenticator.identify(credential, "The stream key")
             cid = self._call_of(identity, call)
-            known = self._directory.call(cid)
+            known = self._rights_cache.call(cid)
         except (Rejected, NotInMemory):
             return None
         if identity.call_cids is not None and cid not in identity.call_cids:
@@ -134,7 +136,7 @@ class Authority:
 
     async def admit(self, identity: Identity, cid: str, capability: Capability) -> None:
         """Looks up what is not in memory, and judges. Raises `Rejected`."""
-        await self._directory.look_up(cid=cid, user_id=identity.user_id, stream_key=identity.stream_key)
+        await self._rights_cache.look_up(cid=cid, user_id=identity.user_id, stream_key=identity.stream_key)
         self.judge(identity, cid, capability)
 
     def judge(self, identity: Identity, cid: str, capability: Capability) -> None:
@@ -154,7 +156,7 @@ class Authority:
     def is_over(self, cid: str) -> bool:
         """The call has ended or is deleted. For what is in memory."""
         try:
-            known = self._directory.call(cid)
+            known = self._rights_cache.call(cid)
         except NotInMemory:
             return False
         return known is None or known.call.ended_at is not None
@@ -162,7 +164,7 @@ class Authority:
     def send_out(self, cid: str, user_id: str) -> None:
         """He was kicked: for a while he may neither publish nor watch. Who is blocked as well may come back when that is undone."""
         if user_id not in self._blocked(cid):
-            now = self.identification.now
+            now = self.authenticator.now
             while (self._sent_out and next(iter(self._sent_out.values())) <= now) or len(self._sent_out) >= _MOST_SENT_OUT:
                 self._sent_out.popitem(last=False)
             self._sent_out.pop((cid, user_id), None)
@@ -170,12 +172,12 @@ class Authority:
 
     def taken_out(self, cid: str) -> list[str]:
         """Users who are blocked there, or were kicked just now."""
-        now = self.identification.now
+        now = self.authenticator.now
         return [*self._blocked(cid), *(user for (of, user), until in self._sent_out.items() if of == cid and now < until)]
 
     def _blocked(self, cid: str) -> Sequence[str]:
         try:
-            known = self._directory.call(cid)
+            known = self._rights_cache.call(cid)
         except NotInMemory:
             return ()
         return known.call.blocked_user_ids if known is not None else ()
@@ -184,7 +186,7 @@ class Authority:
         """All that he may do now in a call that is in memory (`own_capabilities`)."""
         if identity.server:
             return frozenset(Capability)
-        known = self._directory.call(cid)
+        known = self._rights_cache.call(cid)
         held = capabilities(self._grants(identity, cid), self._roles(identity, known), self._state(identity, cid, known))
         held -= _OF_WHO_IS_IN if self._out_for(identity, cid) else frozenset()
         return held & _OF_ENCODERS if identity.stream_key else held
@@ -201,9 +203,9 @@ class Authority:
 
     def _verdict(self, identity: Identity, cid: str, capability: Capability) -> Rejected | None:
         """None: he may. Raises `NotInMemory`."""
-        if (refusal := self.identification.withdrawn(identity) or self._outside(identity, cid, capability)) is not None:
+        if (refusal := self.authenticator.withdrawn(identity) or self._outside(identity, cid, capability)) is not None:
             return refusal
-        known = self._directory.call(cid)
+        known = self._rights_cache.call(cid)
         if known is None and not identity.claimed and capability is not Capability.CREATE_CALL:
             return NoSuchCall(cid)
         state = self._state(identity, cid, known)
@@ -218,11 +220,11 @@ class Authority:
     def _out_for(self, identity: Identity, cid: str) -> int:
         """Seconds until who was kicked may come back; 0: he may."""
         until = self._sent_out.get((cid, identity.user_id)) if identity.user_id else None
-        return max(0, ceil((until - self.identification.now).total_seconds())) if until is not None else 0
+        return max(0, ceil((until - self.authenticator.now).total_seconds())) if until is not None else 0
 
     def _outside(self, identity: Identity, cid: str, capability: Capability) -> Rejected | None:
         """What the credential is not for, whatever the call says."""
-        if cid.partition(":")[0] not in self._directory.call_types:
+        if cid.partition(":")[0] not in self._rights_cache.call_types:
             return _no_type(cid)
         what = "The stream key" if capability in _SEND else "The token"
         if identity.call_cids is not None and cid not in identity.call_cids:
@@ -235,7 +237,7 @@ class Authority:
 
     def _may_create(self, identity: Identity, cid: str) -> bool:
         """By publishing into it, and with the right to publish in it then."""
-        if self.identification.withdrawn(identity) or self._outside(identity, cid, Capability.SEND_VIDEO) or identity.server:
+        if self.authenticator.withdrawn(identity) or self._outside(identity, cid, Capability.SEND_VIDEO) or identity.server:
             return False
         if identity.claimed:
             return self.rules.create_on_publish and identity.claimed == Role.HOST
@@ -247,7 +249,7 @@ class Authority:
             return frozenset({identity.claimed})
         if not identity.user_id:
             return frozenset({Role.ANONYMOUS})
-        roles: set[str] = {self._directory.role(identity.user_id)}
+        roles: set[str] = {self._rights_cache.role(identity.user_id)}
         if identity.stream_key:
             roles.add(Role.HOST)
         if known is not None:
@@ -261,7 +263,7 @@ class Authority:
         return {**MEMBERS, **grants} if identity.claimed or identity.stream_key else grants
 
     def _kind(self, cid: str) -> CallType:
-        kind = self._directory.call_types.get(cid.partition(":")[0])
+        kind = self._rights_cache.call_types.get(cid.partition(":")[0])
         if kind is None:
             raise _no_type(cid)
         return kind
@@ -270,7 +272,7 @@ class Authority:
         public = cid in self.rules.public
         if known is None:
             return CallState(backstage=self._kind(cid).settings.backstage.enabled, public=public)
-        return known.call.state(self._kind(cid), identity.user_id, self.identification.now, public=public)
+        return known.call.state(self._kind(cid), identity.user_id, self.authenticator.now, public=public)
 
 
 def _no_type(cid: str) -> Rejected:

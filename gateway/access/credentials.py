@@ -25,7 +25,7 @@ import jwt
 
 from gateway.access.jwt import HOST, Claims, Signer, date, expired
 from gateway.config import USER_ID, Config
-from gateway.config.sources import ConfigError, Problem
+from gateway.config.sources import ConfigError, ConfigProblem
 from gateway.model.permissions import Capability
 from gateway.model.records import Settings
 from protocols.errors import Reason, Rejected
@@ -162,4 +162,4 @@ def _read_private(path: Path) -> bytes:
 
 
 def _unusable(path: Path, why: str) -> ConfigError:
-    return ConfigError([Problem("auth.secret_file", "the configuration", str(path), why)])
+    return ConfigError([ConfigProblem("auth.secret_file", "the configuration", str(path), why)])

@@ -93,7 +93,7 @@ class Memory(Generic[K, V]):
         self.complete = True
 
 
-class Directory:
+class RightsCache:
     """Reads and follows the store. `start` first; `apply` is given each change."""
 
     def __init__(self, store: Store, *, max_calls: int = MAX_CALLS) -> None:

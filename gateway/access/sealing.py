@@ -16,7 +16,7 @@ _NONCE: Final = 12
 _PURPOSE: Final = b"ingress-gateway api secrets"
 
 
-class Vault:
+class Sealing:
     """Seals and opens with the gateway's secret."""
 
     def __init__(self, secret: bytes) -> None:

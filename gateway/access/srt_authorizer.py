@@ -31,7 +31,7 @@ Examine = Callable[[Credential, str | None, str], Grant]
 """(credential, call, address) -> what it may do now; raises `Rejected`."""
 
 
-class SrtAccess:
+class SrtAuthorizer:
     """`protocols.srt.listener.Authorise`. `password` gives a name's passphrase; `tell` gets a refusal and the caller's host, at most once a
     second; `missing` what has to be looked up before the caller comes again."""
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from gateway.access.credentials import Identity
 from protocols.errors import Rejected
-from protocols.whep.viewer import Audience, Viewer
+from protocols.whep.viewer import Viewer, ViewerAdmission
 
 Admit = Callable[[str, str | None, str], Awaitable[Identity]]
 """(call, token, address) -> who it is; raises `Rejected` for those who may not watch."""
@@ -16,26 +16,26 @@ Noticed = Callable[[str, Identity], None]
 """(cid, who): told at each coming or going; must not raise."""
 
 
-class Seat:
+class AdmittedViewer:
     """One admitted viewer's place in a call (`protocols.whep.viewer.Audience`). The call is looked up when the viewer comes and not when it
     was admitted: in between the call may have ended and begun anew, and who never comes leaves none behind."""
 
-    def __init__(self, house: "House", cid: str, identity: Identity) -> None:
+    def __init__(self, viewers_admitted: "Viewers", cid: str, identity: Identity) -> None:
         self.cid = cid
         self.identity = identity
-        self._house = house
-        self._call: Audience | None = None
+        self._viewers_admitted = viewers_admitted
+        self._call: ViewerAdmission | None = None
         self._viewer: Viewer | None = None
 
     def add_viewer(self, viewer: Viewer) -> None:
         self._viewer = viewer
-        self._call = self._house.seated(self)
+        self._call = self._viewers_admitted.seated(self)
         self._call.add_viewer(viewer)
 
     def remove_viewer(self, viewer: Viewer) -> None:
         if self._call is not None:
             self._call.remove_viewer(viewer)
-            self._house.left(self)
+            self._viewers_admitted.left(self)
 
     def empty(self, why: str) -> None:
         """The viewer has to go."""
@@ -43,7 +43,7 @@ class Seat:
             self._viewer.peer.close(why)
 
 
-class House:
+class Viewers:
     """What the WHEP resource serves (`protocols.whep.viewer.Program`): the calls that the caller may watch, made when the first comes.
 
     `still` is asked when an admitted viewer takes its seat; raises `Rejected`.
@@ -51,23 +51,23 @@ class House:
 
     def __init__(
         self,
-        find: Callable[[str], Audience],
+        find: Callable[[str], ViewerAdmission],
         admit: Admit,
         still: Callable[[Identity, str], None] = lambda identity, cid: None,
         joined: Noticed = lambda cid, identity: None,
         gone: Noticed = lambda cid, identity: None,
     ) -> None:
-        self.seats: set[Seat] = set()  # those that are taken
+        self.seats: set[AdmittedViewer] = set()  # those that are taken
         self._find = find
         self._admit = admit
         self._still = still
         self._joined = joined
         self._gone = gone
 
-    async def admit(self, call: str, token: str | None, address: str = "") -> Seat:
-        return Seat(self, call, await self._admit(call, token, address))
+    async def admit(self, call: str, token: str | None, address: str = "") -> AdmittedViewer:
+        return AdmittedViewer(self, call, await self._admit(call, token, address))
 
-    def seated(self, seat: Seat) -> Audience:
+    def seated(self, seat: AdmittedViewer) -> ViewerAdmission:
         """The call that a viewer comes into."""
         call = self._find(seat.cid)
         self.seats.add(seat)
@@ -78,7 +78,7 @@ class House:
             seat.empty(refusal.detail)
         return call
 
-    def left(self, seat: Seat) -> None:
+    def left(self, seat: AdmittedViewer) -> None:
         if seat in self.seats:
             self.seats.discard(seat)
             self._gone(seat.cid, seat.identity)

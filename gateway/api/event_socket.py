@@ -1,12 +1,13 @@
 """Events over one WebSocket for each client: `GET /api/v2/video/connect`, then JSON messages (`socket_messages`) in both directions.
 
-The token comes in `Authorization`, or in the first message from browsers, which can set no headers; never in the address, which ends up in
-logs. The client subscribes to calls that it may read; it may send reactions and custom events where its call grants that.
+The token comes in `Authorization`, or in the first message from browsers, which can set no headers; never in the address, which
+ends up in logs. The client subscribes to calls that it may read; it may send reactions and custom events where its call grants
+that.
 
-Kept true: what a client is told is what it may know now (`gateway.model.events.Audience`), and it is asked again after everything that may change
-that. A message has `MAX_MESSAGE` bytes, a connection `MAX_SUBSCRIPTIONS` calls and `MESSAGE_RATE` messages a second, a user `MAX_PER_USER`
-connections. A client that does not read is closed (4008) when `MAX_UNSENT` bytes wait for it, and reads the call's state when it comes
-back; one that has vanished is found out by pings within a minute.
+Kept true: what a client is told is what it may know now (`gateway.model.events.EventAudience`), and it is asked again after
+everything that may change that. A message has `MAX_MESSAGE` bytes, a connection `MAX_SUBSCRIPTIONS` calls and `MESSAGE_RATE`
+messages a second, a user `MAX_PER_USER` connections. A client that does not read is closed (4008) when `MAX_UNSENT` bytes wait
+for it, and reads the call's state when it comes back; one that has vanished is found out by pings within a minute.
 """
 
 import asyncio
@@ -20,12 +21,12 @@ from typing import Any, Final, assert_never
 from aiohttp import WSMsgType, web
 from pydantic import ValidationError
 
-from gateway.access.authorizer import Authority
+from gateway.access.authorizer import Authorizer
 from gateway.access.credentials import Identity
 from gateway.access.rights_cache import NotInMemory
 from gateway.api.framework.errors import KINDS, ApiError, answer
 from gateway.api.framework.request_credentials import identity_of
-from gateway.api.schemas.parts import Fault
+from gateway.api.schemas.parts import FieldError
 from gateway.api.schemas.socket_messages import (
     MESSAGES,
     Authenticate,
@@ -37,9 +38,9 @@ from gateway.api.schemas.socket_messages import (
     Subscribe,
     Unsubscribe,
 )
-from gateway.events.fanout import EVERY_CALL, Broadcast, text_frame
-from gateway.events.interactions import Interactions, Rates, Sender
-from gateway.model.events import AUDIENCE, Audience, Event
+from gateway.events.fanout import EVERY_CALL, EventFanout, text_frame
+from gateway.events.interactions import Interactions, InteractionSender, Rates
+from gateway.model.events import AUDIENCE, Event, EventAudience
 from gateway.model.permissions import Capability, Role
 from gateway.store.store import Store
 from protocols.errors import Reason, Rejected
@@ -69,9 +70,9 @@ class Sockets:
 
     def __init__(
         self,
-        authority: Authority,
+        authorizer: Authorizer,
         store: Store,
-        broadcast: Broadcast,
+        broadcast: EventFanout,
         interactions: Interactions,
         *,
         origins: Collection[str] = ("*",),
@@ -79,11 +80,11 @@ class Sockets:
         timeouts: Timeouts = Timeouts(),
     ) -> None:
         """`origins`: web origins whose pages may connect, besides our own."""
-        self.authority = authority
+        self.authorizer = authorizer
         self.store = store
         self.broadcast = broadcast
         self.interactions = interactions
-        self.open: set[Connection] = set()
+        self.open: set[SocketClient] = set()
         self.users: Counter[str] = Counter()  # connections by user id
         self.opened = 0
         self.closed: Counter[str] = Counter()  # by the reason that was ours, in lower case; "client" for theirs
@@ -118,7 +119,7 @@ class Sockets:
             raise Rejected(Reason.FORBIDDEN, "pages of this origin may not connect: see http.cors_origins")
         if len(self.open) >= self._max_connections:
             raise Rejected(Reason.OVERLOADED, "the gateway has no room for another connection: try again later")
-        return identity_of(request, self.authority) if request.headers.get("Authorization", "").strip() else None
+        return identity_of(request, self.authorizer) if request.headers.get("Authorization", "").strip() else None
 
     async def _serve(self, request: web.Request, identity: Identity | None) -> web.StreamResponse:
         socket = web.WebSocketResponse(
@@ -131,7 +132,7 @@ class Sockets:
         await socket.prepare(request)
         if request.transport is None:
             return socket
-        connection = Connection(self, socket, request.transport, request.remote or "", identity)
+        connection = SocketClient(self, socket, request.transport, request.remote or "", identity)
         self.open.add(connection)
         self.opened += 1
         try:
@@ -143,7 +144,7 @@ class Sockets:
         return socket
 
 
-class Connection:
+class SocketClient:
     """One client; an outlet of the broadcast (`gateway.events.fanout.Outlet`)."""
 
     def __init__(
@@ -160,7 +161,7 @@ class Connection:
         self._transport = transport
         self._remote = remote
         self._identity = identity
-        self._me = Sender("", "", Role.ANONYMOUS, remote)
+        self._me = InteractionSender("", "", Role.ANONYMOUS, remote)
         self._calls: set[str] = set()
         self._reading: asyncio.Timeout | None = None
 
@@ -214,7 +215,7 @@ class Connection:
         else:
             self._transport.write(frames)
 
-    def reconsider(self, cid: str) -> Audience | None:
+    def reconsider(self, cid: str) -> EventAudience | None:
         try:
             return self._audience(cid)
         except Rejected as refusal:
@@ -247,7 +248,7 @@ class Connection:
                 if not isinstance(said, Authenticate):
                     raise Rejected(Reason.UNAUTHORIZED, Close.UNAUTHENTICATED.value[1])
                 first = said
-                self._identity = self._sockets.authority.identify(first.token, api_key=first.api_key, address=self._remote)
+                self._identity = self._sockets.authorizer.identify(first.token, api_key=first.api_key, address=self._remote)
             except (ValidationError, Rejected) as error:
                 self._refuse(error, first.id)
                 self.end(Close.UNAUTHENTICATED)
@@ -308,27 +309,27 @@ class Connection:
         if cid == EVERY_CALL:
             if not identity.server:
                 raise Rejected(Reason.FORBIDDEN, "every call: that takes a server token")
-            audience, capabilities = Audience.HOSTS, frozenset(Capability)
+            audience, capabilities = EventAudience.HOSTS, frozenset(Capability)
         else:
-            await self._sockets.authority.admit(identity, cid, Capability.READ_CALL)
-            audience, capabilities = self._audience(cid), self._sockets.authority.capabilities(identity, cid)
+            await self._sockets.authorizer.admit(identity, cid, Capability.READ_CALL)
+            audience, capabilities = self._audience(cid), self._sockets.authorizer.capabilities(identity, cid)
         self._calls.add(cid)
         self._sockets.broadcast.add(self, cid, audience)
         recent = [each for each in self._sockets.broadcast.recent.of(cid) if AUDIENCE[each.type] <= audience]
         self._tell("subscribed", reply_to, recent, cid=cid, own_capabilities=sorted(capabilities))
 
-    def _audience(self, cid: str) -> Audience:
+    def _audience(self, cid: str) -> EventAudience:
         """Raises `Rejected` where it may not read the call."""
-        identity, authority = self._known(), self._sockets.authority
-        authority.judge(identity, cid, Capability.READ_CALL)
-        if identity.server or authority.may(identity, cid, Capability.SEND_VIDEO):
-            return Audience.HOSTS
-        return Audience.PRESENT if authority.may(identity, cid, Capability.JOIN_CALL) else Audience.READERS
+        identity, authorizer = self._known(), self._sockets.authorizer
+        authorizer.judge(identity, cid, Capability.READ_CALL)
+        if identity.server or authorizer.may(identity, cid, Capability.SEND_VIDEO):
+            return EventAudience.HOSTS
+        return EventAudience.PRESENT if authorizer.may(identity, cid, Capability.JOIN_CALL) else EventAudience.READERS
 
-    async def _allowed(self, cid: str, capability: Capability, user_id: str | None) -> Sender:
+    async def _allowed(self, cid: str, capability: Capability, user_id: str | None) -> InteractionSender:
         """Who sends, being allowed to. Raises `Rejected`."""
         identity = self._known()
-        await self._sockets.authority.admit(identity, cid, capability)
+        await self._sockets.authorizer.admit(identity, cid, capability)
         if identity.server:
             if user_id is None:
                 raise Rejected(Reason.BAD_REQUEST, "user_id: say for which user, because the token names none")
@@ -337,9 +338,9 @@ class Connection:
             raise Rejected(Reason.FORBIDDEN, "you can do this only as yourself: leave out user_id")
         return self._me
 
-    async def _sender(self, user_id: str) -> Sender:
+    async def _sender(self, user_id: str) -> InteractionSender:
         user = (await self._sockets.store.users.get([user_id])).get(user_id)
-        return Sender(user_id, user.name if user else "", user.role if user else Role.USER, self._remote)
+        return InteractionSender(user_id, user.name if user else "", user.role if user else Role.USER, self._remote)
 
     def _known(self) -> Identity:
         assert self._identity is not None
@@ -363,5 +364,5 @@ class Connection:
 def _unreadable(error: ValidationError) -> ApiError:
     """What is wrong with a message, without repeating it; the first part of each place is the message's type."""
     found = error.errors(include_url=False, include_input=False, include_context=False)[:MAX_FAULTS]
-    faults = [Fault(field=".".join(str(part)[:64] for part in each["loc"][1:]), message=each["msg"]) for each in found]
+    faults = [FieldError(field=".".join(str(part)[:64] for part in each["loc"][1:]), message=each["msg"]) for each in found]
     return ApiError(400, f"{faults[0].field}: {faults[0].message}".removeprefix(": "), faults)

@@ -8,7 +8,7 @@ from ipaddress import ip_address
 
 from aiohttp import hdrs, web
 
-from gateway.access.authorizer import Authority
+from gateway.access.authorizer import Authorizer
 from gateway.node.drain import Drain
 from protocols.errors import Reason, Rejected
 
@@ -20,9 +20,9 @@ _FOREIGN = (hdrs.ORIGIN, hdrs.FORWARDED, hdrs.VIA, "X-Forwarded-For", "X-Real-IP
 class Health:
     """See the file."""
 
-    def __init__(self, drain: Drain, authority: Authority) -> None:
+    def __init__(self, drain: Drain, authorizer: Authorizer) -> None:
         self._drain = drain
-        self._authority = authority
+        self._authorizer = authorizer
 
     def routes(self) -> list[web.RouteDef]:
         return [
@@ -54,7 +54,7 @@ class Health:
             return
         _, _, token = request.headers.get(hdrs.AUTHORIZATION, "").rpartition(" ")  # alone or after Bearer, as in the API
         api_key = request.query.get("api_key") or request.headers.get("X-Api-Key") or ""
-        identity = self._authority.identify(token, api_key=api_key, address=request.remote or "")
+        identity = self._authorizer.identify(token, api_key=api_key, address=request.remote or "")
         if not identity.server or identity.call_cids is not None:
             raise Rejected(
                 Reason.FORBIDDEN, "only this machine itself or a server's token may drain the gateway: run `gateway drain` here"

@@ -18,13 +18,13 @@ from prometheus_client.registry import Collector
 from gateway.node.host import Certificates, udp_drops
 from gateway.outputs.hls.broadcasts import HlsOutput
 from gateway.sessions.capacity import Capacity
-from gateway.sessions.counters import PipelineTotals
+from gateway.sessions.counters import PipelineCounters
 from gateway.sessions.diagnostics import Concern, findings
 from gateway.sessions.registry import Registry
 from gateway.sessions.stream_figures import FIGURES, spread
 from gateway.telemetry.latency import Histogram, Window
-from gateway.wiring.events import Telling
-from gateway.wiring.srt import Srt
+from gateway.wiring.events import EventServices
+from gateway.wiring.srt import SrtIngest
 from protocols.errors import Reason
 from protocols.media import Kind
 from protocols.rtmp.listener import RtmpListener
@@ -52,7 +52,7 @@ _ALWAYS_SHOWN = (Reason.UNAUTHORIZED, Reason.OVERLOADED)  # also before the firs
 
 Labels = tuple[str, ...]
 
-_COUNTED: tuple[tuple[str, str, Labels, Callable[[PipelineTotals], dict[Labels, float]]], ...] = (
+_COUNTED: tuple[tuple[str, str, Labels, Callable[[PipelineCounters], dict[Labels, float]]], ...] = (
     ("frames", "Access units received", ("kind",), lambda t: {(k.value,): n for k, n in t.packets.items()}),
     ("bytes", "Media bytes received", ("kind",), lambda t: {(k.value,): n for k, n in t.bytes.items()}),
     ("frames_dropped", "Access units that the pacer dropped", ("reason",), lambda t: {(r,): n for r, n in t.dropped.items()}),
@@ -80,13 +80,13 @@ class Observed:
     mux: UdpMux
     whep: WhepResource
     rtmp: RtmpListener | None
-    srt: Srt | None
+    srt: SrtIngest | None
     whip: WhipListener | None
     loop_lag: Histogram
     max_streams: int = 0
     certificates: Certificates = field(default_factory=lambda: Certificates({}))
     capacity: Capacity | None = None
-    telling: Telling | None = None
+    event_services: EventServices | None = None
     api_answers: Counter[int] = field(default_factory=Counter)  # by status
     hls: HlsOutput | None = None
 
@@ -142,12 +142,12 @@ class GatewayCollector(Collector):
             refused.update({("whip", reason): n for reason, n in observed.whip.refused.items()})
         return refused
 
-    def _media(self, totals: Sequence[tuple[str, PipelineTotals]]) -> Iterator[Metric]:
+    def _media(self, totals: Sequence[tuple[str, PipelineCounters]]) -> Iterator[Metric]:
         for name, meaning, labels, values in _COUNTED:
             samples = (((protocol, *more), n) for protocol, each in totals for more, n in values(each).items())
             yield _counter(name, meaning, ("protocol", *labels), samples)
 
-    def _latency(self, totals: Sequence[tuple[str, PipelineTotals]]) -> Iterator[Metric]:
+    def _latency(self, totals: Sequence[tuple[str, PipelineCounters]]) -> Iterator[Metric]:
         now = time.monotonic_ns()
         stages = Metric("ingress_stage_latency_seconds", _STAGES_HELP, "summary")
         total = Metric("ingress_latency_seconds", _TOTAL_HELP, "summary")
@@ -225,7 +225,7 @@ class GatewayCollector(Collector):
         for name, (meaning, extreme) in extremes.items():
             yield _gauge(f"srt_{name}", f"{meaning}, of the live sessions", (), [((), extreme)])
 
-    def _node(self, totals: Sequence[tuple[str, PipelineTotals]]) -> Iterator[Metric]:
+    def _node(self, totals: Sequence[tuple[str, PipelineCounters]]) -> Iterator[Metric]:
         observed = self._observed
         yield _gauge("calls", "Calls that somebody is in", (), [((), len(observed.registry.calls))])
         yield _gauge("workers", "Transcoding workers alive", (), [((), observed.workers.count)])
@@ -249,15 +249,15 @@ class GatewayCollector(Collector):
     def _told(self) -> Iterator[Metric]:
         answers = (((str(status),), n) for status, n in self._observed.api_answers.items())
         yield _counter("api_requests", "Requests of the livestream API, by the status of the answer", ("status",), answers)
-        telling = self._observed.telling
-        if telling is None:
+        event_services = self._observed.event_services
+        if event_services is None:
             return
-        for name, meaning, labels, samples in telling.totals():
+        for name, meaning, labels, samples in event_services.totals():
             yield _counter(name, meaning, labels, samples)
-        for name, meaning, labels, samples in telling.present():
+        for name, meaning, labels, samples in event_services.present():
             yield _gauge(name, meaning, labels, samples)
         delay = Metric("ingress_event_delay_seconds", _TOLD_HELP, "summary")
-        self._add_quantiles(delay, {}, telling.broadcast.delay, time.monotonic_ns())
+        self._add_quantiles(delay, {}, event_services.fanout.delay, time.monotonic_ns())
         yield delay
 
     def _hls(self) -> Iterator[Metric]:

@@ -5,15 +5,15 @@ from time import monotonic_ns
 
 from aiohttp import web
 
-from gateway.access.authorizer import Authority
+from gateway.access.authorizer import Authorizer
 from gateway.access.credentials import Identity
 from gateway.api.metrics import CONTENT_TYPE, Metrics
 from gateway.api.schemas.answers import LinkResponse, StreamResponse, TrackResponse
 from gateway.model.permissions import Capability
 from gateway.sessions.diagnostics import findings
 from gateway.sessions.registry import Registry
-from gateway.sessions.seat import Session
-from gateway.sessions.track_pipeline import Lane
+from gateway.sessions.seat import Seat
+from gateway.sessions.track_pipeline import TrackPipeline
 from protocols.srt.statistics import SrtStats
 from protocols.webrtc.http import bearer
 
@@ -21,10 +21,10 @@ from protocols.webrtc.http import bearer
 class Streams:
     """Reads the registry for people: the figures of each live stream and what its streamer should change."""
 
-    def __init__(self, registry: Registry, metrics: Metrics, authority: Authority) -> None:
+    def __init__(self, registry: Registry, metrics: Metrics, authorizer: Authorizer) -> None:
         self._registry = registry
         self._metrics = metrics
-        self._authority = authority
+        self._authorizer = authorizer
 
     def routes(self) -> list[web.RouteDef]:
         return [
@@ -34,8 +34,8 @@ class Streams:
 
     async def _streams(self, request: web.Request) -> web.Response:
         """Those of calls that whoever asks may watch now; without a token those that anybody may."""
-        identity = self._authority.identify(bearer(request), address=request.remote or "")
-        shown = listed(self._authority, identity, self._registry.sessions.values())
+        identity = self._authorizer.identify(bearer(request), address=request.remote or "")
+        shown = listed(self._authorizer, identity, self._registry.sessions.values())
         streams = [stream(each).model_dump(mode="json") for each in shown]
         return web.json_response({"streams": streams}, headers={"Cache-Control": "no-store"})
 
@@ -43,18 +43,18 @@ class Streams:
         return web.Response(body=self._metrics.render(), headers={"Content-Type": CONTENT_TYPE})
 
 
-def listed(authority: Authority, identity: Identity, sessions: Collection[Session]) -> list[Session]:
+def listed(authorizer: Authorizer, identity: Identity, sessions: Collection[Seat]) -> list[Seat]:
     """Those of `sessions` whose calls let this one list their streams."""
     by_call: dict[str, bool] = {}
     for session in sessions:
         if session.call_cid not in by_call:
-            by_call[session.call_cid] = authority.may(identity, session.call_cid, Capability.LIST_STREAMS)
+            by_call[session.call_cid] = authorizer.may(identity, session.call_cid, Capability.LIST_STREAMS)
     return [each for each in sessions if by_call[each.call_cid]]
 
 
-def stream(session: Session) -> StreamResponse:
+def stream(session: Seat) -> StreamResponse:
     """One session as it is shown; nothing in it is secret, and the encoder's address stays in the log."""
-    lanes = list(session.pipeline.lanes.values()) if session.pipeline is not None else []
+    track_pipelines = list(session.pipeline.track_pipelines.values()) if session.pipeline is not None else []
     publisher = session.publisher
     return StreamResponse(
         id=session.id,
@@ -64,11 +64,11 @@ def stream(session: Session) -> StreamResponse:
         software=publisher.software if publisher is not None else "",
         started_at=session.started_at.replace(microsecond=0),
         state=session.state.value,
-        bitrate_bps=sum(lane.meter.bitrate for lane in lanes),
+        bitrate_bps=sum(track_pipeline.meter.bitrate for track_pipeline in track_pipelines),
         round_trip_ms=round(publisher.stats.round_trip_ns / 1e6, 2) if publisher is not None else None,
         link=link(publisher.stats) if publisher is not None and isinstance(publisher.stats, SrtStats) else None,
         reconnects=session.reconnects,
-        tracks=[track(lane) for lane in lanes],
+        tracks=[track(track_pipeline) for track_pipeline in track_pipelines],
         viewers=session.participation.viewers if session.participation is not None else 0,
         warnings=[finding.text for finding in findings(session, monotonic_ns())],
     )
@@ -88,8 +88,8 @@ def link(stats: SrtStats) -> LinkResponse:
     )
 
 
-def track(lane: Lane) -> TrackResponse:
-    facts, total = lane.track, lane.delays.total.get(lane.mode)
+def track(track_pipeline: TrackPipeline) -> TrackResponse:
+    facts, total = track_pipeline.track, track_pipeline.delays.total.get(track_pipeline.mode)
     return TrackResponse(
         kind=facts.kind.value,
         codec=facts.codec.value,
@@ -97,18 +97,18 @@ def track(lane: Lane) -> TrackResponse:
         profile=facts.profile,
         width=facts.width,
         height=facts.height,
-        frame_rate=lane.meter.frame_rate,
+        frame_rate=track_pipeline.meter.frame_rate,
         sample_rate=facts.sample_rate,
         channels=facts.channels,
-        bitrate_bps=lane.meter.bitrate,
-        keyframe_interval_ms=round(lane.meter.keyframe_interval / 1e6),
-        mode=lane.mode,
-        reason=lane.decision.why.label,
-        why=lane.decision.why.text,
-        advice=lane.decision.why.advice,
+        bitrate_bps=track_pipeline.meter.bitrate,
+        keyframe_interval_ms=round(track_pipeline.meter.keyframe_interval / 1e6),
+        mode=track_pipeline.mode,
+        reason=track_pipeline.decision.why.label,
+        why=track_pipeline.decision.why.text,
+        advice=track_pipeline.decision.why.advice,
         delay_ms_p50=_rounded(total.quantile(0.5) if total else None),
         delay_ms_p95=_rounded(total.quantile(0.95) if total else None),
-        delay_ms_by_stage={step.value: _rounded(h.quantile(0.5)) for step, h in lane.delays.steps.items()},
+        delay_ms_by_stage={step.value: _rounded(h.quantile(0.5)) for step, h in track_pipeline.delays.steps.items()},
     )
 
 

@@ -9,7 +9,7 @@ import secrets
 from datetime import UTC, datetime, timedelta
 
 from gateway.access.credentials import Secret
-from gateway.access.sealing import Vault
+from gateway.access.sealing import Sealing
 from gateway.commands import options as typed
 from gateway.commands.options import Commands, awaited
 from gateway.config import Config
@@ -41,7 +41,7 @@ async def usable_secret(config: Config, key: str) -> tuple[str, str]:
     found = keys.get(key) if key else next(iter(keys.values()), None)
     if found is None:
         raise Rejected(Reason.NOT_FOUND, "there is no such API key: make one with gateway apikey create")
-    value = Vault(Secret.load(config).value).unseal(found.secrets[0].sealed, found.key)
+    value = Sealing(Secret.load(config).value).unseal(found.secrets[0].sealed, found.key)
     if value is None:
         raise Rejected(
             Reason.CONFLICT, "the gateway's own secret was changed: give the key another one with gateway apikey rotate"
@@ -89,7 +89,7 @@ async def _revoke(options: argparse.Namespace, config: Config) -> int:
 
 def _new_secret(config: Config, key: str, now: datetime) -> tuple[str, SealedSecret]:
     secret = secrets.token_urlsafe(32)
-    return secret, SealedSecret(Vault(Secret.load(config).value).seal(secret.encode(), key), now)
+    return secret, SealedSecret(Sealing(Secret.load(config).value).seal(secret.encode(), key), now)
 
 
 def _state(key: ApiKey) -> str:

@@ -7,10 +7,10 @@ models and a test holds the two equal.
 
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from gateway.config.calls import Auth, Calls, Webhooks
-from gateway.config.listeners import Http, Rtmp, Source, Srt, Webrtc, Whip
-from gateway.config.media import Hls, LiveEdge, Transcode
-from gateway.config.operations import Capacity, Database, Log, Shutdown, State, Tracing
+from gateway.config.calls import AuthConfig, CallsConfig, WebhooksConfig
+from gateway.config.listeners import HttpConfig, RtmpConfig, SourceConfig, SrtConfig, WebrtcConfig, WhipConfig
+from gateway.config.media import HlsConfig, LiveEdgeConfig, TranscodeConfig
+from gateway.config.operations import CapacityConfig, DatabaseConfig, LogConfig, ShutdownConfig, StateConfig, TracingConfig
 from gateway.config.values import CALL_ID, USER_ID, CallId
 
 PREFIX = "GATEWAY_"
@@ -19,26 +19,26 @@ __all__ = [
     "CALL_ID",
     "PREFIX",
     "USER_ID",
-    "Auth",
+    "AuthConfig",
     "CallId",
-    "Calls",
-    "Capacity",
+    "CallsConfig",
+    "CapacityConfig",
     "Config",
-    "Database",
-    "Hls",
-    "Http",
-    "LiveEdge",
-    "Log",
-    "Rtmp",
-    "Shutdown",
-    "Source",
-    "Srt",
-    "State",
-    "Tracing",
-    "Transcode",
-    "Webhooks",
-    "Webrtc",
-    "Whip",
+    "DatabaseConfig",
+    "HlsConfig",
+    "HttpConfig",
+    "LiveEdgeConfig",
+    "LogConfig",
+    "RtmpConfig",
+    "ShutdownConfig",
+    "SourceConfig",
+    "SrtConfig",
+    "StateConfig",
+    "TracingConfig",
+    "TranscodeConfig",
+    "WebhooksConfig",
+    "WebrtcConfig",
+    "WhipConfig",
 ]
 
 
@@ -55,23 +55,23 @@ class Config(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    http: Http = Http()
-    rtmp: Rtmp = Rtmp()
-    srt: Srt = Srt()
-    whip: Whip = Whip()
-    webrtc: Webrtc = Webrtc()
-    auth: Auth = Auth()
-    calls: Calls = Calls()
-    webhooks: Webhooks = Webhooks()
-    transcode: Transcode = Transcode()
-    hls: Hls = Hls()
-    live_edge: LiveEdge = LiveEdge()
-    capacity: Capacity = Capacity()
-    shutdown: Shutdown = Shutdown()
-    tracing: Tracing = Tracing()
-    log: Log = Log()
-    state: State = State()
-    database: Database = Database()
+    http: HttpConfig = HttpConfig()
+    rtmp: RtmpConfig = RtmpConfig()
+    srt: SrtConfig = SrtConfig()
+    whip: WhipConfig = WhipConfig()
+    webrtc: WebrtcConfig = WebrtcConfig()
+    auth: AuthConfig = AuthConfig()
+    calls: CallsConfig = CallsConfig()
+    webhooks: WebhooksConfig = WebhooksConfig()
+    transcode: TranscodeConfig = TranscodeConfig()
+    hls: HlsConfig = HlsConfig()
+    live_edge: LiveEdgeConfig = LiveEdgeConfig()
+    capacity: CapacityConfig = CapacityConfig()
+    shutdown: ShutdownConfig = ShutdownConfig()
+    tracing: TracingConfig = TracingConfig()
+    log: LogConfig = LogConfig()
+    state: StateConfig = StateConfig()
+    database: DatabaseConfig = DatabaseConfig()
 
     @classmethod
     def settings_customise_sources(

@@ -16,7 +16,7 @@ def _receiver(url: SecretStr) -> SecretStr:
     return url
 
 
-class Auth(Section):
+class AuthConfig(Section):
     """The secret that signs stream keys and watch tokens."""
 
     secret: Annotated[SecretStr, AfterValidator(long_enough)] = Field(
@@ -36,7 +36,7 @@ class Auth(Section):
     )
 
 
-class Calls(Section):
+class CallsConfig(Section):
     """The calls of this gateway."""
 
     public: Items[CallId] = Field(
@@ -67,7 +67,7 @@ class Calls(Section):
     )
 
 
-class Webhooks(Section):
+class WebhooksConfig(Section):
     """Events told to a server of yours, each by a signed HTTP POST."""
 
     url: Annotated[SecretStr, AfterValidator(_receiver)] = Field(

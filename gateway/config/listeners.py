@@ -26,7 +26,7 @@ def _source(url: SecretStr) -> SecretStr:
     return url
 
 
-class Http(Certified):
+class HttpConfig(Certified):
     """Pages, WHEP, the API, metrics and health."""
 
     host: str = Field(default="", description="Address to listen on; empty: all, IPv4 and IPv6.")
@@ -38,7 +38,7 @@ class Http(Certified):
     )
 
 
-class Rtmp(Certified):
+class RtmpConfig(Certified):
     """Encoders that speak RTMP or RTMPS."""
 
     enabled: bool = Field(default=True, description="Take RTMP at all.")
@@ -54,7 +54,7 @@ class Rtmp(Certified):
     max_connections_per_address: int = Field(default=50, ge=1, le=10_000, description="Connections at once from one address.")
 
 
-class Source(Section):
+class SourceConfig(Section):
     """An SRT stream that the gateway fetches."""
 
     url: Annotated[SecretStr, AfterValidator(_source)] = Field(
@@ -65,7 +65,7 @@ class Source(Section):
     allow_private: bool = Field(default=False, description="The address may be one of a private network or this machine.")
 
 
-class Srt(Section):
+class SrtConfig(Section):
     """Encoders that speak SRT. This takes libsrt 1.5: apt-get install libsrt1.5-gnutls, or brew install srt."""
 
     enabled: Annotated[Literal["auto", "true", "false"], BeforeValidator(word)] = Field(
@@ -90,7 +90,7 @@ class Srt(Section):
         description="Further UDP ports, each for one encoder that has no field for a stream id, with what that would be: "
         '{ 9001 = "…" }, as printed by: gateway ingress srt.',
     )
-    sources: Annotated[Mapping[Name, Source], BeforeValidator(table)] = Field(
+    sources: Annotated[Mapping[Name, SourceConfig], BeforeValidator(table)] = Field(
         default_factory=dict,
         max_length=256,
         description="Streams that the gateway fetches: "
@@ -98,13 +98,13 @@ class Srt(Section):
     )
 
 
-class Whip(Section):
+class WhipConfig(Section):
     """Encoders and browsers that publish by WHIP: over the HTTP port, their media over the UDP port of [webrtc]."""
 
     enabled: bool = Field(default=True, description="Take WHIP at all.")
 
 
-class Webrtc(Section):
+class WebrtcConfig(Section):
     """Viewers and WHIP publishers: one UDP port for all of them."""
 
     host: str = Field(default="", description="Address to listen on; empty: all, IPv4 and IPv6.")

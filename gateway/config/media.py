@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, SecretStr
 from gateway.config.values import Items, Name, Section, table
 
 
-class Transcode(Section):
+class TranscodeConfig(Section):
     """What happens to media that the call cannot take as it is."""
 
     video: Literal["auto", "always", "never"] = Field(
@@ -72,7 +72,7 @@ class Transcode(Section):
     audio_bitrate_bps: int = Field(default=128_000, ge=16_000, le=510_000, description="Opus, in bits per second.")
 
 
-class Hls(Section):
+class HlsConfig(Section):
     """Calls watched without WebRTC: HLS, which every device plays and any CDN carries, at 2 to 7 s of delay."""
 
     enabled: bool = Field(default=True, description="Calls can be watched as HLS once the API starts that for them.")
@@ -111,7 +111,7 @@ class Hls(Section):
     )
 
 
-class LiveEdge(Section):
+class LiveEdgeConfig(Section):
     """Live means that late is worse than lost."""
 
     ahead_ms: int = Field(

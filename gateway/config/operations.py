@@ -13,7 +13,7 @@ def _database(url: SecretStr) -> SecretStr:
     return url
 
 
-class Capacity(Section):
+class CapacityConfig(Section):
     """How much is taken on: a stream that does not fit into the CPU is refused, by what streams of its kind have cost here."""
 
     enabled: bool = Field(default=True, description="Refuse what does not fit; false: it is only measured.")
@@ -28,7 +28,7 @@ class Capacity(Section):
     )
 
 
-class Shutdown(Section):
+class ShutdownConfig(Section):
     """The end: SIGTERM, SIGINT."""
 
     drain_s: float = Field(
@@ -40,7 +40,7 @@ class Shutdown(Section):
     )
 
 
-class Tracing(Section):
+class TracingConfig(Section):
     """OpenTelemetry traces of each session's life. This takes the extra: pip install 'ingress-gateway[trace]'."""
 
     endpoint: Annotated[str, Field(pattern=r"^(https?://[^\s]+)?$")] = Field(
@@ -48,7 +48,7 @@ class Tracing(Section):
     )
 
 
-class Log(Section):
+class LogConfig(Section):
     """What is written to standard error."""
 
     format: Literal["text", "json"] = Field(
@@ -59,7 +59,7 @@ class Log(Section):
     )
 
 
-class State(Section):
+class StateConfig(Section):
     """What outlives the process."""
 
     directory: str = Field(
@@ -69,7 +69,7 @@ class State(Section):
     )
 
 
-class Database(Section):
+class DatabaseConfig(Section):
     """Where calls, users and keys are kept."""
 
     url: Annotated[SecretStr, AfterValidator(_database)] = Field(

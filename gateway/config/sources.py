@@ -22,7 +22,7 @@ from gateway.config import PREFIX, Config
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class ConfigProblem:
     """One thing wrong: where it stands, its value as written (`***` for a secret) and what is allowed."""
 
     key: str
@@ -38,13 +38,13 @@ class Problem:
 class ConfigError(Exception):
     """The configuration cannot be used; `problems` holds everything that is wrong with it."""
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
+    def __init__(self, problems: Sequence[ConfigProblem]) -> None:
         super().__init__("\n".join(map(str, problems)))
         self.problems = tuple(problems)
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class ConfigLayer:
     """One source: its values by dotted key, and how its author wrote that key."""
 
     values: Mapping[str, object]
@@ -69,10 +69,10 @@ def load(file: Path | None = None, sets: Sequence[str] = ()) -> Config:
         raise ConfigError([_invalid(details, layers) for details in error.errors(include_url=False)]) from None
 
 
-def check(config: Config) -> list[Problem]:
+def check(config: Config) -> list[ConfigProblem]:
     """What only this machine can tell: certificate files that are not there."""
     return [
-        Problem(f"{name}.{field}", "the configuration", _shown(path), "no such file, or it may not be read")
+        ConfigProblem(f"{name}.{field}", "the configuration", _shown(path), "no such file, or it may not be read")
         for name, section in (("http", config.http), ("rtmp", config.rtmp))
         for field, path in (("certificate", section.certificate), ("key", section.key))
         if path and not (Path(path).is_file() and os.access(path, os.R_OK))
@@ -104,35 +104,35 @@ def _defaults() -> Iterator[tuple[str, object]]:
             yield f"{name}.{key}", getattr(section, key)
 
 
-def _from_command_line(sets: Sequence[str]) -> Layer:
-    problems = [Problem(text, "--set", "", "write key=value, e.g. rtmp.port=1936") for text in sets if "=" not in text]
+def _from_command_line(sets: Sequence[str]) -> ConfigLayer:
+    problems = [ConfigProblem(text, "--set", "", "write key=value, e.g. rtmp.port=1936") for text in sets if "=" not in text]
     if problems:
         raise ConfigError(problems)
     pairs = (text.split("=", 1) for text in sets)
-    return Layer({key.strip(): value for key, value in pairs}, lambda key: f"--set {key}")
+    return ConfigLayer({key.strip(): value for key, value in pairs}, lambda key: f"--set {key}")
 
 
-def _from_environment() -> Layer:
+def _from_environment() -> ConfigLayer:
     # pydantic-settings passes over a variable with our prefix that is no key; `stray` brings it back so that it is told.
     stray = {_dotted(name): value for name, value in os.environ.items() if name.upper().startswith(PREFIX)}
     tables = tuple(f"{key}." for key, value in _defaults() if isinstance(value, Mapping))
     stray = {
         key: value for key, value in stray.items() if not key.startswith(tables)
     }  # an entry of a table comes with the table
-    return Layer(stray | _flat(EnvSettingsSource(Config)()), lambda key: PREFIX + key.upper().replace(".", "__"))
+    return ConfigLayer(stray | _flat(EnvSettingsSource(Config)()), lambda key: PREFIX + key.upper().replace(".", "__"))
 
 
 def _dotted(variable: str) -> str:
     return variable[len(PREFIX) :].lower().replace("__", ".")
 
 
-def _from_file(file: Path) -> Layer:
+def _from_file(file: Path) -> ConfigLayer:
     if not file.is_file():
-        raise ConfigError([Problem(str(file), "--config", "", "no such file")])
+        raise ConfigError([ConfigProblem(str(file), "--config", "", "no such file")])
     try:
-        return Layer(_flat(TomlConfigSettingsSource(Config, file)()), lambda key: file.name)
+        return ConfigLayer(_flat(TomlConfigSettingsSource(Config, file)()), lambda key: file.name)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError([Problem(str(file), "--config", "", f"cannot be read: {error}")]) from None
+        raise ConfigError([ConfigProblem(str(file), "--config", "", f"cannot be read: {error}")]) from None
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, object]:
@@ -151,16 +151,16 @@ def _nested(flat: Mapping[str, object]) -> dict[str, Any]:
     return nested
 
 
-def _unknown(layer: Layer) -> Iterator[Problem]:
+def _unknown(layer: ConfigLayer) -> Iterator[ConfigProblem]:
     known = known_keys()
     for key in layer.values:
         if key not in known:
             nearest = difflib.get_close_matches(key, known, 1, 0.4)
             hint = f"; did you mean {nearest[0]}?" if nearest else ""
-            yield Problem(key, layer.wrote(key), "", f"unknown key{hint}")
+            yield ConfigProblem(key, layer.wrote(key), "", f"unknown key{hint}")
 
 
-def _invalid(details: Mapping[str, Any], layers: Sequence[Layer]) -> Problem:
+def _invalid(details: Mapping[str, Any], layers: Sequence[ConfigLayer]) -> ConfigProblem:
     section, *rest = (str(part) for part in details["loc"])
     model = Config.model_fields[section].annotation
     key = f"{section}.{rest[0]}" if rest else section
@@ -173,7 +173,7 @@ def _invalid(details: Mapping[str, Any], layers: Sequence[Layer]) -> Problem:
     message = details["msg"].removeprefix("Value error, ").removeprefix("Input ")
     allowed = f"{message}. {field.description}" if field and field.description else message
     value = next((_shown("***" if secret else found) for found in values), "")
-    return Problem(told, next(sources, "the defaults"), value, allowed)
+    return ConfigProblem(told, next(sources, "the defaults"), value, allowed)
 
 
 def _holds_secret(annotation: Any) -> bool:

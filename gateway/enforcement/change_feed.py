@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from time import monotonic
 from typing import Final
 
-from gateway.access.authorizer import Authority
-from gateway.access.rights_cache import Directory, NotInMemory
-from gateway.enforcement.enforcement import Moderation
+from gateway.access.authorizer import Authorizer
+from gateway.access.rights_cache import NotInMemory, RightsCache
+from gateway.enforcement.enforcement import Enforcement
 from gateway.model.records import Call, Change, ChangeKind
 from gateway.store.database import StoreUnavailable
 from gateway.store.store import Store
@@ -28,22 +28,22 @@ _WAITING: Final = 256
 log = logging.getLogger(__name__)
 
 
-class Following:
+class ChangeFeed:
     """`start`, then `run` until cancelled."""
 
     def __init__(
         self,
         store: Store,
-        directory: Directory,
-        authority: Authority,
-        moderation: Moderation,
+        rights_cache: RightsCache,
+        authorizer: Authorizer,
+        enforcement: Enforcement,
         elsewhere: Callable[[Call | None, Call | None], None] = lambda before, after: None,
     ) -> None:
         """`elsewhere` is told of each call that another process has written: what it was, as far as that is known here, and what it is."""
         self._store = store
-        self._directory = directory
-        self._authority = authority
-        self._moderation = moderation
+        self._rights_cache = rights_cache
+        self._authorizer = authorizer
+        self._enforcement = enforcement
         self._elsewhere = elsewhere
         self._seen = 0
         self._applied: set[int] = set()  # after `_seen`, by ourselves
@@ -52,7 +52,7 @@ class Following:
 
     async def start(self) -> None:
         self._seen = await self._store.changes.last()  # first: what comes while the directory reads is applied once more
-        await self._directory.start()
+        await self._rights_cache.start()
         self._store.follow(self._written)
 
     def want(self, credential: Credential, call: str | None) -> None:
@@ -70,7 +70,7 @@ class Following:
         self._applied |= numbers
         done = False
         try:
-            await self._moderation.apply(changes)
+            await self._enforcement.apply(changes)
             done = True
         except StoreUnavailable:
             pass  # it is written all the same; the rest comes when the store answers again
@@ -84,7 +84,7 @@ class Following:
             await asyncio.sleep(FOLLOW_S)
             try:
                 await self._catch_up()
-                await self._moderation.end_overdue(datetime.now(UTC))
+                await self._enforcement.end_overdue(datetime.now(UTC))
                 if monotonic() >= forget_at:
                     forget_at = monotonic() + _FORGET_S
                     await self._store.changes.forget()
@@ -101,12 +101,12 @@ class Following:
         changes = await self._store.changes.since(self._seen)
         if changes is None:
             self._seen = await self._store.changes.last()
-            await self._moderation.start_anew()
+            await self._enforcement.start_anew()
             return
         missed = list(self._missed)
         theirs = [change for change in changes if change.seq not in self._applied]
         before = {change.key: self._known(change.key) for change in theirs if change.kind is ChangeKind.CALL}
-        await self._moderation.apply([*missed, *theirs])
+        await self._enforcement.apply([*missed, *theirs])
         del self._missed[: len(missed)]
         for cid, call in before.items():
             self._elsewhere(call, self._known(cid))
@@ -116,7 +116,7 @@ class Following:
 
     def _known(self, cid: str) -> Call | None:
         try:
-            known = self._directory.call(cid)
+            known = self._rights_cache.call(cid)
         except NotInMemory:
             return None
         return known.call if known is not None else None
@@ -125,7 +125,7 @@ class Following:
         while True:
             wanted = await self._wanted.get()
             try:
-                await self._authority.prepare(*wanted)
+                await self._authorizer.prepare(*wanted)
             except Rejected:
                 continue  # `_poll` says so
 

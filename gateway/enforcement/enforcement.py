@@ -10,10 +10,10 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 
-from gateway.access.authorizer import Authority
+from gateway.access.authorizer import Authorizer
 from gateway.access.credentials import Grant, Identity
-from gateway.access.rights_cache import Directory
-from gateway.access.viewers import House, Seat
+from gateway.access.rights_cache import RightsCache
+from gateway.access.viewers import AdmittedViewer, Viewers
 from gateway.model import lifecycle
 from gateway.model.permissions import Capability
 from gateway.model.records import Call, Change, ChangeKind
@@ -35,16 +35,16 @@ _CONCERNS: Mapping[ChangeKind, Callable[[str, str, Identity], bool]] = {
 """Whom a change concerns: (key of the change, cid, who is in it). The other kinds are said of one person."""
 
 
-class Moderation:
+class Enforcement:
     """`rights` are those of the live sessions, by (call, user)."""
 
     def __init__(
         self,
         registry: Registry,
         rights: dict[tuple[str, str], Grant],
-        house: House,
-        directory: Directory,
-        authority: Authority,
+        viewers_admitted: Viewers,
+        rights_cache: RightsCache,
+        authorizer: Authorizer,
         store: Store,
         concerned: Callable[[str], None] = lambda cid: None,
         ended: Callable[[Call, Call], None] = lambda before, after: None,
@@ -53,16 +53,16 @@ class Moderation:
         is ended here, as it was before and as it is."""
         self._registry = registry
         self._rights = rights
-        self._house = house
-        self._directory = directory
-        self._authority = authority
+        self._viewers_admitted = viewers_admitted
+        self._rights_cache = rights_cache
+        self._authorizer = authorizer
         self._store = store
         self._concerned = concerned
         self._ended = ended
 
     async def apply(self, changes: Sequence[Change]) -> None:
         """These have been written: afterwards the directory says so, and who has to go is told. Raises `StoreUnavailable`."""
-        await self._directory.apply(changes)
+        await self._rights_cache.apply(changes)
         for cid in dict.fromkeys(change.key if change.kind is ChangeKind.CALL else "*" for change in changes):
             self._concerned(cid)
         for change in changes:
@@ -73,7 +73,7 @@ class Moderation:
 
     async def start_anew(self) -> None:
         """So much was written that nobody knows what: everything is read and asked again."""
-        await self._directory.start()
+        await self._rights_cache.start()
         self._concerned("*")
         await self.review(lambda cid, identity: True)
 
@@ -85,7 +85,7 @@ class Moderation:
                 session = self._registry.sessions.get((cid, user_id))
                 if session is not None and None not in refusals:
                     session.end(refusals[-1] or "")
-        for seat in list(self._house.seats):
+        for seat in list(self._viewers_admitted.seats):
             if concerned(seat.cid, seat.identity) and (
                 why := await self._refusal(seat.identity, seat.cid, Capability.JOIN_CALL)
             ):
@@ -94,9 +94,9 @@ class Moderation:
     async def end_overdue(self, now: datetime) -> None:
         """Ends the calls in use that have been live for longer than their settings allow."""
         for cid in list(self._registry.calls):
-            await self._directory.look_up(cid=cid)
-            known = self._directory.call(cid)
-            kind = self._directory.call_types.get(cid.partition(":")[0])
+            await self._rights_cache.look_up(cid=cid)
+            known = self._rights_cache.call(cid)
+            kind = self._rights_cache.call_types.get(cid.partition(":")[0])
             if known is None or kind is None or not known.call.live or known.call.live_started_at is None:
                 continue
             longest = known.call.settings(kind).limits.max_duration_seconds
@@ -108,7 +108,7 @@ class Moderation:
 
     async def _refusal(self, identity: Identity, cid: str, capability: Capability) -> str | None:
         try:
-            await self._authority.admit(identity, cid, capability)
+            await self._authorizer.admit(identity, cid, capability)
         except Rejected as refusal:
             return refusal.detail if refusal.reason is not Reason.OVERLOADED else None
         return None
@@ -117,11 +117,11 @@ class Moderation:
         cid, _, user_id = change.key.partition(" ")
         kicked = change.kind is ChangeKind.KICK
         if kicked:
-            self._authority.send_out(cid, user_id)
+            self._authorizer.send_out(cid, user_id)
         if (session := self._registry.sessions.get((cid, user_id))) is not None:
             session.end(_KICKED if kicked else _ENDED)
         for seat in self._seats_of(cid, user_id) if kicked else ():
             seat.empty(_KICKED)
 
-    def _seats_of(self, cid: str, user_id: str) -> Iterator[Seat]:
-        return (seat for seat in list(self._house.seats) if seat.cid == cid and seat.identity.user_id == user_id)
+    def _seats_of(self, cid: str, user_id: str) -> Iterator[AdmittedViewer]:
+        return (seat for seat in list(self._viewers_admitted.seats) if seat.cid == cid and seat.identity.user_id == user_id)

@@ -15,8 +15,8 @@ from contextlib import asynccontextmanager
 from time import monotonic_ns
 from typing import Final, Protocol
 
-from gateway.events.history import Recent
-from gateway.model.events import AUDIENCE, Audience, Event
+from gateway.events.history import EventHistory
+from gateway.model.events import AUDIENCE, Event, EventAudience
 from gateway.telemetry.latency import Histogram
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ class Outlet(Protocol):
     def write(self, frames: bytes) -> None:
         """Take whole WebSocket frames; neither blocks nor raises."""
 
-    def reconsider(self, cid: str) -> Audience | None:
+    def reconsider(self, cid: str) -> EventAudience | None:
         """The audience it is now of in this call; None: it may not listen any more, has been told so, and is removed."""
 
 
@@ -40,20 +40,20 @@ Pending = tuple[int, Event | None]
 """When it came (monotonic ns), and the event; None: rights have changed, those that follow are for other eyes."""
 
 
-class Broadcast:
+class EventFanout:
     """`hear` is the bus's listener; events are written while it is `running`."""
 
     def __init__(self) -> None:
         self.written = 0  # events times outlets
         self.dropped = 0
-        self.recent = Recent()
+        self.recent = EventHistory()
         """What late comers are given."""
         self.delay = Histogram()  # from an event's arrival here until the last outlet had it
-        self._outlets: dict[str, dict[Outlet, Audience]] = {}
+        self._outlets: dict[str, dict[Outlet, EventAudience]] = {}
         self._pending: OrderedDict[str, deque[Pending]] = OrderedDict()
         self._wake = asyncio.Event()
 
-    def add(self, outlet: Outlet, cid: str, audience: Audience) -> None:
+    def add(self, outlet: Outlet, cid: str, audience: EventAudience) -> None:
         """Events of `cid` (`EVERY_CALL`: of all) from now on. One that is there already is of this audience now."""
         self._outlets.setdefault(cid, {})[outlet] = audience
 
@@ -111,7 +111,7 @@ class Broadcast:
 
     async def _round(self, cid: str, batch: list[tuple[int, Event]]) -> None:
         events = [event for _, event in batch]
-        encoded = {audience: _frames(events, audience) for audience in Audience}
+        encoded = {audience: _frames(events, audience) for audience in EventAudience}
         joined = {audience: b"".join(frames) for audience, frames in encoded.items()}
         for key in (cid, EVERY_CALL):
             for n, (outlet, audience) in enumerate(list(self._outlets.get(key, {}).items()), 1):
@@ -159,5 +159,5 @@ def _next_batch(pending: deque[Pending]) -> list[tuple[int, Event]]:
     return batch
 
 
-def _frames(events: Iterable[Event], audience: Audience) -> list[bytes]:
+def _frames(events: Iterable[Event], audience: EventAudience) -> list[bytes]:
     return [text_frame(event.text) for event in events if AUDIENCE[event.type] <= audience]

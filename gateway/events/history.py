@@ -16,7 +16,7 @@ MAX_CALLS: Final = 1000  # those written in last
 _ANEW: Final = frozenset({EventType.CALL_LIVE_STARTED, EventType.CALL_ENDED, EventType.CALL_DELETED})
 
 
-class Recent:
+class EventHistory:
     """`hear` is told of every event."""
 
     def __init__(self, *, max_calls: int = MAX_CALLS) -> None:

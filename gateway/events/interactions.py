@@ -2,7 +2,7 @@
 
 Kept true: a sender may send `SENDER_RATE` a second (anonymous viewers of one address share theirs), a call carries `CALL_RATE` a second,
 with short bursts on top, so that no one floods a call and no crowd the gateway. What is sent is told by the bus as it came and is never
-looked into: its form and size are checked by `gateway.api.schemas`, and whether the sender may at all by `gateway.model.permissions`, both before.
+looked into: its form and size are checked by `gateway.api.schemas`, and whether the sender may by `gateway.model.permissions`, both before.
 """
 
 from collections import Counter, OrderedDict
@@ -22,7 +22,7 @@ MAX_BUCKETS: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Sender:
+class InteractionSender:
     """Who sends. `address` tells anonymous ones (empty `id`) apart, and is told to nobody."""
 
     id: str
@@ -43,21 +43,21 @@ class Interactions:
         self._senders = Rates(SENDER_RATE, SENDER_BURST, now)
         self._calls = Rates(CALL_RATE, CALL_BURST, now)
 
-    def react(self, cid: str, sender: Sender, kind: str, emoji_code: str | None, custom: Mapping[str, Any]) -> Event:
+    def react(self, cid: str, sender: InteractionSender, kind: str, emoji_code: str | None, custom: Mapping[str, Any]) -> Event:
         """`kind` is a word of the application (`like`). Raises `Rejected` (TOO_MANY_REQUESTS) for one too many."""
         self._admit(cid, sender)
         reaction = {"type": kind, "emoji_code": emoji_code, "custom": custom}
         return self._publish(EventType.REACTION_NEW, cid, sender, reaction=reaction)
 
-    def send(self, cid: str, sender: Sender, custom: Mapping[str, Any]) -> Event:
+    def send(self, cid: str, sender: InteractionSender, custom: Mapping[str, Any]) -> Event:
         """Raises `Rejected` (TOO_MANY_REQUESTS) for one too many."""
         self._admit(cid, sender)
         return self._publish(EventType.CUSTOM, cid, sender, custom=custom)
 
-    def _publish(self, kind: EventType, cid: str, sender: Sender, **payload: Any) -> Event:
+    def _publish(self, kind: EventType, cid: str, sender: InteractionSender, **payload: Any) -> Event:
         return self._bus.publish(kind, cid, {**payload, "user": sender.as_json()})
 
-    def _admit(self, cid: str, sender: Sender) -> None:
+    def _admit(self, cid: str, sender: InteractionSender) -> None:
         if not self._senders.take(sender.id or f"address {sender.address}"):
             self.refused["sender"] += 1
             raise Rejected(Reason.TOO_MANY_REQUESTS, f"you may send {SENDER_RATE:.0f} a second: wait a moment")

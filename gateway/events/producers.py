@@ -11,25 +11,25 @@ from typing import Any, Final
 from gateway.api.schemas.conversion import event_of
 from gateway.model.events import Bus, EventType
 from gateway.model.records import Call
-from gateway.sessions.seat import Happening, Session
+from gateway.sessions.seat import Seat, SeatChange
 from protocols.errors import Rejected
 from protocols.publisher import Credential, Publisher
 
 VIEWERS_S: Final = 1.0  # between two numbers of a call's viewers
 
-_TYPES: Final[dict[Happening, EventType]] = {
-    Happening.JOINED: EventType.PARTICIPANT_JOINED,
-    Happening.LEFT: EventType.PARTICIPANT_LEFT,
-    Happening.STARTED: EventType.INGRESS_STARTED,
-    Happening.STOPPED: EventType.INGRESS_STOPPED,
-    Happening.FAILED: EventType.INGRESS_ERROR,
+_TYPES: Final[dict[SeatChange, EventType]] = {
+    SeatChange.JOINED: EventType.PARTICIPANT_JOINED,
+    SeatChange.LEFT: EventType.PARTICIPANT_LEFT,
+    SeatChange.STARTED: EventType.INGRESS_STARTED,
+    SeatChange.STOPPED: EventType.INGRESS_STOPPED,
+    SeatChange.FAILED: EventType.INGRESS_ERROR,
 }
-_WITH_REASON: Final = frozenset({Happening.LEFT, Happening.STOPPED, Happening.FAILED})
+_WITH_REASON: Final = frozenset({SeatChange.LEFT, SeatChange.STOPPED, SeatChange.FAILED})
 
 Whose = Callable[[Credential, str | None], tuple[str, str] | None]
 
 
-class Announcements:
+class EventProducers:
     """Callbacks for sessions, reception and calls.
 
     `whose` gives the user and the call of a good credential, whatever is allowed there now. `viewers_s`: seconds in which viewers are
@@ -42,10 +42,10 @@ class Announcements:
         self._viewers_s = viewers_s
         self._counting: dict[str, Callable[[], int]] = {}  # calls whose number of viewers is about to be told
 
-    def session(self, session: Session, happening: Happening) -> None:
+    def session(self, session: Seat, happening: SeatChange) -> None:
         """`gateway.sessions.seat.SessionPolicy.told`."""
         reason = {"reason": session.why_ended} if happening in _WITH_REASON else {}
-        if happening in (Happening.JOINED, Happening.LEFT):
+        if happening in (SeatChange.JOINED, SeatChange.LEFT):
             payload: dict[str, Any] = {"participant": {"user_id": session.user_id, "protocol": session.protocol}}
         else:
             software = session.publisher.software if session.publisher is not None else ""

@@ -43,7 +43,7 @@ class Receiver:
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class DeliveryFailure:
     """Why a call failed: the metric's label, words, and whether it is about this one event."""
 
     kind: str  # timeout, unreachable, private, error, refused
@@ -51,24 +51,26 @@ class Fault:
     of_event: bool = False
 
 
-async def call(http: aiohttp.ClientSession, receiver: Receiver, event_id: str, body: bytes, now_s: int) -> Fault | None:
+async def call(
+    http: aiohttp.ClientSession, receiver: Receiver, event_id: str, body: bytes, now_s: int
+) -> DeliveryFailure | None:
     """None when the receiver has taken it."""
     headers = signed(signing_key(receiver.secret), event_id, now_s, body)
     try:
         async with http.post(receiver.url, data=body, headers=headers, allow_redirects=False) as response:
             status = response.status
     except TimeoutError:
-        return Fault("timeout", f"it did not answer within {receiver.timeout_s:g} s")
+        return DeliveryFailure("timeout", f"it did not answer within {receiver.timeout_s:g} s")
     except (aiohttp.ClientError, OSError) as error:
         if is_private(error):
-            return Fault("private", "its address is not of the public internet: see webhooks.allow_private")
-        return Fault(
+            return DeliveryFailure("private", "its address is not of the public internet: see webhooks.allow_private")
+        return DeliveryFailure(
             "unreachable", f"it cannot be reached ({type(error).__name__})"
         )  # the rest of its text may hold the address
     if 200 <= status < 300:
         return None
     of_event = 400 <= status < 500 and status not in _NO_FAULT_OF_THE_EVENT
-    return Fault("refused" if of_event else "error", f"it answered with {status}", of_event)
+    return DeliveryFailure("refused" if of_event else "error", f"it answered with {status}", of_event)
 
 
 def signing_key(secret: str) -> bytes:

@@ -24,7 +24,7 @@ from typing import Final, Protocol
 
 import aiohttp
 
-from gateway.events.webhook_call import Fault, Receiver, call
+from gateway.events.webhook_call import DeliveryFailure, Receiver, call
 from gateway.model.events import Event
 from gateway.model.records import Delivery
 from gateway.telemetry.log import event as log_event
@@ -39,7 +39,7 @@ _PAGE: Final = 100
 _CLAIM_S: Final = 5.0  # beyond the time of a request: who claimed an event and died is given up then
 
 
-class Outbox(Protocol):
+class DueEvents(Protocol):
     """What `gateway.store.outbox` does; raises `Rejected` where the store does not answer."""
 
     async def add(self, events: Sequence[tuple[str, str, bytes]], now: datetime) -> int: ...
@@ -67,7 +67,9 @@ class Patience:
 class Webhooks:
     """Tells one receiver. `hear` is the bus's listener; `running` does the work."""
 
-    def __init__(self, receiver: Receiver, outbox: Outbox, patience: Patience | None = None, *, shared: bool = False) -> None:
+    def __init__(
+        self, receiver: Receiver, outbox: DueEvents, patience: Patience | None = None, *, shared: bool = False
+    ) -> None:
         """`shared`: other gateways deliver from the same outbox; each event is then claimed by the one that sends it."""
         self.delivered = 0
         self.failed: Counter[str] = Counter()  # attempts: timeout, unreachable, private, refused, error
@@ -80,7 +82,7 @@ class Webhooks:
         self._unsaved: deque[Event] = deque()
         self._heard = asyncio.Event()
         self._look = asyncio.Event()  # there may be something to send
-        self._telling: dict[str, asyncio.Task[None]] = {}  # by call
+        self._event_services: dict[str, asyncio.Task[None]] = {}  # by call
         self._failures = 0  # of the receiver, in a row
         self._silent_until = 0.0
 
@@ -102,7 +104,7 @@ class Webhooks:
         try:
             yield
         finally:
-            leaving = [*tasks, *self._telling.values()]
+            leaving = [*tasks, *self._event_services.values()]
             for task in leaving:
                 task.cancel()
             await asyncio.gather(*leaving, return_exceptions=True)
@@ -164,10 +166,10 @@ class Webhooks:
         """Starts what may be sent now; gives the seconds until there is more to do by the clock, None when there is nothing."""
         if (silent := self._silent_until - monotonic()) > 0:
             return silent
-        room = (1 if self._failures else PARALLEL) - len(self._telling)
+        room = (1 if self._failures else PARALLEL) - len(self._event_services)
         now = datetime.now(UTC)
         soonest: float | None = None
-        busy = set(self._telling)  # as the store is read: what ends meanwhile may still be in the answer
+        busy = set(self._event_services)  # as the store is read: what ends meanwhile may still be in the answer
         waiting = await self._outbox.first_of_each_call(_PAGE) if room > 0 else ()
         if room > 0 and not waiting and not busy:
             self.waiting = 0  # others may have delivered from the same outbox
@@ -179,7 +181,7 @@ class Webhooks:
                 soonest = seconds if soonest is None else min(soonest, seconds)
             elif room > 0:
                 room -= 1
-                self._telling[delivery.call_cid] = task = asyncio.create_task(self._tell(http, delivery), name="webhook")
+                self._event_services[delivery.call_cid] = task = asyncio.create_task(self._tell(http, delivery), name="webhook")
                 task.add_done_callback(_told)
         return soonest
 
@@ -206,14 +208,14 @@ class Webhooks:
             # The store does not answer: the event stays there, and is sent again.
             self._silent_until = monotonic() + self._patience.first_s
         finally:
-            self._telling.pop(delivery.call_cid, None)
+            self._event_services.pop(delivery.call_cid, None)
             self._look.set()
 
     async def _done(self, delivery: Delivery) -> None:
         await self._outbox.delivered(delivery.seq)
         self.waiting = max(0, self.waiting - 1)
 
-    async def _refused(self, delivery: Delivery, fault: Fault) -> None:
+    async def _refused(self, delivery: Delivery, fault: DeliveryFailure) -> None:
         self.failed[fault.kind] += 1
         if delivery.attempts + 1 >= self._patience.refusals:
             self.dropped["refused"] += 1
@@ -224,7 +226,7 @@ class Webhooks:
             wait = timedelta(seconds=self._patience.wait_s(delivery.attempts + 1))
             await self._outbox.postpone(delivery.seq, datetime.now(UTC) + wait)
 
-    def _failed(self, fault: Fault) -> None:
+    def _failed(self, fault: DeliveryFailure) -> None:
         if not self._failures:
             log_event(
                 log, logging.WARNING, f"the webhook's receiver fails: {fault.words}; events wait for it", reason=fault.kind

@@ -15,7 +15,7 @@ KEYFRAMES = "2 s           (0 = auto is up to 10 s: who joins would wait for the
 
 
 @dataclass(frozen=True, slots=True)
-class Rtmp:
+class RtmpIngress:
     """One user's way into one call over RTMP."""
 
     call: str
@@ -54,7 +54,7 @@ class Rtmp:
 
 def rtmp(
     config: Config, tokens: Tokens, *, call: str, user: str, ttl_s: int, host: str = "", key: IngressKey | None = None
-) -> Rtmp:
+) -> RtmpIngress:
     """The RTMP ingress of `user` in `call`; `host` is what the encoder reaches this machine by (found out when empty), `key` one
     that was made already.
 
@@ -64,7 +64,7 @@ def rtmp(
     key = key or IngressKey.signed(tokens, user, call, ttl_s)
     rtmp_host = bracketed(host or reachable(config, config.rtmp.host))
     plain = f"rtmp://{rtmp_host}:{config.rtmp.port}"
-    return Rtmp(
+    return RtmpIngress(
         call=call,
         server=f"{plain}/live",
         secure_server=f"rtmps://{rtmp_host}:{config.rtmp.tls_port}/live"

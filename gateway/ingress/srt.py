@@ -25,7 +25,7 @@ OBS_SERVICE = """\
 
 
 @dataclass(frozen=True, slots=True)
-class Srt:
+class SrtIngress:
     """One user's way into one call over SRT."""
 
     call: str
@@ -75,7 +75,7 @@ class Srt:
 
 def srt(
     config: Config, tokens: Tokens, *, call: str, user: str, ttl_s: int, host: str = "", key: IngressKey | None = None
-) -> Srt:
+) -> SrtIngress:
     """The SRT ingress of `user` in `call`; `host` is what the encoder reaches this machine by (found out when empty), `key` one
     that was made already.
 
@@ -83,7 +83,7 @@ def srt(
         ValueError: the call or user id is none.
     """
     key = key or IngressKey.signed(tokens, user, call, ttl_s)
-    return Srt(
+    return SrtIngress(
         call=call,
         server=f"srt://{bracketed(host or reachable(config, config.srt.host))}:{config.srt.port}",
         stream_id=key.user,

@@ -17,7 +17,7 @@ KEYFRAMES = "1 s           (after a loss that cannot be repaired the picture wai
 
 
 @dataclass(frozen=True, slots=True)
-class Whip:
+class WhipIngress:
     """One user's way into one call over WHIP."""
 
     call: str
@@ -46,14 +46,14 @@ class Whip:
 
 def whip(
     config: Config, tokens: Tokens, *, call: str, user: str, ttl_s: int, host: str = "", key: IngressKey | None = None
-) -> Whip:
+) -> WhipIngress:
     """The WHIP ingress of `user` in `call`; `host` and `key` as for `rtmp`.
 
     Raises:
         ValueError: the call or user id is none.
     """
     key = key or IngressKey.signed(tokens, user, call, ttl_s)
-    return Whip(
+    return WhipIngress(
         call=call,
         endpoint=f"{origin(config, host)}/whip/{quote(call, safe=':')}",
         key=key.key,

@@ -51,7 +51,7 @@ class EventType(StrEnum):
     CUSTOM = "custom"  # custom: anything, user
 
 
-class Audience(IntEnum):
+class EventAudience(IntEnum):
     """Who is told of an event in a call; each is told what those before it are, and more. Webhooks are told everything."""
 
     READERS = 0  # may read the call: whether it is live, who is a member
@@ -59,16 +59,16 @@ class Audience(IntEnum):
     HOSTS = 2  # may publish into it: what their own encoders do
 
 
-AUDIENCE: Final[Mapping[EventType, Audience]] = {
-    **dict.fromkeys(EventType, Audience.READERS),
-    EventType.PARTICIPANT_JOINED: Audience.PRESENT,
-    EventType.PARTICIPANT_LEFT: Audience.PRESENT,
-    EventType.VIEWERS_CHANGED: Audience.PRESENT,
-    EventType.REACTION_NEW: Audience.PRESENT,
-    EventType.CUSTOM: Audience.PRESENT,
-    EventType.INGRESS_STARTED: Audience.HOSTS,
-    EventType.INGRESS_STOPPED: Audience.HOSTS,
-    EventType.INGRESS_ERROR: Audience.HOSTS,
+AUDIENCE: Final[Mapping[EventType, EventAudience]] = {
+    **dict.fromkeys(EventType, EventAudience.READERS),
+    EventType.PARTICIPANT_JOINED: EventAudience.PRESENT,
+    EventType.PARTICIPANT_LEFT: EventAudience.PRESENT,
+    EventType.VIEWERS_CHANGED: EventAudience.PRESENT,
+    EventType.REACTION_NEW: EventAudience.PRESENT,
+    EventType.CUSTOM: EventAudience.PRESENT,
+    EventType.INGRESS_STARTED: EventAudience.HOSTS,
+    EventType.INGRESS_STOPPED: EventAudience.HOSTS,
+    EventType.INGRESS_ERROR: EventAudience.HOSTS,
 }
 
 

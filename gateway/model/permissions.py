@@ -74,7 +74,7 @@ class Allowed:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class Denied:
     """It may not: `reason` for the client's protocol, `why` for people."""
 
     reason: Reason
@@ -131,20 +131,20 @@ _REFUSALS: Final[Mapping[Capability, str]] = {
 }
 
 
-def allowed(grants: Grants, roles: Collection[str], capability: Capability, state: CallState) -> Allowed | Refused:
+def allowed(grants: Grants, roles: Collection[str], capability: Capability, state: CallState) -> Allowed | Denied:
     """Whether one of these roles may do it in a call of this state. Who is the server (a token without a user) is never asked."""
     if state.blocked:
-        return Refused(Reason.FORBIDDEN, "you are blocked in this call: its host can unblock you")
+        return Denied(Reason.FORBIDDEN, "you are blocked in this call: its host can unblock you")
     if state.ended and capability not in _AFTER_THE_END:
-        return Refused(Reason.FORBIDDEN, "the call has ended: create another one")
+        return Denied(Reason.FORBIDDEN, "the call has ended: create another one")
     held = granted(grants, roles)
     if capability not in held and not (state.public and capability in _PUBLIC):
         words = _REFUSALS.get(capability, f"you may not do this in this call: it takes {capability.value}")
         if not set(roles) - {Role.ANONYMOUS}:
-            return Refused(Reason.UNAUTHORIZED, f"{words.partition(':')[0]} without a token: ask its host for a link")
-        return Refused(Reason.FORBIDDEN, words)
+            return Denied(Reason.UNAUTHORIZED, f"{words.partition(':')[0]} without a token: ask its host for a link")
+        return Denied(Reason.FORBIDDEN, words)
     if state.backstage and capability in _PRESENCE and Capability.JOIN_BACKSTAGE not in held:
-        return Refused(Reason.FORBIDDEN, "the call is in backstage, where only its hosts are: wait until it is live")
+        return Denied(Reason.FORBIDDEN, "the call is in backstage, where only its hosts are: wait until it is live")
     return Allowed()
 
 

@@ -30,7 +30,7 @@ class Backstage:
 
 
 @dataclass(frozen=True, slots=True)
-class Hls:
+class HlsSettings:
     """The call as HLS, for audiences that need no low latency."""
 
     enabled: bool = True  # it may be started
@@ -39,7 +39,7 @@ class Hls:
 
 @dataclass(frozen=True, slots=True)
 class Broadcasting:
-    hls: Hls = Hls()
+    hls: HlsSettings = HlsSettings()
 
 
 @dataclass(frozen=True, slots=True)

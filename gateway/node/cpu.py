@@ -1,4 +1,4 @@
-"""What this gateway's streams use, read from the kernel and the workers for `gateway/sessions/capacity.py`; and the cores that it may use at all."""
+"""What our streams use, read from the kernel and the workers for `sessions/capacity.py`; and the cores that it may use at all."""
 
 import asyncio
 import logging
@@ -9,7 +9,7 @@ from time import monotonic_ns, process_time_ns, thread_time_ns
 
 from gateway.sessions.capacity import Capacity, Seen, demand, spare
 from gateway.sessions.registry import Registry
-from gateway.sessions.seat import Admit, Plan, Session
+from gateway.sessions.seat import Admit, Plan, Seat
 from gateway.telemetry.log import event
 from protocols.errors import Rejected
 
@@ -37,10 +37,10 @@ async def measure(
         await asyncio.sleep(INTERVAL_S)
 
 
-def relieve(sessions: Iterable[Session]) -> bool:
+def relieve(sessions: Iterable[Seat]) -> bool:
     """Leave out one layer of the stream that has most of them; False where none can be spared. Its effect is measured before the next."""
     pipelines = [session.pipeline for session in sessions if session.pipeline is not None]
-    by_layers = sorted(pipelines, key=lambda pipeline: pipeline.economy.shed if pipeline.economy else 0)
+    by_layers = sorted(pipelines, key=lambda pipeline: pipeline.adaptation.shed if pipeline.adaptation else 0)
     return any(pipeline.shed() for pipeline in by_layers)
 
 
@@ -48,7 +48,7 @@ def admitting(capacity: Capacity, registry: Registry) -> Admit:
     """Asks `capacity` for a session whose tracks are known. Where none of its plans fits the first one's refusal is raised, and if that
     keeps the stream out it is counted and logged with what to change."""
 
-    def admit(session: Session, plans: Sequence[Plan]) -> None:
+    def admit(session: Seat, plans: Sequence[Plan]) -> None:
         refusals: list[Rejected] = []
         for decisions in plans:
             try:
@@ -72,13 +72,13 @@ def admitting(capacity: Capacity, registry: Registry) -> Admit:
     return admit
 
 
-def seen(session: Session) -> Seen:
+def seen(session: Seat) -> Seen:
     pipeline = session.pipeline
     if pipeline is None:
         return Seen(demand(()), 0)
-    decisions = [lane.decision for lane in pipeline.lanes.values()]
+    decisions = [track_pipeline.decision for track_pipeline in pipeline.track_pipelines.values()]
     used = pipeline.gather().worker_cpu_ns.total()
-    return Seen(demand(decisions), used, economised=pipeline.economy is not None, spare=spare(decisions))
+    return Seen(demand(decisions), used, economised=pipeline.adaptation is not None, spare=spare(decisions))
 
 
 def available_cores(configured: float = 0, *, own: Path = OWN_CGROUPS, root: Path = CGROUPS) -> float:

@@ -6,7 +6,7 @@ Kept true: a drain is never taken back; an encoder of a stream that is live may 
 import asyncio
 import logging
 
-from gateway.sessions.admission import Reception
+from gateway.sessions.admission import Admission
 from gateway.sessions.registry import Registry
 from gateway.telemetry.log import event
 
@@ -16,13 +16,13 @@ log = logging.getLogger(__name__)
 class Drain:
     """One gateway's way out: `begin`, then `finished` once nobody streams any more."""
 
-    def __init__(self, reception: Reception, registry: Registry) -> None:
-        self._reception = reception
+    def __init__(self, admission: Admission, registry: Registry) -> None:
+        self._admission = admission
         self._registry = registry
 
     @property
     def begun(self) -> bool:
-        return self._reception.draining
+        return self._admission.draining
 
     @property
     def streams(self) -> int:
@@ -31,8 +31,8 @@ class Drain:
 
     def begin(self, why: str) -> None:
         """New publishers are refused from here on."""
-        if not self._reception.draining:
-            self._reception.draining = True
+        if not self._admission.draining:
+            self._admission.draining = True
             event(log, logging.INFO, "draining: no new streams are taken", why=why, streams=self.streams)
 
     async def finished(self, limit_s: float) -> bool:

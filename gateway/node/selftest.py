@@ -38,7 +38,7 @@ class Mark(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckResult:
     mark: Mark
     what: str
     text: str
@@ -49,44 +49,44 @@ class Finding:
         return line + (f"\n      {self.fix}" if self.fix else "")
 
 
-async def examine(config: Config) -> list[Finding]:
+async def examine(config: Config) -> list[CheckResult]:
     """Everything, in the order in which an operator would look. Takes some seconds where there are hardware encoders to try."""
     return [*findings(config), *await _encoders(config)]
 
 
-def findings(config: Config) -> Iterator[Finding]:
+def findings(config: Config) -> Iterator[CheckResult]:
     """All but the encoders."""
     yield from _files(config)
     if alive(config):
         yield from _ports(config)
     else:
-        yield Finding(Mark.NOTE, "ports", "a gateway with this configuration runs and has them")
+        yield CheckResult(Mark.NOTE, "ports", "a gateway with this configuration runs and has them")
     yield from _outside(config)
     yield from _srt(config)
     yield from _machine(config)
 
 
-def _files(config: Config) -> Iterator[Finding]:
+def _files(config: Config) -> Iterator[CheckResult]:
     for problem in sources.check(config):
-        yield Finding(Mark.BAD, problem.key, f"{problem.value}: {problem.allowed}", "Give a file that this user may read.")
+        yield CheckResult(Mark.BAD, problem.key, f"{problem.value}: {problem.allowed}", "Give a file that this user may read.")
     for name, section in (("http", config.http), ("rtmp", config.rtmp)):
         if section.certificate and Path(section.certificate).is_file():
             try:
                 ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(section.certificate, section.key)
             except OSError as error:  # SSLError is one
                 fix = "certificate is the PEM chain, leaf first, key its private key without a password."
-                yield Finding(Mark.BAD, f"{name}.certificate", f"cannot be used with its key ({error})", fix)
+                yield CheckResult(Mark.BAD, f"{name}.certificate", f"cannot be used with its key ({error})", fix)
     directory = Path(config.state.directory)
     there = next(each for each in (directory, *directory.absolute().parents) if each.exists())
     try:
         with tempfile.TemporaryFile(dir=there):
-            yield Finding(Mark.GOOD, "state", f"{directory} can be written")
+            yield CheckResult(Mark.GOOD, "state", f"{directory} can be written")
     except OSError as error:
         fix = f"chown it to user {os.getuid()}, or set state.directory to a folder that is this user's."
-        yield Finding(Mark.BAD, "state", f"{directory}: {error.strerror}", fix)
+        yield CheckResult(Mark.BAD, "state", f"{directory}: {error.strerror}", fix)
 
 
-def _ports(config: Config) -> Iterator[Finding]:
+def _ports(config: Config) -> Iterator[CheckResult]:
     """Each port that will be bound: is it free, and may this user have it?"""
     tcp, udp = socket.SOCK_STREAM, socket.SOCK_DGRAM
     wanted = [
@@ -105,14 +105,14 @@ def _ports(config: Config) -> Iterator[Finding]:
         try:
             _bind(host, port, kind)
         except OSError as error:
-            yield Finding(
+            yield CheckResult(
                 Mark.BAD,
                 name,
                 f"{key}: {error.strerror or error}",
                 _FIXES.get(error.errno or 0, _OTHER).format(port=port, key=key),
             )
         else:
-            yield Finding(Mark.GOOD, name, f"{key} is free")
+            yield CheckResult(Mark.GOOD, name, f"{key} is free")
 
 
 _FIXES = {
@@ -136,41 +136,41 @@ def _bind(host: str, port: int, kind: socket.SocketKind) -> None:
             trying.listen(1)
 
 
-def _outside(config: Config) -> Iterator[Finding]:
+def _outside(config: Config) -> Iterator[CheckResult]:
     """By which addresses others come. Whether a firewall lets them, only they can tell."""
     route = reachable(config.model_copy(update={"webrtc": config.webrtc.model_copy(update={"external_addresses": ()})}), "")
     told = ", ".join(map(str, config.webrtc.external_addresses))
     if told:
         text = f"viewers are told {told}; this machine's own is {route}"
         fix = "" if route in told else f"Forward UDP {config.webrtc.port} from there to {route} as the same number."
-        yield Finding(Mark.GOOD if not fix else Mark.NOTE, "address", text, fix)
+        yield CheckResult(Mark.GOOD if not fix else Mark.NOTE, "address", text, fix)
     elif ip_address(route).is_loopback:
-        yield Finding(
+        yield CheckResult(
             Mark.WARNING, "address", "no route to other machines", "Only this machine can watch. Set webrtc.external_addresses."
         )
     elif not ip_address(route).is_global:
         fix = "Viewers from elsewhere need the public one: set webrtc.external_addresses and forward the UDP port to this machine."
-        yield Finding(Mark.WARNING, "address", f"viewers are told {route}, which is of a private network", fix)
+        yield CheckResult(Mark.WARNING, "address", f"viewers are told {route}, which is of a private network", fix)
     else:
-        yield Finding(Mark.GOOD, "address", f"viewers are told {route}")
+        yield CheckResult(Mark.GOOD, "address", f"viewers are told {route}")
     udp = f"{config.webrtc.port}/udp" + (f" and {config.srt.port}/udp" if config.srt.enabled != "false" else "")
     tcp = f"{config.http.port}/tcp" + (f" and {config.rtmp.port}/tcp" if config.rtmp.enabled else "")
-    yield Finding(
+    yield CheckResult(
         Mark.NOTE, "firewall", f"it must let in {udp}, {tcp}", "From inside that cannot be seen: try from another network."
     )
 
 
-def _srt(config: Config) -> Iterator[Finding]:
+def _srt(config: Config) -> Iterator[CheckResult]:
     if config.srt.enabled == "false":
-        yield Finding(Mark.NOTE, "SRT", "switched off (srt.enabled)")
+        yield CheckResult(Mark.NOTE, "SRT", "switched off (srt.enabled)")
         return
     try:
-        yield Finding(Mark.GOOD, "SRT", f"libsrt {load(config.srt.library).version}")
+        yield CheckResult(Mark.GOOD, "SRT", f"libsrt {load(config.srt.library).version}")
     except LibsrtMissing as missing:
-        yield Finding(Mark.BAD if config.srt.enabled == "true" else Mark.WARNING, "SRT", "not taken", str(missing))
+        yield CheckResult(Mark.BAD if config.srt.enabled == "true" else Mark.WARNING, "SRT", "not taken", str(missing))
 
 
-def _buffers() -> Iterator[Finding]:
+def _buffers() -> Iterator[CheckResult]:
     for name, use in (
         ("rmem_max", "bursts of many encoders lose packets"),
         ("wmem_max", "key frames for many viewers are delayed"),
@@ -181,23 +181,23 @@ def _buffers() -> Iterator[Finding]:
             continue  # no Linux, or a container that does not show it
         if size < SOCKET_BUFFER:
             fix = f"sysctl -w net.core.{name}={SOCKET_BUFFER} (and in /etc/sysctl.d; of a container: on its host)"
-            yield Finding(Mark.WARNING, f"net.core.{name}", f"{size >> 10} KiB: {use}", fix)
+            yield CheckResult(Mark.WARNING, f"net.core.{name}", f"{size >> 10} KiB: {use}", fix)
         else:
-            yield Finding(Mark.GOOD, f"net.core.{name}", f"{size >> 10} KiB")
+            yield CheckResult(Mark.GOOD, f"net.core.{name}", f"{size >> 10} KiB")
 
 
-def _machine(config: Config) -> Iterator[Finding]:
+def _machine(config: Config) -> Iterator[CheckResult]:
     yield from _buffers()
     cores = available_cores(config.capacity.cores)
-    yield Finding(
+    yield CheckResult(
         Mark.GOOD, "CPU", f"{cores:g} cores, of which {cores * (1 - config.capacity.reserve):g} may be used by streams"
     )
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if files != resource.RLIM_INFINITY and files < OPEN_FILES:
         fix = f"ulimit -n {OPEN_FILES * 4} (systemd: LimitNOFILE=)"
-        yield Finding(Mark.WARNING, "open files", f"{files}, too few for many viewers", fix)
+        yield CheckResult(Mark.WARNING, "open files", f"{files}, too few for many viewers", fix)
     if config.tracing.endpoint and find_spec("opentelemetry") is None:
-        yield Finding(
+        yield CheckResult(
             Mark.BAD,
             "traces",
             "OpenTelemetry is not installed",
@@ -205,21 +205,23 @@ def _machine(config: Config) -> Iterator[Finding]:
         )
 
 
-async def _encoders(config: Config) -> list[Finding]:
+async def _encoders(config: Config) -> list[CheckResult]:
     """x264 must work; hardware is tried where the machine has any, and what was asked for by name must be among what works."""
     wanted = config.transcode.encoder
-    found: list[Finding] = []
+    found: list[CheckResult] = []
     async with Workers() as workers:
         for encoder in (X264, *(each.name for each in HARDWARE)):
             label, why_not = ENCODERS[encoder].label, await trial(workers, encoder)
             if not why_not:
-                found.append(Finding(Mark.GOOD, "encoder", f"{label} works"))
+                found.append(CheckResult(Mark.GOOD, "encoder", f"{label} works"))
             elif encoder == X264:
-                found.append(Finding(Mark.BAD, "encoder", f"{label}: {why_not}", "Install the locked packages anew: deploy/up"))
+                found.append(
+                    CheckResult(Mark.BAD, "encoder", f"{label}: {why_not}", "Install the locked packages anew: deploy/up")
+                )
             elif encoder == wanted:
                 found.append(
-                    Finding(Mark.WARNING, "encoder", f"{label}: {why_not}", "x264 is used instead; set transcode.encoder.")
+                    CheckResult(Mark.WARNING, "encoder", f"{label}: {why_not}", "x264 is used instead; set transcode.encoder.")
                 )
             else:
-                found.append(Finding(Mark.NOTE, "encoder", f"{label} is not here"))
+                found.append(CheckResult(Mark.NOTE, "encoder", f"{label} is not here"))
     return found

@@ -12,7 +12,7 @@ from typing import Protocol
 from gateway.access.credentials import Grant
 from gateway.access.throttle import host_of
 from gateway.sessions.registry import Registry
-from gateway.sessions.seat import Session, SessionPolicy
+from gateway.sessions.seat import Seat, SeatPolicy
 from gateway.telemetry.log import event
 from gateway.telemetry.tracing import Begin, Trace, untraced
 from protocols.errors import Reason, Rejected
@@ -21,7 +21,7 @@ from transcode.host.pool import Workers
 
 log = logging.getLogger(__name__)
 
-Adapt = Callable[[SessionPolicy, Grant], SessionPolicy]
+Adapt = Callable[[SeatPolicy, Grant], SeatPolicy]
 """How a session behaves in the call that it is for."""
 
 
@@ -35,7 +35,7 @@ class Gate(Protocol):
     async def settle(self, grant: Grant) -> Grant: ...
 
 
-class Reception:
+class Admission:
     """Serves listeners until cancelled. At most `max_sessions` at once; more are refused as overloaded.
 
     `take_over`: a second encoder with the same right replaces the first one; else it is refused while that one is live. `fits` raises
@@ -67,7 +67,7 @@ class Reception:
         self._max_sessions = max_sessions
         self._take_over = take_over
 
-    async def serve(self, listener: Listener, policy: SessionPolicy) -> None:
+    async def serve(self, listener: Listener, policy: SeatPolicy) -> None:
         """Sessions of `listener`'s publishers behave by `policy`."""
         # No TaskGroup: in it a defect met with one publisher would cancel all the others.
         receiving: set[asyncio.Task[None]] = set()
@@ -114,7 +114,7 @@ class Reception:
     def log_refusal(self, refusal: Rejected, **who: str) -> None:
         event(log, logging.WARNING, f"refused: {refusal.detail}", **who, reason=refusal.reason.label)
 
-    async def _receive(self, publisher: Publisher, policy: SessionPolicy) -> None:
+    async def _receive(self, publisher: Publisher, policy: SeatPolicy) -> None:
         trace = self._trace()
         trace.know(session=publisher.id, protocol=publisher.protocol, software=publisher.software)
         trace.step("authorise")
@@ -140,7 +140,7 @@ class Reception:
                 self._registry.remove(session)
                 self.rights.pop((session.call_cid, session.user_id), None)
 
-    async def _admit(self, publisher: Publisher, policy: SessionPolicy, trace: Trace) -> Session | None:
+    async def _admit(self, publisher: Publisher, policy: SeatPolicy, trace: Trace) -> Seat | None:
         """The new session to run, or None when the publisher went to the session that its user already has."""
         credential, call = publisher.credential, publisher.params.get("call")
         await self._gate.prepare(credential, call)
@@ -169,9 +169,7 @@ class Reception:
             await present.take_over(publisher)
             return None
         call_of_it = self._registry.call(grant.call_cid)
-        session = Session(
-            publisher, grant.user_id, grant.call_cid, call_of_it, self._workers, self._adapt(policy, grant), trace
-        )
+        session = Seat(publisher, grant.user_id, grant.call_cid, call_of_it, self._workers, self._adapt(policy, grant), trace)
         self.rights[key] = grant
         self._registry.add(session)
         return session

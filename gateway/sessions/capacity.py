@@ -1,9 +1,9 @@
 """How much CPU streams of each kind cost here, learned from those that are live, and whether another one fits. Sans-IO.
 
-Kept true: only what this gateway's own streams have cost is held against its cores, never how busy the machine is; a stream that is alone
-is always let in; one that is live is never ended for it (its transcoding gets cheaper instead, see `transcode/adaptation.py`). Passing through
-costs the event loop, which is one thread and has one core; transcoding costs the workers, which have all of them: so what passes still
-fits when what must be transcoded does not.
+Kept true: only what this gateway's own streams have cost is held against its cores, never how busy the machine is; a stream
+that is alone is always let in; one that is live is never ended for it (its transcoding gets cheaper instead, see
+`transcode/adaptation.py`). Passing through costs the event loop, which is one thread and has one core; transcoding costs the
+workers, which have all of them: so what passes still fits when what must be transcoded does not.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,7 +22,7 @@ _PART = 0.2  # of what is learned that comes from the newest measurement
 _RATIOS = (0.2, 5.0)  # a measurement further from what was thought is of something else: a broken stream, a suspended machine
 
 
-class Kind(StrEnum):
+class CostKind(StrEnum):
     """Kinds of cost, which are few: they are a metric's label."""
 
     STREAM = "stream"  # receiving, pacing, packetizing and the usual viewer: on the event loop
@@ -36,22 +36,22 @@ class Kind(StrEnum):
 
 
 _SIZES = (  # pixels up to
-    (640 * 360, Kind.VIDEO_360P),
-    (960 * 540, Kind.VIDEO_540P),
-    (1280 * 720, Kind.VIDEO_720P),
-    (1920 * 1080, Kind.VIDEO_1080P),
+    (640 * 360, CostKind.VIDEO_360P),
+    (960 * 540, CostKind.VIDEO_540P),
+    (1280 * 720, CostKind.VIDEO_720P),
+    (1920 * 1080, CostKind.VIDEO_1080P),
 )
-_VIDEO = frozenset(kind for kind in Kind if kind.value.startswith("video"))
+_VIDEO = frozenset(kind for kind in CostKind if kind.value.startswith("video"))
 _SHOWN_RATE = 30.0  # frames a second for which the cost of a kind of video is shown
-_BEFORE: Mapping[Kind, float] = {  # cores, until something has been measured; of video: in parts of `transcode.plan.cores`
-    Kind.STREAM: 0.02,
-    Kind.AUDIO: 0.02,
-    Kind.HLS: 0.03,
+_BEFORE: Mapping[CostKind, float] = {  # cores, until something has been measured; of video: in parts of `transcode.plan.cores`
+    CostKind.STREAM: 0.02,
+    CostKind.AUDIO: 0.02,
+    CostKind.HLS: 0.03,
     **dict.fromkeys(sorted(_VIDEO), 1.0),
 }
 
 
-class Video(NamedTuple):
+class VideoCost(NamedTuple):
     """A picture to be made anew, in pixels; as `transcode.plan.cores` takes it."""
 
     width: int
@@ -66,7 +66,7 @@ class Demand:
     """What has to be made anew for a stream: `audio` tracks and each `video`; or for its HLS, which is reckoned beside it."""
 
     audio: int = 0
-    video: tuple[Video, ...] = ()
+    video: tuple[VideoCost, ...] = ()
     hls: int = 0  # streams of which this is the HLS
 
     @property
@@ -81,8 +81,8 @@ def demand(decisions: Iterable[Decision]) -> Demand:
     return Demand(len(targets) - len(video), video)
 
 
-def video_of(target: VideoTarget) -> Video:
-    return Video(target.width, target.height, target.frame_rate, target.layers, target.codec)
+def video_of(target: VideoTarget) -> VideoCost:
+    return VideoCost(target.width, target.height, target.frame_rate, target.layers, target.codec)
 
 
 def spare(decisions: Iterable[Decision]) -> float:
@@ -95,9 +95,9 @@ def spare(decisions: Iterable[Decision]) -> float:
     return found
 
 
-def kind_of_video(width: int, height: int) -> Kind:
+def kind_of_video(width: int, height: int) -> CostKind:
     pixels = width * height or 1280 * 720
-    return next((kind for most, kind in _SIZES if pixels <= most), Kind.VIDEO_LARGER)
+    return next((kind for most, kind in _SIZES if pixels <= most), CostKind.VIDEO_LARGER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ class Seen:
 
 
 @dataclass(slots=True)
-class _Stream:
+class _StreamCost:
     since: int
     seen: Seen
     readings: list[tuple[int, int]] = field(default_factory=list)  # (now, worker CPU), those of the window
@@ -142,8 +142,8 @@ class Capacity:
         self.budget = cores * (1 - reserve)
         self.loop_budget = min(cores, 1.0) * (1 - reserve)
         self._enforced = enforced
-        self._learned: dict[Kind, float] = dict(_BEFORE)
-        self._streams: dict[str, _Stream] = {}
+        self._learned: dict[CostKind, float] = dict(_BEFORE)
+        self._streams: dict[str, _StreamCost] = {}
         self._loop: list[tuple[int, int]] = []
         self._process: list[tuple[int, int]] = []
         self._present: frozenset[str] = frozenset()
@@ -162,27 +162,27 @@ class Capacity:
         for gone in self._streams.keys() - streams.keys():
             del self._streams[gone]
         for name, seen in streams.items():
-            stream = self._streams.setdefault(name, _Stream(now, seen))
+            stream = self._streams.setdefault(name, _StreamCost(now, seen))
             stream.read(seen, now)
             if stream.settled(now) and not seen.economised:
                 self._learn_worker(seen.demand, stream.rate)
         # With more viewers than streams it would be theirs.
         if now - self._changed > _WINDOW_NS and 0 < len(present) >= viewers:
-            self._learn(Kind.STREAM, _rate(self._loop) / len(present))
+            self._learn(CostKind.STREAM, _rate(self._loop) / len(present))
 
     def _learn_worker(self, demand: Demand, rate: float) -> None:
         """What a worker used: all for its sound, or the rest beside it for its one picture (of several nobody knows which), or for HLS."""
-        sound = demand.audio * self._learned[Kind.AUDIO]
+        sound = demand.audio * self._learned[CostKind.AUDIO]
         if demand.hls:
             if not demand.video:
-                self._learn(Kind.HLS, rate - sound)
+                self._learn(CostKind.HLS, rate - sound)
         elif not demand.video and demand.audio:
-            self._learn(Kind.AUDIO, rate / demand.audio)
+            self._learn(CostKind.AUDIO, rate / demand.audio)
         elif len(demand.video) == 1:
             (video,) = demand.video
             self._learn(kind_of_video(video.width, video.height), (rate - sound) / cores(*video))
 
-    def _learn(self, kind: Kind, measured: float) -> None:
+    def _learn(self, kind: CostKind, measured: float) -> None:
         least, most = (part * _BEFORE[kind] for part in _RATIOS)
         self._learned[kind] += _PART * (min(max(measured, least), most) - self._learned[kind])
 
@@ -197,12 +197,12 @@ class Capacity:
                 f"the gateway is overloaded: transcoding this stream takes about {cost:.2f} of a CPU core, and {free:.2f} of "
                 f"{self.budget:.1f} are free. Send H.264 without B-frames and Opus or AAC sound, which need less, or try again later",
             )
-        self._streams[name] = _Stream(self._now, Seen(wanted, 0, spare=spare))
+        self._streams[name] = _StreamCost(self._now, Seen(wanted, 0, spare=spare))
 
     def admit_hls(self, name: str, wanted: Demand) -> None:
         """The same for the HLS of a stream, which has a `name` of its own. Where layers of others could make room it does not take it."""
         self.check_hls(name, wanted)
-        self._streams[name] = _Stream(self._now, Seen(wanted, 0))
+        self._streams[name] = _StreamCost(self._now, Seen(wanted, 0))
 
     def check_hls(self, name: str, wanted: Demand) -> None:
         """Whether `admit_hls` would let it in; raises `Rejected`."""
@@ -223,7 +223,7 @@ class Capacity:
 
     def admit_any(self, name: str = "") -> None:
         """Whether any stream fits, whatever its tracks; raises `Rejected`. Any thread may ask."""
-        loop, cost = self.loop_used, self._learned[Kind.STREAM]
+        loop, cost = self.loop_used, self._learned[CostKind.STREAM]
         alone = not any(not stream.seen.demand.hls for stream in self._others(name))
         if self._enforced and not alone and loop + cost > self.loop_budget:
             raise Rejected(
@@ -232,26 +232,26 @@ class Capacity:
                 "may have: try again later or on another node",
             )
 
-    def _others(self, name: str) -> Iterator[_Stream]:
+    def _others(self, name: str) -> Iterator[_StreamCost]:
         return (stream for other, stream in list(self._streams.items()) if other != name)
 
     def cost(self, wanted: Demand) -> float:
         """Cores that the workers of such a stream need."""
         video = sum(self._learned[kind_of_video(each.width, each.height)] * cores(*each) for each in wanted.video)
-        return wanted.audio * self._learned[Kind.AUDIO] + wanted.hls * self._learned[Kind.HLS] + video
+        return wanted.audio * self._learned[CostKind.AUDIO] + wanted.hls * self._learned[CostKind.HLS] + video
 
     @property
     def loop_used(self) -> float:
         """Cores of the event loop's thread, with what streams will cost that have just come."""
         young = sum(not stream.seen.demand.hls and not stream.settled(self._now) for stream in list(self._streams.values()))
-        return _rate(self._loop) + young * self._learned[Kind.STREAM]
+        return _rate(self._loop) + young * self._learned[CostKind.STREAM]
 
     @property
     def workers_used(self) -> float:
         """Cores of the workers; of streams that have just come, or get less than they should, at least what such streams cost."""
         return sum(map(self._reckoned, self._streams.values()))
 
-    def _reckoned(self, stream: _Stream) -> float:
+    def _reckoned(self, stream: _StreamCost) -> float:
         if stream.seen.economised or not stream.settled(self._now):
             return max(stream.rate, self.cost(stream.seen.demand))
         return stream.rate
@@ -275,7 +275,7 @@ class Capacity:
 
     def costs(self) -> Iterator[tuple[str, float]]:
         """Kind and cores of one stream of it, of video at 30 frames a second."""
-        sizes = {kind: pixels for pixels, kind in _SIZES} | {Kind.VIDEO_LARGER: 2560 * 1440}
+        sizes = {kind: pixels for pixels, kind in _SIZES} | {CostKind.VIDEO_LARGER: 2560 * 1440}
         for kind, learned in self._learned.items():
             yield kind.value, learned * cores(sizes[kind], 1, _SHOWN_RATE) if kind in sizes else learned
 

@@ -22,7 +22,7 @@ class Delays:
 
 
 @dataclass(slots=True)
-class PipelineTotals:
+class PipelineCounters:
     """What one pipeline did, as plain totals; ended ones are added up for the metrics."""
 
     packets: Counter[Kind] = field(default_factory=Counter)
@@ -42,7 +42,7 @@ class PipelineTotals:
         video = any(kind is Kind.VIDEO and mode == "transcode" for kind, mode, _ in self.treatments)
         self.worker_cpu_ns[Kind.VIDEO if video else Kind.AUDIO] += cpu_ns - self.worker_cpu_ns.total()
 
-    def add(self, other: "PipelineTotals") -> None:
+    def add(self, other: "PipelineCounters") -> None:
         self.packets.update(other.packets)
         self.bytes.update(other.bytes)
         self.dropped.update(other.dropped)

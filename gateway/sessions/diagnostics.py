@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from gateway.sessions.pacer import LATE, OVERFLOW
-from gateway.sessions.seat import Session, State
+from gateway.sessions.seat import Seat, SeatState
 
 
 class Concern(StrEnum):
@@ -32,19 +32,19 @@ class Finding:
     text: str
 
 
-def findings(session: Session, now: int) -> Iterator[Finding]:
+def findings(session: Seat, now: int) -> Iterator[Finding]:
     """Everything that is not well with this stream; `now` in monotonic ns."""
-    if session.state is State.LINGERING:
+    if session.state is SeatState.LINGERING:
         text = f"The encoder has gone ({session.why_ended}); its place in the call is kept for it to come back."
         yield Finding(Concern.ENCODER_GONE, text)
     if session.publisher is not None and (advice := session.publisher.stats.advice):
         yield Finding(Concern.LINK, advice)
     if session.pipeline is None:
         return
-    for lane in session.pipeline.lanes.values():
-        if advice := lane.meter.keyframe_advice:
+    for track_pipeline in session.pipeline.track_pipelines.values():
+        if advice := track_pipeline.meter.keyframe_advice:
             yield Finding(Concern.KEYFRAME_INTERVAL, advice)
-        if advice := lane.meter.stall_advice(now):
+        if advice := track_pipeline.meter.stall_advice(now):
             yield Finding(Concern.STALLED, advice)
     totals = session.pipeline.gather()
     if n := totals.dropped[LATE]:
@@ -53,7 +53,7 @@ def findings(session: Session, now: int) -> Iterator[Finding]:
     if n := totals.dropped[OVERFLOW]:
         text = f"{n} frames came faster than real time and were dropped: let the encoder send at the speed of the media."
         yield Finding(Concern.TOO_FAST, text)
-    if (effort := session.pipeline.economy) is not None:
+    if (effort := session.pipeline.adaptation) is not None:
         text = f"This gateway's CPU does not keep up, so that the video is encoded with less effort: {effort.text}."
         yield Finding(Concern.EFFORT_LOWERED, text)
     if n := totals.worker_dropped:

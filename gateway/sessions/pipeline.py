@@ -14,11 +14,11 @@ from functools import partial
 from time import monotonic_ns
 from typing import assert_never
 
-from gateway.sessions.counters import PipelineTotals
+from gateway.sessions.counters import PipelineCounters
 from gateway.sessions.output import Participation
 from gateway.sessions.pacer import LiveEdgePolicy, Pacer
 from gateway.sessions.timeline import Timeline
-from gateway.sessions.track_pipeline import Lane, Tap
+from gateway.sessions.track_pipeline import Tap, TrackPipeline
 from gateway.sessions.track_selection import Selected, select
 from gateway.sessions.transcoders import Transcoders
 from gateway.telemetry.latency import Step
@@ -59,8 +59,8 @@ class Pipeline:
         """`decide` what to do with a track for viewers who take these codecs; `admit` raises `Rejected` where there is no room for all that
         was decided. `max_bitrate` is of one track, bit/s, 0 for none; `origin` the session media time in ns at which this publisher
         starts; `fail` ends the publisher with a reason."""
-        self.totals = PipelineTotals()
-        self.lanes: dict[int, Lane] = {}
+        self.totals = PipelineCounters()
+        self.track_pipelines: dict[int, TrackPipeline] = {}
         self._publisher = publisher
         self._participation = participation
         self._transcoders = Transcoders(workers, publisher.id, fail)
@@ -101,104 +101,115 @@ class Pipeline:
         wanted = {track.id for track, _ in selected}
         for track, decision in selected:
             await self._set(track, decision)
-        for lane in list(self.lanes.values()):  # last: what another lane has taken over goes on without a pause
-            if lane.track.id not in wanted:
-                await self._close(lane)
-        for kind in {lane.track.kind for lane in self.lanes.values()}:
+        for track_pipeline in list(
+            self.track_pipelines.values()
+        ):  # last: what another lane has taken over goes on without a pause
+            if track_pipeline.track.id not in wanted:
+                await self._close(track_pipeline)
+        for kind in {track_pipeline.track.kind for track_pipeline in self.track_pipelines.values()}:
             self._participation.retain(kind, self._published(kind))
 
     def _published(self, kind: Kind) -> frozenset[str]:
-        lanes = [lane for lane in self.lanes.values() if lane.track.kind is kind]
-        return frozenset(layer for lane in lanes for layer in lane.publications)
+        track_pipelines = [
+            track_pipeline for track_pipeline in self.track_pipelines.values() if track_pipeline.track.kind is kind
+        ]
+        return frozenset(layer for track_pipeline in track_pipelines for layer in track_pipeline.publications)
 
     async def _set(self, track: Track, decision: Decision) -> None:
-        lane = self.lanes.get(track.id)
-        if lane is None:
-            lane = self.lanes[track.id] = Lane(track, decision, self.totals, self._taps)
-        elif lane.track == track and same_treatment(decision, lane.decision):
-            lane.decision = decision
+        track_pipeline = self.track_pipelines.get(track.id)
+        if track_pipeline is None:
+            track_pipeline = self.track_pipelines[track.id] = TrackPipeline(track, decision, self.totals, self._taps)
+        elif track_pipeline.track == track and same_treatment(decision, track_pipeline.decision):
+            track_pipeline.decision = decision
             return
-        elif same_treatment(decision, lane.decision) and lane.stage is not None and track.codec is lane.track.codec:
-            lane.track, lane.decision = track, decision
-            lane.stage.reconfigure(track)
+        elif (
+            same_treatment(decision, track_pipeline.decision)
+            and track_pipeline.stage is not None
+            and track.codec is track_pipeline.track.codec
+        ):
+            track_pipeline.track, track_pipeline.decision = track, decision
+            track_pipeline.stage.reconfigure(track)
             if isinstance(decision, Passthrough):
-                self._publish(lane, lane.stage.tracks)
+                self._publish(track_pipeline, track_pipeline.stage.tracks)
             return
-        same_stream = track.codec is lane.track.codec and (track.width, track.height) == (lane.track.width, lane.track.height)
-        lane.track, lane.decision = track, decision
-        priming = lane.take_priming()
-        await self._build(lane)
+        same_stream = track.codec is track_pipeline.track.codec and (track.width, track.height) == (
+            track_pipeline.track.width,
+            track_pipeline.track.height,
+        )
+        track_pipeline.track, track_pipeline.decision = track, decision
+        priming = track_pipeline.take_priming()
+        await self._build(track_pipeline)
         if same_stream:
-            self._prime(lane, priming)
+            self._prime(track_pipeline, priming)
 
-    async def _build(self, lane: Lane) -> None:
+    async def _build(self, track_pipeline: TrackPipeline) -> None:
         """Give the lane the stage that its decision asks for, and its publication."""
-        await lane.close_stage()
-        self.totals.treatments[lane.track.kind, lane.mode, lane.decision.why.label] += 1
+        await track_pipeline.close_stage()
+        self.totals.treatments[track_pipeline.track.kind, track_pipeline.mode, track_pipeline.decision.why.label] += 1
         event(
             log,
-            logging.INFO if not isinstance(lane.decision, Refuse) else logging.WARNING,
-            f"{lane.track.kind.value} {lane.mode}: {lane.decision.why.text}",
+            logging.INFO if not isinstance(track_pipeline.decision, Refuse) else logging.WARNING,
+            f"{track_pipeline.track.kind.value} {track_pipeline.mode}: {track_pipeline.decision.why.text}",
             session=self._publisher.id,
-            codec=lane.track.codec.value,
-            advice=lane.decision.why.advice or None,
+            codec=track_pipeline.track.codec.value,
+            advice=track_pipeline.decision.why.advice or None,
         )
-        match lane.decision:
+        match track_pipeline.decision:
             case Passthrough(below=below):
-                lane.stage = await self._passing(lane, below)
+                track_pipeline.stage = await self._passing(track_pipeline, below)
             case Transcode():
-                lane.stage = await self._transcoder(lane, lane.track, lane.decision)
+                track_pipeline.stage = await self._transcoder(track_pipeline, track_pipeline.track, track_pipeline.decision)
             case Refuse():
-                self._publish(lane, ())
+                self._publish(track_pipeline, ())
                 return
             case _ as never:
                 assert_never(never)
-        self._publish(lane, lane.stage.tracks)
+        self._publish(track_pipeline, track_pipeline.stage.tracks)
 
-    def _publish(self, lane: Lane, tracks: tuple[Track, ...]) -> None:
+    def _publish(self, track_pipeline: TrackPipeline, tracks: tuple[Track, ...]) -> None:
         """What comes out of the lane's stage from here on."""
-        lane.publish(
+        track_pipeline.publish(
             tracks,
             lambda track: self._participation.publish(
-                track, lambda: lane.request_keyframe(self._publisher, track.layer), lane.sent
+                track, lambda: track_pipeline.request_keyframe(self._publisher, track.layer), track_pipeline.sent
             ),
         )
 
-    async def _passing(self, lane: Lane, below: VideoTarget | None) -> Stage:
+    async def _passing(self, track_pipeline: TrackPipeline, below: VideoTarget | None) -> Stage:
         """The track itself, and smaller layers of it where they are wanted and this gateway has room for them."""
         if below is None:
-            return passthrough.Passthrough(lane.track, lane.out)
-        spare, changed = self._transcoders.spare, partial(self._publish, lane)
+            return passthrough.PassthroughStage(track_pipeline.track, track_pipeline.out)
+        spare, changed = self._transcoders.spare, partial(self._publish, track_pipeline)
 
         async def start(track: Track, on_tracks: OnTracks, lost: OnFailure) -> Below:
             worker = await spare(lost)
-            return Below(worker, worker.video(track, below, lane.out, on_tracks, on_economy=self._economised))
+            return Below(worker, worker.video(track, below, track_pipeline.out, on_tracks, on_adaptation=self._economised))
 
         try:
-            return await Layered.started(lane.track, lane.out, changed, start, self._layers_told)
+            return await Layered.started(track_pipeline.track, track_pipeline.out, changed, start, self._layers_told)
         except Rejected as refusal:
             self._layers_told(False, f"no layers below the video: {refusal.detail}")
-            return passthrough.Passthrough(lane.track, lane.out)
+            return passthrough.PassthroughStage(track_pipeline.track, track_pipeline.out)
 
     def _layers_told(self, there: bool, what: str) -> None:
         self.totals.layers_lost += not there
         event(log, logging.INFO if there else logging.WARNING, what, session=self._publisher.id)
 
-    async def _transcoder(self, lane: Lane, track: Track, decision: Transcode) -> Stage:
+    async def _transcoder(self, track_pipeline: TrackPipeline, track: Track, decision: Transcode) -> Stage:
         worker = await self._transcoders.needed()
-        changed = partial(self._publish, lane)
+        changed = partial(self._publish, track_pipeline)
         if isinstance(decision.target, VideoTarget):
-            return worker.video(track, decision.target, lane.out, changed, lane.shown, self._economised)
-        return worker.audio(track, decision.target, lane.out, changed)
+            return worker.video(track, decision.target, track_pipeline.out, changed, track_pipeline.shown, self._economised)
+        return worker.audio(track, decision.target, track_pipeline.out, changed)
 
     def _economised(self, effort: Effort, cheaper: bool) -> None:
         words = "transcoding cannot keep up, it gets cheaper" if cheaper else "transcoding has room again, it gets better"
         event(log, logging.WARNING if cheaper else logging.INFO, f"{words}: {effort.text}", session=self._publisher.id)
 
     @property
-    def economy(self) -> Effort | None:
+    def adaptation(self) -> Effort | None:
         """What the video is encoded with, where that is less than was planned, since the CPU does not suffice."""
-        return self._transcoders.economy
+        return self._transcoders.adaptation
 
     def shed(self) -> bool:
         """Make room for others by a layer less, the top one that is encoded; False where there is none to spare."""
@@ -213,24 +224,24 @@ class Pipeline:
 
     def _differs(self, selected: list[Selected]) -> bool:
         """Whether other tracks are to go into the call than do, or in another way."""
-        present = {lane.track.id: lane.decision for lane in self.lanes.values()}
+        present = {track_pipeline.track.id: track_pipeline.decision for track_pipeline in self.track_pipelines.values()}
         wanted = {track.id: decision for track, decision in selected}
         return present.keys() != wanted.keys() or not all(same_treatment(wanted[id], present[id]) for id in wanted)
 
-    async def _follow_viewers(self, lane: Lane, now: int, at_keyframe: bool) -> None:
+    async def _follow_viewers(self, track_pipeline: TrackPipeline, now: int, at_keyframe: bool) -> None:
         """The lane is at a key frame, or is primed: plan by what the viewers take now, if it is this lane that changes for it."""
         accepts = self._participation.accepts
         selected = self._select(accepts)
         if self._differs(selected):
             videos = [track.id for track, _ in selected if track.kind is Kind.VIDEO]
-            if lane.track.id not in videos[:1] or now < self._no_room_until:
+            if track_pipeline.track.id not in videos[:1] or now < self._no_room_until:
                 return
             self._outdated = False
             if not await self._room_for(selected):
                 return
             self._release(self._pacer.flush(), now)
             if at_keyframe:
-                lane.take_priming()  # a decoder begins with this one
+                track_pipeline.take_priming()  # a decoder begins with this one
         self._outdated = False
         self._accepts = accepts
         await self._arrange()
@@ -263,37 +274,37 @@ class Pipeline:
     async def push(self, packet: EncodedPacket) -> None:
         """One packet of the publisher, on its own clock."""
         now = monotonic_ns()
-        lane = self.lanes.get(packet.track)
-        if lane is None:
+        track_pipeline = self.track_pipelines.get(packet.track)
+        if track_pipeline is None:
             return
-        kind = lane.track.kind
+        kind = track_pipeline.track.kind
         packet = self._timeline.map(packet)
-        lane.meter.count(packet)
+        track_pipeline.meter.count(packet)
         self.totals.packets[kind] += 1
         self.totals.bytes[kind] += len(packet.data)
-        steps = lane.delays.steps
+        steps = track_pipeline.delays.steps
         steps[Step.RECEIVE].observe(packet.arrival - packet.begun)
         steps[Step.DEMUX].observe(now - packet.arrival)
-        if 0 < self._max_bitrate < lane.meter.sustained_bitrate:
+        if 0 < self._max_bitrate < track_pipeline.meter.sustained_bitrate:
             self._fail(
-                f"the {kind.value} has {lane.meter.bitrate / 1e6:.1f} Mbit/s, more than the {self._max_bitrate / 1e6:.1f} Mbit/s allowed "
-                "here: lower the encoder's bitrate"
+                f"the {kind.value} has {track_pipeline.meter.bitrate / 1e6:.1f} Mbit/s, more than the {self._max_bitrate / 1e6:.1f} Mbit/s "
+                "allowed here: lower the encoder's bitrate"
             )
             return
         if kind is Kind.VIDEO:
             if packet.keyframe and self._accepts != self._participation.accepts:
-                await self._follow_viewers(lane, now, at_keyframe=True)
-            elif self._outdated and not lane.request_keyframe_from(self._publisher) and lane.primed:
-                await self._follow_viewers(lane, now, at_keyframe=False)
-            lane.keep(packet)
-        if lane.watched and lane.reorders(packet):
-            await self._revise(replace(lane.track, reorder=1))
+                await self._follow_viewers(track_pipeline, now, at_keyframe=True)
+            elif self._outdated and not track_pipeline.request_keyframe_from(self._publisher) and track_pipeline.primed:
+                await self._follow_viewers(track_pipeline, now, at_keyframe=False)
+            track_pipeline.keep(packet)
+        if track_pipeline.watched and track_pipeline.reorders(packet):
+            await self._revise(replace(track_pipeline.track, reorder=1))
             return
-        if packet.keyframe and lane.outgrown:
+        if packet.keyframe and track_pipeline.outgrown:
             self._release(self._pacer.flush(), now)
-            await self._revise(replace(lane.track, bitrate=lane.meter.sustained_bitrate))
-        if lane.lacks_keyframe(packet):
-            lane.request_keyframe_from(self._publisher)
+            await self._revise(replace(track_pipeline.track, bitrate=track_pipeline.meter.sustained_bitrate))
+        if track_pipeline.lacks_keyframe(packet):
+            track_pipeline.request_keyframe_from(self._publisher)
         self._entered[packet.track, packet.dts] = now
         self._pacer.push(packet, kind, now)
         if self._pacer.needs_keyframe:
@@ -303,9 +314,9 @@ class Pipeline:
 
     def _request_source_keyframe(self) -> None:
         """The pacer cut the video: only the source's own key frame lets it go on."""
-        for lane in self.lanes.values():
-            if lane.track.kind is Kind.VIDEO:
-                lane.request_keyframe_from(self._publisher)
+        for track_pipeline in self.track_pipelines.values():
+            if track_pipeline.track.kind is Kind.VIDEO:
+                track_pipeline.request_keyframe_from(self._publisher)
 
     async def _revise(self, found: Track) -> None:
         """A fact showed that the stream had not announced. With B-frames it is decoded from the last key frame on, and sent from where it
@@ -314,18 +325,18 @@ class Pipeline:
         await self._arrange()
 
     @staticmethod
-    def _prime(lane: Lane, packets: list[EncodedPacket]) -> None:
+    def _prime(track_pipeline: TrackPipeline, packets: list[EncodedPacket]) -> None:
         """Let a stage that decodes begin with the group of pictures that is under way; whoever taps the lane has seen it."""
-        if isinstance(lane.decision, Transcode) and lane.stage is not None:
+        if isinstance(track_pipeline.decision, Transcode) and track_pipeline.stage is not None:
             for packet in packets:
-                lane.stage.process(packet)
+                track_pipeline.stage.process(packet)
 
     def _release(self, packets: list[EncodedPacket], now: int) -> None:
         for packet in packets:
-            lane = self.lanes.get(packet.track)
-            if lane is not None:
-                lane.delays.steps[Step.QUEUE].observe(now - self._entered.get((packet.track, packet.dts), now))
-                lane.process(packet, now)
+            track_pipeline = self.track_pipelines.get(packet.track)
+            if track_pipeline is not None:
+                track_pipeline.delays.steps[Step.QUEUE].observe(now - self._entered.get((packet.track, packet.dts), now))
+                track_pipeline.process(packet, now)
             self._entered.pop((packet.track, packet.dts), None)
         if self._pacer.paused is self._flowing.is_set():
             self._publisher.pause(self._pacer.paused)
@@ -348,7 +359,7 @@ class Pipeline:
         """The session's media time in ns that is live at `now` (monotonic ns), also after the end."""
         return self._pacer.media_now(now)
 
-    def gather(self) -> PipelineTotals:
+    def gather(self) -> PipelineCounters:
         """The totals with what the parts count themselves."""
         totals = self.totals
         totals.rebases = self._timeline.rebases
@@ -356,10 +367,10 @@ class Pipeline:
         totals.dropped = Counter(self._pacer.dropped)
         return totals
 
-    async def _close(self, lane: Lane) -> None:
-        del self.lanes[lane.track.id]
-        lane.unpublish(self._published(lane.track.kind))
-        await lane.close_stage()
+    async def _close(self, track_pipeline: TrackPipeline) -> None:
+        del self.track_pipelines[track_pipeline.track.id]
+        track_pipeline.unpublish(self._published(track_pipeline.track.kind))
+        await track_pipeline.close_stage()
 
     async def aclose(self) -> None:
         """Stop the stages and the worker. Publications stay as they are: the session may go on with another publisher."""
@@ -368,6 +379,6 @@ class Pipeline:
             self._release_timer = None
         self._participation.on_accepts(lambda: None)
         self._pacer.flush()
-        for lane in self.lanes.values():
-            await lane.close_stage()
+        for track_pipeline in self.track_pipelines.values():
+            await track_pipeline.close_stage()
         await self._transcoders.aclose()

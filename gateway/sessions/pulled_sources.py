@@ -17,16 +17,16 @@ LONGEST_WAIT_S = 300.0
 STEADY_S = 60.0
 
 
-class Pulled(Publisher, Protocol):
+class PulledPublisher(Publisher, Protocol):
     """A publisher that calls its source itself, and goes on calling until it is closed."""
 
     async def until_closed(self) -> None: ...
 
 
-class Sources:
+class PulledSources:
     """`protocols.publisher.Listener` over `make`: the maker of each source's publisher by name."""
 
-    def __init__(self, make: Mapping[str, Callable[[], Pulled]], first_wait_s: float = FIRST_WAIT_S) -> None:
+    def __init__(self, make: Mapping[str, Callable[[], PulledPublisher]], first_wait_s: float = FIRST_WAIT_S) -> None:
         self._make = make
         self._first_wait_s = first_wait_s
         self._new: asyncio.Queue[Publisher | None] = asyncio.Queue(len(make) + 1)
@@ -52,7 +52,7 @@ class Sources:
         while (publisher := await self._new.get()) is not None:
             yield publisher
 
-    async def _keep(self, make: Callable[[], Pulled]) -> None:
+    async def _keep(self, make: Callable[[], PulledPublisher]) -> None:
         wait = self._first_wait_s
         while True:
             publisher = make()

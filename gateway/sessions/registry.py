@@ -5,20 +5,20 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 
 from gateway.outputs.embedded.call import EmbeddedCall
-from gateway.sessions.counters import PipelineTotals
-from gateway.sessions.seat import Session
+from gateway.sessions.counters import PipelineCounters
+from gateway.sessions.seat import Seat
 
 
 class Registry:
     """Sessions by (call, user), calls by their cid; both bounded by what `reception` and the viewers' limits let in."""
 
     def __init__(self, make_call: Callable[[str], EmbeddedCall]) -> None:
-        self.sessions: dict[tuple[str, str], Session] = {}
+        self.sessions: dict[tuple[str, str], Seat] = {}
         self.calls: dict[str, EmbeddedCall] = {}
         self.started: Counter[str] = Counter()  # sessions by protocol
         self.refused: Counter[tuple[str, str]] = Counter()  # protocol, reason label
         self.changed = asyncio.Event()  # set, and at once cleared again, whenever a session goes
-        self._past: defaultdict[str, PipelineTotals] = defaultdict(PipelineTotals)
+        self._past: defaultdict[str, PipelineCounters] = defaultdict(PipelineCounters)
         self._make_call = make_call
 
     def call(self, cid: str) -> EmbeddedCall:
@@ -39,23 +39,23 @@ class Registry:
         call = self.calls.get(cid)
         return len(call.viewers) if call is not None else 0
 
-    def add(self, session: Session) -> None:
+    def add(self, session: Seat) -> None:
         self.sessions[session.call_cid, session.user_id] = session
         self.started[session.protocol] += 1
 
-    def remove(self, session: Session) -> None:
+    def remove(self, session: Seat) -> None:
         del self.sessions[session.call_cid, session.user_id]
         self.changed.set()
         self.changed.clear()
         self.release_call(session.call_cid)
 
-    def retire(self, protocol: str, totals: PipelineTotals) -> None:
+    def retire(self, protocol: str, totals: PipelineCounters) -> None:
         """A publisher has ended: what it did stays counted."""
         self._past[protocol].add(totals)
 
-    def totals(self) -> Iterator[tuple[str, PipelineTotals]]:
+    def totals(self) -> Iterator[tuple[str, PipelineCounters]]:
         """By protocol: everything since the start, live sessions included."""
-        sums: defaultdict[str, PipelineTotals] = defaultdict(PipelineTotals)
+        sums: defaultdict[str, PipelineCounters] = defaultdict(PipelineCounters)
         for protocol, past in self._past.items():
             sums[protocol].add(past)
         for session in self.sessions.values():

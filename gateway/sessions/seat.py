@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from time import monotonic_ns
 
-from gateway.sessions.counters import PipelineTotals
+from gateway.sessions.counters import PipelineCounters
 from gateway.sessions.output import Call, Participation
 from gateway.sessions.pacer import LiveEdgePolicy
 from gateway.sessions.pipeline import Pipeline
@@ -30,7 +30,7 @@ from transcode.plan import Decision
 log = logging.getLogger(__name__)
 
 
-class State(StrEnum):
+class SeatState(StrEnum):
     AUTHORISING = "authorising"
     PROBING = "probing"
     JOINING = "joining"
@@ -39,17 +39,17 @@ class State(StrEnum):
     CLOSED = "closed"
 
 
-TRANSITIONS: dict[State, frozenset[State]] = {
-    State.AUTHORISING: frozenset({State.PROBING, State.CLOSED}),
-    State.PROBING: frozenset({State.JOINING, State.LIVE, State.LINGERING, State.CLOSED}),
-    State.JOINING: frozenset({State.LIVE, State.LINGERING, State.CLOSED}),
-    State.LIVE: frozenset({State.LINGERING, State.CLOSED}),
-    State.LINGERING: frozenset({State.PROBING, State.CLOSED}),
-    State.CLOSED: frozenset(),
+TRANSITIONS: dict[SeatState, frozenset[SeatState]] = {
+    SeatState.AUTHORISING: frozenset({SeatState.PROBING, SeatState.CLOSED}),
+    SeatState.PROBING: frozenset({SeatState.JOINING, SeatState.LIVE, SeatState.LINGERING, SeatState.CLOSED}),
+    SeatState.JOINING: frozenset({SeatState.LIVE, SeatState.LINGERING, SeatState.CLOSED}),
+    SeatState.LIVE: frozenset({SeatState.LINGERING, SeatState.CLOSED}),
+    SeatState.LINGERING: frozenset({SeatState.PROBING, SeatState.CLOSED}),
+    SeatState.CLOSED: frozenset(),
 }
 
 
-class Happening(StrEnum):
+class SeatChange(StrEnum):
     """What others may want to know of a session, as it happens; its `why_ended` has the reason where there is one."""
 
     JOINED = "joined"  # a participant in its call
@@ -60,11 +60,11 @@ class Happening(StrEnum):
 
 
 _STEPS = {  # as a trace calls what happens in a state
-    State.PROBING: "probe",
-    State.JOINING: "join",
-    State.LIVE: "live",
-    State.LINGERING: "linger",
-    State.CLOSED: "end",
+    SeatState.PROBING: "probe",
+    SeatState.JOINING: "join",
+    SeatState.LIVE: "live",
+    SeatState.LINGERING: "linger",
+    SeatState.CLOSED: "end",
 }
 
 ACCEPT_TIMEOUT_S = 10.0
@@ -75,25 +75,25 @@ CLOSE_TIMEOUT_S = 2.0
 Plan = Sequence[Decision]
 """What is to be done with those tracks of a stream that go into the call."""
 
-Admit = Callable[["Session", Sequence[Plan]], None]
+Admit = Callable[["Seat", Sequence[Plan]], None]
 """Lets a session in whose tracks are known by the first of these plans that fits, or a live one go on by another plan; raises `Rejected`
 where none fits."""
 
 
-def _everybody(session: "Session", plans: Sequence[Plan]) -> None:
+def _everybody(session: "Seat", plans: Sequence[Plan]) -> None:
     pass
 
 
-Told = Callable[["Session", Happening], None]
+Told = Callable[["Seat", SeatChange], None]
 """Told at once; neither blocks nor raises."""
 
 
-def _nobody(session: "Session", happening: Happening) -> None:
+def _nobody(session: "Seat", happening: SeatChange) -> None:
     pass
 
 
 @dataclass(frozen=True, slots=True)
-class SessionPolicy:
+class SeatPolicy:
     """How sessions behave; the same for all of a gateway."""
 
     decide: Callable[[Track, frozenset[Codec]], Decision]
@@ -101,14 +101,14 @@ class SessionPolicy:
     live_edge: LiveEdgePolicy
     linger_s: float
     max_bitrate: int  # bit/s of one track; 0: no limit
-    retire: Callable[[str, PipelineTotals], None]
+    retire: Callable[[str, PipelineCounters], None]
     """Takes the protocol and the totals of each publisher that has ended."""
     admit: Admit = _everybody
     told: Told = _nobody
     track_timeout_s: float | None = TRACK_TIMEOUT_S  # None: for publishers that may be without media for long
 
 
-class Session:
+class Seat:
     """One user's stream in one call."""
 
     def __init__(
@@ -118,7 +118,7 @@ class Session:
         call_cid: str,
         call: Call,
         workers: Workers,
-        policy: SessionPolicy,
+        policy: SeatPolicy,
         trace: Trace = NO_TRACE,
     ) -> None:
         self.id = publisher.id
@@ -126,7 +126,7 @@ class Session:
         self.call_cid = call_cid
         self.protocol = publisher.protocol
         self.started_at = datetime.now(UTC)
-        self.state = State.AUTHORISING
+        self.state = SeatState.AUTHORISING
         self.publisher: Publisher | None = publisher
         self.pipeline: Pipeline | None = None
         self.participation: Participation | None = None
@@ -149,7 +149,7 @@ class Session:
     @property
     def occupied(self) -> bool:
         """An encoder has it: it neither ends nor waits for one to come back."""
-        absent = self.state in (State.LINGERING, State.CLOSED) and self._successor is None
+        absent = self.state in (SeatState.LINGERING, SeatState.CLOSED) and self._successor is None
         return not absent and not self._closing
 
     def decide(self, track: Track, accepts: frozenset[Codec]) -> Decision:
@@ -159,7 +159,7 @@ class Session:
     def _plan(self, tracks: tuple[Track, ...], accepts: frozenset[Codec]) -> Plan:
         return [decision for _, decision in select(tracks, lambda track: self.decide(track, accepts))]
 
-    def _enter(self, state: State) -> None:
+    def _enter(self, state: SeatState) -> None:
         if state is self.state:
             return
         if state not in TRANSITIONS[self.state]:
@@ -199,7 +199,7 @@ class Session:
 
     async def _live(self, publisher: Publisher) -> None:
         """One publisher from its acceptance to its end, however it ends."""
-        self._enter(State.PROBING)
+        self._enter(SeatState.PROBING)
         self.publisher, self.protocol = publisher, publisher.protocol
         try:
             async with asyncio.timeout(0 if self._aborted else self._policy.track_timeout_s) as self._reading:
@@ -221,13 +221,13 @@ class Session:
             self._fail(refusal.detail)
         finally:
             self._reading = None
-            if self.state is State.LIVE:
-                self._policy.told(self, Happening.STOPPED)
+            if self.state is SeatState.LIVE:
+                self._policy.told(self, SeatChange.STOPPED)
             await self._stop(publisher)
 
     def _fail(self, why: str) -> None:
         self.why_ended = why
-        self._policy.told(self, Happening.FAILED)
+        self._policy.told(self, SeatChange.FAILED)
 
     def _abort(self, why: str) -> None:
         """Stop reading the present publisher; it is then told why."""
@@ -244,9 +244,9 @@ class Session:
             accepted = dict.fromkeys((self._call.accepts, self._call.carries))
             self._policy.admit(self, [self._plan(tracks, accepts) for accepts in accepted])
         if self.participation is None:
-            self._enter(State.JOINING)
+            self._enter(SeatState.JOINING)
             self.participation = await self._call.join(self.user_id)
-            self._policy.told(self, Happening.JOINED)
+            self._policy.told(self, SeatChange.JOINED)
         if self.pipeline is None:
             if self._reading is not None and not self._aborted:
                 self._reading.reschedule(None)
@@ -264,9 +264,9 @@ class Session:
             )
             self._media_now = self.pipeline.media_now
         await self.pipeline.change(tracks)
-        if self.state is not State.LIVE:
-            self._enter(State.LIVE)
-            self._policy.told(self, Happening.STARTED)
+        if self.state is not SeatState.LIVE:
+            self._enter(SeatState.LIVE)
+            self._policy.told(self, SeatChange.STARTED)
             event(
                 log,
                 logging.INFO,
@@ -300,7 +300,7 @@ class Session:
         """The encoder that comes back or takes over; None when nobody does within the linger time."""
         if self.participation is None and self._successor is None:
             return None
-        self._enter(State.LINGERING)
+        self._enter(SeatState.LINGERING)
         if self._successor is None:
             event(log, logging.INFO, "encoder gone, waiting for it", session=self.id, why=self.why_ended)
             try:
@@ -318,7 +318,7 @@ class Session:
 
     async def take_over(self, publisher: Publisher) -> None:
         """Another connection with the same right: it replaces the present one. Raises `Rejected` when the session is ending."""
-        if self._closing or self.state is State.CLOSED:
+        if self._closing or self.state is SeatState.CLOSED:
             raise Rejected(Reason.CONFLICT, "the stream is just being closed: try again")
         replaced, self._successor = self._successor, publisher
         self._wake.set()
@@ -334,11 +334,11 @@ class Session:
 
     async def _leave(self) -> None:
         self._closing = True
-        self._enter(State.CLOSED)
+        self._enter(SeatState.CLOSED)
         participation, self.participation = self.participation, None
         if participation is not None:
             await participation.leave()
-            self._policy.told(self, Happening.LEFT)
+            self._policy.told(self, SeatChange.LEFT)
         if self._successor is not None:
             await self._successor.reject(Rejected(Reason.CONFLICT, "the stream is just being closed: try again"))
         if self.publisher is not None:

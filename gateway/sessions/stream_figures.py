@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from statistics import median
 
-from gateway.sessions.seat import Session, State
-from gateway.sessions.track_pipeline import Lane
+from gateway.sessions.seat import Seat, SeatState
+from gateway.sessions.track_pipeline import TrackPipeline
 from protocols.media import Kind
 
 
@@ -31,32 +31,34 @@ class Figure:
 
     name: str
     meaning: str
-    of: Callable[[Session], float]
+    of: Callable[[Seat], float]
     shown: tuple[tuple[str, Callable[[list[float]], float]], ...]
 
 
-def _video(session: Session, value: Callable[[Lane], float]) -> float:
-    lanes = session.pipeline.lanes.values() if session.pipeline is not None else ()
-    return max((value(lane) for lane in lanes if lane.track.kind is Kind.VIDEO), default=0.0)
+def _video(session: Seat, value: Callable[[TrackPipeline], float]) -> float:
+    track_pipelines = session.pipeline.track_pipelines.values() if session.pipeline is not None else ()
+    return max(
+        (value(track_pipeline) for track_pipeline in track_pipelines if track_pipeline.track.kind is Kind.VIDEO), default=0.0
+    )
 
 
 FIGURES = (
     Figure(
         "frame_rate",
         "Frames per second of a stream's video: the lowest and the median of the live streams",
-        lambda session: _video(session, lambda lane: lane.meter.frame_rate),
+        lambda session: _video(session, lambda track_pipeline: track_pipeline.meter.frame_rate),
         (_LOWEST, _MIDDLE),
     ),
     Figure(
         "keyframe_interval_seconds",
         "Length of a group of pictures: the median and the longest of the live streams",
-        lambda session: _video(session, lambda lane: lane.meter.keyframe_interval / 1e9),
+        lambda session: _video(session, lambda track_pipeline: track_pipeline.meter.keyframe_interval / 1e9),
         (_MIDDLE, _HIGHEST),
     ),
     Figure(
         "frame_jitter_seconds",
         "How unevenly whole frames of video come in (RFC 3550 6.4.1): the median and the worst of the live streams",
-        lambda session: _video(session, lambda lane: lane.meter.jitter / 1e9),
+        lambda session: _video(session, lambda track_pipeline: track_pipeline.meter.jitter / 1e9),
         (_MIDDLE, _HIGHEST),
     ),
     Figure(
@@ -68,11 +70,11 @@ FIGURES = (
 )
 
 
-def spread(figure: Figure, sessions: Iterable[Session]) -> Iterator[tuple[str, str, float]]:
+def spread(figure: Figure, sessions: Iterable[Seat]) -> Iterator[tuple[str, str, float]]:
     """Protocol, statistic and value, for each protocol with a live stream whose figure is known."""
     values: dict[str, list[float]] = {}
     for session in sessions:
-        if session.state is State.LIVE and (value := figure.of(session)):
+        if session.state is SeatState.LIVE and (value := figure.of(session)):
             values.setdefault(session.protocol, []).append(value)
     for protocol, known in values.items():
         for statistic, take in figure.shown:

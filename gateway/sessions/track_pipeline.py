@@ -7,7 +7,7 @@ from dataclasses import replace
 from time import monotonic_ns
 from typing import Protocol
 
-from gateway.sessions.counters import PipelineTotals
+from gateway.sessions.counters import PipelineCounters
 from gateway.sessions.output import Publication
 from gateway.sessions.track_meter import TrackMeter
 from gateway.telemetry.latency import Step
@@ -27,17 +27,17 @@ _IN_WORK = 256  # packets in a stage whose time is measured
 class Tap(Protocol):
     """Sees the packets of a lane besides the call; neither blocks nor raises."""
 
-    def source(self, lane: "Lane", packet: EncodedPacket) -> None:
+    def source(self, track_pipeline: "TrackPipeline", packet: EncodedPacket) -> None:
         """What the encoder sent, at the live edge."""
 
-    def output(self, lane: "Lane", packet: EncodedPacket) -> None:
+    def output(self, track_pipeline: "TrackPipeline", packet: EncodedPacket) -> None:
         """What comes out of the lane's stage."""
 
 
-class Lane:
+class TrackPipeline:
     """See the file; `totals` are those of its pipeline, `taps` those of its session, which may come and go."""
 
-    def __init__(self, track: Track, decision: Decision, totals: PipelineTotals, taps: Sequence[Tap] = ()) -> None:
+    def __init__(self, track: Track, decision: Decision, totals: PipelineCounters, taps: Sequence[Tap] = ()) -> None:
         self.taps = taps
         self.track = track
         self.decision = decision

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from gateway.access.credentials import Grant
-from gateway.config import Transcode
+from gateway.config import TranscodeConfig
 from gateway.model.permissions import Capability
 from gateway.model.records import Transcoding
-from gateway.sessions.seat import SessionPolicy
+from gateway.sessions.seat import SeatPolicy
 from protocols.media import Codec, Kind, Track
 from transcode.encoder_table import SOFTWARE
 from transcode.plan import Decision, Label, Policy, Refuse, Why, plan
@@ -25,7 +25,7 @@ _MAY_NOT = {
 _NEEDED = {Kind.VIDEO: Capability.SEND_VIDEO, Kind.AUDIO: Capability.SEND_AUDIO}
 
 
-def configured(wanted: Transcode, encoder: str, built_in: frozenset[str]) -> Policy:
+def configured(wanted: TranscodeConfig, encoder: str, built_in: frozenset[str]) -> Policy:
     """The configuration's. `encoder` is that of H.264; `built_in` are the names of all that there are."""
     return Policy(
         video=wanted.video,
@@ -43,10 +43,10 @@ def configured(wanted: Transcode, encoder: str, built_in: frozenset[str]) -> Pol
     )
 
 
-def adapted(base: Policy) -> Callable[[SessionPolicy, Grant], SessionPolicy]:
+def adapted(base: Policy) -> Callable[[SeatPolicy, Grant], SeatPolicy]:
     """Gives a session's policy for the call that it is in. `base` is the configuration's."""
 
-    def adapt(policy: SessionPolicy, grant: Grant) -> SessionPolicy:
+    def adapt(policy: SeatPolicy, grant: Grant) -> SeatPolicy:
         treatment = narrowed(base, grant.settings.transcoding)
 
         def decide(track: Track, accepts: frozenset[Codec]) -> Decision:

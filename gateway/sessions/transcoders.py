@@ -6,7 +6,7 @@ when they are gone.
 
 import logging
 
-from gateway.sessions.counters import PipelineTotals
+from gateway.sessions.counters import PipelineCounters
 from gateway.telemetry.log import event
 from transcode.adaptation import Effort
 from transcode.host.figures import WorkerStats
@@ -39,15 +39,15 @@ class Transcoders:
         return await self._start(lost)
 
     @property
-    def economy(self) -> Effort | None:
+    def adaptation(self) -> Effort | None:
         """What the video is encoded with, where that is less than was planned, since the CPU does not suffice."""
-        return next((worker.economy for worker in self._used if worker.economy is not None), None)
+        return next((worker.adaptation for worker in self._used if worker.adaptation is not None), None)
 
     def shed(self) -> bool:
         """Make room for others by a layer less, the top one that is encoded; False where there is none to spare."""
         return any(worker.shed() for worker in self._used)
 
-    def count(self, totals: PipelineTotals) -> None:
+    def count(self, totals: PipelineCounters) -> None:
         """Put what the workers did into these totals."""
         stats = self._gone.plus(*(worker.stats for worker in self._used))
         totals.worker_restarts = stats.restarts

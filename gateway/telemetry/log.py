@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TextIO
 
-from gateway.config import Log
+from gateway.config import LogConfig
 
 # A JSON Web Token begins with {" in base64url, which is eyJ; what is cut off after one part is still a secret's beginning.
 _TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*){0,2}|(?i:\bsk[a-z2-7]{13}-[a-z2-7]+)")  # and short stream keys
@@ -26,7 +26,7 @@ SESSION: ContextVar[str] = ContextVar("session", default="")
 """The id of the session in whose task we are: who runs a session sets it."""
 
 
-def setup(config: Log, stream: TextIO | None = None) -> None:
+def setup(config: LogConfig, stream: TextIO | None = None) -> None:
     """Sends every log of the process, libraries included, to `stream` (standard error) in the configured format and level."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonLines() if config.format == "json" else TextLines())

@@ -12,7 +12,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Protocol
 
 from gateway import VERSION
-from gateway.config.sources import ConfigError, Problem
+from gateway.config.sources import ConfigError, ConfigProblem
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer
@@ -63,7 +63,7 @@ async def tracing(endpoint: str) -> AsyncIterator[Begin]:
         return
     if find_spec("opentelemetry") is None:
         raise ConfigError(
-            [Problem("tracing.endpoint", "the configuration", endpoint, "takes: pip install 'ingress-gateway[trace]'")]
+            [ConfigProblem("tracing.endpoint", "the configuration", endpoint, "takes: pip install 'ingress-gateway[trace]'")]
         )
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import Resource

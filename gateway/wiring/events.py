@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-from gateway.access.authorizer import Authority
+from gateway.access.authorizer import Authorizer
 from gateway.api.event_socket import Sockets
 from gateway.config import Config
-from gateway.events.fanout import Broadcast
+from gateway.events.fanout import EventFanout
 from gateway.events.interactions import Interactions
-from gateway.events.producers import Announcements
+from gateway.events.producers import EventProducers
 from gateway.events.webhook_call import Receiver
 from gateway.events.webhooks import Webhooks
 from gateway.model.events import Bus
@@ -22,13 +22,13 @@ Figure = tuple[str, str, tuple[str, ...], Samples]
 
 
 @dataclass(frozen=True, slots=True)
-class Telling:
+class EventServices:
     """`bus` is for who has something to tell, `announcements` for sessions and calls, `interactions` for the API."""
 
     bus: Bus
-    announcements: Announcements
+    producers: EventProducers
     interactions: Interactions
-    broadcast: Broadcast
+    fanout: EventFanout
     sockets: Sockets
     webhooks: Webhooks | None
 
@@ -36,8 +36,8 @@ class Telling:
         """What has been counted since the start."""
         published = [((kind.value,), n) for kind, n in self.bus.published.items()]
         yield "events", "Events, by type", ("type",), published
-        yield "events_sent", "Events times the sockets that they were written to", (), [((), self.broadcast.written)]
-        yield "events_dropped", "Events that sockets were not told: too many waited", (), [((), self.broadcast.dropped)]
+        yield "events_sent", "Events times the sockets that they were written to", (), [((), self.fanout.written)]
+        yield "events_dropped", "Events that sockets were not told: too many waited", (), [((), self.fanout.dropped)]
         yield (
             "interactions_refused",
             "Reactions and messages beyond a rate, by whose",
@@ -63,19 +63,19 @@ def _by(counts: Mapping[str, int]) -> Samples:
 
 
 @asynccontextmanager
-async def telling(config: Config, authority: Authority, store: Store) -> AsyncIterator[Telling]:
+async def event_services(config: Config, authorizer: Authorizer, store: Store) -> AsyncIterator[EventServices]:
     """At the end what the webhook has not been told is in the store."""
-    bus, broadcast = Bus(), Broadcast()
+    bus, fanout = Bus(), EventFanout()
     interactions = Interactions(bus)
-    sockets = Sockets(authority, store, broadcast, interactions, origins=config.http.cors_origins)
+    sockets = Sockets(authorizer, store, fanout, interactions, origins=config.http.cors_origins)
     webhooks = _webhooks(config, store)
     async with AsyncExitStack() as stack:
         if webhooks is not None:
             await stack.enter_async_context(webhooks.running())
             stack.enter_context(bus.listening(webhooks.hear))
-        stack.enter_context(bus.listening(broadcast.hear))
-        await stack.enter_async_context(broadcast.running())
-        yield Telling(bus, Announcements(bus, authority.whose), interactions, broadcast, sockets, webhooks)
+        stack.enter_context(bus.listening(fanout.hear))
+        await stack.enter_async_context(fanout.running())
+        yield EventServices(bus, EventProducers(bus, authorizer.whose), interactions, fanout, sockets, webhooks)
         await asyncio.sleep(0)  # listeners are told in the event loop's next turn
 
 

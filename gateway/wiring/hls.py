@@ -1,21 +1,21 @@
 """HLS as the configuration wants it."""
 
-from gateway.access.authorizer import Authority
+from gateway.access.authorizer import Authorizer
 from gateway.access.credentials import Identity
 from gateway.config import Config
-from gateway.config.sources import ConfigError, Problem
+from gateway.config.sources import ConfigError, ConfigProblem
 from gateway.model.permissions import Capability
 from gateway.outputs.hls.archive import Archive
 from gateway.outputs.hls.broadcasts import HlsOutput
 from gateway.outputs.hls.policy import HlsPolicy
-from gateway.outputs.hls.signed_urls import Links
+from gateway.outputs.hls.signed_urls import SignedUrls
 from gateway.sessions.capacity import Capacity
 from gateway.sessions.registry import Registry
 from transcode.host.pool import Workers
 
 
 def hls_output(
-    config: Config, secret: bytes, registry: Registry, workers: Workers, capacity: Capacity, authority: Authority
+    config: Config, secret: bytes, registry: Registry, workers: Workers, capacity: Capacity, authorizer: Authorizer
 ) -> HlsOutput | None:
     """None where it is off. `secret` signs addresses. Raises `ConfigError` for a storage that cannot be used."""
     if not config.hls.enabled:
@@ -27,13 +27,13 @@ def hls_output(
         audio_bitrate=config.transcode.audio_bitrate_bps,
         auto=config.hls.auto,
     )
-    links = Links(
+    links = SignedUrls(
         secret,
-        is_open=lambda cid: authority.may(Identity(), cid, Capability.JOIN_CALL),
-        admit=lambda cid: authority.watch(cid, None),
+        is_open=lambda cid: authorizer.may(Identity(), cid, Capability.JOIN_CALL),
+        admit=lambda cid: authorizer.watch(cid, None),
         ttl_s=config.hls.link_ttl_s,
-        is_over=authority.is_over,
-        taken_out=authority.taken_out,
+        is_over=authorizer.is_over,
+        taken_out=authorizer.taken_out,
     )
     return HlsOutput(policy, registry, workers, capacity, links, _archive(config))
 
@@ -45,4 +45,4 @@ def _archive(config: Config) -> Archive | None:
     try:
         return Archive(config.hls.storage, options)
     except ValueError as error:
-        raise ConfigError([Problem("hls.storage", "the configuration", config.hls.storage, str(error))]) from None
+        raise ConfigError([ConfigProblem("hls.storage", "the configuration", config.hls.storage, str(error))]) from None

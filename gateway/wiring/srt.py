@@ -7,13 +7,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from gateway.access.authorizer import Authority
+from gateway.access.authorizer import Authorizer
 from gateway.access.credentials import Tokens
-from gateway.access.srt_authorizer import SrtAccess
-from gateway.config import Config, Source
-from gateway.config.sources import ConfigError, Problem
-from gateway.sessions.admission import Reception
-from gateway.sessions.pulled_sources import Pulled, Sources
+from gateway.access.srt_authorizer import SrtAuthorizer
+from gateway.config import Config, SourceConfig
+from gateway.config.sources import ConfigError, ConfigProblem
+from gateway.sessions.admission import Admission
+from gateway.sessions.pulled_sources import PulledPublisher, PulledSources
 from gateway.telemetry.log import event
 from protocols.errors import Rejected
 from protocols.publisher import Credential
@@ -32,18 +32,18 @@ SOURCE_GRANT_S = 60  # a source is authorised once, at its start
 
 
 @dataclass(frozen=True, slots=True)
-class Srt:
+class SrtIngest:
     """All that there is of it; listener and sources share one receiving thread."""
 
     receiver: SrtReceiver
     listener: SrtListener
-    sources: Sources
+    sources: PulledSources
 
 
 @asynccontextmanager
 async def listening_for_srt(
-    config: Config, tokens: Tokens, authority: Authority, reception: Reception, look_up: LookUp
-) -> AsyncIterator[Srt | None]:
+    config: Config, tokens: Tokens, authorizer: Authorizer, admission: Admission, look_up: LookUp
+) -> AsyncIterator[SrtIngest | None]:
     """None where SRT is switched off, or libsrt is missing and not insisted on.
 
     Raises:
@@ -57,7 +57,7 @@ async def listening_for_srt(
     loop = asyncio.get_running_loop()
 
     def tell(refusal: Rejected, host: str) -> None:  # from libsrt's thread, which is not to wait for the log
-        loop.call_soon_threadsafe(partial(reception.log_refusal, refusal, protocol="srt", remote=host))
+        loop.call_soon_threadsafe(partial(admission.log_refusal, refusal, protocol="srt", remote=host))
 
     def missing(credential: Credential, call: str | None) -> None:
         loop.call_soon_threadsafe(look_up, credential, call)
@@ -67,15 +67,17 @@ async def listening_for_srt(
         listener = SrtListener(
             srt.host,
             srt.port,
-            authorise=SrtAccess(authority.identification.password, reception.examine, tell, missing),
+            authorise=SrtAuthorizer(authorizer.authenticator.password, admission.examine, tell, missing),
             latency_ms=srt.latency_ms,
             ports={port: key.get_secret_value() for port, key in srt.ports.items()},
             receiver=receiver,
         )
-        sources = Sources({name: partial(_source, source, config, tokens, receiver) for name, source in srt.sources.items()})
+        sources = PulledSources(
+            {name: partial(_source, source, config, tokens, receiver) for name, source in srt.sources.items()}
+        )
         async with listener, sources:
             event(log, logging.INFO, "SRT", libsrt=library.version, library=library.name, sources=len(srt.sources))
-            yield Srt(receiver, listener, sources)
+            yield SrtIngest(receiver, listener, sources)
 
 
 def _libsrt(config: Config) -> Libsrt | None:
@@ -85,12 +87,12 @@ def _libsrt(config: Config) -> Libsrt | None:
         return load(config.srt.library)
     except LibsrtMissing as missing:
         if config.srt.enabled == "true":
-            raise ConfigError([Problem("srt.enabled", "the configuration", "true", str(missing))]) from None
+            raise ConfigError([ConfigProblem("srt.enabled", "the configuration", "true", str(missing))]) from None
         event(log, logging.WARNING, f"without SRT: {missing}")
         return None
 
 
-def _source(source: Source, config: Config, tokens: Tokens, receiver: SrtReceiver) -> Pulled:
+def _source(source: SourceConfig, config: Config, tokens: Tokens, receiver: SrtReceiver) -> PulledPublisher:
     return SrtSource(
         receiver,
         parse_source(source.url.get_secret_value()),

@@ -6,23 +6,23 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from gateway.access.authenticator import Identification
-from gateway.access.authorizer import OPERATOR, Authority, Rules
+from gateway.access.authenticator import Authenticator
+from gateway.access.authorizer import OPERATOR, Authorizer, Rules
 from gateway.access.credentials import Tokens
-from gateway.access.rights_cache import Directory
+from gateway.access.rights_cache import RightsCache
 from gateway.config import Config
-from gateway.config.sources import ConfigError, Problem
+from gateway.config.sources import ConfigError, ConfigProblem
 from gateway.model import lifecycle
 from gateway.store.database import StoreUnavailable, sqlite
 from gateway.store.store import Store
 
 
 @dataclass(frozen=True, slots=True)
-class Control:
+class StoreAccess:
     store: Store
-    directory: Directory
-    identification: Identification
-    authority: Authority
+    rights_cache: RightsCache
+    authenticator: Authenticator
+    authorizer: Authorizer
 
 
 @asynccontextmanager
@@ -33,9 +33,9 @@ async def opened(config: Config) -> AsyncIterator[Store]:
         store = await opening.__aenter__()
     except StoreUnavailable as unavailable:
         why = f"does not answer, or refuses: {type(unavailable.__cause__).__name__}"
-        raise ConfigError([Problem("database.url", "the configuration", "", why)]) from unavailable
+        raise ConfigError([ConfigProblem("database.url", "the configuration", "", why)]) from unavailable
     except ValueError as error:
-        raise ConfigError([Problem("database.url", "the configuration", "", str(error))]) from None
+        raise ConfigError([ConfigProblem("database.url", "the configuration", "", str(error))]) from None
     try:
         yield store
     finally:
@@ -43,16 +43,16 @@ async def opened(config: Config) -> AsyncIterator[Store]:
 
 
 @asynccontextmanager
-async def controlling(config: Config, tokens: Tokens) -> AsyncIterator[Control]:
+async def open_store_access(config: Config, tokens: Tokens) -> AsyncIterator[StoreAccess]:
     """Raises `ConfigError`."""
     async with opened(config) as store:
         now = datetime.now(UTC)
         await store.call_types.ensure_built_in(now)
         await _ensure_public(config, store, now)
-        directory = Directory(store)
-        identification = Identification(tokens, directory, config.auth.max_failures_per_minute)
+        rights_cache = RightsCache(store)
+        authenticator = Authenticator(tokens, rights_cache, config.auth.max_failures_per_minute)
         rules = Rules(frozenset(config.calls.public), config.calls.create_on_publish)
-        yield Control(store, directory, identification, Authority(identification, directory, store, rules))
+        yield StoreAccess(store, rights_cache, authenticator, Authorizer(authenticator, rights_cache, store, rules))
 
 
 def database_url(config: Config) -> str:
@@ -69,5 +69,5 @@ async def _ensure_public(config: Config, store: Store, now: datetime) -> None:
         name, _, call_id = cid.partition(":")
         if name not in kinds:
             why = f"there is no call type {name}: choose from {', '.join(sorted(kinds))}"
-            raise ConfigError([Problem("calls.public", "the configuration", cid, why)])
+            raise ConfigError([ConfigProblem("calls.public", "the configuration", cid, why)])
         await store.calls.get_or_create(lifecycle.gone_live(lifecycle.created(kinds[name], call_id, OPERATOR, now), now))

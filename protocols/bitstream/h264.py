@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from protocols.bitstream.bits import BitReader, unescape
-from protocols.bitstream.nal import SPS_BYTES, Role, Syntax, roles_by_first_byte
+from protocols.bitstream.nal import SPS_BYTES, NalRole, Syntax, roles_by_first_byte
 from protocols.bitstream.sps import CHROMA, MAX_SIDE, cropped, frame_rate, skip_vui_colour
 from protocols.errors import ProtocolError
 from protocols.media import Codec, Track
@@ -237,16 +237,16 @@ SYNTAX = Syntax(
         0,
         0x1F,
         {
-            1: Role.PICTURE,
-            2: Role.PICTURE,
-            3: Role.PICTURE,
-            4: Role.PICTURE,
-            5: Role.KEY,
-            6: Role.SEI,
-            _SPS: Role.PARAMETER_SET,
-            _PPS: Role.PARAMETER_SET,
-            9: Role.DROPPED,  # access unit delimiter
-            12: Role.DROPPED,  # filler data
+            1: NalRole.PICTURE,
+            2: NalRole.PICTURE,
+            3: NalRole.PICTURE,
+            4: NalRole.PICTURE,
+            5: NalRole.KEY,
+            6: NalRole.SEI,
+            _SPS: NalRole.PARAMETER_SET,
+            _PPS: NalRole.PARAMETER_SET,
+            9: NalRole.DROPPED,  # access unit delimiter
+            12: NalRole.DROPPED,  # filler data
         },
     ),
     header_bytes=1,

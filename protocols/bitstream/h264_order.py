@@ -17,7 +17,7 @@ _SLICE_BYTES = 48  # its header up to the order count takes less
 _MAX_UNITS = 16  # in front of the first slice
 
 
-class Place(NamedTuple):
+class PicturePosition(NamedTuple):
     """`order` grows with presentation from one IDR picture to the next; `idr`: whatever was decoded before is shown before."""
 
     idr: bool
@@ -54,7 +54,7 @@ class PictureOrder:
                 bits = BitReader(unescape(unit, 16)[1:])
                 self._pps[bits.ue(255)] = bits.ue(31)
 
-    def place(self, access_unit: bytes) -> Place | None:
+    def place(self, access_unit: bytes) -> PicturePosition | None:
         """Of a whole access unit (Annex B); None where it cannot be told."""
         at = 0
         for _ in range(_MAX_UNITS):
@@ -68,7 +68,7 @@ class PictureOrder:
                     return None
         return None
 
-    def _read_slice(self, unit: bytes) -> Place | None:
+    def _read_slice(self, unit: bytes) -> PicturePosition | None:
         """§7.3.3 up to pic_order_cnt_lsb, and §8.2.1.1."""
         idr = unit[0] & 0x1F == _IDR
         bits = BitReader(unescape(unit, _SLICE_BYTES)[1:])
@@ -90,4 +90,4 @@ class PictureOrder:
             msb -= 2 * half
         if unit[0] >> 5 & 3:  # nal_ref_idc
             self._msb, self._lsb = msb, lsb
-        return Place(idr, msb + lsb)
+        return PicturePosition(idr, msb + lsb)

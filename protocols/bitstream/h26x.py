@@ -8,7 +8,7 @@ the SPS that the last key frame used, or of the newest before the first.
 from dataclasses import replace
 
 from protocols.bitstream import h264, hevc
-from protocols.bitstream.nal import START, Role, Syntax, split_annexb, split_length_prefixed
+from protocols.bitstream.nal import START, NalRole, Syntax, split_annexb, split_length_prefixed
 from protocols.bitstream.unit import AccessUnit, check_size
 from protocols.errors import ProtocolError
 from protocols.media import Codec, Track
@@ -61,7 +61,7 @@ class NalStream:
         self._sps = None
         self._started = False
         for unit in sets:
-            if self._role(unit) is Role.PARAMETER_SET:
+            if self._role(unit) is NalRole.PARAMETER_SET:
                 self._keep(unit)
 
     def length_prefixed(self, data: Buffer) -> AccessUnit:
@@ -82,16 +82,16 @@ class NalStream:
         recovery = False
         for unit in units:
             role = self._role(unit)
-            if role is Role.DROPPED:
+            if role is NalRole.DROPPED:
                 continue
-            if role is Role.PARAMETER_SET:
+            if role is NalRole.PARAMETER_SET:
                 self._keep(unit)
                 continue
-            if role is Role.PICTURE:
+            if role is NalRole.PICTURE:
                 picture = picture or unit
-            elif role is Role.KEY:
+            elif role is NalRole.KEY:
                 key = key or unit
-            elif role is Role.SEI:
+            elif role is NalRole.SEI:
                 recovery = recovery or self._syntax.recovers(unit)
             passed.append(unit)
         if key is None and recovery:
@@ -109,13 +109,13 @@ class NalStream:
         self._told = self.track
         return AccessUnit(START.join((b"", *passed)) if passed else b"", keyframe, changed)
 
-    def _role(self, unit: bytes) -> Role:
+    def _role(self, unit: bytes) -> NalRole:
         role = self._syntax.roles[unit[0]]
-        if role is Role.BROKEN or len(unit) < self._syntax.header_bytes:
+        if role is NalRole.BROKEN or len(unit) < self._syntax.header_bytes:
             raise ProtocolError("broken NAL unit header")
         # H.265 §7.4.2.2: nuh_layer_id above 0 is another view or layer, which a decoder of the base layer ignores
         if self._codec is Codec.HEVC and (unit[0] & 1 or unit[1] & 0xF8):
-            return Role.DROPPED
+            return NalRole.DROPPED
         return role
 
     def _keep(self, unit: bytes) -> None:

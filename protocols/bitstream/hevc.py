@@ -1,7 +1,7 @@
 """HEVC (ITU-T H.265, 08/2021): the facts in a sequence parameter set of the base layer, and where decoding can start."""
 
 from protocols.bitstream.bits import BitReader, unescape
-from protocols.bitstream.nal import SPS_BYTES, Role, Syntax, roles_by_first_byte
+from protocols.bitstream.nal import SPS_BYTES, NalRole, Syntax, roles_by_first_byte
 from protocols.bitstream.sps import CHROMA, MAX_SIDE, cropped, frame_rate, skip_vui_colour
 from protocols.errors import ProtocolError
 from protocols.media import Codec, Track
@@ -168,12 +168,12 @@ SYNTAX = Syntax(
         1,
         0x3F,
         {
-            **dict.fromkeys(range(16), Role.PICTURE),
-            **dict.fromkeys(range(16, 24), Role.KEY),  # intra random access points: BLA, IDR, CRA (§7.4.2.2)
-            **dict.fromkeys((_VPS, _SPS, _PPS), Role.PARAMETER_SET),
-            35: Role.DROPPED,  # access unit delimiter
-            38: Role.DROPPED,  # filler data
-            39: Role.SEI,
+            **dict.fromkeys(range(16), NalRole.PICTURE),
+            **dict.fromkeys(range(16, 24), NalRole.KEY),  # intra random access points: BLA, IDR, CRA (§7.4.2.2)
+            **dict.fromkeys((_VPS, _SPS, _PPS), NalRole.PARAMETER_SET),
+            35: NalRole.DROPPED,  # access unit delimiter
+            38: NalRole.DROPPED,  # filler data
+            39: NalRole.SEI,
         },
     ),
     header_bytes=2,

@@ -15,7 +15,7 @@ _SHORT_START = b"\x00\x00\x01"
 SPS_BYTES = 4096  # as much of a parameter set as is read for its facts: the longest legal ones have scaling lists of about 1 kB
 
 
-class Role(Enum):
+class NalRole(Enum):
     """What becomes of a NAL unit in the gateway."""
 
     PICTURE = auto()  # a slice
@@ -31,7 +31,7 @@ class Role(Enum):
 class Syntax:
     """One codec's NAL units. Functions take a whole NAL unit and raise `ProtocolError`."""
 
-    roles: tuple[Role, ...]  # by the first byte of the NAL unit
+    roles: tuple[NalRole, ...]  # by the first byte of the NAL unit
     header_bytes: int
     set_key: Callable[[bytes], tuple[int, int]]  # of a parameter set: (its place among VPS, SPS, PPS; its id)
     sps_rank: int  # the place of the SPS; its PPS is the next
@@ -43,9 +43,9 @@ class Syntax:
     ]  # of an SEI: decoding can start at this picture though it is no IDR, if not be whole at once
 
 
-def roles_by_first_byte(shift: int, mask: int, roles: dict[int, Role]) -> tuple[Role, ...]:
+def roles_by_first_byte(shift: int, mask: int, roles: dict[int, NalRole]) -> tuple[NalRole, ...]:
     """The table for `Syntax.roles`: nal_unit_type is `byte >> shift & mask`; types not named are `OTHER`."""
-    return tuple(Role.BROKEN if byte & 0x80 else roles.get(byte >> shift & mask, Role.OTHER) for byte in range(256))
+    return tuple(NalRole.BROKEN if byte & 0x80 else roles.get(byte >> shift & mask, NalRole.OTHER) for byte in range(256))
 
 
 def split_annexb(data: bytes) -> list[bytes]:

@@ -21,7 +21,7 @@ _SKIP_AFTER = 6  # target durations (§4.4.3.8: at least six)
 _HOLD_BACK = 3  # targets (§4.4.3.8: at least three of segments, should be three of parts)
 
 
-class Answer(Enum):
+class PlaylistAnswer(Enum):
     """What becomes of a request for a playlist that has something."""
 
     READY = auto()
@@ -30,7 +30,7 @@ class Answer(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class HlsPart:
     """`duration` in ns. `gap`: it could not be made, there is nothing behind its address."""
 
     duration: int
@@ -46,7 +46,7 @@ class Segment:
     init: int
     date: int
     discontinuity: bool
-    parts: list[Part] = field(default_factory=list)
+    parts: list[HlsPart] = field(default_factory=list)
     complete: bool = False
     gap: bool = False
 
@@ -83,7 +83,7 @@ class MediaPlaylist:
         self._window = max(window, _HOLD_BACK * timing.target)
         self._next = 0
 
-    def add(self, part: Part, *, opens: bool, closes: bool, init: int, date: int, discontinuity: bool) -> list[Segment]:
+    def add(self, part: HlsPart, *, opens: bool, closes: bool, init: int, date: int, discontinuity: bool) -> list[Segment]:
         """One more part, in a segment that it may begin and end. Gives the segments that are no longer listed."""
         segment = self.current
         if segment is None or opens:
@@ -129,20 +129,20 @@ class MediaPlaylist:
         last = self.segments[-1]
         return last.number, len(last.parts) - 1
 
-    def answer(self, segment: int, part: int | None) -> Answer:
+    def answer(self, segment: int, part: int | None) -> PlaylistAnswer:
         """Whether a request with `_HLS_msn` and `_HLS_part` can be answered (§6.2.5.2)."""
         if self.ended:
-            return Answer.READY
+            return PlaylistAnswer.READY
         number, parts = self.next_part
         ahead = ceil(3 * SECOND / self.timing.part) if self.timing.part < SECOND else 3  # §6.2.5.2: the Advance Part Limit
         if segment > self._next + 1 or (segment == number and part is not None and part > parts + ahead):
-            return Answer.NEVER
+            return PlaylistAnswer.NEVER
         if segment < number:
             known = self.segments[-1] if self.segments and self.segments[-1].number == segment else None
             # a part beyond the last one of its segment is the first one of the next
             beyond = part is not None and known is not None and known.complete and part >= len(known.parts)
-            return Answer.WAIT if beyond else Answer.READY
-        return Answer.READY if segment == number and part is not None and part < parts else Answer.WAIT
+            return PlaylistAnswer.WAIT if beyond else PlaylistAnswer.READY
+        return PlaylistAnswer.READY if segment == number and part is not None and part < parts else PlaylistAnswer.WAIT
 
     def text(self, reports: Sequence[Report] = (), *, skip: bool = False) -> str:
         """The playlist; `skip`: as a delta update, where enough can be skipped (§6.2.5.1)."""

@@ -34,7 +34,7 @@ class Proved:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class ChallengeRefused:
     """The connection ends with `description`, sent `delay` ns from now. `failed`: it was a wrong answer, no step of the way."""
 
     description: str
@@ -49,7 +49,7 @@ class _Challenge:
     issued: int
 
 
-class Authenticator:
+class AdobeAuthenticator:
     """The challenges and failures of one listener; `app` is the name under which encoders are challenged."""
 
     def __init__(self, app: str, passwords: Passwords) -> None:
@@ -58,13 +58,13 @@ class Authenticator:
         self._challenges: OrderedDict[str, _Challenge] = OrderedDict()
         self._failures: OrderedDict[str, deque[int]] = OrderedDict()
 
-    def judge(self, query: Mapping[str, str], address: str, now: int) -> Proved | Refused:
+    def judge(self, query: Mapping[str, str], address: str, now: int) -> Proved | ChallengeRefused:
         """What to do with a `connect` whose app had this query, from this address, at `now` ns."""
         user = query.get("user", "")
         if query.get("authmod") != "adobe" or not 0 < len(user) <= _MAX_USER:
-            return Refused("[ AccessManager.Reject ] : [ code=403 need auth; authmod=adobe ] : ")
+            return ChallengeRefused("[ AccessManager.Reject ] : [ code=403 need auth; authmod=adobe ] : ")
         if "response" not in query:
-            return Refused(self._issue(user, now), delay=self._delay(address, now))
+            return ChallengeRefused(self._issue(user, now), delay=self._delay(address, now))
         challenge = self._challenges.pop(query.get("opaque", ""), None)  # whatever comes of it, it is used up
         if challenge and challenge.user == user and now - challenge.issued <= _CHALLENGE_LIFE:
             expected = self._expected(challenge, query.get("opaque", ""), query.get("challenge", ""))
@@ -72,7 +72,7 @@ class Authenticator:
                 return Proved(user)
         delay = self._delay(address, now)
         self._remember_failure(address, now)
-        return Refused("[ AccessManager.Reject ] : [ authmod=adobe ] : ?reason=authfailed", failed=True, delay=delay)
+        return ChallengeRefused("[ AccessManager.Reject ] : [ authmod=adobe ] : ?reason=authfailed", failed=True, delay=delay)
 
     def _issue(self, user: str, now: int) -> str:
         salt, opaque = secrets.token_hex(8), secrets.token_hex(16)

@@ -21,7 +21,7 @@ _LONGEST_FIRST_DELTA_MS = 5000
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class RtmpMessage:
     """One message. `timestamp` in ms modulo 2^32; `begun` and `arrival` in ns, of its first and last byte."""
 
     type: int
@@ -91,7 +91,7 @@ class ChunkReader:
         if stream is not None:
             self._drop(stream)
 
-    def next(self, now: int) -> Message | None:
+    def next(self, now: int) -> RtmpMessage | None:
         """The next complete message; None if the buffer holds no more of one. Raises `ProtocolError`."""
         while True:
             stream = self._current
@@ -245,12 +245,12 @@ class ChunkReader:
             self._partial -= len(stream.part)
             stream.part = None
 
-    def _complete(self, stream: _ChunkStream, now: int) -> Message:
+    def _complete(self, stream: _ChunkStream, now: int) -> RtmpMessage:
         payload = stream.part
         assert payload is not None
         self._partial -= len(payload)
         stream.part = None
-        return Message(stream.type, stream.stream_id, stream.timestamp, payload, stream.begun, now)
+        return RtmpMessage(stream.type, stream.stream_id, stream.timestamp, payload, stream.begun, now)
 
 
 class ChunkWriter:

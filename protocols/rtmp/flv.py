@@ -47,7 +47,7 @@ class Content(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class TagPart:
     """What one message says of one track. `composition` in ms (pts - dts), `offset` in ns to be added to the message's time.
 
     `codec` is None if it is one that we do not know; then the rest means nothing.
@@ -79,7 +79,7 @@ class _Multitrack(IntEnum):
     MANY_CODECS = 2
 
 
-def split_video(body: Buffer) -> Iterator[Part]:
+def split_video(body: Buffer) -> Iterator[TagPart]:
     """The parts of a video message that hold something for a decoder. Raises `ProtocolError`."""
     reader = Reader(body)
     first = reader.u8()
@@ -91,15 +91,15 @@ def split_video(body: Buffer) -> Iterator[Part]:
         return
     codec = _LEGACY_VIDEO.get(first & 0x0F)
     if codec is None:
-        yield Part(0, None, Content.FRAMES, b"")
+        yield TagPart(0, None, Content.FRAMES, b"")
         return
     content = {0: Content.CONFIGURATION, 1: Content.FRAMES}.get(reader.u8())  # 2 = end of sequence
     composition = reader.i24()
     if content:
-        yield Part(0, codec, content, _rest(body, reader), composition)
+        yield TagPart(0, codec, content, _rest(body, reader), composition)
 
 
-def split_audio(body: Buffer) -> Iterator[Part]:
+def split_audio(body: Buffer) -> Iterator[TagPart]:
     """The parts of an audio message that hold something for a decoder. Raises `ProtocolError`."""
     reader = Reader(body)
     first = reader.u8()
@@ -109,16 +109,16 @@ def split_audio(body: Buffer) -> Iterator[Part]:
     elif sound_format == _LEGACY_AAC:
         content = {0: Content.CONFIGURATION, 1: Content.FRAMES}.get(reader.u8())
         if content:
-            yield Part(0, Codec.AAC, content, _rest(body, reader))
+            yield TagPart(0, Codec.AAC, content, _rest(body, reader))
     elif sound_format in _LEGACY_MP3:
-        yield Part(0, Codec.MP3, Content.FRAMES, _rest(body, reader))
+        yield TagPart(0, Codec.MP3, Content.FRAMES, _rest(body, reader))
     else:
-        yield Part(0, None, Content.FRAMES, b"")
+        yield TagPart(0, None, Content.FRAMES, b"")
 
 
 def _split_enhanced(
     reader: Reader, packet: int, multitrack: _Packet, codecs: dict[bytes, Codec], command: bool
-) -> Iterator[Part]:
+) -> Iterator[TagPart]:
     offset = 0
     for _ in range(_MAX_MODIFIERS):
         if packet != _Packet.MODIFIER:
@@ -155,18 +155,18 @@ def _split_enhanced(
     raise ProtocolError(f"more than {MAX_TRACKS} tracks in one media message")
 
 
-def _part(codecs: dict[bytes, Codec], track: int, packet: int, offset: int, fourcc: bytes, data: bytes) -> Iterator[Part]:
+def _part(codecs: dict[bytes, Codec], track: int, packet: int, offset: int, fourcc: bytes, data: bytes) -> Iterator[TagPart]:
     codec = codecs.get(fourcc)
     if codec is None:
-        yield Part(track, None, Content.FRAMES, b"")
+        yield TagPart(track, None, Content.FRAMES, b"")
     elif packet == _Packet.SEQUENCE_START:
-        yield Part(track, codec, Content.CONFIGURATION, data)
+        yield TagPart(track, codec, Content.CONFIGURATION, data)
     elif packet == _Packet.CODED_FRAMES and codec in _WITH_COMPOSITION_TIME:
         reader = Reader(data)
         composition = reader.i24()
-        yield Part(track, codec, Content.FRAMES, _rest(data, reader), composition, offset)
+        yield TagPart(track, codec, Content.FRAMES, _rest(data, reader), composition, offset)
     elif packet == _Packet.CODED_FRAMES or (packet == _Packet.CODED_FRAMES_X and codec in _WITH_COMPOSITION_TIME):
-        yield Part(track, codec, Content.FRAMES, data, 0, offset)
+        yield TagPart(track, codec, Content.FRAMES, data, 0, offset)
 
 
 def _rest(body: Buffer, reader: Reader) -> memoryview:

@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Self
 
-from protocols.rtmp.authmod import Authenticator, Passwords
+from protocols.rtmp.authmod import AdobeAuthenticator, Passwords
 from protocols.rtmp.limits import RtmpLimits
-from protocols.rtmp.publisher import Connection, RtmpPublisher
+from protocols.rtmp.publisher import RtmpConnection, RtmpPublisher
 from protocols.rtmp.tls import ServerTls, TlsFiles
 
 __all__ = ["RtmpLimits", "RtmpListener", "RtmpListenerStats", "RtmpPublisher", "TlsFiles"]
@@ -79,10 +79,10 @@ class RtmpListener:
         self._tls_files = tls
         self._tls: ServerTls | None = None
         self._limits = limits or RtmpLimits()
-        self._authenticator = Authenticator(auth_app, passwords) if passwords else None
+        self._authenticator = AdobeAuthenticator(auth_app, passwords) if passwords else None
         self._sockets: list[socket.socket] = []
         self._accepting: list[asyncio.Task[None]] = []
-        self._lives: dict[Connection, asyncio.Task[None]] = {}
+        self._lives: dict[RtmpConnection, asyncio.Task[None]] = {}
         self._open = 0
         self._by_address: Counter[str] = Counter()
         self._publishers: asyncio.Queue[RtmpPublisher | None] = asyncio.Queue(self._limits.connections + 1)
@@ -161,14 +161,14 @@ class RtmpListener:
                 accepted.close()
                 continue
             remote = f"[{host}]:{address[1]}" if ":" in host else f"{host}:{address[1]}"
-            connection = Connection(self._limits, counted, self._authenticator)
+            connection = RtmpConnection(self._limits, counted, self._authenticator)
             self._open += 1
             self._by_address[counted] += 1
             life = self._tasks.create_task(self._live(connection, accepted, remote, tls))
             self._lives[connection] = life
             life.add_done_callback(partial(self._forget, connection, accepted, counted))
 
-    def _forget(self, connection: Connection, accepted: socket.socket, counted: str, life: asyncio.Task[None]) -> None:
+    def _forget(self, connection: RtmpConnection, accepted: socket.socket, counted: str, life: asyncio.Task[None]) -> None:
         if not connection.connected:  # else the socket is the transport's
             accepted.close()
         del self._lives[connection]
@@ -177,7 +177,7 @@ class RtmpListener:
         if not self._by_address[counted]:
             del self._by_address[counted]
 
-    async def _live(self, connection: Connection, accepted: socket.socket, remote: str, tls: ServerTls | None) -> None:
+    async def _live(self, connection: RtmpConnection, accepted: socket.socket, remote: str, tls: ServerTls | None) -> None:
         protocol = "rtmps" if tls else "rtmp"
         try:
             await self._open_up(connection, accepted, tls)
@@ -194,7 +194,7 @@ class RtmpListener:
         finally:
             connection.abort()
 
-    async def _open_up(self, connection: Connection, accepted: socket.socket, tls: ServerTls | None) -> None:
+    async def _open_up(self, connection: RtmpConnection, accepted: socket.socket, tls: ServerTls | None) -> None:
         """From the accepted socket to the wish to publish. Raises `_Failed`."""
         limits = self._limits
         try:
@@ -220,7 +220,7 @@ class RtmpListener:
         if connection.request is None:
             raise _Failed("protocol_error" if connection.error else None, str(connection.error or "closed before publish"))
 
-    async def _connect(self, connection: Connection, accepted: socket.socket, tls: ServerTls | None) -> None:
+    async def _connect(self, connection: RtmpConnection, accepted: socket.socket, tls: ServerTls | None) -> None:
         loop, limits = asyncio.get_running_loop(), self._limits
         if tls is None:
             await loop.connect_accepted_socket(lambda: connection, accepted)

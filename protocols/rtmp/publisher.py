@@ -14,11 +14,11 @@ from typing import cast
 from protocols.errors import ProtocolError, Reason, Rejected
 from protocols.media import EncodedPacket, TracksChanged
 from protocols.publisher import Credential, PublisherStats
-from protocols.rtmp.authmod import Authenticator
+from protocols.rtmp.authmod import AdobeAuthenticator
 from protocols.rtmp.backlog import Backlog
 from protocols.rtmp.events import Broken, Dismissed, Event, HandshakeDone, PublishRequested, StreamEnded
 from protocols.rtmp.limits import RtmpLimits
-from protocols.rtmp.session import ServerSession, Stage
+from protocols.rtmp.session import ServerSession, SessionPhase
 from protocols.rtmp.tracks import MediaItem
 
 _TCP_INFO_BYTES = 104
@@ -27,10 +27,10 @@ _QUICKACK = getattr(socket, "TCP_QUICKACK", None)
 _END = "NetStream.Unpublish"
 
 
-class Connection(asyncio.BufferedProtocol):
+class RtmpConnection(asyncio.BufferedProtocol):
     """The events of one socket: `greeted`, `opened`, `decided` and `lost`, each set when the connection is lost at the latest."""
 
-    def __init__(self, limits: RtmpLimits, address: str, authenticator: Authenticator | None) -> None:
+    def __init__(self, limits: RtmpLimits, address: str, authenticator: AdobeAuthenticator | None) -> None:
         self.session = ServerSession(limits, address, authenticator)
         self.backlog = Backlog(limits.queue_ms, limits.queue_bytes, self._regulate)
         self.greeted = asyncio.Event()  # the handshake is done
@@ -68,7 +68,7 @@ class Connection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if exc is not None and not self.session.ending:
             self._finish(ProtocolError(f"the connection broke: {type(exc).__name__}"))
-        elif self.session.stage is Stage.LIVE and self.session.unfinished and not (self._closing or self.session.ending):
+        elif self.session.stage is SessionPhase.LIVE and self.session.unfinished and not (self._closing or self.session.ending):
             self._finish(ProtocolError("the connection ended within a message"))
         else:  # ffmpeg 5 and nginx end their streams by closing the connection
             self._finish(None)
@@ -117,7 +117,7 @@ class Connection(asyncio.BufferedProtocol):
             self._finish(error)
             if code:
                 self.session.end(code, description)
-            self.session.stage = Stage.OVER
+            self.session.stage = SessionPhase.OVER
             self.flush()
             self._regulate()
             try:
@@ -183,7 +183,9 @@ class Connection(asyncio.BufferedProtocol):
             return
         stage = self.session.stage
         waiting = not self._closing and (
-            stage is Stage.HELD or self.dismissal is not None or (stage is Stage.LIVE and (self.paused or self.backlog.high))
+            stage is SessionPhase.HELD
+            or self.dismissal is not None
+            or (stage is SessionPhase.LIVE and (self.paused or self.backlog.high))
         )
         busy = self.session.busy and not self._closing
         if busy and not waiting and not self._going_on:
@@ -223,7 +225,7 @@ class Connection(asyncio.BufferedProtocol):
 class RtmpPublisher:
     """One encoder that wants to publish over RTMP: a `protocols.publisher.Publisher`."""
 
-    def __init__(self, connection: Connection, request: PublishRequested, protocol: str, remote: str) -> None:
+    def __init__(self, connection: RtmpConnection, request: PublishRequested, protocol: str, remote: str) -> None:
         self._connection = connection
         self._request = request
         self._protocol = protocol

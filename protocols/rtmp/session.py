@@ -14,9 +14,9 @@ from protocols.publisher import Credential
 from protocols.rtmp import amf0, handshake
 from protocols.rtmp.address import app_and_params, name_and_params, raw_query
 from protocols.rtmp.amf0 import Value
-from protocols.rtmp.authmod import Authenticator, Refused
+from protocols.rtmp.authmod import AdobeAuthenticator, ChallengeRefused
 from protocols.rtmp.buffer import ReceiveBuffer
-from protocols.rtmp.chunk import ChunkReader, Message
+from protocols.rtmp.chunk import ChunkReader, RtmpMessage
 from protocols.rtmp.connect import connect_accepted, connect_rejected
 from protocols.rtmp.events import Broken, Dismissed, Event, HandshakeDone, PublishRequested, StreamEnded
 from protocols.rtmp.limits import RtmpLimits
@@ -40,7 +40,7 @@ _MAX_AGGREGATED = 256
 _MAX_TEXT = 80
 
 
-class Stage(Enum):
+class SessionPhase(Enum):
     HANDSHAKE = auto()
     OPENING = auto()
     HELD = auto()
@@ -51,9 +51,9 @@ class Stage(Enum):
 class ServerSession:
     """The state of one connection. The caller reads into `space()`, tells by `received()`, and sends `take_output()` after each call."""
 
-    def __init__(self, limits: RtmpLimits, address: str = "", authenticator: Authenticator | None = None) -> None:
+    def __init__(self, limits: RtmpLimits, address: str = "", authenticator: AdobeAuthenticator | None = None) -> None:
         """`address` is the peer's, for counting failed passwords."""
-        self.stage = Stage.HANDSHAKE
+        self.stage = SessionPhase.HANDSHAKE
         self.software = ""
         self.ending = False  # the encoder has said that it is about to end
         self.bytes_received = 0
@@ -93,7 +93,7 @@ class ServerSession:
     @property
     def busy(self) -> bool:
         """The last call stopped for its bound of work: go on with `proceed`."""
-        return self._chunks.steps <= 0 and self.stage in (Stage.OPENING, Stage.LIVE)
+        return self._chunks.steps <= 0 and self.stage in (SessionPhase.OPENING, SessionPhase.LIVE)
 
     def space(self) -> memoryview:
         """Where the next bytes are to be written; empty only while the session is held or busy."""
@@ -109,17 +109,17 @@ class ServerSession:
         """Goes on with the bytes that are there, as `received`."""
         events: list[Event] = []
         try:
-            if self.stage is Stage.HANDSHAKE:
+            if self.stage is SessionPhase.HANDSHAKE:
                 self._shake_hands(events)
             self._chunks.steps = self._limits.steps
-            while self.stage in (Stage.OPENING, Stage.LIVE) and (message := self._chunks.next(now)):
+            while self.stage in (SessionPhase.OPENING, SessionPhase.LIVE) and (message := self._chunks.next(now)):
                 events.extend(self._take(message))
-            if self.stage is Stage.OPENING and self.bytes_received > self._limits.opening_bytes:
+            if self.stage is SessionPhase.OPENING and self.bytes_received > self._limits.opening_bytes:
                 raise ProtocolError(f"{self.bytes_received} bytes and no publish")
         except ProtocolError as error:
-            self.stage = Stage.OVER
+            self.stage = SessionPhase.OVER
             events.append(Broken(error))
-        if self.stage is Stage.OVER:
+        if self.stage is SessionPhase.OVER:
             self._buffer.start = self._buffer.end
         elif self.bytes_received - self._acknowledged >= self._window // 2:
             self._acknowledged = self.bytes_received
@@ -132,7 +132,7 @@ class ServerSession:
 
     def accept(self) -> None:
         """The publisher may send. The bytes held back are read by `proceed`."""
-        if self.stage is not Stage.HELD:
+        if self.stage is not SessionPhase.HELD:
             raise ProtocolError("there is nothing to accept")
         limits = self._limits
         self._writer.user_control(UserControl.STREAM_BEGIN, self._stream_id.to_bytes(4, "big"))
@@ -144,13 +144,13 @@ class ServerSession:
             MessageType.AGGREGATE: limits.video_bytes,
         }
         self._chunks.allow(longest, limits.partial_bytes)
-        self.stage = Stage.LIVE
+        self.stage = SessionPhase.LIVE
 
     def end(self, code: str, description: str) -> None:
         """Tells the encoder why its stream is refused or ended; after it the session is over."""
-        if self.stage in (Stage.HELD, Stage.LIVE):
+        if self.stage in (SessionPhase.HELD, SessionPhase.LIVE):
             self._writer.status(self._stream_id, "error", code, description)
-        self.stage = Stage.OVER
+        self.stage = SessionPhase.OVER
 
     def _shake_hands(self, events: list[Event]) -> None:
         buffer = self._buffer
@@ -163,10 +163,10 @@ class ServerSession:
             self._greeted = True
         if len(buffer) >= handshake.C1_BYTES:
             buffer.take(handshake.C1_BYTES)  # C2: §5.2.4 says that it echoes S1; many send something else
-            self.stage = Stage.OPENING
+            self.stage = SessionPhase.OPENING
             events.append(HandshakeDone())
 
-    def _take(self, message: Message) -> Iterator[Event]:
+    def _take(self, message: RtmpMessage) -> Iterator[Event]:
         take = _TAKE.get(message.type)
         if take is None:
             self._ignored += 1
@@ -175,33 +175,33 @@ class ServerSession:
 
     # Control messages
 
-    def _set_chunk_size(self, message: Message) -> None:
+    def _set_chunk_size(self, message: RtmpMessage) -> None:
         self._chunks.set_chunk_size(control_value(message.payload))
 
-    def _abort(self, message: Message) -> None:
+    def _abort(self, message: RtmpMessage) -> None:
         self._chunks.abort(control_value(message.payload))
 
-    def _set_window(self, message: Message) -> None:
+    def _set_window(self, message: RtmpMessage) -> None:
         self._window = max(_LEAST_WINDOW, min(_WINDOW, control_value(message.payload)))
 
-    def _user_control(self, message: Message) -> None:
+    def _user_control(self, message: RtmpMessage) -> None:
         reader = Reader(message.payload)
         if reader.u16() == UserControl.PING_REQUEST:
             self._writer.user_control(UserControl.PING_RESPONSE, reader.take(4))
 
-    def _nothing(self, message: Message) -> None:
+    def _nothing(self, message: RtmpMessage) -> None:
         """Told us, and no matter to us."""
 
     # Media
 
-    def _audio(self, message: Message) -> Iterator[Event]:
+    def _audio(self, message: RtmpMessage) -> Iterator[Event]:
         return self._media_message(message, self._media.audio)
 
-    def _video(self, message: Message) -> Iterator[Event]:
+    def _video(self, message: RtmpMessage) -> Iterator[Event]:
         return self._media_message(message, self._media.video)
 
-    def _media_message(self, message: Message, read: Callable[[Message], Iterator[MediaItem]]) -> Iterator[Event]:
-        if self.stage is not Stage.LIVE:
+    def _media_message(self, message: RtmpMessage, read: Callable[[RtmpMessage], Iterator[MediaItem]]) -> Iterator[Event]:
+        if self.stage is not SessionPhase.LIVE:
             raise ProtocolError("media before publish")
         self.last_media = message.arrival
         self.packets_received += 1
@@ -210,7 +210,7 @@ class ServerSession:
         else:
             self._ignored += 1
 
-    def _aggregate(self, message: Message) -> Iterator[Event]:
+    def _aggregate(self, message: RtmpMessage) -> Iterator[Event]:
         """Several FLV tags in one message (§7.1.6): their times count from that of the first, which is the message's."""
         reader = Reader(message.payload)
         first: int | None = None
@@ -225,13 +225,13 @@ class ServerSession:
             first = time if first is None else first
             timestamp = (message.timestamp + time - first) & 0xFFFFFFFF
             if type_ in (MessageType.AUDIO, MessageType.VIDEO):
-                yield from self._take(Message(type_, message.stream_id, timestamp, payload, message.begun, message.arrival))
+                yield from self._take(RtmpMessage(type_, message.stream_id, timestamp, payload, message.begun, message.arrival))
         raise ProtocolError(f"more than {_MAX_AGGREGATED} tags in one aggregate message")
 
-    def _data_amf3(self, message: Message) -> Iterator[Event]:
+    def _data_amf3(self, message: RtmpMessage) -> Iterator[Event]:
         return self._data(message, skip=1)
 
-    def _data(self, message: Message, skip: int = 0) -> Iterator[Event]:
+    def _data(self, message: RtmpMessage, skip: int = 0) -> Iterator[Event]:
         try:
             values = amf0.decode(memoryview(message.payload)[skip:])
         except ProtocolError:  # metadata is a courtesy: a stream without it is as good
@@ -250,20 +250,20 @@ class ServerSession:
 
     # Commands
 
-    def _command_amf3(self, message: Message) -> Iterator[Event]:
+    def _command_amf3(self, message: RtmpMessage) -> Iterator[Event]:
         return self._perform(read_command(amf3_body(message.payload)), message)
 
-    def _command_amf0(self, message: Message) -> Iterator[Event]:
+    def _command_amf0(self, message: RtmpMessage) -> Iterator[Event]:
         return self._perform(read_command(message.payload), message)
 
-    def _perform(self, command: Command, message: Message) -> Iterator[Event]:
+    def _perform(self, command: Command, message: RtmpMessage) -> Iterator[Event]:
         perform = _PERFORM.get(command.name)
         if perform is None:
             self._ignored += 1
         else:
             yield from perform(self, command, message) or ()
 
-    def _connect(self, command: Command, message: Message) -> Iterator[Event]:
+    def _connect(self, command: Command, message: RtmpMessage) -> Iterator[Event]:
         if self._connected:
             raise ProtocolError("a second connect")
         facts = command.members()
@@ -273,9 +273,9 @@ class ServerSession:
         self._greet()
         if self._authenticator and path.split("/")[0] == self._authenticator.app:
             verdict = self._authenticator.judge(raw_query(app), self._address, message.arrival)
-            if isinstance(verdict, Refused):
+            if isinstance(verdict, ChallengeRefused):
                 self._writer.command("_error", command.transaction, None, connect_rejected(verdict.description))
-                self.stage = Stage.OVER
+                self.stage = SessionPhase.OVER
                 yield Dismissed(verdict.delay, verdict.failed)
                 return
             self._user = verdict.user
@@ -289,50 +289,50 @@ class ServerSession:
         self._writer.peer_bandwidth(_WINDOW)
         self._writer.chunk_size(_CHUNK_SIZE)
 
-    def _answer(self, command: Command, message: Message) -> None:
+    def _answer(self, command: Command, message: RtmpMessage) -> None:
         """Commands that want to hear that all is well."""
         if command.transaction:
             self._writer.command("_result", command.transaction, None, None)
 
-    def _announce(self, command: Command, message: Message) -> None:
+    def _announce(self, command: Command, message: RtmpMessage) -> None:
         """FCPublish: the name is ours to know at publish; some clients wait for onFCPublish."""
         if command.transaction:
             self._writer.command("_result", command.transaction, None, None)
             info: Value = {"level": "status", "code": "NetStream.Publish.Start", "description": ""}
             self._writer.command("onFCPublish", 0, None, info)
 
-    def _announce_end(self, command: Command, message: Message) -> None:
+    def _announce_end(self, command: Command, message: RtmpMessage) -> None:
         """FCUnpublish, before deleteStream. Not answered: ffmpeg closes without reading, and its kernel answers with a reset that
         destroys what we have not read yet."""
         self.ending = True
 
-    def _create_stream(self, command: Command, message: Message) -> None:
+    def _create_stream(self, command: Command, message: RtmpMessage) -> None:
         self._need_connection()
         self._streams += 1
         if self._streams > _MAX_STREAMS:
             raise ProtocolError(f"more than {_MAX_STREAMS} streams")
         self._writer.command("_result", command.transaction, None, float(self._streams))
 
-    def _publish(self, command: Command, message: Message) -> Iterator[Event]:
+    def _publish(self, command: Command, message: RtmpMessage) -> Iterator[Event]:
         self._need_connection()
-        if self.stage is not Stage.OPENING:
+        if self.stage is not SessionPhase.OPENING:
             self._writer.status(message.stream_id, "error", "NetStream.Publish.BadName", "This connection publishes already.")
             return
         key, params = name_and_params(command.text(1))
         if not key:
             raise ProtocolError("publish without a name")
-        self.stage = Stage.HELD
+        self.stage = SessionPhase.HELD
         self._stream_id = message.stream_id
         merged = {**self._params, **params, "app": self._params["app"]}
         yield PublishRequested(Credential(key, self._user), merged)
 
-    def _play(self, command: Command, message: Message) -> None:
+    def _play(self, command: Command, message: RtmpMessage) -> None:
         self._writer.status(message.stream_id, "error", "NetStream.Play.Failed", "This address takes streams and gives none.")
 
-    def _end_stream(self, command: Command, message: Message) -> Iterator[Event]:
+    def _end_stream(self, command: Command, message: RtmpMessage) -> Iterator[Event]:
         # The argument of deleteStream is a number, text (GStreamer) or missing: there is one stream, so it does not matter.
-        if self.stage is Stage.LIVE:
-            self.stage = Stage.OVER
+        if self.stage is SessionPhase.LIVE:
+            self.stage = SessionPhase.OVER
             yield StreamEnded()
 
     def _need_connection(self) -> None:
@@ -340,7 +340,7 @@ class ServerSession:
             raise ProtocolError("a command before connect")
 
 
-_Take: TypeAlias = Callable[[ServerSession, Message], Iterator[Event] | None]
+_Take: TypeAlias = Callable[[ServerSession, RtmpMessage], Iterator[Event] | None]
 _TAKE: dict[int, _Take] = {
     MessageType.SET_CHUNK_SIZE: ServerSession._set_chunk_size,
     MessageType.ABORT: ServerSession._abort,
@@ -356,7 +356,7 @@ _TAKE: dict[int, _Take] = {
     MessageType.COMMAND_AMF0: ServerSession._command_amf0,
     MessageType.AGGREGATE: ServerSession._aggregate,
 }
-_Perform: TypeAlias = Callable[[ServerSession, Command, Message], Iterator[Event] | None]
+_Perform: TypeAlias = Callable[[ServerSession, Command, RtmpMessage], Iterator[Event] | None]
 _PERFORM: dict[str, _Perform] = {
     "connect": ServerSession._connect,
     "releaseStream": ServerSession._answer,

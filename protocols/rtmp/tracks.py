@@ -16,8 +16,8 @@ from protocols.bitstream.av1 import Av1Stream
 from protocols.bitstream.h26x import NalStream
 from protocols.bitstream.vpx import VpxStream
 from protocols.media import Codec, EncodedPacket, Kind, Track, TracksChanged
-from protocols.rtmp.chunk import Message
-from protocols.rtmp.flv import Content, Part, split_audio, split_video
+from protocols.rtmp.chunk import RtmpMessage
+from protocols.rtmp.flv import Content, TagPart, split_audio, split_video
 from protocols.wire import Buffer
 
 MediaItem: TypeAlias = TracksChanged | EncodedPacket
@@ -150,13 +150,13 @@ class MediaTracks:
         self._audio: Track | None = None
         self._audio_codec: Codec | None = None
 
-    def video(self, message: Message) -> Iterator[MediaItem]:
+    def video(self, message: RtmpMessage) -> Iterator[MediaItem]:
         """Raises `ProtocolError`."""
         for part in split_video(message.payload):
             if self._takes(Kind.VIDEO, part):
                 yield from self._video(part, message)
 
-    def audio(self, message: Message) -> Iterator[MediaItem]:
+    def audio(self, message: RtmpMessage) -> Iterator[MediaItem]:
         """Raises `ProtocolError`."""
         for part in split_audio(message.payload):
             if self._takes(Kind.AUDIO, part):
@@ -168,13 +168,13 @@ class MediaTracks:
             self._frame_rate = value
             yield from self._changes()
 
-    def _takes(self, kind: Kind, part: Part) -> bool:
+    def _takes(self, kind: Kind, part: TagPart) -> bool:
         if part.codec is not None and self._chosen.setdefault(kind, part.track) == part.track:
             return True
         self.ignored += 1
         return False
 
-    def _video(self, part: Part, message: Message) -> Iterator[MediaItem]:
+    def _video(self, part: TagPart, message: RtmpMessage) -> Iterator[MediaItem]:
         assert part.codec is not None
         if part.codec is not self._video_codec:
             self._video_codec, self._stream = part.codec, _VIDEO[part.codec]()
@@ -201,7 +201,7 @@ class MediaTracks:
             yield from self._changes()
         yield EncodedPacket(VIDEO_TRACK, pts, dts, unit.keyframe, unit.data, message.begun, message.arrival)
 
-    def _sound(self, part: Part, message: Message) -> Iterator[MediaItem]:
+    def _sound(self, part: TagPart, message: RtmpMessage) -> Iterator[MediaItem]:
         assert part.codec is not None
         if part.codec is not self._audio_codec:
             self._audio_codec, self._audio = part.codec, None

@@ -47,7 +47,7 @@ class Reservation:
     made_at: int  # ns
 
 
-class Admission:
+class CallerAdmission:
     """`rate` calls a second from one address after `burst` at once; `expiry_ns` and `max_pending` bound the reservations."""
 
     def __init__(self, rate: float, burst: int, expiry_ns: int, max_pending: int) -> None:

@@ -23,7 +23,7 @@ from protocols.errors import ProtocolError, Reason, Rejected
 from protocols.publisher import Credential
 from protocols.srt.address import Address
 from protocols.srt.libsrt import FAILED, READABLE, WRITABLE, Option
-from protocols.srt.receiver import Connection, Inbox, Item, ReceiveLimits, SrtReceiver, prepare
+from protocols.srt.receiver import Inbox, Item, ReceiveLimits, SrtConnection, SrtReceiver, prepare
 from protocols.srt.source_url import SourceUrl
 from protocols.srt.statistics import SrtStats
 from protocols.srt.tracks import TsDemuxer
@@ -174,7 +174,7 @@ class SrtSource:
         except OSError:
             receiver.srt.close(socket)
             raise
-        connection = Connection(receiver, socket, TsDemuxer(self._programme), inbox, self.stats, self._limits)
+        connection = SrtConnection(receiver, socket, TsDemuxer(self._programme), inbox, self.stats, self._limits)
         receiver.order(partial(receiver.watch, _Calling(receiver, socket, connection, inbox, self._limits.max_latency_ms)))
         try:
             while (item := await inbox.get()) is not None:
@@ -200,7 +200,9 @@ class _Calling:
 
     events = READABLE | WRITABLE | FAILED
 
-    def __init__(self, receiver: SrtReceiver, socket: int, connection: Connection, inbox: Inbox, max_latency_ms: int) -> None:
+    def __init__(
+        self, receiver: SrtReceiver, socket: int, connection: SrtConnection, inbox: Inbox, max_latency_ms: int
+    ) -> None:
         self._max_latency_ms = max_latency_ms
         self.socket = socket
         self._receiver = receiver

@@ -31,7 +31,7 @@ class Elementary(Protocol):
         """Data was lost: forget what is in the making."""
 
 
-class Video:
+class VideoReader:
     """H.264 or HEVC: one access unit per PES, from the first key frame on."""
 
     kind = Kind.VIDEO
@@ -76,7 +76,7 @@ def _ac3(info: ElementaryInfo) -> Elementary:
 
 
 def _hevc(info: ElementaryInfo) -> Elementary:
-    return Video(info.pid, Codec.HEVC)
+    return VideoReader(info.pid, Codec.HEVC)
 
 
 # ISO/IEC 13818-1 Table 2-34; 0x81 and 0x87 are ATSC A/53 part 3 and A/52 Annex G
@@ -85,7 +85,7 @@ _BY_STREAM_TYPE: Final[Mapping[int, _Factory]] = {
     0x04: lambda info: mpeg_audio(info.pid),
     0x0F: lambda info: adts(info.pid),
     0x11: lambda info: loas(info.pid),
-    0x1B: lambda info: Video(info.pid, Codec.H264),
+    0x1B: lambda info: VideoReader(info.pid, Codec.H264),
     0x24: _hevc,
     0x81: _ac3,
     0x87: _ac3,

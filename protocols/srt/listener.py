@@ -18,9 +18,9 @@ from typing import Final, Self
 from protocols.errors import ProtocolError, Reason, Rejected
 from protocols.publisher import Credential
 from protocols.srt.address import Address
-from protocols.srt.admission import Access, Admission, Reservation
+from protocols.srt.admission import Access, CallerAdmission, Reservation
 from protocols.srt.libsrt import FAILED, READABLE, Option, SrtError, load
-from protocols.srt.receiver import Connection, Inbox, Item, ReceiveLimits, SrtReceiver, prepare
+from protocols.srt.receiver import Inbox, Item, ReceiveLimits, SrtConnection, SrtReceiver, prepare
 from protocols.srt.statistics import SrtStats
 from protocols.srt.streamid import StreamId, parse_stream_id
 from protocols.srt.tracks import TsDemuxer
@@ -135,7 +135,9 @@ class SrtListener:
         self._shared = receiver
         self._library = library
         limit = self._limits
-        self._admission = Admission(limit.calls_per_second, limit.call_burst, round(limit.pending_s * 1e9), limit.max_pending)
+        self._admission = CallerAdmission(
+            limit.calls_per_second, limit.call_burst, round(limit.pending_s * 1e9), limit.max_pending
+        )
         self._live: dict[int, SrtPublisher] = {}  # by socket; changed in the receiver's thread only
         self._new: asyncio.Queue[SrtPublisher | None] = asyncio.Queue()  # bounded by max_publishers
         self._open: list[_Listening] = []
@@ -246,7 +248,7 @@ class SrtListener:
             self._live[socket] = publisher
             self.stats.accepted += 1
             receiver.post(partial(self._new.put_nowait, publisher))
-            receiver.watch(Connection(receiver, socket, demuxer, inbox, stats, self._limits, partial(self._forget, socket)))
+            receiver.watch(SrtConnection(receiver, socket, demuxer, inbox, stats, self._limits, partial(self._forget, socket)))
 
     def _forget(self, socket: int) -> None:
         self._live.pop(socket, None)

@@ -60,7 +60,7 @@ class PacketCounts:
     ended_wrongly: int = 0  # PES given out before their end: at most one per PID
 
 
-class _Stream:
+class _PesStream:
     """One PID's PES in the making."""
 
     __slots__ = (
@@ -120,7 +120,7 @@ class PesReader:
         self._maps: dict[int, ProgrammeMap] = {}
         self._first_map_at: int | None = None
         self._sections: dict[int, SectionReader] = {_PAT_PID: SectionReader()}
-        self._streams: dict[int, _Stream] = {}
+        self._streams: dict[int, _PesStream] = {}
         self._rest = b""
         self._offset = 0  # of the first byte of `_rest` in all that was fed
         self._lost_run = 0  # bytes
@@ -160,14 +160,14 @@ class PesReader:
         self._bound_open()
         return out
 
-    def _filled(self, stream: _Stream, out: list[Pes]) -> None:
+    def _filled(self, stream: _PesStream, out: list[Pes]) -> None:
         if stream.known:
             self._give(stream, out)
         else:
             self.counts.oversized += 1
             stream.close()
 
-    def _give(self, stream: _Stream, out: list[Pes]) -> None:
+    def _give(self, stream: _PesStream, out: list[Pes]) -> None:
         data = b"".join(stream.parts)
         broken = stream.broken
         if stream.known:
@@ -177,7 +177,7 @@ class PesReader:
         out.append(Pes(stream.pid, data, stream.pts, stream.dts, broken, stream.begun))
         stream.close()
 
-    def _packet(self, stream: _Stream, header: int, packet: bytes, now: int, out: list[Pes]) -> None:
+    def _packet(self, stream: _PesStream, header: int, packet: bytes, now: int, out: list[Pes]) -> None:
         """A packet of a wanted stream that is not plainly the next one of an open PES."""
         if header & 0x800000:  # transport_error_indicator: nothing in it can be relied on
             self.counts.transport_errors += 1
@@ -220,7 +220,7 @@ class PesReader:
         stream.at_start = starts
         self._after(stream, header, stuffed, out)
 
-    def _after(self, stream: _Stream, header: int, stuffed: bool, out: list[Pes]) -> None:
+    def _after(self, stream: _PesStream, header: int, stuffed: bool, out: list[Pes]) -> None:
         """Decide how the open PES goes on after a packet of it."""
         if stream.left <= 0:
             if stream.parts:
@@ -235,7 +235,7 @@ class PesReader:
             stream.stuffed = False
             stream.expected = 0x47000010 | stream.pid << 8 | (header + 1 & 15)
 
-    def _begin(self, stream: _Stream, payload: bytes, now: int, out: list[Pes]) -> None:
+    def _begin(self, stream: _PesStream, payload: bytes, now: int, out: list[Pes]) -> None:
         """A PES packet header (§2.4.3.6) ends the one before."""
         if stream.left > 0:
             if stream.stuffed and not stream.known:
@@ -329,7 +329,7 @@ class PesReader:
         self.programme = found
         kept = self._streams
         wanted = list(self._take(found))[:MAX_STREAMS]
-        self._streams = {pid: kept.get(pid) or _Stream(pid, limit) for pid, limit in wanted if pid not in self._sections}
+        self._streams = {pid: kept.get(pid) or _PesStream(pid, limit) for pid, limit in wanted if pid not in self._sections}
 
     def _resync(self, data: bytes, position: int) -> int:
         """The next sync byte with another a packet behind it; counts what is skipped."""

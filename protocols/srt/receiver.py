@@ -255,7 +255,7 @@ class Inbox:
         return item
 
 
-class Connection:
+class SrtConnection:
     """One connected encoder or source: bytes to packets, in the receiver's thread."""
 
     events = READABLE | FAILED

@@ -25,7 +25,7 @@ class Unit(NamedTuple):
     keyframe: bool
 
 
-class Frame(NamedTuple):
+class AudioFrame(NamedTuple):
     """What a frame header says."""
 
     size: int  # with the header
@@ -33,7 +33,7 @@ class Frame(NamedTuple):
     dependent: bool = False  # belongs to the frame before (E-AC-3 dependent substream)
 
 
-_NO_FRAME: Final = Frame(0, 0)
+_NO_FRAME: Final = AudioFrame(0, 0)
 
 
 class Sound(NamedTuple):
@@ -44,8 +44,8 @@ class Sound(NamedTuple):
     duration: int  # ns, of all together
 
 
-_Read = Callable[[bytes, int], Frame | None]
-_Unwrap = Callable[[bytes, Frame], Sound]
+_Read = Callable[[bytes, int], AudioFrame | None]
+_Unwrap = Callable[[bytes, AudioFrame], Sound]
 
 
 class Framed:
@@ -93,7 +93,7 @@ class Framed:
     def reset(self) -> None:
         self._rest = b""
 
-    def _frame(self, data: bytes, at: int) -> Frame | None:
+    def _frame(self, data: bytes, at: int) -> AudioFrame | None:
         try:
             return self._read(data, at)
         except ProtocolError:
@@ -109,7 +109,7 @@ class Framed:
             at += 1
         return size
 
-    def _add(self, units: list[Unit], raw: bytes, frame: Frame, time: int) -> int:
+    def _add(self, units: list[Unit], raw: bytes, frame: AudioFrame, time: int) -> int:
         """Take one frame that begins at `time`; gives the time at which the next does."""
         if frame.dependent:
             if units:
@@ -128,7 +128,7 @@ def adts(pid: int) -> Framed:
     """AAC with ADTS headers (ISO/IEC 13818-7 §6.2)."""
     known: dict[int, Track] = {}  # by the header bits that describe the sound; one entry
 
-    def unwrap(raw: bytes, frame: Frame) -> Sound:
+    def unwrap(raw: bytes, frame: AudioFrame) -> Sound:
         described = (raw[2] << 8 | raw[3]) & 0xFDC0
         if described not in known:
             # audioObjectType is the profile and 1; sampling index and channel configuration stand as they are
@@ -142,7 +142,7 @@ def adts(pid: int) -> Framed:
     return Framed(0xFF, _read_adts, unwrap)
 
 
-def _read_adts(data: bytes, at: int) -> Frame | None:
+def _read_adts(data: bytes, at: int) -> AudioFrame | None:
     if len(data) - at < 7:
         return None
     if data[at] != 0xFF or data[at + 1] & 0xF6 != 0xF0:
@@ -151,22 +151,22 @@ def _read_adts(data: bytes, at: int) -> Frame | None:
     rate = data[at + 2] >> 2 & 15
     if size < 8 or rate >= len(AAC_RATES) or data[at + 6] & 3:  # several raw data blocks in a frame: nobody sends them
         raise ProtocolError("broken ADTS header")
-    return Frame(size, _AAC_SAMPLES * SECOND // AAC_RATES[rate])
+    return AudioFrame(size, _AAC_SAMPLES * SECOND // AAC_RATES[rate])
 
 
 def loas(pid: int) -> Framed:
     """AAC in LATM with LOAS framing (ISO/IEC 14496-3 §1.7.2)."""
     latm = LatmReader()
 
-    def read(data: bytes, at: int) -> Frame | None:
+    def read(data: bytes, at: int) -> AudioFrame | None:
         if len(data) - at < 3:
             return None
         if data[at] != 0x56 or data[at + 1] & 0xE0 != 0xE0:
             raise ProtocolError("no LOAS header")
         size = (data[at + 1] & 0x1F) << 8 | data[at + 2]
-        return Frame(3 + size, 0) if size else _NO_FRAME
+        return AudioFrame(3 + size, 0) if size else _NO_FRAME
 
-    def unwrap(raw: bytes, frame: Frame) -> Sound:
+    def unwrap(raw: bytes, frame: AudioFrame) -> Sound:
         units = latm.access_units(raw[3:])
         if not latm.config:
             return Sound([], None, 0)
@@ -189,7 +189,7 @@ def mpeg_audio(pid: int) -> Framed:
     return Framed(0xFF, _read_mpeg_audio, lambda raw, frame: Sound([raw], mp3_track(pid, raw), frame.duration))
 
 
-def _read_mpeg_audio(data: bytes, at: int) -> Frame | None:
+def _read_mpeg_audio(data: bytes, at: int) -> AudioFrame | None:
     if len(data) - at < 4:
         return None
     track = mp3_track(0, data[at : at + 4])
@@ -200,7 +200,7 @@ def _read_mpeg_audio(data: bytes, at: int) -> Frame | None:
         raise ProtocolError("MPEG audio of free format")
     samples = 576 if layer == 3 and not first else 1152
     size = samples // 8 * bit_rate // track.sample_rate + (data[at + 2] >> 1 & 1)
-    return Frame(size, samples * SECOND // track.sample_rate)
+    return AudioFrame(size, samples * SECOND // track.sample_rate)
 
 
 _AC3_RATES: Final = (48000, 44100, 32000)
@@ -212,7 +212,7 @@ def ac3(pid: int) -> Framed:
     return Framed(0x0B, _read_ac3, lambda raw, frame: Sound([raw], ac3_track(pid, raw), frame.duration))
 
 
-def _read_ac3(data: bytes, at: int) -> Frame | None:
+def _read_ac3(data: bytes, at: int) -> AudioFrame | None:
     if len(data) - at < 6:
         return None
     if data[at] != 0x0B or data[at + 1] != 0x77:
@@ -221,7 +221,7 @@ def _read_ac3(data: bytes, at: int) -> Frame | None:
     if bsid > 10:
         size = 2 * ((data[at + 2] & 7) << 8 | data[at + 3]) + 2
         if data[at + 2] >> 6 == 1:  # §E.2.3.1.1: a dependent substream belongs to the frame before
-            return Frame(size, 0, dependent=True)
+            return AudioFrame(size, 0, dependent=True)
         code, blocks = data[at + 4] >> 6, (256, 512, 768, 1536)[data[at + 4] >> 4 & 3]
         if code == 3:
             code, blocks = data[at + 4] >> 4 & 3, 1536
@@ -230,13 +230,13 @@ def _read_ac3(data: bytes, at: int) -> Frame | None:
             rate = _AC3_RATES[code]
         if not rate or size < 8:
             raise ProtocolError("broken E-AC-3 header")
-        return Frame(size, blocks * SECOND // rate)
+        return AudioFrame(size, blocks * SECOND // rate)
     code, size_code = data[at + 4] >> 6, data[at + 4] & 0x3F
     if code == 3 or size_code > 37:
         raise ProtocolError("broken AC-3 header")
     rate, bit_rate = _AC3_RATES[code], _AC3_KBITS[size_code >> 1] * 1000
     words = _AC3_SAMPLES * bit_rate // (16 * rate) + (size_code & 1 if code == 1 else 0)  # §5.4.1.4: 44.1 kHz pads
-    return Frame(2 * words, _AC3_SAMPLES * SECOND // (rate >> max(0, bsid - 8)))
+    return AudioFrame(2 * words, _AC3_SAMPLES * SECOND // (rate >> max(0, bsid - 8)))
 
 
 class Opus:

@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class Session(Protocol):
+class HttpSession(Protocol):
     """One peer behind a resource."""
 
     @property
@@ -62,7 +62,7 @@ class Session(Protocol):
 class Create(Protocol):
     """Makes a session for an offer; raises `Rejected` or `ProtocolError`."""
 
-    async def __call__(self, request: web.Request, offer: bytes, /) -> Session: ...
+    async def __call__(self, request: web.Request, offer: bytes, /) -> HttpSession: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +72,10 @@ class SubResource:
     name: str
     link: str  # the parameters of the link, its relation first
     method: str
-    answer: Callable[[web.Request, Session], Awaitable[web.StreamResponse]]
+    answer: Callable[[web.Request, HttpSession], Awaitable[web.StreamResponse]]
 
 
-class Problem(Exception):
+class HttpProblem(Exception):
     """An answer that is an error of HTTP, not of the media."""
 
     def __init__(self, status: HTTPStatus, detail: str, headers: Mapping[str, str] | None = None) -> None:
@@ -103,10 +103,10 @@ class Resources:
         origins: Sequence[str] = ("*",),
         extra: Sequence[SubResource] = (),
         alias: tuple[str, str] | None = None,
-        authorise: Callable[[web.Request, Session], None] | None = None,
+        authorise: Callable[[web.Request, HttpSession], None] | None = None,
         links: Callable[[], Sequence[str]] | None = None,
     ) -> None:
-        self.sessions: dict[str, Session] = {}
+        self.sessions: dict[str, HttpSession] = {}
         self.created = 0
         self._path = path
         self._create = create
@@ -153,11 +153,11 @@ class Resources:
 
     async def _post(self, request: web.Request) -> web.Response:
         if self._closing:
-            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "the gateway is shutting down: try again in a moment")
+            raise HttpProblem(HTTPStatus.SERVICE_UNAVAILABLE, "the gateway is shutting down: try again in a moment")
         if request.content_type != SDP:
-            raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"send the offer as {SDP}", {"Accept-Post": SDP})
+            raise HttpProblem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"send the offer as {SDP}", {"Accept-Post": SDP})
         if not _accepts_sdp(request.headers.get(hdrs.ACCEPT)):
-            raise Problem(HTTPStatus.NOT_ACCEPTABLE, f"the answer is {SDP}")
+            raise HttpProblem(HTTPStatus.NOT_ACCEPTABLE, f"the answer is {SDP}")
         session = await self._create(request, await read_body(request))
         self.created += 1
         name = secrets.token_urlsafe(24)
@@ -179,14 +179,14 @@ class Resources:
     async def _patch(self, request: web.Request) -> web.Response:
         session = self._permitted(request)
         if request.content_type != FRAGMENT:
-            raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"send {FRAGMENT}", {"Accept-Patch": FRAGMENT})
+            raise HttpProblem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"send {FRAGMENT}", {"Accept-Patch": FRAGMENT})
         condition = request.headers.get(hdrs.IF_MATCH)
         if condition is None:
-            raise Problem(HTTPStatus.PRECONDITION_REQUIRED, "If-Match with the ETag is missing")  # RFC 9725 §4.3.1
+            raise HttpProblem(HTTPStatus.PRECONDITION_REQUIRED, "If-Match with the ETag is missing")  # RFC 9725 §4.3.1
         # RFC 9725 §4.3.3 says `*`; its drafts printed it quoted, and clients send both.
         anything = condition.strip() in ("*", '"*"')
         if not anything and f'"{session.etag}"' not in [each.strip() for each in condition.split(",")]:
-            raise Problem(HTTPStatus.PRECONDITION_FAILED, "the ETag is of another ICE session")
+            raise HttpProblem(HTTPStatus.PRECONDITION_FAILED, "the ETag is of another ICE session")
         fragment = parse_fragment(await read_body(request))
         if fragment.ice is None or fragment.ice.ufrag == session.remote_ufrag:
             # An ICE-lite agent has no use for the peer's candidates: it answers checks from wherever they come.
@@ -217,7 +217,7 @@ class Resources:
             return web.Response(status=HTTPStatus.NO_CONTENT, headers=headers)
 
         async def other(request: web.Request) -> web.Response:
-            raise Problem(HTTPStatus.METHOD_NOT_ALLOWED, f"this address takes {allow}", {hdrs.ALLOW: allow})
+            raise HttpProblem(HTTPStatus.METHOD_NOT_ALLOWED, f"this address takes {allow}", {hdrs.ALLOW: allow})
 
         handlers = {**methods, hdrs.METH_OPTIONS: options, hdrs.METH_ANY: other}
         return [web.route(method, path, self._answering(handler)) for method, handler in handlers.items()]
@@ -228,7 +228,7 @@ class Resources:
         async def answer(request: web.Request) -> web.StreamResponse:
             try:
                 response = await handler(request)
-            except Problem as error:
+            except HttpProblem as error:
                 response = problem(error.status, error.detail, error.headers)
             except Rejected as refusal:
                 response = problem(HTTPStatus(refusal.reason.status), refusal.detail)
@@ -240,19 +240,19 @@ class Resources:
 
         return answer
 
-    def _bind(self, handler: Callable[[web.Request, Session], Awaitable[web.StreamResponse]]) -> Handler:
+    def _bind(self, handler: Callable[[web.Request, HttpSession], Awaitable[web.StreamResponse]]) -> Handler:
         async def found(request: web.Request) -> web.StreamResponse:
             return await handler(request, self._find(request))
 
         return found
 
-    def _find(self, request: web.Request) -> Session:
+    def _find(self, request: web.Request) -> HttpSession:
         session = self.sessions.get(request.match_info["resource"])
         if session is None:
-            raise Problem(HTTPStatus.NOT_FOUND, "there is no such session, or it has ended")
+            raise HttpProblem(HTTPStatus.NOT_FOUND, "there is no such session, or it has ended")
         return session
 
-    def _permitted(self, request: web.Request) -> Session:
+    def _permitted(self, request: web.Request) -> HttpSession:
         """The session, for one who may change it."""
         session = self._find(request)
         if self._authorise is not None:
@@ -298,16 +298,16 @@ def bearer(request: web.Request) -> str | None:
 async def read_body(request: web.Request, limit: int = MAX_BYTES) -> bytes:
     """The body, of at most `limit` bytes. Raises `Problem`."""
     if (request.content_length or 0) > limit:
-        raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"at most {limit} bytes")
+        raise HttpProblem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"at most {limit} bytes")
     body = bytearray()
     try:
         async with asyncio.timeout(_READ_TIMEOUT):
             async for chunk in request.content.iter_any():
                 body += chunk
                 if len(body) > limit:
-                    raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"at most {limit} bytes")
+                    raise HttpProblem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"at most {limit} bytes")
     except TimeoutError:
-        raise Problem(HTTPStatus.REQUEST_TIMEOUT, "the body did not come in time") from None
+        raise HttpProblem(HTTPStatus.REQUEST_TIMEOUT, "the body did not come in time") from None
     return bytes(body)
 
 

@@ -17,13 +17,13 @@ from types import MappingProxyType
 from aiohttp import hdrs, web
 
 from protocols.errors import Reason, Rejected
-from protocols.webrtc.http import Problem, Resources, Session, SubResource, bearer, read_body
+from protocols.webrtc.http import HttpProblem, HttpSession, Resources, SubResource, bearer, read_body
 from protocols.webrtc.sdp import answer
 from protocols.webrtc.sdp import description as sdp
 from protocols.webrtc.transport.peer import Peer
 from protocols.webrtc.transport.udp_mux import UdpMux
 from protocols.whep import layer
-from protocols.whep.viewer import Audience, Program, Viewer
+from protocols.whep.viewer import Program, Viewer, ViewerAdmission
 
 _EVENTS = 'rel="urn:ietf:params:whep:ext:core:server-sent-events"; events="layers"'
 _LAYER = 'rel="urn:ietf:params:whep:ext:core:layer"'
@@ -55,7 +55,7 @@ class WhepSession:
         offer: sdp.Offer,
         accepted: Sequence[answer.Accepted | None],
         viewer: Viewer,
-        audience: Audience,
+        audience: ViewerAdmission,
         ended: Callable[[Viewer], None],
     ) -> None:
         self.peer = peer
@@ -147,25 +147,25 @@ class WhepResource:
         for name in _COUNTERS:
             self._totals[name] += sum(getattr(sender, name) for sender in viewer.senders)
 
-    async def _layer(self, request: web.Request, session: Session) -> web.StreamResponse:
+    async def _layer(self, request: web.Request, session: HttpSession) -> web.StreamResponse:
         """draft-ietf-wish-whep-03, Video Layer Selection: 200 where the wish can be followed."""
         assert isinstance(session, WhepSession)
         asked = layer.parse(await read_body(request, layer.MAX_BYTES))
         layers = session.viewer.wish(asked.media, asked.wish)
         if layers is None:
-            raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "mediaId names no picture of this session")
+            raise HttpProblem(HTTPStatus.UNPROCESSABLE_ENTITY, "mediaId names no picture of this session")
         if asked.wish.layer and asked.wish.layer not in layers:
             there = ", ".join(layers) or "none"
-            raise Problem(HTTPStatus.CONFLICT, f"there is no such layer now; those that there are: {there}")
+            raise HttpProblem(HTTPStatus.CONFLICT, f"there is no such layer now; those that there are: {there}")
         return web.Response()
 
-    async def _events(self, request: web.Request, session: Session) -> web.StreamResponse:
+    async def _events(self, request: web.Request, session: HttpSession) -> web.StreamResponse:
         """Server-sent events (HTML standard §9.2): the whole state at once and at each change."""
         assert isinstance(session, WhepSession)
         viewer, closed = session.viewer, session.peer.closed
         with viewer.watching() as changed:
             if changed is None:
-                raise Problem(HTTPStatus.TOO_MANY_REQUESTS, "too many event streams of one viewer")
+                raise HttpProblem(HTTPStatus.TOO_MANY_REQUESTS, "too many event streams of one viewer")
             headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"} | self._resources.cors(request)
             stream = web.StreamResponse(headers=headers)
             stream.content_type = "text/event-stream"

@@ -9,7 +9,7 @@ from protocols.webrtc.send.source import Sender, Source
 
 
 @dataclass(frozen=True, slots=True)
-class Participant:
+class ShownParticipant:
     id: str
     name: str
     sources: Mapping[Kind, Sequence[Source]]  # of each kind the layers, the largest first
@@ -21,7 +21,7 @@ class Slot:
 
     number: int
     senders: dict[Kind, Sender] = field(default_factory=dict)
-    participant: Participant | None = None
+    participant: ShownParticipant | None = None
     wish: Wish = field(default_factory=Wish)
     video_line: int | None = None  # the index of the video's m-line
 
@@ -39,7 +39,7 @@ class Slot:
             return None
         return next((source.track.codec for source in self.participant.sources.get(Kind.VIDEO, ())), None)
 
-    def show(self, participant: Participant | None, now: int) -> None:
+    def show(self, participant: ShownParticipant | None, now: int) -> None:
         """The sound goes on with this participant at once; a picture that there is no more stops."""
         self.participant = participant
         for kind, sender in self.senders.items():

@@ -12,11 +12,11 @@ from typing import Protocol
 
 from protocols.media import WEBRTC_VIDEO, Codec, Kind
 from protocols.webrtc.sdp.answer import Accepted
-from protocols.webrtc.send.report import Feedback
+from protocols.webrtc.send.report import RtcpSession
 from protocols.webrtc.send.simulcast import LayerChoice, Wish
 from protocols.webrtc.send.source import Sender, Source
 from protocols.webrtc.transport.peer import Peer
-from protocols.whep.slot import Participant, Slot
+from protocols.whep.slot import ShownParticipant, Slot
 
 _REPORT_INTERVAL = 1.0  # s
 _CHOOSE_NS = 250_000_000
@@ -24,7 +24,7 @@ _MAX_WAITING = 256
 _MAX_WATCHERS = 4
 
 
-class Audience(Protocol):
+class ViewerAdmission(Protocol):
     """Those who watch one call. Being in it, a viewer is shown each participant by `show` and `hide`."""
 
     def add_viewer(self, viewer: "Viewer") -> None: ...
@@ -35,7 +35,7 @@ class Audience(Protocol):
 class Program(Protocol):
     """What there is to watch; given by the owner of the calls."""
 
-    async def admit(self, call: str, token: str | None, address: str) -> Audience:
+    async def admit(self, call: str, token: str | None, address: str) -> ViewerAdmission:
         """The audience of `call` for who comes from `address`; raises `Rejected` for those who may not watch it."""
 
 
@@ -46,7 +46,7 @@ class Viewer:
         """`without` is a participant that is not shown, such as the viewer himself."""
         self.peer = peer
         self._without = without
-        self._waiting: dict[str, Participant] = {}
+        self._waiting: dict[str, ShownParticipant] = {}
         self._watchers: set[asyncio.Event] = set()
         self._wake = asyncio.Event()
         self._choice = LayerChoice()
@@ -64,7 +64,7 @@ class Viewer:
         lines = [frozenset(sender.parameters.formats) for sender in self.senders if sender.parameters.kind is Kind.VIDEO]
         self.takes: frozenset[Codec] = WEBRTC_VIDEO.intersection(*lines)
         """The video codecs that every picture of this viewer may come in; all that we send where it has none to show."""
-        self._feedback = Feedback(send=peer.send_rtcp)
+        self._feedback = RtcpSession(send=peer.send_rtcp)
         for sender in self.senders:
             self._feedback.add(sender)
         peer.on_rtcp = self._on_rtcp
@@ -120,7 +120,7 @@ class Viewer:
         """Show a participant, or what has changed of it, in the slot it has, else in the first free one, else once one is free."""
         if participant == self._without:
             return
-        shown = Participant(participant, name, dict(sources))
+        shown = ShownParticipant(participant, name, dict(sources))
         slot = self._slot_of(participant) or next((slot for slot in self._slots if slot.participant is None), None)
         if slot is not None:
             self._show(slot, shown)
@@ -137,7 +137,7 @@ class Viewer:
             self._show(slot, self._waiting.pop(following) if following is not None else None)
         self._changed()
 
-    def _show(self, slot: Slot, participant: Participant | None) -> None:
+    def _show(self, slot: Slot, participant: ShownParticipant | None) -> None:
         now = time.monotonic_ns()
         slot.show(participant, now)
         self._choose(now)

@@ -19,7 +19,7 @@ from aiohttp import hdrs, web
 
 from protocols.errors import ProtocolError, Reason, Rejected
 from protocols.publisher import Credential
-from protocols.webrtc.http import Problem, Resources, Session, bearer
+from protocols.webrtc.http import HttpProblem, HttpSession, Resources, bearer
 from protocols.webrtc.sdp import answer
 from protocols.webrtc.sdp import description as sdp
 from protocols.webrtc.transport.ice_servers import IceServer
@@ -142,7 +142,7 @@ class WhipListener:
     async def _create(self, request: web.Request, body: bytes) -> WhipSession:
         try:
             publisher = self._publisher(request, body)
-        except (Rejected, ProtocolError, Problem) as refusal:
+        except (Rejected, ProtocolError, HttpProblem) as refusal:
             self.refused[refusal.reason.label if isinstance(refusal, Rejected) else Reason.BAD_REQUEST.label] += 1
             raise
         self._publishers.put_nowait(publisher)
@@ -203,16 +203,16 @@ def _refuse_what_is_partial(offer: sdp.Offer, accepted: Sequence[answer.Accepted
     """RFC 9725 §4.4.3: all that is offered is taken or nothing, for half a stream misleads who sends it."""
     for media, each in zip(offer.media, accepted, strict=True):
         if each is None and media.live and media.kind in ("audio", "video") and media.direction in _DIRECTIONS:
-            raise Problem(
+            raise HttpProblem(
                 HTTPStatus.UNPROCESSABLE_ENTITY,
                 f"the {media.kind} cannot be taken: offer one video (H.264, VP8, VP9, AV1 or H.265) and one audio (Opus), bundled, "
                 "with rtcp-mux",
             )
     if not any(accepted):
-        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "the offer sends nothing: its m-lines must be sendonly")
+        raise HttpProblem(HTTPStatus.UNPROCESSABLE_ENTITY, "the offer sends nothing: its m-lines must be sendonly")
 
 
-def _authorise(request: web.Request, session: Session) -> None:
+def _authorise(request: web.Request, session: HttpSession) -> None:
     """RFC 9725 §4.7: the token comes with every request."""
     token = bearer(request)
     if token is None:
@@ -222,9 +222,9 @@ def _authorise(request: web.Request, session: Session) -> None:
 
 
 def _counts(publisher: WhipPublisher) -> dict[str, int]:
-    reception, tracks = publisher.reception, publisher.tracks
-    own = {"ignored": reception.ignored, "nacks": reception.nacks, "broken": tracks.broken, "undecodable": tracks.undecodable}
-    totals = reception.totals() | own
+    admission, tracks = publisher.admission, publisher.tracks
+    own = {"ignored": admission.ignored, "nacks": admission.nacks, "broken": tracks.broken, "undecodable": tracks.undecodable}
+    totals = admission.totals() | own
     return {name: totals.get(name, 0) for name in _COUNTERS}
 
 

@@ -15,7 +15,7 @@ from protocols.errors import ProtocolError, Rejected
 from protocols.publisher import Credential, PublisherStats
 from protocols.queue import MediaQueue
 from protocols.webrtc.receive.jitter import NEVER
-from protocols.webrtc.receive.receiver import Reception
+from protocols.webrtc.receive.receiver import RtpReceiver
 from protocols.webrtc.receive.stream import Stream
 from protocols.webrtc.sdp.answer import Accepted
 from protocols.webrtc.sdp.description import Offer
@@ -64,7 +64,7 @@ class WhipPublisher:
         self._stats = PublisherStats()
         lines = tuple(each.receive for each in accepted if each is not None and each.receive is not None)
         self._tracks = Tracks(lines, self._emit, self._want_keyframe)
-        self._reception = Reception(lines, secrets.randbelow(0xFFFFFFFE) + 1, secrets.token_hex(8), self._tracks.frame)
+        self._admission = RtpReceiver(lines, secrets.randbelow(0xFFFFFFFE) + 1, secrets.token_hex(8), self._tracks.frame)
         self._queue = MediaQueue(_QUEUE_NS, _QUEUE_BYTES)
         self._more = asyncio.Event()
         self._error: ProtocolError | None = None
@@ -103,13 +103,13 @@ class WhipPublisher:
     @property
     def stats(self) -> PublisherStats:
         self._stats.round_trip_ns = self._round_trip()
-        self._stats.packets_ignored = self._reception.ignored
+        self._stats.packets_ignored = self._admission.ignored
         return self._stats
 
     @property
-    def reception(self) -> Reception:
+    def admission(self) -> RtpReceiver:
         """For metrics."""
-        return self._reception
+        return self._admission
 
     @property
     def tracks(self) -> Tracks:
@@ -205,7 +205,7 @@ class WhipPublisher:
     def _round_trip(self) -> int:
         if self.peer is not None and self.peer.round_trip:
             return self.peer.round_trip
-        return max((stream.buffer.repair_time for stream in self._reception.streams.values()), default=0)
+        return max((stream.buffer.repair_time for stream in self._admission.streams.values()), default=0)
 
     def _finish(self, error: ProtocolError | None) -> None:
         if not self._finished:
@@ -215,15 +215,15 @@ class WhipPublisher:
     # -- packets ---------------------------------------------------------------------------------------------------------------------
 
     def _on_rtp(self, packet: bytes, now: int) -> None:
-        reception = self._reception
+        admission = self._admission
         self._stats.packets_received += 1
         self._stats.bytes_received += len(packet)
-        reception.receive_rtp(packet, now)
-        if reception.due < self._armed:
+        admission.receive_rtp(packet, now)
+        if admission.due < self._armed:
             self._arm(now)
 
     def _on_rtcp(self, packet: bytes, now: int) -> None:
-        self._reception.receive_rtcp(packet, now)
+        self._admission.receive_rtcp(packet, now)
 
     def _emit(self, item: Item) -> None:
         if self._finished:
@@ -233,11 +233,11 @@ class WhipPublisher:
         self._more.set()
         if self._queue.dropped != dropped:
             for stream in self._tracks.streams.values():
-                self._reception.want_keyframe(stream)
+                self._admission.want_keyframe(stream)
 
     def _want_keyframe(self, stream: Stream) -> None:
-        self._reception.want_keyframe(stream)
-        if self._reception.due < self._armed:
+        self._admission.want_keyframe(stream)
+        if self._admission.due < self._armed:
             self._arm(time.monotonic_ns())
 
     def _arm(self, now: int) -> None:
@@ -245,15 +245,15 @@ class WhipPublisher:
         for."""
         if self._timer is not None:
             self._timer.cancel()
-        self._armed = self._reception.due
+        self._armed = self._admission.due
         self._timer = self._loop.call_later(max(0, self._armed - now) / 1e9, self._poll) if self._armed < NEVER else None
 
     def _poll(self) -> None:
         peer, now = self.peer, time.monotonic_ns()
         if peer is None or self._finished:
             return
-        self._reception.round_trip = self._round_trip()
-        for compound in self._reception.poll(now):
+        self._admission.round_trip = self._round_trip()
+        for compound in self._admission.poll(now):
             with suppress(SrtpError):  # the keys are used up: the peer will end
                 peer.send_rtcp(compound)
         if now >= self._measure_due:

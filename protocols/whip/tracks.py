@@ -16,7 +16,7 @@ from protocols.bitstream.vpx import VpxStream
 from protocols.errors import ProtocolError
 from protocols.media import Codec, EncodedPacket, Kind, Track, TracksChanged
 from protocols.webrtc.receive import depacketize
-from protocols.webrtc.receive.jitter import Frame
+from protocols.webrtc.receive.jitter import ReceivedFrame
 from protocols.webrtc.receive.stream import Stream
 from protocols.webrtc.rtp import ReceiveParameters
 from protocols.whip.passing import PassingH264
@@ -72,7 +72,7 @@ class _Layer:
     def stale(self, now: int) -> bool:
         return now - self.last > _STALE_NS and self.missed > _STALE_FRAMES
 
-    def assemble(self, frame: Frame) -> tuple[AccessUnit, tuple[bytes, ...]]:
+    def assemble(self, frame: ReceivedFrame) -> tuple[AccessUnit, tuple[bytes, ...]]:
         """The frame, and its payloads where they may be sent as they are. Raises `ProtocolError` for what is broken."""
         codec = self.stream.parameters.formats[frame.payload_type].codec
         if codec is not self._codec:
@@ -160,7 +160,7 @@ class Tracks:
         layers = [layer for line in self._lines.values() for layer in line.layers.values() if layer.shown is not None]
         return {layer.stream.rid: layer.stream for layer in reversed(layers) if layer.stream.parameters.kind is Kind.VIDEO}
 
-    def frame(self, stream: Stream, frame: Frame) -> None:
+    def frame(self, stream: Stream, frame: ReceivedFrame) -> None:
         line = self._lines[id(stream.parameters)]
         layer = line.layer(stream)
         video = stream.parameters.kind is Kind.VIDEO

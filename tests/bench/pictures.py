@@ -55,7 +55,7 @@ async def main(minutes: float) -> None:
 
 async def _streams(gateway: GatewayProcess, stack: AsyncExitStack, pause_s: float) -> None:
     """One after the other, each with viewers, and each time somebody with a key that is none."""
-    news, sport, talk, field, studio, desk = CALLS
+    news, sport, talk, field, studio, services = CALLS
     small = programme(320, 240)
     bad = await stack.enter_async_context(relaying(gateway.ports["srt"], loss=0.03, round_trip_s=0.04))
     field_address = f"srt://127.0.0.1:{bad.port}?streamid={gateway.key(field, 'field')}"
@@ -63,7 +63,7 @@ async def _streams(gateway: GatewayProcess, stack: AsyncExitStack, pause_s: floa
     encoders = (
         (news, ffmpeg(*small, *X264_LIVE, *AAC, "-f", "flv", gateway.rtmp(news, "news"))),
         (field, ffmpeg(*small, *X264_LIVE, *AAC, "-f", "mpegts", field_address)),
-        (desk, ffmpeg_whip(gateway, key=gateway.key(desk, "desk"), path=f"/whip/{desk}", limit_s=3600)),
+        (services, ffmpeg_whip(gateway, key=gateway.key(services, "desk"), path=f"/whip/{services}", limit_s=3600)),
         (sport, ffmpeg(*small, *REORDERED, *AAC, "-f", "flv", gateway.rtmp(sport, "sport"))),
         (studio, ffmpeg(*small, *X264_LIVE, *AAC, "-f", "mpegts", studio_address)),
         (talk, ffmpeg(*small, *LONG_GROUPS, *AAC, "-f", "flv", gateway.rtmp(talk, "talk"))),

@@ -231,7 +231,7 @@ def _shifted(packet: EncodedPacket, by: int) -> EncodedPacket:
 
 
 def _state(worker: Worker, ages: list[float]) -> str:
-    effort = worker.economy.text if worker.economy else "as planned"
+    effort = worker.adaptation.text if worker.adaptation else "as planned"
     return f"{len(ages):3} pictures, age <= {max(ages, default=0):4.0f} ms, dropped {worker.stats.dropped:4}, {effort:60}"
 
 

@@ -1,4 +1,4 @@
-"""The private names and habits of aiortc that `protocols/webrtc/transport/dtls.py` stands on: a new version that changes one fails here first."""
+"""The private names and habits of aiortc that `webrtc/transport/dtls.py` stands on: a new version that changes one fails here first."""
 
 import asyncio
 import inspect

@@ -126,7 +126,7 @@ def test_the_process_ends_cleanly_with_streams_running() -> None:
 import asyncio
 from protocols.srt.address import Address
 from protocols.srt.libsrt import load, Option
-from protocols.srt.server import Access, SrtListener
+from protocols.srt.listener import Access, SrtListener
 async def main():
     listener = await SrtListener("127.0.0.1", 0, authorise=lambda stream, host: Access()).__aenter__()
     srt = load()

@@ -17,7 +17,9 @@ SECONDS = float(os.environ.get("FUZZ_SECONDS", "5"))
 STALL = 0.2  # s of CPU for one input: far above the slowest that is right, far below what is felt
 OFFERS = [path.read_bytes() for path in sorted((Path(__file__).parents[1] / "data" / "sdp").glob("*.sdp"))]
 PASSWORD = b"p" * 24
-TRANSPORT = answer.Transport(Credentials("u" * 16, "p" * 32), "sha-256 AA", "passive", host_candidates(["127.0.0.1"], 8189))
+TRANSPORT = answer.LocalTransport(
+    Credentials("u" * 16, "p" * 32), "sha-256 AA", "passive", host_candidates(["127.0.0.1"], 8189)
+)
 TOKENS = [
     b"0",
     b"-1",

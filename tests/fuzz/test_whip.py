@@ -6,7 +6,7 @@ from protocols.bitstream.unit import MAX_BYTES
 from protocols.errors import ProtocolError
 from protocols.media import EncodedPacket, Kind
 from protocols.webrtc import rtcp
-from protocols.webrtc.receive.receiver import Reception
+from protocols.webrtc.receive.receiver import RtpReceiver
 from protocols.webrtc.receive.stream import Stream
 from protocols.webrtc.sdp import answer
 from protocols.webrtc.sdp import description as sdp
@@ -26,28 +26,28 @@ class Publisher:
     def __init__(self) -> None:
         self.items: list[Item] = []
         self.tracks = Tracks(LINES, self.items.append, self._want)
-        self.reception = Reception(LINES, 1, "us", self.tracks.frame)
+        self.admission = RtpReceiver(LINES, 1, "us", self.tracks.frame)
         self.now = SECOND
 
     def _want(self, stream: Stream) -> None:
-        self.reception.want_keyframe(stream)
+        self.admission.want_keyframe(stream)
 
     def receive(self, data: bytes) -> None:
         self.now += 2 * MS
         self.items.clear()
         try:
             if len(data) >= 12:  # what libsrtp lets through
-                (self.reception.receive_rtcp if 192 <= data[1] <= 223 else self.reception.receive_rtp)(data, self.now)
+                (self.admission.receive_rtcp if 192 <= data[1] <= 223 else self.admission.receive_rtp)(data, self.now)
         finally:
-            if self.reception.due <= self.now:
-                for compound in self.reception.poll(self.now):
+            if self.admission.due <= self.now:
+                for compound in self.admission.poll(self.now):
                     rtcp.parse(compound)
                     assert len(compound) <= 1352
         for item in self.items:
             if isinstance(item, EncodedPacket):
                 assert item.dts <= item.pts
                 assert 0 < len(item.data) <= 2 * MAX_BYTES
-        assert len(self.reception.streams) <= 3
+        assert len(self.admission.streams) <= 3
 
 
 def packets() -> list[bytes]:
@@ -94,7 +94,7 @@ def test_payloads_that_are_well_formed_outside() -> None:
     for sequence, data in enumerate(inputs(corpus, random.randrange(1 << 32))):
         payload = data[:1200]
         publisher.receive(rtp(H264, sequence & 0xFFFF, 3000 * sequence, 7, payload[2:], {MID: b"1", RID: b"h"}))
-    assert publisher.reception.streams[7].packets > 1000
+    assert publisher.admission.streams[7].packets > 1000
 
 
 def read_offer(data: bytes) -> None:
@@ -104,7 +104,7 @@ def read_offer(data: bytes) -> None:
     assert all(line[1:2] == "=" and line.isprintable() for line in text.removesuffix("\r\n").split("\r\n"))
     received = [each.receive for each in accepted if each and each.receive]
     assert len(received) == len({each.kind for each in received}) <= len(Kind)
-    Reception(received, 1, "us", lambda stream, frame: None)
+    RtpReceiver(received, 1, "us", lambda stream, frame: None)
 
 
 def test_offers_of_publishers() -> None:

@@ -20,7 +20,7 @@ import jwt
 import pytest
 
 from gateway.access import stream_keys
-from gateway.access.sealing import Vault
+from gateway.access.sealing import Sealing
 from gateway.model import lifecycle
 from gateway.model.records import ApiKey, Call, Member, SealedSecret, StreamKey
 from gateway.store.calls import blocked
@@ -82,7 +82,7 @@ async def town(tmp_path: Path) -> AsyncIterator[Town]:
 async def peopled(url: str) -> AsyncIterator[Town]:
     async with Store.open(url) as store:
         it = Town(url, store, secrets.token_hex(32), secrets.token_urlsafe(32))
-        sealed = Vault(it.own.encode()).seal(it.app.encode(), "app")
+        sealed = Sealing(it.own.encode()).seal(it.app.encode(), "app")
         await store.api_keys.add(ApiKey("app", "", (SealedSecret(sealed, it.now),), it.now))
         await store.call_types.ensure_built_in(it.now)
         kind = (await store.call_types.all())["livestream"]

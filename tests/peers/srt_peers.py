@@ -1,6 +1,6 @@
 """Peers for the SRT tests: a plain caller in a process of its own, and a collector of what a listener gets.
 
-Run as a program it is the caller: `python -m tests.integration.srt_peers '{"port": 9000, "stream_id": "key", …}'` prints one line of JSON:
+Run as a program it is the caller: `python -m tests.peers.srt_peers '{"port": 9000, "stream_id": "key", …}'` prints one line of JSON:
 `{"connected": true}` or `{"reject": 1404}`; then it sends its standard input as messages until that ends.
 """
 

@@ -98,11 +98,11 @@ async def test_losses_are_repaired(loss: float, freeze_ms: int, silence_ms: int)
         received = await stage.publisher()
         await received.until(video=200, audio=300, timeout=40)
         assert relay.lost > 10
-        reception = received.publisher.reception
-        assert reception.totals()["repaired"] > 0
+        admission = received.publisher.admission
+        assert admission.totals()["repaired"] > 0
         assert ROUND_TRIP_S * 1e9 <= received.publisher.stats.round_trip_ns < 10 * ROUND_TRIP_S * 1e9
         assert longest_gap_ms(received.of(Kind.VIDEO)) <= freeze_ms
-        sound = next(each for each in reception.streams.values() if each.parameters.kind is Kind.AUDIO)
+        sound = next(each for each in admission.streams.values() if each.parameters.kind is Kind.AUDIO)
         assert sound.buffer.repaired > sound.buffer.lost
         assert longest_gap_ms(received.of(Kind.AUDIO)) <= silence_ms + 1
 

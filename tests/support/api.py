@@ -17,23 +17,23 @@ from aiohttp.test_utils import TestClient, TestServer
 from pydantic import SecretStr
 
 from gateway.access.credentials import Secret, Tokens
-from gateway.access.sealing import Vault
-from gateway.access.viewers import House
+from gateway.access.sealing import Sealing
+from gateway.access.viewers import Viewers
 from gateway.api.framework.dispatch import Api
 from gateway.api.framework.encoder_addresses import Ingress
 from gateway.api.framework.middleware import cors, errors
-from gateway.api.framework.services import Desk
+from gateway.api.framework.services import Services
 from gateway.api.routes import ROUTES
-from gateway.config import Config, Database, State
-from gateway.enforcement.change_feed import Following
-from gateway.enforcement.enforcement import Moderation
+from gateway.config import Config, DatabaseConfig, StateConfig
+from gateway.enforcement.change_feed import ChangeFeed
+from gateway.enforcement.enforcement import Enforcement
 from gateway.events.interactions import Interactions
 from gateway.model.events import Bus, Event
 from gateway.model.permissions import Capability
 from gateway.model.records import ApiKey, SealedSecret
 from gateway.outputs.embedded.call import EmbeddedCall
 from gateway.sessions.registry import Registry
-from gateway.wiring.store import Control, controlling
+from gateway.wiring.store import StoreAccess, open_store_access
 from protocols.errors import Rejected
 
 BASE = "/api/v2/video"
@@ -77,7 +77,7 @@ class Stage:
     """`ask` speaks as a user, as the server (`user=""`) or with nothing but `headers` (`user=None`)."""
 
     client: TestClient[Any, Any]
-    control: Control
+    store_access: StoreAccess
     tokens: Tokens
     registry: Registry
     broadcasts: Broadcasts
@@ -114,25 +114,27 @@ class Stage:
 @asynccontextmanager
 async def api_stage(directory: Path, database: str = "") -> AsyncIterator[Stage]:
     """The API with a fresh store: a file in `directory`, or the (empty) `database` at this address."""
-    config = Config(state=State(directory=str(directory)), database=Database(url=SecretStr(database)))
+    config = Config(state=StateConfig(directory=str(directory)), database=DatabaseConfig(url=SecretStr(database)))
     tokens = Tokens(Secret(secrets.token_bytes(48)))
-    async with controlling(config, tokens) as control:
+    async with open_store_access(config, tokens) as store_access:
         registry = Registry(
             lambda cid: EmbeddedCall(cid, max_participants=4, on_empty=lambda name: registry.release_call(name))
         )
-        authority = control.authority
-        house = House(registry.call, authority.watch, lambda who, cid: authority.judge(who, cid, Capability.JOIN_CALL))
-        moderation = Moderation(registry, {}, house, control.directory, authority, control.store)
-        await Following(control.store, control.directory, authority, moderation).start()
+        authorizer = store_access.authorizer
+        viewers_admitted = Viewers(
+            registry.call, authorizer.watch, lambda who, cid: authorizer.judge(who, cid, Capability.JOIN_CALL)
+        )
+        enforcement = Enforcement(registry, {}, viewers_admitted, store_access.rights_cache, authorizer, store_access.store)
+        await ChangeFeed(store_access.store, store_access.rights_cache, authorizer, enforcement).start()
         secret, now = secrets.token_hex(32), datetime.now(UTC)
-        sealed = Vault(tokens.secret.value).seal(secret.encode(), API_KEY)
-        await control.store.api_keys.add(ApiKey(API_KEY, "tests", (SealedSecret(sealed, now),), now))
+        sealed = Sealing(tokens.secret.value).seal(secret.encode(), API_KEY)
+        await store_access.store.api_keys.add(ApiKey(API_KEY, "tests", (SealedSecret(sealed, now),), now))
         counted = Counter[int]()
         bus, events, broadcasts = Bus(), list[Event](), Broadcasts()
-        desk = Desk(
-            store=control.store,
-            directory=control.directory,
-            authority=authority,
+        services = Services(
+            store=store_access.store,
+            rights_cache=store_access.rights_cache,
+            authorizer=authorizer,
             registry=registry,
             bus=bus,
             interactions=Interactions(bus),
@@ -141,7 +143,7 @@ async def api_stage(directory: Path, database: str = "") -> AsyncIterator[Stage]
             stream_key_secret=tokens.secret.value,
         )
         application = web.Application(middlewares=[cors(("*",)), errors])
-        application.add_routes(Api(desk, ROUTES, "test", counted).routes())
+        application.add_routes(Api(services, ROUTES, "test", counted).routes())
         with bus.listening(events.append):
             async with TestClient(TestServer(application)) as client:
-                yield Stage(client, control, tokens, registry, broadcasts, events, counted, secret)
+                yield Stage(client, store_access, tokens, registry, broadcasts, events, counted, secret)

@@ -4,7 +4,7 @@ from protocols.media import EncodedPacket, Track
 from transcode.stage import Sink
 
 
-class Passthrough:
+class PassthroughStage:
     """A `Stage` that hands on what it gets."""
 
     def __init__(self, track: Track, sink: Sink) -> None:

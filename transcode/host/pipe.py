@@ -10,13 +10,13 @@ from collections import deque
 from collections.abc import Callable
 
 from protocols.errors import ProtocolError
-from transcode.messages import Frame, Inbox
+from transcode.messages import MessageFrame, MessageReader
 
 
 class Pipe:
     """Open from the start; `close` is the end, from either side."""
 
-    def __init__(self, sock: socket.socket, on_frame: Callable[[Frame], None], on_end: Callable[[str], None]) -> None:
+    def __init__(self, sock: socket.socket, on_frame: Callable[[MessageFrame], None], on_end: Callable[[str], None]) -> None:
         """`on_frame` takes each message and may raise `ProtocolError`; `on_end` is told once that the worker has closed, with words where
         what it sent was wrong."""
         self.backlog = 0
@@ -25,7 +25,7 @@ class Pipe:
         self._on_frame = on_frame
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
-        self._inbox = Inbox()
+        self._inbox = MessageReader()
         self._outbox: deque[memoryview] = deque()
         self._loop.add_reader(sock, self.read)
 

@@ -17,10 +17,10 @@ from transcode.host.child import Child, Launch
 from transcode.host.figures import Figures, WorkerStats
 from transcode.host.fragments import Fragments
 from transcode.host.pipe import Pipe
-from transcode.host.stream import OnEconomy, WorkerStage
+from transcode.host.stream import OnAdaptation, WorkerStage
 from transcode.host.unanswered import Unanswered
 from transcode.limits import WorkerLimits
-from transcode.messages import Frame, Message
+from transcode.messages import MessageFrame, WorkerMessage
 from transcode.mux_messages import read_fragment
 from transcode.plan import AudioTarget, VideoTarget
 from transcode.stage import OnTracks, Sink, Stage
@@ -73,10 +73,10 @@ class Worker:
         sink: Sink,
         on_tracks: OnTracks | None = None,
         shown: int | None = None,
-        on_economy: OnEconomy | None = None,
+        on_adaptation: OnAdaptation | None = None,
     ) -> Stage:
         """Transcode a video track to H.264 in the layers of `target`, from the first picture after the pts `shown` (ns) on."""
-        return self._open(track, target, sink, on_tracks, shown, on_economy)
+        return self._open(track, target, sink, on_tracks, shown, on_adaptation)
 
     def on_failure(self, callback: OnFailure) -> None:
         self._on_failure.append(callback)
@@ -87,7 +87,7 @@ class Worker:
     async def trial(self, encoder: str) -> str:
         """Why an H.264 encoder does not work here; empty if it does. One at a time, in a worker for nothing else."""
         self._tried = self._loop.create_future()
-        self.send(messages.pack(Message.TRIAL, body=encoder.encode()))
+        self.send(messages.pack(WorkerMessage.TRIAL, body=encoder.encode()))
         return await self._tried
 
     @property
@@ -95,9 +95,9 @@ class Worker:
         return self._closing or self.failure is not None
 
     @property
-    def economy(self) -> Effort | None:
+    def adaptation(self) -> Effort | None:
         """What a video is encoded with, where that is less than was planned."""
-        return next((stage.economy for stage in self._stages.values() if stage.economy is not None), None)
+        return next((stage.adaptation for stage in self._stages.values() if stage.adaptation is not None), None)
 
     @property
     def stats(self) -> WorkerStats:
@@ -163,13 +163,13 @@ class Worker:
         sink: Sink,
         on_tracks: OnTracks | None,
         shown: int | None = None,
-        on_economy: OnEconomy | None = None,
+        on_adaptation: OnAdaptation | None = None,
     ) -> WorkerStage:
         while self._next_number in self._stages:
             self._next_number = (self._next_number + 1) & _MAX_STREAM_NUMBER
         number = self._next_number
         self._next_number = (number + 1) & _MAX_STREAM_NUMBER
-        stage = WorkerStage(self, number, track, target, sink, on_tracks, shown, on_economy)
+        stage = WorkerStage(self, number, track, target, sink, on_tracks, shown, on_adaptation)
         self._stages[number] = stage
         if self.closed:
             stage.on_closed()
@@ -189,29 +189,29 @@ class Worker:
         self._pipe.close()
         self._unanswered.stop()
 
-    def _handle(self, frame: Frame) -> None:
+    def _handle(self, frame: MessageFrame) -> None:
         self._unanswered.answered(frame.taken)
         stage = self._stages.get(frame.stream)
         match frame.kind:
-            case Message.OUTPUT if stage is not None:
+            case WorkerMessage.OUTPUT if stage is not None:
                 stage.on_output(messages.read_output(frame.body, stage.tracks))
-            case Message.LATE if stage is not None:
+            case WorkerMessage.LATE if stage is not None:
                 stage.on_late()
-            case Message.TRACKS if stage is not None:
+            case WorkerMessage.TRACKS if stage is not None:
                 stage.on_output_tracks(messages.read_tracks(frame.body))
-            case Message.CLOSED if stage is not None:
+            case WorkerMessage.CLOSED if stage is not None:
                 stage.on_closed()
-            case Message.FRAGMENT:
+            case WorkerMessage.FRAGMENT:
                 self.fragments.on_fragment(*read_fragment(frame.body))
-            case Message.STATS:
+            case WorkerMessage.STATS:
                 self._figures.report = messages.read_stats(frame.body)
-            case Message.TRIED:
+            case WorkerMessage.TRIED:
                 self._end_trial(messages.read_text(frame.body))
-            case Message.NOTE:
+            case WorkerMessage.NOTE:
                 text = messages.read_text(frame.body)
                 for callback in self._on_note:
                     callback(text)
-            case Message.FAULT:
+            case WorkerMessage.FAULT:
                 self._fault = bytes(frame.body[:2000]).decode(errors="replace")
 
     def _end_trial(self, why_not: str) -> None:

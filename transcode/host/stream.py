@@ -13,13 +13,13 @@ from typing import Protocol
 
 from protocols.media import EncodedPacket, Track
 from transcode import messages
-from transcode.adaptation import Economy, Effort, steps
+from transcode.adaptation import Adaptation, Effort, steps
 from transcode.limits import WorkerLimits
-from transcode.messages import Message
+from transcode.messages import WorkerMessage
 from transcode.plan import AudioTarget, VideoTarget
 from transcode.stage import OnTracks, Sink
 
-OnEconomy = Callable[[Effort, bool], None]
+OnAdaptation = Callable[[Effort, bool], None]
 """Told what a video is encoded with from here on, and whether that is cheaper than before."""
 
 _MS = 1_000_000
@@ -72,7 +72,7 @@ class WorkerStage:
         sink: Sink,
         on_tracks: OnTracks | None,
         shown: int | None = None,
-        on_economy: OnEconomy | None = None,
+        on_adaptation: OnAdaptation | None = None,
     ) -> None:
         """Pictures up to the pts `shown` (ns) are decoded for what follows them and do not come out."""
         self.number = number
@@ -83,11 +83,11 @@ class WorkerStage:
         self._sink = sink
         self._on_tracks = on_tracks
         self._outputs = _expected_outputs(track, target)
-        self._on_economy = on_economy
+        self._on_adaptation = on_adaptation
         video = isinstance(target, VideoTarget)
         sizes = [(rung.width, rung.height) for rung in target.encoded] if isinstance(target, VideoTarget) else []
         self._steps = steps(sizes, last_may_go=target.passed) if isinstance(target, VideoTarget) else ()
-        self._economy = Economy(len(self._steps) - 1) if video else None
+        self._adaptation = Adaptation(len(self._steps) - 1) if video else None
         self._skipped = False  # some of the video, since the worker last took a packet
         limits = link.limits
         self._gop = Gop(limits.gop, limits.gop_duration * _MS) if video else None
@@ -111,18 +111,18 @@ class WorkerStage:
         return self._outputs
 
     @property
-    def economy(self) -> Effort | None:
+    def adaptation(self) -> Effort | None:
         """What the video is encoded with, where that is less than was planned, since the worker cannot keep up."""
-        return self._steps[self._economy.level] if self._economy is not None and self._economy.level else None
+        return self._steps[self._adaptation.level] if self._adaptation is not None and self._adaptation.level else None
 
     def shed(self) -> bool:
         """Leave out the top layer that is still encoded, to make room for others; False where none can be spared."""
-        economy = self._economy
-        if economy is None or self._closed is not None:
+        adaptation = self._adaptation
+        if adaptation is None or self._closed is not None:
             return False
-        left_out = self._steps[economy.level].shed
+        left_out = self._steps[adaptation.level].shed
         level = next((level for level, step in enumerate(self._steps) if step.shed > left_out), None)
-        if level is None or not economy.relieve(level):
+        if level is None or not adaptation.relieve(level):
             return False
         self._work_with_effort(cheaper=True)
         return True
@@ -154,7 +154,7 @@ class WorkerStage:
             return False
         if not self._keyframe_asked:  # once until it comes, however many viewers ask
             self._keyframe_asked = True
-            self._link.send(messages.pack(Message.KEYFRAME, self.number))
+            self._link.send(messages.pack(WorkerMessage.KEYFRAME, self.number))
         return True
 
     @property
@@ -171,7 +171,7 @@ class WorkerStage:
         if self._closed is None:
             self._closed = asyncio.Event()
             if self._link.up:
-                self._link.send(messages.pack(Message.CLOSE, self.number))
+                self._link.send(messages.pack(WorkerMessage.CLOSE, self.number))
             else:
                 self._closed.set()
         try:
@@ -229,8 +229,8 @@ class WorkerStage:
         self._link.send(messages.pack_open(self.number, self._source, self._target))
         if self._bitrate is not None:
             self._link.send(messages.pack_bitrate(self.number, self._bitrate))
-        if self._economy is not None and self._economy.level:
-            self._link.send(messages.pack_effort(self.number, self._steps[self._economy.level]))
+        if self._adaptation is not None and self._adaptation.level:
+            self._link.send(messages.pack_effort(self.number, self._steps[self._adaptation.level]))
         if self._gop is not None:
             packets = self._gop.packets
             self._skipping = not packets or packets[0].dts == suspect  # without its key frame a GOP is worth nothing
@@ -251,19 +251,19 @@ class WorkerStage:
     def _economise(self) -> None:
         """After a packet that the worker has taken: let it work cheaper if it cannot keep up, or dearer if it long could."""
         skipped, self._skipped = self._skipped, False
-        if self._economy is None or self._last_dts is None:
+        if self._adaptation is None or self._last_dts is None:
             return
-        before = self._economy.level
-        if self._economy.observe(self._waiting, skipped, self._last_dts):
-            self._work_with_effort(cheaper=self._economy.level > before)
+        before = self._adaptation.level
+        if self._adaptation.observe(self._waiting, skipped, self._last_dts):
+            self._work_with_effort(cheaper=self._adaptation.level > before)
 
     def _work_with_effort(self, cheaper: bool) -> None:
-        assert self._economy is not None
-        effort = self._steps[self._economy.level]
+        assert self._adaptation is not None
+        effort = self._steps[self._adaptation.level]
         self._link.send(messages.pack_effort(self.number, effort))
         self.stats.lowered += cheaper
-        if self._on_economy is not None:
-            self._on_economy(effort, cheaper)
+        if self._on_adaptation is not None:
+            self._on_adaptation(effort, cheaper)
 
     def _dispatch(self, packet: EncodedPacket, silent: bool) -> None:
         # a gap or jump in the source's time is not media that waits

@@ -11,7 +11,7 @@ says two where one will do), and each costs a frame's time. Here a picture is du
 from bisect import insort
 from typing import NamedTuple
 
-from protocols.bitstream.h264_order import Place
+from protocols.bitstream.h264_order import PicturePosition
 
 _TRUSTED = 4  # distances between pictures after which the least of them is that of neighbours
 _MOST_HELD = 32  # H.264 lets 16 wait
@@ -19,7 +19,7 @@ _MOST_HELD = 32  # H.264 lets 16 wait
 
 class _Held(NamedTuple):
     pts: int
-    place: Place
+    place: PicturePosition
 
 
 class Presentation:
@@ -29,11 +29,11 @@ class Presentation:
         self._held: list[_Held] = []  # by pts
         self._dts = 0  # of the last picture that was decoded
         self._ahead = 0  # by how much decoding times were after their pictures' times, which they should never be
-        self._last: Place | None = None  # of the picture that was shown last
+        self._last: PicturePosition | None = None  # of the picture that was shown last
         self._step = 0  # the least distance of two that were shown one after the other
         self._steps = 0  # how many distances were seen
 
-    def decoded(self, pts: int, dts: int, place: Place) -> None:
+    def decoded(self, pts: int, dts: int, place: PicturePosition) -> None:
         if place.idr:
             self._held.clear()
             self._last = None
@@ -60,5 +60,5 @@ class Presentation:
         pts, place = self._held[0]
         return place.idr or self._dts - self._ahead >= pts or self._is_neighbour(place)
 
-    def _is_neighbour(self, place: Place) -> bool:
+    def _is_neighbour(self, place: PicturePosition) -> bool:
         return self._last is not None and self._steps >= _TRUSTED and place.order - self._last.order == self._step

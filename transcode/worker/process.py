@@ -21,7 +21,7 @@ from protocols.errors import ProtocolError
 from protocols.media import EncodedPacket, Kind, Track
 from transcode import messages
 from transcode.limits import WorkerLimits
-from transcode.messages import Frame, Inbox, Message, WorkerReport
+from transcode.messages import MessageFrame, MessageReader, WorkerMessage, WorkerReport
 from transcode.mux_messages import pack_fragment, read_mux
 from transcode.plan import AudioTarget, VideoTarget
 from transcode.worker.audio import AudioTranscoder
@@ -41,13 +41,13 @@ _MAX_STREAMS = 16
 def run(sock: socket.socket, limits: WorkerLimits) -> None:
     """The life of a worker, in its own process: returns when the gateway has closed the socket."""
     confine(limits)
-    worker = Worker(sock, limits)
+    worker = WorkerProcess(sock, limits)
     try:
         worker.serve()
     except Exception:
         fault = traceback.format_exc(limit=-4)[-_LONGEST_FAULT:]
         with contextlib.suppress(OSError):
-            sock.sendall(messages.pack(Message.FAULT, 0, worker.taken, fault.encode(errors="replace")))
+            sock.sendall(messages.pack(WorkerMessage.FAULT, 0, worker.taken, fault.encode(errors="replace")))
         raise
 
 
@@ -65,7 +65,7 @@ def confine(limits: WorkerLimits) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-class Worker:
+class WorkerProcess:
     """The streams of one session and the loop that feeds them."""
 
     def __init__(self, sock: socket.socket, limits: WorkerLimits) -> None:
@@ -75,7 +75,7 @@ class Worker:
         self._late_after = limits.video_queue * 1_000_000  # ns
         self._late = 0  # pictures that had waited for longer
         self._shown: dict[int, int] = {}  # by stream: when something of it last left
-        self._inbox = Inbox()
+        self._inbox = MessageReader()
         self._streams: dict[int, Transcoder] = {}
         self._announced: dict[int, tuple[Track, ...]] = {}
         self._closed = WorkerReport()  # the totals of streams that are closed
@@ -90,24 +90,24 @@ class Worker:
                 self._next_report = now + _REPORT_EVERY
                 self._report()
 
-    def _handle(self, frame: Frame) -> None:
+    def _handle(self, frame: MessageFrame) -> None:
         match frame.kind:
-            case Message.PACKET:
+            case WorkerMessage.PACKET:
                 self._take(frame)
-            case Message.OPEN:
+            case WorkerMessage.OPEN:
                 self._open(frame.stream, *messages.read_open(frame.body))
-            case Message.CLOSE:
+            case WorkerMessage.CLOSE:
                 self._close(frame.stream)
-            case Message.KEYFRAME:
+            case WorkerMessage.KEYFRAME:
                 self._streams[frame.stream].request_keyframe()
-            case Message.BITRATE:
+            case WorkerMessage.BITRATE:
                 self._streams[frame.stream].set_bitrate(messages.read_bitrate(frame.body))
-            case Message.TRIAL:
+            case WorkerMessage.TRIAL:
                 why_not = try_encoder(bytes(frame.body).decode())
-                self._sock.sendall(messages.pack(Message.TRIED, 0, self.taken, why_not.encode(errors="replace")))
-            case Message.EFFORT:
+                self._sock.sendall(messages.pack(WorkerMessage.TRIED, 0, self.taken, why_not.encode(errors="replace")))
+            case WorkerMessage.EFFORT:
                 self._set_effort(frame)
-            case Message.MUX:
+            case WorkerMessage.MUX:
                 self._mux(frame)
             case _:
                 raise ValueError(f"message {frame.kind} is not for a worker")
@@ -126,7 +126,7 @@ class Worker:
             assert track.kind is Kind.AUDIO
             self._streams[stream] = AudioTranscoder(track, target)
 
-    def _take(self, frame: Frame) -> None:
+    def _take(self, frame: MessageFrame) -> None:
         transcoder = self._streams[frame.stream]
         packet, silent, sent = messages.read_packet(frame.body, frame.stream)
         self.taken += 1
@@ -139,14 +139,14 @@ class Worker:
         if answered:
             self._shown[frame.stream] = time.monotonic_ns()
         else:
-            self._sock.sendall(messages.pack(Message.LATE if late else Message.PROGRESS, frame.stream, self.taken))
+            self._sock.sendall(messages.pack(WorkerMessage.LATE if late else WorkerMessage.PROGRESS, frame.stream, self.taken))
 
     def _is_late(self, stream: int, sent: int) -> bool:
         """Of a packet of video: whether it has waited for too long, and there is no need to show something at last."""
         now = time.monotonic_ns()
         return now - sent > self._late_after and now - self._shown.get(stream, 0) < _SHOWN_EVERY
 
-    def _mux(self, frame: Frame) -> None:
+    def _mux(self, frame: MessageFrame) -> None:
         self.taken += 1
         try:
             init, made = fragment(*read_mux(frame.body))
@@ -162,9 +162,9 @@ class Worker:
         self._shown.pop(stream, None)
         self._closed = _sum([self._closed, _totals(transcoder)])
         self._report()
-        self._sock.sendall(messages.pack(Message.CLOSED, stream, self.taken))
+        self._sock.sendall(messages.pack(WorkerMessage.CLOSED, stream, self.taken))
 
-    def _set_effort(self, frame: Frame) -> None:
+    def _set_effort(self, frame: MessageFrame) -> None:
         transcoder = self._streams[frame.stream]
         if isinstance(transcoder, VideoTranscoder):
             transcoder.set_effort(messages.read_effort(frame.body))
@@ -184,7 +184,7 @@ class Worker:
             self._announced[stream] = outputs
 
     def _note(self, text: str) -> None:
-        self._sock.sendall(messages.pack(Message.NOTE, 0, self.taken, text.encode(errors="replace")))
+        self._sock.sendall(messages.pack(WorkerMessage.NOTE, 0, self.taken, text.encode(errors="replace")))
 
     def _report(self) -> None:
         usage = resource.getrusage(resource.RUSAGE_SELF)

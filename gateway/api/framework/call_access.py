@@ -7,7 +7,7 @@ from gateway.model.records import Call, CallType, Settings
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class CallAccess:
     """`capabilities` are all that the caller may do in it now."""
 
     call: Call

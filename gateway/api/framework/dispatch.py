@@ -21,10 +21,10 @@ from gateway.access.credentials import Identity
 from gateway.api.framework.errors import ApiError, answer
 from gateway.api.framework.openapi import ADDRESS, document
 from gateway.api.framework.request_credentials import identity_of
-from gateway.api.framework.route import BASE, PARAMETERS, AnyRoute, Asked, Scope
-from gateway.api.framework.services import Desk
-from gateway.api.schemas.answers import Answer
-from gateway.api.schemas.parts import Fault, Request
+from gateway.api.framework.route import BASE, PARAMETERS, AnyRoute, ApiRequest, Scope
+from gateway.api.framework.services import Services
+from gateway.api.schemas.answers import ApiAnswer
+from gateway.api.schemas.parts import FieldError, Request
 from gateway.telemetry.log import event
 from protocols.errors import Rejected
 
@@ -41,9 +41,9 @@ _JSON: Final = "application/json"
 class Api:
     """The routes, for the owner's application."""
 
-    def __init__(self, desk: Desk, table: Sequence[AnyRoute], version: str, counted: Counter[int]) -> None:
+    def __init__(self, services: Services, table: Sequence[AnyRoute], version: str, counted: Counter[int]) -> None:
         """`counted` has the answers by status."""
-        self._desk = desk
+        self._services = services
         self._table = table
         self._counted = counted
         self._quiet_until = 0.0
@@ -82,22 +82,22 @@ class Api:
             )
         return answer(error)
 
-    async def _answer(self, route: AnyRoute, request: web.Request) -> Answer:
-        identity = identity_of(request, self._desk.authority)
+    async def _answer(self, route: AnyRoute, request: web.Request) -> ApiAnswer:
+        identity = identity_of(request, self._services.authorizer)
         path = _path(route, request)
-        trusted = await self._desk.trusted(identity)
+        trusted = await self._services.trusted(identity)
         _check_scope(route, identity, trusted)
-        place = None
+        access = None
         if (capability := route.call_capability) is not None:
-            place = await self._desk.place(identity, f"{path['type']}:{path['id']}", capability)
+            access = await self._services.access(identity, f"{path['type']}:{path['id']}", capability)
         body = await _body(route, request)
-        asked: Asked[Any] = Asked(
-            identity, trusted, path, body, _origin(request), request.remote or "", datetime.now(UTC), place
+        parsed: ApiRequest[Any] = ApiRequest(
+            identity, trusted, path, body, _origin(request), request.remote or "", datetime.now(UTC), access
         )
-        return await route.answer(self._desk, asked)
+        return await route.answer(self._services, parsed)
 
 
-def _response(route: AnyRoute, given: Answer, took_ns: int) -> web.Response:
+def _response(route: AnyRoute, given: ApiAnswer, took_ns: int) -> web.Response:
     timed = given.model_copy(update={"duration": f"{took_ns / 1e6:.2f}ms"})
     status = 201 if route.makes and getattr(given, "created", True) else 200
     return web.Response(text=timed.model_dump_json(), status=status, content_type=_JSON, headers={"Cache-Control": "no-store"})
@@ -108,7 +108,9 @@ def _path(route: AnyRoute, request: web.Request) -> dict[str, str]:
     for name, value in path.items():
         pattern, meaning = PARAMETERS[name]
         if not re.fullmatch(pattern, value):
-            raise ApiError(400, f"{name}: {meaning} It matches {pattern}", [Fault(field=name, message=f"matches {pattern}")])
+            raise ApiError(
+                400, f"{name}: {meaning} It matches {pattern}", [FieldError(field=name, message=f"matches {pattern}")]
+            )
     return path
 
 

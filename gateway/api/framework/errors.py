@@ -16,7 +16,7 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from gateway.api.schemas.parts import Fault, known_fields
+from gateway.api.schemas.parts import FieldError, known_fields
 from protocols.errors import Rejected
 
 _README: Final = "README.md#"
@@ -25,27 +25,27 @@ _RETRY_AFTER_S: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ErrorKind:
     """What all errors of one status share: their code, and where the README says more."""
 
     code: str
     anchor: str = "api-errors"
 
 
-KINDS: Final[Mapping[int, Kind]] = MappingProxyType(
+KINDS: Final[Mapping[int, ErrorKind]] = MappingProxyType(
     {
-        400: Kind("invalid_request"),
-        401: Kind("unauthenticated", "api-tokens"),
-        403: Kind("not_allowed", "api-roles"),
-        404: Kind("not_found"),
-        405: Kind("method_not_allowed"),
-        408: Kind("too_slow"),
-        409: Kind("conflict"),
-        413: Kind("too_large"),
-        415: Kind("unsupported_media_type"),
-        429: Kind("too_many_requests", "api-tokens"),
-        500: Kind("internal_error"),
-        503: Kind("unavailable"),
+        400: ErrorKind("invalid_request"),
+        401: ErrorKind("unauthenticated", "api-tokens"),
+        403: ErrorKind("not_allowed", "api-roles"),
+        404: ErrorKind("not_found"),
+        405: ErrorKind("method_not_allowed"),
+        408: ErrorKind("too_slow"),
+        409: ErrorKind("conflict"),
+        413: ErrorKind("too_large"),
+        415: ErrorKind("unsupported_media_type"),
+        429: ErrorKind("too_many_requests", "api-tokens"),
+        500: ErrorKind("internal_error"),
+        503: ErrorKind("unavailable"),
     }
 )
 
@@ -63,7 +63,7 @@ class ApiError(Exception):
     """A refusal of the API: `status` is one of `KINDS`."""
 
     def __init__(
-        self, status: int, message: str, details: Sequence[Fault] = (), headers: Mapping[str, str] | None = None
+        self, status: int, message: str, details: Sequence[FieldError] = (), headers: Mapping[str, str] | None = None
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -108,14 +108,14 @@ def answer(error: ApiError) -> web.Response:
     return response
 
 
-def _fault(error: ErrorDetails, model: type[BaseModel] | None) -> Fault:
+def _fault(error: ErrorDetails, model: type[BaseModel] | None) -> FieldError:
     path = error["loc"]
     if error["type"] == "extra_forbidden":
         message = _unknown(str(path[-1]), known_fields(model, path[:-1]) if model is not None else None)
         path = path[:-1]
     else:
         message = _WORDS.get(error["type"], error["msg"].removeprefix("Value error, "))
-    return Fault(field=".".join(str(each)[:64] for each in path), message=message[:1].lower() + message[1:])
+    return FieldError(field=".".join(str(each)[:64] for each in path), message=message[:1].lower() + message[1:])
 
 
 def _unknown(name: str, known: Sequence[str] | None) -> str:

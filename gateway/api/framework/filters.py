@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 from pydantic import AwareDatetime, TypeAdapter, ValidationError
 
 from gateway.api.framework.errors import ApiError
-from gateway.api.schemas.parts import Fault
+from gateway.api.schemas.parts import FieldError
 from gateway.api.schemas.requests import QueryRequest, SortRequest
 from gateway.model.records import AllOf, AnyOf, Condition, Filter, Sort
 
@@ -91,4 +91,4 @@ def _value(where: str, field: str, value: Any) -> str | bool | datetime | None:
 
 
 def _wrong(field: str, message: str) -> ApiError:
-    return ApiError(400, f"{field}: {message}", [Fault(field=field, message=message)])
+    return ApiError(400, f"{field}: {message}", [FieldError(field=field, message=message)])

@@ -66,13 +66,13 @@ def cors(origins: Collection[str]) -> Middleware:
         origin = request.headers.get("Origin")
         if origin is None or not request.path.startswith(_API) or not {"*", origin} & set(origins):
             return await handler(request)
-        asked = request.headers.get("Access-Control-Request-Method")
-        response = web.Response(status=204) if request.method == "OPTIONS" and asked else await handler(request)
+        preflight = request.headers.get("Access-Control-Request-Method")
+        response = web.Response(status=204) if request.method == "OPTIONS" and preflight else await handler(request)
         if response.prepared:
             return response
         response.headers["Access-Control-Allow-Origin"] = "*" if "*" in origins else origin
         response.headers["Vary"] = "Origin"
-        if response.status == HTTPStatus.NO_CONTENT and asked:
+        if response.status == HTTPStatus.NO_CONTENT and preflight:
             response.headers.update(_PREFLIGHT)
         return response
 

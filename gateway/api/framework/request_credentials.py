@@ -3,12 +3,12 @@
 
 from aiohttp import web
 
-from gateway.access.authorizer import Authority
+from gateway.access.authorizer import Authorizer
 from gateway.access.credentials import Identity
 from gateway.api.framework.errors import ApiError
 
 
-def identity_of(request: web.Request, authority: Authority) -> Identity:
+def identity_of(request: web.Request, authorizer: Authorizer) -> Identity:
     """Anonymous without a token. Raises `ApiError` and `Rejected` for credentials that are none."""
     kind = request.headers.get("stream-auth-type", "jwt")
     if kind not in ("jwt", "anonymous"):
@@ -19,4 +19,4 @@ def identity_of(request: web.Request, authority: Authority) -> Identity:
     if scheme.lower() not in ("", "bearer"):
         raise ApiError(401, "send the token as Authorization, alone or after Bearer")
     api_key = request.query.get("api_key") or request.headers.get("X-Api-Key") or ""
-    return authority.identify(token, api_key=api_key, address=request.remote or "")
+    return authorizer.identify(token, api_key=api_key, address=request.remote or "")

@@ -12,14 +12,14 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from gateway.access.credentials import Identity
-from gateway.api.framework.call_access import Place
+from gateway.api.framework.call_access import CallAccess
 from gateway.api.framework.errors import ApiError
-from gateway.api.schemas.answers import Answer
+from gateway.api.schemas.answers import ApiAnswer
 from gateway.api.schemas.parts import CALL_PATTERN, KEY_PATTERN, TYPE_PATTERN, USER_PATTERN, Request
 from gateway.model.permissions import Capability
 
 if TYPE_CHECKING:
-    from gateway.api.framework.services import Desk
+    from gateway.api.framework.services import Services
 
 B = TypeVar("B", bound=Request)
 
@@ -48,7 +48,7 @@ Needs = Capability | Scope
 
 
 @dataclass(frozen=True, slots=True)
-class Asked(Generic[B]):
+class ApiRequest(Generic[B]):
     """One request, understood and allowed."""
 
     identity: Identity  # who asks
@@ -58,10 +58,10 @@ class Asked(Generic[B]):
     origin: str  # by which the client reached this gateway, such as http://example.org:8080
     remote: str
     now: datetime
-    in_call: Place | None = None
+    in_call: CallAccess | None = None
 
     @property
-    def place(self) -> Place:
+    def access(self) -> CallAccess:
         """The call of the path; only routes about a call that must exist have one."""
         if self.in_call is None:
             raise RuntimeError("this route is not about a call that there is")
@@ -92,8 +92,8 @@ class Route(Generic[B]):
     summary: str
     needs: Needs
     takes: type[B] | None
-    gives: type[Answer]
-    answer: "Callable[[Desk, Asked[B]], Awaitable[Answer]]" = field(repr=False)
+    gives: type[ApiAnswer]
+    answer: "Callable[[Services, ApiRequest[B]], Awaitable[ApiAnswer]]" = field(repr=False)
     makes: bool = False  # it may make what it is about: 201
     makes_call: bool = False  # and that is the call
     refuses: frozenset[int] = frozenset()  # statuses beyond those that any route of its kind has

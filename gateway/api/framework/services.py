@@ -1,6 +1,6 @@
 """What the API works with: the store, who may do what, who is here, and those that it tells; and how a call looks in an answer.
 
-Kept true: who may is decided by `gateway.access.authorizer` alone; nothing that is shown of a call is a credential, and who may not block does not
+Kept true: who may is decided by `gateway.access.authorizer` alone; nothing shown of a call is a credential, and who may not block does not
 see who is blocked, nor who may not come in who is in it.
 """
 
@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-from gateway.access.authorizer import Authority
+from gateway.access.authorizer import Authorizer
 from gateway.access.credentials import Identity
-from gateway.access.rights_cache import Directory, KnownCall
+from gateway.access.rights_cache import KnownCall, RightsCache
 from gateway.api.framework.broadcasts import Broadcasts
-from gateway.api.framework.call_access import Place
+from gateway.api.framework.call_access import CallAccess
 from gateway.api.framework.encoder_addresses import Ingress
 from gateway.api.framework.errors import ApiError
 from gateway.api.schemas import conversion
@@ -31,14 +31,14 @@ from gateway.model.events import Bus, EventType
 from gateway.model.permissions import Capability, Role
 from gateway.model.records import Call, CallType
 from gateway.sessions.registry import Registry
-from gateway.sessions.seat import Session
+from gateway.sessions.seat import Seat
 from gateway.store.database import StoreUnavailable
 from gateway.store.store import Store
 from protocols.errors import Rejected
 from protocols.media import Kind
 
 
-class Participant(Protocol):
+class LiveParticipant(Protocol):
     """Somebody whose media are in a call."""
 
     muted: frozenset[Kind]
@@ -49,10 +49,10 @@ class Participant(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
+class Services:
     store: Store
-    directory: Directory
-    authority: Authority
+    rights_cache: RightsCache
+    authorizer: Authorizer
     registry: Registry
     bus: Bus
     interactions: Interactions
@@ -64,31 +64,33 @@ class Desk:
 
     def call_type(self, name: str) -> CallType:
         """Raises `ApiError` (404)."""
-        kind = self.directory.call_types.get(name)
+        kind = self.rights_cache.call_types.get(name)
         if kind is None:
             raise ApiError(404, f"there is no call type {name}: make it with POST /calltypes")
         return kind
 
     async def known(self, cid: str) -> KnownCall | None:
         """The call, one that has ended too. None: there is none."""
-        await self.directory.look_up(cid=cid)
-        if (known := self.directory.call(cid)) is None:  # memory begins with calls that are not over
-            await self.directory.refresh(cid)
-            known = self.directory.call(cid)
+        await self.rights_cache.look_up(cid=cid)
+        if (known := self.rights_cache.call(cid)) is None:  # memory begins with calls that are not over
+            await self.rights_cache.refresh(cid)
+            known = self.rights_cache.call(cid)
         return known
 
-    async def place(self, identity: Identity, cid: str, capability: Capability) -> Place:
+    async def access(self, identity: Identity, cid: str, capability: Capability) -> CallAccess:
         """Where somebody stands who may do this there. Raises `Rejected`, `ApiError` (404)."""
         known = await self.known(cid)
-        await self.authority.admit(identity, cid, capability)
+        await self.authorizer.admit(identity, cid, capability)
         if known is None:
             raise ApiError(404, f"there is no call {cid}: create it with POST /call/{cid.replace(':', '/')}")
-        return Place(known.call, self.call_type(known.call.type), self.authority.capabilities(identity, cid), identity.user_id)
+        return CallAccess(
+            known.call, self.call_type(known.call.type), self.authorizer.capabilities(identity, cid), identity.user_id
+        )
 
-    async def place_if(self, identity: Identity, cid: str, capability: Capability) -> Place | None:
+    async def access_if(self, identity: Identity, cid: str, capability: Capability) -> CallAccess | None:
         """As `place`; None for who may not, and where there is no call."""
         try:
-            return await self.place(identity, cid, capability)
+            return await self.access(identity, cid, capability)
         except StoreUnavailable:
             raise
         except (Rejected, ApiError):
@@ -98,15 +100,15 @@ class Desk:
         """Whether it is an application's server, or an administrator of it."""
         if identity.claimed or identity.stream_key or not identity.user_id:
             return identity.server
-        await self.directory.look_up(user_id=identity.user_id)
-        return self.directory.role(identity.user_id) == Role.ADMIN
+        await self.rights_cache.look_up(user_id=identity.user_id)
+        return self.rights_cache.role(identity.user_id) == Role.ADMIN
 
     # Who is there
 
-    def sessions(self, cid: str) -> list[Session]:
+    def sessions(self, cid: str) -> list[Seat]:
         return [session for (of, _), session in self.registry.sessions.items() if of == cid]
 
-    def participants(self, cid: str) -> Mapping[str, Participant]:
+    def participants(self, cid: str) -> Mapping[str, LiveParticipant]:
         """By user id; empty where nobody is in the call."""
         present = self.registry.calls.get(cid)
         return present.participants if present is not None else {}
@@ -116,10 +118,10 @@ class Desk:
 
     # What is shown
 
-    def shown(self, place: Place, people: People, origin: str) -> CallResponse:
+    def shown(self, access: CallAccess, people: People, origin: str) -> CallResponse:
         """`origin` is how the client reached the gateway; `people` has the creator."""
-        call, may_watch = place.call, Capability.JOIN_CALL in place.capabilities
-        playlist = self.broadcasts.playlist_url(call.cid, place.user_id) if may_watch else ""
+        call, may_watch = access.call, Capability.JOIN_CALL in access.capabilities
+        playlist = self.broadcasts.playlist_url(call.cid, access.user_id) if may_watch else ""
         addresses = asdict(self.ingress.addresses(call.cid, origin))
         return CallResponse(
             cid=call.cid,
@@ -133,8 +135,8 @@ class Desk:
             backstage=call.backstage,
             live=call.live,
             custom=dict(call.custom),
-            settings=place.settings,
-            blocked_user_ids=list(call.blocked_user_ids) if Capability.BLOCK_USERS in place.capabilities else [],
+            settings=access.settings,
+            blocked_user_ids=list(call.blocked_user_ids) if Capability.BLOCK_USERS in access.capabilities else [],
             ingress=IngressResponse(**{name: AddressResponse(address=address) for name, address in addresses.items()}),
             egress=EgressResponse(broadcasting=call.broadcasting, hls=HlsEgressResponse(playlist_url=playlist)),
             session=self._session(call, seen=may_watch),

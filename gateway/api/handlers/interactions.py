@@ -2,31 +2,31 @@
 
 from typing import Any
 
-from gateway.api.framework.route import Asked
-from gateway.api.framework.services import Desk
+from gateway.api.framework.route import ApiRequest
+from gateway.api.framework.services import Services
 from gateway.api.schemas.answers import EmptyResponse, ReactionResponse, SendReactionResponse
 from gateway.api.schemas.requests import EventRequest, ReactionRequest
-from gateway.events.interactions import Sender
+from gateway.events.interactions import InteractionSender
 from gateway.model.permissions import Role
 
 
-async def react(desk: Desk, asked: Asked[ReactionRequest]) -> SendReactionResponse:
-    body = asked.body
-    sender = await _sender(desk, asked, body.user_id)
-    desk.interactions.react(asked.cid, sender, body.type, body.emoji_code, body.custom)
+async def react(services: Services, request: ApiRequest[ReactionRequest]) -> SendReactionResponse:
+    body = request.body
+    sender = await _sender(services, request, body.user_id)
+    services.interactions.react(request.cid, sender, body.type, body.emoji_code, body.custom)
     reaction = ReactionResponse(type=body.type, emoji_code=body.emoji_code, custom=body.custom, user_id=sender.id)
     return SendReactionResponse(reaction=reaction)
 
 
-async def send_event(desk: Desk, asked: Asked[EventRequest]) -> EmptyResponse:
-    sender = await _sender(desk, asked, asked.body.user_id)
-    desk.interactions.send(asked.cid, sender, asked.body.custom)
+async def send_event(services: Services, request: ApiRequest[EventRequest]) -> EmptyResponse:
+    sender = await _sender(services, request, request.body.user_id)
+    services.interactions.send(request.cid, sender, request.body.custom)
     return EmptyResponse()
 
 
-async def _sender(desk: Desk, asked: Asked[Any], named: str | None) -> Sender:
-    user_id = asked.speaking_for(named)
+async def _sender(services: Services, request: ApiRequest[Any], named: str | None) -> InteractionSender:
+    user_id = request.speaking_for(named)
     if not user_id:
-        return Sender("", "", Role.ANONYMOUS, asked.remote)
-    user = (await desk.store.users.get([user_id])).get(user_id)
-    return Sender(user_id, user.name if user is not None else "", user.role if user is not None else Role.USER)
+        return InteractionSender("", "", Role.ANONYMOUS, request.remote)
+    user = (await services.store.users.get([user_id])).get(user_id)
+    return InteractionSender(user_id, user.name if user is not None else "", user.role if user is not None else Role.USER)

@@ -5,10 +5,10 @@ followed, on every node.
 from dataclasses import replace
 
 from gateway.api.framework.broadcasts import follow
-from gateway.api.framework.call_access import Place
+from gateway.api.framework.call_access import CallAccess
 from gateway.api.framework.errors import ApiError
-from gateway.api.framework.route import Asked
-from gateway.api.framework.services import Desk
+from gateway.api.framework.route import ApiRequest
+from gateway.api.framework.services import Services
 from gateway.api.schemas.answers import BroadcastingResponse, CallResponse, EmptyResponse, GoLiveResponse, StopLiveResponse
 from gateway.api.schemas.requests import EmptyRequest, GoLiveRequest, StopLiveRequest
 from gateway.model import lifecycle
@@ -17,78 +17,78 @@ from gateway.model.permissions import Capability
 from gateway.model.records import Call
 
 
-async def go_live(desk: Desk, asked: Asked[GoLiveRequest]) -> GoLiveResponse:
-    before = asked.place.call
-    if asked.body.start_hls:
-        _check_hls(desk, asked.place)
-    hls = asked.place.settings.broadcasting.hls
-    wished = asked.body.start_hls or (hls.enabled and hls.auto_on)
-    call = await desk.store.calls.change(
-        asked.cid, lambda call: lifecycle.gone_live(call, asked.now, broadcasting=wished), now=asked.now
+async def go_live(services: Services, request: ApiRequest[GoLiveRequest]) -> GoLiveResponse:
+    before = request.access.call
+    if request.body.start_hls:
+        _check_hls(services, request.access)
+    hls = request.access.settings.broadcasting.hls
+    wished = request.body.start_hls or (hls.enabled and hls.auto_on)
+    call = await services.store.calls.change(
+        request.cid, lambda call: lifecycle.gone_live(call, request.now, broadcasting=wished), now=request.now
     )
     if not before.live:
-        desk.tell_call(EventType.CALL_LIVE_STARTED, call)
-    _follow_hls(desk, before, call)
+        services.tell_call(EventType.CALL_LIVE_STARTED, call)
+    _follow_hls(services, before, call)
     return GoLiveResponse(
-        call=await _shown(desk, asked), playlist_url=desk.broadcasts.playlist_url(call.cid, asked.identity.user_id)
+        call=await _shown(services, request), playlist_url=services.broadcasts.playlist_url(call.cid, request.identity.user_id)
     )
 
 
-async def stop_live(desk: Desk, asked: Asked[StopLiveRequest]) -> StopLiveResponse:
-    before = asked.place.call
+async def stop_live(services: Services, request: ApiRequest[StopLiveRequest]) -> StopLiveResponse:
+    before = request.access.call
 
     def stopped(call: Call) -> Call:
-        after = lifecycle.stopped_live(call, asked.now)
-        return replace(after, broadcasting=call.broadcasting) if asked.body.continue_hls else after
+        after = lifecycle.stopped_live(call, request.now)
+        return replace(after, broadcasting=call.broadcasting) if request.body.continue_hls else after
 
-    call = await desk.store.calls.change(asked.cid, stopped, now=asked.now)
+    call = await services.store.calls.change(request.cid, stopped, now=request.now)
     if not before.backstage:
-        desk.tell_call(EventType.CALL_LIVE_ENDED, call)
-    _follow_hls(desk, before, call)
-    return StopLiveResponse(call=await _shown(desk, asked))
+        services.tell_call(EventType.CALL_LIVE_ENDED, call)
+    _follow_hls(services, before, call)
+    return StopLiveResponse(call=await _shown(services, request))
 
 
-async def mark_ended(desk: Desk, asked: Asked[EmptyRequest]) -> EmptyResponse:
-    before = asked.place.call
-    call = await desk.store.calls.change(asked.cid, lambda call: lifecycle.ended(call, asked.now), now=asked.now)
+async def mark_ended(services: Services, request: ApiRequest[EmptyRequest]) -> EmptyResponse:
+    before = request.access.call
+    call = await services.store.calls.change(request.cid, lambda call: lifecycle.ended(call, request.now), now=request.now)
     if before.ended_at is None:
-        desk.tell_call(EventType.CALL_ENDED, call)
-    _follow_hls(desk, before, call)
+        services.tell_call(EventType.CALL_ENDED, call)
+    _follow_hls(services, before, call)
     return EmptyResponse()
 
 
-async def start_broadcasting(desk: Desk, asked: Asked[EmptyRequest]) -> BroadcastingResponse:
-    _check_hls(desk, asked.place)
-    if asked.place.call.ended_at is not None:
-        raise ApiError(409, f"the call {asked.cid} has ended: create another one")
-    call = await desk.store.calls.change(asked.cid, lambda call: replace(call, broadcasting=True), now=asked.now)
-    _follow_hls(desk, asked.place.call, call)
-    return BroadcastingResponse(playlist_url=desk.broadcasts.playlist_url(asked.cid, asked.identity.user_id))
+async def start_broadcasting(services: Services, request: ApiRequest[EmptyRequest]) -> BroadcastingResponse:
+    _check_hls(services, request.access)
+    if request.access.call.ended_at is not None:
+        raise ApiError(409, f"the call {request.cid} has ended: create another one")
+    call = await services.store.calls.change(request.cid, lambda call: replace(call, broadcasting=True), now=request.now)
+    _follow_hls(services, request.access.call, call)
+    return BroadcastingResponse(playlist_url=services.broadcasts.playlist_url(request.cid, request.identity.user_id))
 
 
-async def stop_broadcasting(desk: Desk, asked: Asked[EmptyRequest]) -> EmptyResponse:
-    call = await desk.store.calls.change(asked.cid, lambda call: replace(call, broadcasting=False), now=asked.now)
-    _follow_hls(desk, asked.place.call, call)
+async def stop_broadcasting(services: Services, request: ApiRequest[EmptyRequest]) -> EmptyResponse:
+    call = await services.store.calls.change(request.cid, lambda call: replace(call, broadcasting=False), now=request.now)
+    _follow_hls(services, request.access.call, call)
     return EmptyResponse()
 
 
-async def _shown(desk: Desk, asked: Asked[GoLiveRequest] | Asked[StopLiveRequest]) -> CallResponse:
-    place = await desk.place(asked.identity, asked.cid, Capability.GO_LIVE)
-    return desk.shown(place, await desk.people([place.call.created_by_id]), asked.origin)
+async def _shown(services: Services, request: ApiRequest[GoLiveRequest] | ApiRequest[StopLiveRequest]) -> CallResponse:
+    access = await services.access(request.identity, request.cid, Capability.GO_LIVE)
+    return services.shown(access, await services.people([access.call.created_by_id]), request.origin)
 
 
-def _check_hls(desk: Desk, place: Place) -> None:
+def _check_hls(services: Services, access: CallAccess) -> None:
     """Raises `ApiError` where it is off, and `Rejected` where this gateway has no room for it."""
-    if not place.settings.broadcasting.hls.enabled:
+    if not access.settings.broadcasting.hls.enabled:
         raise ApiError(400, "HLS is off for this call: set settings_override.broadcasting.hls.enabled")
-    desk.broadcasts.check(place.call.cid)
+    services.broadcasts.check(access.call.cid)
 
 
-def _follow_hls(desk: Desk, before: Call, after: Call) -> None:
-    match follow(desk.broadcasts, before, after):
+def _follow_hls(services: Services, before: Call, after: Call) -> None:
+    match follow(services.broadcasts, before, after):
         case True:
-            desk.tell(EventType.HLS_STARTED, after.cid, playlist_url=desk.broadcasts.open_playlist_url(after.cid))
+            services.tell(EventType.HLS_STARTED, after.cid, playlist_url=services.broadcasts.open_playlist_url(after.cid))
         case False:
-            desk.tell(EventType.HLS_STOPPED, after.cid)
+            services.tell(EventType.HLS_STOPPED, after.cid)
         case None:
             pass

@@ -4,8 +4,8 @@ from datetime import timedelta
 
 from gateway.access import stream_keys
 from gateway.api.framework.errors import ApiError
-from gateway.api.framework.route import Asked
-from gateway.api.framework.services import Desk
+from gateway.api.framework.route import ApiRequest
+from gateway.api.framework.services import Services
 from gateway.api.schemas import conversion
 from gateway.api.schemas.answers import (
     CreatedStreamKeyResponse,
@@ -20,31 +20,31 @@ from gateway.model.permissions import Capability
 from gateway.model.records import StreamKey
 
 
-async def create(desk: Desk, asked: Asked[StreamKeyRequest]) -> CreatedStreamKeyResponse:
-    body, me = asked.body, asked.identity.user_id
-    user_id = body.user_id if body.user_id is not None else asked.speaking_for(None)
+async def create(services: Services, request: ApiRequest[StreamKeyRequest]) -> CreatedStreamKeyResponse:
+    body, me = request.body, request.identity.user_id
+    user_id = body.user_id if body.user_id is not None else request.speaking_for(None)
     if not user_id:
         raise ApiError(401, "a stream key is a user's: come with a token")
     if user_id != me:
-        desk.authority.judge(asked.identity, asked.cid, Capability.CREATE_STREAM_KEY)
+        services.authorizer.judge(request.identity, request.cid, Capability.CREATE_STREAM_KEY)
     lasts = timedelta(seconds=body.expires_in_seconds) if body.expires_in_seconds is not None else None
     key = StreamKey(
-        name=stream_keys.new_name(desk.stream_key_secret),
-        call_cid=asked.cid,
+        name=stream_keys.new_name(services.stream_key_secret),
+        call_cid=request.cid,
         user_id=user_id,
         created_by_id=me,
-        created_at=asked.now,
-        expires_at=asked.now + lasts if lasts is not None else None,
+        created_at=request.now,
+        expires_at=request.now + lasts if lasts is not None else None,
     )
-    await desk.store.users.ensure([user_id], asked.now)
-    await desk.store.stream_keys.add(key)
-    return _created(desk, asked, key)
+    await services.store.users.ensure([user_id], request.now)
+    await services.store.stream_keys.add(key)
+    return _created(services, request, key)
 
 
-def _created(desk: Desk, asked: Asked[StreamKeyRequest], key: StreamKey) -> CreatedStreamKeyResponse:
-    secret = desk.stream_key_secret
+def _created(services: Services, request: ApiRequest[StreamKeyRequest], key: StreamKey) -> CreatedStreamKeyResponse:
+    secret = services.stream_key_secret
     whole, passphrase = stream_keys.whole(secret, key.name), stream_keys.password(secret, key.name)
-    where = desk.ingress.addresses(asked.cid, asked.origin)
+    where = services.ingress.addresses(request.cid, request.origin)
     query = f"streamid={key.name}&passphrase={passphrase}&pbkeylen=16"
     return CreatedStreamKeyResponse(
         stream_key=conversion.stream_key(key),
@@ -60,19 +60,19 @@ def _created(desk: Desk, asked: Asked[StreamKeyRequest], key: StreamKey) -> Crea
     )
 
 
-async def get_all(desk: Desk, asked: Asked[EmptyRequest]) -> StreamKeysResponse:
+async def get_all(services: Services, request: ApiRequest[EmptyRequest]) -> StreamKeysResponse:
     """One's own, and everybody's for who may make keys for others."""
-    everybody = Capability.CREATE_STREAM_KEY in asked.place.capabilities
-    keys = await desk.store.stream_keys.of_call(asked.cid, None if everybody else [asked.identity.user_id])
+    everybody = Capability.CREATE_STREAM_KEY in request.access.capabilities
+    keys = await services.store.stream_keys.of_call(request.cid, None if everybody else [request.identity.user_id])
     return StreamKeysResponse(stream_keys=[conversion.stream_key(each) for each in keys])
 
 
-async def revoke(desk: Desk, asked: Asked[EmptyRequest]) -> EmptyResponse:
-    name = asked.path["key"]
-    key = await desk.store.stream_keys.get(name)
-    if key is None or key.call_cid != asked.cid:
+async def revoke(services: Services, request: ApiRequest[EmptyRequest]) -> EmptyResponse:
+    name = request.path["key"]
+    key = await services.store.stream_keys.get(name)
+    if key is None or key.call_cid != request.cid:
         raise ApiError(404, f"the call has no stream key {name}")
-    if key.user_id != asked.identity.user_id:
-        desk.authority.judge(asked.identity, asked.cid, Capability.CREATE_STREAM_KEY)
-    await desk.store.stream_keys.revoke(name, asked.now)
+    if key.user_id != request.identity.user_id:
+        services.authorizer.judge(request.identity, request.cid, Capability.CREATE_STREAM_KEY)
+    await services.store.stream_keys.revoke(name, request.now)
     return EmptyResponse()

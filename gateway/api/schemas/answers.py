@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import Field
 
-from gateway.api.schemas.parts import Fault, Model
+from gateway.api.schemas.parts import FieldError, Model
 from gateway.model.permissions import Capability
 from gateway.model.records import Settings
 
@@ -17,7 +17,7 @@ class ErrorResponse(Model):
     message: str = Field(description="What is wrong, and what to change.")
     status: int
     more_info: str = Field(description="Where the README says more.")
-    details: list[Fault]
+    details: list[FieldError]
 
 
 class UserResponse(Model):
@@ -99,17 +99,17 @@ class CallResponse(Model):
     session: SessionResponse
 
 
-class Answer(Model):
+class ApiAnswer(Model):
     """Every answer says how long it took."""
 
     duration: str = Field(default="", description="Time that it took in the gateway, as 1.23ms.")
 
 
-class EmptyResponse(Answer):
+class EmptyResponse(ApiAnswer):
     """It is done."""
 
 
-class CallStateResponse(Answer):
+class CallStateResponse(ApiAnswer):
     call: CallResponse
     members: list[MemberResponse]
     membership: MemberResponse | None = Field(description="The caller's own.")
@@ -120,20 +120,20 @@ class GetOrCreateCallResponse(CallStateResponse):
     created: bool
 
 
-class GoLiveResponse(Answer):
+class GoLiveResponse(ApiAnswer):
     call: CallResponse
     playlist_url: str = Field(description="Empty: no HLS.")
 
 
-class StopLiveResponse(Answer):
+class StopLiveResponse(ApiAnswer):
     call: CallResponse
 
 
-class BroadcastingResponse(Answer):
+class BroadcastingResponse(ApiAnswer):
     playlist_url: str = Field(description="Empty: the gateway has no HLS.")
 
 
-class UpdateMembersResponse(Answer):
+class UpdateMembersResponse(ApiAnswer):
     members: list[MemberResponse] = Field(description="Those that were added or changed.")
 
 
@@ -144,7 +144,7 @@ class QueriedCallResponse(Model):
     own_capabilities: list[Capability]
 
 
-class PagedAnswer(Answer):
+class PagedAnswer(ApiAnswer):
     next: str | None
     prev: str | None
 
@@ -170,7 +170,7 @@ class ReactionResponse(Model):
     user_id: str
 
 
-class SendReactionResponse(Answer):
+class SendReactionResponse(ApiAnswer):
     reaction: ReactionResponse
 
 
@@ -203,7 +203,7 @@ class WhipWay(Model):
     bearer_token: str
 
 
-class CreatedStreamKeyResponse(Answer):
+class CreatedStreamKeyResponse(ApiAnswer):
     """The key is shown this once, with what to paste for each protocol."""
 
     stream_key: StreamKeyResponse
@@ -213,7 +213,7 @@ class CreatedStreamKeyResponse(Answer):
     whip: WhipWay
 
 
-class StreamKeysResponse(Answer):
+class StreamKeysResponse(ApiAnswer):
     stream_keys: list[StreamKeyResponse]
 
 
@@ -226,19 +226,19 @@ class CallTypeResponse(Model):
     updated_at: datetime
 
 
-class OneCallTypeResponse(Answer):
+class OneCallTypeResponse(ApiAnswer):
     call_type: CallTypeResponse
 
 
-class CallTypesResponse(Answer):
+class CallTypesResponse(ApiAnswer):
     call_types: dict[str, CallTypeResponse]
 
 
-class UpsertUsersResponse(Answer):
+class UpsertUsersResponse(ApiAnswer):
     users: dict[str, UserResponse]
 
 
-class OneUserResponse(Answer):
+class OneUserResponse(ApiAnswer):
     user: UserResponse
 
 
@@ -297,9 +297,9 @@ class StreamResponse(Model):
     warnings: list[str] = Field(description="What the streamer should change.")
 
 
-class StreamsResponse(Answer):
+class StreamsResponse(ApiAnswer):
     streams: list[StreamResponse]
 
 
-class OneStreamResponse(Answer):
+class OneStreamResponse(ApiAnswer):
     stream: StreamResponse

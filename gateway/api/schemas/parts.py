@@ -75,7 +75,7 @@ class Request(Model):
     """What a client sends."""
 
 
-class Fault(Model):
+class FieldError(Model):
     """One thing that is wrong with a request."""
 
     field: str = Field(description="The field, as a path with dots; empty: the request as a whole.")

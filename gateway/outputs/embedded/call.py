@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable
 from time import monotonic_ns, time_ns
 
-from gateway.outputs.embedded.codec_negotiation import CARRIES, Acceptance
+from gateway.outputs.embedded.codec_negotiation import CARRIES, CodecNegotiation
 from gateway.sessions.output import Sent
 from protocols.errors import Reason, Rejected
 from protocols.media import Codec, EncodedPacket, Kind, Track
@@ -156,13 +156,13 @@ class EmbeddedCall:
         self.viewers: set[Viewer] = set()
         self._max_participants = max_participants
         self._on_empty = on_empty
-        self._acceptance = Acceptance(int(patience_s * 1e9))
+        self._negotiation = CodecNegotiation(int(patience_s * 1e9))
         self._told = CARRIES  # what the participants know of as accepted
         self._timer: asyncio.TimerHandle | None = None
 
     @property
     def accepts(self) -> frozenset[Codec]:
-        return self._acceptance.accepts(monotonic_ns())
+        return self._negotiation.accepts(monotonic_ns())
 
     @property
     def carries(self) -> frozenset[Codec]:
@@ -175,11 +175,11 @@ class EmbeddedCall:
             self._timer = None
         now = monotonic_ns()
         # One that has to go because its right was taken away as it came does not count, and one without a picture takes all.
-        self._acceptance.see([viewer.takes for viewer in self.viewers if not viewer.peer.why], now)
-        due = self._acceptance.due(now)
+        self._negotiation.see([viewer.takes for viewer in self.viewers if not viewer.peer.why], now)
+        due = self._negotiation.due(now)
         if due is not None and self.participants:
             self._timer = asyncio.get_running_loop().call_later((due - now) / 1e9, self._reckon)
-        accepts = self._acceptance.accepts(now)
+        accepts = self._negotiation.accepts(now)
         if accepts != self._told:
             self._told = accepts
             for participant in list(self.participants.values()):

@@ -14,7 +14,7 @@ CARRIES = WEBRTC_VIDEO | {Codec.OPUS}
 _OPTIONAL = WEBRTC_VIDEO - {Codec.H264}
 
 
-class Acceptance:
+class CodecNegotiation:
     """Told by `see` who is there whenever that changes. All times are monotonic, in ns."""
 
     def __init__(self, patience: int) -> None:

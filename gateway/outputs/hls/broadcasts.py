@@ -13,12 +13,12 @@ from time import monotonic_ns
 
 from gateway.outputs.hls.archive import Archive
 from gateway.outputs.hls.policy import Figure, HlsPolicy, HlsTotals
-from gateway.outputs.hls.signed_urls import Links
+from gateway.outputs.hls.signed_urls import SignedUrls
 from gateway.outputs.hls.stream import HlsStream
 from gateway.outputs.hls.transcoding import Room, needed
 from gateway.sessions.capacity import Capacity, Demand, Seen
 from gateway.sessions.registry import Registry
-from gateway.sessions.seat import Happening, Session
+from gateway.sessions.seat import Seat, SeatChange
 from gateway.telemetry.log import event
 from protocols.errors import Rejected
 from transcode.host.pool import Workers
@@ -43,7 +43,7 @@ class HlsOutput:
         registry: Registry,
         workers: Workers,
         capacity: Capacity,
-        links: Links,
+        links: SignedUrls,
         archive: Archive | None = None,
     ) -> None:
         self.totals = HlsTotals()
@@ -62,7 +62,7 @@ class HlsOutput:
         self._wanted: set[str] = set()
         self._group: asyncio.TaskGroup | None = None
         self._feeding: dict[tuple[str, str], asyncio.Task[None]] = {}  # by call and user
-        self._used: dict[str, tuple[Session, Worker]] = {}  # by the worker's name
+        self._used: dict[str, tuple[Seat, Worker]] = {}  # by the worker's name
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -70,7 +70,7 @@ class HlsOutput:
             if self.archive is not None:
                 group.create_task(self.archive.run(), name="HLS archive")
             for session in list(self._registry.sessions.values()):
-                self.told(session, Happening.JOINED)
+                self.told(session, SeatChange.JOINED)
             await asyncio.get_running_loop().create_future()  # until cancelled
 
     # For the API
@@ -121,11 +121,11 @@ class HlsOutput:
 
     # What sessions say
 
-    def told(self, session: Session, happening: Happening) -> None:
+    def told(self, session: Seat, happening: SeatChange) -> None:
         """`gateway.sessions.seat.SessionPolicy.told`."""
-        if happening is Happening.JOINED and self._is_wanted(session.call_cid):
+        if happening is SeatChange.JOINED and self._is_wanted(session.call_cid):
             self._feed(session)
-        elif happening is Happening.LEFT:
+        elif happening is SeatChange.LEFT:
             task = self._feeding.get((session.call_cid, session.user_id))
             if task is not None:
                 task.cancel()
@@ -133,7 +133,7 @@ class HlsOutput:
     def _is_wanted(self, cid: str) -> bool:
         return self._policy.auto or cid in self._wanted
 
-    def _feed(self, session: Session) -> None:
+    def _feed(self, session: Seat) -> None:
         key = session.call_cid, session.user_id
         running = self._feeding.get(key)
         if self._group is None or (running is not None and not running.cancelling()):
@@ -141,7 +141,7 @@ class HlsOutput:
         task = self._feeding[key] = self._group.create_task(self._fed(session, running), name=f"HLS of {session.id}")
         task.add_done_callback(lambda done: self._feeding.pop(key, None) if self._feeding.get(key) is done else None)
 
-    async def _fed(self, session: Session, before: asyncio.Task[None] | None) -> None:
+    async def _fed(self, session: Seat, before: asyncio.Task[None] | None) -> None:
         """One session's media into its participant's stream, with one worker after the other if need be, until cancelled."""
         if before is not None:
             await asyncio.wait([before])
@@ -154,11 +154,11 @@ class HlsOutput:
             if stream is not None and not self._is_wanted_beyond(session):
                 self._end(stream)
 
-    def _is_wanted_beyond(self, session: Session) -> bool:
+    def _is_wanted_beyond(self, session: Seat) -> bool:
         """A call for which HLS was started waits for its hosts to come back; where every call has it, the session's end is the end."""
         return session.call_cid in self._wanted
 
-    async def _with_worker(self, session: Session, stream: HlsStream) -> bool:
+    async def _with_worker(self, session: Seat, stream: HlsStream) -> bool:
         """Returns when the worker has failed, or False when there is no room for it or what it would have to do."""
         name = _worker_name(session)
         try:
@@ -191,7 +191,7 @@ class HlsOutput:
             del self._used[name]
             await self._let_go(worker)
 
-    def _refused(self, session: Session, refusal: Rejected) -> None:
+    def _refused(self, session: Seat, refusal: Rejected) -> None:
         self.totals.refused += 1
         event(log, logging.WARNING, f"no HLS for now: {refusal.detail}", session=session.id, call=session.call_cid)
 
@@ -211,7 +211,7 @@ class HlsOutput:
         finally:
             await worker.aclose()
 
-    def _stream(self, session: Session) -> HlsStream | None:
+    def _stream(self, session: Seat) -> HlsStream | None:
         """The participant's stream that goes on, or a new one."""
         for stream in self.live(session.call_cid):
             if stream.user_id == session.user_id:
@@ -236,7 +236,7 @@ class HlsOutput:
     def seen(self) -> dict[str, Seen]:
         """What its workers use, for `Capacity.sample`."""
         return {
-            name: Seen(needed(session), worker.stats.cpu_ns, economised=worker.economy is not None)
+            name: Seen(needed(session), worker.stats.cpu_ns, economised=worker.adaptation is not None)
             for name, (session, worker) in self._used.items()
         }
 
@@ -256,14 +256,14 @@ class HlsOutput:
         yield "hls_held_bytes", "Memory that segments take", (), {(): held}
 
 
-def _worker_name(session: Session) -> str:
+def _worker_name(session: Seat) -> str:
     return f"{session.id} HLS"
 
 
-def also(*told: Callable[[Session, Happening], None]) -> Callable[[Session, Happening], None]:
+def also(*told: Callable[[Seat, SeatChange], None]) -> Callable[[Seat, SeatChange], None]:
     """Tells each of them."""
 
-    def tell(session: Session, happening: Happening) -> None:
+    def tell(session: Seat, happening: SeatChange) -> None:
         for each in told:
             each(session, happening)
 

@@ -16,7 +16,7 @@ from typing import Protocol
 from gateway.outputs.hls.archive import Archive
 from gateway.outputs.hls.policy import HlsPolicy, HlsTotals
 from protocols.hls.multivariant import Variant
-from protocols.hls.playlist import Answer, MediaPlaylist, Part, Report, Segment
+from protocols.hls.playlist import HlsPart, MediaPlaylist, PlaylistAnswer, Report, Segment
 from protocols.hls.segmenter import Cut, Segmenter, Timing
 from protocols.media import EncodedPacket, Kind, Track
 from transcode.host.fragments import Done
@@ -203,12 +203,12 @@ class Rendition:
             self._totals.latency[self._protocol].observe(monotonic_ns() - arrival)
         self._announce()
 
-    def _listed(self, cut: Cut, *, gap: bool) -> list[Part]:
+    def _listed(self, cut: Cut, *, gap: bool) -> list[HlsPart]:
         """A part is never listed as longer than the target: where frames are missing, the rest of the time is gaps (§4.4.4.9)."""
         target = self.playlist.timing.part
-        parts, left = [Part(min(cut.duration, target), cut.independent, gap)], cut.duration - target
+        parts, left = [HlsPart(min(cut.duration, target), cut.independent, gap)], cut.duration - target
         while left > 0:
-            parts.append(Part(min(left, target), independent=False, gap=True))
+            parts.append(HlsPart(min(left, target), independent=False, gap=True))
             left -= target
         return parts
 
@@ -297,11 +297,11 @@ class Rendition:
         """Waits until the playlist has it; False at once where it is too far ahead. The caller bounds the time."""
         while True:
             match self.playlist.answer(segment, part):
-                case Answer.READY:
+                case PlaylistAnswer.READY:
                     return True
-                case Answer.NEVER:
+                case PlaylistAnswer.NEVER:
                     return False
-                case Answer.WAIT:
+                case PlaylistAnswer.WAIT:
                     await self.changed.wait()
 
     async def file(self, name: str) -> bytes | memoryview | None:

@@ -21,7 +21,7 @@ _SIGNATURE_BYTES = 18
 _MARK_BYTES = 9
 
 
-class Links:
+class SignedUrls:
     def __init__(
         self,
         secret: bytes,

@@ -19,9 +19,9 @@ from gateway.outputs.hls.archive import Archive
 from gateway.outputs.hls.policy import HlsPolicy, HlsTotals
 from gateway.outputs.hls.rendition import Rendition
 from gateway.outputs.hls.signed_urls import PLAYLIST
-from gateway.outputs.hls.transcoding import Making, Room, fits, forbidden, makes_h264, pictures
-from gateway.sessions.seat import Session
-from gateway.sessions.track_pipeline import Lane
+from gateway.outputs.hls.transcoding import HlsTranscoding, Room, fits, forbidden, makes_h264, pictures
+from gateway.sessions.seat import Seat
+from gateway.sessions.track_pipeline import TrackPipeline
 from protocols.bitstream.h26x import NalStream
 from protocols.errors import ProtocolError
 from protocols.hls.multivariant import multivariant
@@ -60,7 +60,7 @@ class HlsStream:
     def __init__(
         self,
         identity: str,
-        session: Session,
+        session: Seat,
         policy: HlsPolicy,
         totals: HlsTotals,
         archive: Archive | None,
@@ -76,9 +76,9 @@ class HlsStream:
         self._policy = policy
         self._totals = totals
         self._archive = archive
-        self._session: Session | None = None
+        self._session: Seat | None = None
         self._worker: Worker | None = None
-        self._making: Making | None = None
+        self._hls_transcoding: HlsTranscoding | None = None
         self._feeds: dict[str, _Feed] = {}
         self._timing: Timing | None = None
         self._held: list[tuple[_Feed, EncodedPacket]] = []
@@ -91,13 +91,13 @@ class HlsStream:
 
     # Its session and worker
 
-    def attach(self, session: Session, worker: Worker, room: Room) -> None:
+    def attach(self, session: Seat, worker: Worker, room: Room) -> None:
         """Media come from this session from here on; `room` is for what is made of them by the worker."""
         self._session, self._worker = session, worker
         self._reconnects = session.reconnects
         self._shift = None
         self._drop_feeds()
-        self._making = Making(session, worker, room, self._policy.audio_bitrate, self._made)
+        self._hls_transcoding = HlsTranscoding(session, worker, room, self._policy.audio_bitrate, self._made)
         session.taps.append(self)
 
     def detach(self) -> None:
@@ -105,7 +105,7 @@ class HlsStream:
         if self._session is not None and self in self._session.taps:
             self._session.taps.remove(self)
         self._interrupt()
-        self._session = self._worker = self._making = None
+        self._session = self._worker = self._hls_transcoding = None
         self._drop_feeds()
 
     def end(self) -> None:
@@ -136,28 +136,28 @@ class HlsStream:
 
     # What its session's lanes say
 
-    def source(self, lane: Lane, packet: EncodedPacket) -> None:
-        track, making = lane.track, self._making
-        if making is None or forbidden(lane):
+    def source(self, track_pipeline: TrackPipeline, packet: EncodedPacket) -> None:
+        track, hls_transcoding = track_pipeline.track, self._hls_transcoding
+        if hls_transcoding is None or forbidden(track_pipeline):
             return
         if track.kind is Kind.AUDIO:
             if fits(track):
                 self._push(_SOUND, track, packet)
             else:
-                making.sound(track, packet)
+                hls_transcoding.sound(track, packet)
         elif fits(track):
-            making.no_picture()
+            hls_transcoding.no_picture()
             name = _named(track.layer)
             self._push(name, track, packet)
             if (publisher := self._publisher_to_ask(name)) is not None:
-                lane.request_keyframe_from(publisher)
-        elif makes_h264(lane):
-            making.no_picture()
+                track_pipeline.request_keyframe_from(publisher)
+        elif makes_h264(track_pipeline):
+            hls_transcoding.no_picture()
         else:
-            making.picture(lane, packet)
+            hls_transcoding.picture(track_pipeline, packet)
 
-    def output(self, lane: Lane, packet: EncodedPacket) -> None:
-        source, stage = lane.track, lane.stage
+    def output(self, track_pipeline: TrackPipeline, packet: EncodedPacket) -> None:
+        source, stage = track_pipeline.track, track_pipeline.stage
         if source.kind is not Kind.VIDEO or stage is None:
             return
         track = next((each for each in stage.tracks if each.layer == packet.layer), None)
@@ -165,7 +165,7 @@ class HlsStream:
             return
         top = track is stage.tracks[0]
         if not fits(source):
-            if not makes_h264(lane):
+            if not makes_h264(track_pipeline):
                 return
             layer = "" if top else packet.layer  # as what is made here has none
         elif track.codec is source.codec and track.height >= source.height:
@@ -175,14 +175,14 @@ class HlsStream:
         name = _named(layer)
         self._push(name, track, packet)
         if (publisher := self._publisher_to_ask(name)) is not None:
-            lane.request_keyframe(publisher, packet.layer)
+            track_pipeline.request_keyframe(publisher, packet.layer)
 
     def _made(self, track: Track, packet: EncodedPacket) -> None:
         """AAC or H.264, by the worker."""
         name = _SOUND if track.kind is Kind.AUDIO else _PICTURE
         self._push(name, track, packet)
-        if self._making is not None and name == _PICTURE and self._publisher_to_ask(name) is not None:
-            self._making.request_keyframe()
+        if self._hls_transcoding is not None and name == _PICTURE and self._publisher_to_ask(name) is not None:
+            self._hls_transcoding.request_keyframe()
 
     def _publisher_to_ask(self, name: str) -> Publisher | None:
         """For a key frame, where one is wanted and somebody is there to ask."""
@@ -307,7 +307,9 @@ class HlsStream:
         waited = packet.dts - self._held[0][1].dts
         full = self._held_bytes > _MOST_HELD or waited > LONGEST_GOP
         if video is None:
-            coming = self._session is not None and not all(forbidden(lane) for lane in pictures(self._session))
+            coming = self._session is not None and not all(
+                forbidden(track_pipeline) for track_pipeline in pictures(self._session)
+            )
             return Timing.of(self._policy.segment, 0, 22 * MS) if full or (waited > _WAIT_FOR_VIDEO and not coming) else None
         times = [held.dts for feed, held in self._held if feed is video]
         keys = [held.dts for feed, held in self._held if feed is video and held.keyframe]

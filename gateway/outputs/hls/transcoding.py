@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from gateway.sessions.capacity import Demand, video_of
-from gateway.sessions.seat import Session
-from gateway.sessions.track_pipeline import Lane
+from gateway.sessions.seat import Seat
+from gateway.sessions.track_pipeline import TrackPipeline
 from gateway.telemetry.log import event
 from protocols.errors import Rejected
 from protocols.media import Codec, EncodedPacket, Kind, Track
@@ -43,16 +43,16 @@ class _Picture:
     """The one that is made: of which lane, as its track was when it was last looked at."""
 
     number: int
-    lane: Lane
+    track_pipeline: TrackPipeline
     track: Track
     stage: Stage
     last: int  # dts of what went in
 
 
-class Making:
+class HlsTranscoding:
     """Of one session, by one worker."""
 
-    def __init__(self, session: Session, worker: Worker, room: Room, audio_bitrate: int, take: Take) -> None:
+    def __init__(self, session: Seat, worker: Worker, room: Room, audio_bitrate: int, take: Take) -> None:
         self._session = session
         self._worker = worker
         self._room = room
@@ -78,26 +78,29 @@ class Making:
             self._sound = track, stage
         stage.process(packet)
 
-    def picture(self, lane: Lane, packet: EncodedPacket) -> None:
+    def picture(self, track_pipeline: TrackPipeline, packet: EncodedPacket) -> None:
         """H.264 of this, if it is the picture to take."""
-        lanes = pictures(self._session)
+        track_pipelines = pictures(self._session)
         now = self._picture
-        if lane not in lanes:
+        if track_pipeline not in track_pipelines:
             return
-        if now is not None and (now.lane not in lanes or (now.lane is lane and now.track.codec is not lane.track.codec)):
+        if now is not None and (
+            now.track_pipeline not in track_pipelines
+            or (now.track_pipeline is track_pipeline and now.track.codec is not track_pipeline.track.codec)
+        ):
             self._end_picture()
             now = None
-        if now is None or now.lane is not lane:
-            now = self._begun(lane, packet, lanes)
+        if now is None or now.track_pipeline is not track_pipeline:
+            now = self._begun(track_pipeline, packet, track_pipelines)
         if now is None:
             return
-        if now.track is not lane.track:
-            now.track = lane.track
-            now.stage.reconfigure(lane.track)
+        if now.track is not track_pipeline.track:
+            now.track = track_pipeline.track
+            now.stage.reconfigure(track_pipeline.track)
         now.last = packet.dts
         now.stage.process(packet)
         if now.stage.starved and not packet.keyframe:
-            self._ask(lane)
+            self._ask(track_pipeline)
 
     def no_picture(self) -> None:
         """There is one that needs none made here: as it comes, or out of its lane."""
@@ -109,36 +112,38 @@ class Making:
         if self._picture is not None:
             self._picture.stage.request_keyframe()
 
-    def _begun(self, lane: Lane, packet: EncodedPacket, lanes: list[Lane]) -> _Picture | None:
+    def _begun(
+        self, track_pipeline: TrackPipeline, packet: EncodedPacket, track_pipelines: list[TrackPipeline]
+    ) -> _Picture | None:
         """What is made of this lane from here on; None: nothing."""
         now = self._picture
         if self._since is None:
             self._since = packet.dts
         silent = packet.dts - (now.last if now is not None else self._since) > _SILENT
-        better = lanes.index(lane) < (lanes.index(now.lane) if now is not None else 1)
+        better = track_pipelines.index(track_pipeline) < (track_pipelines.index(now.track_pipeline) if now is not None else 1)
         if not better and not silent:
             return None
         if not packet.keyframe:
             if now is None:
-                self._ask(lane)
+                self._ask(track_pipeline)
             return None
-        target = picture_target(self._session, lane)
+        target = picture_target(self._session, track_pipeline)
         if target is None:
-            self._tell_why_not(lane)
+            self._tell_why_not(track_pipeline)
             return None
         if not self._admitted():
             return None
         if now is not None:
             self._end_picture()
         self._pictures += 1
-        stage = self._worker.video(lane.track, target, partial(self._out_of_picture, self._pictures))
-        self._picture = _Picture(self._pictures, lane, lane.track, stage, packet.dts)
+        stage = self._worker.video(track_pipeline.track, target, partial(self._out_of_picture, self._pictures))
+        self._picture = _Picture(self._pictures, track_pipeline, track_pipeline.track, stage, packet.dts)
         return self._picture
 
-    def _tell_why_not(self, lane: Lane) -> None:
+    def _tell_why_not(self, track_pipeline: TrackPipeline) -> None:
         if not self._told:
             self._told = True
-            why = self._session.decide(lane.track, _H264).why
+            why = self._session.decide(track_pipeline.track, _H264).why
             event(log, logging.WARNING, f"HLS has no picture: {why.text}", session=self._session.id, advice=why.advice or None)
 
     def _end_picture(self) -> None:
@@ -156,9 +161,9 @@ class Making:
                 self._room.refused(refusal)
         return not self._refused
 
-    def _ask(self, lane: Lane) -> None:
+    def _ask(self, track_pipeline: TrackPipeline) -> None:
         if self._session.publisher is not None:
-            lane.request_keyframe_from(self._session.publisher)
+            track_pipeline.request_keyframe_from(self._session.publisher)
 
     def _out_of_sound(self, packet: EncodedPacket) -> None:
         if self._sound is not None:
@@ -169,39 +174,52 @@ class Making:
             self._take(self._picture.stage.tracks[0], packet)
 
 
-def needed(session: Session) -> Demand:
+def needed(session: Seat) -> Demand:
     """What HLS of this session takes, as it is now."""
-    lanes = list(session.pipeline.lanes.values()) if session.pipeline is not None else []
-    sounds = sum(lane.track.kind is Kind.AUDIO and not fits(lane.track) for lane in lanes)
-    largest = next((lane for lane in pictures(session) if not fits(lane.track) and not makes_h264(lane)), None)
+    track_pipelines = list(session.pipeline.track_pipelines.values()) if session.pipeline is not None else []
+    sounds = sum(
+        track_pipeline.track.kind is Kind.AUDIO and not fits(track_pipeline.track) for track_pipeline in track_pipelines
+    )
+    largest = next(
+        (
+            track_pipeline
+            for track_pipeline in pictures(session)
+            if not fits(track_pipeline.track) and not makes_h264(track_pipeline)
+        ),
+        None,
+    )
     target = picture_target(session, largest) if largest is not None else None
     return Demand(sounds, (video_of(target),) if target is not None else (), hls=1)
 
 
-def pictures(session: Session) -> list[Lane]:
+def pictures(session: Seat) -> list[TrackPipeline]:
     """The session's, the largest first; where sizes are not known, publishers name the largest first."""
     if session.pipeline is None:
         return []
-    lanes = [lane for lane in session.pipeline.lanes.values() if lane.track.kind is Kind.VIDEO]
-    return sorted(lanes, key=lambda lane: -lane.track.width * lane.track.height)
+    track_pipelines = [
+        track_pipeline
+        for track_pipeline in session.pipeline.track_pipelines.values()
+        if track_pipeline.track.kind is Kind.VIDEO
+    ]
+    return sorted(track_pipelines, key=lambda track_pipeline: -track_pipeline.track.width * track_pipeline.track.height)
 
 
-def picture_target(session: Session, lane: Lane) -> VideoTarget | None:
+def picture_target(session: Seat, track_pipeline: TrackPipeline) -> VideoTarget | None:
     """How its picture becomes H.264; None: it may not."""
-    decision = session.decide(lane.track, _H264)
+    decision = session.decide(track_pipeline.track, _H264)
     if isinstance(decision, Transcode) and isinstance(decision.target, VideoTarget):
         return replace(decision.target, layers=1)
     return None
 
 
-def makes_h264(lane: Lane) -> bool:
+def makes_h264(track_pipeline: TrackPipeline) -> bool:
     """Whether the lane makes it, for whoever watches by WebRTC."""
-    return isinstance(lane.decision, Transcode) and lane.decision.codec is Codec.H264
+    return isinstance(track_pipeline.decision, Transcode) and track_pipeline.decision.codec is Codec.H264
 
 
-def forbidden(lane: Lane) -> bool:
+def forbidden(track_pipeline: TrackPipeline) -> bool:
     """Whether the publisher may not send this at all."""
-    return isinstance(lane.decision, Refuse) and lane.decision.why.label is Label.POLICY
+    return isinstance(track_pipeline.decision, Refuse) and track_pipeline.decision.why.label is Label.POLICY
 
 
 def fits(track: Track) -> bool:

@@ -22,7 +22,7 @@ _MAX_PACKETS = 8192
 
 
 @dataclass(frozen=True, slots=True)
-class Format:
+class PayloadFormat:
     """How one codec lies in RTP. `begins` says of a payload whether a frame can begin with it, which counts after a loss."""
 
     frame: Callable[[Sequence[bytes]], bytes]
@@ -311,11 +311,11 @@ def _always(payload: bytes) -> bool:
     return True
 
 
-FORMATS: Mapping[Codec, Format] = {
-    Codec.H264: Format(h264_frame, _h264_begins),
-    Codec.HEVC: Format(hevc_frame, _hevc_begins),
-    Codec.VP8: Format(vp8_frame, _vp8_begins),
-    Codec.VP9: Format(vp9_frame, _vp9_begins),
-    Codec.AV1: Format(av1_frame, _av1_begins),
-    Codec.OPUS: Format(opus_frame, _always),
+FORMATS: Mapping[Codec, PayloadFormat] = {
+    Codec.H264: PayloadFormat(h264_frame, _h264_begins),
+    Codec.HEVC: PayloadFormat(hevc_frame, _hevc_begins),
+    Codec.VP8: PayloadFormat(vp8_frame, _vp8_begins),
+    Codec.VP9: PayloadFormat(vp9_frame, _vp9_begins),
+    Codec.AV1: PayloadFormat(av1_frame, _av1_begins),
+    Codec.OPUS: PayloadFormat(opus_frame, _always),
 }

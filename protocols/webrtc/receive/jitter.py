@@ -23,7 +23,7 @@ NEVER = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class ReceivedFrame:
     """Payloads of one timestamp, whole and in order. `continuous`: nothing was lost between the frame before and this one."""
 
     payload_type: int
@@ -83,14 +83,14 @@ class JitterBuffer:
         self._skipping = True  # up to the next packet that a frame begins with, of another timestamp than `_skipped`
         self._skipped: int | None = None
 
-    def push(self, sequence: int, packet: Packet) -> list[Frame]:
+    def push(self, sequence: int, packet: Packet) -> list[ReceivedFrame]:
         """Takes a packet; gives the frames that it completes."""
         following = self._next
         if not following:
             following = self._next = sequence + 0x10000
             self.highest = following - 1
         extended = following + ((sequence - following + 0x8000 & 0xFFFF) - 0x8000)
-        frames: list[Frame] = []
+        frames: list[ReceivedFrame] = []
         if extended == following and not self.gaps:  # nearly always
             self.highest = extended
             self._take(packet, frames)
@@ -108,9 +108,9 @@ class JitterBuffer:
             self._give_up(frames)
         return frames
 
-    def poll(self, now: int, round_trip: int) -> list[Frame]:
+    def poll(self, now: int, round_trip: int) -> list[ReceivedFrame]:
         """Gives up what has been waited for too long; gives the frames that this frees."""
-        frames: list[Frame] = []
+        frames: list[ReceivedFrame] = []
         limit = now - patience(round_trip, self.repairable)
         while self.gaps and next(iter(self.gaps.values())).since <= limit:
             self._give_up(frames)
@@ -147,7 +147,7 @@ class JitterBuffer:
             self.gaps[missing] = Gap(now)
         self.highest = max(self.highest, extended)
 
-    def _take(self, packet: Packet, frames: list[Frame]) -> None:
+    def _take(self, packet: Packet, frames: list[ReceivedFrame]) -> None:
         """The packet that is next."""
         payload_type, timestamp, marker, payload, now = packet
         self._next += 1
@@ -173,18 +173,18 @@ class JitterBuffer:
         if marker or self._single:
             self._emit(frames)
 
-    def _emit(self, frames: list[Frame]) -> None:
-        frames.append(Frame(self._type, self._stamp, self._payloads, self._begun, self._arrival, self._continuous))
+    def _emit(self, frames: list[ReceivedFrame]) -> None:
+        frames.append(ReceivedFrame(self._type, self._stamp, self._payloads, self._begun, self._arrival, self._continuous))
         self._payloads = []
         self._continuous = True
 
-    def _drain(self, frames: list[Frame]) -> None:
+    def _drain(self, frames: list[ReceivedFrame]) -> None:
         early = self._early
         while (packet := early.pop(self._next, None)) is not None:
             self._early_bytes -= len(packet[3])
             self._take(packet, frames)
 
-    def _give_up(self, frames: list[Frame]) -> None:
+    def _give_up(self, frames: list[ReceivedFrame]) -> None:
         """Go on behind the first gap. There is a packet behind each: it is how a gap is known."""
         at = min(self._early)
         for missing in range(self._next, at):
@@ -198,7 +198,7 @@ class JitterBuffer:
         self._skipping, self._skipped = True, self._stamp
         self._continuous = False
 
-    def _restart(self, sequence: int, packet: Packet) -> list[Frame]:
+    def _restart(self, sequence: int, packet: Packet) -> list[ReceivedFrame]:
         """A jump that no loss explains: the sender began anew, or so much is missing that nothing before is of use."""
         self.lost += len(self.gaps)
         self.gaps.clear()
@@ -208,6 +208,6 @@ class JitterBuffer:
         self._skipped = None
         self._next = sequence + (self.highest & ~0xFFFF) + 0x10000
         self.highest = self._next
-        frames: list[Frame] = []
+        frames: list[ReceivedFrame] = []
         self._take(packet, frames)
         return frames

@@ -14,7 +14,7 @@ from protocols.errors import ProtocolError
 from protocols.webrtc import rtcp
 from protocols.webrtc.receive.clock import WallClock
 from protocols.webrtc.receive.estimate import BitrateEstimate
-from protocols.webrtc.receive.jitter import NEVER, Frame, Packet
+from protocols.webrtc.receive.jitter import NEVER, Packet, ReceivedFrame
 from protocols.webrtc.receive.stream import Stream
 from protocols.webrtc.rtp import ReceiveParameters
 
@@ -34,14 +34,14 @@ _fixed = Struct("!BBHLL").unpack_from
 _ONE_BYTE, _TWO_BYTE = 0xBEDE, 0x1000  # RFC 8285 §4.2, §4.3
 
 
-class Reception:
+class RtpReceiver:
     """Feed it decrypted packets; `on_frame` gets each frame; when `due` has come, send what `poll` gives.
 
     `round_trip` (ns) may be set by who knows it.
     """
 
     def __init__(
-        self, lines: Iterable[ReceiveParameters], ssrc: int, cname: str, on_frame: Callable[[Stream, Frame], None]
+        self, lines: Iterable[ReceiveParameters], ssrc: int, cname: str, on_frame: Callable[[Stream, ReceivedFrame], None]
     ) -> None:
         """`ssrc` and `cname` are ours, in RTCP."""
         self.due = NEVER
@@ -266,7 +266,7 @@ def _counts(stream: Stream) -> dict[str, int]:
     return {"lost": buffer.lost, "late": buffer.late, "repaired": buffer.repaired, "plis": stream.plis}
 
 
-def _take_other(stream: Stream, sequence: int, packet: Packet) -> list[Frame]:
+def _take_other(stream: Stream, sequence: int, packet: Packet) -> list[ReceivedFrame]:
     """A packet of repair, or of another format."""
     payload_type, timestamp, marker, payload, now = packet
     original = stream.parameters.repair_formats.get(payload_type)

@@ -8,7 +8,7 @@ from protocols.media import Kind
 from protocols.webrtc import rtcp
 from protocols.webrtc.receive.clock import StreamClock, WallClock
 from protocols.webrtc.receive.depacketize import FORMATS
-from protocols.webrtc.receive.jitter import NEVER, Frame, JitterBuffer, Packet
+from protocols.webrtc.receive.jitter import NEVER, JitterBuffer, Packet, ReceivedFrame
 from protocols.webrtc.rtcp import ReportBlock
 from protocols.webrtc.rtp import ReceiveFormat, ReceiveParameters
 
@@ -49,7 +49,7 @@ class Stream:
         """Interarrival jitter (RFC 3550 §6.4.1) in ticks of the RTP clock."""
         return self._jitter16 >> 4
 
-    def push(self, sequence: int, packet: Packet) -> list[Frame]:
+    def push(self, sequence: int, packet: Packet) -> list[ReceivedFrame]:
         """The hot path: one packet, and the frames that it completes."""
         payload_type, timestamp, _, _, arrival = packet
         if payload_type != self.payload_type:
@@ -64,7 +64,7 @@ class Stream:
             self._stamp, self._transit = timestamp, transit
         return self.buffer.push(sequence, packet)
 
-    def repair(self, sequence: int, packet: Packet) -> list[Frame]:
+    def repair(self, sequence: int, packet: Packet) -> list[ReceivedFrame]:
         """A packet that was sent again in a stream of its own (RFC 4588): what is reported stays what the path loses."""
         if packet[0] != self.payload_type:
             self._change_format(packet[0])

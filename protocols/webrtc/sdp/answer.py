@@ -13,7 +13,7 @@ from types import MappingProxyType
 from protocols.media import Codec as MediaCodec
 from protocols.media import Kind
 from protocols.webrtc.rtp import ReceiveFormat, ReceiveParameters, SendFormat, SendParameters
-from protocols.webrtc.sdp.description import Codec, Media, Offer
+from protocols.webrtc.sdp.description import Media, Offer, OfferedCodec
 from protocols.webrtc.transport.ice import Candidate, Credentials
 
 MID = "urn:ietf:params:rtp-hdrext:sdes:mid"
@@ -30,7 +30,7 @@ _H264_PROFILES = ("42e0", "42c0", "4200", "4d00", "4d40", "640c", "6400")
 
 
 @dataclass(frozen=True, slots=True)
-class Transport:
+class LocalTransport:
     """Our end: the same for every m-line."""
 
     ice: Credentials
@@ -48,12 +48,12 @@ class Transport:
 
 
 @dataclass(frozen=True, slots=True)
-class Format:
+class NegotiatedFormat:
     """One codec of an accepted m-line, with its repair."""
 
-    codec: Codec
+    codec: OfferedCodec
     parameters: str
-    rtx: Codec | None = None
+    rtx: OfferedCodec | None = None
 
     @property
     def feedback(self) -> tuple[str, ...]:
@@ -81,7 +81,7 @@ class Accepted:
 
     number: int
     direction: str
-    formats: tuple[Format, ...]
+    formats: tuple[NegotiatedFormat, ...]
     extensions: Mapping[str, int]
     send: SendParameters | None = None
     receive: ReceiveParameters | None = None
@@ -117,7 +117,9 @@ def _sending(media: Media, kind: Kind, number: int, cname: str, ssrcs: list[int]
     codecs = [codec for name in _SENDABLE if _READABLE[name].kind is kind and (codec := _chosen(name, media.codecs))]
     if not codecs:
         return None
-    formats = tuple(Format(codec, _SENDABLE[codec.name].parameters(codec), _rtx_of(codec, media.codecs)) for codec in codecs)
+    formats = tuple(
+        NegotiatedFormat(codec, _SENDABLE[codec.name].parameters(codec), _rtx_of(codec, media.codecs)) for codec in codecs
+    )
     extensions = _offered(media, [MID, ABS_SEND_TIME, *_transport_cc(codecs)])
     send = SendParameters(
         kind=kind,
@@ -163,7 +165,7 @@ def _receiving(media: Media, kind: Kind) -> Accepted | None:
     )
     if not readable:
         return None
-    formats = tuple(Format(codec, _received_parameters(codec), _rtx_of(codec, media.codecs)) for codec in readable)
+    formats = tuple(NegotiatedFormat(codec, _received_parameters(codec), _rtx_of(codec, media.codecs)) for codec in readable)
     wanted = [MID, RID, REPAIRED_RID, ABS_SEND_TIME] if media.layers else [MID, ABS_SEND_TIME]
     extensions = _offered(media, [*wanted, *_transport_cc(readable)])
     # RFC 8853 §5.3.2: the answer names the streams as the offer does. Without the rid in its headers nobody could tell them apart.
@@ -192,19 +194,19 @@ def _receiving(media: Media, kind: Kind) -> Accepted | None:
     return Accepted(0, "recvonly", formats, extensions, receive=receive, lines=lines)
 
 
-def _is_readable(codec: Codec) -> bool:
+def _is_readable(codec: OfferedCodec) -> bool:
     if codec.name == "opus":
         return codec.channels == 2  # RFC 7587 §7: always 2, whatever is sent
     # RFC 6184 §6.4: interleaved (mode 2) units come out of decoding order.
     return codec.name != "h264" or codec.parameters.get("packetization-mode", "0") in ("0", "1")
 
 
-def _readable_rank(codec: Codec) -> tuple[int, ...]:
+def _readable_rank(codec: OfferedCodec) -> tuple[int, ...]:
     place = tuple(_READABLE).index(codec.name)
     return (place, codec.parameters.get("packetization-mode") != "1", _h264_rank(codec)) if codec.name == "h264" else (place,)
 
 
-def _received_parameters(codec: Codec) -> str:
+def _received_parameters(codec: OfferedCodec) -> str:
     """The peer's own parameters, which say what it will send; for Opus what we want of it (RFC 7587 §6.1)."""
     kept = _well_formed(codec.parameters)
     match codec.name:
@@ -224,7 +226,7 @@ def _joined(parameters: Mapping[str, str]) -> str:
     return ";".join(f"{name}={value}" for name, value in parameters.items())
 
 
-def render(offer: Offer, accepted: Sequence[Accepted | None], transport: Transport) -> str:
+def render(offer: Offer, accepted: Sequence[Accepted | None], transport: LocalTransport) -> str:
     """The whole answer; `accepted` goes with `offer.media`, None refuses."""
     bundle = " ".join(media.mid for media, each in zip(offer.media, accepted, strict=True) if each and media.mid)
     lines = ["v=0", f"o=- {secrets.randbits(62)} 2 IN IP4 127.0.0.1", "s=-", "t=0 0", "a=ice-lite"]
@@ -236,7 +238,7 @@ def render(offer: Offer, accepted: Sequence[Accepted | None], transport: Transpo
     return _text(lines)
 
 
-def render_fragment(offer: Offer, accepted: Sequence[Accepted | None], transport: Transport) -> str:
+def render_fragment(offer: Offer, accepted: Sequence[Accepted | None], transport: LocalTransport) -> str:
     """Our end after an ICE restart as `application/trickle-ice-sdpfrag` (RFC 9725 §4.3.3)."""
     live = [media for media, each in zip(offer.media, accepted, strict=True) if each]
     lines = ["a=ice-lite"]
@@ -257,39 +259,39 @@ def _may_receive(offer: Offer, media: Media) -> bool:
     return _usable(offer, media) and media.direction in ("recvonly", "sendrecv")
 
 
-def _chosen(name: str, codecs: Iterable[Codec]) -> Codec | None:
+def _chosen(name: str, codecs: Iterable[OfferedCodec]) -> OfferedCodec | None:
     """The best of those of this name; the first of those that are as good."""
     fitting = (each for each in codecs if each.name == name and _SENDABLE[name].fits(each))
     return min(fitting, key=_h264_rank, default=None)
 
 
-def _h264_rank(codec: Codec) -> int:
+def _h264_rank(codec: OfferedCodec) -> int:
     # RFC 6184 §8.1: without the parameter the stream is Baseline level 1.
     profile = codec.parameters.get("profile-level-id", "42000a").lower()[:4]
     return _H264_PROFILES.index(profile) if profile in _H264_PROFILES else len(_H264_PROFILES)
 
 
-def _rtx_of(codec: Codec, codecs: Iterable[Codec]) -> Codec | None:
+def _rtx_of(codec: OfferedCodec, codecs: Iterable[OfferedCodec]) -> OfferedCodec | None:
     apt = str(codec.payload_type)
     return next((each for each in codecs if each.name == "rtx" and each.parameters.get("apt") == apt), None)
 
 
-def _h264_parameters(codec: Codec) -> str:
+def _h264_parameters(codec: OfferedCodec) -> str:
     level = codec.parameters.get("profile-level-id", "").lower()
     if len(level) != 6 or not set(level) <= set("0123456789abcdef"):
         level = "42e01f"
     return f"level-asymmetry-allowed=1;packetization-mode=1;profile-level-id={level}"
 
 
-def _same_parameters(codec: Codec) -> str:
+def _same_parameters(codec: OfferedCodec) -> str:
     return _joined(_well_formed(codec.parameters))
 
 
-def _opus_parameters(codec: Codec) -> str:
+def _opus_parameters(codec: OfferedCodec) -> str:
     return "minptime=10;stereo=1;sprop-stereo=1;useinbandfec=1"  # RFC 7587 §6.1; without stereo=1 a browser plays mono
 
 
-def _transport_cc(codecs: Iterable[Codec]) -> list[str]:
+def _transport_cc(codecs: Iterable[OfferedCodec]) -> list[str]:
     return [TRANSPORT_CC] if any("transport-cc" in codec.feedback for codec in codecs) else []
 
 
@@ -303,7 +305,7 @@ def _source_lines(send: SendParameters, stream: str) -> tuple[str, ...]:
     return (f"a=msid:{stream} {stream}-{send.kind}", *group, *(f"a=ssrc:{ssrc} cname:{send.cname}" for ssrc in ssrcs))
 
 
-def _accepted_lines(media: Media, accepted: Accepted, transport: Transport) -> list[str]:
+def _accepted_lines(media: Media, accepted: Accepted, transport: LocalTransport) -> list[str]:
     first = transport.candidates[0]
     payload_types = " ".join(str(each) for format in accepted.formats for each in format.payload_types)
     return [
@@ -360,8 +362,8 @@ _READABLE: Mapping[str, MediaCodec] = MappingProxyType(
 class _Sendable:
     """Which of the offer's formats of a codec we can send, and what the answer says of the one that is chosen."""
 
-    fits: Callable[[Codec], bool]
-    parameters: Callable[[Codec], str]
+    fits: Callable[[OfferedCodec], bool]
+    parameters: Callable[[OfferedCodec], str]
 
 
 # In the order of preference, as above. A profile that is left out is 0 (RFC 9628 §7, AV1 RTP §7.2.1), which is all that every decoder has.

@@ -33,7 +33,7 @@ _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
-class Codec:
+class OfferedCodec:
     """One payload type of an m-line; `name` in lower case."""
 
     payload_type: int
@@ -56,7 +56,7 @@ class Media:
     live: bool
     rtcp_mux: bool
     receiver_round_trip: bool  # it wants to measure the round trip as a receiver (RFC 3611 §5.1)
-    codecs: tuple[Codec, ...]
+    codecs: tuple[OfferedCodec, ...]
     extensions: Mapping[str, int]  # URI -> id
     layers: tuple[str, ...]  # rids of the simulcast that is offered, in its order (RFC 8853)
     sources: tuple[int, ...]  # SSRCs that the peer announces, those of repair not among them
@@ -187,7 +187,7 @@ def _media(section: _Section, session: _Section) -> Media:
     )
 
 
-def _codecs(section: _Section) -> tuple[Codec, ...]:
+def _codecs(section: _Section) -> tuple[OfferedCodec, ...]:
     parameters: dict[str, Mapping[str, str]] = {}
     for payload_type, text in map(_split, section.all("fmtp")):
         pairs = (item.strip().partition("=") for item in text.split(";"))
@@ -196,7 +196,7 @@ def _codecs(section: _Section) -> tuple[Codec, ...]:
     for payload_type, text in map(_split, section.all("rtcp-fb")):
         feedback.setdefault(payload_type, set()).add(text.strip())
     for_all = feedback.get("*", set())
-    codecs: dict[int, Codec] = {}
+    codecs: dict[int, OfferedCodec] = {}
     for value in section.all("rtpmap"):
         match = _RTPMAP.fullmatch(value.strip())
         if match is None or int(match[1]) > 127:
@@ -204,7 +204,7 @@ def _codecs(section: _Section) -> tuple[Codec, ...]:
         payload_type = match[1]
         codecs.setdefault(
             int(payload_type),
-            Codec(
+            OfferedCodec(
                 payload_type=int(payload_type),
                 name=match[2].lower(),
                 clock_rate=int(match[3]),

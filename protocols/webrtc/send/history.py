@@ -35,7 +35,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class SentFrame:
     """One access unit as sent. `timestamp` counts the RTP clock from the media time 0 and does not wrap; `arrival` is monotonic ns."""
 
     index: int
@@ -55,14 +55,14 @@ class History:
         self.oldest = 0
         """Index of the oldest packet that can be repaired."""
         self.next = 0
-        self._frames: deque[Frame] = deque()
+        self._frames: deque[SentFrame] = deque()
         self._bytes = 0
         self._groups = groups
-        self._group: list[Frame] = []
+        self._group: list[SentFrame] = []
         self._group_bytes = 0
 
     @property
-    def group(self) -> Sequence[Frame]:
+    def group(self) -> Sequence[SentFrame]:
         """The frames since the last key frame; empty where they cannot be joined."""
         return self._group
 
@@ -74,7 +74,7 @@ class History:
         span = max(self._frames[-1].arrival - self._frames[0].arrival, _SHORTEST_SPAN_NS)
         return (self._bytes + (self.next - self.oldest) * OVERHEAD) * 8 * 1_000_000_000 // span
 
-    def append(self, payloads: Sequence[bytes], pts: int, timestamp: int, keyframe: bool, now: int) -> Frame:
+    def append(self, payloads: Sequence[bytes], pts: int, timestamp: int, keyframe: bool, now: int) -> SentFrame:
         """Takes a frame of at least one payload; the last one gets the marker (RFC 6184 §5.1).
 
         Audio gets none: RFC 7587 §4.1 keeps it for the start of a talkspurt, which a live programme has not.
@@ -89,7 +89,7 @@ class History:
         marker = MARKER if self._groups else 0
         made[-1] = Run(last.index, (*last.packets[:-1], (marker, last.packets[-1][1])), last.size, True)
         size = sum(run.size for run in made)
-        frame = Frame(index, len(payloads), pts, timestamp, keyframe, now, size, tuple(made))
+        frame = SentFrame(index, len(payloads), pts, timestamp, keyframe, now, size, tuple(made))
         self._remember(frame)
         if self._groups:
             self._regroup(frame)
@@ -105,7 +105,7 @@ class History:
                 return run.packets[index - run.index]
         return None
 
-    def _remember(self, frame: Frame) -> None:
+    def _remember(self, frame: SentFrame) -> None:
         frames = self._frames
         frames.append(frame)
         self._bytes += frame.size
@@ -117,7 +117,7 @@ class History:
                 return
         self.oldest = frames[0].index
 
-    def _regroup(self, frame: Frame) -> None:
+    def _regroup(self, frame: SentFrame) -> None:
         if frame.keyframe:
             self._group, self._group_bytes = [], 0
         elif not self._group:

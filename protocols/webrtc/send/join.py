@@ -4,12 +4,12 @@ Sans-IO.
 
 from collections.abc import Sequence
 
-from protocols.webrtc.send.history import Frame
+from protocols.webrtc.send.history import SentFrame
 
 _CATCH_UP = 1_000  # 1/s: cached frames are stamped 1 ms apart: shown as fast as they are decoded
 
 
-def compressed(group: Sequence[Frame], offset: int, last: int | None, clock_rate: int) -> range:
+def compressed(group: Sequence[SentFrame], offset: int, last: int | None, clock_rate: int) -> range:
     """Timestamps between the last one sent and the next live one: 1 ms apart or, where there is no room, as close as need be.
 
     `offset` is from the source's timestamps to the viewer's; `last` is of the viewer's.

@@ -7,7 +7,7 @@ What is kept true: what waits is out by the time that it was given, as gently as
 from collections import deque
 from collections.abc import Iterator
 
-from protocols.webrtc.send.history import Frame, Run
+from protocols.webrtc.send.history import Run, SentFrame
 
 PACE_NS = 2_000_000
 SLICE = 16
@@ -18,7 +18,7 @@ JOIN_DRAIN_NS = 200_000_000
 """A large frame, a group of pictures is out after this."""
 
 
-class Backlog:
+class PacingQueue:
     """Runs in order, each with its timestamp. False while nothing waits."""
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class Backlog:
         """When the oldest began to wait; there is one."""
         return self._runs[0][2]
 
-    def add(self, frame: Frame, timestamp: int, now: int, drained: int) -> None:
+    def add(self, frame: SentFrame, timestamp: int, now: int, drained: int) -> None:
         if not self._runs:
             self._drained, self._allowance = drained, SLICE
         self._runs.extend((run, timestamp, now) for run in frame.runs)

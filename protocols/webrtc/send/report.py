@@ -18,7 +18,7 @@ _COMPOUND_LIMIT = 1200
 _UNANSWERED = 1 << 15  # half of the sequence space: what is further back is not told apart from what is to come
 
 
-class Feedback:
+class RtcpSession:
     """Of one peer. Feed it decrypted RTCP; send what `due` gives. `estimated_bitrate` is the viewer's word or our estimate, in bit/s."""
 
     def __init__(self, *, send: Callable[[bytes], None] | None = None, on_bye: Callable[[], None] | None = None) -> None:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from protocols.media import Kind
 from protocols.webrtc.rtcp import ReportBlock, ntp_time, sender_report, source_description
 from protocols.webrtc.rtp import CLOCK_RATES, VERSION_WITH_EXTENSION, HeaderLayout, SendParameters
-from protocols.webrtc.send.history import Frame, Run
+from protocols.webrtc.send.history import Run, SentFrame
 from protocols.webrtc.send.join import compressed
-from protocols.webrtc.send.pacing import FRAME_DRAIN_NS, JOIN_DRAIN_NS, UNPACED, Backlog
+from protocols.webrtc.send.pacing import FRAME_DRAIN_NS, JOIN_DRAIN_NS, UNPACED, PacingQueue
 from protocols.webrtc.send.repair import RepairBudget
 from protocols.webrtc.transport.egress import Egress
 from protocols.webrtc.transport.srtp import OutboundSrtp, SrtpError
@@ -34,7 +34,7 @@ REPLAY_NS = 500_000_000
 REPORT_NS = 1_000_000_000
 
 
-class Transport(Protocol):
+class SenderTransport(Protocol):
     """One viewer's way: what the peer (`mux.Peer`) shows its senders."""
 
     address: tuple[Any, ...] | None
@@ -57,7 +57,12 @@ class Sender:
     """
 
     def __init__(
-        self, transport: Transport, parameters: SendParameters, *, sequence: int | None = None, timestamp: int | None = None
+        self,
+        transport: SenderTransport,
+        parameters: SendParameters,
+        *,
+        sequence: int | None = None,
+        timestamp: int | None = None,
     ):
         """`sequence` and `timestamp` are what to begin with: random where not given (RFC 3550 §5.1)."""
         self.transport = transport
@@ -86,7 +91,7 @@ class Sender:
         self._next: Source | None = None  # the layer to go on with at its next key frame
         self._replayed: int | None = None
         self._replay_wait = REPLAY_NS
-        self._backlog = Backlog()
+        self._backlog = PacingQueue()
         self._reports: deque[tuple[int, int]] = deque(maxlen=8)
         self._budget = RepairBudget()
 
@@ -150,7 +155,7 @@ class Sender:
         if self.source is not None and not self._joined and self._ready():
             self._join(self.source, now)
 
-    def deliver(self, frame: Frame, now: int) -> None:
+    def deliver(self, frame: SentFrame, now: int) -> None:
         """Called by the source for each new frame."""
         source = self.source
         if source is None:
@@ -174,7 +179,7 @@ class Sender:
         if self._live:
             source.handed_over(frame.index + frame.count)
 
-    def _follow(self, source: "Source", frame: Frame, now: int) -> bool:
+    def _follow(self, source: "Source", frame: SentFrame, now: int) -> bool:
         """Whether to go on with this frame, when not live."""
         if not self._ready():
             return False

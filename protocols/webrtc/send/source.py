@@ -14,9 +14,9 @@ from protocols.webrtc.rtp import CLOCK_RATES
 from protocols.webrtc.send.history import History
 from protocols.webrtc.send.pacing import PACE_NS
 from protocols.webrtc.send.packetize import PACKETIZERS, PAYLOAD_LIMIT
-from protocols.webrtc.send.sender import Sender, Transport
+from protocols.webrtc.send.sender import Sender, SenderTransport
 
-__all__ = ["CallAt", "OnSent", "Sender", "Source", "SourceClock", "Transport", "call_at_on"]
+__all__ = ["CallAt", "OnSent", "Sender", "SenderTransport", "Source", "SourceClock", "call_at_on"]
 
 SourceClock = Callable[[int], tuple[int, int]]
 """From local monotonic ns to (wall clock ns since the Unix epoch, session media ns): one for all tracks of a participant. The wall clock

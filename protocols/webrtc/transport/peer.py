@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from protocols.errors import ProtocolError
-from protocols.webrtc.sdp.answer import Transport
+from protocols.webrtc.sdp.answer import LocalTransport
 from protocols.webrtc.sdp.description import Offer
 from protocols.webrtc.transport import stun
 from protocols.webrtc.transport.dtls import Certificate, DtlsSession
@@ -125,9 +125,9 @@ class Peer:
         self._task.add_done_callback(self._ended)
 
     @property
-    def transport(self) -> Transport:
+    def transport(self) -> LocalTransport:
         """Our end as the answer tells it."""
-        return Transport(self._local, self._certificate.fingerprint, self._setup, self._port.candidates)
+        return LocalTransport(self._local, self._certificate.fingerprint, self._setup, self._port.candidates)
 
     @property
     def remote_ice(self) -> Credentials:

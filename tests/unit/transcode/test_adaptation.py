@@ -2,7 +2,7 @@
 
 import pytest
 
-from transcode.adaptation import Economy, Effort, preset, steps
+from transcode.adaptation import Adaptation, Effort, preset, steps
 
 MS = 1_000_000
 FRAME = 33 * MS
@@ -11,8 +11,8 @@ FRAME = 33 * MS
 class Clock:
     """A worker that takes a packet in each frame's time, `waiting` ms behind."""
 
-    def __init__(self, economy: Economy) -> None:
-        self.economy = economy
+    def __init__(self, adaptation: Adaptation) -> None:
+        self.adaptation = adaptation
         self.now = 0
 
     def run(self, seconds: float, waiting: int, skipped: bool = False) -> list[tuple[float, int]]:
@@ -20,8 +20,8 @@ class Clock:
         changes = []
         for _ in range(round(seconds * 1000 / 33)):
             self.now += FRAME
-            if self.economy.observe(waiting * MS, skipped, self.now):
-                changes.append((self.now / 1e9, self.economy.level))
+            if self.adaptation.observe(waiting * MS, skipped, self.now):
+                changes.append((self.now / 1e9, self.adaptation.level))
         return changes
 
 
@@ -65,17 +65,17 @@ def test_smaller_layers_keep_a_better_preset_for_longer() -> None:
 
 
 def test_relief_for_others_goes_down_at_once_and_back_up_as_slowly_as_any() -> None:
-    clock = Clock(Economy(3))
+    clock = Clock(Adaptation(3))
     clock.run(10, waiting=0)
-    assert clock.economy.relieve(2)
-    assert not clock.economy.relieve(2)
-    assert not clock.economy.relieve(4), "there are no more than three"
-    assert clock.economy.level == 2
+    assert clock.adaptation.relieve(2)
+    assert not clock.adaptation.relieve(2)
+    assert not clock.adaptation.relieve(4), "there are no more than three"
+    assert clock.adaptation.level == 2
     assert clock.run(100, waiting=0)[0] == (pytest.approx(40, abs=0.2), 1)
 
 
 def test_a_burst_changes_nothing_and_lasting_delay_does() -> None:
-    clock = Clock(Economy(4))
+    clock = Clock(Adaptation(4))
     assert clock.run(0.9, waiting=400) == []
     assert clock.run(5, waiting=200) == []
     ((when, level),) = clock.run(1.5, waiting=400)
@@ -83,16 +83,16 @@ def test_a_burst_changes_nothing_and_lasting_delay_does() -> None:
 
 
 def test_a_skip_makes_it_cheaper_at_once_and_the_next_step_waits_for_the_effect_of_the_first() -> None:
-    clock = Clock(Economy(2))
-    assert clock.economy.observe(0, True, FRAME)
+    clock = Clock(Adaptation(2))
+    assert clock.adaptation.observe(0, True, FRAME)
     changes = clock.run(20, waiting=600, skipped=True)
     assert changes == [(pytest.approx(2, abs=0.1), 2)], "and there are no more than two"
 
 
 def test_it_goes_back_up_slowly_and_more_slowly_after_a_step_up_that_was_too_early() -> None:
-    clock = Clock(Economy(2))
+    clock = Clock(Adaptation(2))
     clock.run(4, waiting=600, skipped=True)
-    assert clock.economy.level == 2
+    assert clock.adaptation.level == 2
     start = clock.now / 1e9
     assert clock.run(100, waiting=20) == [(pytest.approx(start + 30, abs=0.2), 1), (pytest.approx(start + 60, abs=0.4), 0)]
     clock.run(0.04, waiting=600, skipped=True)  # within a minute of the step up
@@ -101,13 +101,13 @@ def test_it_goes_back_up_slowly_and_more_slowly_after_a_step_up_that_was_too_ear
 
 
 def test_neither_good_nor_bad_stays_as_it_is() -> None:
-    clock = Clock(Economy(2))
+    clock = Clock(Adaptation(2))
     clock.run(0.04, waiting=600, skipped=True)
     assert clock.run(100, waiting=150) == []
 
 
 def test_a_clock_that_goes_back_is_a_new_beginning() -> None:
-    clock = Clock(Economy(2))
+    clock = Clock(Adaptation(2))
     clock.run(50, waiting=600, skipped=True)
     clock.now = 0
     assert clock.run(31, waiting=0) == [(pytest.approx(30, abs=0.2), 1)]

@@ -10,7 +10,7 @@ from protocols.errors import ProtocolError
 from protocols.media import Codec, EncodedPacket, Track
 from transcode import messages
 from transcode.adaptation import Effort
-from transcode.messages import MAX_BODY, Inbox, Message, WorkerReport
+from transcode.messages import MAX_BODY, MessageReader, WorkerMessage, WorkerReport
 from transcode.plan import AudioTarget, VideoTarget
 
 PACKET = EncodedPacket(7, -5, 2**62, True, b"data", 3, 4)
@@ -19,7 +19,7 @@ LAYERS = (replace(TRACK, layer="f"), replace(TRACK, layer="h", width=640))
 VIDEO = VideoTarget(1280, 720, 1920, 1080, 30.0, 60.0, 2_500_000, 6_000_000)
 
 
-def feed(inbox: Inbox, data: bytes, split: int) -> list[tuple[int, int, int, bytes]]:
+def feed(inbox: MessageReader, data: bytes, split: int) -> list[tuple[int, int, int, bytes]]:
     frames = []
     at = 0
     while at < len(data):
@@ -34,23 +34,23 @@ def feed(inbox: Inbox, data: bytes, split: int) -> list[tuple[int, int, int, byt
 @pytest.mark.parametrize("split", [1, 7, 11, 12, 13, 1000, 1 << 24])
 def test_messages_come_out_the_same_in_any_split(split: int) -> None:
     sizes = [0, 1, 500, 33] if split < 100 else [0, 1, 300_000, 33, 0, 2_000_000, 5, 262_132, 262_133, 9]
-    sent = [(Message.OUTPUT, number, 2**32 - 1 - number, bytes([number]) * size) for number, size in enumerate(sizes)]
+    sent = [(WorkerMessage.OUTPUT, number, 2**32 - 1 - number, bytes([number]) * size) for number, size in enumerate(sizes)]
     data = b"".join(messages.pack(*message) for message in sent)
-    inbox = Inbox()
+    inbox = MessageReader()
     assert feed(inbox, data, split) == sent
     assert len(inbox.room()) <= 3 << 20
 
 
 def test_the_buffer_falls_back_after_a_large_message() -> None:
-    inbox = Inbox()
-    feed(inbox, messages.pack(Message.OUTPUT, body=bytes(MAX_BODY)), 1 << 20)
-    feed(inbox, messages.pack(Message.PROGRESS), 1 << 20)
+    inbox = MessageReader()
+    feed(inbox, messages.pack(WorkerMessage.OUTPUT, body=bytes(MAX_BODY)), 1 << 20)
+    feed(inbox, messages.pack(WorkerMessage.PROGRESS), 1 << 20)
     assert len(inbox.room()) < 1 << 20
 
 
 def test_a_message_that_is_too_long_is_refused_by_its_header() -> None:
     with pytest.raises(ProtocolError):
-        feed(Inbox(), struct.pack("<IBxHI", MAX_BODY + 1, 16, 0, 0), 100)
+        feed(MessageReader(), struct.pack("<IBxHI", MAX_BODY + 1, 16, 0, 0), 100)
 
 
 def body(data: bytes) -> memoryview:

@@ -10,15 +10,15 @@ import jwt
 import pytest
 
 from gateway.access import stream_keys
-from gateway.access.rights_cache import Directory, NotInMemory
-from gateway.access.sealing import Vault
+from gateway.access.rights_cache import NotInMemory, RightsCache
+from gateway.access.sealing import Sealing
 from gateway.model import lifecycle
 from gateway.model.permissions import Capability
 from gateway.model.records import ApiKey, CallType, Member, SealedSecret, Settings, StreamKey, User
 from gateway.store.calls import blocked, unblocked
 from protocols.errors import Reason, Rejected
 from protocols.publisher import Credential
-from tests.support.authority import NOW, SECRET, Ruling, ruling
+from tests.support.authorizer import NOW, SECRET, Ruling, ruling
 
 X = "livestream:x"
 APP = "s" * 43
@@ -37,7 +37,7 @@ async def application(it: Ruling, key: str, secret: str) -> None:
 
 
 def sealed(it: Ruling, key: str, secret: str) -> SealedSecret:
-    return SealedSecret(Vault(SECRET.value).seal(secret.encode(), key), it.time)
+    return SealedSecret(Sealing(SECRET.value).seal(secret.encode(), key), it.time)
 
 
 def token(user: str | None = "john", secret: str = APP, **claims: Any) -> str:
@@ -90,15 +90,15 @@ def test_a_users_token_is_a_stream_key_where_the_user_is_a_host(it: Ruling) -> N
 )
 def test_an_applications_token_that_is_none(it: Ruling, bad: str) -> None:
     with pytest.raises(Rejected) as caught:
-        it.authority.identify(bad, api_key="app")
+        it.authorizer.identify(bad, api_key="app")
     assert caught.value.reason is Reason.UNAUTHORIZED
 
 
 def test_who_an_identity_is(it: Ruling) -> None:
-    identify = it.authority.identify
+    identify = it.authorizer.identify
     server = identify(token(None, exp=None), api_key="app")
     assert (server.server, server.user_id, server.api_key) == (True, "", "app")
-    assert it.authority.capabilities(server, X) == frozenset(Capability)
+    assert it.authorizer.capabilities(server, X) == frozenset(Capability)
     assert not identify(None).user_id
     assert identify(token()).api_key == "app"  # found without being named, as encoders cannot
     with pytest.raises(Rejected, match="no such api_key"):
@@ -114,11 +114,11 @@ async def test_two_secrets_are_good_during_a_rotation_and_none_after_a_revocatio
     it.now += 301
     assert it.publish(token(secret=new), X)
     assert why_not(it, token())[0] is Reason.UNAUTHORIZED
-    identity = it.authority.identify(token(secret=new))
+    identity = it.authorizer.identify(token(secret=new))
     await it.store.api_keys.revoke("app", it.time)
     assert why_not(it, token(secret=new))[0] is Reason.UNAUTHORIZED
     with pytest.raises(Rejected, match="revoked"):
-        it.authority.judge(identity, X, Capability.READ_CALL)
+        it.authorizer.judge(identity, X, Capability.READ_CALL)
 
 
 async def test_a_short_key_in_each_form(it: Ruling) -> None:
@@ -126,17 +126,17 @@ async def test_a_short_key_in_each_form(it: Ruling) -> None:
     grant = it.publish(whole(key))
     assert (grant.user_id, grant.call_cid, grant.expires_at) == ("guest7", X, 0)
     assert it.publish("live", user=key.name) == grant
-    password = it.authority.identification.password
+    password = it.authorizer.authenticator.password
     assert password(key.name) == whole(key).partition("-")[2]
     assert "another call" in why_not(it, whole(key), "livestream:y")[1]
     assert "copy it again" in why_not(it, whole(key)[:-1])[1]
     assert "missing or changed" in why_not(it, "live", user=f"{key.name[:-1]}{'a' if key.name[-1] != 'a' else 'b'}")[1]
-    assert it.authority.capabilities(grant.identity, X) <= {
+    assert it.authorizer.capabilities(grant.identity, X) <= {
         *(Capability.SEND_VIDEO, Capability.SEND_AUDIO, Capability.JOIN_CALL),
         *(Capability.JOIN_BACKSTAGE, Capability.READ_CALL, Capability.LIST_STREAMS),
     }
     with pytest.raises(Rejected, match="for publishing only"):
-        it.authority.judge(grant.identity, X, Capability.GO_LIVE)
+        it.authorizer.judge(grant.identity, X, Capability.GO_LIVE)
     await it.store.stream_keys.revoke(key.name, it.time)
     assert "revoked" in why_not(it, whole(key))[1]
     assert password(key.name) is None
@@ -156,12 +156,12 @@ async def test_publishing_makes_the_call_where_that_is_allowed(it: Ruling) -> No
     own = it.tokens.issue("host", ["livestream:new"], 60)
     grant = it.publish(own)
     assert not grant.exists
-    assert (await it.authority.settle(grant)).exists
+    assert (await it.authorizer.settle(grant)).exists
     made = await it.store.calls.get("livestream:new")
     assert made is not None
     assert (made.created_by_id, made.backstage) == ("host", True)
     user = it.publish(token("zoe"), "livestream:zoes")
-    await it.authority.settle(user)
+    await it.authorizer.settle(user)
     assert it.publish(token("zoe"), "livestream:zoes").exists
     assert "no call type" in why_not(it, token(), "nothing:x")[1]
     await it.store.users.put([User("gus", it.time, it.time, "guest")])
@@ -173,11 +173,11 @@ async def test_a_call_that_ended_since_is_not_made_again(it: Ruling) -> None:
     over = await it.call("livestream:zoes", by="zoe")
     await it.store.calls.change(over.cid, lambda call: lifecycle.ended(call, it.time), now=it.time)
     with pytest.raises(Rejected, match="has ended"):
-        await it.authority.settle(grant)
+        await it.authorizer.settle(grant)
 
 
 async def test_where_publishing_makes_no_calls(it: Ruling) -> None:
-    it.authority.rules = replace(it.authority.rules, create_on_publish=False)
+    it.authorizer.rules = replace(it.authorizer.rules, create_on_publish=False)
     own = it.tokens.issue("host", ["livestream:new"], 60)
     assert why_not(it, own, None)[0] is Reason.NOT_FOUND
     assert why_not(it, token("zoe"), "livestream:new")[0] is Reason.NOT_FOUND
@@ -192,53 +192,53 @@ async def test_a_speaker_may_send_sound_alone(it: Ruling) -> None:
 async def test_viewers_wait_for_the_call_and_may_come_ahead_of_its_start(it: Ruling) -> None:
     ann = token("ann")
     with pytest.raises(Rejected, match="backstage"):
-        await it.authority.watch(X, ann)
-    assert (await it.authority.watch(X, token())).user_id == "john"
+        await it.authorizer.watch(X, ann)
+    assert (await it.authorizer.watch(X, token())).user_id == "john"
     override = {"backstage": {"join_ahead_time_seconds": 300}}
     starts_at = it.time + timedelta(seconds=600)
     await it.store.calls.change(X, lambda call: replace(call, starts_at=starts_at, settings_override=override), now=it.time)
     it.now += 299
     with pytest.raises(Rejected, match="backstage"):
-        await it.authority.watch(X, ann)
+        await it.authorizer.watch(X, ann)
     it.now += 1
-    assert await it.authority.watch(X, ann)
+    assert await it.authorizer.watch(X, ann)
     await it.store.calls.change(X, lambda call: lifecycle.gone_live(call, it.time), now=it.time)
-    assert not (await it.authority.watch(X, None)).user_id
+    assert not (await it.authorizer.watch(X, None)).user_id
     await it.store.calls.change(X, lambda call: lifecycle.stopped_live(call, it.time), now=it.time)
     with pytest.raises(Rejected, match="backstage"):  # the planned start is past
-        await it.authority.watch(X, ann)
+        await it.authorizer.watch(X, ann)
 
 
 async def test_who_was_kicked_may_come_back_after_a_while_and_others_meanwhile(it: Ruling) -> None:
     key = whole(await key_for(it, "ann"))
     await it.store.calls.change(X, lambda call: lifecycle.gone_live(call, it.time), now=it.time)
-    ann, max_ = it.authority.identify(token("ann")), it.authority.identify(token("max"))
-    it.authority.send_out(X, "ann")
-    assert it.authority.taken_out(X) == ["ann"]
+    ann, max_ = it.authorizer.identify(token("ann")), it.authorizer.identify(token("max"))
+    it.authorizer.send_out(X, "ann")
+    assert it.authorizer.taken_out(X) == ["ann"]
     reason, words = why_not(it, key)
     assert (reason, "come back in 30 s" in words) == (Reason.FORBIDDEN, True)
-    assert not it.authority.may(ann, X, Capability.JOIN_CALL)
-    assert it.authority.may(ann, X, Capability.READ_CALL)
-    assert Capability.JOIN_CALL not in it.authority.capabilities(ann, X)
-    assert it.authority.may(max_, X, Capability.JOIN_CALL)
+    assert not it.authorizer.may(ann, X, Capability.JOIN_CALL)
+    assert it.authorizer.may(ann, X, Capability.READ_CALL)
+    assert Capability.JOIN_CALL not in it.authorizer.capabilities(ann, X)
+    assert it.authorizer.may(max_, X, Capability.JOIN_CALL)
     it.now += 31
-    assert it.authority.taken_out(X) == []
+    assert it.authorizer.taken_out(X) == []
     assert it.publish(key).user_id == "ann"
-    assert it.authority.may(ann, X, Capability.JOIN_CALL)
+    assert it.authorizer.may(ann, X, Capability.JOIN_CALL)
 
     await it.store.calls.kick(X, "ann", block=True, now=it.time)
-    it.authority.send_out(X, "ann")
-    assert it.authority.taken_out(X) == ["ann"]
+    it.authorizer.send_out(X, "ann")
+    assert it.authorizer.taken_out(X) == ["ann"]
     assert "blocked" in why_not(it, key)[1]
     await it.store.calls.change(X, lambda call: unblocked(call, "ann"), now=it.time)
     assert it.publish(key).user_id == "ann", "who unblocks him lets him in at once"
 
 
 async def test_which_calls_are_over(it: Ruling) -> None:
-    assert not it.authority.is_over(X)
-    assert it.authority.is_over("livestream:never-was")
+    assert not it.authorizer.is_over(X)
+    assert it.authorizer.is_over("livestream:never-was")
     await it.store.calls.change(X, lambda call: lifecycle.ended(call, it.time), now=it.time)
-    assert it.authority.is_over(X)
+    assert it.authorizer.is_over(X)
 
 
 async def test_call_types_and_roles_are_followed(it: Ruling) -> None:
@@ -260,7 +260,7 @@ async def test_wrong_keys_are_slowed_by_address_and_right_ones_cost_nothing() ->
 
         def status(key: str, address: str) -> Reason | None:
             try:
-                it.authority.examine(Credential(key), None, address)
+                it.authorizer.examine(Credential(key), None, address)
             except Rejected as refusal:
                 return refusal.reason
             return None
@@ -276,7 +276,7 @@ async def test_wrong_keys_are_slowed_by_address_and_right_ones_cost_nothing() ->
 async def test_more_calls_than_fit_are_looked_up(it: Ruling) -> None:
     for n in range(5):
         await it.call(f"livestream:c{n}")
-    small = Directory(it.store, max_calls=3)
+    small = RightsCache(it.store, max_calls=3)
     await small.start()
     newest = small.call("livestream:c4")
     assert newest is not None
@@ -303,7 +303,7 @@ async def test_a_thousand_keys_are_told_apart_quickly(it: Ruling) -> None:
 
 async def test_a_member_of_another_call_is_nobody_here(it: Ruling) -> None:
     await it.store.calls.get_or_create(
-        lifecycle.created(it.directory.call_types["livestream"], "y", "bob", it.time),
+        lifecycle.created(it.rights_cache.call_types["livestream"], "y", "bob", it.time),
         [Member("", "cat", it.time, it.time, "host")],
     )
     assert it.publish(token("cat"), "livestream:y")

@@ -18,7 +18,7 @@ from gateway.access.jwt import MAX_TOKEN, VIEWER
 from gateway.config import Config
 from gateway.config.sources import ConfigError, load
 from protocols.errors import Reason, Rejected
-from tests.support.authority import NOW, SECRET, Ruling, ruling
+from tests.support.authorizer import NOW, SECRET, Ruling, ruling
 
 DEMO = "livestream:demo"
 ROOT = Path(__file__).parents[4]
@@ -135,7 +135,7 @@ async def test_watching(gate: Ruling) -> None:
     await gate.call(DEMO, live=True)
     await gate.call("livestream:closed")
     key = tokens().issue("ann", ["livestream:closed"], 60, VIEWER)
-    watch = gate.authority.watch
+    watch = gate.authorizer.watch
     assert not (await watch(DEMO, None)).user_id
     assert not (await watch(DEMO, "nonsense")).user_id
     assert (await watch("livestream:closed", key)).user_id == "ann"

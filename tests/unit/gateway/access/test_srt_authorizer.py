@@ -6,14 +6,14 @@ import pytest
 
 from gateway.access import stream_keys
 from gateway.access.credentials import Secret, Tokens
-from gateway.access.srt_authorizer import SrtAccess
+from gateway.access.srt_authorizer import SrtAuthorizer
 from gateway.model.records import StreamKey
-from gateway.sessions.admission import Reception
+from gateway.sessions.admission import Admission
 from gateway.sessions.registry import Registry
 from protocols.errors import Reason, Rejected
 from protocols.publisher import Credential
 from protocols.srt.streamid import parse_stream_id
-from tests.support.authority import SECRET, Ruling, ruling
+from tests.support.authorizer import SECRET, Ruling, ruling
 from tests.support.memory import MemoryCall
 from transcode.host.pool import Workers
 
@@ -31,10 +31,10 @@ class Gate:
         self.looked_up: list[Credential] = []
         self.clock = 100.0  # s
         registry = Registry(lambda cid: MemoryCall())  # type: ignore[arg-type,return-value]
-        self.reception = Reception(registry, it.authority, Workers(), max_sessions=room)
-        self.access = SrtAccess(
-            it.authority.identification.password,
-            self.reception.examine,
+        self.admission = Admission(registry, it.authorizer, Workers(), max_sessions=room)
+        self.access = SrtAuthorizer(
+            it.authorizer.authenticator.password,
+            self.admission.examine,
             lambda refusal, host: self.told.append((refusal.reason, host)),
             lambda credential, call: self.looked_up.append(credential),
             lambda: self.clock,
@@ -116,7 +116,7 @@ def test_no_room_and_shutting_down_are_overload(it: Ruling) -> None:
     full = Gate(it, room=0)
     assert full.refusal(full.tokens.user_name("host", DEMO, HOUR)) == 1402
     ending = Gate(it)
-    ending.reception.draining = True
+    ending.admission.draining = True
     assert ending.refusal(ending.tokens.user_name("host", DEMO, HOUR)) == 1402
 
 

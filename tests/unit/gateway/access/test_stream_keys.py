@@ -3,7 +3,7 @@
 import pytest
 
 from gateway.access import stream_keys
-from gateway.access.sealing import Vault
+from gateway.access.sealing import Sealing
 from gateway.access.throttle import SECOND, Throttle, host_of
 
 SECRET = b"0123456789abcdef" * 4
@@ -45,14 +45,14 @@ def test_other_texts_are_no_keys(text: str) -> None:
 
 
 def test_a_sealed_secret_opens_only_with_its_key_and_where_it_belongs() -> None:
-    sealed = Vault(SECRET).seal(b"hunter2", "app")
+    sealed = Sealing(SECRET).seal(b"hunter2", "app")
     assert b"hunter2" not in sealed
-    assert Vault(SECRET).unseal(sealed, "app") == b"hunter2"
-    assert Vault(SECRET).unseal(sealed, "another app") is None
-    assert Vault(b"x" * 32).unseal(sealed, "app") is None
+    assert Sealing(SECRET).unseal(sealed, "app") == b"hunter2"
+    assert Sealing(SECRET).unseal(sealed, "another app") is None
+    assert Sealing(b"x" * 32).unseal(sealed, "app") is None
     for broken in (b"", sealed[:5], sealed[:-1], sealed[:-1] + bytes([sealed[-1] ^ 1])):
-        assert Vault(SECRET).unseal(broken, "app") is None
-    assert Vault(SECRET).seal(b"hunter2", "app") != sealed
+        assert Sealing(SECRET).unseal(broken, "app") is None
+    assert Sealing(SECRET).seal(b"hunter2", "app") != sealed
 
 
 def test_failures_wear_off_and_one_address_is_not_another() -> None:

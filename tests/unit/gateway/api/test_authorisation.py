@@ -100,7 +100,7 @@ async def call_in(api: Stage, state: str, number: int) -> Call:
         blocked_user_ids=("blocked",),
     )
     members = [Member(call.cid, user, now, now, role) for user, role in MEMBERS.items()]
-    await api.control.store.calls.get_or_create(call, members)
+    await api.store_access.store.calls.get_or_create(call, members)
     return call
 
 
@@ -118,7 +118,7 @@ async def credential(api: Stage, who: str, cid: str) -> dict[str, str]:
             token = api.tokens.issue("host-by-key", [cid], 60)
         case "stream_key":
             key = StreamKey(stream_keys.new_name(secret), cid, "encoder", "", now, now + timedelta(hours=1))
-            await api.control.store.stream_keys.add(key)
+            await api.store_access.store.stream_keys.add(key)
             token = stream_keys.whole(secret, key.name)
         case user:
             token = api.token(user)

@@ -17,15 +17,15 @@ from aiohttp import WSMsgType, web
 
 from gateway.access.credentials import Secret, Tokens
 from gateway.access.jwt import VIEWER
-from gateway.access.sealing import Vault
-from gateway.access.viewers import House
+from gateway.access.sealing import Sealing
+from gateway.access.viewers import Viewers
 from gateway.api.event_socket import MAX_MESSAGE, MAX_PER_USER, MAX_SUBSCRIPTIONS, Sockets, Timeouts
 from gateway.config.sources import load
-from gateway.enforcement.change_feed import Following
-from gateway.enforcement.enforcement import Moderation
-from gateway.events.fanout import Broadcast
+from gateway.enforcement.change_feed import ChangeFeed
+from gateway.enforcement.enforcement import Enforcement
+from gateway.events.fanout import EventFanout
 from gateway.events.interactions import SENDER_BURST, Interactions
-from gateway.events.producers import Announcements
+from gateway.events.producers import EventProducers
 from gateway.model import lifecycle
 from gateway.model.events import Bus, EventType
 from gateway.model.records import ApiKey, Call, Member, SealedSecret, User
@@ -33,7 +33,7 @@ from gateway.outputs.embedded.call import EmbeddedCall
 from gateway.sessions.registry import Registry
 from gateway.store.calls import blocked
 from gateway.store.store import Store
-from gateway.wiring.store import Control, controlling
+from gateway.wiring.store import StoreAccess, open_store_access
 
 DEMO = "livestream:demo"  # public and live
 SHOW = "livestream:show"  # in backstage; its host is john
@@ -46,7 +46,7 @@ NOW = datetime.now(UTC)
 class Stage:
     """A gateway's events, without its media."""
 
-    control: Control
+    store_access: StoreAccess
     tokens: Tokens
     bus: Bus
     sockets: Sockets
@@ -61,7 +61,7 @@ class Stage:
         return jwt.encode({}, APP_SECRET, algorithm="HS256")
 
     async def change(self, kind: EventType, change: Any) -> None:
-        call = await self.control.store.calls.change(SHOW, change, now=datetime.now(UTC))
+        call = await self.store_access.store.calls.change(SHOW, change, now=datetime.now(UTC))
         self.bus.publish(kind, SHOW, {"live": call.live})
 
     def open(self, token: str | None = "", **options: Any) -> "Client":
@@ -122,28 +122,30 @@ class Client:
 
 @asynccontextmanager
 async def staged(folder: Path, **options: Any) -> AsyncIterator[Stage]:
-    tokens, bus, broadcast = Tokens(Secret(SECRET)), Bus(), Broadcast()
-    async with controlling(load(None, [f"state.directory={folder}", f"calls.public={DEMO}"]), tokens) as control:
+    tokens, bus, broadcast = Tokens(Secret(SECRET)), Bus(), EventFanout()
+    async with open_store_access(load(None, [f"state.directory={folder}", f"calls.public={DEMO}"]), tokens) as store_access:
         registry = Registry(lambda cid: EmbeddedCall(cid, max_participants=4, on_empty=lambda name: None))
-        house = House(registry.call, control.authority.watch)
-        rest = (house, control.directory, control.authority, control.store, broadcast.reconsider)
-        told = Announcements(bus).elsewhere
-        following = Following(control.store, control.directory, control.authority, Moderation(registry, {}, *rest), told)
-        await following.start()
-        sealed = Vault(SECRET).seal(APP_SECRET, "app")
-        await control.store.api_keys.add(ApiKey("app", "an app", (SealedSecret(sealed, NOW),), NOW))
-        await control.store.users.put([User("john", NOW, NOW, name="John"), User("vera", NOW, NOW, name="Vera")])
-        kinds = await control.store.call_types.all()
-        await control.store.calls.get_or_create(
+        viewers_admitted = Viewers(registry.call, store_access.authorizer.watch)
+        rest = (viewers_admitted, store_access.rights_cache, store_access.authorizer, store_access.store, broadcast.reconsider)
+        told = EventProducers(bus).elsewhere
+        change_feed = ChangeFeed(
+            store_access.store, store_access.rights_cache, store_access.authorizer, Enforcement(registry, {}, *rest), told
+        )
+        await change_feed.start()
+        sealed = Sealing(SECRET).seal(APP_SECRET, "app")
+        await store_access.store.api_keys.add(ApiKey("app", "an app", (SealedSecret(sealed, NOW),), NOW))
+        await store_access.store.users.put([User("john", NOW, NOW, name="John"), User("vera", NOW, NOW, name="Vera")])
+        kinds = await store_access.store.call_types.all()
+        await store_access.store.calls.get_or_create(
             lifecycle.created(kinds["livestream"], "show", "john", NOW), [Member(SHOW, "john", NOW, NOW, "host")]
         )
-        sockets = Sockets(control.authority, control.store, broadcast, Interactions(bus), **options)
-        stage = Stage(control, tokens, bus, sockets)
+        sockets = Sockets(store_access.authorizer, store_access.store, broadcast, Interactions(bus), **options)
+        stage = Stage(store_access, tokens, bus, sockets)
         application = web.Application()
         application.add_routes(sockets.routes())
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
         await runner.setup()
-        polling = asyncio.create_task(following.run())
+        polling = asyncio.create_task(change_feed.run())
         try:
             await web.TCPSite(runner, "127.0.0.1", 0).start()
             stage.url = f"http://127.0.0.1:{runner.addresses[0][1]}/api/v2/video/connect"
@@ -268,7 +270,7 @@ async def test_what_another_node_or_the_command_line_does_to_a_call_is_told_here
 async def test_a_key_that_is_revoked_ends_what_it_was_for(stage: Stage) -> None:
     async with stage.open(stage.user("vera")) as vera:
         await vera.say(type="subscribe", cid=DEMO)
-        await stage.control.store.api_keys.revoke("app", NOW)
+        await stage.store_access.store.api_keys.revoke("app", NOW)
         assert "revoked" in (await vera.hear("subscription.ended"))["message"]
 
 
@@ -338,7 +340,7 @@ async def test_too_much_is_refused_or_ends_the_connection(stage: Stage) -> None:
     async with stage.open(stage.user("vera")) as vera:
         for n in range(MAX_SUBSCRIPTIONS):
             stage_call = f"livestream:c{n}"
-            await stage.control.store.calls.get_or_create(_live(stage_call))
+            await stage.store_access.store.calls.get_or_create(_live(stage_call))
             assert (await vera.say(type="subscribe", cid=stage_call))["type"] == "subscribed"
         assert (await vera.say(type="subscribe", cid=DEMO))["status"] == 429
         answers = [(await vera.say(type="custom", cid=DEMO, custom={}))["type"] for _ in range(int(SENDER_BURST) + 1)]

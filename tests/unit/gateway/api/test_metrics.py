@@ -10,10 +10,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from gateway.node.host import Certificates, udp_drops
-from gateway.sessions.counters import PipelineTotals
+from gateway.sessions.counters import PipelineCounters
 from gateway.sessions.diagnostics import Concern, findings
 from gateway.sessions.pacer import LiveEdgePolicy
-from gateway.sessions.seat import Session, SessionPolicy, State
+from gateway.sessions.seat import Seat, SeatPolicy, SeatState
 from gateway.sessions.stream_figures import FIGURES, Figure, spread
 from gateway.telemetry.latency import Histogram, Window
 from protocols.media import Kind
@@ -90,7 +90,7 @@ def test_a_file_without_a_certificate_is_left_out(tmp_path: Path) -> None:
 
 
 def test_a_workers_cpu_goes_to_what_it_does_by_then() -> None:
-    totals, all_of_them = PipelineTotals(), PipelineTotals()
+    totals, all_of_them = PipelineCounters(), PipelineCounters()
     totals.treatments[Kind.AUDIO, "transcode", "codec"] += 1
     totals.charge_worker(5 * S)
     totals.treatments[Kind.VIDEO, "transcode", "reordering"] += 1
@@ -104,30 +104,30 @@ def test_a_workers_cpu_goes_to_what_it_does_by_then() -> None:
 async def test_figures_of_streams_are_spread_by_protocol_and_only_live_ones_count() -> None:
     figure = Figure("frame_rate", "…", lambda session: float(session.user_id), FIGURES[0].shown + FIGURES[1].shown)
     sessions = [session(user) for user in ("25", "30", "60", "0", "5")]
-    sessions[-1].state = State.LINGERING
+    sessions[-1].state = SeatState.LINGERING
     found = {(protocol, statistic): value for protocol, statistic, value in spread(figure, sessions)}
     assert found == {("rtmp", "lowest"): 25, ("rtmp", "median"): 30, ("rtmp", "highest"): 60}
 
 
 async def test_what_is_not_well_with_a_stream_is_told_with_its_name() -> None:
     absent = session("ada")
-    absent.state, absent.why_ended = State.LINGERING, "the encoder ended the stream"
+    absent.state, absent.why_ended = SeatState.LINGERING, "the encoder ended the stream"
     (finding,) = findings(absent, 0)
     assert (finding.concern, "the encoder ended the stream" in finding.text) == (Concern.ENCODER_GONE, True)
     assert list(findings(session("eve"), 0)) == []
 
 
-def session(user: str) -> Session:
+def session(user: str) -> Seat:
     """A live one without media."""
-    policy = SessionPolicy(
+    policy = SeatPolicy(
         decide=lambda track, accepts: plan(track, accepts, Policy()),
         live_edge=LiveEdgePolicy(),
         linger_s=0,
         max_bitrate=0,
         retire=lambda protocol, totals: None,
     )
-    made = Session(MemoryPublisher(), user, "livestream:demo", MemoryCall(), Workers(), policy)
-    made.state = State.LIVE
+    made = Seat(MemoryPublisher(), user, "livestream:demo", MemoryCall(), Workers(), policy)
+    made.state = SeatState.LIVE
     return made
 
 

@@ -7,13 +7,13 @@ import pytest
 from aiohttp import web
 
 from gateway.api.pages import Pages
-from gateway.config import Calls, Config
+from gateway.config import CallsConfig, Config
 
 
 @pytest.fixture
 async def http() -> AsyncIterator[aiohttp.ClientSession]:
     application = web.Application()
-    application.add_routes(Pages(Config(calls=Calls(public=("livestream:demo", "livestream:b")))).routes())
+    application.add_routes(Pages(Config(calls=CallsConfig(public=("livestream:demo", "livestream:b")))).routes())
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from gateway.config import PREFIX, Auth, Config, sources
+from gateway.config import PREFIX, AuthConfig, Config, sources
 from gateway.config.sources import ConfigError, load
 
 ROOT = Path(__file__).parents[4]
@@ -132,7 +132,7 @@ def test_every_key_is_documented_and_frozen() -> None:
 def test_the_environment_leaves_the_defaults_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATEWAY_RTMP__PORT", "1")
     assert Config().rtmp.port == 1935
-    assert Auth().secret == SecretStr("")
+    assert AuthConfig().secret == SecretStr("")
 
 
 def test_tables_come_from_every_source_and_their_secrets_are_shown_by_none(

@@ -8,17 +8,17 @@ from datetime import timedelta
 from pathlib import Path
 
 from gateway.access.credentials import Identity
-from gateway.access.rights_cache import Directory, Memory
-from gateway.access.viewers import House
-from gateway.enforcement.change_feed import Following
-from gateway.enforcement.enforcement import Moderation
+from gateway.access.rights_cache import Memory, RightsCache
+from gateway.access.viewers import Viewers
+from gateway.enforcement.change_feed import ChangeFeed
+from gateway.enforcement.enforcement import Enforcement
 from gateway.model import lifecycle
 from gateway.model.records import Change, StreamKey
 from gateway.outputs.embedded.call import EmbeddedCall
 from gateway.sessions.registry import Registry
 from gateway.store.database import StoreUnavailable
 from gateway.store.store import Store
-from tests.support.authority import Ruling, ruling
+from tests.support.authorizer import Ruling, ruling
 
 X = "livestream:x"
 
@@ -26,14 +26,16 @@ X = "livestream:x"
 class Followed:
     """A gateway's following without the rest of it; `concerned` has the calls that it was told of."""
 
-    def __init__(self, it: Ruling, directory: Directory) -> None:
-        self.directory = directory
+    def __init__(self, it: Ruling, rights_cache: RightsCache) -> None:
+        self.rights_cache = rights_cache
         self.concerned: list[str] = []
         self.news = asyncio.Event()
         self.registry = Registry(lambda cid: EmbeddedCall(cid, max_participants=1, on_empty=lambda name: None))
-        house = House(self.registry.call, self._nobody)
-        self.moderation = Moderation(self.registry, {}, house, directory, it.authority, it.store, concerned=self._concerned)
-        self.following = Following(it.store, directory, it.authority, self.moderation)
+        viewers_admitted = Viewers(self.registry.call, self._nobody)
+        self.enforcement = Enforcement(
+            self.registry, {}, viewers_admitted, rights_cache, it.authorizer, it.store, concerned=self._concerned
+        )
+        self.following = ChangeFeed(it.store, rights_cache, it.authorizer, self.enforcement)
 
     async def _nobody(self, call: str, token: str | None, address: str) -> Identity:
         return Identity()
@@ -50,8 +52,8 @@ class Followed:
 
 
 @asynccontextmanager
-async def following(it: Ruling, directory: Directory | None = None) -> AsyncIterator[Followed]:
-    followed = Followed(it, directory or it.directory)
+async def following(it: Ruling, rights_cache: RightsCache | None = None) -> AsyncIterator[Followed]:
+    followed = Followed(it, rights_cache or it.rights_cache)
     await followed.following.start()
     running = asyncio.create_task(followed.following.run())
     try:
@@ -64,9 +66,9 @@ async def following(it: Ruling, directory: Directory | None = None) -> AsyncIter
 async def test_what_another_process_writes_is_known_here(tmp_path: Path) -> None:
     url = f"sqlite+aiosqlite:///{tmp_path}/gateway.db"
     async with ruling(url) as it, Store.open(url) as elsewhere, following(it) as followed:
-        await elsewhere.calls.get_or_create(lifecycle.created(it.directory.call_types["livestream"], "x", "john", it.time))
+        await elsewhere.calls.get_or_create(lifecycle.created(it.rights_cache.call_types["livestream"], "x", "john", it.time))
         await followed.until(X)
-        known = followed.directory.call(X)
+        known = followed.rights_cache.call(X)
         assert known is not None
         assert known.call.created_by_id == "john"
         await it.call("livestream:own")
@@ -82,12 +84,12 @@ async def test_a_stream_key_made_elsewhere_just_now_is_looked_up_and_not_taken_f
     async with ruling(url) as it, Store.open(url) as elsewhere:  # nothing follows the store here
         await it.call(X)
         await elsewhere.stream_keys.add(StreamKey("cam", X, "john", "john", it.time))
-        assert it.directory.stream_key("cam") is None
-        await it.directory.look_up(stream_key="cam")
-        assert it.directory.stream_key("cam") is not None
+        assert it.rights_cache.stream_key("cam") is None
+        await it.rights_cache.look_up(stream_key="cam")
+        assert it.rights_cache.stream_key("cam") is not None
 
 
-class FailingOnce(Directory):
+class FailingOnce(RightsCache):
     """A directory whose store is away when the first change is applied."""
 
     failing = True
@@ -99,7 +101,7 @@ class FailingOnce(Directory):
         await super().apply(changes)
 
 
-class Slow(Directory):
+class Slow(RightsCache):
     """A directory that does not come back from its first change."""
 
     def __init__(self, store: Store) -> None:
@@ -117,7 +119,7 @@ async def test_a_change_that_could_not_be_applied_comes_later() -> None:
     async with ruling() as it, following(it, FailingOnce(it.store)) as followed:
         await it.call(X)  # it is written all the same
         await followed.until(X)
-        assert followed.directory.call(X) is not None
+        assert followed.rights_cache.call(X) is not None
 
 
 async def test_a_writer_that_is_cancelled_after_its_commit_loses_no_change() -> None:
@@ -157,13 +159,13 @@ async def test_calls_in_use_that_last_longer_than_they_may_are_ended() -> None:
         await it.call(X, live=True)
         limited = {"limits": {"max_duration_seconds": 60}}
         await it.store.calls.change(X, lambda call: replace(call, settings_override=limited), now=it.time)
-        followed = Followed(it, it.directory)
+        followed = Followed(it, it.rights_cache)
         followed.registry.call(X)
-        await followed.moderation.end_overdue(it.time + timedelta(seconds=59))
-        known = it.directory.call(X)
+        await followed.enforcement.end_overdue(it.time + timedelta(seconds=59))
+        known = it.rights_cache.call(X)
         assert known is not None
         assert known.call.live
-        await followed.moderation.end_overdue(it.time + timedelta(seconds=60))
-        known = it.directory.call(X)
+        await followed.enforcement.end_overdue(it.time + timedelta(seconds=60))
+        known = it.rights_cache.call(X)
         assert known is not None
         assert known.call.ended_at == it.time + timedelta(seconds=60)

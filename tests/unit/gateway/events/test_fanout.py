@@ -8,8 +8,8 @@ from itertools import pairwise
 
 import pytest
 
-from gateway.events.fanout import EVERY_CALL, MAX_PENDING, PORTION, Broadcast, text_frame
-from gateway.model.events import Audience, Bus, EventType
+from gateway.events.fanout import EVERY_CALL, MAX_PENDING, PORTION, EventFanout, text_frame
+from gateway.model.events import Bus, EventAudience, EventType
 
 CALL = "livestream:demo"
 
@@ -17,7 +17,7 @@ CALL = "livestream:demo"
 class Recorder:
     """An outlet that keeps what it is told; `becomes` is its audience when it is asked again."""
 
-    def __init__(self, becomes: Audience | None = Audience.PRESENT) -> None:
+    def __init__(self, becomes: EventAudience | None = EventAudience.PRESENT) -> None:
         self.becomes = becomes
         self.told: list[tuple[str, object]] = []
         self.writes = 0
@@ -30,19 +30,19 @@ class Recorder:
             self.told.append((event["type"], event["payload"].get("n")))
             frames = frames[start + size :]
 
-    def reconsider(self, cid: str) -> Audience | None:
+    def reconsider(self, cid: str) -> EventAudience | None:
         return self.becomes
 
 
 @asynccontextmanager
-async def broadcasting() -> AsyncIterator[tuple[Bus, Broadcast]]:
-    bus, broadcast = Bus(), Broadcast()
+async def broadcasting() -> AsyncIterator[tuple[Bus, EventFanout]]:
+    bus, broadcast = Bus(), EventFanout()
     with bus.listening(broadcast.hear):
         async with broadcast.running():
             yield bus, broadcast
 
 
-async def settled(broadcast: Broadcast) -> None:
+async def settled(broadcast: EventFanout) -> None:
     """Until everything published is written. A round takes a bounded number of turns."""
     for _ in range(50):
         await asyncio.sleep(0)
@@ -51,9 +51,9 @@ async def settled(broadcast: Broadcast) -> None:
 async def test_each_outlet_is_told_of_its_calls_in_order() -> None:
     one, other, all_calls = Recorder(), Recorder(), Recorder()
     async with broadcasting() as (bus, broadcast):
-        broadcast.add(one, CALL, Audience.PRESENT)
-        broadcast.add(other, "livestream:other", Audience.PRESENT)
-        broadcast.add(all_calls, EVERY_CALL, Audience.HOSTS)
+        broadcast.add(one, CALL, EventAudience.PRESENT)
+        broadcast.add(other, "livestream:other", EventAudience.PRESENT)
+        broadcast.add(all_calls, EVERY_CALL, EventAudience.HOSTS)
         for n in range(3):
             bus.publish(EventType.CUSTOM, CALL, {"n": n})
         bus.publish(EventType.CUSTOM, "livestream:other", {"n": 7})
@@ -71,7 +71,7 @@ async def test_each_outlet_is_told_of_its_calls_in_order() -> None:
 
 
 async def test_audiences_are_told_what_is_theirs() -> None:
-    outlets = {audience: Recorder() for audience in Audience}
+    outlets = {audience: Recorder() for audience in EventAudience}
     async with broadcasting() as (bus, broadcast):
         for audience, outlet in outlets.items():
             broadcast.add(outlet, CALL, audience)
@@ -79,14 +79,14 @@ async def test_audiences_are_told_what_is_theirs() -> None:
             bus.publish(kind, CALL)
         await settled(broadcast)
     types = ["call.created", "call.reaction_new", "ingress.error"]
-    assert [[kind for kind, _ in outlets[audience].told] for audience in Audience] == [types[:1], types[:2], types]
+    assert [[kind for kind, _ in outlets[audience].told] for audience in EventAudience] == [types[:1], types[:2], types]
 
 
 async def test_who_loses_the_right_hears_nothing_that_follows() -> None:
-    blocked, viewer, promoted = Recorder(None), Recorder(Audience.READERS), Recorder(Audience.HOSTS)
+    blocked, viewer, promoted = Recorder(None), Recorder(EventAudience.READERS), Recorder(EventAudience.HOSTS)
     async with broadcasting() as (bus, broadcast):
         for outlet in (blocked, viewer, promoted):
-            broadcast.add(outlet, CALL, Audience.PRESENT)
+            broadcast.add(outlet, CALL, EventAudience.PRESENT)
         bus.publish(EventType.CUSTOM, CALL, {"n": 1})
         await asyncio.sleep(0)  # it is told; the change that follows is written between it and the next
         broadcast.reconsider(CALL)
@@ -107,7 +107,7 @@ async def test_who_loses_the_right_hears_nothing_that_follows() -> None:
 async def test_what_waits_is_bounded_and_the_newest_stays() -> None:
     outlet = Recorder()
     async with broadcasting() as (bus, broadcast):
-        broadcast.add(outlet, CALL, Audience.PRESENT)
+        broadcast.add(outlet, CALL, EventAudience.PRESENT)
         for n in range(MAX_PENDING + 10):
             bus.publish(EventType.CUSTOM, CALL, {"n": n})
         await settled(broadcast)
@@ -119,7 +119,7 @@ async def test_others_have_their_turn_while_many_are_told() -> None:
     outlets = [Recorder() for _ in range(10 * PORTION)]
     async with broadcasting() as (bus, broadcast):
         for outlet in outlets:
-            broadcast.add(outlet, CALL, Audience.PRESENT)
+            broadcast.add(outlet, CALL, EventAudience.PRESENT)
         bus.publish(EventType.CUSTOM, CALL)
         told = []
         for _ in range(20):

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from gateway.events.history import MAX_BYTES, MAX_MESSAGES, Recent
+from gateway.events.history import MAX_BYTES, MAX_MESSAGES, EventHistory
 from gateway.model.events import Event, EventType
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -13,7 +13,7 @@ def said(n: int, cid: str = "livestream:demo", text: str = "{}", kind: EventType
 
 
 def test_the_newest_are_kept_within_their_number_and_their_size() -> None:
-    it = Recent()
+    it = EventHistory()
     for n in range(MAX_MESSAGES + 5):
         it.hear(said(n))
     it.hear(said(999, kind=EventType.REACTION_NEW))
@@ -26,7 +26,7 @@ def test_the_newest_are_kept_within_their_number_and_their_size() -> None:
 
 
 def test_the_calls_that_were_silent_longest_are_forgotten_and_so_are_those_that_are_over() -> None:
-    it = Recent(max_calls=2)
+    it = EventHistory(max_calls=2)
     for n, cid in enumerate(("a:1", "a:2", "a:1", "a:3")):
         it.hear(said(n, cid))
     assert [len(it.of(cid)) for cid in ("a:1", "a:2", "a:3")] == [2, 0, 1]

@@ -4,11 +4,19 @@ import json
 
 import pytest
 
-from gateway.events.interactions import CALL_BURST, MAX_BUCKETS, SENDER_BURST, SENDER_RATE, Interactions, Rates, Sender
+from gateway.events.interactions import (
+    CALL_BURST,
+    MAX_BUCKETS,
+    SENDER_BURST,
+    SENDER_RATE,
+    Interactions,
+    InteractionSender,
+    Rates,
+)
 from gateway.model.events import Bus, EventType
 from protocols.errors import Reason, Rejected
 
-ANNA = Sender("anna", "Anna", "user", "192.0.2.1")
+ANNA = InteractionSender("anna", "Anna", "user", "192.0.2.1")
 
 
 async def test_what_is_sent_becomes_an_event_that_names_the_sender_and_no_address() -> None:
@@ -30,7 +38,7 @@ async def test_a_sender_has_a_rate_and_a_burst_of_his_own() -> None:
     reasons = set[Reason]()
     interactions = Interactions(Bus(), lambda: now)
 
-    def sent(sender: Sender, tries: int) -> int:
+    def sent(sender: InteractionSender, tries: int) -> int:
         n = 0
         for _ in range(tries):
             try:
@@ -41,12 +49,12 @@ async def test_a_sender_has_a_rate_and_a_burst_of_his_own() -> None:
         return n
 
     assert sent(ANNA, 30) == SENDER_BURST
-    assert sent(Sender("ben", "", "user", ANNA.address), 5) == 5
+    assert sent(InteractionSender("ben", "", "user", ANNA.address), 5) == 5
     now += 1
     assert sent(ANNA, 30) == SENDER_RATE
-    assert sent(Sender("", "", "anonymous", "192.0.2.7"), 30) == SENDER_BURST
-    assert sent(Sender("", "", "anonymous", "192.0.2.7"), 30) == 0
-    assert sent(Sender("", "", "anonymous", "192.0.2.8"), 1) == 1
+    assert sent(InteractionSender("", "", "anonymous", "192.0.2.7"), 30) == SENDER_BURST
+    assert sent(InteractionSender("", "", "anonymous", "192.0.2.7"), 30) == 0
+    assert sent(InteractionSender("", "", "anonymous", "192.0.2.8"), 1) == 1
     assert interactions.refused == {"sender": 20 + 25 + 20 + 30}
     assert reasons == {Reason.TOO_MANY_REQUESTS}
 
@@ -54,7 +62,7 @@ async def test_a_sender_has_a_rate_and_a_burst_of_his_own() -> None:
 async def test_a_crowd_has_a_rate_in_each_call() -> None:
     interactions = Interactions(Bus(), lambda: 0.0)
     for n in range(int(CALL_BURST)):
-        interactions.send("livestream:demo", Sender(f"user{n}", "", "user"), {})
+        interactions.send("livestream:demo", InteractionSender(f"user{n}", "", "user"), {})
     with pytest.raises(Rejected, match="too many are writing"):
         interactions.send("livestream:demo", ANNA, {})
     interactions.send("livestream:other", ANNA, {})

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from gateway.events.producers import Announcements, happened
+from gateway.events.producers import EventProducers, happened
 from gateway.model.events import Bus, Event, EventType
 from gateway.model.records import Call
 from gateway.sessions.pacer import LiveEdgePolicy
-from gateway.sessions.seat import Session, SessionPolicy
+from gateway.sessions.seat import Seat, SeatPolicy
 from protocols.errors import ProtocolError, Reason, Rejected
 from protocols.media import TracksChanged
 from tests.support.memory import H264, MemoryCall, MemoryPublisher, packet
@@ -45,16 +45,16 @@ class Heard:
         return [json.loads(event.text)["payload"] for event in self.events]
 
 
-def session_of(publisher: MemoryPublisher, bus: Bus, linger_s: float = 0.05) -> Session:
-    policy = SessionPolicy(
+def session_of(publisher: MemoryPublisher, bus: Bus, linger_s: float = 0.05) -> Seat:
+    policy = SeatPolicy(
         decide=lambda track, accepts: plan(track, accepts, Policy()),
         live_edge=LiveEdgePolicy(),
         linger_s=linger_s,
         max_bitrate=0,
         retire=lambda _, totals: None,
-        told=Announcements(bus).session,
+        told=EventProducers(bus).session,
     )
-    return Session(publisher, "ada", CALL, MemoryCall(), Workers(), policy)
+    return Seat(publisher, "ada", CALL, MemoryCall(), Workers(), policy)
 
 
 def media() -> Iterable[Any]:
@@ -107,15 +107,15 @@ async def test_a_refusal_is_told_to_the_call_it_was_for() -> None:
     bus, heard, publisher = Bus(), Heard(), MemoryPublisher()
     with bus.listening(heard):
         refusal = Rejected(Reason.CONFLICT, "stop the other one first")
-        Announcements(bus, lambda credential, call: None).refused(publisher, refusal)  # a stranger
-        Announcements(bus, lambda credential, call: ("ada", CALL)).refused(publisher, refusal)
+        EventProducers(bus, lambda credential, call: None).refused(publisher, refusal)  # a stranger
+        EventProducers(bus, lambda credential, call: ("ada", CALL)).refused(publisher, refusal)
         (error,) = await heard.until(EventType.INGRESS_ERROR)
     assert (error["user_id"], error["reason"], heard.events[0].cid) == ("ada", "stop the other one first", CALL)
 
 
 async def test_viewers_are_told_as_one_number_however_many_come_at_once() -> None:
     bus, heard, viewers = Bus(), Heard(), list[int]()
-    said = Announcements(bus, viewers_s=0.02)
+    said = EventProducers(bus, viewers_s=0.02)
     with bus.listening(heard):
         for n in range(100):
             viewers.append(n)
@@ -152,7 +152,7 @@ def test_what_the_difference_of_a_record_means(before: Call | None, after: Call 
 async def test_what_was_done_elsewhere_is_marked_so() -> None:
     bus, heard = Bus(), Heard()
     with bus.listening(heard):
-        Announcements(bus).elsewhere(BACKSTAGE, LIVE)
+        EventProducers(bus).elsewhere(BACKSTAGE, LIVE)
         (told,) = await heard.until(EventType.CALL_LIVE_STARTED)
     assert told["call"]["live"] is True
     assert heard.events[0].elsewhere

@@ -43,7 +43,7 @@ def _where(receiver: Receiver, *types: str, timeout_s: float = 10.0, allow_priva
 
 
 @asynccontextmanager
-async def telling(hooks: Webhooks) -> AsyncIterator[Bus]:
+async def event_services(hooks: Webhooks) -> AsyncIterator[Bus]:
     bus = Bus()
     with bus.listening(hooks.hear):
         async with hooks.running():
@@ -75,7 +75,7 @@ async def failed(told_to: Webhooks) -> None:
 
 
 async def test_events_are_told_in_order_and_signed_as_standard_webhooks_says(store: Store) -> None:
-    async with receiving() as receiver, telling(hooks(receiver, store)) as bus:
+    async with receiving() as receiver, event_services(hooks(receiver, store)) as bus:
         published = publish(bus, 10)
         told = await receiver.told_of(10)
         await emptied(store)
@@ -101,7 +101,7 @@ async def test_a_receiver_that_fails_is_told_everything_in_order_once_it_recover
     async with receiving() as receiver:
         receiver.status = 503
         told_to = hooks(receiver, store)
-        async with telling(told_to) as bus:
+        async with event_services(told_to) as bus:
             published = publish(bus, 5) + publish(bus, 5, "livestream:other")
             await receiver.asked_for(4)
             receiver.status = 200
@@ -118,7 +118,7 @@ async def test_one_that_hangs_is_given_up_and_asked_again(store: Store) -> None:
     async with receiving() as receiver:
         receiver.working.clear()
         told_to = hooks(receiver, store, timeout_s=0.1)
-        async with telling(told_to) as bus:
+        async with event_services(told_to) as bus:
             published = publish(bus, 3)
             await receiver.asked_for(2)
             receiver.working.set()
@@ -132,10 +132,10 @@ async def test_what_was_not_told_is_told_after_a_restart_by_the_next_gateway(sto
     async with receiving() as receiver:
         port = int(receiver.url.split(":")[2].split("/")[0])
         away = hooks(receiver, store)
-    async with telling(away) as bus:  # nobody listens there now
+    async with event_services(away) as bus:  # nobody listens there now
         first = publish(bus, 3)
     assert await store.outbox.waiting() == 3, "the end of the gateway saves what came last"
-    async with receiving(port) as receiver, telling(hooks(receiver, store)) as bus:
+    async with receiving(port) as receiver, event_services(hooks(receiver, store)) as bus:
         second = publish(bus, 2)
         told = await receiver.told_of(5)
     assert [event["id"] for event in told] == [event.id for event in first + second]
@@ -145,7 +145,7 @@ async def test_an_event_that_is_refused_holds_up_its_call_alone_and_is_dropped_i
     async with receiving() as receiver:
         receiver.status, receiver.refused = 422, "call.ended"
         told_to = hooks(receiver, store)
-        async with telling(told_to) as bus:
+        async with event_services(told_to) as bus:
             bus.publish(EventType.CALL_ENDED, CALL)
             after = publish(bus, 2)
             other = publish(bus, 2, "livestream:other")
@@ -159,7 +159,7 @@ async def test_an_event_that_is_refused_holds_up_its_call_alone_and_is_dropped_i
 async def test_two_gateways_with_one_store_tell_each_event_once_and_in_order(store: Store) -> None:
     async with receiving() as receiver:
         one, other = (Webhooks(_where(receiver), store.outbox, QUICK, shared=True) for _ in range(2))
-        async with telling(one) as bus, telling(other) as other_bus:
+        async with event_services(one) as bus, event_services(other) as other_bus:
             published = [event for n in range(6) for event in publish(bus, 2) + publish(other_bus, 1, f"livestream:{n}")]
             told = await receiver.told_of(len(published))
             await emptied(store)
@@ -175,12 +175,12 @@ async def test_what_a_gateway_that_died_had_claimed_is_told_by_the_next(store: S
         (waiting,) = await store.outbox.first_of_each_call()
         assert await store.outbox.claim(waiting.seq, now, now + timedelta(seconds=0.3))
         assert not await store.outbox.claim(waiting.seq, now, now + timedelta(seconds=60))
-        async with telling(Webhooks(_where(receiver), store.outbox, QUICK, shared=True)):
+        async with event_services(Webhooks(_where(receiver), store.outbox, QUICK, shared=True)):
             assert [each["id"] for each in await receiver.told_of(1)] == [event.id]
 
 
 async def test_only_the_events_that_were_asked_for(store: Store) -> None:
-    async with receiving() as receiver, telling(hooks(receiver, store, "call.ended", "ingress.error")) as bus:
+    async with receiving() as receiver, event_services(hooks(receiver, store, "call.ended", "ingress.error")) as bus:
         publish(bus, 3)
         for kind in (EventType.CALL_CREATED, EventType.INGRESS_ERROR, EventType.CALL_ENDED):
             bus.publish(kind, CALL)
@@ -196,7 +196,7 @@ async def test_no_private_address_is_called_unless_allowed(name: str, store: Sto
         receiver.url = receiver.url.replace("127.0.0.1", name)
         told_to = hooks(receiver, store, allow_private=False)
         with caplog.at_level(logging.WARNING):
-            async with telling(told_to) as bus:
+            async with event_services(told_to) as bus:
                 publish(bus, 1)
                 await failed(told_to)
     assert set(told_to.failed) == {"private"}
@@ -208,7 +208,7 @@ async def test_redirects_are_not_followed(store: Store) -> None:
     async with receiving() as receiver:
         receiver.status = 307
         told_to = hooks(receiver, store)
-        async with telling(told_to) as bus:
+        async with event_services(told_to) as bus:
             publish(bus, 1)
             await receiver.asked_for(2)
     assert set(told_to.failed) == {"error"}
@@ -218,7 +218,7 @@ async def test_what_waits_is_bounded_in_memory_and_in_the_store(store: Store) ->
     async with receiving() as receiver:
         receiver.working.clear()
         told_to = hooks(receiver, store)
-        async with telling(told_to) as bus:
+        async with event_services(told_to) as bus:
             publish(bus, 1)
             await receiver.asked_for(1)  # it hangs, and the store has the event
             for n in range(MAX_UNSAVED + 7):
@@ -233,7 +233,7 @@ async def test_no_address_and_no_secret_is_shown(store: Store, caplog: pytest.Lo
     where = webhook_call.Receiver("https://user:hidden-word@receiver.invalid/hidden-path", "hidden-secret", timeout_s=2)
     told_to = webhooks.Webhooks(where, store.outbox, QUICK)
     with caplog.at_level(logging.DEBUG):
-        async with telling(told_to) as bus:
+        async with event_services(told_to) as bus:
             publish(bus, 1)
             await failed(told_to)
     assert set(told_to.failed) <= {"unreachable", "timeout"}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.model.permissions import ALL, BUILT_IN, Allowed, CallState, Capability, Refused, Role, allowed, capabilities
+from gateway.model.permissions import ALL, BUILT_IN, Allowed, CallState, Capability, Denied, Role, allowed, capabilities
 from protocols.errors import Reason
 
 LIVE, BACKSTAGE, ENDED = CallState(), CallState(backstage=True), CallState(ended=True)
@@ -113,6 +113,6 @@ def test_a_public_call_may_be_watched_whatever_its_type_and_nothing_more() -> No
 )
 def test_a_refusal_says_what_to_do(role: Role, capability: Capability, state: CallState, reason: Reason, words: str) -> None:
     verdict = allowed(BUILT_IN["livestream"], [role], capability, state)
-    assert isinstance(verdict, Refused)
+    assert isinstance(verdict, Denied)
     assert verdict.reason is reason
     assert words in verdict.why

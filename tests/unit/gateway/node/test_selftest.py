@@ -8,7 +8,7 @@ import pytest
 
 from gateway.config import Config
 from gateway.config.sources import load
-from gateway.node.selftest import Finding, Mark, examine, findings
+from gateway.node.selftest import CheckResult, Mark, examine, findings
 
 FREE = ("http.port=0", "rtmp.port=0", "webrtc.port=0", "srt.port=0")
 
@@ -17,7 +17,7 @@ def config(tmp_path: Path, *sets: str) -> Config:
     return load(None, [*FREE, f"state.directory={tmp_path}/state", *sets])
 
 
-def about(found: Sequence[Finding], what: str) -> Finding:
+def about(found: Sequence[CheckResult], what: str) -> CheckResult:
     (only,) = (finding for finding in found if what in finding.what or what in finding.text)
     return only
 

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from gateway.access.credentials import Grant
-from gateway.sessions.admission import Reception
+from gateway.sessions.admission import Admission
 from gateway.sessions.pacer import LiveEdgePolicy
 from gateway.sessions.registry import Registry
-from gateway.sessions.seat import SessionPolicy, State
+from gateway.sessions.seat import SeatPolicy, SeatState
 from protocols.errors import Reason, Rejected
 from protocols.media import Codec, Kind, TracksChanged
 from protocols.publisher import Credential, Publisher
@@ -50,14 +50,14 @@ async def receiving(
 ) -> AsyncIterator[tuple[MemoryListener, Registry, MemoryCall]]:
     call = MemoryCall()
     registry = Registry(lambda cid: call)  # type: ignore[arg-type,return-value]
-    policy = SessionPolicy(
+    policy = SeatPolicy(
         decide=lambda track, accepts: plan(track, accepts, Policy()),
         live_edge=LiveEdgePolicy(),
         linger_s=10,
         max_bitrate=0,
         retire=registry.retire,
     )
-    reception = Reception(
+    admission = Admission(
         registry,
         OpenGate(),
         workers or Workers(),
@@ -65,7 +65,7 @@ async def receiving(
         take_over=take_over,
     )
     listener = MemoryListener()
-    serving = asyncio.create_task(reception.serve(listener, policy))
+    serving = asyncio.create_task(admission.serve(listener, policy))
     try:
         yield listener, registry, call
     finally:
@@ -109,7 +109,7 @@ async def test_otherwise_the_second_encoder_takes_over() -> None:
         await second.accepted.wait()
         assert first.why == "another encoder with the same key took over"
         (session,) = registry.sessions.values()
-        assert session.state is not State.CLOSED
+        assert session.state is not SeatState.CLOSED
 
 
 async def test_a_defect_met_with_one_publisher_loses_that_one_alone() -> None:

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from gateway.node.cpu import available_cores
-from gateway.sessions.capacity import SETTLING_NS, Capacity, Demand, Kind, Seen, Video, demand, kind_of_video, spare
+from gateway.sessions.capacity import SETTLING_NS, Capacity, CostKind, Demand, Seen, VideoCost, demand, kind_of_video, spare
 from protocols.errors import Reason, Rejected
 from protocols.media import Codec, Track
 from transcode.plan import Policy, cores, plan
 
 S = 1_000_000_000
 ACCEPTS = frozenset({Codec.H264, Codec.OPUS})
-FULL_HD = Demand(video=(Video(1920, 1080, 30.0),))
+FULL_HD = Demand(video=(VideoCost(1920, 1080, 30.0),))
 NOTHING = Demand()
 _PERIOD = "cpu,cpuacct/docker/x/cpu.cfs_period_us"
 
@@ -73,7 +73,7 @@ HEVC = Track(id=0, codec=Codec.HEVC, width=3840, height=2160, frame_rate=25.0)
     [
         ((H264, OPUS), Demand()),
         ((H264, AAC), Demand(audio=1)),
-        ((HEVC, AAC), Demand(audio=1, video=(Video(1920, 1080, 25.0),))),  # it is the size that comes out which costs
+        ((HEVC, AAC), Demand(audio=1, video=(VideoCost(1920, 1080, 25.0),))),  # it is the size that comes out which costs
         ((), Demand()),
     ],
 )
@@ -85,16 +85,16 @@ def test_what_a_stream_asks_for_is_what_the_plan_makes_anew(tracks: tuple[Track,
 @pytest.mark.parametrize(
     ("size", "kind"),
     [
-        ((320, 240), Kind.VIDEO_360P),
-        ((640, 360), Kind.VIDEO_360P),
-        ((540, 960), Kind.VIDEO_540P),
-        ((1280, 720), Kind.VIDEO_720P),
-        ((0, 0), Kind.VIDEO_720P),
-        ((1080, 1920), Kind.VIDEO_1080P),
-        ((2560, 1440), Kind.VIDEO_LARGER),
+        ((320, 240), CostKind.VIDEO_360P),
+        ((640, 360), CostKind.VIDEO_360P),
+        ((540, 960), CostKind.VIDEO_540P),
+        ((1280, 720), CostKind.VIDEO_720P),
+        ((0, 0), CostKind.VIDEO_720P),
+        ((1080, 1920), CostKind.VIDEO_1080P),
+        ((2560, 1440), CostKind.VIDEO_LARGER),
     ],
 )
-def test_kinds_of_video_by_size(size: tuple[int, int], kind: Kind) -> None:
+def test_kinds_of_video_by_size(size: tuple[int, int], kind: CostKind) -> None:
     assert kind_of_video(*size) is kind
 
 
@@ -105,7 +105,7 @@ def test_kinds_of_video_by_size(size: tuple[int, int], kind: Kind) -> None:
         ("audio", Demand(audio=2), 0.10),
         ("video_1080p", FULL_HD, 0.8),
         ("video_1080p", FULL_HD, 0.2),
-        ("video_720p", Demand(video=(Video(1280, 720, 30.0),)), 0.6),
+        ("video_720p", Demand(video=(VideoCost(1280, 720, 30.0),)), 0.6),
     ],
 )
 def test_costs_are_learned_from_what_workers_use(kind: str, wanted: Demand, used: float) -> None:
@@ -164,7 +164,7 @@ def test_the_first_transcode_is_let_in_whatever_it_costs() -> None:
     gateway = Gateway(have=0.5)
     gateway.come("passes", NOTHING, 0.0)
     gateway.run(20)
-    gateway.come("large", Demand(video=(Video(3840, 2160, 60.0),)), 0.4)
+    gateway.come("large", Demand(video=(VideoCost(3840, 2160, 60.0),)), 0.4)
     assert "overloaded" in gateway.refusal(Demand(audio=1))
 
 
@@ -199,12 +199,12 @@ def test_a_stream_in_economy_teaches_nothing_and_is_reckoned_with_at_full_price(
 
 def test_layers_that_can_be_shed_make_room() -> None:
     capacity = Capacity(1, 0)
-    layers = Demand(video=(Video(1280, 720, 30.0), Video(640, 360, 30.0)))
+    layers = Demand(video=(VideoCost(1280, 720, 30.0), VideoCost(640, 360, 30.0)))
     for now in range(0, 30 * S, 2 * S):
         seen = Seen(layers, now * 9 // 10, spare=0.3)
         capacity.sample(now, loop_cpu_ns=0, process_cpu_ns=0, streams={"one": seen}, viewers=0)
     assert capacity.pressure == pytest.approx(0.9)
-    wanted = Demand(video=(Video(640, 360, 30.0),))
+    wanted = Demand(video=(VideoCost(640, 360, 30.0),))
     assert 0.1 - capacity.cost(wanted) < 0.05
     capacity.admit("two", wanted)
     with pytest.raises(Rejected):

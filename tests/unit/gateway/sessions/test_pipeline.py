@@ -61,9 +61,9 @@ async def test_b_frames_that_no_header_announced_are_found_and_no_picture_is_los
         await it.change((replace(track, reorder=None),))
         for each in packets:
             await it.push(each)
-        lane = it.lanes[track.id]
-        assert lane.decision.why.label == "b_frames"
-        assert lane.track.reorder == 1
+        track_pipeline = it.track_pipelines[track.id]
+        assert track_pipeline.decision.why.label == "b_frames"
+        assert track_pipeline.track.reorder == 1
         await it.aclose()  # the stages give what they hold
     sent = call.publications[Kind.VIDEO].packets
     times = [each.pts for each in sent]
@@ -84,7 +84,7 @@ async def test_intra_refresh_that_shows_in_mid_stream_is_decoded_from_the_start_
             if number == 30:  # the first recovery point: no decoder could show a picture from here on for another second
                 await it.change((replace(track, open_gop=True),))
             await it.push(each)
-        assert it.lanes[track.id].decision.why.label == "open_gop"
+        assert it.track_pipelines[track.id].decision.why.label == "open_gop"
         await it.aclose()
     sent = call.publications[Kind.VIDEO].packets
     assert [each.pts for each in sent] == [each.pts for each in packets]
@@ -98,7 +98,7 @@ async def test_without_b_frames_the_watch_ends_and_all_passes() -> None:
         await it.change((replace(track, reorder=None),))
         for each in packets:
             await it.push(each)
-        assert it.lanes[track.id].track.reorder == 0
+        assert it.track_pipelines[track.id].track.reorder == 0
     assert [each.data for each in call.publications[Kind.VIDEO].packets] == [each.data for each in packets]
 
 
@@ -133,7 +133,7 @@ async def test_a_track_that_the_call_cannot_have_is_refused_with_its_reason_and_
         await it.change((H264, OPUS))
         await it.push(packet(1, 0, keyframe=True))
         await it.push(packet(2, 0))
-        assert it.lanes[1].mode == "refuse"
+        assert it.track_pipelines[1].mode == "refuse"
         assert set(call.publications) == {Kind.AUDIO}
         assert len(call.publications[Kind.AUDIO].packets) == 1
 
@@ -282,7 +282,7 @@ async def test_a_larger_layer_takes_the_place_of_the_transcoded_one_without_a_pa
         await it.change((low,))
         publication = call.publications[Kind.VIDEO]
         await it.change((high, low))
-        assert set(it.lanes) == {high.id}
+        assert set(it.track_pipelines) == {high.id}
         assert call.publications[Kind.VIDEO] is publication
         assert not publication.closed
 
@@ -309,7 +309,7 @@ async def test_of_layers_that_cannot_pass_the_largest_alone_reaches_a_worker() -
         for each in pushed:
             await it.push(replace(each, layer="h"))
             await it.push(replace(each, track=low.id, layer="l"))
-        assert set(it.lanes) == {high.id}
+        assert set(it.track_pipelines) == {high.id}
         await it.aclose()
     assert set(call.layers) == {(Kind.VIDEO, "")}
     assert len(call.publications[Kind.VIDEO].packets) == len(pushed)
@@ -392,9 +392,9 @@ async def test_a_video_that_stays_above_the_bitrate_that_may_pass_is_transcoded_
         for each in packets:
             await it.push(each)
         await it.change((track,))  # the publisher tells the same once more: it still knows nothing of its bitrate
-        lane = it.lanes[track.id]
-        assert (lane.mode, lane.decision.why.label) == ("transcode", "bitrate")
-        assert "600 Kbps" in lane.decision.why.advice
+        track_pipeline = it.track_pipelines[track.id]
+        assert (track_pipeline.mode, track_pipeline.decision.why.label) == ("transcode", "bitrate")
+        assert "600 Kbps" in track_pipeline.decision.why.advice
         await it.aclose()
     sent = layers(call)[""]
     assert [each.pts for each in sent] == [each.pts for each in packets]

@@ -9,11 +9,11 @@ import pytest
 
 from gateway.node.cpu import admitting
 from gateway.outputs.embedded.call import EmbeddedCall
-from gateway.sessions.capacity import Capacity, Demand, Video, demand
-from gateway.sessions.counters import PipelineTotals
+from gateway.sessions.capacity import Capacity, Demand, VideoCost, demand
+from gateway.sessions.counters import PipelineCounters
 from gateway.sessions.pacer import LiveEdgePolicy
 from gateway.sessions.registry import Registry
-from gateway.sessions.seat import TRANSITIONS, Admit, Session, SessionPolicy, State
+from gateway.sessions.seat import TRANSITIONS, Admit, Seat, SeatPolicy, SeatState
 from protocols.errors import ProtocolError, Reason, Rejected
 from protocols.media import Codec, Kind, TracksChanged
 from tests.support.memory import H264, OPUS, MemoryCall, MemoryPublisher, packet
@@ -23,10 +23,10 @@ from transcode.plan import Policy, plan
 
 @dataclass
 class Running:
-    session: Session
+    session: Seat
     call: MemoryCall
     task: "asyncio.Task[None]"
-    retired: list[PipelineTotals] = field(default_factory=list)
+    retired: list[PipelineCounters] = field(default_factory=list)
 
     async def ended(self) -> None:
         async with asyncio.timeout(10):
@@ -38,8 +38,8 @@ async def running(
     publisher: MemoryPublisher, *, linger_s: float = 10, call: MemoryCall | None = None, admit: Admit = lambda *asked: None
 ) -> AsyncIterator[Running]:
     call = call or MemoryCall()
-    retired: list[PipelineTotals] = []
-    policy = SessionPolicy(
+    retired: list[PipelineCounters] = []
+    policy = SeatPolicy(
         decide=lambda track, accepts: plan(track, accepts, Policy()),
         live_edge=LiveEdgePolicy(),
         linger_s=linger_s,
@@ -47,7 +47,7 @@ async def running(
         retire=lambda _, totals: retired.append(totals),
         admit=admit,
     )
-    session = Session(publisher, "ada", "livestream:demo", call, Workers(), policy)
+    session = Seat(publisher, "ada", "livestream:demo", call, Workers(), policy)
     task = asyncio.create_task(session.run())
     try:
         yield Running(session, call, task, retired)
@@ -64,7 +64,7 @@ async def test_media_reaches_the_call_on_the_sessions_time_line() -> None:
         video = await it.call.publication(Kind.VIDEO)
         await video.until(2)
         assert publisher.accepted.is_set()
-        assert it.session.state is State.LIVE
+        assert it.session.state is SeatState.LIVE
         assert [p.pts for p in video.packets] == [0, 33_000_000]
         assert [p.pts for p in it.call.publications[Kind.AUDIO].packets] == [10_000_000]
 
@@ -76,13 +76,13 @@ async def test_where_there_is_no_room_to_transcode_for_a_viewer_the_stream_passe
     registry = Registry(lambda cid: EmbeddedCall(cid, max_participants=1, on_empty=lambda name: None))
     call = MemoryCall()
     call.carries = call.accepts | {Codec.VP8}
-    capacity.admit("another", Demand(video=(Video(1920, 1080, 60.0), Video(640, 360, 30.0))))
+    capacity.admit("another", Demand(video=(VideoCost(1920, 1080, 60.0), VideoCost(640, 360, 30.0))))
     async with running(publisher, call=call, admit=admitting(capacity, registry)) as it:
         publisher.say(TracksChanged((vp8,)), packet(1, 0, keyframe=True))
         video = await it.call.publication(Kind.VIDEO)
         await video.until(1)
         assert video.track.codec is Codec.VP8
-        assert it.session.state is State.LIVE
+        assert it.session.state is SeatState.LIVE
     assert registry.refused.total() == 0
     assert caplog.text.count("vp8 passes though a viewer's player does not take it: the gateway is overloaded") == 1
 
@@ -107,7 +107,7 @@ async def test_an_encoder_that_ends_and_does_not_come_back_leaves_the_call_after
         publisher.say(TracksChanged((H264,)), packet(1, 0, keyframe=True), None)
         await it.ended()
         assert it.call.left.is_set()
-        assert it.session.state is State.CLOSED
+        assert it.session.state is SeatState.CLOSED
         assert it.session.why_ended == "the encoder ended the stream"
         assert [totals.packets[Kind.VIDEO] for totals in it.retired] == [1]
 
@@ -198,9 +198,9 @@ async def test_a_bug_in_the_call_ends_this_session_and_leaves_its_trace(caplog: 
 
 
 def test_every_state_is_in_the_table_and_closed_is_the_end() -> None:
-    assert set(TRANSITIONS) == set(State)
-    assert TRANSITIONS[State.CLOSED] == frozenset()
-    assert all(State.CLOSED in to for state, to in TRANSITIONS.items() if state is not State.CLOSED)
+    assert set(TRANSITIONS) == set(SeatState)
+    assert TRANSITIONS[SeatState.CLOSED] == frozenset()
+    assert all(SeatState.CLOSED in to for state, to in TRANSITIONS.items() if state is not SeatState.CLOSED)
 
 
 async def test_a_session_that_is_ended_before_the_encoder_was_accepted_reads_nothing() -> None:

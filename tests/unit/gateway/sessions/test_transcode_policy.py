@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.config import Transcode
+from gateway.config import TranscodeConfig
 from gateway.model.records import Transcoding
 from gateway.sessions.transcode_policy import configured, narrowed
 from protocols.media import Codec
@@ -12,11 +12,11 @@ HAVE = frozenset({"libx264", "libvpx", "libsvtav1"})
 
 
 def test_the_defaults_of_the_configuration_are_those_of_the_plan() -> None:
-    assert configured(Transcode(), "libx264", HAVE) == Policy()
+    assert configured(TranscodeConfig(), "libx264", HAVE) == Policy()
 
 
 def test_codecs_of_the_configuration_and_the_encoders_that_there_are() -> None:
-    policy = configured(Transcode(codec="av1", accept=("vp8",)), "h264_nvenc", HAVE - {"libvpx"})
+    policy = configured(TranscodeConfig(codec="av1", accept=("vp8",)), "h264_nvenc", HAVE - {"libvpx"})
     assert (policy.codec, policy.encoder) == (Codec.AV1, "h264_nvenc")
     assert policy.passing == {Codec.H264, Codec.VP8}
     assert policy.missing == {Codec.VP8}

@@ -14,7 +14,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import select
 from sqlalchemy.engine import Connection
 
-from gateway.access.sealing import Vault
+from gateway.access.sealing import Sealing
 from gateway.model import lifecycle
 from gateway.model.permissions import BUILT_IN, Capability
 from gateway.model.records import (
@@ -270,16 +270,16 @@ async def test_call_types(store: Store, url: str) -> None:
 
 
 async def test_api_keys_rotate_with_overlap_and_their_secrets_lie_sealed(store: Store, tmp_path: Path) -> None:
-    vault = Vault(b"k" * 32)
+    sealing = Sealing(b"k" * 32)
     old, new, newest = (secrets.token_urlsafe(24) for _ in range(3))
 
     def sealed(secret: str) -> SealedSecret:
-        return SealedSecret(vault.seal(secret.encode(), "app"), NOW)
+        return SealedSecret(sealing.seal(secret.encode(), "app"), NOW)
 
     await store.api_keys.add(ApiKey("app", "The app", (sealed(old),), NOW))
     await store.api_keys.rotate("app", sealed(new), NOW + MINUTE)
     rotated = await store.api_keys.rotate("app", sealed(newest), NOW + 2 * MINUTE)
-    values = [(vault.unseal(each.sealed, "app"), each.expires_at) for each in rotated.secrets]
+    values = [(sealing.unseal(each.sealed, "app"), each.expires_at) for each in rotated.secrets]
     assert values == [(newest.encode(), None), (new.encode(), NOW + 2 * MINUTE)]
     for file in tmp_path.iterdir():  # noqa: ASYNC240
         assert not any(secret.encode() in file.read_bytes() for secret in (old, new, newest)), file

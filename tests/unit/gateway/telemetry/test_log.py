@@ -10,7 +10,7 @@ from typing import Literal
 import pytest
 
 from gateway.access.credentials import Secret, Tokens
-from gateway.config import Log
+from gateway.config import LogConfig
 from gateway.telemetry.log import SESSION, event, setup
 
 KEY = Tokens(Secret(b"k" * 32)).issue("host", ["livestream:demo"], 60)
@@ -28,7 +28,7 @@ def _restored() -> Iterator[None]:
 
 def lines(form: Literal["text", "json"], level: Literal["debug", "info", "warning", "error"] = "info") -> io.StringIO:
     stream = io.StringIO()
-    setup(Log(format=form, level=level), stream)
+    setup(LogConfig(format=form, level=level), stream)
     return stream
 
 

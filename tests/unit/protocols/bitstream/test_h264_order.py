@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from protocols.bitstream.h264_order import PictureOrder, Place
+from protocols.bitstream.h264_order import PictureOrder, PicturePosition
 from protocols.media import Codec, EncodedPacket
 from tests.unit.transcode.media import pictures
 from transcode.worker.decoder import parameter_sets
@@ -63,4 +63,4 @@ def test_broken_pictures_have_a_place_or_none() -> None:
                 data[dice.randrange(len(data))] = dice.randrange(256)
         order.follow(bytes(data))
         order.follow(parameter_sets(packets[0].data, Codec.H264))
-        assert isinstance(order.place(bytes(data)), Place | None)
+        assert isinstance(order.place(bytes(data)), PicturePosition | None)

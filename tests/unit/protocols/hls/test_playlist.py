@@ -3,7 +3,7 @@
 import pytest
 
 from protocols.hls.multivariant import Variant, multivariant
-from protocols.hls.playlist import Answer, MediaPlaylist, Part, Report
+from protocols.hls.playlist import HlsPart, MediaPlaylist, PlaylistAnswer, Report
 from protocols.hls.segmenter import MS, SECOND, Timing
 from protocols.media import Codec, Track
 from tests.support.hls_checker import Follower, parse
@@ -24,7 +24,7 @@ class Stream:
     def part(self, *, closes: bool | None = None, gap: bool = False) -> None:
         number = 0 if self.playlist.current is None else len(self.playlist.current.parts)
         self.playlist.add(
-            Part(333 * MS if number < 5 else 335 * MS, number == 0, gap),
+            HlsPart(333 * MS if number < 5 else 335 * MS, number == 0, gap),
             opens=number == 0,
             closes=number == 5 if closes is None else closes,
             init=self.init,
@@ -100,33 +100,33 @@ def test_what_cannot_be_had_is_a_gap() -> None:
 @pytest.mark.parametrize(
     ("segment", "part", "answer"),
     [
-        (0, None, Answer.READY),  # complete
-        (0, 5, Answer.READY),
-        (1, 1, Answer.READY),  # listed
-        (1, 2, Answer.WAIT),
-        (1, None, Answer.WAIT),
-        (2, 0, Answer.WAIT),
-        (3, None, Answer.WAIT),
-        (4, None, Answer.NEVER),  # more than two beyond the last
-        (1, 30, Answer.NEVER),  # beyond the advance part limit
+        (0, None, PlaylistAnswer.READY),  # complete
+        (0, 5, PlaylistAnswer.READY),
+        (1, 1, PlaylistAnswer.READY),  # listed
+        (1, 2, PlaylistAnswer.WAIT),
+        (1, None, PlaylistAnswer.WAIT),
+        (2, 0, PlaylistAnswer.WAIT),
+        (3, None, PlaylistAnswer.WAIT),
+        (4, None, PlaylistAnswer.NEVER),  # more than two beyond the last
+        (1, 30, PlaylistAnswer.NEVER),  # beyond the advance part limit
     ],
 )
-def test_requests_are_answered_when_the_playlist_is_there(segment: int, part: int | None, answer: Answer) -> None:
+def test_requests_are_answered_when_the_playlist_is_there(segment: int, part: int | None, answer: PlaylistAnswer) -> None:
     stream = Stream()
     for _ in range(8):
         stream.part()
     assert stream.playlist.answer(segment, part) is answer
     stream.playlist.end()
-    assert stream.playlist.answer(segment, part) is Answer.READY
+    assert stream.playlist.answer(segment, part) is PlaylistAnswer.READY
 
 
 def test_a_part_beyond_the_last_of_its_segment_is_the_first_of_the_next() -> None:
     stream = Stream()
     for _ in range(6):
         stream.part()
-    assert stream.playlist.answer(0, 6) is Answer.WAIT
+    assert stream.playlist.answer(0, 6) is PlaylistAnswer.WAIT
     stream.part()
-    assert stream.playlist.answer(0, 6) is Answer.READY
+    assert stream.playlist.answer(0, 6) is PlaylistAnswer.READY
 
 
 def test_memory_may_shorten_a_playlist_but_not_below_three_target_durations() -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 from protocols.media import EncodedPacket, TracksChanged
 from protocols.rtmp import amf0
 from protocols.rtmp.amf0 import Value
-from protocols.rtmp.authmod import Authenticator
+from protocols.rtmp.authmod import AdobeAuthenticator
 from protocols.rtmp.buffer import ReceiveBuffer
-from protocols.rtmp.chunk import ChunkReader, ChunkWriter, Message
+from protocols.rtmp.chunk import ChunkReader, ChunkWriter, RtmpMessage
 from protocols.rtmp.events import Broken, Event, PublishRequested
 from protocols.rtmp.limits import RtmpLimits
 from protocols.rtmp.message import MessageType
@@ -110,7 +110,7 @@ class Run:
         (request,) = (event for event in self.events if isinstance(event, PublishRequested))
         return request
 
-    def messages(self) -> list[Message]:
+    def messages(self) -> list[RtmpMessage]:
         """What the session has sent after its part of the handshake."""
         return read_messages(bytes(self.output[SERVER_HANDSHAKE_BYTES:]))
 
@@ -150,7 +150,7 @@ class Run:
 
 
 def run(
-    data: bytes = b"", *, splits: list[int] | None = None, authenticator: Authenticator | None = None, accept: bool = True
+    data: bytes = b"", *, splits: list[int] | None = None, authenticator: AdobeAuthenticator | None = None, accept: bool = True
 ) -> Run:
     return Run(ServerSession(RtmpLimits(), "192.0.2.1", authenticator)).feed(data, splits=splits, accept=accept)
 
@@ -165,10 +165,10 @@ def reader(data: bytes, **bounds: int) -> ChunkReader:
     return chunks
 
 
-def read_messages(data: bytes) -> list[Message]:
+def read_messages(data: bytes) -> list[RtmpMessage]:
     """All messages, with the sender's chunk size followed."""
     chunks = reader(data)
-    messages: list[Message] = []
+    messages: list[RtmpMessage] = []
     while (got := chunks.next(0)) is not None:
         if got.type == MessageType.SET_CHUNK_SIZE:
             chunks.set_chunk_size(int.from_bytes(got.payload, "big"))

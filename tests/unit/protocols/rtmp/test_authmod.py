@@ -4,18 +4,18 @@ import re
 from base64 import b64encode
 from hashlib import md5
 
-from protocols.rtmp.authmod import Authenticator, Proved, Refused
+from protocols.rtmp.authmod import AdobeAuthenticator, ChallengeRefused, Proved
 
 SECOND = 1_000_000_000
 
 
-def authenticator() -> Authenticator:
-    return Authenticator("auth", {"bob": "secret"}.get)
+def authenticator() -> AdobeAuthenticator:
+    return AdobeAuthenticator("auth", {"bob": "secret"}.get)
 
 
-def challenge(judge: Authenticator, user: str = "bob", address: str = "192.0.2.1", now: int = 0) -> dict[str, str]:
+def challenge(judge: AdobeAuthenticator, user: str = "bob", address: str = "192.0.2.1", now: int = 0) -> dict[str, str]:
     refused = judge.judge({"authmod": "adobe", "user": user}, address, now)
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, ChallengeRefused)
     assert not refused.failed
     return dict(re.findall(r"(\w+)=([^&]+)", refused.description.partition("?")[2]))
 
@@ -30,14 +30,14 @@ def answer(fields: dict[str, str], password: str = "secret", user: str = "bob") 
     return {"authmod": "adobe", "user": user, "challenge": "0123abcd", "response": response, "opaque": fields["opaque"]}
 
 
-def failed(verdict: Proved | Refused) -> bool:
-    return isinstance(verdict, Refused) and verdict.failed
+def failed(verdict: Proved | ChallengeRefused) -> bool:
+    return isinstance(verdict, ChallengeRefused) and verdict.failed
 
 
 def test_three_steps() -> None:
     judge = authenticator()
     first = judge.judge({}, "192.0.2.1", 0)
-    assert isinstance(first, Refused)
+    assert isinstance(first, ChallengeRefused)
     assert "code=403 need auth; authmod=adobe" in first.description
     assert judge.judge(answer(challenge(judge)), "192.0.2.1", SECOND) == Proved("bob")
 
@@ -70,11 +70,11 @@ def test_after_three_failures_an_address_waits() -> None:
     judge = authenticator()
     for _ in range(3):
         verdict = judge.judge(answer(challenge(judge), "guess"), "192.0.2.1", 0)
-        assert isinstance(verdict, Refused)
+        assert isinstance(verdict, ChallengeRefused)
         assert verdict.delay == 0
     for address, now, delay in (("192.0.2.1", 59, 2 * SECOND), ("192.0.2.9", 59, 0), ("192.0.2.1", 61, 0)):
         verdict = judge.judge(answer(challenge(judge, now=now * SECOND), "guess"), address, now * SECOND)
-        assert isinstance(verdict, Refused)
+        assert isinstance(verdict, ChallengeRefused)
         assert verdict.delay == delay
 
 
@@ -86,5 +86,5 @@ def test_what_an_attacker_can_leave_behind_is_bounded() -> None:
         judge.judge({"authmod": "adobe", "user": "bob", "response": "x"}, f"address{number}", 0)
     assert failed(judge.judge(answer(first), "192.0.2.1", 0)), "the oldest challenge has gone"
     long_name = judge.judge({"authmod": "adobe", "user": "x" * 10_000}, "192.0.2.1", 0)
-    assert isinstance(long_name, Refused)
+    assert isinstance(long_name, ChallengeRefused)
     assert len(long_name.description) < 100

@@ -4,7 +4,7 @@ import pytest
 
 from protocols.errors import ProtocolError
 from protocols.rtmp.buffer import ReceiveBuffer
-from protocols.rtmp.chunk import ChunkReader, ChunkWriter, Message
+from protocols.rtmp.chunk import ChunkReader, ChunkWriter, RtmpMessage
 from tests.unit.protocols.rtmp.peer import message, read_messages, reader
 
 
@@ -213,7 +213,7 @@ def test_begun_and_arrival() -> None:
     data = message(9, bytes(300))
     buffer = ReceiveBuffer(64)
     chunks = ChunkReader(buffer, streams=32, otherwise=1000, partial=1000)
-    got: list[Message] = []
+    got: list[RtmpMessage] = []
     for now, byte in enumerate(data, start=1):
         buffer.space()[:1] = bytes([byte])
         buffer.filled(1)
@@ -222,8 +222,8 @@ def test_begun_and_arrival() -> None:
     assert [(one.begun, one.arrival, len(one.payload)) for one in got] == [(12, len(data), 300)]
 
 
-def drain(chunks: ChunkReader, now: int = 0) -> list[Message]:
-    messages: list[Message] = []
+def drain(chunks: ChunkReader, now: int = 0) -> list[RtmpMessage]:
+    messages: list[RtmpMessage] = []
     while (got := chunks.next(now)) is not None:
         messages.append(got)
     return messages

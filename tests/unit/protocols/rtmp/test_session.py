@@ -5,11 +5,11 @@ import pytest
 from protocols.errors import ProtocolError
 from protocols.rtmp import amf0
 from protocols.rtmp.amf0 import Value
-from protocols.rtmp.authmod import Authenticator
+from protocols.rtmp.authmod import AdobeAuthenticator
 from protocols.rtmp.events import Dismissed, HandshakeDone, PublishRequested, StreamEnded
 from protocols.rtmp.limits import RtmpLimits
 from protocols.rtmp.message import MessageType
-from protocols.rtmp.session import Stage
+from protocols.rtmp.session import SessionPhase
 from tests.unit.protocols.rtmp.peer import (
     HANDSHAKE,
     aac_config,
@@ -179,7 +179,7 @@ def test_long_keys_and_queries_are_refused() -> None:
 
 def test_nothing_is_read_while_the_decision_is_open() -> None:
     fed = run(opening() + h264_config() + h264_frame(0, key=True), accept=False)
-    assert fed.session.stage is Stage.HELD
+    assert fed.session.stage is SessionPhase.HELD
     assert fed.packets == []
     fed.accept()
     assert len(fed.packets) == 1
@@ -250,7 +250,7 @@ def test_unknown_messages_commands_and_data_are_counted() -> None:
     odd += command("somethingElse", 3, None) + data("onTextData", {"a": 1.0}) + message(18, b"\xff\xff", 4)
     fed = run(opening() + odd)
     assert fed.session.packets_ignored == 6
-    assert fed.session.stage is Stage.LIVE
+    assert fed.session.stage is SessionPhase.LIVE
 
 
 def test_empty_media_is_counted() -> None:
@@ -363,10 +363,10 @@ def test_tiny_messages_are_read_in_slices() -> None:
 
 
 def test_adobe_challenge_over_the_wire() -> None:
-    judge = Authenticator("auth", {"bob": "secret"}.get)
+    judge = AdobeAuthenticator("auth", {"bob": "secret"}.get)
     fed = run(HANDSHAKE + command("connect", 1, {"app": "auth"}), authenticator=judge)
     assert fed.events[-1] == Dismissed(0, False)
-    assert fed.session.stage is Stage.OVER
+    assert fed.session.stage is SessionPhase.OVER
     answer = fed.commands()[-1]
     assert answer[0] == "_error"
     assert info_of(answer)["code"] == "NetConnection.Connect.Rejected"

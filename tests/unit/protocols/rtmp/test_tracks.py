@@ -4,7 +4,7 @@ import pytest
 
 from protocols.errors import ProtocolError
 from protocols.media import Codec, EncodedPacket, TracksChanged
-from protocols.rtmp.chunk import Message
+from protocols.rtmp.chunk import RtmpMessage
 from protocols.rtmp.flv import MAX_TRACKS
 from protocols.rtmp.tracks import MediaItem, MediaTracks, Unwrapper
 from tests.unit.protocols.rtmp.peer import ASC, AVCC, IDR, P_SLICE
@@ -24,10 +24,10 @@ class Media:
         self.tracks = MediaTracks()
 
     def video(self, body: bytes, timestamp: int = 0) -> list[MediaItem]:
-        return list(self.tracks.video(Message(9, 1, timestamp, body, 1, 2)))
+        return list(self.tracks.video(RtmpMessage(9, 1, timestamp, body, 1, 2)))
 
     def audio(self, body: bytes, timestamp: int = 0) -> list[MediaItem]:
-        return list(self.tracks.audio(Message(8, 1, timestamp, body, 1, 2)))
+        return list(self.tracks.audio(RtmpMessage(8, 1, timestamp, body, 1, 2)))
 
 
 def changed(items: list[MediaItem]) -> list[Codec]:

@@ -2,7 +2,7 @@ import pytest
 
 from protocols.errors import Reason, Rejected
 from protocols.srt.address import Address, pack_sockaddr, unpack_sockaddr
-from protocols.srt.admission import Access, Admission, Reservation
+from protocols.srt.admission import Access, CallerAdmission, Reservation
 from protocols.srt.statistics import LinkStatistics, SrtStats
 from protocols.srt.streamid import StreamId
 
@@ -13,8 +13,8 @@ def reservation(at: int) -> Reservation:
     return Reservation(StreamId(key="k"), Access(), Address("192.0.2.1", 9), at)
 
 
-def admission(max_pending: int = 8) -> Admission:
-    return Admission(rate=2, burst=3, expiry_ns=10 * SECOND, max_pending=max_pending)
+def admission(max_pending: int = 8) -> CallerAdmission:
+    return CallerAdmission(rate=2, burst=3, expiry_ns=10 * SECOND, max_pending=max_pending)
 
 
 def test_calls_beyond_the_burst_wait_for_the_rate() -> None:

@@ -118,7 +118,7 @@ async def test_a_session_that_does_not_read_goes_on_at_the_newest_key_frame() ->
             received = await stage.publisher()
             await received.until(video=5, audio=5)
             assert received.of(Kind.VIDEO)[0].keyframe
-            assert publisher.reception.totals()["plis"] > 0
+            assert publisher.admission.totals()["plis"] > 0
         finally:
             await connection.close()
 

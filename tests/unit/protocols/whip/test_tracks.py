@@ -5,7 +5,7 @@ from typing import Any
 
 from protocols.media import Codec, EncodedPacket, Track, TracksChanged
 from protocols.webrtc.receive.clock import WallClock
-from protocols.webrtc.receive.jitter import Frame
+from protocols.webrtc.receive.jitter import ReceivedFrame
 from protocols.webrtc.receive.stream import Stream
 from protocols.webrtc.send.packetize import packetize_h264
 from protocols.whip.tracks import Item, Tracks
@@ -35,12 +35,12 @@ class Publisher:
         """What one access unit gives."""
         before = len(self.items)
         payloads = packetize_h264(unit) if not changes.get("payloads") else changes["payloads"]
-        self.tracks.frame(self.streams[rid], Frame(H264, 3000 * number, payloads, self.now, self.now, continuous))
+        self.tracks.frame(self.streams[rid], ReceivedFrame(H264, 3000 * number, payloads, self.now, self.now, continuous))
         return self.items[before:]
 
     def speak(self, number: int) -> list[Item]:
         before = len(self.items)
-        self.tracks.frame(self.sound, Frame(OPUS, 960 * number, [b"\xfcsound"], self.now, self.now, True))
+        self.tracks.frame(self.sound, ReceivedFrame(OPUS, 960 * number, [b"\xfcsound"], self.now, self.now, True))
         return self.items[before:]
 
 

@@ -56,7 +56,7 @@ def test_a_worker_that_was_too_slow_from_the_start_is_not_let_fall_behind(begins
     assert longest * FRAME <= 550 * MS
     assert stage.stats.dropped > 400
     assert told[0] == Effort("superfast", 1)
-    assert stage.economy == told[-1] == Effort("ultrafast", 2, scale=1 / 2)
+    assert stage.adaptation == told[-1] == Effort("ultrafast", 2, scale=1 / 2)
     assert stage.stats.lowered == len(told) == 4
 
 
@@ -88,7 +88,7 @@ def test_a_worker_that_keeps_up_loses_nothing_of_the_group_that_it_began_with() 
         for _ in range(min(stage.queued, 8)):
             stage.on_taken()
     assert [packet for packet, _ in link.sent] == packets
-    assert stage.economy is None
+    assert stage.adaptation is None
 
 
 def test_after_a_restart_a_slow_worker_is_shown_again_and_not_fed_in_silence_for_ever() -> None:
@@ -127,7 +127,7 @@ def test_layers_make_room_for_others_one_after_the_other(target: VideoTarget, sp
     stage = WorkerStage(MemoryLink(), 0, TRACK, target, lambda packet: None, None)
     given = [stage.shed() for _ in range(4)]
     assert given == [True] * spared + [False] * (4 - spared)
-    assert (stage.economy.shed if stage.economy else 0) == spared
+    assert (stage.adaptation.shed if stage.adaptation else 0) == spared
     assert stage.stats.lowered == spared
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from protocols.bitstream.bits import BitReader, unescape
 from protocols.bitstream.h264 import WITH_CHROMA_FORMAT
-from protocols.bitstream.h264_order import Place
+from protocols.bitstream.h264_order import PicturePosition
 from protocols.media import Codec, EncodedPacket
 from tests.unit.transcode.media import MS, pictures
 from transcode.worker.decoder import VideoDecoder
@@ -115,25 +115,25 @@ def test_decoding_times_after_the_pictures_own_are_not_believed() -> None:
 def test_what_is_due() -> None:
     order = Presentation()
     assert not order.due
-    order.decoded(0, -2 * FRAME, Place(True, 0))
+    order.decoded(0, -2 * FRAME, PicturePosition(True, 0))
     assert order.due, "an IDR picture"
     order.shown(0)
-    order.decoded(3 * FRAME, -FRAME, Place(False, 6))
-    order.decoded(1 * FRAME, 0, Place(False, 2))
+    order.decoded(3 * FRAME, -FRAME, PicturePosition(False, 6))
+    order.decoded(1 * FRAME, 0, PicturePosition(False, 2))
     assert not order.due, "nothing is known of the distance yet"
-    order.decoded(2 * FRAME, FRAME, Place(False, 4))
+    order.decoded(2 * FRAME, FRAME, PicturePosition(False, 4))
     assert order.due, "what comes now is decoded after it is shown"
     for number in (1, 2, 3):
         order.shown(number * FRAME)
-    order.decoded(6 * FRAME, 2 * FRAME, Place(False, 12))
-    order.decoded(4 * FRAME, 3 * FRAME, Place(False, 8))
+    order.decoded(6 * FRAME, 2 * FRAME, PicturePosition(False, 12))
+    order.decoded(4 * FRAME, 3 * FRAME, PicturePosition(False, 8))
     assert not order.due, "three distances"
-    order.decoded(5 * FRAME, 4 * FRAME, Place(False, 10))
+    order.decoded(5 * FRAME, 4 * FRAME, PicturePosition(False, 10))
     for number in (4, 5, 6):
         order.shown(number * FRAME)
-    order.decoded(9 * FRAME, 5 * FRAME, Place(False, 18))
+    order.decoded(9 * FRAME, 5 * FRAME, PicturePosition(False, 18))
     assert not order.due
-    order.decoded(7 * FRAME, 6 * FRAME, Place(False, 14))
+    order.decoded(7 * FRAME, 6 * FRAME, PicturePosition(False, 14))
     assert order.due, "the neighbour"
     order.shown(7 * FRAME)
     assert not order.due, "one is missing before the next"

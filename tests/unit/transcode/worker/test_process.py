@@ -235,7 +235,7 @@ async def test_what_has_waited_for_too_long_is_decoded_and_not_shown() -> None:
         worker = await pool.start("late")
         track, packets = pictures(Codec.H264, gop=120, seconds=3)
         out, told = Collector(), asyncio.Event()
-        stage = worker.video(track, VIDEO, out, on_economy=lambda effort, cheaper: told.set())
+        stage = worker.video(track, VIDEO, out, on_adaptation=lambda effort, cheaper: told.set())
         await one_by_one(stage.process, packets[:5], out, lag=0)
         os.kill(worker.stats.pid, signal.SIGSTOP)
         for packet in packets[5:15]:  # they may wait; but not for so long
@@ -382,7 +382,7 @@ async def test_a_fork_server_that_died_is_started_anew(workers: Workers) -> None
 
 LONELY = """
 import asyncio, os, signal
-from transcode.pool import Workers
+from transcode.host.pool import Workers
 
 async def main():
     async with Workers() as workers:

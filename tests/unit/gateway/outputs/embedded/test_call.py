@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from gateway.access.credentials import Identity
-from gateway.access.viewers import House
+from gateway.access.viewers import Viewers
 from gateway.outputs.embedded.call import EmbeddedCall
 from gateway.sessions.registry import Registry
 from protocols.errors import Reason, Rejected
@@ -30,13 +30,13 @@ async def anybody(call: str, token: str | None, address: str) -> Identity:
 
 async def test_a_viewer_who_was_admitted_and_never_comes_leaves_no_call_behind() -> None:
     calls = registry()
-    await House(calls.call, anybody).admit(CALL, None)
+    await Viewers(calls.call, anybody).admit(CALL, None)
     assert not calls.calls
 
 
 async def test_a_viewer_comes_into_the_call_that_there_is_then_and_not_into_one_that_ended_since() -> None:
     calls = registry()
-    program = House(calls.call, anybody)
+    program = Viewers(calls.call, anybody)
     async with UdpMux("127.0.0.1") as mux:
         with BarePeer(mux) as one, BarePeer(mux) as two:
             first, second = (Viewer(bare.peer, answer.sending(bare.offer(), "cname")) for bare in (one, two))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.outputs.embedded.codec_negotiation import CARRIES, Acceptance
+from gateway.outputs.embedded.codec_negotiation import CARRIES, CodecNegotiation
 from protocols.media import Codec
 
 H264, VP8, VP9, AV1 = Codec.H264, Codec.VP8, Codec.VP9, Codec.AV1
@@ -35,18 +35,18 @@ Steps = list[tuple[int, list[frozenset[Codec]], str]]
     ids=["nobody", "all take all", "the common part", "h264 always", "goes", "partly", "comes again", "others come"],
 )  # fmt: skip
 def test_a_call_takes_what_all_viewers_take_and_takes_it_again_after_a_while(steps: Steps) -> None:
-    acceptance = Acceptance(PATIENCE)
+    codec_negotiation = CodecNegotiation(PATIENCE)
     for seconds, viewers, video in steps:
-        acceptance.see(viewers, seconds * S)
-        assert acceptance.accepts(seconds * S) == {*map(Codec, video.split()), Codec.OPUS}, seconds
+        codec_negotiation.see(viewers, seconds * S)
+        assert codec_negotiation.accepts(seconds * S) == {*map(Codec, video.split()), Codec.OPUS}, seconds
 
 
 def test_the_next_change_by_time_alone_is_known() -> None:
-    acceptance = Acceptance(PATIENCE)
-    assert acceptance.due(0) is None
-    acceptance.see([SAFARI], 0)
-    assert acceptance.due(5 * S) is None, "as long as somebody is without it"
-    acceptance.see([AIORTC], 10 * S)
-    acceptance.see([], 20 * S)
-    assert [acceptance.due(at * S) for at in (20, 40, 50)] == [40 * S, 50 * S, None]
-    assert [len(CARRIES) - len(acceptance.accepts(at * S)) for at in (39, 40, 49, 50)] == [3, 2, 2, 0]
+    codec_negotiation = CodecNegotiation(PATIENCE)
+    assert codec_negotiation.due(0) is None
+    codec_negotiation.see([SAFARI], 0)
+    assert codec_negotiation.due(5 * S) is None, "as long as somebody is without it"
+    codec_negotiation.see([AIORTC], 10 * S)
+    codec_negotiation.see([], 20 * S)
+    assert [codec_negotiation.due(at * S) for at in (20, 40, 50)] == [40 * S, 50 * S, None]
+    assert [len(CARRIES) - len(codec_negotiation.accepts(at * S)) for at in (39, 40, 49, 50)] == [3, 2, 2, 0]

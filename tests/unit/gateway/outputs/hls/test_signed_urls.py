@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.outputs.hls.signed_urls import Links
+from gateway.outputs.hls.signed_urls import SignedUrls
 from protocols.errors import Reason, Rejected
 
 CID = "livestream:demo"
@@ -20,8 +20,8 @@ async def refuse(cid: str) -> None:
     raise Rejected(Reason.FORBIDDEN, "it is in backstage")
 
 
-def links(clock: Clock, *, is_open: bool = False, secret: bytes = b"secret") -> Links:
-    return Links(secret, lambda cid: is_open, refuse, 7200, clock)
+def links(clock: Clock, *, is_open: bool = False, secret: bytes = b"secret") -> SignedUrls:
+    return SignedUrls(secret, lambda cid: is_open, refuse, 7200, clock)
 
 
 def permit(path: str) -> str:
@@ -47,7 +47,7 @@ async def test_a_signed_address_is_good_for_its_call_until_it_expires() -> None:
 
 async def test_a_signed_address_ends_with_its_call_but_shows_the_end_to_those_who_watched() -> None:
     over: set[str] = set()
-    made = Links(b"secret", lambda cid: False, refuse, 7200, Clock(), over.__contains__)
+    made = SignedUrls(b"secret", lambda cid: False, refuse, 7200, Clock(), over.__contains__)
     signed = permit(made.path(CID))
     await made.check(CID, signed)
     over.add(CID)
@@ -61,7 +61,7 @@ async def test_a_signed_address_ends_with_its_call_but_shows_the_end_to_those_wh
 
 async def test_an_address_made_for_a_user_ends_when_he_is_taken_out() -> None:
     out: list[str] = []
-    made = Links(b"secret", lambda cid: False, refuse, 7200, Clock(), taken_out=lambda cid: out)
+    made = SignedUrls(b"secret", lambda cid: False, refuse, 7200, Clock(), taken_out=lambda cid: out)
     anns, bobs, anybodys = (permit(made.path(CID, user)) for user in ("ann", "bob", ""))
     assert len({anns, bobs, anybodys}) == 3
     assert "ann" not in anns
@@ -74,7 +74,7 @@ async def test_an_address_made_for_a_user_ends_when_he_is_taken_out() -> None:
     for forged in (f"{expires}.{signature}", f"{expires}.{bobs.split('.')[1]}.{signature}", f"{expires}..{signature}"):
         with pytest.raises(Rejected, match="not one of this gateway"):
             await made.check(CID, forged)
-    assert Links(b"secret", lambda cid: True, refuse, 7200, Clock()).path(CID, "ann").endswith("/open/index.m3u8")
+    assert SignedUrls(b"secret", lambda cid: True, refuse, 7200, Clock()).path(CID, "ann").endswith("/open/index.m3u8")
 
 
 def test_addresses_of_the_same_hour_are_the_same_so_that_caches_work() -> None:

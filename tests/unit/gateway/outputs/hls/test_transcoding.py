@@ -14,13 +14,13 @@ from gateway.outputs.embedded.call import EmbeddedCall
 from gateway.outputs.hls.broadcasts import HlsOutput
 from gateway.outputs.hls.policy import HlsPolicy
 from gateway.outputs.hls.rendition import Rendition
-from gateway.outputs.hls.signed_urls import Links
+from gateway.outputs.hls.signed_urls import SignedUrls
 from gateway.outputs.hls.stream import HlsStream
 from gateway.outputs.hls.transcoding import needed
-from gateway.sessions.capacity import Capacity, Demand, Video
+from gateway.sessions.capacity import Capacity, Demand, VideoCost
 from gateway.sessions.pacer import LiveEdgePolicy
 from gateway.sessions.registry import Registry
-from gateway.sessions.seat import Session, SessionPolicy
+from gateway.sessions.seat import Seat, SeatPolicy
 from protocols.errors import Reason, Rejected
 from protocols.media import Codec, EncodedPacket, Kind, Track, TracksChanged
 from tests.support.memory import MemoryCall, MemoryPublisher
@@ -62,12 +62,12 @@ class Show:
             self.registry,
             workers,
             capacity,
-            Links(b"secret", lambda cid: True, nobody, 3600),
+            SignedUrls(b"secret", lambda cid: True, nobody, 3600),
         )
         self.call = MemoryCall()
         self.call.accepts = ALL
         self.publisher = MemoryPublisher(answers_keyframes=True)
-        decided = SessionPolicy(
+        decided = SeatPolicy(
             decide=decide,
             live_edge=LiveEdgePolicy(),
             linger_s=1,
@@ -75,7 +75,7 @@ class Show:
             retire=self.registry.retire,
             told=self.hls.told,
         )
-        self.session = Session(self.publisher, "ada", CID, self.call, workers, decided)
+        self.session = Seat(self.publisher, "ada", CID, self.call, workers, decided)
         self.registry.add(self.session)
 
     @property
@@ -157,7 +157,7 @@ async def passing(codec: Codec) -> None:
         await it.publish([track], packets)
         await it.until("video", 3)
         assert it.session.pipeline is not None
-        assert it.session.pipeline.lanes[1].mode == "passthrough"
+        assert it.session.pipeline.track_pipelines[1].mode == "passthrough"
         it.hls.stop(CID)
         data, cuts = await it.whole("video")
     assert cuts == 0
@@ -174,7 +174,7 @@ async def test_it_goes_on_when_the_treatment_changes_and_changes_back() -> None:
             await it.publish([replace(track, frame_rate=30 - number)], shifted(packets, 2 * SECOND * number))
             await it.until("video", 2 * number + 2)
             assert it.session.pipeline is not None
-            assert it.session.pipeline.lanes[1].mode == mode
+            assert it.session.pipeline.track_pipelines[1].mode == mode
         it.hls.stop(CID)
         data, cuts = await it.whole("video")
     assert set(it.stream.renditions) == {"video"}
@@ -228,7 +228,7 @@ async def test_what_hls_takes_is_counted_and_refused_where_there_is_no_room() ->
         await it.publish([track, sound], media)
         await it.until("video", 2)
         wanted = needed(it.session)
-        assert wanted == Demand(1, (Video(320, 180, 30.0),), hls=1)
+        assert wanted == Demand(1, (VideoCost(320, 180, 30.0),), hls=1)
         ((name, seen),) = it.hls.seen().items()
         assert name == f"{it.session.id} HLS"
         assert seen.demand == wanted

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from protocols.webrtc.receive import jitter
-from protocols.webrtc.receive.jitter import MARGIN_NS, NEVER, REORDERING_NS, Frame, JitterBuffer, patience
+from protocols.webrtc.receive.jitter import MARGIN_NS, NEVER, REORDERING_NS, JitterBuffer, ReceivedFrame, patience
 from tests.unit.protocols.webrtc.loopback import MS
 
 TRIP = 20 * MS
@@ -24,7 +24,7 @@ class Feed:
         self.single = single
         self.first = first
         self.now = 1000 * MS
-        self.frames: list[Frame] = []
+        self.frames: list[ReceivedFrame] = []
 
     def push(self, *numbers: int, marker: bool = True) -> list[int]:
         """The frames that came out, by number."""

@@ -12,8 +12,8 @@ from aiortc.rtp import RtcpPacket, RtcpPsfbPacket, RtcpRrPacket, RtcpRtpfbPacket
 from protocols.errors import ProtocolError
 from protocols.media import Codec, Kind
 from protocols.webrtc import rtcp
-from protocols.webrtc.receive.jitter import NEVER, Frame
-from protocols.webrtc.receive.receiver import FEEDBACK_NS, REPORT_NS, Reception
+from protocols.webrtc.receive.jitter import NEVER, ReceivedFrame
+from protocols.webrtc.receive.receiver import FEEDBACK_NS, REPORT_NS, RtpReceiver
 from protocols.webrtc.receive.stream import KEYFRAME_NS, Stream
 from protocols.webrtc.rtp import ReceiveFormat, ReceiveParameters
 from tests.unit.protocols.webrtc.loopback import MS, SECOND
@@ -72,23 +72,23 @@ class Peer:
     """A reception with a clock, and all that it gives."""
 
     def __init__(self, *lines: ReceiveParameters) -> None:
-        self.frames: list[tuple[Stream, Frame]] = []
-        self.reception = Reception(
+        self.frames: list[tuple[Stream, ReceivedFrame]] = []
+        self.admission = RtpReceiver(
             lines or (video(), audio()), OURS, "us", lambda stream, frame: self.frames.append((stream, frame))
         )
         self.now = 1000 * SECOND
 
     def receive(self, *packets: bytes) -> None:
         for packet in packets:
-            self.reception.receive_rtp(packet, self.now)
+            self.admission.receive_rtp(packet, self.now)
 
     def poll(self, after: int = 0) -> list[Any]:
         """What is sent, packet by packet, as aiortc reads it; what aiortc does not know stays bytes."""
         self.now += after
         sent: list[Any] = []
-        if self.reception.due > self.now:
+        if self.admission.due > self.now:
             return sent
-        for compound in self.reception.poll(self.now):
+        for compound in self.admission.poll(self.now):
             assert len(compound) <= 1300
             for packet in rtcp.parse(compound):
                 if (packet.type, packet.count) == (rtcp.RTPFB, rtcp.TRANSPORT_CC):
@@ -118,7 +118,7 @@ def test_the_mid_decides_where_payload_types_do_not() -> None:
     peer.receive(rtp(H264, 1, 0, 7, IDR, {MID: b"b"}), rtp(H264, 2, 3000, 7, SLICE), rtp(H264, 1, 0, 8, IDR, {MID: b"a"}))
     assert [(stream.parameters.mid, stream.ssrc) for stream, _ in peer.frames] == [("b", 7), ("b", 7), ("a", 8)]
     peer.receive(rtp(H264, 1, 0, 9, IDR))
-    assert peer.reception.ignored == 1
+    assert peer.admission.ignored == 1
 
 
 def test_announced_ssrcs_decide_without_a_mid() -> None:
@@ -130,7 +130,7 @@ def test_announced_ssrcs_decide_without_a_mid() -> None:
 def test_a_mid_that_does_not_fit_its_payload_type_is_ignored() -> None:
     peer = Peer()
     peer.receive(rtp(H264, 1, 0, 7, IDR, {MID: b"0"}), rtp(77, 1, 0, 9, IDR))
-    assert (peer.frames, peer.reception.ignored) == ([], 2)
+    assert (peer.frames, peer.admission.ignored) == ([], 2)
 
 
 def test_layers_are_told_apart_by_their_rid() -> None:
@@ -139,21 +139,21 @@ def test_layers_are_told_apart_by_their_rid() -> None:
         peer.receive(rtp(H264, 1, 0, ssrc, IDR, {MID: b"1", RID: rid}), rtp(H264, 2, 3000, ssrc, SLICE))
     peer.receive(rtp(H264, 1, 0, 9, IDR, {MID: b"1", RID: b"x"}), rtp(H264, 1, 0, 10, IDR, {MID: b"1"}))
     assert [(stream.ssrc, stream.rid) for stream, _ in peer.frames] == [(7, "h"), (7, "h"), (8, "l"), (8, "l")]
-    assert peer.reception.ignored == 2
+    assert peer.admission.ignored == 2
 
 
 def test_another_ssrc_takes_a_streams_place_only_when_that_is_silent() -> None:
     peer = Peer()
     peer.receive(rtp(H264, 1, 0, 7, IDR), rtp(H264, 1, 0, 8, IDR))
-    assert list(peer.reception.streams) == [7]
+    assert list(peer.admission.streams) == [7]
     peer.now += SECOND
     peer.receive(rtp(H264, 9, 0, 8, IDR))
-    assert list(peer.reception.streams) == [8]
+    assert list(peer.admission.streams) == [8]
     for ssrc in range(100, 1100):
         peer.now += SECOND
         peer.receive(rtp(H264, 1, 0, ssrc, IDR), rtp(RTX, 1, 0, 5000 + ssrc, b"\0\1" + IDR))
-    assert len(peer.reception.streams) == 1
-    assert len(peer.reception._repairs) == 1
+    assert len(peer.admission.streams) == 1
+    assert len(peer.admission._repairs) == 1
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_random_packets_raise_nothing_else_and_stay_bounded() -> None:
         except ProtocolError:
             continue
         peer.poll()
-    assert len(peer.reception.streams) <= 3
+    assert len(peer.admission.streams) <= 3
 
 
 # -- repair --------------------------------------------------------------------------------------------------------------------------
@@ -196,7 +196,7 @@ def test_what_is_missing_is_asked_for_once_the_batch_is_read() -> None:
     peer.receive(rtp(H264, 1, 0, 7, IDR), rtp(H264, 3, 6000, 7, SLICE), rtp(H264, 2, 3000, 7, SLICE))
     assert not of(RtcpRtpfbPacket, peer.poll())
     peer.receive(rtp(H264, 5, 9000, 7, SLICE), rtp(H264, 30, 12000, 7, SLICE))
-    assert peer.reception.due <= peer.now
+    assert peer.admission.due <= peer.now
     (nack,) = of(RtcpRtpfbPacket, peer.poll())
     assert (nack.ssrc, nack.media_ssrc, sorted(nack.lost)) == (OURS, 7, [4, *range(6, 30)])
 
@@ -246,10 +246,10 @@ def test_key_frames_are_asked_for_twice_a_second_then_more_rarely_until_one_come
     peer = Peer()
     peer.receive(rtp(H264, 1, 0, 7, IDR))
     peer.poll()
-    stream = peer.reception.streams[7]
+    stream = peer.admission.streams[7]
     asked = []
     for _ in range(600):
-        peer.reception.want_keyframe(stream)
+        peer.admission.want_keyframe(stream)
         asked += [peer.now for packet in of(RtcpPsfbPacket, peer.poll(10 * MS)) if packet.fmt == 1]
         if len(asked) == 3:
             assert not stream.answers
@@ -263,20 +263,20 @@ def test_key_frames_are_asked_for_twice_a_second_then_more_rarely_until_one_come
 def test_a_full_intra_request_where_a_picture_loss_was_not_agreed_on() -> None:
     peer = Peer(video(feedback=frozenset({"ccm fir"}), transport_cc_extension=0))
     peer.receive(rtp(H264, 1, 0, 7, IDR))
-    peer.reception.want_keyframe(peer.reception.streams[7])
+    peer.admission.want_keyframe(peer.admission.streams[7])
     (packet,) = [
-        packet for compound in peer.reception.poll(peer.now) for packet in rtcp.parse(compound) if packet.type == rtcp.PSFB
+        packet for compound in peer.admission.poll(peer.now) for packet in rtcp.parse(compound) if packet.type == rtcp.PSFB
     ]
     assert list(rtcp.full_intra_requests(packet)) == [(7, 1)]
-    assert peer.reception.streams[7].keyframe_due == peer.now + KEYFRAME_NS
+    assert peer.admission.streams[7].keyframe_due == peer.now + KEYFRAME_NS
 
 
 def test_who_cannot_be_asked_is_not() -> None:
     peer = Peer(video(feedback=frozenset({"nack"}), transport_cc_extension=0))
     peer.receive(rtp(H264, 1, 0, 7, IDR))
-    peer.reception.want_keyframe(peer.reception.streams[7])
+    peer.admission.want_keyframe(peer.admission.streams[7])
     assert not of(RtcpPsfbPacket, peer.poll())
-    assert not peer.reception.streams[7].answers
+    assert not peer.admission.streams[7].answers
 
 
 # -- reports -------------------------------------------------------------------------------------------------------------------------
@@ -287,7 +287,7 @@ def test_reports_tell_loss_jitter_and_the_sender_reports_age() -> None:
     for number in range(60):
         peer.receive(rtp(H264, number, 3000 * number, 7, IDR))
         peer.now += SECOND // 30 + (MS if number % 2 else -MS)
-    peer.reception.receive_rtcp(rtcp.sender_report(7, 0x11112222_33334444, 180_000, 60, 1000), peer.now)
+    peer.admission.receive_rtcp(rtcp.sender_report(7, 0x11112222_33334444, 180_000, 60, 1000), peer.now)
     report = of(RtcpRrPacket, peer.poll(250 * MS))[-1]
     (block,) = report.reports
     assert (report.ssrc, block.fraction_lost, block.lsr, block.dlsr) == (OURS, 0, 0x22223333, 65536 // 4)
@@ -354,10 +354,10 @@ def test_feedback_waits_for_more_but_not_long() -> None:
     peer = Peer()
     peer.receive(rtp(H264, 1, 0, 7, IDR, transport_cc(1)))
     peer.poll()
-    assert peer.reception.due == peer.now + FEEDBACK_NS
+    assert peer.admission.due == peer.now + FEEDBACK_NS
     for number in range(2, 500):
         peer.receive(rtp(H264, number, 0, 7, IDR, transport_cc(number)))
-    assert peer.reception.due == peer.now
+    assert peer.admission.due == peer.now
     assert sum(isinstance(packet, rtcp.RtcpPacket) for packet in peer.poll()) == 2
 
 

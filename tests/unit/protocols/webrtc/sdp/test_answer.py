@@ -12,7 +12,7 @@ from protocols.webrtc.sdp import description as sdp
 from protocols.webrtc.transport.ice import Credentials, host_candidates
 
 DATA = Path(__file__).parents[4] / "data" / "sdp"
-TRANSPORT = answer.Transport(
+TRANSPORT = answer.LocalTransport(
     Credentials("ufrag123", "p" * 32),
     "sha-256 AA:BB",
     "passive",

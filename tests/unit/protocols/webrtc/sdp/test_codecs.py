@@ -8,7 +8,7 @@ from aiortc.rtp import RtcpRtpfbPacket, RtpPacket
 
 from protocols.media import Codec, Track
 from protocols.webrtc.receive.depacketize import FORMATS
-from protocols.webrtc.send.report import Feedback
+from protocols.webrtc.send.report import RtcpSession
 from protocols.webrtc.send.source import Sender, Source
 from tests.unit.protocols.webrtc.loopback import FRAME, MS, Peer, Timers, access_unit, clock, contiguous, growing, packet, watch
 
@@ -86,10 +86,10 @@ def test_another_codec_goes_on_with_numbers_and_times(before: Codec, after: Code
 
 def changed(
     peer: Peer, timers: Timers, before: Codec, after: Codec
-) -> tuple[Sender, Feedback, list[RtpPacket], list[RtpPacket]]:
+) -> tuple[Sender, RtcpSession, list[RtpPacket], list[RtpPacket]]:
     first, second = source_of(before, timers), source_of(after, timers)
     sender = watch(first, peer, 0)
-    feedback = Feedback()
+    feedback = RtcpSession()
     feedback.add(sender)
     play(first, timers, 0, 3)
     old = peer.receive()

@@ -1,10 +1,12 @@
 """What can be repaired and joined, and that both are bounded."""
 
-from protocols.webrtc.send.history import GROUP_BYTES, REPAIR_BYTES, Frame, History
+from protocols.webrtc.send.history import GROUP_BYTES, REPAIR_BYTES, History, SentFrame
 from tests.unit.protocols.webrtc.loopback import FRAME, SECOND
 
 
-def fill(history: History, frames: int, *, group: int = 30, payloads: int = 3, size: int = 100, begin: int = 0) -> list[Frame]:
+def fill(
+    history: History, frames: int, *, group: int = 30, payloads: int = 3, size: int = 100, begin: int = 0
+) -> list[SentFrame]:
     return [
         history.append([bytes((n % 256,)) * size] * payloads, n * FRAME, n * 3000, n % group == 0, n * FRAME)
         for n in range(begin, begin + frames)

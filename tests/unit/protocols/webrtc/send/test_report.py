@@ -20,7 +20,7 @@ from aiortc.rtp import (
 from protocols.errors import ProtocolError
 from protocols.media import Codec, Track
 from protocols.webrtc.rtcp import RR, XR, parse
-from protocols.webrtc.send.report import Feedback
+from protocols.webrtc.send.report import RtcpSession
 from protocols.webrtc.send.source import Sender, Source
 from tests.unit.protocols.webrtc.loopback import (
     FRAME,
@@ -55,8 +55,8 @@ def fir(number: int, ssrc: int = SSRC) -> bytes:
     return bytes(RtcpPsfbPacket(fmt=4, ssrc=1, media_ssrc=0, fci=ssrc.to_bytes(4, "big") + bytes((number, 0, 0, 0))))
 
 
-def listening(*senders: Sender) -> Feedback:
-    feedback = Feedback()
+def listening(*senders: Sender) -> RtcpSession:
+    feedback = RtcpSession()
     for sender in senders:
         feedback.add(sender)
     return feedback
@@ -143,7 +143,7 @@ def test_a_packet_is_sent_again_once_in_half_a_round_trip(peer: Peer, timers: Ti
 
 def test_a_receiver_who_asks_for_the_round_trip_is_answered_at_once(peer: Peer, timers: Timers) -> None:
     answers: list[bytes] = []
-    feedback = Feedback(send=answers.append)
+    feedback = RtcpSession(send=answers.append)
     feedback.add(watch(video(timers), peer, 0))
     unknown = bytes((9, 0, 0, 1)) + bytes(4)
     reference = bytes((4, 0, 0, 2)) + (0x1122334455667788).to_bytes(8, "big")
@@ -303,7 +303,7 @@ def test_many_senders_reports_are_split_into_datagrams(peer: Peer, timers: Timer
 
 
 def test_remb_is_the_viewers_word_on_bitrate() -> None:
-    feedback = Feedback()
+    feedback = RtcpSession()
     remb = RtcpPsfbPacket(fmt=15, ssrc=1, media_ssrc=0, fci=pack_remb_fci(2_500_000, [SSRC]))
     feedback.receive(bytes(remb), 0)
     assert feedback.estimated_bitrate is not None
@@ -354,7 +354,7 @@ def test_transport_feedback_gives_an_estimate(
 
 def test_bye_is_told_and_goodbye_says_it(peer: Peer, timers: Timers) -> None:
     told: list[bool] = []
-    feedback = Feedback(on_bye=lambda: told.append(True))
+    feedback = RtcpSession(on_bye=lambda: told.append(True))
     assert feedback.goodbye() == b""
     feedback.add(watch(video(timers), peer, 0))
     (report, bye) = RtcpPacket.parse(feedback.goodbye())

@@ -5,10 +5,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from gateway.access.authenticator import Identification
-from gateway.access.authorizer import Authority, Rules
+from gateway.access.authenticator import Authenticator
+from gateway.access.authorizer import Authorizer, Rules
 from gateway.access.credentials import Grant, Secret, Tokens
-from gateway.access.rights_cache import Directory
+from gateway.access.rights_cache import RightsCache
 from gateway.model import lifecycle
 from gateway.model.records import Call, Member
 from gateway.store.store import Store
@@ -23,8 +23,8 @@ class Ruling:
     """`now` is in Unix seconds; `monotonic` in ns, for what is slowed."""
 
     store: Store
-    directory: Directory
-    authority: Authority
+    rights_cache: RightsCache
+    authorizer: Authorizer
     tokens: Tokens
     now: float = NOW
     monotonic: int = 0
@@ -34,12 +34,12 @@ class Ruling:
         return datetime.fromtimestamp(self.now, UTC)
 
     def publish(self, key: str, call: str | None = None, *, user: str | None = None) -> Grant:
-        return self.authority.examine(Credential(key, user), call)
+        return self.authorizer.examine(Credential(key, user), call)
 
     async def call(self, cid: str, by: str = "john", *, live: bool = False, **roles: str) -> Call:
         """Creates it, with members by their role: `ann="host"`."""
         kind, _, name = cid.partition(":")
-        call = lifecycle.created(self.directory.call_types[kind], name, by, self.time)
+        call = lifecycle.created(self.rights_cache.call_types[kind], name, by, self.time)
         if live:
             call = lifecycle.gone_live(call, self.time)
         members = [Member(cid, user, self.time, self.time, role) for user, role in roles.items()]
@@ -57,11 +57,11 @@ async def ruling(
 ) -> AsyncIterator[Ruling]:
     async with Store.open(url) as store:
         await store.call_types.ensure_built_in(datetime.fromtimestamp(NOW, UTC))
-        directory = Directory(store)
+        rights_cache = RightsCache(store)
         tokens = Tokens(secret, now=lambda: it.now)
-        identification = Identification(tokens, directory, failures_per_minute, monotonic=lambda: it.monotonic)
-        authority = Authority(identification, directory, store, Rules(frozenset(public), create_on_publish))
-        it = Ruling(store, directory, authority, tokens)
-        await directory.start()
-        store.follow(directory.apply)
+        authenticator = Authenticator(tokens, rights_cache, failures_per_minute, monotonic=lambda: it.monotonic)
+        authorizer = Authorizer(authenticator, rights_cache, store, Rules(frozenset(public), create_on_publish))
+        it = Ruling(store, rights_cache, authorizer, tokens)
+        await rights_cache.start()
+        store.follow(rights_cache.apply)
         yield it
