@@ -37,11 +37,10 @@ from gateway.enforcement.change_feed import ChangeFeed
 from gateway.enforcement.enforcement import Enforcement
 from gateway.ingress.addresses import origin
 from gateway.model.permissions import Capability
-from gateway.node.cpu import admitting, available_cores, measure
+from gateway.node.cpu import CpuRoom, available_cores, measure
 from gateway.node.drain import Drain
 from gateway.node.host import Certificates
 from gateway.outputs.embedded.call import EmbeddedCall
-from gateway.outputs.hls.broadcasts import also
 from gateway.outputs.hls.routes import HlsRoutes
 from gateway.sessions.admission import Admission
 from gateway.sessions.capacity import Capacity
@@ -53,7 +52,7 @@ from gateway.telemetry.latency import Histogram
 from gateway.telemetry.log import event
 from gateway.telemetry.tracing import tracing
 from gateway.wiring.events import event_services
-from gateway.wiring.hls import hls_output
+from gateway.wiring.hls import hls_broadcasts
 from gateway.wiring.srt import listening_for_srt
 from gateway.wiring.store import open_store_access
 from protocols.publisher import Listener
@@ -147,20 +146,21 @@ async def gateway(config: Config) -> AsyncIterator[tuple[BoundPorts, Drain]]:
         limits = config.capacity
         capacity = Capacity(available_cores(limits.cores), limits.reserve, limits.enabled)
         treatment = configured(config.transcode, await _encoder(config, workers), workers.encoders)
-        hls = hls_output(config, tokens.secret.value, registry, workers, capacity, authorizer)
+        hls = hls_broadcasts(config, tokens.secret.value, capacity, authorizer)
         policy = SeatPolicy(
-            decide=lambda track, accepts: plan(track, accepts, treatment),
+            decide=lambda track, want: plan(track, want, treatment),
             live_edge=_live_edge(config),
             linger_s=config.calls.linger_s,
             max_bitrate=config.calls.max_bitrate_bps,
-            retire=registry.retire,
-            admit=admitting(capacity, registry),
-            told=also(told.producers.session, *([hls.told] if hls is not None else [])),
+            on_retired=registry.retire,
+            room=CpuRoom(capacity, registry),
+            on_change=told.producers.session,
         )
         admission = Admission(
             registry,
             authorizer,
             workers,
+            [hls] if hls is not None else [],
             max_sessions=config.calls.max_streams,
             take_over=config.calls.on_conflict == "take_over",
             fits=capacity.admit_any,
@@ -245,11 +245,11 @@ async def gateway(config: Config) -> AsyncIterator[tuple[BoundPorts, Drain]]:
         tasks = [background.create_task(admission.serve(*each), name="reception") for each in served]
         tasks.append(background.create_task(change_feed.run(), name="following the store"))
         tasks.append(background.create_task(_measure_lag(lag), name="event loop delay"))
-        seen = hls.seen if hls is not None else dict
-        tasks.append(background.create_task(measure(capacity, registry, lambda: whep.viewers, seen), name="capacity"))
+        tasks.append(background.create_task(measure(capacity, registry, lambda: whep.viewers), name="capacity"))
         if hls is not None:
             hls.base_url = config.hls.base_url.rstrip("/") or origin(config, "", _bound_port(runner))
-            tasks.append(background.create_task(hls.run(), name="HLS"))
+            if hls.archive is not None:
+                tasks.append(background.create_task(hls.archive.run(), name="HLS archive"))
         try:
             addresses = BoundPorts(
                 http=_bound_port(runner),

@@ -14,8 +14,6 @@ class WorkerLimits:
     video_queue: int = 500  # ms of media that may wait for a worker; and the time after which a picture is too late to be shown
     audio_queue: int = 1000
     backlog: int = 16 << 20  # bytes that may wait for a worker
-    gop: int = 16 << 20  # bytes of the current GOP kept for a restart
-    gop_duration: int = 5000  # ms
     memory: int = 1 << 30  # bytes of address space beyond what the fork server itself has mapped
     cpu: int = 30  # s of CPU without a message taken, after which the kernel ends the worker
     niceness: int = 5

@@ -31,6 +31,7 @@ class Label(StrEnum):
     BITRATE = "bitrate"
     CHANNELS = "channels"
     POLICY = "policy"
+    MUTED = "muted"
     NOT_SUPPORTED = "not_supported"
 
 
@@ -39,6 +40,25 @@ class Why:
     label: Label
     text: str  # one sentence for people
     advice: str = ""  # what to change in the encoder, by its name in OBS, and what that saves here; empty where nothing need be
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """What an output takes of a track. What is made for it has no reordering, closed groups, 8 bit and 4:2:0."""
+
+    codecs: frozenset[Codec]  # taken as they come
+    makes: frozenset[Codec]  # that may be made of what is not: the policy's where it is among them
+    carries: frozenset[Codec] = (
+        frozenset()
+    )  # that pass all the same where there is no room to make another: some viewers miss them
+    reorder: bool = False  # B-frames are welcome
+    open_groups: bool = False  # and so are open groups of pictures and intra refresh
+    bit_depth: int = 8  # at most
+    interlaced: bool = False
+    unlimited: bool = False  # whatever the policy says of size, rate and bitrate, and of transcoding always
+    layers: int = 3  # of one picture, at most
+    smaller: bool = False  # beside a picture taken as it comes, the smaller ones that are made of it for others
+    taker: str = "The call"  # as the reasons name it
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +183,7 @@ class _Obstacle:
     """One reason for which video cannot pass."""
 
     label: Label
-    stands: Callable[[Track, Policy], bool]
+    stands: Callable[[Track, Want, Policy], bool]
     text: Callable[[Track, Policy], str]
     advice: Callable[[Policy], str]
 
@@ -178,25 +198,25 @@ _SEND_H264 = "Send H.264 (OBS: Settings > Output > Streaming > Video Encoder: on
 _OBSTACLES = (
     _Obstacle(
         Label.BIT_DEPTH,
-        lambda track, _: track.bit_depth > 8,
+        lambda track, want, _: track.bit_depth > want.bit_depth,
         lambda track, _: f"Browsers do not play {track.bit_depth}-bit video everywhere.",
         lambda _: "Send 8 bit (OBS: Settings > Advanced > Color Format: NV12; ffmpeg: -pix_fmt yuv420p).",
     ),
     _Obstacle(
         Label.CHROMA,
-        lambda track, _: track.chroma not in ("4:2:0", ""),
+        lambda track, _, __: track.chroma not in ("4:2:0", ""),
         lambda track, _: f"Browsers do not decode {track.chroma} chroma in a call.",
         lambda _: "Send 4:2:0 (OBS: Settings > Advanced > Color Format: NV12; ffmpeg: -pix_fmt yuv420p).",
     ),
     _Obstacle(
         Label.INTERLACED,
-        lambda track, _: track.interlaced,
+        lambda track, want, _: track.interlaced and not want.interlaced,
         lambda track, _: "The video is interlaced, which WebRTC cannot show.",
         lambda _: "Send progressive video (OBS: right click on the source > Deinterlacing; ffmpeg: -vf bwdif).",
     ),
     _Obstacle(
         Label.B_FRAMES,
-        lambda track, _: bool(track.reorder),  # None: the stream does not say, and most such encoders do not reorder
+        lambda track, want, _: bool(track.reorder) and not want.reorder,  # None: it does not say, and most such do not reorder
         lambda track, _: "The video has B-frames, whose reordering WebRTC cannot carry.",
         lambda _: (
             "Turn off B-frames (OBS: Settings > Output > Streaming: x264 Tune zerolatency, other encoders Max B-frames 0; "
@@ -205,13 +225,13 @@ _OBSTACLES = (
     ),
     _Obstacle(
         Label.OPEN_GOP,
-        lambda track, _: track.open_gop,
+        lambda track, want, _: track.open_gop and not want.open_groups,
         lambda track, _: "The video has open groups of pictures or intra refresh: no browser can start at its key frames.",
         lambda _: "Turn off open GOP and intra refresh (OBS: x264 Options open-gop=0 intra-refresh=0; ffmpeg: -flags +cgop).",
     ),
     _Obstacle(
         Label.SIZE,
-        _too_large,
+        lambda track, want, policy: not want.unlimited and _too_large(track, policy),
         lambda track, policy: f"{track.width}x{track.height} is larger than the call's {policy.max_width}x{policy.max_height}.",
         lambda policy: (
             f"Send a smaller picture (OBS: Settings > Video > Output (Scaled) Resolution: "
@@ -220,13 +240,15 @@ _OBSTACLES = (
     ),
     _Obstacle(
         Label.FRAME_RATE,
-        lambda track, policy: track.frame_rate > policy.max_frame_rate * 1.02,  # measured rates wander a little
+        lambda track, want, policy: (
+            not want.unlimited and track.frame_rate > policy.max_frame_rate * 1.02
+        ),  # measured, so it wanders
         lambda track, policy: f"{track.frame_rate:.0f} frames a second are more than the call's {policy.max_frame_rate:.0f}.",
         lambda policy: f"Send fewer frames a second (OBS: Settings > Video > Common FPS Values: {policy.max_frame_rate:.0f}).",
     ),
     _Obstacle(
         Label.BITRATE,
-        lambda track, policy: 0 < policy.pass_bitrate < track.bitrate,
+        lambda track, want, policy: not want.unlimited and 0 < policy.pass_bitrate < track.bitrate,
         lambda track, policy: (
             f"{_mbps(track.bitrate)} are more than the {_mbps(policy.pass_bitrate)} that viewers get of this call."
         ),
@@ -235,38 +257,41 @@ _OBSTACLES = (
 )
 
 
-def plan(track: Track, accepts: frozenset[Codec], policy: Policy) -> Decision:
-    """Decide one track's way into a call all of whose viewers take the codecs `accepts`."""
-    return _plan_video(track, accepts, policy) if track.kind is Kind.VIDEO else _plan_audio(track, accepts, policy)
+def plan(track: Track, want: Want, policy: Policy) -> Decision:
+    """Decide one track's way to an output that wants it so."""
+    return _plan_video(track, want, policy) if track.kind is Kind.VIDEO else _plan_audio(track, want, policy)
 
 
-def _plan_video(track: Track, accepts: frozenset[Codec], policy: Policy) -> Decision:
-    why = _why_not_pass(track, accepts, policy)
-    made = _made(accepts, policy)
-    if policy.video != "always" and why is None:
-        untouched = Why(Label.SAME_CODEC, f"The call takes {_name(track.codec)} as it comes.")
-        return Passthrough(untouched, _below(track, made, policy), policy.pass_bitrate)
-    if made not in accepts:
-        return Refuse(why or Why(Label.NOT_SUPPORTED, f"The call does not take {_name(made)}, to which video is transcoded."))
+def _plan_video(track: Track, want: Want, policy: Policy) -> Decision:
+    why = _why_not_pass(track, want, policy)
+    made = _made(want, policy)
+    if why is None and (policy.video != "always" or want.unlimited):
+        untouched = Why(Label.SAME_CODEC, f"{want.taker} takes {_name(track.codec)} as it comes.")
+        return Passthrough(untouched, _below(track, made, want, policy), 0 if want.unlimited else policy.pass_bitrate)
+    if made not in want.makes:
+        unknown = f"{want.taker} does not take {_name(made)}, to which video is transcoded."
+        return Refuse(why or Why(Label.NOT_SUPPORTED, unknown))
     if why is not None and policy.video == "never":
         return Refuse(replace(why, text=f"{why.text} This gateway does not transcode video (transcode.video = never)."))
-    target = _video_target(track, made, policy)
+    target = _video_target(track, made, want, policy)
     if why is None:
         why = Why(Label.POLICY, "This gateway transcodes all video (transcode.video = always).")
     elif policy.video == "always":  # nothing that the streamer changes would spare it
         why = replace(why, advice="")
     else:
         why = replace(why, advice=f"{why.advice} {_saving(track, target)}")
-    return Transcode(replace(why, text=why.text + _otherwise_than_wished(made, target, policy)), target)
+    return Transcode(replace(why, text=why.text + _otherwise_than_wished(made, target, want, policy)), target)
 
 
-def _made(accepts: frozenset[Codec], policy: Policy) -> Codec:
+def _made(want: Want, policy: Policy) -> Codec:
     """What video is transcoded to."""
-    return policy.codec if policy.codec in accepts - policy.missing else Codec.H264
+    return policy.codec if policy.codec in want.makes - policy.missing else Codec.H264
 
 
-def _otherwise_than_wished(made: Codec, target: VideoTarget, policy: Policy) -> str:
+def _otherwise_than_wished(made: Codec, target: VideoTarget, want: Want, policy: Policy) -> str:
     """Where something else is made than the policy says, why: a sentence more."""
+    if want.unlimited:
+        return ""
     if made is not policy.codec:
         cause = "there is no encoder here" if policy.codec in policy.missing else "a viewer's player does not take it"
         return f" It becomes H.264 and not {_name(policy.codec)}: {cause}."
@@ -275,24 +300,24 @@ def _otherwise_than_wished(made: Codec, target: VideoTarget, policy: Policy) -> 
     return ""
 
 
-def _below(track: Track, made: Codec, policy: Policy) -> VideoTarget | None:
+def _below(track: Track, made: Codec, want: Want, policy: Policy) -> VideoTarget | None:
     """The layers beside a video that passes: smaller ones of the same codec, where it is large enough for that and CPU may be spent."""
     if policy.video == "never" or track.codec is not made or track.layer:
         return None
-    target = replace(_video_target(track, made, policy), passed=True)
+    target = replace(_video_target(track, made, want, policy), passed=True)
     return target if target.layers > 1 and track.width and track.height and target.encoded else None
 
 
-def _why_not_pass(track: Track, accepts: frozenset[Codec], policy: Policy) -> Why | None:
+def _why_not_pass(track: Track, want: Want, policy: Policy) -> Why | None:
     name = _name(track.codec)
-    if track.codec not in accepts:
-        if track.codec in WEBRTC_VIDEO:
+    if track.codec not in want.codecs:
+        if track.codec in want.carries:
             return Why(Label.VIEWER, f"A viewer's player does not take {name}.", _SEND_H264)
-        return Why(Label.CODEC, f"The call does not take {name}.", _SEND_H264)
-    if track.codec in WEBRTC_VIDEO - policy.passing:
+        return Why(Label.CODEC, f"{want.taker} does not take {name}.", _SEND_H264)
+    if not want.unlimited and track.codec in WEBRTC_VIDEO - policy.passing:
         return Why(Label.POLICY, f"{name} does not pass into this call (transcode.accept).", _SEND_H264)
     for obstacle in _OBSTACLES:
-        if obstacle.stands(track, policy):
+        if obstacle.stands(track, want, policy):
             return Why(obstacle.label, obstacle.text(track, policy), obstacle.advice(policy))
     return None
 
@@ -304,7 +329,7 @@ def _saving(track: Track, target: VideoTarget) -> str:
     return f"That saves about {round(ordering + _ENCODING_MS, -1):.0f} ms of delay and {share:.1f} of a CPU core here."
 
 
-def _video_target(track: Track, made: Codec, policy: Policy) -> VideoTarget:
+def _video_target(track: Track, made: Codec, want: Want, policy: Policy) -> VideoTarget:
     width = height = 0
     if track.width and track.height:
         width, height = fit(track.width, track.height, policy.max_width, policy.max_height)
@@ -320,22 +345,27 @@ def _video_target(track: Track, made: Codec, policy: Policy) -> VideoTarget:
         bitrate=min(start_bitrate(width, height, frame_rate), max_bitrate),
         max_bitrate=max_bitrate,
         encoder=SOFTWARE.get(made, policy.encoder),
-        layers=1 if track.layer or made in _ONE_LAYER else policy.layers,
+        layers=1 if track.layer or made in _ONE_LAYER else min(policy.layers, want.layers),
     )
 
 
-def _plan_audio(track: Track, accepts: frozenset[Codec], policy: Policy) -> Decision:
+def _plan_audio(track: Track, want: Want, policy: Policy) -> Decision:
     surround = track.codec is Codec.OPUS and _is_surround(track)
-    if track.codec in accepts and not surround:
-        return Passthrough(Why(Label.SAME_CODEC, f"The call takes {_name(track.codec)} as it comes."))
-    if Codec.OPUS not in accepts:
-        return Refuse(Why(Label.NOT_SUPPORTED, "The call does not take Opus, to which audio is transcoded."))
-    target = AudioTarget(policy.audio_bitrate)
-    if surround:
+    if track.codec in want.codecs and not surround:
+        return Passthrough(Why(Label.SAME_CODEC, f"{want.taker} takes {_name(track.codec)} as it comes."))
+    made = next((codec for codec in (Codec.OPUS, Codec.AAC) if codec in want.makes), None)
+    if made is None:
+        return Refuse(Why(Label.NOT_SUPPORTED, f"{want.taker} does not take Opus, to which audio is transcoded."))
+    target = AudioTarget(policy.audio_bitrate, made)
+    if surround and made is Codec.OPUS:
         return Transcode(
             Why(Label.CHANNELS, "WebRTC carries Opus in mono or stereo.", "Send stereo to spare the transcoding."), target
         )
-    return Transcode(Why(Label.CODEC, f"Browsers do not take {_name(track.codec)} in a call; it becomes Opus."), target)
+    if made is Codec.OPUS:
+        return Transcode(Why(Label.CODEC, f"Browsers do not take {_name(track.codec)} in a call; it becomes Opus."), target)
+    return Transcode(
+        Why(Label.CODEC, f"{want.taker} does not take this {_name(track.codec)}; it becomes {_name(made)}."), target
+    )
 
 
 def _is_surround(track: Track) -> bool:

@@ -16,7 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from gateway.node.host import Certificates, udp_drops
-from gateway.outputs.hls.broadcasts import HlsOutput
+from gateway.outputs.hls.broadcasts import HlsBroadcasts
 from gateway.sessions.capacity import Capacity
 from gateway.sessions.counters import PipelineCounters
 from gateway.sessions.diagnostics import Concern, findings
@@ -88,7 +88,7 @@ class Observed:
     capacity: Capacity | None = None
     event_services: EventServices | None = None
     api_answers: Counter[int] = field(default_factory=Counter)  # by status
-    hls: HlsOutput | None = None
+    hls: HlsBroadcasts | None = None
 
 
 class GatewayCollector(Collector):

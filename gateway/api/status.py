@@ -36,7 +36,7 @@ class Streams:
         """Those of calls that whoever asks may watch now; without a token those that anybody may."""
         identity = self._authorizer.identify(bearer(request), address=request.remote or "")
         shown = listed(self._authorizer, identity, self._registry.sessions.values())
-        streams = [stream(each).model_dump(mode="json") for each in shown]
+        streams = [stream(each, self._registry.viewers(each.call_cid)).model_dump(mode="json") for each in shown]
         return web.json_response({"streams": streams}, headers={"Cache-Control": "no-store"})
 
     async def _scrape(self, request: web.Request) -> web.Response:
@@ -52,7 +52,7 @@ def listed(authorizer: Authorizer, identity: Identity, sessions: Collection[Seat
     return [each for each in sessions if by_call[each.call_cid]]
 
 
-def stream(session: Seat) -> StreamResponse:
+def stream(session: Seat, viewers: int) -> StreamResponse:
     """One session as it is shown; nothing in it is secret, and the encoder's address stays in the log."""
     track_pipelines = list(session.pipeline.track_pipelines.values()) if session.pipeline is not None else []
     publisher = session.publisher
@@ -69,7 +69,7 @@ def stream(session: Seat) -> StreamResponse:
         link=link(publisher.stats) if publisher is not None and isinstance(publisher.stats, SrtStats) else None,
         reconnects=session.reconnects,
         tracks=[track(track_pipeline) for track_pipeline in track_pipelines],
-        viewers=session.participation.viewers if session.participation is not None else 0,
+        viewers=viewers,
         warnings=[finding.text for finding in findings(session, monotonic_ns())],
     )
 

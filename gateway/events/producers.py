@@ -11,7 +11,8 @@ from typing import Any, Final
 from gateway.api.schemas.conversion import event_of
 from gateway.model.events import Bus, EventType
 from gateway.model.records import Call
-from gateway.sessions.seat import Seat, SeatChange
+from gateway.sessions.seat import Seat
+from gateway.sessions.seat_state import SeatChange
 from protocols.errors import Rejected
 from protocols.publisher import Credential, Publisher
 

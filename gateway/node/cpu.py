@@ -3,15 +3,16 @@
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from time import monotonic_ns, process_time_ns, thread_time_ns
 
-from gateway.sessions.capacity import Capacity, Seen, demand, spare
+from gateway.sessions.capacity import Capacity, Demand, Seen, demand, spare
 from gateway.sessions.registry import Registry
-from gateway.sessions.seat import Admit, Plan, Seat
+from gateway.sessions.seat import Seat
 from gateway.telemetry.log import event
 from protocols.errors import Rejected
+from transcode.plan import Decision
 
 log = logging.getLogger(__name__)
 
@@ -20,16 +21,16 @@ CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUPS = Path("/proc/self/cgroup")
 
 
-async def measure(
-    capacity: Capacity, registry: Registry, viewers: Callable[[], int], beside: Callable[[], Mapping[str, Seen]] = dict
-) -> None:
-    """Until cancelled; runs on the event loop's own thread, whose time is the loop's. `beside` gives what has workers beside sessions."""
+async def measure(capacity: Capacity, registry: Registry, viewers: Callable[[], int]) -> None:
+    """Until cancelled; runs on the event loop's own thread, whose time is the loop's."""
     while True:
+        seats = list(registry.sessions.values())
+        optional = {_optional_name(seat): used for seat in seats if (used := seat.optional) is not None}
         capacity.sample(
             monotonic_ns(),
             loop_cpu_ns=thread_time_ns(),
             process_cpu_ns=process_time_ns(),
-            streams={session.id: seen(session) for session in registry.sessions.values()} | dict(beside()),
+            streams={seat.id: seen(seat) for seat in seats} | optional,
             viewers=viewers(),
         )
         if capacity.strained:
@@ -44,39 +45,44 @@ def relieve(sessions: Iterable[Seat]) -> bool:
     return any(pipeline.shed() for pipeline in by_layers)
 
 
-def admitting(capacity: Capacity, registry: Registry) -> Admit:
-    """Asks `capacity` for a session whose tracks are known. Where none of its plans fits the first one's refusal is raised, and if that
-    keeps the stream out it is counted and logged with what to change."""
+class CpuRoom:
+    """`gateway.sessions.seat.SeatRoom`: the CPU that this gateway may use."""
 
-    def admit(session: Seat, plans: Sequence[Plan]) -> None:
+    def __init__(self, capacity: Capacity, registry: Registry) -> None:
+        self._capacity = capacity
+        self._registry = registry
+
+    def admit(self, seat: Seat, plans: Sequence[Sequence[Decision]]) -> None:
+        """Where none of the plans fits the first one's refusal is raised, and if that keeps the stream out it is counted and logged, with
+        what to change."""
         refusals: list[Rejected] = []
         for decisions in plans:
             try:
-                capacity.admit(session.id, demand(decisions), spare(decisions))
+                self._capacity.admit(seat.id, demand(decisions), spare(decisions))
                 return
             except Rejected as refusal:
                 refusals.append(refusal)
         first = refusals[0]
-        if session.pipeline is None:
-            registry.refused[session.protocol, first.reason.label] += 1
-            event(
-                log,
-                logging.WARNING,
-                f"refused: {first.detail}",
-                session=session.id,
-                protocol=session.protocol,
-                reason=first.reason.label,
-            )
+        if seat.pipeline is None:
+            self._registry.refused[seat.protocol, first.reason.label] += 1
+            words = f"refused: {first.detail}"
+            event(log, logging.WARNING, words, session=seat.id, protocol=seat.protocol, reason=first.reason.label)
         raise first
 
-    return admit
+    def admit_optional(self, seat: Seat, wanted: Demand) -> None:
+        self._capacity.admit_optional(_optional_name(seat), wanted)
+
+
+def _optional_name(seat: Seat) -> str:
+    """Under which capacity knows what the stream can do without."""
+    return f"{seat.id} optional"
 
 
 def seen(session: Seat) -> Seen:
     pipeline = session.pipeline
     if pipeline is None:
         return Seen(demand(()), 0)
-    decisions = [track_pipeline.decision for track_pipeline in pipeline.track_pipelines.values()]
+    decisions = pipeline.staging.decisions
     used = pipeline.gather().worker_cpu_ns.total()
     return Seen(demand(decisions), used, economised=pipeline.adaptation is not None, spare=spare(decisions))
 

@@ -6,11 +6,12 @@ grant of each session that is in the registry, so that it can be asked again.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from gateway.access.credentials import Grant
 from gateway.access.throttle import host_of
+from gateway.sessions.output import Destination
 from gateway.sessions.registry import Registry
 from gateway.sessions.seat import Seat, SeatPolicy
 from gateway.telemetry.log import event
@@ -38,8 +39,8 @@ class Gate(Protocol):
 class Admission:
     """Serves listeners until cancelled. At most `max_sessions` at once; more are refused as overloaded.
 
-    `take_over`: a second encoder with the same right replaces the first one; else it is refused while that one is live. `fits` raises
-    `Rejected` while there is no room for any further stream.
+    `destinations` take media besides the call itself. `take_over`: a second encoder with the same right replaces the first one; else it is
+    refused while that one is live. `fits` raises `Rejected` while there is no room for any further stream.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Admission:
         registry: Registry,
         gate: Gate,
         workers: Workers,
+        destinations: Sequence[Destination],
         *,
         max_sessions: int,
         take_over: bool = True,
@@ -64,6 +66,7 @@ class Admission:
         self._gate = gate
         self._adapt = adapt
         self._workers = workers
+        self._destinations = destinations
         self._max_sessions = max_sessions
         self._take_over = take_over
 
@@ -168,8 +171,15 @@ class Admission:
             self.rights[key] = grant
             await present.take_over(publisher)
             return None
-        call_of_it = self._registry.call(grant.call_cid)
-        session = Seat(publisher, grant.user_id, grant.call_cid, call_of_it, self._workers, self._adapt(policy, grant), trace)
+        session = Seat(
+            publisher,
+            grant.user_id,
+            grant.call_cid,
+            [self._registry.call(grant.call_cid), *self._destinations],
+            self._workers,
+            self._adapt(policy, grant),
+            trace=trace,
+        )
         self.rights[key] = grant
         self._registry.add(session)
         return session

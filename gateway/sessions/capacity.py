@@ -69,9 +69,12 @@ class Demand:
     video: tuple[VideoCost, ...] = ()
     hls: int = 0  # streams of which this is the HLS
 
+    def plus(self, other: "Demand") -> "Demand":
+        return Demand(self.audio + other.audio, self.video + other.video, self.hls + other.hls)
+
     @property
     def transcodes(self) -> bool:
-        return not self.hls and bool(self.audio or self.video)
+        return bool(self.audio or self.video)
 
 
 def demand(decisions: Iterable[Decision]) -> Demand:
@@ -108,6 +111,7 @@ class Seen:
     worker_cpu_ns: int  # since its encoder connected; 0 where nothing is transcoded
     economised: bool = False  # it gets less CPU than it was planned with: its cost says nothing of its kind
     spare: float = 0.0  # cores of its demand that are for layers which may be left out, whether they are or not
+    optional: bool = False  # no stream, but what one can do without
 
 
 @dataclass(slots=True)
@@ -156,7 +160,7 @@ class Capacity:
             readings.append((now, value))
             while now - readings[0][0] > _WINDOW_NS:
                 del readings[0]
-        present = frozenset(name for name, seen in streams.items() if not seen.demand.hls)
+        present = frozenset(name for name, seen in streams.items() if not seen.optional)
         if present != self._present:
             self._present, self._changed = present, now
         for gone in self._streams.keys() - streams.keys():
@@ -191,7 +195,11 @@ class Capacity:
         where it does not fit."""
         self.admit_any(name)
         cost, free = self._fits(name, wanted)
-        if cost > free and wanted.transcodes and any(stream.seen.demand.transcodes for stream in self._others(name)):
+        if (
+            cost > free
+            and wanted.transcodes
+            and any(each.seen.demand.transcodes for each in self._others(name) if not each.seen.optional)
+        ):
             raise Rejected(
                 Reason.OVERLOADED,
                 f"the gateway is overloaded: transcoding this stream takes about {cost:.2f} of a CPU core, and {free:.2f} of "
@@ -199,19 +207,21 @@ class Capacity:
             )
         self._streams[name] = _StreamCost(self._now, Seen(wanted, 0, spare=spare))
 
-    def admit_hls(self, name: str, wanted: Demand) -> None:
-        """The same for the HLS of a stream, which has a `name` of its own. Where layers of others could make room it does not take it."""
-        self.check_hls(name, wanted)
-        self._streams[name] = _StreamCost(self._now, Seen(wanted, 0))
+    def admit_optional(self, name: str, wanted: Demand) -> None:
+        """The same for what a stream can do without, such as its HLS, which has a `name` of its own. Where layers of others could make room
+        it does not take it."""
+        self.check_optional(name, wanted)
+        self._streams[name] = _StreamCost(self._now, Seen(wanted, 0, optional=True))
 
-    def check_hls(self, name: str, wanted: Demand) -> None:
-        """Whether `admit_hls` would let it in; raises `Rejected`."""
+    def check_optional(self, name: str, wanted: Demand) -> None:
+        """Whether `admit_optional` would let it in; raises `Rejected`."""
         cost, free = self._fits(name, wanted, with_spare=False)
         if cost > free:
+            what = "HLS" if wanted.hls else "this"
             raise Rejected(
                 Reason.OVERLOADED,
-                f"the gateway is overloaded: HLS takes about {cost:.2f} of a CPU core here, and {free:.2f} of {self.budget:.1f} are free. "
-                "Try again later or on another node",
+                f"the gateway is overloaded: {what} takes about {cost:.2f} of a CPU core here, and {free:.2f} of {self.budget:.1f} are "
+                "free. Try again later or on another node",
             )
 
     def _fits(self, name: str, wanted: Demand, *, with_spare: bool = True) -> tuple[float, float]:
@@ -224,7 +234,7 @@ class Capacity:
     def admit_any(self, name: str = "") -> None:
         """Whether any stream fits, whatever its tracks; raises `Rejected`. Any thread may ask."""
         loop, cost = self.loop_used, self._learned[CostKind.STREAM]
-        alone = not any(not stream.seen.demand.hls for stream in self._others(name))
+        alone = not any(not stream.seen.optional for stream in self._others(name))
         if self._enforced and not alone and loop + cost > self.loop_budget:
             raise Rejected(
                 Reason.OVERLOADED,
@@ -243,7 +253,7 @@ class Capacity:
     @property
     def loop_used(self) -> float:
         """Cores of the event loop's thread, with what streams will cost that have just come."""
-        young = sum(not stream.seen.demand.hls and not stream.settled(self._now) for stream in list(self._streams.values()))
+        young = sum(not stream.seen.optional and not stream.settled(self._now) for stream in list(self._streams.values()))
         return _rate(self._loop) + young * self._learned[CostKind.STREAM]
 
     @property

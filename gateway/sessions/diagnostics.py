@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from gateway.sessions.pacer import LATE, OVERFLOW
-from gateway.sessions.seat import Seat, SeatState
+from gateway.sessions.seat import Seat
+from gateway.sessions.seat_state import SeatState
 
 
 class Concern(StrEnum):

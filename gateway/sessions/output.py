@@ -1,72 +1,119 @@
-"""Calls: where publishers' media goes. A contract with backends: `embedded` (this gateway is the call) and, later, `whip` (any SFU).
+"""The contract of whatever takes a participant's media: the embedded call, HLS, and what comes beside them. Plain data and protocols.
 
-A session joins a call once and stays one participant through its encoder's reconnects; each track that it publishes becomes a
-`Publication`, a sink for the packets of the call's side.
+A seat joins each of its destinations once and gets an `Output`, which stays through the encoder's reconnects. For each track an output says
+what it wants (`Want`); for each track that comes of that, one for each kind and layer, it is given the packets through a `Sink` of its own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from protocols.media import Codec, EncodedPacket, Kind, Track
+from gateway.sessions.capacity import Demand
+from protocols.errors import Rejected
+from protocols.media import EncodedPacket, Track
+from transcode.host.fragments import Done
+from transcode.plan import Want
+
+__all__ = ["Destination", "Feedback", "Muxer", "OnChange", "Output", "SeatView", "Sink", "Want"]
+
+OnChange = Callable[[], None]
+"""An output wants something else than before; must not block or raise."""
 
 
-class Publication(Protocol):
-    """One track of one participant, as the call sees it: the sound, or one layer of the video."""
+class Feedback(Protocol):
+    """What an output says back of one track. Nothing here blocks or raises."""
 
-    @property
-    def track(self) -> Track: ...
+    def keyframe(self) -> bool:
+        """A key frame is needed; True if one will come."""
+
+    def bitrate(self, bits_per_second: int) -> None:
+        """So much of this track the output's own way carries from now on; heeded where an encoder of ours makes it."""
+
+    def sent(self, packet: EncodedPacket, ready: int, sent: int) -> None:
+        """Once a packet, where the output knows it: monotonic ns when its payloads were ready, and when the first receiver had them."""
+
+
+class Sink(Protocol):
+    """One track as an output takes it: the sound, or one layer of the video. Nothing here blocks or raises."""
 
     def push(self, packet: EncodedPacket) -> None:
-        """Send one packet to the call; never blocks or raises."""
+        """The first packet of a video is a key frame. Times are the seat's media time, in ns."""
 
     def update(self, track: Track) -> None:
-        """The same track has new facts (size, frame rate), but no other codec: told to whoever shows them."""
+        """The same track has new facts (size, frame rate), but no other codec."""
 
     def close(self) -> None:
         """The track has ended; the participant may stay."""
 
 
-Sent = Callable[[EncodedPacket, int, int], None]
-"""Told once per packet: the packet, and the monotonic ns when its payloads were ready and when the first viewer's last was handed over."""
-
-
-class Participation(Protocol):
-    """One session in one call."""
+class Output(Protocol):
+    """What takes one participant's media."""
 
     @property
-    def viewers(self) -> int: ...
+    def name(self) -> str:
+        """Of its kind; a label of metrics, and how the log calls it."""
 
     @property
-    def accepts(self) -> frozenset[Codec]:
-        """The call's, at this moment."""
+    def essential(self) -> bool:
+        """A stream ends where this cannot be served for good; others go without until there is room."""
 
     @property
-    def carries(self) -> frozenset[Codec]: ...
+    def overhead(self) -> Demand:
+        """What it costs beside the forms that it wants, while it takes anything."""
 
-    def on_accepts(self, changed: Callable[[], None]) -> None:
-        """`changed` is told from now on, in the place of who was before, when the call takes other codecs; it must not block or raise."""
+    def wants(self, track: Track) -> Want | None:
+        """How it takes this track at this moment; None: not at all."""
 
-    def publish(self, track: Track, request_keyframe: Callable[[], bool], on_sent: Sent) -> Publication:
-        """A track starts, one for each kind and layer. `request_keyframe` is asked when a viewer needs one: True if one will come."""
+    def publish(self, track: Track, feedback: Feedback) -> Sink:
+        """A track starts, one at a time for each kind and layer."""
 
-    def retain(self, kind: Kind, layers: frozenset[str]) -> None:
-        """Of this kind there are these layers and no others: what an earlier encoder had beside them has ended."""
+    def refused(self, refusal: Rejected) -> None:
+        """There is no room for what it wants. It is asked again what it wants after a while."""
 
-    def set_clock(self, media_now: Callable[[int], int]) -> None:
-        """The map from monotonic ns to the media time that is live then: both tracks' sender reports follow it."""
-
-    async def leave(self) -> None: ...
+    async def aclose(self) -> None:
+        """The participant leaves."""
 
 
-class Call(Protocol):
-    """A call that takes participants. Raises `Rejected` from `join` when it does not take this one."""
+class Muxer(Protocol):
+    """Makes fragments of MP4 in a worker (`transcode.host.fragments.Fragments`); while there is no worker, none."""
+
+    def make(
+        self, track: Track, packets: Sequence[EncodedPacket], durations: Sequence[int], index: int, done: Done
+    ) -> None: ...
+
+    def then(self, done: Callable[[], None]) -> None: ...
+
+
+class SeatView(Protocol):
+    """What an output may know of the seat that it serves."""
 
     @property
-    def accepts(self) -> frozenset[Codec]:
-        """The codecs that can be played by all who are there. They change as viewers come and go."""
+    def id(self) -> str: ...
 
     @property
-    def carries(self) -> frozenset[Codec]:
-        """Those that it would take if all viewers did."""
+    def call_cid(self) -> str: ...
 
-    async def join(self, user_id: str) -> Participation: ...
+    @property
+    def user_id(self) -> str: ...
+
+    @property
+    def protocol(self) -> str: ...
+
+    @property
+    def reconnects(self) -> int:
+        """How often another connection has gone on with it."""
+
+    @property
+    def muxer(self) -> Muxer: ...
+
+    def cost_of(self, output: Output) -> Demand:
+        """What this output costs by what it wants now, whether there is room or not."""
+
+    def media_now(self, now: int) -> int:
+        """The media time in ns that is live at monotonic `now`: it runs on between connections. Sender reports follow it."""
+
+
+class Destination(Protocol):
+    """Where participants' media can go."""
+
+    async def join(self, seat: SeatView, on_change: OnChange) -> Output:
+        """Raises `Rejected` where it does not take this participant."""

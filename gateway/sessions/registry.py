@@ -2,26 +2,39 @@
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from typing import Protocol
 
-from gateway.outputs.embedded.call import EmbeddedCall
 from gateway.sessions.counters import PipelineCounters
+from gateway.sessions.output import Destination
 from gateway.sessions.seat import Seat
+from protocols.whep.viewer import Viewer, ViewerAdmission
+
+
+class HostedCall(Destination, ViewerAdmission, Protocol):
+    """A call that lives in this process: seats join it, and viewers are let in."""
+
+    @property
+    def viewers(self) -> Collection[Viewer]: ...
+
+    @property
+    def empty(self) -> bool:
+        """Nobody is in it."""
 
 
 class Registry:
-    """Sessions by (call, user), calls by their cid; both bounded by what `reception` and the viewers' limits let in."""
+    """Sessions by (call, user), calls by their cid; both bounded by what admission and the viewers' limits let in."""
 
-    def __init__(self, make_call: Callable[[str], EmbeddedCall]) -> None:
+    def __init__(self, make_call: Callable[[str], HostedCall]) -> None:
         self.sessions: dict[tuple[str, str], Seat] = {}
-        self.calls: dict[str, EmbeddedCall] = {}
+        self.calls: dict[str, HostedCall] = {}
         self.started: Counter[str] = Counter()  # sessions by protocol
         self.refused: Counter[tuple[str, str]] = Counter()  # protocol, reason label
         self.changed = asyncio.Event()  # set, and at once cleared again, whenever a session goes
         self._past: defaultdict[str, PipelineCounters] = defaultdict(PipelineCounters)
         self._make_call = make_call
 
-    def call(self, cid: str) -> EmbeddedCall:
+    def call(self, cid: str) -> HostedCall:
         """The call with this cid, made now if it is not there."""
         call = self.calls.get(cid)
         if call is None:

@@ -1,4 +1,4 @@
-"""One participant fed by encoders: authorise, join the call, move media, and outlive the encoder's short absences.
+"""One user's place in one call, fed by encoders: authorise, join the outputs, move media, and outlive the encoder's short absences.
 
 States (`TRANSITIONS`): AUTHORISING -> PROBING -> JOINING -> LIVE <-> LINGERING -> CLOSED. A session belongs to one user in one call; a new
 connection with the same right takes over from the old one, and one that comes while the session lingers goes on as the same
@@ -10,115 +10,81 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 from time import monotonic_ns
+from typing import Protocol
 
+from gateway.sessions.capacity import Demand, Seen
 from gateway.sessions.counters import PipelineCounters
-from gateway.sessions.output import Call, Participation
+from gateway.sessions.output import Destination, Muxer, Output
 from gateway.sessions.pacer import LiveEdgePolicy
 from gateway.sessions.pipeline import Pipeline
-from gateway.sessions.track_pipeline import Tap
-from gateway.sessions.track_selection import select
+from gateway.sessions.replanner import Decide
+from gateway.sessions.routes import Routes
+from gateway.sessions.seat_state import STEPS, TRANSITIONS, SeatChange, SeatState
+from gateway.sessions.transcoders import SpareWorker
 from gateway.telemetry.log import SESSION, event
 from gateway.telemetry.tracing import NO_TRACE, Trace
 from protocols.errors import ProtocolError, Reason, Rejected
-from protocols.media import Codec, EncodedPacket, Track, TracksChanged
+from protocols.media import EncodedPacket, Kind, Track, TracksChanged
 from protocols.publisher import Publisher
 from transcode.host.pool import Workers
-from transcode.plan import Decision
+from transcode.plan import Decision, Label, Refuse, Want, Why
 
 log = logging.getLogger(__name__)
 
-
-class SeatState(StrEnum):
-    AUTHORISING = "authorising"
-    PROBING = "probing"
-    JOINING = "joining"
-    LIVE = "live"
-    LINGERING = "lingering"
-    CLOSED = "closed"
-
-
-TRANSITIONS: dict[SeatState, frozenset[SeatState]] = {
-    SeatState.AUTHORISING: frozenset({SeatState.PROBING, SeatState.CLOSED}),
-    SeatState.PROBING: frozenset({SeatState.JOINING, SeatState.LIVE, SeatState.LINGERING, SeatState.CLOSED}),
-    SeatState.JOINING: frozenset({SeatState.LIVE, SeatState.LINGERING, SeatState.CLOSED}),
-    SeatState.LIVE: frozenset({SeatState.LINGERING, SeatState.CLOSED}),
-    SeatState.LINGERING: frozenset({SeatState.PROBING, SeatState.CLOSED}),
-    SeatState.CLOSED: frozenset(),
-}
-
-
-class SeatChange(StrEnum):
-    """What others may want to know of a session, as it happens; its `why_ended` has the reason where there is one."""
-
-    JOINED = "joined"  # a participant in its call
-    STARTED = "started"  # the encoder's media are in the call
-    FAILED = "failed"  # the encoder's stream ends because something is wrong with it
-    STOPPED = "stopped"  # the encoder's media are in the call no longer, for whatever reason
-    LEFT = "left"
-
-
-_STEPS = {  # as a trace calls what happens in a state
-    SeatState.PROBING: "probe",
-    SeatState.JOINING: "join",
-    SeatState.LIVE: "live",
-    SeatState.LINGERING: "linger",
-    SeatState.CLOSED: "end",
-}
 
 ACCEPT_TIMEOUT_S = 10.0
 TRACK_TIMEOUT_S = 15.0  # from the acceptance to the first track of a codec that is known
 CLOSE_TIMEOUT_S = 2.0
 
 
-Plan = Sequence[Decision]
-"""What is to be done with those tracks of a stream that go into the call."""
+class SeatRoom(Protocol):
+    """The CPU of this node. Each raises `Rejected` where it does not suffice."""
 
-Admit = Callable[["Seat", Sequence[Plan]], None]
-"""Lets a session in whose tracks are known by the first of these plans that fits, or a live one go on by another plan; raises `Rejected`
-where none fits."""
+    def admit(self, seat: "Seat", plans: Sequence[Sequence[Decision]]) -> None:
+        """Lets a seat in whose tracks are known by the first of these plans that fits, or a live one go on by another plan."""
 
-
-def _everybody(session: "Seat", plans: Sequence[Plan]) -> None:
-    pass
+    def admit_optional(self, seat: "Seat", wanted: Demand) -> None:
+        """For all that its stream can do without."""
 
 
-Told = Callable[["Seat", SeatChange], None]
+OnSeatChange = Callable[["Seat", SeatChange], None]
 """Told at once; neither blocks nor raises."""
-
-
-def _nobody(session: "Seat", happening: SeatChange) -> None:
-    pass
 
 
 @dataclass(frozen=True, slots=True)
 class SeatPolicy:
-    """How sessions behave; the same for all of a gateway."""
+    """How seats behave; the same for all of a gateway but for `decide`."""
 
-    decide: Callable[[Track, frozenset[Codec]], Decision]
-    """What to do with a track in a call that takes these codecs."""
+    decide: Decide
     live_edge: LiveEdgePolicy
     linger_s: float
     max_bitrate: int  # bit/s of one track; 0: no limit
-    retire: Callable[[str, PipelineCounters], None]
+    on_retired: Callable[[str, PipelineCounters], None]
     """Takes the protocol and the totals of each publisher that has ended."""
-    admit: Admit = _everybody
-    told: Told = _nobody
+    room: SeatRoom
+    on_change: OnSeatChange
     track_timeout_s: float | None = TRACK_TIMEOUT_S  # None: for publishers that may be without media for long
 
 
+_MUTED = {
+    Kind.VIDEO: Why(Label.MUTED, "This video is muted in its call.", "Ask the call's host to unmute it."),
+    Kind.AUDIO: Why(Label.MUTED, "This audio is muted in its call.", "Ask the call's host to unmute it."),
+}
+
+
 class Seat:
-    """One user's stream in one call."""
+    """One user's stream in one call; the `SeatView` of its outputs."""
 
     def __init__(
         self,
         publisher: Publisher,
         user_id: str,
         call_cid: str,
-        call: Call,
+        destinations: Sequence[Destination],
         workers: Workers,
         policy: SeatPolicy,
+        muted: frozenset[Kind] = frozenset(),
         trace: Trace = NO_TRACE,
     ) -> None:
         self.id = publisher.id
@@ -129,18 +95,19 @@ class Seat:
         self.state = SeatState.AUTHORISING
         self.publisher: Publisher | None = publisher
         self.pipeline: Pipeline | None = None
-        self.participation: Participation | None = None
+        self.muted = muted
+        """What no output is given, by the word of who may mute: it outlasts the encoder's reconnects."""
         self.reconnects = 0
         self.why_ended = ""
         self.trace = trace
-        self.taps: list[Tap] = []
-        """Who sees the media besides the call."""
-        self._call = call
+        self._destinations = destinations
         self._workers = workers
         self._policy = policy
+        self._routes: Routes | None = None  # once it is in its call
+        self._spare = SpareWorker(workers, self.id, self._lost_spare)
         self._successor: Publisher | None = None
         self._wake = asyncio.Event()
-        self._media_now: Callable[[int], int] = lambda now: 0  # media time at monotonic `now`: it runs on between publishers
+        self._media_now: Callable[[int], int] = lambda now: 0
         self._closing = False
         self._refused = ""  # why it never came into its call, as a label
         self._aborted = False  # the present publisher is not to be read any more
@@ -152,12 +119,52 @@ class Seat:
         absent = self.state in (SeatState.LINGERING, SeatState.CLOSED) and self._successor is None
         return not absent and not self._closing
 
-    def decide(self, track: Track, accepts: frozenset[Codec]) -> Decision:
-        """What is done with a track of this publisher for somebody who takes these codecs."""
-        return self._policy.decide(track, accepts)
+    @property
+    def joined(self) -> bool:
+        """It is a participant of its call."""
+        return self._routes is not None
 
-    def _plan(self, tracks: tuple[Track, ...], accepts: frozenset[Codec]) -> Plan:
-        return [decision for _, decision in select(tracks, lambda track: self.decide(track, accepts))]
+    @property
+    def muxer(self) -> Muxer:
+        return self._spare
+
+    def media_now(self, now: int) -> int:
+        """The media time in ns that is live at monotonic `now`: it runs on between publishers."""
+        return self._media_now(now)
+
+    def set_muted(self, kinds: frozenset[Kind]) -> None:
+        """These and no others are given to no output, at once, until the next call."""
+        if kinds == self.muted:
+            return
+        self.muted = kinds
+        if self.pipeline is not None:
+            self.pipeline.staging.replan()
+        elif self._routes is not None:
+            for kind in kinds:
+                self._routes.keep(kind, ())  # whoever joins while the encoder is away sees nothing of it
+
+    def cost_of(self, output: Output) -> Demand:
+        """What one of its outputs costs, by what it wants now, whether there is room or not."""
+        return self.pipeline.staging.cost_of(output) if self.pipeline is not None else output.overhead
+
+    @property
+    def optional(self) -> Seen | None:
+        """What its outputs use that the stream can do without, for `Capacity.sample`; None: nothing."""
+        demand = self.pipeline.staging.optional if self.pipeline is not None else Demand()
+        if demand == Demand():
+            return None
+        return Seen(demand, self._spare.cpu_ns, economised=self._spare.adaptation is not None, optional=True)
+
+    def _decide(self, track: Track, want: Want) -> Decision:
+        return Refuse(_MUTED[track.kind]) if track.kind in self.muted else self._policy.decide(track, want)
+
+    def _output_changed(self) -> None:
+        if self.pipeline is not None:
+            self.pipeline.staging.replan()
+
+    def _lost_spare(self) -> None:
+        if self.pipeline is not None:
+            self.pipeline.staging.lost_spare()
 
     def _enter(self, state: SeatState) -> None:
         if state is self.state:
@@ -165,7 +172,7 @@ class Seat:
         if state not in TRANSITIONS[self.state]:
             raise RuntimeError(f"a session cannot go from {self.state} to {state}")
         self.state = state
-        self.trace.step(_STEPS[state])
+        self.trace.step(STEPS[state])
 
     async def run(self) -> None:
         """From the first publisher to the end of the last one's linger time. Raises nothing but cancellation."""
@@ -217,17 +224,17 @@ class Seat:
         except ProtocolError as error:
             self._fail(str(error))
         except Rejected as refusal:
-            self._refused = refusal.reason.label if self.participation is None else ""
+            self._refused = refusal.reason.label if self._routes is None else ""
             self._fail(refusal.detail)
         finally:
             self._reading = None
             if self.state is SeatState.LIVE:
-                self._policy.told(self, SeatChange.STOPPED)
+                self._policy.on_change(self, SeatChange.STOPPED)
             await self._stop(publisher)
 
     def _fail(self, why: str) -> None:
         self.why_ended = why
-        self._policy.told(self, SeatChange.FAILED)
+        self._policy.on_change(self, SeatChange.FAILED)
 
     def _abort(self, why: str) -> None:
         """Stop reading the present publisher; it is then told why."""
@@ -239,34 +246,15 @@ class Seat:
     async def _tracks(self, publisher: Publisher, tracks: tuple[Track, ...]) -> None:
         if not tracks:
             return
-        if self.pipeline is None:  # a stream that is live is never refused: what it costs then gets cheaper instead
-            # Where there is no room to transcode it for viewers who do not take its codec, it passes for the others.
-            accepted = dict.fromkeys((self._call.accepts, self._call.carries))
-            self._policy.admit(self, [self._plan(tracks, accepts) for accepts in accepted])
-        if self.participation is None:
-            self._enter(SeatState.JOINING)
-            self.participation = await self._call.join(self.user_id)
-            self._policy.told(self, SeatChange.JOINED)
         if self.pipeline is None:
+            self.pipeline = await self._begin(publisher, tracks)
+            self._media_now = self.pipeline.media_now
             if self._reading is not None and not self._aborted:
                 self._reading.reschedule(None)
-            self.pipeline = Pipeline(
-                publisher,
-                self.participation,
-                self._workers,
-                decide=self.decide,
-                admit=lambda decisions: self._policy.admit(self, [decisions]),
-                live_edge=self._policy.live_edge,
-                max_bitrate=self._policy.max_bitrate,
-                origin=self._media_now(monotonic_ns()),
-                taps=self.taps,
-                fail=self._abort,  # it cannot go on with this publisher: the session lingers for another try
-            )
-            self._media_now = self.pipeline.media_now
         await self.pipeline.change(tracks)
         if self.state is not SeatState.LIVE:
             self._enter(SeatState.LIVE)
-            self._policy.told(self, SeatChange.STARTED)
+            self._policy.on_change(self, SeatChange.STARTED)
             event(
                 log,
                 logging.INFO,
@@ -277,6 +265,45 @@ class Seat:
                 protocol=publisher.protocol,
                 tracks=",".join(track.codec.value for track in tracks),
             )
+
+    async def _begin(self, publisher: Publisher, tracks: tuple[Track, ...]) -> Pipeline:
+        """The publisher's pipeline, and the participant in its call and wherever else media go, if it is not there yet. Raises `Rejected`,
+        and leaves nothing behind, where there is no room; once a stream is live it is never refused: what it costs gets cheaper instead."""
+        if self._routes is None:
+            self._enter(SeatState.JOINING)
+        routes = self._routes or await self._join()
+        pipeline = Pipeline(
+            publisher,
+            routes,
+            self._workers,
+            self._spare,
+            decide=self._decide,
+            room=_Room(self, self._policy.room),
+            live_edge=self._policy.live_edge,
+            max_bitrate=self._policy.max_bitrate,
+            origin=self._media_now(monotonic_ns()),
+            fail=self._abort,  # it cannot go on with this publisher: the seat lingers for another try
+        )
+        try:
+            pipeline.staging.admit(tracks)
+        except Rejected:
+            if self._routes is None:
+                await routes.aclose()
+            raise
+        if self._routes is None:
+            self._routes = routes
+            self._policy.on_change(self, SeatChange.JOINED)
+        return pipeline
+
+    async def _join(self) -> Routes:
+        routes = Routes()
+        try:
+            for destination in self._destinations:
+                routes.add(await destination.join(self, self._output_changed))
+        except BaseException:
+            await routes.aclose()
+            raise
+        return routes
 
     async def _stop(self, publisher: Publisher) -> None:
         pipeline = self.pipeline
@@ -289,7 +316,7 @@ class Seat:
             finally:
                 # In one step: a scrape in between would see the totals go back.
                 self.pipeline = None
-                self._policy.retire(publisher.protocol, pipeline.gather())
+                self._policy.on_retired(publisher.protocol, pipeline.gather())
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await publisher.aclose(self.why_ended)
@@ -298,7 +325,7 @@ class Seat:
 
     async def _next_publisher(self) -> Publisher | None:
         """The encoder that comes back or takes over; None when nobody does within the linger time."""
-        if self.participation is None and self._successor is None:
+        if self._routes is None and self._successor is None:
             return None
         self._enter(SeatState.LINGERING)
         if self._successor is None:
@@ -335,10 +362,11 @@ class Seat:
     async def _leave(self) -> None:
         self._closing = True
         self._enter(SeatState.CLOSED)
-        participation, self.participation = self.participation, None
-        if participation is not None:
-            await participation.leave()
-            self._policy.told(self, SeatChange.LEFT)
+        routes, self._routes = self._routes, None
+        if routes is not None:
+            await routes.aclose()
+            self._policy.on_change(self, SeatChange.LEFT)
+        await self._spare.aclose()
         if self._successor is not None:
             await self._successor.reject(Rejected(Reason.CONFLICT, "the stream is just being closed: try again"))
         if self.publisher is not None:
@@ -353,3 +381,17 @@ class Seat:
             seconds=round((datetime.now(UTC) - self.started_at).total_seconds(), 1),
             reconnects=self.reconnects or None,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """`replanner.Room` of one seat."""
+
+    seat: Seat
+    room: SeatRoom
+
+    def admit(self, plans: Sequence[Sequence[Decision]]) -> None:
+        self.room.admit(self.seat, plans)
+
+    def admit_optional(self, wanted: Demand) -> None:
+        self.room.admit_optional(self.seat, wanted)

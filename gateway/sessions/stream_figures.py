@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from statistics import median
 
-from gateway.sessions.seat import Seat, SeatState
+from gateway.sessions.seat import Seat
+from gateway.sessions.seat_state import SeatState
 from gateway.sessions.track_pipeline import TrackPipeline
 from protocols.media import Kind
 

@@ -1,11 +1,11 @@
-"""Which of a publisher's tracks go into the call. Sans-IO.
+"""Which of a publisher's tracks an output is given. Sans-IO.
 
 The rule: one sound and one picture. A picture that comes in several layers goes in all of them that pass as they are; where none passes
-the largest alone is transcoded (or refused, and its reason is the one that is told), because a worker makes better layers of one picture
-than a decoder for each. Below a layer of the publisher's own none are made.
+the largest that is not silent is transcoded alone (or refused, and its reason is the one that is told), because a worker makes better
+layers of one picture than a decoder for each. Below a layer of the publisher's own none are made.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from protocols.media import Kind, Track
@@ -14,12 +14,14 @@ from transcode.plan import Decision, Passthrough
 Selected = tuple[Track, Decision]
 
 
-def select(tracks: Sequence[Track], decide: Callable[[Track], Decision]) -> list[Selected]:
-    """The tracks to take, each with what happens to it. `tracks` have each layer of the first picture, the largest first."""
-    selected = [(track, decide(track)) for track in _first(tracks, Kind.AUDIO)]
-    layers = [(track, _alone(track, decide(track))) for track in _picture(tracks)]
+def select(tracks: Sequence[Track], decide: Callable[[Track], Decision | None], silent: Collection[int] = ()) -> list[Selected]:
+    """The tracks to take, each with what happens to it; None for a track: it is not wanted. `tracks` have each layer of the first picture,
+    the largest first; `silent` are the ids of layers from which nothing comes just now."""
+    selected = [(track, decision) for track in _first(tracks, Kind.AUDIO) if (decision := decide(track)) is not None]
+    layers = [(track, _alone(track, decision)) for track in _picture(tracks) if (decision := decide(track)) is not None]
     passing = [each for each in layers if isinstance(each[1], Passthrough)]
-    return selected + (passing or layers[:1])
+    heard = [each for each in layers if each[0].id not in silent]
+    return selected + (passing or (heard or layers)[:1])
 
 
 def _alone(track: Track, decision: Decision) -> Decision:

@@ -10,7 +10,7 @@ from gateway.model.records import Transcoding
 from gateway.sessions.seat import SeatPolicy
 from protocols.media import Codec, Kind, Track
 from transcode.encoder_table import SOFTWARE
-from transcode.plan import Decision, Label, Policy, Refuse, Why, plan
+from transcode.plan import Decision, Label, Policy, Refuse, Want, Why, plan
 
 _MAY_NOT = {
     Kind.VIDEO: Why(
@@ -49,10 +49,10 @@ def adapted(base: Policy) -> Callable[[SeatPolicy, Grant], SeatPolicy]:
     def adapt(policy: SeatPolicy, grant: Grant) -> SeatPolicy:
         treatment = narrowed(base, grant.settings.transcoding)
 
-        def decide(track: Track, accepts: frozenset[Codec]) -> Decision:
+        def decide(track: Track, want: Want) -> Decision:
             if _NEEDED[track.kind] not in grant.sends:
                 return Refuse(_MAY_NOT[track.kind])
-            return plan(track, accepts, treatment)
+            return plan(track, want, treatment)
 
         return replace(policy, decide=decide)
 

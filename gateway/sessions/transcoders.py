@@ -1,19 +1,25 @@
-"""The worker processes of one pipeline: one for the tracks that cannot do without it, and one of their own for layers that can be missed.
+"""The worker processes of one stream: one for what it cannot do without, one for what it can, one for layers below a picture that passes.
 
-Keeps true: a worker that fails for good ends the publisher only where a track cannot go on without it; what workers did is counted also
+Kept true: a worker that fails for good ends the publisher only where the stream cannot go on without it; what workers did is counted also
 when they are gone.
 """
 
+import asyncio
 import logging
+from collections.abc import Callable, Sequence
 
 from gateway.sessions.counters import PipelineCounters
 from gateway.telemetry.log import event
+from protocols.media import EncodedPacket, Track
 from transcode.adaptation import Effort
 from transcode.host.figures import WorkerStats
+from transcode.host.fragments import Done
 from transcode.host.pool import Workers
 from transcode.host.process import OnFailure, Worker
 
 log = logging.getLogger(__name__)
+
+_DRAIN_S = 2.0  # for the last parts that a spare worker has in hand
 
 
 class Transcoders:
@@ -29,14 +35,14 @@ class Transcoders:
         self._gone = WorkerStats()  # what those did that are no longer among them
 
     async def needed(self) -> Worker:
-        """The worker of all tracks that are transcoded; raises `Rejected` where there can be none."""
+        """The worker of all that cannot be done without; raises `Rejected` where there can be none."""
         if self._needed is None:
             self._needed = await self._start(self._fail)
         return self._needed
 
-    async def spare(self, lost: OnFailure) -> Worker:
-        """One for what may be missed; `lost` is told that it has failed. Raises `Rejected` where there can be none."""
-        return await self._start(lost)
+    async def below(self, on_lost: OnFailure) -> Worker:
+        """One for layers; `on_lost` is told that it has failed. Raises `Rejected` where there can be none."""
+        return await self._start(on_lost)
 
     @property
     def adaptation(self) -> Effort | None:
@@ -54,6 +60,12 @@ class Transcoders:
         totals.charge_worker(stats.cpu_ns)
         totals.worker_dropped, totals.worker_lowered = stats.dropped, stats.lowered
 
+    async def release_needed(self) -> None:
+        """Nothing needs it any more."""
+        worker, self._needed = self._needed, None
+        if worker is not None:
+            await worker.aclose()
+
     async def aclose(self) -> None:
         for worker in self._used:
             await worker.aclose()
@@ -67,3 +79,74 @@ class Transcoders:
         worker.on_note(lambda text: event(log, logging.WARNING, text, session=self._publisher))
         self._used.append(worker)
         return worker
+
+
+class SpareWorker:
+    """The worker of a seat for what its stream can do without: forms that only optional outputs take, and muxing (it is their `Muxer`).
+    It is there while something is made in it, over all of the seat's publishers."""
+
+    def __init__(self, workers: Workers, seat: str, on_lost: Callable[[], None]) -> None:
+        """`on_lost` is told that it has failed: what was made in it is to be made anew."""
+        self._workers = workers
+        self._seat = seat
+        self._on_lost = on_lost
+        self._worker: Worker | None = None
+        self._leaving: set[asyncio.Task[None]] = set()
+
+    async def needed(self) -> Worker:
+        """Raises `Rejected` where there can be none."""
+        if self._worker is None:
+            worker = self._worker = await self._workers.start(f"{self._seat} spare")
+            worker.on_failure(self._failed)
+            worker.on_note(lambda text: event(log, logging.WARNING, text, session=self._seat))
+        return self._worker
+
+    @property
+    def cpu_ns(self) -> int:
+        """Used by the present process; 0 where there is none."""
+        return self._worker.stats.cpu_ns if self._worker is not None else 0
+
+    @property
+    def adaptation(self) -> Effort | None:
+        return self._worker.adaptation if self._worker is not None else None
+
+    def make(self, track: Track, packets: Sequence[EncodedPacket], durations: Sequence[int], index: int, done: Done) -> None:
+        if self._worker is None:
+            done(b"", b"")
+        else:
+            self._worker.fragments.make(track, packets, durations, index, done)
+
+    def then(self, done: Callable[[], None]) -> None:
+        if self._worker is None:
+            done()
+        else:
+            self._worker.fragments.then(done)
+
+    def release(self) -> None:
+        """Nothing is made in it any more; what it has in hand is still good."""
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            task = asyncio.create_task(self._drain(worker), name=f"spare worker of {self._seat}")
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
+
+    async def aclose(self) -> None:
+        self.release()
+        if self._leaving:
+            await asyncio.wait(list(self._leaving))
+
+    async def _drain(self, worker: Worker) -> None:
+        answered = asyncio.Event()
+        worker.fragments.then(answered.set)
+        try:
+            async with asyncio.timeout(_DRAIN_S):
+                await answered.wait()
+        except TimeoutError:
+            event(log, logging.WARNING, "the last parts were not muxed in time", session=self._seat)
+        finally:
+            await worker.aclose()
+
+    def _failed(self, why: str) -> None:
+        event(log, logging.WARNING, f"what the stream can do without starts anew: {why}", session=self._seat)
+        self.release()
+        self._on_lost()

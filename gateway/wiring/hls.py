@@ -6,17 +6,13 @@ from gateway.config import Config
 from gateway.config.sources import ConfigError, ConfigProblem
 from gateway.model.permissions import Capability
 from gateway.outputs.hls.archive import Archive
-from gateway.outputs.hls.broadcasts import HlsOutput
+from gateway.outputs.hls.broadcasts import HlsBroadcasts
 from gateway.outputs.hls.policy import HlsPolicy
 from gateway.outputs.hls.signed_urls import SignedUrls
 from gateway.sessions.capacity import Capacity
-from gateway.sessions.registry import Registry
-from transcode.host.pool import Workers
 
 
-def hls_output(
-    config: Config, secret: bytes, registry: Registry, workers: Workers, capacity: Capacity, authorizer: Authorizer
-) -> HlsOutput | None:
+def hls_broadcasts(config: Config, secret: bytes, capacity: Capacity, authorizer: Authorizer) -> HlsBroadcasts | None:
     """None where it is off. `secret` signs addresses. Raises `ConfigError` for a storage that cannot be used."""
     if not config.hls.enabled:
         return None
@@ -35,7 +31,7 @@ def hls_output(
         is_over=authorizer.is_over,
         taken_out=authorizer.taken_out,
     )
-    return HlsOutput(policy, registry, workers, capacity, links, _archive(config))
+    return HlsBroadcasts(policy, capacity, links, _archive(config))
 
 
 def _archive(config: Config) -> Archive | None:

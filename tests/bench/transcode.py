@@ -28,8 +28,10 @@ import imageio_ffmpeg
 import psutil
 
 from protocols.media import Codec, EncodedPacket, Track
+from tests.support.memory import as_a_call
 from tests.unit.transcode.media import MS, SECOND, pictures, tone
 from transcode.adaptation import preset
+from transcode.group_cache import GroupCache
 from transcode.host.pool import Workers
 from transcode.host.process import Worker
 from transcode.ladder import start_bitrate
@@ -72,7 +74,7 @@ def cases(seconds: float) -> list[Case]:
         options = {"bf": "2", "preset": "veryfast", "b": "4M", "maxrate": "4M", "bufsize": "4M"}
         track, packets = pictures(Codec.H264, size, seconds=seconds, noise=8, options=options)
         for layers in (1, 3):
-            decision = plan(replace(track, reorder=2), frozenset({Codec.H264}), Policy(layers=layers))
+            decision = plan(replace(track, reorder=2), as_a_call(frozenset({Codec.H264})), Policy(layers=layers))
             assert isinstance(decision, Transcode)
             assert isinstance(decision.target, VideoTarget)
             name = f"H.264 {height}p30 B-frames -> {layers} x H.264"
@@ -120,7 +122,7 @@ async def play(workers: Workers, case: Case, sessions: int) -> Result:
         if isinstance(case.target, AudioTarget):
             stage = worker.audio(case.track, case.target, sink_of(number))
         else:
-            stage = worker.video(case.track, case.target, sink_of(number))
+            stage = worker.video(case.track, case.target, sink_of(number), GroupCache())
         stages.append((stage, psutil.Process(await _pid(worker))))
     before = resource.getrusage(resource.RUSAGE_SELF)
     first = [sum(process.cpu_times()[:2]) for _, process in stages]
@@ -207,7 +209,7 @@ async def overload(workers: Workers, case: Case, sessions: int) -> None:
     def sink_of(number: int) -> Callable[[EncodedPacket], None]:
         return lambda packet: ages[number].append((time.monotonic_ns() - begin - packet.pts + case.packets[0].dts) / MS)
 
-    stages = [worker.video(case.track, case.target, sink_of(number)) for number, worker in enumerate(running)]
+    stages = [worker.video(case.track, case.target, sink_of(number), GroupCache()) for number, worker in enumerate(running)]
     for worker in running:
         os.sched_setaffinity(await _pid(worker), {core})
     begin = time.monotonic_ns()

@@ -1,14 +1,16 @@
-"""A publisher and a call that live in memory: the contracts' smallest real implementations, for tests of what stands between them."""
+"""A publisher and outputs that live in memory: the contracts' smallest real implementations, for tests of what stands between them."""
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from time import monotonic_ns
 
-from gateway.sessions.output import Sent
+from gateway.sessions.capacity import Demand
+from gateway.sessions.output import Feedback, OnChange, Output, SeatView, Want
 from protocols.errors import ProtocolError, Rejected
-from protocols.media import Codec, EncodedPacket, Kind, Track, TracksChanged
+from protocols.media import WEBRTC_VIDEO, Codec, EncodedPacket, Kind, Track, TracksChanged
 from protocols.publisher import Credential, PublisherStats
+from transcode.host.fragments import Done
 
 H264 = Track(1, Codec.H264, width=640, height=360, reorder=0)
 OPUS = Track(2, Codec.OPUS, sample_rate=48_000, channels=2)
@@ -72,10 +74,10 @@ class MemoryPublisher:
         self.closed.set()
 
 
-class MemoryPublication:
-    def __init__(self, track: Track, request_keyframe: Callable[[], bool]) -> None:
+class MemorySink:
+    def __init__(self, track: Track, feedback: Feedback) -> None:
         self.track = track
-        self.request_keyframe = request_keyframe
+        self.feedback = feedback
         self.packets: list[EncodedPacket] = []
         self.closed = False
         self.progress = asyncio.Event()
@@ -97,61 +99,115 @@ class MemoryPublication:
                 await self.progress.wait()
 
 
-class MemoryCall:
-    """A call of one participant, which is also the participation."""
+class MemoryOutput:
+    """An output of one participant, which is also the destination. It takes `accepts` as they come, else whatever of it can be made."""
 
-    accepts = carries = frozenset({Codec.H264, Codec.OPUS})
-    viewers = 0
+    overhead = Demand()
 
-    def __init__(self, *, refuses: Rejected | None = None) -> None:
+    def __init__(self, name: str = "memory", *, essential: bool = False, refuses: Rejected | None = None) -> None:
+        self.name = name
+        self.essential = essential
+        self.accepts = self.carries = frozenset({Codec.H264, Codec.OPUS})
+        self.reorder = False
         self.refuses = refuses
         self.joined = 0
         self.left = asyncio.Event()
-        self.publications: dict[Kind, MemoryPublication] = {}
+        self.sinks: dict[Kind, MemorySink] = {}
         """The newest of each kind, whatever its layer is."""
-        self.layers: dict[tuple[Kind, str], MemoryPublication] = {}
-        self.media_now: Callable[[int], int] = lambda now: now
-        self.all: list[MemoryPublication] = []
+        self.layers: dict[tuple[Kind, str], MemorySink] = {}
+        self.all: list[MemorySink] = []
         """Each that there was, in the order of their beginnings."""
+        self.refusals: list[Rejected] = []
+        self.seat: SeatView | None = None
         self.changed: Callable[[], None] = lambda: None
         self._published = asyncio.Event()
 
-    def on_accepts(self, changed: Callable[[], None]) -> None:
-        self.changed = changed
-
-    async def join(self, user_id: str) -> "MemoryCall":
+    async def join(self, seat: SeatView, on_change: OnChange) -> "MemoryOutput":
         if self.refuses is not None:
             raise self.refuses
+        self.seat, self.changed = seat, on_change
         self.joined += 1
         return self
 
-    def publish(self, track: Track, request_keyframe: Callable[[], bool], on_sent: Sent) -> MemoryPublication:
-        publication = self.layers.get((track.kind, track.layer))
-        if publication is None or publication.closed or publication.track.codec is not track.codec:
-            publication = self.layers[track.kind, track.layer] = MemoryPublication(track, request_keyframe)
-            self.all.append(publication)
-        self.publications[track.kind] = publication
-        publication.track, publication.request_keyframe = track, request_keyframe
+    def wants(self, track: Track) -> Want | None:
+        return Want(self.accepts, self.accepts, carries=self.carries, reorder=self.reorder)
+
+    def publish(self, track: Track, feedback: Feedback) -> MemorySink:
+        sink = self.layers[track.kind, track.layer] = self.sinks[track.kind] = MemorySink(track, feedback)
+        self.all.append(sink)
         self._published.set()
-        return publication
+        return sink
 
-    def retain(self, kind: Kind, layers: frozenset[str]) -> None:
-        for (of, layer), publication in self.layers.items():
-            if of is kind and layer not in layers:
-                publication.close()
+    def refused(self, refusal: Rejected) -> None:
+        self.refusals.append(refusal)
 
-    def set_clock(self, media_now: Callable[[int], int]) -> None:
-        self.media_now = media_now
-
-    async def leave(self) -> None:
+    async def aclose(self) -> None:
         self.left.set()
 
-    async def publication(self, kind: Kind) -> MemoryPublication:
+    async def sink(self, kind: Kind) -> MemorySink:
         async with asyncio.timeout(10):
-            while kind not in self.publications:
+            while kind not in self.sinks:
                 self._published.clear()
                 await self._published.wait()
-        return self.publications[kind]
+        return self.sinks[kind]
+
+
+class NoFeedback:
+    """Nobody who could do anything about it."""
+
+    def keyframe(self) -> bool:
+        return False
+
+    def bitrate(self, bits_per_second: int) -> None:
+        pass
+
+    def sent(self, packet: EncodedPacket, ready: int, sent: int) -> None:
+        pass
+
+
+class SeatOf:
+    """A seat of this user without an encoder, as outputs see it."""
+
+    id, protocol, reconnects = "seat", "rtmp", 0
+
+    def __init__(self, user_id: str, call_cid: str = "livestream:demo") -> None:
+        self.user_id = user_id
+        self.call_cid = call_cid
+        self.muxer = self
+
+    def make(self, track: Track, packets: Sequence[EncodedPacket], durations: Sequence[int], index: int, done: Done) -> None:
+        done(b"", b"")
+
+    def then(self, done: Callable[[], None]) -> None:
+        done()
+
+    def cost_of(self, output: Output) -> Demand:
+        return output.overhead
+
+    def media_now(self, now: int) -> int:
+        return now
+
+
+class MemoryCall(MemoryOutput):
+    """The call, which a stream cannot do without."""
+
+    def __init__(self, *, refuses: Rejected | None = None) -> None:
+        super().__init__("call", essential=True, refuses=refuses)
+
+
+def as_a_call(codecs: frozenset[Codec]) -> Want:
+    """What a call wants whose viewers all take these codecs."""
+    return Want(codecs, codecs, carries=WEBRTC_VIDEO | {Codec.OPUS})
+
+
+class EnoughRoom:
+    """CPU for everything, for a seat or for a publisher."""
+
+    def admit(self, *_: object) -> None:
+        pass
+
+    def admit_optional(self, *_: object) -> None:
+        pass
 
 
 def packet(

@@ -13,6 +13,7 @@ from time import monotonic_ns
 from protocols.media import EncodedPacket, Track
 from transcode import messages
 from transcode.adaptation import Effort
+from transcode.group_cache import GroupCache
 from transcode.host.child import Child, Launch
 from transcode.host.figures import Figures, WorkerStats
 from transcode.host.fragments import Fragments
@@ -63,20 +64,22 @@ class Worker:
         self._connect()
 
     def audio(self, track: Track, target: AudioTarget, sink: Sink, on_tracks: OnTracks | None = None) -> Stage:
-        """Transcode an audio track to Opus."""
-        return self._open(track, target, sink, on_tracks)
+        """Transcode an audio track to Opus or AAC."""
+        return self._open(track, target, sink, on_tracks, None)
 
     def video(
         self,
         track: Track,
         target: VideoTarget,
         sink: Sink,
+        group: GroupCache,
         on_tracks: OnTracks | None = None,
         shown: int | None = None,
         on_adaptation: OnAdaptation | None = None,
     ) -> Stage:
-        """Transcode a video track to H.264 in the layers of `target`, from the first picture after the pts `shown` (ns) on."""
-        return self._open(track, target, sink, on_tracks, shown, on_adaptation)
+        """Transcode a video track in the layers of `target`, from the first picture after the pts `shown` (ns) on. `group` is the track's
+        (see `WorkerStage`)."""
+        return self._open(track, target, sink, on_tracks, group, shown, on_adaptation)
 
     def on_failure(self, callback: OnFailure) -> None:
         self._on_failure.append(callback)
@@ -162,6 +165,7 @@ class Worker:
         target: AudioTarget | VideoTarget,
         sink: Sink,
         on_tracks: OnTracks | None,
+        group: GroupCache | None,
         shown: int | None = None,
         on_adaptation: OnAdaptation | None = None,
     ) -> WorkerStage:
@@ -169,7 +173,7 @@ class Worker:
             self._next_number = (self._next_number + 1) & _MAX_STREAM_NUMBER
         number = self._next_number
         self._next_number = (number + 1) & _MAX_STREAM_NUMBER
-        stage = WorkerStage(self, number, track, target, sink, on_tracks, shown, on_adaptation)
+        stage = WorkerStage(self, number, track, target, sink, on_tracks, group, shown, on_adaptation)
         self._stages[number] = stage
         if self.closed:
             stage.on_closed()

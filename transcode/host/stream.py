@@ -1,8 +1,8 @@
 """One track on its way through a worker process: the gateway's side, a `Stage`.
 
 Keeps true: from the first packet on, at most so many ms of media wait for the worker to be shown (audio beyond it is dropped, video up to
-the next key frame, all counted); the current GOP is at hand, so that a worker which starts anew shows a picture at once: it decodes the GOP
-in silence up to now. What is only decoded for what follows is not late, however much of it there is.
+the next key frame, all counted); the group of pictures under way is at hand, so that a worker which starts anew shows a picture at once: it
+decodes the group in silence up to now. What is only decoded for what follows is not late, however much of it there is.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ from typing import Protocol
 from protocols.media import EncodedPacket, Track
 from transcode import messages
 from transcode.adaptation import Adaptation, Effort, steps
+from transcode.group_cache import GroupCache
 from transcode.limits import WorkerLimits
 from transcode.messages import WorkerMessage
 from transcode.plan import AudioTarget, VideoTarget
@@ -24,7 +25,7 @@ OnAdaptation = Callable[[Effort, bool], None]
 
 _MS = 1_000_000
 _LONGEST_DURATION = 200 * _MS
-# Of media that may come while a worker decodes the GOP it began with: longer, and it does not catch up by itself.
+# Of media that may come while a worker decodes the group it began with: longer, and it does not catch up by itself.
 _CATCH_UP = 1000 * _MS
 _MOST_PENDING = 5000  # packets, whatever their times are
 
@@ -71,10 +72,12 @@ class WorkerStage:
         target: AudioTarget | VideoTarget,
         sink: Sink,
         on_tracks: OnTracks | None,
+        group: GroupCache | None,
         shown: int | None = None,
         on_adaptation: OnAdaptation | None = None,
     ) -> None:
-        """Pictures up to the pts `shown` (ns) are decoded for what follows them and do not come out."""
+        """`group` is the track's, kept by the owner: each packet is added to it before it is processed here; None for audio. Pictures up to
+        the pts `shown` (ns) are decoded for what follows them and do not come out."""
         self.number = number
         self.stats = StreamStats()
         self._link = link
@@ -90,7 +93,7 @@ class WorkerStage:
         self._adaptation = Adaptation(len(self._steps) - 1) if video else None
         self._skipped = False  # some of the video, since the worker last took a packet
         limits = link.limits
-        self._gop = Gop(limits.gop, limits.gop_duration * _MS) if video else None
+        self._group = group
         self._queue_limit = (limits.video_queue if video else limits.audio_queue) * _MS
         self._shown = shown
         self._pending: deque[int] = deque()  # duration of each packet that the worker has not taken; 0 if it is not shown
@@ -136,8 +139,6 @@ class WorkerStage:
         if self._closed is not None:
             return
         self.stats.packets_in += 1
-        if self._gop is not None:
-            self._gop.add(packet)
         if not self._link.up:
             self._hold(packet)
         elif self._admit(packet):
@@ -150,7 +151,7 @@ class WorkerStage:
         self._link.send(messages.pack_open(self.number, track, self._target))
 
     def request_keyframe(self, layer: str = "") -> bool:
-        if self._gop is None:
+        if self._group is None:
             return False
         if not self._keyframe_asked:  # once until it comes, however many viewers ask
             self._keyframe_asked = True
@@ -231,9 +232,9 @@ class WorkerStage:
             self._link.send(messages.pack_bitrate(self.number, self._bitrate))
         if self._adaptation is not None and self._adaptation.level:
             self._link.send(messages.pack_effort(self.number, self._steps[self._adaptation.level]))
-        if self._gop is not None:
-            packets = self._gop.packets
-            self._skipping = not packets or packets[0].dts == suspect  # without its key frame a GOP is worth nothing
+        if self._group is not None:
+            packets = self._group.packets if all(map(messages.fits, self._group.packets)) else []
+            self._skipping = not packets or packets[0].dts == suspect  # without its key frame a group is worth nothing
             if not self._skipping:
                 for packet in packets:
                     if packet.dts != suspect:
@@ -243,7 +244,7 @@ class WorkerStage:
 
     @property
     def _catching_up(self) -> bool:
-        """Whether the worker is still at the GOP with which it started anew, and has time for that."""
+        """Whether the worker is still at the group with which it started anew, and has time for that."""
         if not self._silent:
             return False
         return self._catch_up_until is None or self._last_dts is None or self._last_dts <= self._catch_up_until
@@ -286,7 +287,7 @@ class WorkerStage:
             or self._link.backlog > self._link.limits.backlog
             or not messages.fits(packet)
         )
-        if self._gop is None:
+        if self._group is None:
             return not full
         if full:
             self._skipped = self._skipping = True
@@ -295,34 +296,12 @@ class WorkerStage:
         return not self._skipping
 
     def _hold(self, packet: EncodedPacket) -> None:
-        """Keep audio for the new worker; video is in the GOP."""
-        if self._gop is None and messages.fits(packet):
+        """Keep audio for the new worker; video is in the group."""
+        if self._group is None and messages.fits(packet):
             self._held.append(packet)
             while packet.dts - self._held[0].dts > self._queue_limit or len(self._held) > _MOST_PENDING:
                 self._held.popleft()
                 self.stats.dropped += 1
-
-
-class Gop:
-    """The packets since the last key frame, while they are few enough to be decoded again."""
-
-    def __init__(self, size_limit: int, duration_limit: int) -> None:
-        self.packets: list[EncodedPacket] = []  # empty before the first key frame and after a GOP that is too long
-        self._duration_limit = duration_limit
-        self._size_limit = size_limit
-        self._size = 0
-
-    def add(self, packet: EncodedPacket) -> None:
-        if packet.keyframe:
-            self.packets = []
-            self._size = 0
-        elif not self.packets:
-            return
-        self.packets.append(packet)
-        self._size += len(packet.data)
-        too_long = packet.dts - self.packets[0].dts > self._duration_limit
-        if too_long or self._size > self._size_limit or not messages.fits(packet):
-            self.packets = []
 
 
 def _expected_outputs(track: Track, target: AudioTarget | VideoTarget) -> tuple[Track, ...]:

@@ -43,9 +43,7 @@ class LiveParticipant(Protocol):
 
     muted: frozenset[Kind]
 
-    def mute(self, kinds: frozenset[Kind]) -> None: ...
-
-    def unmute(self, kinds: frozenset[Kind]) -> None: ...
+    def set_muted(self, kinds: frozenset[Kind]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +108,7 @@ class Services:
 
     def participants(self, cid: str) -> Mapping[str, LiveParticipant]:
         """By user id; empty where nobody is in the call."""
-        present = self.registry.calls.get(cid)
-        return present.participants if present is not None else {}
+        return {seat.user_id: seat for seat in self.sessions(cid) if seat.joined}
 
     async def people(self, ids: Iterable[str]) -> People:
         return People(await self.store.users.get(set(ids) - {""}))
@@ -157,7 +154,7 @@ class Services:
                     muted_video=Kind.VIDEO in muted.get(each.user_id, ()),
                 )
                 for each in (self.sessions(call.cid) if seen else ())
-                if each.participation is not None
+                if each.joined
             ],
             viewers=len(present.viewers) if present is not None else 0,
         )

@@ -98,7 +98,7 @@ async def mute(services: Services, request: ApiRequest[MuteUsersRequest]) -> Emp
     for user_id in list(present) if body.mute_all_users else body.user_ids:
         if (participant := present.get(user_id)) is None:
             continue
-        participant.mute(_kinds(body))
+        participant.set_muted(participant.muted | _kinds(body))
         services.tell(EventType.USER_MUTED, request.cid, user_id=user_id, audio=body.audio, video=body.video)
     return EmptyResponse()
 
@@ -107,7 +107,7 @@ async def unmute(services: Services, request: ApiRequest[UnmuteUsersRequest]) ->
     present = services.participants(request.cid)
     for user_id in request.body.user_ids:
         if (participant := present.get(user_id)) is not None:
-            participant.unmute(_kinds(request.body))
+            participant.set_muted(participant.muted - _kinds(request.body))
     return EmptyResponse()
 
 

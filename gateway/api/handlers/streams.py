@@ -3,7 +3,7 @@
 from gateway.api.framework.errors import ApiError
 from gateway.api.framework.route import ApiRequest
 from gateway.api.framework.services import Services
-from gateway.api.schemas.answers import EmptyResponse, OneStreamResponse, StreamsResponse
+from gateway.api.schemas.answers import EmptyResponse, OneStreamResponse, StreamResponse, StreamsResponse
 from gateway.api.schemas.requests import EmptyRequest
 from gateway.api.status import listed, stream
 from gateway.sessions.seat import Seat
@@ -11,15 +11,15 @@ from gateway.sessions.seat import Seat
 
 async def get_all(services: Services, request: ApiRequest[EmptyRequest]) -> StreamsResponse:
     """Of all calls whose streams the caller may list."""
-    return _shown(listed(services.authorizer, request.identity, services.registry.sessions.values()))
+    return _shown(services, listed(services.authorizer, request.identity, services.registry.sessions.values()))
 
 
 async def of_call(services: Services, request: ApiRequest[EmptyRequest]) -> StreamsResponse:
-    return _shown(services.sessions(request.cid))
+    return _shown(services, services.sessions(request.cid))
 
 
 async def get(services: Services, request: ApiRequest[EmptyRequest]) -> OneStreamResponse:
-    return OneStreamResponse(stream=stream(_session(services, request)))
+    return OneStreamResponse(stream=_stream(services, _session(services, request)))
 
 
 async def end(services: Services, request: ApiRequest[EmptyRequest]) -> EmptyResponse:
@@ -34,5 +34,9 @@ def _session(services: Services, request: ApiRequest[EmptyRequest]) -> Seat:
     return session
 
 
-def _shown(sessions: list[Seat]) -> StreamsResponse:
-    return StreamsResponse(streams=[stream(each) for each in sessions])
+def _shown(services: Services, sessions: list[Seat]) -> StreamsResponse:
+    return StreamsResponse(streams=[_stream(services, each) for each in sessions])
+
+
+def _stream(services: Services, seat: Seat) -> StreamResponse:
+    return stream(seat, services.registry.viewers(seat.call_cid))

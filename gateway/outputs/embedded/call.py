@@ -8,9 +8,11 @@ What the call accepts is what all its viewers take (`codec_negotiation.py`); the
 import asyncio
 from collections.abc import Callable
 from time import monotonic_ns, time_ns
+from typing import Final
 
 from gateway.outputs.embedded.codec_negotiation import CARRIES, CodecNegotiation
-from gateway.sessions.output import Sent
+from gateway.sessions.capacity import Demand
+from gateway.sessions.output import Feedback, OnChange, SeatView, Want
 from protocols.errors import Reason, Rejected
 from protocols.media import Codec, EncodedPacket, Kind, Track
 from protocols.webrtc.send.source import Source, call_at_on
@@ -19,62 +21,49 @@ from protocols.whep.viewer import Viewer
 PATIENCE_S = 30.0
 
 
-class EmbeddedPublication:
-    """One track (a layer of the video, or the sound) of one participant: its source, and who feeds it just now."""
+class PublishedTrack:
+    """One track (a layer of the video, or the sound) of one participant; a `Sink`."""
 
-    def __init__(self, participant: "Participant", track: Track) -> None:
+    def __init__(self, participant: "Participant", track: Track, feedback: Feedback) -> None:
         self._participant = participant
-        self._request_keyframe: Callable[[], bool] = lambda: False
-        self._on_sent: Sent = lambda packet, ready, sent: None
-        self._broken = False  # packets were left out: what follows is of no use until the next key frame
         self.source = Source(
             track,
             participant.clock,
             call_at_on(asyncio.get_running_loop()),
-            keyframe_wanted=lambda: self._request_keyframe(),
-            on_sent=lambda packet, ready, sent: self._on_sent(packet, ready, sent),
+            keyframe_wanted=feedback.keyframe,
+            on_sent=feedback.sent,
         )
-
-    def feed(self, track: Track, request_keyframe: Callable[[], bool], on_sent: Sent) -> None:
-        """From here on somebody else publishes the track: an encoder that came back."""
-        self._request_keyframe, self._on_sent = request_keyframe, on_sent
-        self.update(track)
-
-    def push(self, packet: EncodedPacket) -> None:
-        if self.track.kind in self._participant.muted:
-            self._broken = self.track.kind is Kind.VIDEO
-        elif not self._broken or packet.keyframe:
-            self._broken = False
-            self.source.push(packet, monotonic_ns())
-
-    def unmuted(self) -> None:
-        if self._broken:
-            self._request_keyframe()
-
-    def update(self, track: Track) -> None:
-        self.source.track = track
-        self._participant.changed()
 
     @property
     def track(self) -> Track:
         return self.source.track
+
+    def push(self, packet: EncodedPacket) -> None:
+        self.source.push(packet, monotonic_ns())
+
+    def update(self, track: Track) -> None:
+        if track != self.source.track:
+            self.source.track = track
+            self._participant.changed()
 
     def close(self) -> None:
         self._participant.unpublish(self)
 
 
 class Participant:
-    """One user in the call, and the sources that viewers of this participant are attached to."""
+    """One user in the call, and the sources that viewers of this participant are attached to; an `Output`."""
 
-    def __init__(self, call: "EmbeddedCall", user_id: str) -> None:
-        self.user_id = user_id
-        self.publications: dict[tuple[Kind, str], EmbeddedPublication] = {}
+    name: Final = "call"
+    essential: Final = True
+    overhead: Final = Demand()
+
+    def __init__(self, call: "EmbeddedCall", seat: SeatView, on_change: OnChange) -> None:
+        self.user_id = seat.user_id
+        self.published: dict[tuple[Kind, str], PublishedTrack] = {}
         """By kind and layer."""
-        self.muted: frozenset[Kind] = frozenset()
-        """What nobody is given of it, by the word of who may mute: it outlasts the encoder's reconnects."""
-        self.accepts_changed: Callable[[], None] = lambda: None
+        self.on_change = on_change
         self._call = call
-        self._media_now: Callable[[int], int] = lambda now: now
+        self._seat = seat
         self._epoch = time_ns() - monotonic_ns()  # taken once: setting the system's clock must move no lips
 
     @property
@@ -82,69 +71,42 @@ class Participant:
         """Of each kind the layers, the largest first."""
         by_kind: dict[Kind, tuple[Source, ...]] = {}
         for kind in Kind:
-            sources = [publication.source for publication in self.publications.values() if publication.track.kind is kind]
+            sources = [published.source for published in self.published.values() if published.track.kind is kind]
             if sources:
                 by_kind[kind] = tuple(sorted(sources, key=lambda source: -source.track.width * source.track.height))
         return by_kind
 
-    @property
-    def viewers(self) -> int:
-        return len(self._call.viewers)
+    def wants(self, track: Track) -> Want:
+        accepts = self._call.accepts
+        return Want(accepts, accepts, carries=CARRIES)
 
-    @property
-    def accepts(self) -> frozenset[Codec]:
-        return self._call.accepts
+    def publish(self, track: Track, feedback: Feedback) -> PublishedTrack:
+        published = self.published[track.kind, track.layer] = PublishedTrack(self, track, feedback)
+        self.changed()
+        return published
 
-    @property
-    def carries(self) -> frozenset[Codec]:
-        return self._call.carries
-
-    def on_accepts(self, changed: Callable[[], None]) -> None:
-        self.accepts_changed = changed
-
-    def mute(self, kinds: frozenset[Kind]) -> None:
-        self.muted |= kinds
-
-    def unmute(self, kinds: frozenset[Kind]) -> None:
-        self.muted -= kinds
-        for (kind, _), publication in self.publications.items():
-            if kind in kinds:
-                publication.unmuted()
-
-    def publish(self, track: Track, request_keyframe: Callable[[], bool], on_sent: Sent) -> EmbeddedPublication:
-        key = track.kind, track.layer
-        publication = self.publications.get(key)
-        if publication is None or publication.track.codec is not track.codec:
-            publication = self.publications[key] = EmbeddedPublication(self, track)
-        publication.feed(track, request_keyframe, on_sent)
-        return publication
-
-    def retain(self, kind: Kind, layers: frozenset[str]) -> None:
-        for publication in [each for (of, layer), each in self.publications.items() if of is kind and layer not in layers]:
-            publication.close()
+    def refused(self, refusal: Rejected) -> None:
+        """Not asked of what is essential: the stream ends."""
 
     def changed(self) -> None:
         self._call.show(self)
 
     def clock(self, now: int) -> tuple[int, int]:
         """For sender reports: wall clock and media time at monotonic `now`, all in ns."""
-        return now + self._epoch, self._media_now(now)
+        return now + self._epoch, self._seat.media_now(now)
 
-    def set_clock(self, media_now: Callable[[int], int]) -> None:
-        self._media_now = media_now
-
-    def unpublish(self, publication: EmbeddedPublication) -> None:
-        key = publication.track.kind, publication.track.layer
-        if self.publications.get(key) is publication:
-            del self.publications[key]
+    def unpublish(self, published: PublishedTrack) -> None:
+        key = published.track.kind, published.track.layer
+        if self.published.get(key) is published:
+            del self.published[key]
             self.changed()
 
-    async def leave(self) -> None:
+    async def aclose(self) -> None:
         self._call.remove(self)
 
 
 class EmbeddedCall:
-    """The participants and viewers of one call."""
+    """The participants and viewers of one call; the `Destination` of its seats."""
 
     def __init__(
         self, cid: str, *, max_participants: int, on_empty: Callable[[str], None], patience_s: float = PATIENCE_S
@@ -157,18 +119,15 @@ class EmbeddedCall:
         self._max_participants = max_participants
         self._on_empty = on_empty
         self._negotiation = CodecNegotiation(int(patience_s * 1e9))
-        self._told = CARRIES  # what the participants know of as accepted
+        self._accepted = CARRIES  # as the participants know it
         self._timer: asyncio.TimerHandle | None = None
 
     @property
     def accepts(self) -> frozenset[Codec]:
+        """The codecs that can be played by all who are there. They change as viewers come and go."""
         return self._negotiation.accepts(monotonic_ns())
 
-    @property
-    def carries(self) -> frozenset[Codec]:
-        return CARRIES
-
-    def _reckon(self) -> None:
+    def _negotiate(self) -> None:
         """Who is there has changed, or a while has passed: what does the call accept now?"""
         if self._timer is not None:
             self._timer.cancel()
@@ -178,23 +137,23 @@ class EmbeddedCall:
         self._negotiation.see([viewer.takes for viewer in self.viewers if not viewer.peer.why], now)
         due = self._negotiation.due(now)
         if due is not None and self.participants:
-            self._timer = asyncio.get_running_loop().call_later((due - now) / 1e9, self._reckon)
+            self._timer = asyncio.get_running_loop().call_later((due - now) / 1e9, self._negotiate)
         accepts = self._negotiation.accepts(now)
-        if accepts != self._told:
-            self._told = accepts
+        if accepts != self._accepted:
+            self._accepted = accepts
             for participant in list(self.participants.values()):
-                participant.accepts_changed()
+                participant.on_change()
 
     @property
     def empty(self) -> bool:
         return not self.participants and not self.viewers
 
-    async def join(self, user_id: str) -> Participant:
-        """The participant of `user_id`, who is not in the call yet (a session is one user's only one)."""
+    async def join(self, seat: SeatView, on_change: OnChange) -> Participant:
+        """The participant of a user who is not in the call yet (a seat is one user's only one)."""
         if len(self.participants) >= self._max_participants:
             raise Rejected(Reason.OVERLOADED, f"the call has its {self._max_participants} participants already")
-        participant = self.participants[user_id] = Participant(self, user_id)
-        self._reckon()
+        participant = self.participants[seat.user_id] = Participant(self, seat, on_change)
+        self._negotiate()
         return participant
 
     def show(self, participant: Participant) -> None:
@@ -206,7 +165,7 @@ class EmbeddedCall:
         del self.participants[participant.user_id]
         for viewer in self.viewers:
             viewer.hide(participant.user_id)
-        self._reckon()
+        self._negotiate()
         self._release()
 
     def _release(self) -> None:
@@ -217,9 +176,9 @@ class EmbeddedCall:
         self.viewers.add(viewer)
         for participant in self.participants.values():
             viewer.show(participant.user_id, participant.user_id, participant.sources)
-        self._reckon()
+        self._negotiate()
 
     def remove_viewer(self, viewer: Viewer) -> None:
         self.viewers.discard(viewer)
-        self._reckon()
+        self._negotiate()
         self._release()

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from aiohttp import web
 
 from gateway.access.credentials import Identity
-from gateway.outputs.hls.broadcasts import HlsOutput
+from gateway.outputs.hls.broadcasts import HlsBroadcasts
 from gateway.outputs.hls.rendition import Rendition
 from gateway.outputs.hls.signed_urls import PLAYLIST
 from gateway.outputs.hls.stream import HlsStream
@@ -41,7 +41,7 @@ Watch = Callable[[str, str | None], Awaitable[Identity]]
 
 
 class HlsRoutes:
-    def __init__(self, output: HlsOutput, watch: Watch, cors_origins: tuple[str, ...]) -> None:
+    def __init__(self, output: HlsBroadcasts, watch: Watch, cors_origins: tuple[str, ...]) -> None:
         self._output = output
         self._watch = watch
         self._cors = cors_origins

@@ -1,16 +1,14 @@
-"""One participant as HLS: which of a session's media go into it, as what, and what holds their playlists together.
+"""One participant as HLS: the tracks that it is given, cut into renditions, and what holds their playlists together.
 
 Kept true:
 
-* Video is taken as it came where players take it so (H.264 and HEVC, B-frames included), else as it comes out of the lane; smaller layers
-  are variants. What neither gives (`transcoding.py`: VP8, VP9 and AV1 that pass, sound that is no AAC) is made by the worker.
 * All playlists have the same target durations, decided by the source's first group of pictures, and the same discontinuities: another
   encoder, codec or size, or a jump in time.
 * Media time goes on over everything that comes and goes, until the end.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from time import time_ns
@@ -19,18 +17,15 @@ from gateway.outputs.hls.archive import Archive
 from gateway.outputs.hls.policy import HlsPolicy, HlsTotals
 from gateway.outputs.hls.rendition import Rendition
 from gateway.outputs.hls.signed_urls import PLAYLIST
-from gateway.outputs.hls.transcoding import HlsTranscoding, Room, fits, forbidden, makes_h264, pictures
-from gateway.sessions.seat import Seat
-from gateway.sessions.track_pipeline import TrackPipeline
+from gateway.sessions.output import Feedback, SeatView
 from protocols.bitstream.h26x import NalStream
 from protocols.errors import ProtocolError
 from protocols.hls.multivariant import multivariant
 from protocols.hls.playlist import Report
 from protocols.hls.segmenter import LONGEST_GOP, MS, SECOND, Timing
-from protocols.media import Codec, EncodedPacket, Kind, Track
-from protocols.publisher import Publisher
+from protocols.media import EncodedPacket, Kind, Track
 from transcode.host.fragments import Done
-from transcode.host.process import Worker
+from transcode.ladder import NAMES
 
 _START = 10 * SECOND  # media time of the first packet: nothing that is dated back falls below 0
 _JUMP = 1500 * MS  # between two packets of one track
@@ -44,23 +39,38 @@ _SOUND = "audio"
 _PICTURE = "video"
 
 
-@dataclass(slots=True)
-class _Feed:
-    """One track on its way into the rendition `name`. `track` is what it was when it was last looked at, as its owner gave it."""
+class Feed:
+    """One track on its way into the rendition `name`; a `Sink`."""
 
-    name: str
-    track: Track
-    described: Track  # with parameter sets
-    rendition: Rendition | None = None
+    def __init__(self, stream: "HlsStream", name: str, track: Track, feedback: Feedback) -> None:
+        self.name = name
+        self.track = track
+        self.described: Track | None = None
+        """The track with its parameter sets; None before they have come."""
+        self.fresh = True
+        """The track has facts that were not looked at yet."""
+        self.rendition: Rendition | None = None
+        self.feedback = feedback
+        self._stream = stream
+
+    def push(self, packet: EncodedPacket) -> None:
+        self._stream.push(self, packet)
+
+    def update(self, track: Track) -> None:
+        self.fresh = self.fresh or track != self.track
+        self.track = track
+
+    def close(self) -> None:
+        self._stream.remove(self)
 
 
 class HlsStream:
-    """A tap of its session while there is one; `fragments` are made by the worker that `attach` was given."""
+    """Has the seats of one user one after the other; a `Rendition`'s `Owner`."""
 
     def __init__(
         self,
         identity: str,
-        session: Seat,
+        seat: SeatView,
         policy: HlsPolicy,
         totals: HlsTotals,
         archive: Archive | None,
@@ -68,20 +78,18 @@ class HlsStream:
     ) -> None:
         self.id = identity
         self.on_segment = on_segment
-        self.cid = session.call_cid
-        self.user_id = session.user_id
-        self.protocol = session.protocol
+        self.cid = seat.call_cid
+        self.user_id = seat.user_id
+        self.protocol = seat.protocol
         self.ended = False
         self.renditions: dict[str, Rendition] = {}
         self._policy = policy
         self._totals = totals
         self._archive = archive
-        self._session: Seat | None = None
-        self._worker: Worker | None = None
-        self._hls_transcoding: HlsTranscoding | None = None
-        self._feeds: dict[str, _Feed] = {}
+        self._seat: SeatView | None = None
+        self._feeds: dict[str, Feed] = {}
         self._timing: Timing | None = None
-        self._held: list[tuple[_Feed, EncodedPacket]] = []
+        self._held: list[tuple[Feed, EncodedPacket]] = []
         self._held_bytes = 0
         self._reconnects = 0
         self._interruptions = 0
@@ -89,24 +97,33 @@ class HlsStream:
         self._end = _START - 40 * MS  # of what was pushed
         self._wall = 0  # wall clock of media time 0
 
-    # Its session and worker
+    # What comes
 
-    def attach(self, session: Seat, worker: Worker, room: Room) -> None:
-        """Media come from this session from here on; `room` is for what is made of them by the worker."""
-        self._session, self._worker = session, worker
-        self._reconnects = session.reconnects
+    def attach(self, seat: SeatView) -> None:
+        """Media come from this seat from here on."""
+        self._seat = seat
+        self._reconnects = seat.reconnects
         self._shift = None
-        self._drop_feeds()
-        self._hls_transcoding = HlsTranscoding(session, worker, room, self._policy.audio_bitrate, self._made)
-        session.taps.append(self)
 
     def detach(self) -> None:
-        """Its session has gone, or its worker: what comes next is another."""
-        if self._session is not None and self in self._session.taps:
-            self._session.taps.remove(self)
+        """The seat has gone: what comes next is another."""
         self._interrupt()
-        self._session = self._worker = self._hls_transcoding = None
-        self._drop_feeds()
+        self._seat = None
+        self._feeds.clear()
+        self._drop_held(lambda feed: True)
+
+    def publish(self, track: Track, feedback: Feedback) -> Feed:
+        """A track begins. What comes later under the same name takes its place."""
+        name = self._name(track)
+        feed = Feed(self, name, track, feedback)
+        if name in self._feeds or len(self._feeds) < _MOST_RENDITIONS:
+            self._feeds[name] = feed
+        return feed
+
+    def remove(self, feed: Feed) -> None:
+        if self._feeds.get(feed.name) is feed:
+            del self._feeds[feed.name]
+        self._drop_held(lambda held: held is feed)
 
     def end(self) -> None:
         """No more comes, ever."""
@@ -115,101 +132,43 @@ class HlsStream:
             for rendition in self.renditions.values():
                 rendition.end()
 
-    def _drop_feeds(self) -> None:
-        self._feeds.clear()
-        self._held.clear()
-        self._held_bytes = 0
-
-    # What renditions need of the worker
+    # What renditions need of a worker
 
     def make(self, track: Track, packets: Sequence[EncodedPacket], durations: Sequence[int], index: int, done: Done) -> None:
-        if self._worker is None:
+        if self._seat is None:
             done(b"", b"")
         else:
-            self._worker.fragments.make(track, packets, durations, index, done)
+            self._seat.muxer.make(track, packets, durations, index, done)
 
     def then(self, done: Callable[[], None]) -> None:
-        if self._worker is None:
+        if self._seat is None:
             done()
         else:
-            self._worker.fragments.then(done)
+            self._seat.muxer.then(done)
 
-    # What its session's lanes say
-
-    def source(self, track_pipeline: TrackPipeline, packet: EncodedPacket) -> None:
-        track, hls_transcoding = track_pipeline.track, self._hls_transcoding
-        if hls_transcoding is None or forbidden(track_pipeline):
-            return
+    def _name(self, track: Track) -> str:
+        """The picture has no layer's name in its own where it is the largest; so it keeps it when others make it."""
         if track.kind is Kind.AUDIO:
-            if fits(track):
-                self._push(_SOUND, track, packet)
-            else:
-                hls_transcoding.sound(track, packet)
-        elif fits(track):
-            hls_transcoding.no_picture()
-            name = _named(track.layer)
-            self._push(name, track, packet)
-            if (publisher := self._publisher_to_ask(name)) is not None:
-                track_pipeline.request_keyframe_from(publisher)
-        elif makes_h264(track_pipeline):
-            hls_transcoding.no_picture()
-        else:
-            hls_transcoding.picture(track_pipeline, packet)
+            return _SOUND
+        largest = track.layer in ("", NAMES[0])
+        there = self._feeds.get(_PICTURE)
+        if largest and (there is None or there.track.layer != "" or track.layer == ""):
+            return _PICTURE
+        return f"{_PICTURE}-{track.codec.value if largest else track.layer}"
 
-    def output(self, track_pipeline: TrackPipeline, packet: EncodedPacket) -> None:
-        source, stage = track_pipeline.track, track_pipeline.stage
-        if source.kind is not Kind.VIDEO or stage is None:
-            return
-        track = next((each for each in stage.tracks if each.layer == packet.layer), None)
-        if track is None or track.codec is not Codec.H264:
-            return
-        top = track is stage.tracks[0]
-        if not fits(source):
-            if not makes_h264(track_pipeline):
-                return
-            layer = "" if top else packet.layer  # as what is made here has none
-        elif track.codec is source.codec and track.height >= source.height:
-            return  # the source itself is better
-        else:
-            layer = (source.layer if top else packet.layer) or track.codec.value
-        name = _named(layer)
-        self._push(name, track, packet)
-        if (publisher := self._publisher_to_ask(name)) is not None:
-            track_pipeline.request_keyframe(publisher, packet.layer)
-
-    def _made(self, track: Track, packet: EncodedPacket) -> None:
-        """AAC or H.264, by the worker."""
-        name = _SOUND if track.kind is Kind.AUDIO else _PICTURE
-        self._push(name, track, packet)
-        if self._hls_transcoding is not None and name == _PICTURE and self._publisher_to_ask(name) is not None:
-            self._hls_transcoding.request_keyframe()
-
-    def _publisher_to_ask(self, name: str) -> Publisher | None:
-        """For a key frame, where one is wanted and somebody is there to ask."""
-        feed = self._feeds.get(name)
-        return (
-            self._session.publisher if self._session is not None and feed is not None and self._wants_keyframe(feed) else None
-        )
-
-    def _wants_keyframe(self, feed: _Feed) -> bool:
-        if feed.rendition is not None:
-            return feed.rendition.wants_keyframe
-        first = next((packet for held, packet in self._held if held is feed), None)
-        last = next((packet for held, packet in reversed(self._held) if held is feed), None)
-        if first is None or last is None:
-            return True  # nothing to begin with yet
-        return last.dts - first.dts > self._policy.segment - 150 * MS
+    def _drop_held(self, of: Callable[[Feed], bool]) -> None:
+        self._held = [(feed, packet) for feed, packet in self._held if not of(feed)]
+        self._held_bytes = sum(len(packet.data) for _, packet in self._held)
 
     # Into the renditions
 
-    def _push(self, name: str, track: Track, packet: EncodedPacket) -> None:
-        if self._session is None:
+    def push(self, feed: Feed, packet: EncodedPacket) -> None:
+        if self._seat is None or self._feeds.get(feed.name) is not feed:
             return
-        if self._session.reconnects != self._reconnects:
-            self._reconnects = self._session.reconnects
+        if self._seat.reconnects != self._reconnects:
+            self._reconnects = self._seat.reconnects
             self._interrupt()
-        feed = self._feed(name, track, packet)
-        if feed is None:
+        if not self._describe(feed, packet):
             return
         if self._shift is None:
             self._shift = self._end + 40 * MS - packet.dts
@@ -226,24 +185,27 @@ class HlsStream:
             self._hold(feed, packet)
         else:
             self._rendition(feed, self._timing).push(packet)
+        if feed.track.kind is Kind.VIDEO and self._wants_keyframe(feed):
+            feed.feedback.keyframe()
 
-    def _feed(self, name: str, track: Track, packet: EncodedPacket) -> _Feed | None:
-        """The feed of this track, with what is true of it from this packet on; None before its first key frame."""
-        feed = self._feeds.get(name)
-        if feed is not None and feed.track is track and not (packet.keyframe and not track.extradata):
-            return feed
-        described = _described(track, packet)
-        if feed is None:
-            if described is None or len(self._feeds) >= _MOST_RENDITIONS:
-                return None
-            feed = self._feeds[name] = _Feed(name, track, described)
-            return feed
-        feed.track = track
-        if described is not None and _differs(feed.described, described):
-            feed.described = described
-            if feed.rendition is not None:
-                self._change(feed.rendition, described)
-        return feed
+    def _describe(self, feed: Feed, packet: EncodedPacket) -> bool:
+        """What is true of the track from this packet on; False before it is known, at its first key frame."""
+        if feed.described is not None and not feed.fresh and not (packet.keyframe and not feed.track.extradata):
+            return True
+        described = _described(feed.track, packet)
+        if described is None:
+            return feed.described is not None
+        feed.fresh = False
+        before, feed.described = feed.described, described
+        if before is not None and _differs(before, described) and feed.rendition is not None:
+            self._change(feed.rendition, described)
+        return True
+
+    def _wants_keyframe(self, feed: Feed) -> bool:
+        if feed.rendition is not None:
+            return feed.rendition.wants_keyframe
+        times = [packet.dts for held, packet in self._held if held is feed]
+        return not times or times[-1] - times[0] > self._policy.segment - 150 * MS
 
     def _change(self, rendition: Rendition, track: Track) -> None:
         """A rendition is of another kind from here on: a discontinuity, unless it is at one."""
@@ -258,7 +220,8 @@ class HlsStream:
         for rendition in self.renditions.values():
             rendition.interrupt(rendition.track)
 
-    def _rendition(self, feed: _Feed, timing: Timing) -> Rendition:
+    def _rendition(self, feed: Feed, timing: Timing) -> Rendition:
+        assert feed.described is not None
         if feed.rendition is None:
             rendition = self.renditions.get(feed.name)
             if rendition is None:
@@ -291,8 +254,8 @@ class HlsStream:
 
     # The first group of pictures decides the target durations
 
-    def _hold(self, feed: _Feed, packet: EncodedPacket) -> None:
-        if feed.described.kind is Kind.VIDEO and not packet.keyframe and not any(held is feed for held, _ in self._held):
+    def _hold(self, feed: Feed, packet: EncodedPacket) -> None:
+        if feed.track.kind is Kind.VIDEO and not packet.keyframe and not any(held is feed for held, _ in self._held):
             return
         self._held.append((feed, packet))
         self._held_bytes += len(packet.data)
@@ -303,13 +266,11 @@ class HlsStream:
                 self._rendition(each, self._timing).push(waiting)
 
     def _decided(self, packet: EncodedPacket) -> Timing | None:
-        video = next((feed for feed, _ in self._held if feed.described.kind is Kind.VIDEO), None)
+        video = next((feed for feed, _ in self._held if feed.track.kind is Kind.VIDEO), None)
         waited = packet.dts - self._held[0][1].dts
         full = self._held_bytes > _MOST_HELD or waited > LONGEST_GOP
         if video is None:
-            coming = self._session is not None and not all(
-                forbidden(track_pipeline) for track_pipeline in pictures(self._session)
-            )
+            coming = any(feed.track.kind is Kind.VIDEO for feed in self._feeds.values())
             return Timing.of(self._policy.segment, 0, 22 * MS) if full or (waited > _WAIT_FOR_VIDEO and not coming) else None
         times = [held.dts for feed, held in self._held if feed is video]
         keys = [held.dts for feed, held in self._held if feed is video and held.keyframe]
@@ -336,10 +297,6 @@ class HlsStream:
         }
         sound = variants.pop(_SOUND, None)
         return multivariant(sorted(variants.values(), key=lambda each: -each.track.height), sound)
-
-
-def _named(layer: str) -> str:
-    return f"{_PICTURE}-{layer}" if layer else _PICTURE
 
 
 def _described(track: Track, packet: EncodedPacket) -> Track | None:

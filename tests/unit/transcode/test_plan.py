@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from protocols.media import Codec, Kind, Track
+from tests.support.memory import as_a_call
 from transcode.adaptation import preset
 from transcode.ladder import fit, start_bitrate
 from transcode.plan import (
@@ -23,7 +24,7 @@ from transcode.plan import (
     spare_cores,
 )
 
-BROWSERS = frozenset({Codec.H264, Codec.VP8, Codec.OPUS})
+BROWSERS = as_a_call(frozenset({Codec.H264, Codec.VP8, Codec.OPUS}))
 H264 = Track(1, Codec.H264, width=1920, height=1080, frame_rate=30.0, reorder=0)
 AUTO, NEVER, ALWAYS = Policy(), Policy(video="never"), Policy(video="always")
 
@@ -114,9 +115,9 @@ def test_a_policy_is_named_in_the_reason() -> None:
 
 
 def test_every_codec_has_a_decision_in_every_call_under_every_policy() -> None:
-    calls = [frozenset(), BROWSERS, frozenset({Codec.OPUS}), frozenset({Codec.H264}), frozenset(Codec)]
+    calls = [frozenset(), BROWSERS.codecs, frozenset({Codec.OPUS}), frozenset({Codec.H264}), frozenset(Codec)]
     for codec, accepts, policy in itertools.product(Codec, calls, [AUTO, NEVER, ALWAYS]):
-        decision = plan(Track(1, codec), accepts, policy)
+        decision = plan(Track(1, codec), as_a_call(accepts), policy)
         assert decision.why.text.endswith(".")
         match decision:
             case Passthrough():
@@ -134,9 +135,9 @@ def test_every_codec_has_a_decision_in_every_call_under_every_policy() -> None:
 
 
 def test_a_call_without_the_codec_that_we_make_gets_nothing() -> None:
-    assert plan(Track(1, Codec.HEVC), frozenset({Codec.OPUS}), AUTO).why.label is Label.CODEC
-    assert isinstance(plan(H264, frozenset({Codec.VP8}), AUTO), Refuse)
-    assert plan(Track(2, Codec.AAC), frozenset({Codec.H264}), AUTO).why.label is Label.NOT_SUPPORTED
+    assert plan(Track(1, Codec.HEVC), as_a_call(frozenset({Codec.OPUS})), AUTO).why.label is Label.CODEC
+    assert isinstance(plan(H264, as_a_call(frozenset({Codec.VP8})), AUTO), Refuse)
+    assert plan(Track(2, Codec.AAC), as_a_call(frozenset({Codec.H264})), AUTO).why.label is Label.NOT_SUPPORTED
 
 
 def test_the_target_fits_the_limits() -> None:
@@ -229,7 +230,7 @@ def test_the_reason_tells_a_viewer_who_does_not_take_it_from_a_codec_that_no_cal
     assert plan(Track(1, Codec.HEVC), BROWSERS, AUTO).why.text == "The call does not take HEVC."
 
 
-ALL = BROWSERS | {Codec.AV1, Codec.VP9}
+ALL = BROWSERS.codecs | {Codec.AV1, Codec.VP9}
 B_FRAMES = replace(H264, reorder=2)
 
 
@@ -239,7 +240,7 @@ B_FRAMES = replace(H264, reorder=2)
         (ALL, Policy(), Codec.H264, ""),
         (ALL, Policy(codec=Codec.VP8), Codec.VP8, ""),
         (ALL, Policy(codec=Codec.AV1), Codec.AV1, ""),
-        (BROWSERS, Policy(codec=Codec.AV1), Codec.H264, "and not AV1: a viewer's player does not take it."),
+        (BROWSERS.codecs, Policy(codec=Codec.AV1), Codec.H264, "and not AV1: a viewer's player does not take it."),
         (
             ALL,
             Policy(codec=Codec.AV1, missing=frozenset({Codec.AV1})),
@@ -253,7 +254,7 @@ B_FRAMES = replace(H264, reorder=2)
 def test_video_becomes_the_codec_that_is_chosen_where_all_viewers_take_it(
     accepts: frozenset[Codec], policy: Policy, made: Codec, more: str
 ) -> None:
-    decision = plan(B_FRAMES, accepts, policy)
+    decision = plan(B_FRAMES, as_a_call(accepts), policy)
     assert isinstance(decision, Transcode)
     assert decision.codec is made
     assert decision.why.label is Label.B_FRAMES
@@ -262,7 +263,7 @@ def test_video_becomes_the_codec_that_is_chosen_where_all_viewers_take_it(
 
 @pytest.mark.parametrize(("codec", "layers"), [(Codec.H264, 3), (Codec.VP8, 3), (Codec.AV1, 1)])
 def test_h264_and_vp8_are_made_in_layers_and_av1_in_one(codec: Codec, layers: int) -> None:
-    decision = plan(B_FRAMES, ALL, Policy(codec=codec, layers=3))
+    decision = plan(B_FRAMES, as_a_call(ALL), Policy(codec=codec, layers=3))
     assert isinstance(decision, Transcode)
     assert isinstance(decision.target, VideoTarget)
     assert len(decision.target.encoded) == layers
@@ -270,16 +271,16 @@ def test_h264_and_vp8_are_made_in_layers_and_av1_in_one(codec: Codec, layers: in
 
 @pytest.mark.parametrize(("codec", "cost"), [(Codec.H264, 0.45), (Codec.VP8, 0.87), (Codec.AV1, 1.5)])
 def test_what_another_codec_costs_is_in_the_advice_and_in_the_reckoning(codec: Codec, cost: float) -> None:
-    decision = plan(B_FRAMES, ALL, Policy(codec=codec))
+    decision = plan(B_FRAMES, as_a_call(ALL), Policy(codec=codec))
     assert f"{cost:.1f} of a CPU core" in decision.why.advice
     assert cores(1920, 1080, 30.0, codec=codec) == pytest.approx(cost, abs=0.01)
 
 
 def test_other_output_is_another_treatment_and_another_reason_is_not() -> None:
-    vp8, h264 = (plan(B_FRAMES, accepts, Policy(codec=Codec.VP8)) for accepts in (ALL, frozenset({Codec.H264})))
+    vp8, h264 = (plan(B_FRAMES, as_a_call(accepts), Policy(codec=Codec.VP8)) for accepts in (ALL, frozenset({Codec.H264})))
     assert not same_treatment(vp8, h264)
-    assert same_treatment(vp8, plan(replace(H264, interlaced=True), ALL, Policy(codec=Codec.VP8)))
-    assert not same_treatment(vp8, plan(H264, ALL, AUTO))
+    assert same_treatment(vp8, plan(replace(H264, interlaced=True), as_a_call(ALL), Policy(codec=Codec.VP8)))
+    assert not same_treatment(vp8, plan(H264, as_a_call(ALL), AUTO))
 
 
 def test_what_can_be_spared_leaves_one_layer_or_the_one_that_passes() -> None:

@@ -31,7 +31,7 @@ class Gate:
         self.looked_up: list[Credential] = []
         self.clock = 100.0  # s
         registry = Registry(lambda cid: MemoryCall())  # type: ignore[arg-type,return-value]
-        self.admission = Admission(registry, it.authorizer, Workers(), max_sessions=room)
+        self.admission = Admission(registry, it.authorizer, Workers(), (), max_sessions=room)
         self.access = SrtAuthorizer(
             it.authorizer.authenticator.password,
             self.admission.examine,

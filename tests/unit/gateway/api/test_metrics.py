@@ -17,7 +17,7 @@ from gateway.sessions.seat import Seat, SeatPolicy, SeatState
 from gateway.sessions.stream_figures import FIGURES, Figure, spread
 from gateway.telemetry.latency import Histogram, Window
 from protocols.media import Kind
-from tests.support.memory import MemoryCall, MemoryPublisher
+from tests.support.memory import EnoughRoom, MemoryCall, MemoryPublisher
 from transcode.host.pool import Workers
 from transcode.plan import Policy, plan
 
@@ -120,13 +120,15 @@ async def test_what_is_not_well_with_a_stream_is_told_with_its_name() -> None:
 def session(user: str) -> Seat:
     """A live one without media."""
     policy = SeatPolicy(
-        decide=lambda track, accepts: plan(track, accepts, Policy()),
+        decide=lambda track, want: plan(track, want, Policy()),
         live_edge=LiveEdgePolicy(),
         linger_s=0,
         max_bitrate=0,
-        retire=lambda protocol, totals: None,
+        on_retired=lambda protocol, totals: None,
+        room=EnoughRoom(),
+        on_change=lambda seat, change: None,
     )
-    made = Seat(MemoryPublisher(), user, "livestream:demo", MemoryCall(), Workers(), policy)
+    made = Seat(MemoryPublisher(), user, "livestream:demo", [MemoryCall()], Workers(), policy)
     made.state = SeatState.LIVE
     return made
 

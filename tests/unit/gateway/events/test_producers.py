@@ -16,7 +16,7 @@ from gateway.sessions.pacer import LiveEdgePolicy
 from gateway.sessions.seat import Seat, SeatPolicy
 from protocols.errors import ProtocolError, Reason, Rejected
 from protocols.media import TracksChanged
-from tests.support.memory import H264, MemoryCall, MemoryPublisher, packet
+from tests.support.memory import H264, EnoughRoom, MemoryCall, MemoryPublisher, packet
 from transcode.host.pool import Workers
 from transcode.plan import Policy, plan
 
@@ -47,14 +47,15 @@ class Heard:
 
 def session_of(publisher: MemoryPublisher, bus: Bus, linger_s: float = 0.05) -> Seat:
     policy = SeatPolicy(
-        decide=lambda track, accepts: plan(track, accepts, Policy()),
+        decide=lambda track, want: plan(track, want, Policy()),
         live_edge=LiveEdgePolicy(),
         linger_s=linger_s,
         max_bitrate=0,
-        retire=lambda _, totals: None,
-        told=EventProducers(bus).session,
+        on_retired=lambda _, totals: None,
+        room=EnoughRoom(),
+        on_change=EventProducers(bus).session,
     )
-    return Seat(publisher, "ada", CALL, MemoryCall(), Workers(), policy)
+    return Seat(publisher, "ada", CALL, [MemoryCall()], Workers(), policy)
 
 
 def media() -> Iterable[Any]:

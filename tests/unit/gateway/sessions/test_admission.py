@@ -12,7 +12,7 @@ from gateway.sessions.seat import SeatPolicy, SeatState
 from protocols.errors import Reason, Rejected
 from protocols.media import Codec, Kind, TracksChanged
 from protocols.publisher import Credential, Publisher
-from tests.support.memory import H264, MemoryCall, MemoryPublisher, packet
+from tests.support.memory import H264, EnoughRoom, MemoryCall, MemoryPublisher, packet
 from tests.unit.transcode.media import tone
 from transcode.host.pool import Workers
 from transcode.plan import Policy, plan
@@ -51,16 +51,19 @@ async def receiving(
     call = MemoryCall()
     registry = Registry(lambda cid: call)  # type: ignore[arg-type,return-value]
     policy = SeatPolicy(
-        decide=lambda track, accepts: plan(track, accepts, Policy()),
+        decide=lambda track, want: plan(track, want, Policy()),
         live_edge=LiveEdgePolicy(),
         linger_s=10,
         max_bitrate=0,
-        retire=registry.retire,
+        on_retired=registry.retire,
+        room=EnoughRoom(),
+        on_change=lambda seat, change: None,
     )
     admission = Admission(
         registry,
         OpenGate(),
         workers or Workers(),
+        (),
         max_sessions=4,
         take_over=take_over,
     )
@@ -85,7 +88,7 @@ async def live(listener: MemoryListener, call: MemoryCall, at_ms: int = 0) -> Me
 async def test_a_busy_stream_is_refused_where_the_operator_says_so_but_not_while_it_waits_for_its_encoder() -> None:
     async with receiving(take_over=False) as (listener, registry, call), asyncio.timeout(10):
         first = await live(listener, call)
-        video = await call.publication(Kind.VIDEO)
+        video = await call.sink(Kind.VIDEO)
         await video.until(1)
         second = await live(listener, call)
         await second.closed.wait()
@@ -104,7 +107,7 @@ async def test_a_busy_stream_is_refused_where_the_operator_says_so_but_not_while
 async def test_otherwise_the_second_encoder_takes_over() -> None:
     async with receiving(take_over=True) as (listener, registry, call), asyncio.timeout(10):
         first = await live(listener, call)
-        await (await call.publication(Kind.VIDEO)).until(1)
+        await (await call.sink(Kind.VIDEO)).until(1)
         second = await live(listener, call)
         await second.accepted.wait()
         assert first.why == "another encoder with the same key took over"
@@ -119,7 +122,7 @@ async def test_a_defect_met_with_one_publisher_loses_that_one_alone() -> None:
 
     async with receiving(take_over=False) as (listener, _, call), asyncio.timeout(10):
         first = await live(listener, call)
-        video = await call.publication(Kind.VIDEO)
+        video = await call.sink(Kind.VIDEO)
         await video.until(1)
         listener.publishers.put_nowait(Broken("host"))  # refused, since the first is live
         first.say(packet(1, 33))
@@ -135,7 +138,7 @@ async def test_what_a_publisher_did_is_counted_at_every_moment_of_its_end() -> N
         publisher = MemoryPublisher("host")
         listener.publishers.put_nowait(publisher)
         publisher.say(TracksChanged((track,)), first)
-        await call.publication(Kind.AUDIO)
+        await call.sink(Kind.AUDIO)
         publisher.say(None)  # the worker takes a while to end
         counted = []
         async with asyncio.timeout(10):

@@ -10,6 +10,7 @@ from gateway.node.cpu import available_cores
 from gateway.sessions.capacity import SETTLING_NS, Capacity, CostKind, Demand, Seen, VideoCost, demand, kind_of_video, spare
 from protocols.errors import Reason, Rejected
 from protocols.media import Codec, Track
+from tests.support.memory import as_a_call
 from transcode.plan import Policy, cores, plan
 
 S = 1_000_000_000
@@ -41,7 +42,9 @@ class Gateway:
                 self._now,
                 loop_cpu_ns=self._loop_cpu,
                 process_cpu_ns=self._loop_cpu,
-                streams={n: Seen(d, self._cpu[n], n in self.economised) for n, (d, _) in self.streams.items()},
+                streams={
+                    n: Seen(d, self._cpu[n], n in self.economised, optional=bool(d.hls)) for n, (d, _) in self.streams.items()
+                },
                 viewers=self.viewers,
             )
 
@@ -78,7 +81,7 @@ HEVC = Track(id=0, codec=Codec.HEVC, width=3840, height=2160, frame_rate=25.0)
     ],
 )
 def test_what_a_stream_asks_for_is_what_the_plan_makes_anew(tracks: tuple[Track, ...], wanted: Demand) -> None:
-    assert demand(plan(track, ACCEPTS, Policy()) for track in tracks) == wanted
+    assert demand(plan(track, as_a_call(ACCEPTS), Policy()) for track in tracks) == wanted
     assert wanted.transcodes is (wanted != Demand())
 
 
@@ -256,15 +259,17 @@ def test_cores_are_those_that_the_cgroup_grants(tmp_path: Path, own: str, files:
 
 @pytest.mark.parametrize(("codec", "parts"), [(Codec.VP8, 2), (Codec.AV1, 3)])
 def test_another_codec_costs_more(codec: Codec, parts: int) -> None:
-    (h264, other) = (plan(replace(H264, reorder=1), ACCEPTS | {codec}, Policy(codec=each)) for each in (Codec.H264, codec))
+    (h264, other) = (
+        plan(replace(H264, reorder=1), as_a_call(ACCEPTS | {codec}), Policy(codec=each)) for each in (Codec.H264, codec)
+    )
     capacity = Capacity(2.0, 0.1)
     assert capacity.cost(demand([other])) > parts * capacity.cost(demand([h264]))
 
 
 def test_layers_cost_more_and_what_they_cost_can_be_spared() -> None:
     layers = Policy(layers=3)
-    (one, three) = (plan(replace(H264, reorder=1), ACCEPTS, policy) for policy in (Policy(), layers))
-    passed = plan(H264, ACCEPTS, layers)
+    (one, three) = (plan(replace(H264, reorder=1), as_a_call(ACCEPTS), policy) for policy in (Policy(), layers))
+    passed = plan(H264, as_a_call(ACCEPTS), layers)
     capacity = Capacity(4, 0)
     assert capacity.cost(demand([three])) > 1.2 * capacity.cost(demand([one]))
     assert spare([one]) == 0
@@ -289,7 +294,7 @@ def test_it_is_strained_by_what_is_measured_and_not_by_what_was_planned() -> Non
 def test_hls_is_counted_learned_and_never_in_the_way_of_a_stream() -> None:
     gateway = Gateway(have=1, reserve=0)
     gateway.come("one", NOTHING, 0.0)
-    gateway.capacity.admit_hls("one HLS", Demand(hls=1))
+    gateway.capacity.admit_optional("one HLS", Demand(hls=1))
     gateway.streams["one HLS"] = Demand(hls=1), 0.06
     gateway.loop = 0.05
     gateway.run(90)
@@ -299,9 +304,9 @@ def test_hls_is_counted_learned_and_never_in_the_way_of_a_stream() -> None:
     gateway.streams["one HLS"] = Demand(hls=1, video=FULL_HD.video), 0.6
     gateway.run(60)
     with pytest.raises(Rejected, match=r"HLS takes about 0\.[0-9]+ of a CPU core here, and 0\.[0-9]+ of 1\.0") as refusal:
-        gateway.capacity.admit_hls("two HLS", Demand(hls=1, video=FULL_HD.video))
+        gateway.capacity.admit_optional("two HLS", Demand(hls=1, video=FULL_HD.video))
     assert refusal.value.reason is Reason.OVERLOADED
     gateway.capacity.admit("two", FULL_HD)  # no other stream is transcoded, and HLS is no stream
     with pytest.raises(Rejected):
-        gateway.capacity.check_hls("three HLS", Demand(hls=1))
-    Capacity(0.01, 0, enforced=False).admit_hls("any", Demand(hls=1, video=FULL_HD.video))
+        gateway.capacity.check_optional("three HLS", Demand(hls=1))
+    Capacity(0.01, 0, enforced=False).admit_optional("any", Demand(hls=1, video=FULL_HD.video))

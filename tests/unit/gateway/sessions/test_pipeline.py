@@ -1,7 +1,7 @@
 """One encoder's way into a call: decisions, their revision in mid-stream, and what is counted."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -9,49 +9,77 @@ import pytest
 
 from gateway.sessions.pacer import LiveEdgePolicy
 from gateway.sessions.pipeline import Pipeline
+from gateway.sessions.replanner import Room
+from gateway.sessions.routes import Routes
+from gateway.sessions.transcoders import SpareWorker
 from gateway.telemetry.latency import Step
 from protocols.errors import Reason, Rejected
 from protocols.media import Codec, EncodedPacket, Kind
-from tests.support.memory import H264, OPUS, MemoryCall, MemoryPublication, MemoryPublisher, packet
+from tests.support.memory import H264, OPUS, EnoughRoom, MemoryCall, MemoryOutput, MemoryPublisher, MemorySink, packet
 from tests.unit.transcode.media import pictures, see, tone
 from transcode.host.pool import Workers
 from transcode.limits import WorkerLimits
-from transcode.plan import Decision, Policy, plan
+from transcode.plan import Policy, plan
 
 UNHURRIED = LiveEdgePolicy(free=60_000_000_000, late=60_000_000_000)  # media of seconds may come at once
 
 PATIENT = WorkerLimits(video_queue=60_000, audio_queue=60_000, close=20.0)
 
 
-def all_of_them(decisions: Sequence[Decision]) -> None:
-    pass
+def routes_to(*outputs: MemoryOutput) -> Routes:
+    routes = Routes()
+    for output in outputs:
+        routes.add(output)
+    return routes
+
+
+def made(
+    publisher: MemoryPublisher,
+    routes: Routes,
+    workers: Workers | None = None,
+    policy: Policy | None = None,
+    room: Room | None = None,
+    *,
+    live_edge: LiveEdgePolicy = UNHURRIED,
+    max_bitrate: int = 0,
+    fail: Callable[[str], None] = lambda why: None,
+) -> tuple[Pipeline, SpareWorker]:
+    workers = workers or Workers()
+    spare = SpareWorker(workers, "seat", lambda: it.staging.lost_spare())
+    it = Pipeline(
+        publisher,
+        routes,
+        workers,
+        spare,
+        decide=lambda track, want: plan(track, want, policy or Policy()),
+        room=room or EnoughRoom(),
+        live_edge=live_edge,
+        max_bitrate=max_bitrate,
+        origin=0,
+        fail=fail,
+    )
+    for output in routes.outputs.values():
+        output.changed = it.staging.replan
+    return it, spare
 
 
 @asynccontextmanager
 async def pipeline(
     publisher: MemoryPublisher,
-    call: MemoryCall,
+    outputs: MemoryOutput | Routes,
     workers: Workers | None = None,
     policy: Policy | None = None,
-    admit: Callable[[Sequence[Decision]], None] = all_of_them,
+    room: Room | None = None,
 ) -> AsyncIterator[Pipeline]:
     failures: list[str] = []
-    it = Pipeline(
-        publisher,
-        call,
-        workers or Workers(),
-        decide=lambda track, accepts: plan(track, accepts, policy or Policy()),
-        admit=admit,
-        live_edge=UNHURRIED,
-        max_bitrate=0,
-        origin=0,
-        fail=failures.append,
-    )
+    routes = outputs if isinstance(outputs, Routes) else routes_to(outputs)
+    it, spare = made(publisher, routes, workers, policy, room, fail=failures.append)
     try:
         yield it
         assert failures == []
     finally:
         await it.aclose()
+        await spare.aclose()
 
 
 async def test_b_frames_that_no_header_announced_are_found_and_no_picture_is_lost_or_out_of_order() -> None:
@@ -65,7 +93,7 @@ async def test_b_frames_that_no_header_announced_are_found_and_no_picture_is_los
         assert track_pipeline.decision.why.label == "b_frames"
         assert track_pipeline.track.reorder == 1
         await it.aclose()  # the stages give what they hold
-    sent = call.publications[Kind.VIDEO].packets
+    sent = call.sinks[Kind.VIDEO].packets
     times = [each.pts for each in sent]
     assert times == sorted(set(times))
     assert len(sent) >= len(packets) - 2, "the first and the first P were sent before the first B showed what they are"
@@ -86,7 +114,7 @@ async def test_intra_refresh_that_shows_in_mid_stream_is_decoded_from_the_start_
             await it.push(each)
         assert it.track_pipelines[track.id].decision.why.label == "open_gop"
         await it.aclose()
-    sent = call.publications[Kind.VIDEO].packets
+    sent = call.sinks[Kind.VIDEO].packets
     assert [each.pts for each in sent] == [each.pts for each in packets]
     assert sent[30].keyframe
 
@@ -99,43 +127,41 @@ async def test_without_b_frames_the_watch_ends_and_all_passes() -> None:
         for each in packets:
             await it.push(each)
         assert it.track_pipelines[track.id].track.reorder == 0
-    assert [each.data for each in call.publications[Kind.VIDEO].packets] == [each.data for each in packets]
+    assert [each.data for each in call.sinks[Kind.VIDEO].packets] == [each.data for each in packets]
 
 
 async def test_a_track_that_ends_is_unpublished_and_one_that_comes_late_is_published() -> None:
     call = MemoryCall()
     async with pipeline(MemoryPublisher(), call) as it:
         await it.change((H264,))
-        assert set(call.publications) == {Kind.VIDEO}
+        assert set(call.sinks) == {Kind.VIDEO}
         await it.change((H264, OPUS))
-        assert set(call.publications) == {Kind.VIDEO, Kind.AUDIO}
+        assert set(call.sinks) == {Kind.VIDEO, Kind.AUDIO}
         await it.change((OPUS,))
-        assert call.publications[Kind.VIDEO].closed
-        assert not call.publications[Kind.AUDIO].closed
+        assert call.sinks[Kind.VIDEO].closed
+        assert not call.sinks[Kind.AUDIO].closed
 
 
-async def test_new_facts_of_a_passing_track_keep_its_publication() -> None:
+async def test_new_facts_of_a_passing_track_keep_its_sink() -> None:
     call = MemoryCall()
     async with pipeline(MemoryPublisher(), call) as it:
         await it.change((H264,))
-        before = call.publications[Kind.VIDEO]
+        before = call.sinks[Kind.VIDEO]
         await it.change((replace(H264, width=320, height=240),))
-        assert call.publications[Kind.VIDEO] is before
+        assert call.sinks[Kind.VIDEO] is before
         assert before.track.width == 320
 
 
 async def test_a_track_that_the_call_cannot_have_is_refused_with_its_reason_and_the_other_goes_on() -> None:
-    class OpusOnly(MemoryCall):
-        accepts = carries = frozenset({Codec.OPUS})
-
-    call = OpusOnly()
+    call = MemoryCall()
+    call.accepts = call.carries = frozenset({Codec.OPUS})
     async with pipeline(MemoryPublisher(), call) as it:
         await it.change((H264, OPUS))
         await it.push(packet(1, 0, keyframe=True))
         await it.push(packet(2, 0))
         assert it.track_pipelines[1].mode == "refuse"
-        assert set(call.publications) == {Kind.AUDIO}
-        assert len(call.publications[Kind.AUDIO].packets) == 1
+        assert set(call.sinks) == {Kind.AUDIO}
+        assert len(call.sinks[Kind.AUDIO].packets) == 1
 
 
 async def test_sound_keeps_its_time_through_the_worker_and_the_delay_is_measured() -> None:
@@ -145,15 +171,12 @@ async def test_sound_keeps_its_time_through_the_worker_and_the_delay_is_measured
         await it.change((track,))
         for each in packets:
             await it.push(each)
-        await call.publications[Kind.AUDIO].until(45)
+        await call.sinks[Kind.AUDIO].until(45)
         delays = it.totals.delays[Kind.AUDIO]
         assert delays.steps[Step.TRANSCODE].count >= 45
         assert it.totals.packets[Kind.AUDIO] == len(packets)
-    assert call.publications[Kind.AUDIO].track.codec is Codec.OPUS
-    steps = {
-        b.pts - a.pts
-        for a, b in zip(call.publications[Kind.AUDIO].packets, call.publications[Kind.AUDIO].packets[1:], strict=False)
-    }
+    assert call.sinks[Kind.AUDIO].track.codec is Codec.OPUS
+    steps = {b.pts - a.pts for a, b in zip(call.sinks[Kind.AUDIO].packets, call.sinks[Kind.AUDIO].packets[1:], strict=False)}
     assert steps == {20_000_000}
 
 
@@ -162,46 +185,26 @@ async def test_requests_for_a_key_frame_go_to_the_encoder_once_in_half_a_second(
     publisher, call = MemoryPublisher(answers_keyframes=answers), MemoryCall()
     async with pipeline(publisher, call) as it:
         await it.change((H264,))
-        publication = call.publications[Kind.VIDEO]
-        assert [publication.request_keyframe() for _ in range(3)] == [answers] * 3
+        sink = call.sinks[Kind.VIDEO]
+        assert [sink.feedback.keyframe() for _ in range(3)] == [answers] * 3
         assert publisher.keyframe_requests == (1 if answers else 3)
 
 
 async def test_a_stream_above_the_limit_is_ended_with_the_figures_and_the_setting_to_change() -> None:
     publisher, call, failures = MemoryPublisher(), MemoryCall(), []
-    it = Pipeline(
-        publisher,
-        call,
-        Workers(),
-        decide=lambda track, accepts: plan(track, accepts, Policy()),
-        admit=all_of_them,
-        live_edge=UNHURRIED,
-        max_bitrate=1_000_000,
-        origin=0,
-        fail=failures.append,
-    )
+    it, _ = made(publisher, routes_to(call), max_bitrate=1_000_000, fail=failures.append)
     await it.change((H264,))
     for n in range(70):  # 2 Mbit/s for seven seconds
         await it.push(replace(packet(1, n * 100, keyframe=n == 0, data=bytes(25_000)), arrival=n * 100_000_000))
     await it.aclose()
-    assert len(call.publications[Kind.VIDEO].packets) >= 40
+    assert len(call.sinks[Kind.VIDEO].packets) >= 40
     assert "2.0 Mbit/s" in failures[0]
     assert "lower the encoder's bitrate" in failures[0]
 
 
 async def test_a_file_pushed_faster_than_real_time_is_held_and_the_encoder_is_made_to_wait() -> None:
     publisher, call = MemoryPublisher(), MemoryCall()
-    it = Pipeline(
-        publisher,
-        call,
-        Workers(),
-        decide=lambda track, accepts: plan(track, accepts, Policy()),
-        admit=all_of_them,
-        live_edge=LiveEdgePolicy(),
-        max_bitrate=0,
-        origin=0,
-        fail=lambda why: None,
-    )
+    it, _ = made(publisher, routes_to(call), live_edge=LiveEdgePolicy())
     await it.change((H264,))
 
     async def feed() -> None:
@@ -209,7 +212,7 @@ async def test_a_file_pushed_faster_than_real_time_is_held_and_the_encoder_is_ma
             await it.push(packet(1, n * 40, keyframe=n == 0))
 
     feeding = asyncio.create_task(feed())
-    video = call.publications[Kind.VIDEO]
+    video = call.sinks[Kind.VIDEO]
     await video.until(1)
     assert publisher.paused
     assert not feeding.done()
@@ -243,10 +246,10 @@ async def test_each_layer_passes_by_itself_and_requests_for_key_frames_go_to_its
         for track in (HIGH, LOW):
             await it.push(replace(packet(track.id, 0, keyframe=True), layer=track.layer))
         high, low = call.layers[Kind.VIDEO, "h"], call.layers[Kind.VIDEO, "l"]
-        assert [[each.layer for each in publication.packets] for publication in (high, low)] == [["h"], ["l"]]
-        assert low.request_keyframe()
-        assert low.request_keyframe()
-        assert high.request_keyframe()
+        assert [[each.layer for each in sink.packets] for sink in (high, low)] == [["h"], ["l"]]
+        assert low.feedback.keyframe()
+        assert low.feedback.keyframe()
+        assert high.feedback.keyframe()
         assert publisher.asked_layers == ["l", "h"]
 
 
@@ -280,19 +283,20 @@ async def test_a_larger_layer_takes_the_place_of_the_transcoded_one_without_a_pa
     call = MemoryCall()
     async with Workers(PATIENT) as workers, pipeline(MemoryPublisher(), call, workers) as it:
         await it.change((low,))
-        publication = call.publications[Kind.VIDEO]
+        sink = call.sinks[Kind.VIDEO]
         await it.change((high, low))
         assert set(it.track_pipelines) == {high.id}
-        assert call.publications[Kind.VIDEO] is publication
-        assert not publication.closed
+        assert call.sinks[Kind.VIDEO] is sink
+        assert not sink.closed
 
 
 async def test_layers_of_an_earlier_encoder_end_when_the_next_has_others() -> None:
     call = MemoryCall()
-    async with pipeline(MemoryPublisher(), call) as it:
+    routes = routes_to(call)
+    async with pipeline(MemoryPublisher(), routes) as it:
         await it.change((HIGH, LOW, OPUS))
-    sound = call.publications[Kind.AUDIO]
-    async with pipeline(MemoryPublisher(), call) as it:
+    sound = call.sinks[Kind.AUDIO]
+    async with pipeline(MemoryPublisher(), routes) as it:
         await it.change((H264,))
         assert call.layers[Kind.VIDEO, "h"].closed
         assert call.layers[Kind.VIDEO, "l"].closed
@@ -312,11 +316,11 @@ async def test_of_layers_that_cannot_pass_the_largest_alone_reaches_a_worker() -
         assert set(it.track_pipelines) == {high.id}
         await it.aclose()
     assert set(call.layers) == {(Kind.VIDEO, "")}
-    assert len(call.publications[Kind.VIDEO].packets) == len(pushed)
+    assert len(call.sinks[Kind.VIDEO].packets) == len(pushed)
 
 
 def layers(call: MemoryCall) -> dict[str, list[EncodedPacket]]:
-    return {layer: publication.packets for (_, layer), publication in call.layers.items() if not publication.closed}
+    return {layer: sink.packets for (_, layer), sink in call.layers.items() if not sink.closed}
 
 
 async def test_a_video_that_passes_has_smaller_layers_beside_it_with_its_key_frames() -> None:
@@ -332,7 +336,7 @@ async def test_a_video_that_passes_has_smaller_layers_beside_it_with_its_key_fra
     assert {each.layer for each in layers(call)["h"]} == {"h"}
     assert [(each.pts, each.keyframe) for each in layers(call)["h"]] == [(each.pts, each.keyframe) for each in packets]
     assert {(frame.width, frame.height) for frame in see(layers(call)["h"])} == {(320, 240)}
-    assert not call.layers[Kind.VIDEO, "f"].request_keyframe(), "only the source can make one"
+    assert not call.layers[Kind.VIDEO, "f"].feedback.keyframe(), "only the source can make one"
     assert list(it.totals.treatments) == [(Kind.VIDEO, "passthrough", "same_codec")]
 
 
@@ -408,16 +412,17 @@ async def test_a_video_that_stays_above_the_bitrate_that_may_pass_is_transcoded_
 class Audience(MemoryCall):
     """A call whose viewers take other codecs from time to time."""
 
-    carries = frozenset({Codec.H264, Codec.VP8, Codec.OPUS})
-    accepts = carries
+    def __init__(self) -> None:
+        super().__init__()
+        self.accepts = self.carries = frozenset({Codec.H264, Codec.VP8, Codec.OPUS})
 
     def take(self, *codecs: Codec) -> None:
         self.accepts = frozenset(codecs)
         self.changed()
 
 
-def codecs(publications: list[MemoryPublication]) -> list[Codec]:
-    return [publication.track.codec for publication in publications]
+def codecs(sinks: list[MemorySink]) -> list[Codec]:
+    return [sink.track.codec for sink in sinks]
 
 
 async def test_a_viewer_without_the_codec_makes_the_stream_h264_from_its_next_key_frame_on_and_it_passes_again_after_it() -> (
@@ -491,8 +496,12 @@ async def test_what_viewers_take_does_not_matter_to_a_stream_that_is_h264() -> N
     assert sum(it.totals.treatments.values()) == 1
 
 
-def no_room(decisions: Sequence[Decision]) -> None:
-    raise Rejected(Reason.OVERLOADED, "the gateway is overloaded")
+class NoRoom(EnoughRoom):
+    def admit(self, *_: object) -> None:
+        raise Rejected(Reason.OVERLOADED, "the gateway is overloaded")
+
+    def admit_optional(self, *_: object) -> None:
+        raise Rejected(Reason.OVERLOADED, "the gateway is overloaded")
 
 
 @pytest.mark.parametrize("cause", ["capacity", "workers", "policy"])
@@ -505,9 +514,9 @@ async def test_where_there_is_no_room_the_stream_goes_on_as_it_is_and_that_is_sa
     if from_the_start:
         call.take(Codec.H264, Codec.OPUS)
     limits = replace(PATIENT, workers=0 if cause == "workers" else 1)
-    admit = no_room if cause == "capacity" else all_of_them
+    room = NoRoom() if cause == "capacity" else None
     policy = Policy(video="never") if cause == "policy" else Policy()
-    async with Workers(limits) as workers, pipeline(MemoryPublisher(), call, workers, policy, admit) as it:
+    async with Workers(limits) as workers, pipeline(MemoryPublisher(), call, workers, policy, room) as it:
         await it.change((track,))
         for number, each in enumerate(packets):
             if number == 10:
@@ -537,7 +546,7 @@ async def test_layers_of_the_publisher_give_way_to_one_that_is_made_and_come_bac
         ("l", Codec.VP8, 16),
         ("", Codec.H264, 30),
         ("h", Codec.VP8, 15),
-        ("l", Codec.VP8, 14),
+        ("l", Codec.VP8, 0),  # it has had its key frame: another is asked for
     ]
     assert publisher.asked_layers[:2] == ["h", "l"]
 

@@ -1,24 +1,26 @@
 """A session's life: live, lingering, taken over, refused, broken."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 import pytest
 
-from gateway.node.cpu import admitting
+from gateway.node.cpu import CpuRoom
 from gateway.outputs.embedded.call import EmbeddedCall
 from gateway.sessions.capacity import Capacity, Demand, VideoCost, demand
 from gateway.sessions.counters import PipelineCounters
+from gateway.sessions.output import OnChange, SeatView
 from gateway.sessions.pacer import LiveEdgePolicy
 from gateway.sessions.registry import Registry
-from gateway.sessions.seat import TRANSITIONS, Admit, Seat, SeatPolicy, SeatState
+from gateway.sessions.seat import Seat, SeatPolicy, SeatRoom
+from gateway.sessions.seat_state import TRANSITIONS, SeatState
 from protocols.errors import ProtocolError, Reason, Rejected
 from protocols.media import Codec, Kind, TracksChanged
-from tests.support.memory import H264, OPUS, MemoryCall, MemoryPublisher, packet
+from tests.support.memory import H264, OPUS, EnoughRoom, MemoryCall, MemoryPublisher, packet
 from transcode.host.pool import Workers
-from transcode.plan import Policy, plan
+from transcode.plan import Decision, Policy, plan
 
 
 @dataclass
@@ -35,19 +37,20 @@ class Running:
 
 @asynccontextmanager
 async def running(
-    publisher: MemoryPublisher, *, linger_s: float = 10, call: MemoryCall | None = None, admit: Admit = lambda *asked: None
+    publisher: MemoryPublisher, *, linger_s: float = 10, call: MemoryCall | None = None, room: SeatRoom | None = None
 ) -> AsyncIterator[Running]:
     call = call or MemoryCall()
     retired: list[PipelineCounters] = []
     policy = SeatPolicy(
-        decide=lambda track, accepts: plan(track, accepts, Policy()),
+        decide=lambda track, want: plan(track, want, Policy()),
         live_edge=LiveEdgePolicy(),
         linger_s=linger_s,
         max_bitrate=0,
-        retire=lambda _, totals: retired.append(totals),
-        admit=admit,
+        on_retired=lambda _, totals: retired.append(totals),
+        room=room or EnoughRoom(),
+        on_change=lambda seat, change: None,
     )
-    session = Seat(publisher, "ada", "livestream:demo", call, Workers(), policy)
+    session = Seat(publisher, "ada", "livestream:demo", [call], Workers(), policy)
     task = asyncio.create_task(session.run())
     try:
         yield Running(session, call, task, retired)
@@ -61,12 +64,12 @@ async def test_media_reaches_the_call_on_the_sessions_time_line() -> None:
     publisher = MemoryPublisher()
     async with running(publisher) as it:
         publisher.say(TracksChanged((H264, OPUS)), packet(1, 5000, keyframe=True), packet(2, 5010), packet(1, 5033))
-        video = await it.call.publication(Kind.VIDEO)
+        video = await it.call.sink(Kind.VIDEO)
         await video.until(2)
         assert publisher.accepted.is_set()
         assert it.session.state is SeatState.LIVE
         assert [p.pts for p in video.packets] == [0, 33_000_000]
-        assert [p.pts for p in it.call.publications[Kind.AUDIO].packets] == [10_000_000]
+        assert [p.pts for p in it.call.sinks[Kind.AUDIO].packets] == [10_000_000]
 
 
 async def test_where_there_is_no_room_to_transcode_for_a_viewer_the_stream_passes_for_the_others(
@@ -77,9 +80,9 @@ async def test_where_there_is_no_room_to_transcode_for_a_viewer_the_stream_passe
     call = MemoryCall()
     call.carries = call.accepts | {Codec.VP8}
     capacity.admit("another", Demand(video=(VideoCost(1920, 1080, 60.0), VideoCost(640, 360, 30.0))))
-    async with running(publisher, call=call, admit=admitting(capacity, registry)) as it:
+    async with running(publisher, call=call, room=CpuRoom(capacity, registry)) as it:
         publisher.say(TracksChanged((vp8,)), packet(1, 0, keyframe=True))
-        video = await it.call.publication(Kind.VIDEO)
+        video = await it.call.sink(Kind.VIDEO)
         await video.until(1)
         assert video.track.codec is Codec.VP8
         assert it.session.state is SeatState.LIVE
@@ -95,9 +98,14 @@ async def test_of_a_publishers_layers_only_what_goes_into_the_call_needs_room() 
         for number, (name, width) in enumerate(sizes.items(), 1)
     )
     publisher = MemoryPublisher()
-    async with running(publisher, admit=lambda session, asked: plans.extend(map(demand, asked))) as it:
+
+    class Noted(EnoughRoom):
+        def admit(self, seat: object, wanted: Sequence[Sequence[Decision]]) -> None:
+            plans.extend(map(demand, wanted))
+
+    async with running(publisher, room=Noted()) as it:
         publisher.say(TracksChanged(layers), packet(1, 0, keyframe=True))
-        await it.call.publication(Kind.VIDEO)
+        await it.call.sink(Kind.VIDEO)
     assert [[(each.width, each.height) for each in plan.video] for plan in plans] == [[(1280, 720)]]
 
 
@@ -116,7 +124,7 @@ async def test_an_encoder_that_comes_back_is_the_same_participant_and_media_time
     first, second = MemoryPublisher(), MemoryPublisher()
     async with running(first) as it:
         first.say(TracksChanged((H264,)), packet(1, 900_000, keyframe=True), ProtocolError("the connection was reset"))
-        video = await it.call.publication(Kind.VIDEO)
+        video = await it.call.sink(Kind.VIDEO)
         async with asyncio.timeout(10):
             await first.closed.wait()
         await it.session.take_over(second)
@@ -132,7 +140,7 @@ async def test_a_second_encoder_with_the_same_right_takes_over_and_the_first_is_
     first, second = MemoryPublisher(), MemoryPublisher()
     async with running(first) as it:
         first.say(TracksChanged((H264,)), packet(1, 0, keyframe=True))
-        video = await it.call.publication(Kind.VIDEO)
+        video = await it.call.sink(Kind.VIDEO)
         await video.until(1)
         await it.session.take_over(second)
         second.say(TracksChanged((H264,)), packet(1, 0, keyframe=True))
@@ -145,7 +153,7 @@ async def test_of_two_that_want_to_take_over_at_once_the_later_wins_and_the_othe
     first, second, third = MemoryPublisher(), MemoryPublisher(), MemoryPublisher()
     async with running(first) as it:
         first.say(TracksChanged((H264,)), packet(1, 0, keyframe=True))
-        video = await it.call.publication(Kind.VIDEO)
+        video = await it.call.sink(Kind.VIDEO)
         await it.session.take_over(second)
         await it.session.take_over(third)
         third.say(TracksChanged((H264,)), packet(1, 0, keyframe=True))
@@ -167,7 +175,7 @@ async def test_ending_a_session_tells_the_encoder_and_leaves_the_call() -> None:
     publisher = MemoryPublisher()
     async with running(publisher) as it:
         publisher.say(TracksChanged((H264,)), packet(1, 0, keyframe=True))
-        await (await it.call.publication(Kind.VIDEO)).until(1)
+        await (await it.call.sink(Kind.VIDEO)).until(1)
         it.session.end("shutting down")
         await it.ended()
         assert publisher.why == "shutting down"
@@ -186,7 +194,7 @@ async def test_an_encoder_that_never_sends_a_track_ends_without_joining() -> Non
 
 async def test_a_bug_in_the_call_ends_this_session_and_leaves_its_trace(caplog: pytest.LogCaptureFixture) -> None:
     class Broken(MemoryCall):
-        async def join(self, user_id: str) -> MemoryCall:
+        async def join(self, seat: SeatView, on_change: OnChange) -> MemoryCall:
             raise ZeroDivisionError
 
     publisher = MemoryPublisher()
@@ -216,7 +224,7 @@ async def test_media_time_goes_on_behind_a_publisher_that_ran_ahead_of_real_time
     first, second = MemoryPublisher(), MemoryPublisher()
     async with running(first) as it:
         first.say(TracksChanged((H264,)), *(packet(1, n * 40, keyframe=n == 0) for n in range(40)))  # 1.6 s at once
-        video = await it.call.publication(Kind.VIDEO)
+        video = await it.call.sink(Kind.VIDEO)
         await video.until(20)
         await it.session.take_over(second)
         async with asyncio.timeout(10):

@@ -6,6 +6,7 @@ import pytest
 
 from gateway.sessions.track_selection import select
 from protocols.media import Codec, Track
+from tests.support.memory import as_a_call
 from transcode.plan import Passthrough, Policy, plan
 
 HIGH = Track(1, Codec.H264, width=1280, height=720, reorder=0, layer="h")
@@ -33,7 +34,7 @@ def vp8(track: Track) -> Track:
 )
 def test_all_layers_that_pass_or_the_best_alone(tracks: tuple[Track, ...], expected: dict[str, str]) -> None:
     policy = Policy()
-    selected = select(tracks, lambda track: plan(track, frozenset({Codec.H264, Codec.OPUS}), policy))
+    selected = select(tracks, lambda track: plan(track, as_a_call(frozenset({Codec.H264, Codec.OPUS})), policy))
     assert {track.layer: type(decision).__name__ for track, decision in selected} == expected
 
 
@@ -42,7 +43,7 @@ def test_no_layers_are_made_below_those_that_the_publisher_sends() -> None:
     decided = {
         track.layer: decision
         for track in (replace(HIGH, layer=""), HIGH)
-        for _, decision in select((track,), lambda track: plan(track, frozenset({Codec.H264}), policy))
+        for _, decision in select((track,), lambda track: plan(track, as_a_call(frozenset({Codec.H264})), policy))
     }
     assert {layer: isinstance(each, Passthrough) and each.below is not None for layer, each in decided.items()} == {
         "": True,
@@ -52,5 +53,5 @@ def test_no_layers_are_made_below_those_that_the_publisher_sends() -> None:
 
 def test_the_first_sound_alone_is_taken() -> None:
     policy = Policy()
-    selected = select((SOUND, replace(SOUND, id=10)), lambda track: plan(track, frozenset({Codec.OPUS}), policy))
+    selected = select((SOUND, replace(SOUND, id=10)), lambda track: plan(track, as_a_call(frozenset({Codec.OPUS})), policy))
     assert [track.id for track, _ in selected] == [9]

@@ -11,6 +11,7 @@ import pytest
 from protocols.media import Codec, EncodedPacket, Track
 from tests.unit.transcode.media import pictures
 from tests.unit.transcode.worker.test_process import GENEROUS, Collector, until
+from transcode.group_cache import GroupCache
 from transcode.host.layered import Below, Layered
 from transcode.host.pool import Workers
 from transcode.host.process import OnFailure
@@ -36,7 +37,7 @@ class Scene:
         async def start(source: Track, changed: OnTracks, lost: OnFailure) -> Below:
             worker = await self.workers.start("layers")
             worker.on_failure(lost)
-            below = Below(worker, worker.video(source, BELOW, self.out, changed))
+            below = Below(worker, worker.video(source, BELOW, self.out, GroupCache(), changed))
             self.made.append(below)
             return below
 

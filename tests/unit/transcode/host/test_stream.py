@@ -6,6 +6,7 @@ import pytest
 
 from protocols.media import Codec, EncodedPacket, Track
 from transcode.adaptation import Effort
+from transcode.group_cache import GroupCache
 from transcode.host.stream import WorkerStage
 from transcode.limits import WorkerLimits
 from transcode.plan import VideoTarget
@@ -42,7 +43,9 @@ def test_a_worker_that_was_too_slow_from_the_start_is_not_let_fall_behind(begins
     link, told = MemoryLink(), []
     packets = video(begins_with + 900)
     shown = packets[begins_with - 1].pts if begins_with else None
-    stage = WorkerStage(link, 0, TRACK, TARGET, lambda packet: None, None, shown, lambda effort, cheaper: told.append(effort))
+    stage = WorkerStage(
+        link, 0, TRACK, TARGET, lambda packet: None, None, GroupCache(), shown, lambda effort, cheaper: told.append(effort)
+    )
     for packet in packets[:begins_with]:
         stage.process(packet)
     assert stage.stats.dropped == 0
@@ -62,7 +65,7 @@ def test_a_worker_that_was_too_slow_from_the_start_is_not_let_fall_behind(begins
 
 def test_a_worker_that_does_not_begin_at_all_gets_no_more_than_one_that_stands_still() -> None:
     link = MemoryLink()
-    stage = WorkerStage(link, 0, TRACK, TARGET, lambda packet: None, None)
+    stage = WorkerStage(link, 0, TRACK, TARGET, lambda packet: None, None, GroupCache())
     for packet in video(100):
         stage.process(packet)
     assert len(link.sent) * FRAME <= 600 * MS
@@ -80,7 +83,7 @@ def test_a_worker_that_does_not_begin_at_all_gets_no_more_than_one_that_stands_s
 def test_a_worker_that_keeps_up_loses_nothing_of_the_group_that_it_began_with() -> None:
     link = MemoryLink()
     packets = video(300, gop=150)
-    stage = WorkerStage(link, 0, TRACK, TARGET, lambda packet: None, None, packets[139].pts)
+    stage = WorkerStage(link, 0, TRACK, TARGET, lambda packet: None, None, GroupCache(), packets[139].pts)
     for packet in packets[:140]:
         stage.process(packet)
     for packet in packets[140:]:
@@ -93,14 +96,17 @@ def test_a_worker_that_keeps_up_loses_nothing_of_the_group_that_it_began_with() 
 
 def test_after_a_restart_a_slow_worker_is_shown_again_and_not_fed_in_silence_for_ever() -> None:
     link = MemoryLink()
-    stage = WorkerStage(link, 0, TRACK, TARGET, lambda packet: None, None)
+    group = GroupCache()
+    stage = WorkerStage(link, 0, TRACK, TARGET, lambda packet: None, None, group)
     packets = video(400)
     for packet in packets[:59]:
+        group.add(packet)
         stage.process(packet)
         stage.on_taken()
     stage.restore(None)
     link.sent.clear()
     for number, packet in enumerate(packets[59:]):
+        group.add(packet)
         stage.process(packet)
         if number % 2:
             stage.on_taken()
@@ -111,7 +117,9 @@ def test_after_a_restart_a_slow_worker_is_shown_again_and_not_fed_in_silence_for
 def test_a_worker_that_is_too_slow_for_its_layers_gives_them_up_from_the_top() -> None:
     link, told = MemoryLink(), []
     target = replace(TARGET, layers=3)
-    stage = WorkerStage(link, 0, TRACK, target, lambda packet: None, None, None, lambda effort, cheaper: told.append(effort))
+    stage = WorkerStage(
+        link, 0, TRACK, target, lambda packet: None, None, GroupCache(), None, lambda effort, cheaper: told.append(effort)
+    )
     assert [(track.layer, track.width) for track in stage.tracks] == [("f", 1280), ("h", 640), ("q", 320)]
     for number, packet in enumerate(video(900)):
         stage.process(packet)
@@ -124,7 +132,7 @@ def test_a_worker_that_is_too_slow_for_its_layers_gives_them_up_from_the_top() -
     ("target", "spared"), [(TARGET, 0), (replace(TARGET, layers=3), 2), (replace(TARGET, layers=3, passed=True), 2)]
 )
 def test_layers_make_room_for_others_one_after_the_other(target: VideoTarget, spared: int) -> None:
-    stage = WorkerStage(MemoryLink(), 0, TRACK, target, lambda packet: None, None)
+    stage = WorkerStage(MemoryLink(), 0, TRACK, target, lambda packet: None, None, GroupCache())
     given = [stage.shed() for _ in range(4)]
     assert given == [True] * spared + [False] * (4 - spared)
     assert (stage.adaptation.shed if stage.adaptation else 0) == spared
@@ -133,7 +141,7 @@ def test_layers_make_room_for_others_one_after_the_other(target: VideoTarget, sp
 
 def test_a_worker_that_had_to_skip_says_that_it_starves_once_it_has_room() -> None:
     link = MemoryLink()
-    stage = WorkerStage(link, 0, TRACK, TARGET, lambda packet: None, None)
+    stage = WorkerStage(link, 0, TRACK, TARGET, lambda packet: None, None, GroupCache())
     packets = video(400, gop=1000)  # an encoder that makes key frames only when it is asked
     for packet in packets[:10]:
         stage.process(packet)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from typing import Any
 
 import psutil
 import pytest
@@ -15,10 +16,12 @@ import pytest
 from protocols.errors import Reason, Rejected
 from protocols.media import Codec, EncodedPacket, Track
 from tests.unit.transcode.media import MS, hear, pictures, pitch, see, shifted, tone
+from transcode.group_cache import GroupCache
 from transcode.host.pool import Workers
 from transcode.host.process import Worker
 from transcode.limits import WorkerLimits
 from transcode.plan import AudioTarget, VideoTarget
+from transcode.stage import OnTracks, Sink, Stage
 
 VIDEO = VideoTarget(320, 180, 1920, 1080, 30.0, 60.0, 800_000, 2_000_000)
 B_FRAMES = {"bf": "3", "b_strategy": "0", "preset": "veryfast"}
@@ -41,6 +44,26 @@ class Collector:
             while not done(self.packets):
                 self._news.clear()
                 await self._news.wait()
+
+
+class Fed:
+    """A video stage and the group of pictures that its owner keeps for it."""
+
+    def __init__(self, stage: Stage, group: GroupCache) -> None:
+        self.stage = stage
+        self._group = group
+
+    def process(self, packet: EncodedPacket) -> None:
+        self._group.add(packet)
+        self.stage.process(packet)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stage, name)
+
+
+def fed(worker: Worker, track: Track, sink: Sink, on_tracks: OnTracks | None = None, **more: Any) -> Fed:
+    group = GroupCache()
+    return Fed(worker.video(track, VIDEO, sink, group, on_tracks, **more), group)
 
 
 @pytest.fixture
@@ -97,7 +120,7 @@ async def test_audio_comes_back_as_opus(worker: Worker) -> None:
 async def test_closing_a_video_stage_gives_its_last_pictures(worker: Worker) -> None:
     track, packets = pictures(Codec.H264, options=B_FRAMES)
     out, told = Collector(), []
-    stage = worker.video(track, VIDEO, out, told.append)
+    stage = fed(worker, track, out, told.append)
     await one_by_one(stage.process, packets, out, lag=5)
     await stage.aclose()
     assert [packet.pts for packet in out.packets] == sorted(packet.pts for packet in packets)
@@ -113,7 +136,7 @@ async def test_audio_and_video_share_a_worker_and_keep_their_track_ids(worker: W
     audio_track, audio = tone(Codec.AAC, seconds=0.5)
     video_track, video = pictures(Codec.H264, seconds=0.5)
     sound = worker.audio(audio_track, AudioTarget(), heard)
-    sight = worker.video(video_track, VIDEO, seen)
+    sight = fed(worker, video_track, seen)
     for packet in sorted(audio + video, key=lambda packet: packet.dts):
         (sound if packet.track == audio_track.id else sight).process(packet)
     await sound.aclose()
@@ -126,7 +149,7 @@ async def test_audio_and_video_share_a_worker_and_keep_their_track_ids(worker: W
 async def test_a_key_frame_and_a_new_configuration_reach_the_worker(worker: Worker) -> None:
     track, packets = pictures(Codec.H264)
     out = Collector()
-    stage = worker.video(track, VIDEO, out)
+    stage = fed(worker, track, out)
     await one_by_one(stage.process, packets[:10], out, lag=0)
     assert stage.request_keyframe()
     assert stage.request_keyframe()
@@ -148,7 +171,7 @@ async def test_a_killed_worker_is_replaced_and_the_picture_is_back_at_once(worke
     seen, heard = Collector(), Collector()
     failures: list[str] = []
     worker.on_failure(failures.append)
-    sight = worker.video(track, VIDEO, seen)
+    sight = fed(worker, track, seen)
     sound = worker.audio(audio_track, AudioTarget(), heard)
     await one_by_one(sight.process, packets[:40], seen, lag=5)
     await one_by_one(sound.process, audio[:60], heard, lag=3)
@@ -194,7 +217,7 @@ async def test_the_second_crash_soon_after_is_a_failure(worker: Worker) -> None:
 async def test_a_worker_that_hangs_is_killed_and_replaced(worker: Worker) -> None:
     track, packets = pictures(Codec.H264, gop=60)
     out = Collector()
-    stage = worker.video(track, VIDEO, out)
+    stage = fed(worker, track, out)
     await one_by_one(stage.process, packets[:20], out, lag=0)
     stopped = worker.stats.pid
     os.kill(stopped, signal.SIGSTOP)
@@ -214,7 +237,7 @@ async def test_a_worker_that_is_too_slow_costs_pictures_up_to_the_next_key_frame
         worker = await pool.start("slow")
         track, packets = pictures(Codec.H264, gop=30, seconds=4)
         out = Collector()
-        stage = worker.video(track, VIDEO, out)
+        stage = fed(worker, track, out)
         await one_by_one(stage.process, packets[:5], out, lag=0)
         os.kill(worker.stats.pid, signal.SIGSTOP)
         for packet in packets[5:35]:  # 1 s: half of it waits, the rest goes
@@ -235,7 +258,7 @@ async def test_what_has_waited_for_too_long_is_decoded_and_not_shown() -> None:
         worker = await pool.start("late")
         track, packets = pictures(Codec.H264, gop=120, seconds=3)
         out, told = Collector(), asyncio.Event()
-        stage = worker.video(track, VIDEO, out, on_adaptation=lambda effort, cheaper: told.set())
+        stage = fed(worker, track, out, on_adaptation=lambda effort, cheaper: told.set())
         await one_by_one(stage.process, packets[:5], out, lag=0)
         os.kill(worker.stats.pid, signal.SIGSTOP)
         for packet in packets[5:15]:  # they may wait; but not for so long
@@ -262,7 +285,7 @@ async def test_what_has_waited_for_too_long_is_decoded_and_not_shown() -> None:
 async def test_a_stage_may_begin_with_the_gop_that_is_under_way(worker: Worker) -> None:
     track, packets = pictures(Codec.H264, gop=120, seconds=3)
     out = Collector()
-    stage = worker.video(track, VIDEO, out, shown=packets[79].pts)
+    stage = fed(worker, track, out, shown=packets[79].pts)
     for packet in packets:  # 3 s at once
         stage.process(packet)
     await stage.aclose()
@@ -291,7 +314,7 @@ async def test_garbage_in_any_codec_ends_nothing_uncounted(worker: Worker, codec
     out = Collector()
     track = Track(1, codec, extradata=dice.randbytes(20) if dice.random() < 0.5 else b"", channels=2, sample_rate=48_000)
     is_video = codec in (Codec.H264, Codec.HEVC, Codec.AV1, Codec.VP8, Codec.VP9)
-    stage = worker.video(track, VIDEO, out) if is_video else worker.audio(track, AudioTarget(), out)
+    stage = fed(worker, track, out) if is_video else worker.audio(track, AudioTarget(), out)
     head = b"\0\0\0\1" if codec in (Codec.H264, Codec.HEVC) else b""
     for number in range(300):
         data = head + dice.randbytes(dice.randrange(1, 2000))
@@ -306,7 +329,7 @@ async def test_mutated_video_ends_nothing(worker: Worker) -> None:
     dice = random.Random(4)
     track, packets = pictures(Codec.H264, options=B_FRAMES, gop=15, seconds=3)
     out = Collector()
-    stage = worker.video(track, VIDEO, out)
+    stage = fed(worker, track, out)
     for packet in packets:
         data = bytearray(packet.data)
         for _ in range(dice.randrange(6)):
@@ -323,7 +346,9 @@ async def test_memory_is_bounded() -> None:
         track, packets = pictures(Codec.H264, size=(3840, 2160), seconds=0.3)
         failed: asyncio.Queue[str] = asyncio.Queue()
         worker.on_failure(failed.put_nowait)
-        stage = worker.video(track, VideoTarget(3840, 2160, 3840, 2160, 30.0, 60.0, 8_000_000, 8_000_000), Collector())
+        stage = worker.video(
+            track, VideoTarget(3840, 2160, 3840, 2160, 30.0, 60.0, 8_000_000, 8_000_000), Collector(), GroupCache()
+        )
         for packet in packets:
             stage.process(packet)
         await stage.aclose()

@@ -11,6 +11,7 @@ from av.video.codeccontext import VideoCodecContext
 
 from protocols.bitstream.h26x import NalStream
 from protocols.media import Codec, EncodedPacket, Track
+from tests.support.memory import as_a_call
 from tests.unit.transcode.media import MS, SECOND, grey, pictures, see, shifted
 from transcode.adaptation import Effort
 from transcode.encoder_table import ENCODERS, HARDWARE, VideoEncoder
@@ -38,7 +39,7 @@ SOURCES = [
 
 
 def target(track: Track, policy: Policy | None = None) -> VideoTarget:
-    decision = plan(track, frozenset({Codec.H264}), policy or Policy(video="always"))
+    decision = plan(track, as_a_call(frozenset({Codec.H264})), policy or Policy(video="always"))
     assert isinstance(decision, Transcode)
     assert isinstance(decision.target, VideoTarget)
     return decision.target
@@ -459,7 +460,7 @@ def test_hardware_that_fails_in_mid_stream_costs_no_layer_a_picture() -> None:
 @pytest.mark.parametrize("codec", [Codec.VP8, Codec.AV1])
 def test_other_codecs_are_made_as_well_in_layers_with_the_same_key_frames(codec: Codec) -> None:
     track, packets = pictures(Codec.H264, size=(480, 360), options=B_FRAMES, seconds=1)
-    decision = plan(track, frozenset({codec}), Policy(video="always", layers=2, codec=codec))
+    decision = plan(track, as_a_call(frozenset({codec})), Policy(video="always", layers=2, codec=codec))
     assert isinstance(decision, Transcode)
     assert isinstance(decision.target, VideoTarget)
     assert decision.codec is codec

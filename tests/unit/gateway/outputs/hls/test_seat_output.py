@@ -10,13 +10,13 @@ from itertools import pairwise
 import av
 import pytest
 
+from gateway.node.cpu import CpuRoom
 from gateway.outputs.embedded.call import EmbeddedCall
-from gateway.outputs.hls.broadcasts import HlsOutput
+from gateway.outputs.hls.broadcasts import HlsBroadcasts
 from gateway.outputs.hls.policy import HlsPolicy
 from gateway.outputs.hls.rendition import Rendition
 from gateway.outputs.hls.signed_urls import SignedUrls
 from gateway.outputs.hls.stream import HlsStream
-from gateway.outputs.hls.transcoding import needed
 from gateway.sessions.capacity import Capacity, Demand, VideoCost
 from gateway.sessions.pacer import LiveEdgePolicy
 from gateway.sessions.registry import Registry
@@ -27,7 +27,7 @@ from tests.support.memory import MemoryCall, MemoryPublisher
 from tests.unit.transcode.media import SECOND, pictures, shifted, tone
 from transcode.host.pool import Workers
 from transcode.limits import WorkerLimits
-from transcode.plan import Decision, Label, Policy, Refuse, Why, plan
+from transcode.plan import Decision, Label, Policy, Refuse, Want, Why, plan
 
 CID = "livestream:demo"
 ALL = frozenset({Codec.H264, Codec.OPUS, Codec.VP8, Codec.VP9, Codec.AV1})
@@ -35,17 +35,14 @@ LESS = frozenset({Codec.H264, Codec.OPUS})
 PATIENT = WorkerLimits(video_queue=2_000, audio_queue=2_000, close=20.0)
 
 
-Decide = Callable[[Track, frozenset[Codec]], Decision]
+def planned(track: Track, want: Want) -> Decision:
+    return plan(track, want, Policy())
 
 
-def planned(track: Track, accepts: frozenset[Codec]) -> Decision:
-    return plan(track, accepts, Policy())
-
-
-def sound_alone(track: Track, accepts: frozenset[Codec]) -> Decision:
+def sound_alone(track: Track, want: Want) -> Decision:
     """As for a publisher who may not send video."""
     may_not = Refuse(Why(Label.POLICY, "This publisher may send audio only into this call."))
-    return planned(track, accepts) if track.kind is Kind.AUDIO else may_not
+    return planned(track, want) if track.kind is Kind.AUDIO else may_not
 
 
 async def nobody(cid: str) -> None:
@@ -55,27 +52,27 @@ async def nobody(cid: str) -> None:
 class Show:
     """One session in a call that takes every codec (`call.accepts`), watched as HLS."""
 
-    def __init__(self, workers: Workers, capacity: Capacity, decide: Decide) -> None:
+    def __init__(self, workers: Workers, capacity: Capacity, decide: Callable[[Track, Want], Decision]) -> None:
         self.registry = Registry(lambda cid: EmbeddedCall(cid, max_participants=1, on_empty=lambda name: None))
-        self.hls = HlsOutput(
+        self.capacity = capacity
+        self.hls = HlsBroadcasts(
             HlsPolicy(segment=SECOND, window=60 * SECOND, memory=64 << 20, audio_bitrate=96_000),
-            self.registry,
-            workers,
             capacity,
             SignedUrls(b"secret", lambda cid: True, nobody, 3600),
         )
         self.call = MemoryCall()
-        self.call.accepts = ALL
+        self.call.accepts = self.call.carries = ALL
         self.publisher = MemoryPublisher(answers_keyframes=True)
-        decided = SeatPolicy(
+        policy = SeatPolicy(
             decide=decide,
             live_edge=LiveEdgePolicy(),
             linger_s=1,
             max_bitrate=0,
-            retire=self.registry.retire,
-            told=self.hls.told,
+            on_retired=self.registry.retire,
+            room=CpuRoom(capacity, self.registry),
+            on_change=lambda seat, change: None,
         )
-        self.session = Seat(self.publisher, "ada", CID, self.call, workers, decided)
+        self.session = Seat(self.publisher, "ada", CID, [self.call, self.hls], workers, policy)
         self.registry.add(self.session)
 
     @property
@@ -89,9 +86,7 @@ class Show:
 
     async def publish(self, tracks: Sequence[Track], packets: Sequence[EncodedPacket]) -> None:
         """As fast as they are taken, which is in their own time; when HLS is ready for it."""
-        self.publisher.say(TracksChanged(tuple(tracks)))
-        await soon(lambda: bool(self.session.taps))
-        self.publisher.say(*packets)
+        self.publisher.say(TracksChanged(tuple(tracks)), *packets)
 
     async def until(self, name: str, count: int) -> None:
         """That many seconds of it have come out."""
@@ -124,18 +119,16 @@ async def soon(what: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def show(cores: float = 64, decide: Decide = planned) -> AsyncIterator[Show]:
+async def show(cores: float = 64, decide: Callable[[Track, Want], Decision] = planned) -> AsyncIterator[Show]:
     async with Workers(PATIENT) as workers:
         it = Show(workers, Capacity(cores, 0), decide)
+        it.hls.start(CID)
         async with asyncio.TaskGroup() as group:
-            running = group.create_task(it.hls.run())
-            it.hls.start(CID)
             group.create_task(it.session.run())
             try:
                 yield it
             finally:
                 it.session.end("the test is over")
-                running.cancel()
 
 
 def times(data: bytes) -> list[int]:
@@ -171,6 +164,7 @@ async def test_it_goes_on_when_the_treatment_changes_and_changes_back() -> None:
     async with show() as it:
         for number, (accepts, mode) in enumerate(((ALL, "passthrough"), (LESS, "transcode"), (ALL, "passthrough"))):
             it.call.accepts = accepts
+            it.call.changed()
             await it.publish([replace(track, frame_rate=30 - number)], shifted(packets, 2 * SECOND * number))
             await it.until("video", 2 * number + 2)
             assert it.session.pipeline is not None
@@ -195,10 +189,10 @@ async def test_a_picture_that_the_publisher_may_not_send_is_in_hls_neither() -> 
 
 async def test_where_no_video_is_transcoded_it_is_said_once_why_hls_has_no_picture(caplog: pytest.LogCaptureFixture) -> None:
     track, packets = pictures(Codec.VP8, (320, 180), seconds=1.0, gop=5)
-    async with show(decide=lambda track, accepts: plan(track, accepts, Policy(video="never"))) as it:
+    async with show(decide=lambda track, want: plan(track, want, Policy(video="never"))) as it:
         await it.publish([track], packets)
-        await (await it.call.publication(Kind.VIDEO)).until(len(packets))
-    told = [record.message for record in caplog.records if "HLS has no picture" in record.message]
+        await (await it.call.sink(Kind.VIDEO)).until(len(packets))
+    told = [record.message for record in caplog.records if "hls: video refuse" in record.message]
     assert len(told) == 1
     assert "transcode.video = never" in told[0]
 
@@ -227,17 +221,14 @@ async def test_what_hls_takes_is_counted_and_refused_where_there_is_no_room() ->
     async with show() as it:
         await it.publish([track, sound], media)
         await it.until("video", 2)
-        wanted = needed(it.session)
-        assert wanted == Demand(1, (VideoCost(320, 180, 30.0),), hls=1)
-        ((name, seen),) = it.hls.seen().items()
-        assert name == f"{it.session.id} HLS"
-        assert seen.demand == wanted
+        assert it.session.optional is not None
+        assert it.session.optional.demand == Demand(1, (VideoCost(320, 180, 30.0),), hls=1)
     async with show(cores=0.04) as it:  # room to mux, not to encode
         it.publisher.say(TracksChanged((track,)), *packets[:10])
-        await (await it.call.publication(track.kind)).until(10)
+        await (await it.call.sink(track.kind)).until(10)
         await soon(lambda: it.hls.totals.refused > 0)
         assert it.hls.totals.refused == 1
-        assert not it.hls.seen()
+        assert it.session.optional is None
         it.hls.stop(CID)
         with pytest.raises(Rejected, match="HLS takes about") as refusal:
             it.hls.check(CID)
