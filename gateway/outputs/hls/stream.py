@@ -87,6 +87,7 @@ class HlsStream:
         self._totals = totals
         self._archive = archive
         self._seat: SeatView | None = None
+        self._muxer = seat.muxer  # of the newest seat, also when it has gone: what it has in hand is still good
         self._feeds: dict[str, Feed] = {}
         self._timing: Timing | None = None
         self._held: list[tuple[Feed, EncodedPacket]] = []
@@ -102,6 +103,7 @@ class HlsStream:
     def attach(self, seat: SeatView) -> None:
         """Media come from this seat from here on."""
         self._seat = seat
+        self._muxer = seat.muxer
         self._reconnects = seat.reconnects
         self._shift = None
 
@@ -135,16 +137,10 @@ class HlsStream:
     # What renditions need of a worker
 
     def make(self, track: Track, packets: Sequence[EncodedPacket], durations: Sequence[int], index: int, done: Done) -> None:
-        if self._seat is None:
-            done(b"", b"")
-        else:
-            self._seat.muxer.make(track, packets, durations, index, done)
+        self._muxer.make(track, packets, durations, index, done)
 
     def then(self, done: Callable[[], None]) -> None:
-        if self._seat is None:
-            done()
-        else:
-            self._seat.muxer.then(done)
+        self._muxer.then(done)
 
     def _name(self, track: Track) -> str:
         """The picture has no layer's name in its own where it is the largest; so it keeps it when others make it."""
