@@ -5,7 +5,6 @@ Kept true: `examine` and `judge` read memory only, so that any thread may ask; w
 """
 
 import re
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -21,6 +20,7 @@ from gateway.model.permissions import MEMBERS, Allowed, CallState, Capability, R
 from gateway.model.records import Call, CallType
 from gateway.store.calls import NoSuchCall
 from gateway.store.store import Store
+from protocols.bounded_map import BoundedMap
 from protocols.errors import Reason, Rejected
 from protocols.publisher import Credential
 
@@ -56,7 +56,7 @@ class Authorizer:
         self._store = store
         self.authenticator = authenticator
         self._rights_cache = rights_cache
-        self._sent_out: OrderedDict[tuple[str, str], datetime] = OrderedDict()  # call and user -> until when
+        self._sent_out: BoundedMap[tuple[str, str], datetime] = BoundedMap(_MOST_SENT_OUT)  # call and user -> until when
         self.made: Callable[[None, Call], None] = lambda before, after: None
         """Told of each call that is made by publishing into it."""
 
@@ -165,9 +165,8 @@ class Authorizer:
         """He was kicked: for a while he may neither publish nor watch. Who is blocked as well may come back when that is undone."""
         if user_id not in self._blocked(cid):
             now = self.authenticator.now
-            while (self._sent_out and next(iter(self._sent_out.values())) <= now) or len(self._sent_out) >= _MOST_SENT_OUT:
+            while self._sent_out and next(iter(self._sent_out.values())) <= now:
                 self._sent_out.popitem(last=False)
-            self._sent_out.pop((cid, user_id), None)
             self._sent_out[cid, user_id] = now + timedelta(seconds=SENT_OUT_S)
 
     def taken_out(self, cid: str) -> list[str]:

@@ -5,7 +5,6 @@ the write returns, what another wrote within `FOLLOW_S`; memory is bounded: wher
 those used longest ago are forgotten and looked up when they are asked for again.
 """
 
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
@@ -13,6 +12,7 @@ from typing import Final, Generic, TypeVar
 from gateway.model.permissions import Role
 from gateway.model.records import ApiKey, Call, CallType, Change, ChangeKind, StreamKey
 from gateway.store.store import Store
+from protocols.bounded_map import BoundedMap
 from protocols.errors import Reason, Rejected
 
 MAX_CALLS: Final = 10_000
@@ -43,8 +43,7 @@ class Memory(Generic[K, V]):
 
     def __init__(self, most: int) -> None:
         self.complete = True
-        self._most = most
-        self._known: OrderedDict[K, V | None] = OrderedDict()
+        self._known: BoundedMap[K, V | None] = BoundedMap(most)
         self._fetches = 0
         self._newest: dict[K, int] = {}  # which of the fetches under way began last
 
@@ -61,11 +60,9 @@ class Memory(Generic[K, V]):
         if value is None and self.complete:
             self._known.pop(key, None)
             return
+        if self._known.full and key not in self._known:
+            self.complete = False  # before one is forgotten: no other thread may take it for one that is nowhere
         self._known[key] = value
-        self._known.move_to_end(key)
-        while len(self._known) > self._most:
-            self._known.popitem(last=False)
-            self.complete = False
 
     def __contains__(self, key: K) -> bool:
         return key in self._known

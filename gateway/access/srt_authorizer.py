@@ -8,23 +8,24 @@ Kept true: this runs on libsrt's thread of a port, where nothing is received mea
 elsewhere, and at most one line a second, because a refused encoder calls again dozens of times a second.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable
-from time import monotonic
+from time import monotonic_ns
 
 from gateway.access import stream_keys
 from gateway.access.authenticator import NoSuchKey
 from gateway.access.credentials import Grant, is_user_name
 from gateway.access.jwt import is_token
 from gateway.access.rights_cache import NotInMemory
+from protocols.bounded_map import BoundedMap
 from protocols.errors import Reason, Rejected
 from protocols.publisher import Credential
+from protocols.rate_limit import SECOND, TokenBucket
 from protocols.srt.admission import Access
 from protocols.srt.streamid import StreamId
 
-_LOG_INTERVAL_S = 1.0
-_LOOK_UP_S = 1.0  # as long a caller is told to come again
-_LOOK_UP_AGAIN_S = 10.0
+_LOG_RATE = 1.0  # lines a second
+_LOOK_UP = SECOND  # as long a caller is told to come again
+_LOOK_UP_AGAIN = 10 * SECOND
 _MOST_LOOKED_UP = 1000
 
 Examine = Callable[[Credential, str | None, str], Grant]
@@ -41,23 +42,22 @@ class SrtAuthorizer:
         examine: Examine,
         tell: Callable[[Rejected, str], None],
         missing: Callable[[Credential, str | None], None] = lambda credential, call: None,
-        now: Callable[[], float] = monotonic,
+        now: Callable[[], int] = monotonic_ns,
     ) -> None:
         self._password = password
         self._examine = examine
         self._tell = tell
         self._missing = missing
-        self._now = now  # s
-        self._quiet_until = 0.0
-        self._looked_up: OrderedDict[str, float] = OrderedDict()
-        """Names that nothing was known of, and when that was last asked (s of `now`)."""
+        self._now = now
+        self._lines = TokenBucket(_LOG_RATE, 1)
+        self._looked_up: BoundedMap[str, int] = BoundedMap(_MOST_LOOKED_UP)
+        """Names that nothing was known of, and when that was last asked."""
 
     def __call__(self, stream: StreamId, host: str) -> Access:
         try:
             return self._access(stream, host)
         except Rejected as refusal:
-            if self._now() >= self._quiet_until:
-                self._quiet_until = self._now() + _LOG_INTERVAL_S
+            if self._lines.take(self._now()):
                 self._tell(refusal, host)
             raise
 
@@ -89,10 +89,7 @@ class SrtAuthorizer:
         """Whether the key may have been made elsewhere a moment ago: it is looked up once, and the caller comes again meanwhile."""
         now = self._now()
         since = self._looked_up.get(name)
-        if since is None or now - since > _LOOK_UP_AGAIN_S:
+        if since is None or now - since > _LOOK_UP_AGAIN:
             self._looked_up[name] = since = now
-            self._looked_up.move_to_end(name)
-            if len(self._looked_up) > _MOST_LOOKED_UP:
-                self._looked_up.popitem(last=False)
             self._missing(credential, call)
-        return now - since < _LOOK_UP_S
+        return now - since < _LOOK_UP

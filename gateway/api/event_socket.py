@@ -15,7 +15,7 @@ import json
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from time import monotonic, time
+from time import monotonic_ns, time
 from typing import Any, Final, assert_never
 
 from aiohttp import WSMsgType, web
@@ -39,11 +39,12 @@ from gateway.api.schemas.socket_messages import (
     Unsubscribe,
 )
 from gateway.events.fanout import EVERY_CALL, EventFanout, text_frame
-from gateway.events.interactions import Interactions, InteractionSender, Rates
+from gateway.events.interactions import Interactions, InteractionSender
 from gateway.model.events import AUDIENCE, Event, EventAudience
 from gateway.model.permissions import Capability, Role
 from gateway.store.store import Store
 from protocols.errors import Reason, Rejected
+from protocols.rate_limit import TokenBucket
 
 MAX_MESSAGE: Final = 16 * 1024  # bytes
 MAX_UNSENT: Final = 128 * 1024  # bytes
@@ -88,7 +89,6 @@ class Sockets:
         self.users: Counter[str] = Counter()  # connections by user id
         self.opened = 0
         self.closed: Counter[str] = Counter()  # by the reason that was ours, in lower case; "client" for theirs
-        self.rates = Rates(MESSAGE_RATE, MESSAGE_BURST, monotonic)
         self.timeouts = timeouts
         self._origins = frozenset(origins)
         self._max_connections = max_connections
@@ -163,6 +163,7 @@ class SocketClient:
         self._identity = identity
         self._me = InteractionSender("", "", Role.ANONYMOUS, remote)
         self._calls: set[str] = set()
+        self._rate = TokenBucket(MESSAGE_RATE, MESSAGE_BURST)
         self._reading: asyncio.Timeout | None = None
 
     async def run(self) -> None:
@@ -267,7 +268,7 @@ class SocketClient:
         return True
 
     async def _take(self, text: str) -> None:
-        if not self._sockets.rates.take(str(id(self))):
+        if not self._rate.take(monotonic_ns()):
             self.end(Close.TOO_MANY)
             return
         message: Message | None = None

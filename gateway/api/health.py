@@ -4,12 +4,11 @@ Kept true: only the machine itself may drain it, or who shows a server's token; 
 proxy on this machine are neither.
 """
 
-from ipaddress import ip_address
-
 from aiohttp import hdrs, web
 
 from gateway.access.authorizer import Authorizer
 from gateway.node.drain import Drain
+from protocols.addresses import unmapped
 from protocols.errors import Reason, Rejected
 
 LONGEST_WAIT_S = 24 * 3600
@@ -64,10 +63,9 @@ class Health:
 def _is_of_this_machine(request: web.Request) -> bool:
     if any(name in request.headers for name in _FOREIGN) or not request.remote:
         return False
-    address = ip_address(request.remote.partition("%")[0])
     own = request.transport.get_extra_info("sockname") if request.transport is not None else None
     to_itself = own is not None and own[0] == request.remote  # where http.host is an address of the network
-    return to_itself or (getattr(address, "ipv4_mapped", None) or address).is_loopback
+    return to_itself or unmapped(request.remote).is_loopback
 
 
 def _seconds(text: str) -> int:

@@ -10,6 +10,8 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
+from protocols.addresses import unmapped
+
 Network = IPv4Network | IPv6Network
 
 
@@ -42,8 +44,7 @@ def client_of(peer: str, chain: str, trusted: Sequence[Network]) -> str:
 
 def _is_one_of(address: str, networks: Sequence[Network]) -> bool:
     try:
-        parsed = ip_address(address)
+        parsed = unmapped(address)
     except ValueError:
         return False
-    parsed = getattr(parsed, "ipv4_mapped", None) or parsed
     return any(parsed in network for network in networks)

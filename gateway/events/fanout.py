@@ -12,12 +12,14 @@ import logging
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 from time import monotonic_ns
 from typing import Final, Protocol
 
 from gateway.events.history import EventHistory
 from gateway.model.events import AUDIENCE, Event, EventAudience
 from gateway.telemetry.latency import Histogram
+from protocols.defects import log_defect
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +91,7 @@ class EventFanout:
     async def running(self) -> AsyncIterator[None]:
         # No TaskGroup: what fails inside the block is to come out as it is.
         task = asyncio.create_task(self._run(), name="events to sockets")
-        task.add_done_callback(_ended)
+        task.add_done_callback(partial(log_defect, log, "events are not written any more"))
         try:
             yield
         finally:
@@ -144,11 +146,6 @@ def text_frame(text: str) -> bytes:
     if size < 1 << 16:
         return b"\x81\x7e" + size.to_bytes(2) + data
     return b"\x81\x7f" + size.to_bytes(8) + data
-
-
-def _ended(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("events are not written any more, by a defect of ours", exc_info=error)
 
 
 def _next_batch(pending: deque[Pending]) -> list[tuple[int, Event]]:

@@ -4,10 +4,11 @@ Kept true: what was said in backstage is not told to those who come when the cal
 forgotten, so that one of the same name begins empty.
 """
 
-from collections import OrderedDict, deque
+from collections import deque
 from typing import Final
 
 from gateway.model.events import Event, EventType
+from protocols.bounded_map import BoundedMap
 
 MAX_MESSAGES: Final = 50  # of a call
 MAX_BYTES: Final = 32 * 1024  # of them, as JSON
@@ -21,20 +22,16 @@ class EventHistory:
 
     def __init__(self, *, max_calls: int = MAX_CALLS) -> None:
         """`max_calls`: so many calls are remembered."""
-        self._max_calls = max_calls
-        self._calls: OrderedDict[str, deque[Event]] = OrderedDict()
+        self._calls: BoundedMap[str, deque[Event]] = BoundedMap(max_calls)
 
     def hear(self, event: Event) -> None:
         if event.type in _ANEW:
             self._calls.pop(event.cid, None)
         elif event.type is EventType.CUSTOM:
-            messages = self._calls.setdefault(event.cid, deque(maxlen=MAX_MESSAGES))
-            self._calls.move_to_end(event.cid)
+            messages = self._calls[event.cid] = self._calls.get(event.cid, deque(maxlen=MAX_MESSAGES))
             messages.append(event)
             while sum(len(each.text) for each in messages) > MAX_BYTES:
                 messages.popleft()
-            if len(self._calls) > self._max_calls:
-                self._calls.popitem(last=False)
 
     def of(self, cid: str) -> tuple[Event, ...]:
         """Oldest first."""

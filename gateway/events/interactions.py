@@ -5,20 +5,21 @@ with short bursts on top, so that no one floods a call and no crowd the gateway.
 looked into: its form and size are checked by `gateway.api.schemas`, and whether the sender may by `gateway.model.permissions`, both before.
 """
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from time import monotonic
+from time import monotonic_ns
 from typing import Any, Final
 
 from gateway.model.events import Bus, Event, EventType
+from protocols.addresses import client_network
 from protocols.errors import Reason, Rejected
+from protocols.rate_limit import RateLimit
 
 SENDER_RATE: Final = 5.0  # a second
 SENDER_BURST: Final = 10.0
 CALL_RATE: Final = 100.0
 CALL_BURST: Final = 200.0
-MAX_BUCKETS: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +36,14 @@ class InteractionSender:
 
 
 class Interactions:
-    """Tells them by the bus. `now` gives seconds that only rise."""
+    """Tells them by the bus. `now` gives monotonic ns."""
 
-    def __init__(self, bus: Bus, now: Callable[[], float] = monotonic) -> None:
+    def __init__(self, bus: Bus, now: Callable[[], int] = monotonic_ns) -> None:
         self.refused: Counter[str] = Counter()  # by whose rate was used up: sender, call
         self._bus = bus
-        self._senders = Rates(SENDER_RATE, SENDER_BURST, now)
-        self._calls = Rates(CALL_RATE, CALL_BURST, now)
+        self._now = now
+        self._senders = RateLimit(SENDER_RATE, SENDER_BURST)
+        self._calls = RateLimit(CALL_RATE, CALL_BURST)
 
     def react(self, cid: str, sender: InteractionSender, kind: str, emoji_code: str | None, custom: Mapping[str, Any]) -> Event:
         """`kind` is a word of the application (`like`). Raises `Rejected` (TOO_MANY_REQUESTS) for one too many."""
@@ -58,30 +60,10 @@ class Interactions:
         return self._bus.publish(kind, cid, {**payload, "user": sender.as_json()})
 
     def _admit(self, cid: str, sender: InteractionSender) -> None:
-        if not self._senders.take(sender.id or f"address {sender.address}"):
+        now = self._now()
+        if not self._senders.take(sender.id or f"address {client_network(sender.address)}", now):
             self.refused["sender"] += 1
             raise Rejected(Reason.TOO_MANY_REQUESTS, f"you may send {SENDER_RATE:.0f} a second: wait a moment")
-        if not self._calls.take(cid):
+        if not self._calls.take(cid, now):
             self.refused["call"] += 1
             raise Rejected(Reason.TOO_MANY_REQUESTS, "too many are writing in this call: wait a moment")
-
-
-class Rates:
-    """Token buckets by key. The one that was used least recently is forgotten for a new one when there are `MAX_BUCKETS`."""
-
-    def __init__(self, rate: float, burst: float, now: Callable[[], float]) -> None:
-        self._rate = rate
-        self._burst = burst
-        self._now = now
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # what is left, and when that was so
-
-    def take(self, key: str) -> bool:
-        """Whether one more is within the rate; it is then counted."""
-        now = self._now()
-        left, then = self._buckets.pop(key, (self._burst, now))
-        left = min(self._burst, left + (now - then) * self._rate)
-        allowed = left >= 1
-        self._buckets[key] = (left - 1 if allowed else left, now)
-        if len(self._buckets) > MAX_BUCKETS:
-            self._buckets.popitem(last=False)
-        return allowed

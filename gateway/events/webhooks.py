@@ -5,20 +5,19 @@ receiver has answered with 2xx; a restart goes on where it was, and so does anot
 twice and knows it by its id.
 
 Kept true: nothing waits for a receiver but this file's own tasks; a receiver that hangs, fails or is away is tried again, one request at a
-time, after waits that double up to `Patience.most_s`, each shortened by up to a quarter at random; once it answers, everything flows again.
-An event that it refuses (4xx) holds up its own call alone and is dropped after `Patience.refusals`. What waits is bounded: the oldest is
+time, after growing waits (`protocols.back_off`); once it answers, everything flows again.
+An event that it refuses (4xx) holds up its own call alone and is dropped after `MAX_REFUSALS`. What waits is bounded: the oldest is
 dropped and counted.
 """
 
 import asyncio
 import json
 import logging
-import random
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from time import monotonic
 from typing import Final, Protocol
 
@@ -28,12 +27,17 @@ from gateway.events.webhook_call import DeliveryFailure, Receiver, call
 from gateway.model.events import Event
 from gateway.model.records import Delivery
 from gateway.telemetry.log import event as log_event
+from protocols.back_off import BackOff
+from protocols.defects import log_defect
 from protocols.errors import Rejected
 
 log = logging.getLogger(__name__)
+_log_defect = partial(log_defect, log, "the webhook is not told everything")
 
 MAX_UNSAVED: Final = 2000  # events in memory, while the store does not take them
 PARALLEL: Final = 8  # calls told at once
+MAX_REFUSALS: Final = 8  # of the same event
+BACK_OFF: Final = BackOff(1.0, 60.0)
 _SAVE_S: Final = 1.0  # for what is left at the end
 _PAGE: Final = 100
 _CLAIM_S: Final = 5.0  # beyond the time of a request: who claimed an event and died is given up then
@@ -51,25 +55,10 @@ class DueEvents(Protocol):
     async def release(self, seq: int) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """Waits between attempts, and how often the same event may be refused."""
-
-    first_s: float = 1.0
-    most_s: float = 60.0
-    refusals: int = 8
-
-    def wait_s(self, failures: int) -> float:
-        """After so many failures in a row, the first being 1."""
-        return min(self.most_s, self.first_s * 2.0 ** min(failures - 1, 16)) * random.uniform(0.75, 1.0)
-
-
 class Webhooks:
     """Tells one receiver. `hear` is the bus's listener; `running` does the work."""
 
-    def __init__(
-        self, receiver: Receiver, outbox: DueEvents, patience: Patience | None = None, *, shared: bool = False
-    ) -> None:
+    def __init__(self, receiver: Receiver, outbox: DueEvents, back_off: BackOff = BACK_OFF, *, shared: bool = False) -> None:
         """`shared`: other gateways deliver from the same outbox; each event is then claimed by the one that sends it."""
         self.delivered = 0
         self.failed: Counter[str] = Counter()  # attempts: timeout, unreachable, private, refused, error
@@ -77,7 +66,7 @@ class Webhooks:
         self.waiting = 0
         self._receiver = receiver
         self._outbox = outbox
-        self._patience = patience or Patience()
+        self._back_off = back_off
         self._shared = shared
         self._unsaved: deque[Event] = deque()
         self._heard = asyncio.Event()
@@ -100,7 +89,7 @@ class Webhooks:
         """Sends meanwhile; at the end saves what has not been saved. Raises nothing of its own."""
         tasks = [asyncio.create_task(each, name="webhooks") for each in (self._keep(), self._send())]
         for task in tasks:
-            task.add_done_callback(_told)
+            task.add_done_callback(_log_defect)
         try:
             yield
         finally:
@@ -125,7 +114,7 @@ class Webhooks:
             except Rejected as refusal:
                 failures += 1
                 log_event(log, logging.WARNING, f"events for the webhook wait in memory: {refusal.detail}")
-                await asyncio.sleep(self._patience.wait_s(failures))
+                await asyncio.sleep(self._back_off.wait_s(failures))
                 self._heard.set()
 
     async def _save(self) -> None:
@@ -151,7 +140,7 @@ class Webhooks:
                         self.waiting, counted = await self._outbox.waiting(), True
                     wait = await self._start_due(http)
                 except Rejected:
-                    wait = self._patience.first_s
+                    wait = self._back_off.first_s
                 await self._next_look(wait)
 
     async def _next_look(self, wait_s: float | None) -> None:
@@ -182,7 +171,7 @@ class Webhooks:
             elif room > 0:
                 room -= 1
                 self._event_services[delivery.call_cid] = task = asyncio.create_task(self._tell(http, delivery), name="webhook")
-                task.add_done_callback(_told)
+                task.add_done_callback(_log_defect)
         return soonest
 
     async def _tell(self, http: aiohttp.ClientSession, delivery: Delivery) -> None:
@@ -206,7 +195,7 @@ class Webhooks:
                     await self._outbox.release(delivery.seq)
         except Rejected:
             # The store does not answer: the event stays there, and is sent again.
-            self._silent_until = monotonic() + self._patience.first_s
+            self._silent_until = monotonic() + self._back_off.first_s
         finally:
             self._event_services.pop(delivery.call_cid, None)
             self._look.set()
@@ -217,13 +206,13 @@ class Webhooks:
 
     async def _refused(self, delivery: Delivery, fault: DeliveryFailure) -> None:
         self.failed[fault.kind] += 1
-        if delivery.attempts + 1 >= self._patience.refusals:
+        if delivery.attempts + 1 >= MAX_REFUSALS:
             self.dropped["refused"] += 1
             log_event(log, logging.WARNING, f"an event was dropped: the webhook's receiver does not take it, {fault.words}",
                       call=delivery.call_cid, type=delivery.type)  # fmt: skip
             await self._done(delivery)
         else:
-            wait = timedelta(seconds=self._patience.wait_s(delivery.attempts + 1))
+            wait = timedelta(seconds=self._back_off.wait_s(delivery.attempts + 1))
             await self._outbox.postpone(delivery.seq, datetime.now(UTC) + wait)
 
     def _failed(self, fault: DeliveryFailure) -> None:
@@ -235,14 +224,9 @@ class Webhooks:
         if monotonic() < self._silent_until:  # one of several that were on their way: one failure of the receiver
             return
         self._failures += 1
-        self._silent_until = monotonic() + self._patience.wait_s(self._failures)
+        self._silent_until = monotonic() + self._back_off.wait_s(self._failures)
 
     def _recovered(self) -> None:
         if self._failures:
             log_event(log, logging.INFO, "the webhook's receiver answers again", waiting=self.waiting, failures=self._failures)
         self._failures, self._silent_until = 0, 0.0
-
-
-def _told(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("a defect in telling the webhook", exc_info=error)

@@ -11,13 +11,15 @@ is the gateway's wall clock. A payload is plain JSON data and holds no credentia
 import asyncio
 import json
 import secrets
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
 from typing import Any, Final
+
+from protocols.bounded_map import BoundedMap
 
 MAX_COUNTED_CALLS: Final = 10_000
 
@@ -97,7 +99,7 @@ class Bus:
         self.published: Counter[EventType] = Counter()
         self._wall_clock = wall_clock
         self._listeners: list[Listener] = []
-        self._seqs: OrderedDict[str, int] = OrderedDict()
+        self._seqs: BoundedMap[str, int] = BoundedMap(MAX_COUNTED_CALLS)
 
     @contextmanager
     def listening(self, listener: Listener) -> Iterator[None]:
@@ -120,10 +122,7 @@ class Bus:
 
     def _next(self, cid: str, now: datetime) -> int:
         # From the clock's milliseconds on: beyond every number before a restart, unless a call had 1000 events a second all its life.
-        seq = self._seqs.pop(cid, int(now.timestamp() * 1000)) + 1
-        self._seqs[cid] = seq
-        if len(self._seqs) > MAX_COUNTED_CALLS:
-            self._seqs.popitem(last=False)
+        seq = self._seqs[cid] = self._seqs.get(cid, int(now.timestamp() * 1000)) + 1
         return seq
 
 

@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from gateway.access.credentials import Grant
-from gateway.access.throttle import host_of
 from gateway.sessions.output import Destination
 from gateway.sessions.registry import Registry
 from gateway.sessions.seat import Seat, SeatPolicy
 from gateway.telemetry.log import event
 from gateway.telemetry.tracing import Begin, Trace, untraced
+from protocols.addresses import host_of
+from protocols.defects import log_defect
 from protocols.errors import Reason, Rejected
 from protocols.publisher import Credential, Listener, Publisher
 from transcode.host.pool import Workers
@@ -77,8 +78,7 @@ class Admission:
 
         def ended(task: asyncio.Task[None]) -> None:
             receiving.discard(task)
-            if not task.cancelled() and (error := task.exception()) is not None:
-                log.error("a publisher was lost by a defect of ours", exc_info=error)
+            log_defect(log, "a publisher was lost", task)
 
         try:
             async for publisher in listener:

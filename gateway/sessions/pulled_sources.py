@@ -8,13 +8,13 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack
 from time import monotonic
-from typing import Protocol, Self
+from typing import Final, Protocol, Self
 
+from protocols.back_off import BackOff
 from protocols.publisher import Publisher
 
-FIRST_WAIT_S = 1.0
-LONGEST_WAIT_S = 300.0
-STEADY_S = 60.0
+BACK_OFF: Final = BackOff(1.0, 300.0)
+STEADY_S: Final = 60.0
 
 
 class PulledPublisher(Publisher, Protocol):
@@ -26,9 +26,9 @@ class PulledPublisher(Publisher, Protocol):
 class PulledSources:
     """`protocols.publisher.Listener` over `make`: the maker of each source's publisher by name."""
 
-    def __init__(self, make: Mapping[str, Callable[[], PulledPublisher]], first_wait_s: float = FIRST_WAIT_S) -> None:
+    def __init__(self, make: Mapping[str, Callable[[], PulledPublisher]], back_off: BackOff = BACK_OFF) -> None:
         self._make = make
-        self._first_wait_s = first_wait_s
+        self._back_off = back_off
         self._new: asyncio.Queue[Publisher | None] = asyncio.Queue(len(make) + 1)
         self._exit = AsyncExitStack()
         self._keeping: list[asyncio.Task[None]] = []
@@ -53,12 +53,11 @@ class PulledSources:
             yield publisher
 
     async def _keep(self, make: Callable[[], PulledPublisher]) -> None:
-        wait = self._first_wait_s
+        failures = 0
         while True:
             publisher = make()
             begun = monotonic()
             await self._new.put(publisher)
             await publisher.until_closed()
-            wait = self._first_wait_s if monotonic() - begun > STEADY_S else wait
-            await asyncio.sleep(wait)
-            wait = min(2 * wait, LONGEST_WAIT_S)
+            failures = 1 if monotonic() - begun > STEADY_S else failures + 1
+            await asyncio.sleep(self._back_off.wait_s(failures))

@@ -8,10 +8,12 @@ and an address that failed often is answered slowly: guessing gets nowhere.
 import hmac
 import secrets
 from base64 import b64encode
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import md5
+
+from protocols.bounded_map import BoundedMap
 
 Passwords = Callable[[str], str | None]
 """The password of a user, None if there is no such user."""
@@ -55,8 +57,8 @@ class AdobeAuthenticator:
     def __init__(self, app: str, passwords: Passwords) -> None:
         self.app = app
         self._passwords = passwords
-        self._challenges: OrderedDict[str, _Challenge] = OrderedDict()
-        self._failures: OrderedDict[str, deque[int]] = OrderedDict()
+        self._challenges: BoundedMap[str, _Challenge] = BoundedMap(_MAX_CHALLENGES)
+        self._failures: BoundedMap[str, deque[int]] = BoundedMap(_MAX_ADDRESSES)
 
     def judge(self, query: Mapping[str, str], address: str, now: int) -> Proved | ChallengeRefused:
         """What to do with a `connect` whose app had this query, from this address, at `now` ns."""
@@ -77,8 +79,6 @@ class AdobeAuthenticator:
     def _issue(self, user: str, now: int) -> str:
         salt, opaque = secrets.token_hex(8), secrets.token_hex(16)
         self._challenges[opaque] = _Challenge(user, salt, now)
-        if len(self._challenges) > _MAX_CHALLENGES:
-            self._challenges.popitem(last=False)
         fields = f"?reason=needauth&user={user}&salt={salt}&challenge={opaque}&opaque={opaque}"
         return f"[ AccessManager.Reject ] : [ authmod=adobe ] : {fields}"
 
@@ -90,11 +90,8 @@ class AdobeAuthenticator:
         return _digest(inner + opaque + peer_challenge)
 
     def _remember_failure(self, address: str, now: int) -> None:
-        failures = self._failures.setdefault(address, deque(maxlen=_FREE_FAILURES))
+        failures = self._failures[address] = self._failures.get(address, deque(maxlen=_FREE_FAILURES))
         failures.append(now)
-        self._failures.move_to_end(address)
-        if len(self._failures) > _MAX_ADDRESSES:
-            self._failures.popitem(last=False)
 
     def _delay(self, address: str, now: int) -> int:
         recent = [time for time in self._failures.get(address, ()) if now - time <= _FAILURE_LIFE]

@@ -6,7 +6,6 @@ address before anything is done for them, TLS included; each step has its time. 
 
 import asyncio
 import errno
-import ipaddress
 import logging
 import socket
 from collections import Counter
@@ -15,6 +14,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Self
 
+from protocols.addresses import client_network, unmapped
 from protocols.rtmp.authmod import AdobeAuthenticator, Passwords
 from protocols.rtmp.limits import RtmpLimits
 from protocols.rtmp.publisher import RtmpConnection, RtmpPublisher
@@ -153,8 +153,8 @@ class RtmpListener:
                 # otherwise the peer has gone before we took it
                 await asyncio.sleep(_BREATH_S if error.errno in _OUT_OF_RESOURCES else 0)
                 continue
-            host = _plain(address[0])
-            counted = _counted(host)
+            host = str(unmapped(address[0]))
+            counted = client_network(host)
             self.stats.connections += 1
             if self._open >= self._limits.connections or self._by_address[counted] >= self._limits.connections_per_address:
                 self.stats.too_many_connections += 1
@@ -232,15 +232,3 @@ class RtmpListener:
                 ssl_handshake_timeout=limits.handshake_s,
                 ssl_shutdown_timeout=limits.close_s,
             )
-
-
-def _plain(address: str) -> str:
-    """The address without the mapping of IPv4 into IPv6 (RFC 4291 §2.5.5.2)."""
-    return address.removeprefix("::ffff:") if "." in address else address
-
-
-def _counted(address: str) -> str:
-    """What connections are counted by: an IPv4 address, or the /64 that one IPv6 customer has."""
-    if ":" not in address:
-        return address
-    return str(ipaddress.IPv6Network((address.partition("%")[0], 64), strict=False))

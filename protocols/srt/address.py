@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 
+from protocols.addresses import unmapped
 from protocols.errors import ProtocolError
 
 _BSD = sys.platform == "darwin"  # BSD's sockaddr begins with its length in one byte, Linux's has a two-byte family
@@ -39,8 +40,7 @@ def unpack_sockaddr(raw: bytes) -> Address:
     if family == socket.AF_INET:
         return Address(str(ip_address(raw[4:8])), port)
     if family == socket.AF_INET6:
-        address = IPv6Address(raw[8:24])
-        return Address(str(address.ipv4_mapped or address), port)
+        return Address(str(unmapped(raw[8:24])), port)
     raise ProtocolError(f"address family {family} is not of the internet")
 
 

@@ -8,14 +8,12 @@ atomic one by one; nothing depends on two of them together.
 """
 
 from dataclasses import dataclass
-from typing import Final
 
+from protocols.addresses import client_network
 from protocols.errors import Reason, Rejected
+from protocols.rate_limit import RateLimit
 from protocols.srt.address import Address
 from protocols.srt.streamid import StreamId
-
-SECOND: Final = 1_000_000_000
-_MAX_ADDRESSES: Final = 4096
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -52,26 +50,18 @@ class CallerAdmission:
 
     def __init__(self, rate: float, burst: int, expiry_ns: int, max_pending: int) -> None:
         self.expired = 0
-        self._rate = rate
-        self._burst = burst
+        self._calls = RateLimit(rate, burst)
         self._expiry = expiry_ns
         self._max_pending = max_pending
         self._reserved: dict[int, Reservation] = {}
-        self._spent: dict[str, tuple[float, int]] = {}  # host -> (calls to be worked off, at ns)
 
     def __len__(self) -> int:
         return len(self._reserved)
 
     def check_rate(self, host: str, now: int) -> None:
         """Count a call; raises `Rejected` if there were too many."""
-        spent, at = self._spent.get(host, (0.0, now))
-        spent = max(0.0, spent - (now - at) / SECOND * self._rate)
-        if spent + 1 > self._burst:
-            self._spent[host] = (spent, now)
+        if not self._calls.take(client_network(host), now):
             raise Rejected(Reason.TOO_MANY_REQUESTS, "too many calls from this address: wait before the next")
-        if host not in self._spent and len(self._spent) >= _MAX_ADDRESSES:
-            self._spent.clear()  # a spoofed address cannot get here (SYN cookie): 4096 real ones begin anew
-        self._spent[host] = (spent + 1, now)
 
     def reserve(self, socket: int, reservation: Reservation) -> None:
         if len(self._reserved) >= self._max_pending:
@@ -82,10 +72,7 @@ class CallerAdmission:
         return self._reserved.pop(socket, None)
 
     def expire(self, now: int) -> None:
-        """Forget reservations that were not taken up, and addresses that have been quiet."""
+        """Forget reservations that were not taken up."""
         for socket, reservation in list(self._reserved.items()):
             if now - reservation.made_at > self._expiry and self._reserved.pop(socket, None) is not None:
                 self.expired += 1
-        for host, (spent, at) in list(self._spent.items()):
-            if (now - at) / SECOND * self._rate >= spent:
-                self._spent.pop(host, None)

@@ -8,17 +8,16 @@ Kept true here:
 
 import asyncio
 import logging
-import random
 import secrets
 import socket as sockets
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import Final
 
 from protocols.addresses import is_public
+from protocols.back_off import BackOff
 from protocols.errors import ProtocolError, Reason, Rejected
 from protocols.publisher import Credential
 from protocols.srt.address import Address
@@ -34,6 +33,7 @@ DEFAULT_LATENCY_MS: Final = 120
 _CONNECT_MS: Final = 3000  # SRTO_CONNTIMEO
 _CONNECT_S: Final = 5.0  # beyond libsrt's own
 _RESOLVE_S: Final = 5.0
+BACK_OFF: Final = BackOff(1.0, 30.0)
 
 _REFUSALS: Final[Mapping[int, str]] = {
     10: "wrong passphrase",
@@ -48,17 +48,6 @@ _REFUSALS: Final[Mapping[int, str]] = {
     1405: "the source does not give streams to callers",
     1409: "the stream is in use",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Retry:
-    """Waits between attempts: doubled from `first_s` up to `most_s`, each shortened by up to a quarter at random."""
-
-    first_s: float = 1.0
-    most_s: float = 30.0
-
-    def wait_s(self, failures: int) -> float:
-        return min(self.most_s, self.first_s * 2.0 ** min(failures, 16)) * random.uniform(0.75, 1.0)
 
 
 async def resolve(source: SourceUrl, allow_private: bool) -> Address:
@@ -91,7 +80,7 @@ class SrtSource:
         latency_ms: int = DEFAULT_LATENCY_MS,
         allow_private: bool = False,
         programme: int | None = None,
-        retry: Retry | None = None,
+        back_off: BackOff = BACK_OFF,
         limits: ReceiveLimits | None = None,
     ) -> None:
         self.id = secrets.token_urlsafe(12)
@@ -104,7 +93,7 @@ class SrtSource:
         self._latency_ms = source.access.latency_ms or latency_ms
         self._allow_private = allow_private
         self._programme = programme
-        self._retry = retry or Retry()
+        self._back_off = back_off
         self._limits = limits or ReceiveLimits()
         self._closed = asyncio.Event()
         self._socket: int | None = None
@@ -152,8 +141,8 @@ class SrtSource:
                 self.stats.absent = str(error) or "no answer"
             if self._closed.is_set():
                 return
-            wait = self._retry.wait_s(failures)
             failures += 1
+            wait = self._back_off.wait_s(failures)
             self.stats.reconnects += 1
             log.info("SRT source %s: %s; next attempt in %.1f s", self._source, self.stats.absent, wait)
             try:

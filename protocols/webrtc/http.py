@@ -8,7 +8,6 @@ Content-Length, since encoders fail on chunks; DELETE can be repeated.
 import asyncio
 import logging
 import secrets
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -16,6 +15,8 @@ from typing import Protocol, TypeAlias
 
 from aiohttp import hdrs, web
 
+from protocols.bounded_map import BoundedMap
+from protocols.defects import log_defect
 from protocols.errors import ProtocolError, Rejected
 from protocols.webrtc.sdp.description import MAX_BYTES, Fragment, parse_fragment
 
@@ -116,7 +117,7 @@ class Resources:
         self._authorise = authorise
         self._links = links
         self._tasks: dict[asyncio.Task[None], str] = {}
-        self._deleted: OrderedDict[str, None] = OrderedDict()
+        self._deleted: BoundedMap[str, None] = BoundedMap(_DELETED)
         self._closing = False
 
     def routes(self) -> list[web.RouteDef]:
@@ -263,13 +264,10 @@ class Resources:
         """It answers 404 from now on, but DELETE goes on being 200: OBS sends it twice, and browsers after the goodbye of DTLS."""
         self.sessions.pop(name, None)
         self._deleted[name] = None
-        while len(self._deleted) > _DELETED:
-            self._deleted.popitem(last=False)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._gone(self._tasks.pop(task))
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("a session ended by a defect of ours", exc_info=error)
+        log_defect(_log, "a session ended", task)
 
 
 def problem(status: HTTPStatus, detail: str, headers: Mapping[str, str] | None = None) -> web.Response:

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from protocols.back_off import BackOff
 from protocols.errors import Reason, Rejected
 from protocols.media import Codec, TracksChanged
 from protocols.publisher import Credential
-from protocols.srt.caller import Retry, SrtSource
+from protocols.srt.caller import SrtSource
 from protocols.srt.libsrt import load
 from protocols.srt.receiver import SrtReceiver
 from protocols.srt.source_url import parse_source
@@ -20,7 +21,7 @@ from tests.peers.srt_peers import STEP_S
 from tests.support.encoders import X264_LIVE, ffmpeg, programme
 
 LIVE = (*programme(320, 240), *X264_LIVE, "-g", "30", "-c:a", "aac", "-f", "mpegts")
-QUICK = Retry(0.2, 0.5)
+QUICK = BackOff(0.2, 0.5)
 
 
 def free_port() -> int:
@@ -32,14 +33,14 @@ def free_port() -> int:
 @asynccontextmanager
 async def source(url: str, **settings: Any) -> AsyncIterator[SrtSource]:
     async with SrtReceiver(load()) as receiver:
-        made = SrtSource(receiver, parse_source(url), credential=Credential("pulled"), **{"retry": QUICK, **settings})
+        made = SrtSource(receiver, parse_source(url), credential=Credential("pulled"), **{"back_off": QUICK, **settings})
         try:
             yield made
         finally:
             await made.aclose()
 
 
-class Noted(Retry):
+class Noted(BackOff):
     """Short waits, each of which is noticed."""
 
     failed: asyncio.Event
@@ -119,14 +120,14 @@ async def test_a_wrong_passphrase_is_said() -> None:
     port, noted = free_port(), Noted()
     async with (
         ffmpeg(*LIVE, f"srt://127.0.0.1:{port}?mode=listener&passphrase=correct-horse-battery"),
-        source(f"srt://127.0.0.1:{port}?passphrase=incorrect-horse", allow_private=True, retry=noted) as made,
+        source(f"srt://127.0.0.1:{port}?passphrase=incorrect-horse", allow_private=True, back_off=noted) as made,
     ):
         assert "wrong passphrase" in await noted.error(made, "passphrase")
 
 
 async def test_nobody_there_is_tried_again_until_closed() -> None:
     noted = Noted()
-    async with source(f"srt://127.0.0.1:{free_port()}", allow_private=True, retry=noted) as made:
+    async with source(f"srt://127.0.0.1:{free_port()}", allow_private=True, back_off=noted) as made:
         assert "did not answer" in await noted.error(made, "")
 
 

@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from time import monotonic, perf_counter_ns
+from time import monotonic_ns, perf_counter_ns
 from typing import Any, Final
 
 from aiohttp import web
@@ -27,13 +27,14 @@ from gateway.api.schemas.answers import ApiAnswer
 from gateway.api.schemas.parts import FieldError, Request
 from gateway.telemetry.log import event
 from protocols.errors import Rejected
+from protocols.rate_limit import TokenBucket
 
 log = logging.getLogger(__name__)
 
 MAX_BODY: Final = 64 * 1024  # bytes
 READ_TIMEOUT_S: Final = 10.0
 _HOST: Final = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?")  # what it may be in an address
-_LOG_INTERVAL_S: Final = 1.0  # at most a line in this time: a client that errs may do so in a loop
+_LOG_RATE: Final = 1.0  # lines a second: a client that errs may do so in a loop
 _SCHEMES: Final = ("http", "https")
 _JSON: Final = "application/json"
 
@@ -46,7 +47,7 @@ class Api:
         self._services = services
         self._table = table
         self._counted = counted
-        self._quiet_until = 0.0
+        self._lines = TokenBucket(_LOG_RATE, 1)
         self._document = json.dumps(document(table, version), separators=(",", ":"))
 
     def routes(self) -> list[web.RouteDef]:
@@ -75,8 +76,7 @@ class Api:
         return _response(route, given, perf_counter_ns() - began)
 
     def _refused(self, route: AnyRoute, request: web.Request, error: ApiError) -> web.Response:
-        if monotonic() >= self._quiet_until:
-            self._quiet_until = monotonic() + _LOG_INTERVAL_S
+        if self._lines.take(monotonic_ns()):
             event(
                 log, logging.INFO, f"refused: {error.message}", operation=route.name, status=error.status, remote=request.remote
             )

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from protocols.bounded_map import BoundedMap
+from protocols.defects import log_defect
 from protocols.errors import ProtocolError
 from protocols.webrtc.sdp.answer import LocalTransport
 from protocols.webrtc.sdp.description import Offer
@@ -115,7 +117,7 @@ class Peer:
         self._stats = port.stats
         self._tie_breaker = secrets.token_bytes(8)
         self._addresses: dict[Address, int] = {}  # checked, with the time of the last check
-        self._challenges: dict[bytes, Address] = {}
+        self._challenges: BoundedMap[bytes, Address] = BoundedMap(_MAX_CHALLENGES)
         self._probe: tuple[bytes, int] | None = None  # the transaction that measures, and when it left
         self._checked = asyncio.Event()
         self._deadline: asyncio.Timeout | None = None
@@ -281,9 +283,8 @@ class Peer:
         self._addresses.clear()
         self._early.clear()
         self.on_rtp = self.on_rtcp = None
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if log_defect(_log, "a WebRTC peer ended", task):
             self.why = "internal error"
-            _log.error("a WebRTC peer ended by a defect of ours", exc_info=error)
         self.closed.set()
 
     def _own(self, address: Address, now: int) -> bool:
@@ -305,8 +306,6 @@ class Peer:
 
     def _challenge(self, address: Address) -> None:
         """A triggered check towards where the peer says it has moved."""
-        while len(self._challenges) >= _MAX_CHALLENGES:
-            del self._challenges[next(iter(self._challenges))]
         transaction = secrets.token_bytes(12)
         self._challenges[transaction] = address
         self._send_check(transaction, address)

@@ -5,12 +5,13 @@ exception, and costs no HMAC; nothing of a message is to be believed before `aut
 """
 
 import hmac
-import ipaddress
 import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+
+from protocols.addresses import unmapped
 
 MAGIC_COOKIE = 0x2112A442
 _HEADER = struct.Struct("!HHI12s")
@@ -127,9 +128,7 @@ def _read_attributes(data: bytes, message: Type, transaction: bytes, end: int) -
 
 def success(transaction: bytes, address: str, port: int, password: bytes) -> bytes:
     """The answer to a check that came from `address` (textual, an IPv4-mapped one is written as IPv4)."""
-    parsed = ipaddress.ip_address(address)
-    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
-        parsed = parsed.ipv4_mapped
+    parsed = unmapped(address)
     # RFC 8489 §14.2: IPv4 is masked with the cookie, IPv6 with cookie and transaction.
     family, mask = (1, MAGIC_COOKIE) if parsed.version == 4 else (2, MAGIC_COOKIE << 96 | int.from_bytes(transaction, "big"))
     packed = (int(parsed) ^ mask).to_bytes(parsed.max_prefixlen // 8, "big")

@@ -10,10 +10,12 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from ipaddress import IPv6Address, ip_address
+from ipaddress import ip_address
 from types import MappingProxyType
 from typing import Self
 
+from protocols.addresses import client_network
+from protocols.bounded_map import BoundedMap
 from protocols.errors import Reason, Rejected
 from protocols.webrtc.sdp.description import Offer
 from protocols.webrtc.transport import stun
@@ -79,7 +81,7 @@ class UdpMux:
         self._clients: Counter[str] = Counter()
         self._socket: socket.socket | None = None
         self._shared: Port | None = None
-        self._usual_sources: dict[Address, str] = {}
+        self._usual_sources: BoundedMap[Address, str] = BoundedMap(_MAX_SOURCES)
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
@@ -133,7 +135,7 @@ class UdpMux:
         """
         if self._shared is None:
             raise RuntimeError("the port is not open")
-        network = _network(client)
+        network = client_network(client)
         if len(self._peers) >= self._limits.peers:
             raise Rejected(Reason.OVERLOADED, "this gateway has as many WebRTC peers as it takes; try again later")
         if network and self._clients[network] >= self._limits.peers_per_client:
@@ -219,8 +221,6 @@ class UdpMux:
         local = _local_address(ancillary)
         known = self._usual_sources.get(address)
         if known is None:
-            if len(self._usual_sources) >= _MAX_SOURCES:
-                self._usual_sources.clear()
             known = self._usual_sources[address] = _usual_source(address)
         return local is None or local == known
 
@@ -295,17 +295,3 @@ def _own_addresses(udp: socket.socket) -> list[str]:
                 continue
             found.append(probe.getsockname()[0])
     return found or ["127.0.0.1"]
-
-
-def _network(client: str) -> str:
-    """What counts as one client: an IPv4 address, or an IPv6 /64, which one subscriber has whole."""
-    if not client:
-        return ""
-    try:
-        address = ip_address(client.partition("%")[0])
-    except ValueError:
-        return client
-    if isinstance(address, IPv6Address):
-        mapped = address.ipv4_mapped
-        return str(mapped) if mapped else str(IPv6Address(int(address) >> 64 << 64))
-    return str(address)

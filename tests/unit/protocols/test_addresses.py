@@ -1,8 +1,8 @@
-"""Which addresses are of the public internet, also in disguise."""
+"""What addresses mean, also in disguise: their client, their host, whether they are of the public internet."""
 
 import pytest
 
-from protocols.addresses import is_public
+from protocols.addresses import client_network, host_of, is_public, unmapped
 
 
 @pytest.mark.parametrize(
@@ -31,3 +31,35 @@ from protocols.addresses import is_public
 )
 def test_which_addresses_are_public(host: str, public: bool) -> None:
     assert is_public(host) is public
+
+
+@pytest.mark.parametrize(
+    ("host", "client"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+        ("2001:db8:1:2:ffff::9", "2001:db8:1:2::"),
+        ("2001:db8:1:3::1", "2001:db8:1:3::"),
+        ("fe80::1%eth0", "fe80::"),
+        ("", ""),
+        ("x" * 1000, "x" * 64),
+    ],
+)
+def test_an_ipv6_client_has_a_whole_network(host: str, client: str) -> None:
+    assert client_network(host) == client
+
+
+def test_a_mapped_address_is_the_ipv4_address_that_it_stands_for() -> None:
+    assert str(unmapped("::ffff:192.0.2.1")) == str(unmapped(b"\xc0\x00\x02\x01")) == "192.0.2.1"
+    assert str(unmapped("2001:db8::1")) == "2001:db8::1"
+    with pytest.raises(ValueError, match="does not appear"):
+        unmapped("example.org")
+
+
+@pytest.mark.parametrize(
+    ("remote", "host"),
+    [("192.0.2.1:80", "192.0.2.1"), ("[2001:db8::1]:80", "2001:db8::1"), ("2001:db8::1", "2001:db8::1"), ("x", "x"), ("", "")],
+)
+def test_the_host_of_a_remote_address(remote: str, host: str) -> None:
+    assert host_of(remote) == host

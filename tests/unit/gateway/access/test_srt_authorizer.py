@@ -12,6 +12,7 @@ from gateway.sessions.admission import Admission
 from gateway.sessions.registry import Registry
 from protocols.errors import Reason, Rejected
 from protocols.publisher import Credential
+from protocols.rate_limit import SECOND
 from protocols.srt.streamid import parse_stream_id
 from tests.support.authorizer import SECRET, Ruling, ruling
 from tests.support.memory import MemoryCall
@@ -29,7 +30,7 @@ class Gate:
         self.tokens = it.tokens
         self.told: list[tuple[Reason, str]] = []
         self.looked_up: list[Credential] = []
-        self.clock = 100.0  # s
+        self.clock = 100 * SECOND
         registry = Registry(lambda cid: MemoryCall())  # type: ignore[arg-type,return-value]
         self.admission = Admission(registry, it.authorizer, Workers(), (), max_sessions=room)
         self.access = SrtAuthorizer(
@@ -100,10 +101,10 @@ async def test_a_key_that_may_have_been_made_elsewhere_a_moment_ago_is_looked_up
     key = stream_keys.whole(SECRET.value, name)
     for text in (key, f"#!::m=publish,u={name}"):
         gate.looked_up.clear()
-        gate.clock += 60
+        gate.clock += 60 * SECOND
         assert [gate.refusal(text), gate.refusal(text)] == [1402, 1402], "come again"
         assert len(gate.looked_up) == 1
-        gate.clock += 2
+        gate.clock += 2 * SECOND
         assert [gate.refusal(text), gate.refusal(text)] == [1401, 1401], "it was looked up, and there is none"
         assert len(gate.looked_up) == 1
     await gate.it.store.stream_keys.add(StreamKey(name, DEMO, "host", "host", gate.it.time))

@@ -17,14 +17,15 @@ import pytest
 from gateway.config.sources import ConfigError, load
 from gateway.events import webhook_call, webhooks
 from gateway.events.webhook_call import signing_key
-from gateway.events.webhooks import MAX_UNSAVED, Patience, Webhooks
+from gateway.events.webhooks import MAX_REFUSALS, MAX_UNSAVED, Webhooks
 from gateway.model.events import Bus, Event, EventType
 from gateway.store.outbox import MAX_WAITING
 from gateway.store.store import Store
+from protocols.back_off import BackOff
 from tests.support.receiver import Receiver, receiving
 
 SECRET = "a secret of the operator, forty characters"
-QUICK = Patience(0.02, 0.1, 3)
+QUICK = BackOff(0.02, 0.1)
 CALL = "livestream:demo"
 
 
@@ -152,7 +153,7 @@ async def test_an_event_that_is_refused_holds_up_its_call_alone_and_is_dropped_i
             told = await receiver.told_of(4)
     assert {tuple(seqs(told[:2], "livestream:other"))} == {tuple(event.seq for event in other)}
     assert seqs(told) == [event.seq for event in after]
-    assert told_to.failed == {"refused": QUICK.refusals}
+    assert told_to.failed == {"refused": MAX_REFUSALS}
     assert told_to.dropped == {"refused": 1}
 
 

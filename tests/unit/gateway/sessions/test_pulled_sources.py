@@ -3,6 +3,7 @@
 import asyncio
 
 from gateway.sessions.pulled_sources import PulledSources
+from protocols.back_off import BackOff
 from tests.support.memory import MemoryPublisher
 
 
@@ -18,7 +19,7 @@ async def test_each_source_has_one_publisher_and_the_next_when_that_is_closed() 
         made.append(Pulled())
         return made[-1]
 
-    async with asyncio.timeout(10), PulledSources({"one": make, "two": make}, first_wait_s=0.01) as sources:
+    async with asyncio.timeout(10), PulledSources({"one": make, "two": make}, BackOff(0.01, 1)) as sources:
         publishers = aiter(sources)
         first, second = await anext(publishers), await anext(publishers)
         assert [first, second] == made

@@ -1,12 +1,11 @@
 import pytest
 
 from protocols.errors import Reason, Rejected
+from protocols.rate_limit import SECOND
 from protocols.srt.address import Address, pack_sockaddr, unpack_sockaddr
 from protocols.srt.admission import Access, CallerAdmission, Reservation
 from protocols.srt.statistics import LinkStatistics, SrtStats
 from protocols.srt.streamid import StreamId
-
-SECOND = 1_000_000_000
 
 
 def reservation(at: int) -> Reservation:
@@ -24,6 +23,8 @@ def test_calls_beyond_the_burst_wait_for_the_rate() -> None:
     with pytest.raises(Rejected) as refusal:
         gate.check_rate("192.0.2.1", 0)
     assert refusal.value.reason is Reason.TOO_MANY_REQUESTS
+    with pytest.raises(Rejected):
+        gate.check_rate("::ffff:192.0.2.1", 0)
     gate.check_rate("192.0.2.2", 0)
     gate.check_rate("192.0.2.1", SECOND // 2)
     with pytest.raises(Rejected):

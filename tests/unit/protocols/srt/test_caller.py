@@ -1,7 +1,6 @@
 import pytest
 
 from protocols.errors import Rejected
-from protocols.srt.caller import Retry
 from protocols.srt.source_url import parse_source
 
 
@@ -43,9 +42,3 @@ def test_what_is_not_an_address_is_refused_without_its_secrets(url: str) -> None
 def test_no_secret_is_shown() -> None:
     source = parse_source("srt://example.org:9000?streamid=hidden&passphrase=hidden-hidden")
     assert "hidden" not in repr(source) + str(source)
-
-
-def test_waits_grow_and_are_bounded() -> None:
-    retry = Retry(1, 30)
-    for failures, most in ((0, 1), (1, 2), (4, 16), (5, 30), (1000, 30)):
-        assert 0.75 * most <= retry.wait_s(failures) <= most
