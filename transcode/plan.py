@@ -7,12 +7,12 @@ function of what is known of the track, so it is asked again whenever a fact cha
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Literal
 
 from protocols.media import WEBRTC_VIDEO, Codec, Kind, Track
 from transcode.adaptation import preset
 from transcode.encoder_table import ENCODERS, SOFTWARE, X264
 from transcode.ladder import Rung, fit, ladder, start_bitrate
+from transcode.settings import SETTINGS, Transcoding
 
 
 class Label(StrEnum):
@@ -62,21 +62,26 @@ class Want:
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
-    """What a kind of call takes, and whether video may cost CPU. A plain value: a gateway has one, and one for each call that differs."""
+class Policy(Transcoding):
+    """What a kind of call takes, and whether video may cost CPU. A plain value: a gateway has one, and one for each call that differs.
 
-    video: Literal["auto", "never", "always"] = "auto"  # transcode: where needed, never (refuse instead), even where not needed
-    max_width: int = 1920  # of the long edge if it is the larger limit: a portrait picture is held to the turned box
-    max_height: int = 1080
-    max_frame_rate: float = 60.0
-    max_bitrate: int = 6_000_000  # bit/s of a transcoded video
+    A setting that is not given has its standard value; none is unsaid here.
+    """
+
     audio_bitrate: int = 128_000
     encoder: str = X264  # of H.264: one that works here
-    codec: Codec = Codec.H264  # that is made where all viewers take it: H.264, VP8 or AV1; else H.264
     missing: frozenset[Codec] = frozenset()  # that cannot be made here: libav was built without their encoder
-    layers: int = 1  # 1-3 that one video becomes, as many as its size allows
     pass_bitrate: int = 0  # bit/s above which a video is transcoded though it could pass; 0: it passes with any
     passing: frozenset[Codec] = WEBRTC_VIDEO  # video that may pass where the call takes it
+
+    def __post_init__(self) -> None:
+        for name, setting in SETTINGS.items():
+            object.__setattr__(self, name, getattr(self, name) or setting.standard)
+
+    def narrowed(self, wanted: Transcoding) -> "Policy":
+        """For a call that wants this: what it chooses, and its limits where they are narrower; what it does not say stays."""
+        said = {name: getattr(wanted, name) for name in SETTINGS if getattr(wanted, name)}
+        return replace(self, **{n: min(v, getattr(self, n)) if SETTINGS[n].limit else v for n, v in said.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,18 +270,18 @@ def plan(track: Track, want: Want, policy: Policy) -> Decision:
 def _plan_video(track: Track, want: Want, policy: Policy) -> Decision:
     why = _why_not_pass(track, want, policy)
     made = _made(want, policy)
-    if why is None and (policy.video != "always" or want.unlimited):
+    if why is None and (policy.policy != "always" or want.unlimited):
         untouched = Why(Label.SAME_CODEC, f"{want.taker} takes {_name(track.codec)} as it comes.")
         return Passthrough(untouched, _below(track, made, want, policy), 0 if want.unlimited else policy.pass_bitrate)
     if made not in want.makes:
         unknown = f"{want.taker} does not take {_name(made)}, to which video is transcoded."
         return Refuse(why or Why(Label.NOT_SUPPORTED, unknown))
-    if why is not None and policy.video == "never":
+    if why is not None and policy.policy == "never":
         return Refuse(replace(why, text=f"{why.text} This gateway does not transcode video (transcode.video = never)."))
     target = _video_target(track, made, want, policy)
     if why is None:
         why = Why(Label.POLICY, "This gateway transcodes all video (transcode.video = always).")
-    elif policy.video == "always":  # nothing that the streamer changes would spare it
+    elif policy.policy == "always":  # nothing that the streamer changes would spare it
         why = replace(why, advice="")
     else:
         why = replace(why, advice=f"{why.advice} {_saving(track, target)}")
@@ -285,16 +290,18 @@ def _plan_video(track: Track, want: Want, policy: Policy) -> Decision:
 
 def _made(want: Want, policy: Policy) -> Codec:
     """What video is transcoded to."""
-    return policy.codec if policy.codec in want.makes - policy.missing else Codec.H264
+    wished = Codec(policy.codec)
+    return wished if wished in want.makes - policy.missing else Codec.H264
 
 
 def _otherwise_than_wished(made: Codec, target: VideoTarget, want: Want, policy: Policy) -> str:
     """Where something else is made than the policy says, why: a sentence more."""
     if want.unlimited:
         return ""
-    if made is not policy.codec:
-        cause = "there is no encoder here" if policy.codec in policy.missing else "a viewer's player does not take it"
-        return f" It becomes H.264 and not {_name(policy.codec)}: {cause}."
+    wished = Codec(policy.codec)
+    if made is not wished:
+        cause = "there is no encoder here" if wished in policy.missing else "a viewer's player does not take it"
+        return f" It becomes H.264 and not {_name(wished)}: {cause}."
     if policy.layers > target.layers and made in _ONE_LAYER:
         return f" It has one layer, since more of {_name(made)} cost too much."
     return ""
@@ -302,7 +309,7 @@ def _otherwise_than_wished(made: Codec, target: VideoTarget, want: Want, policy:
 
 def _below(track: Track, made: Codec, want: Want, policy: Policy) -> VideoTarget | None:
     """The layers beside a video that passes: smaller ones of the same codec, where it is large enough for that and CPU may be spent."""
-    if policy.video == "never" or track.codec is not made or track.layer:
+    if policy.policy == "never" or track.codec is not made or track.layer:
         return None
     target = replace(_video_target(track, made, want, policy), passed=True)
     return target if target.layers > 1 and track.width and track.height and target.encoded else None

@@ -1,19 +1,26 @@
 """What is done with media on its way: transcoding, HLS, and what comes late."""
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr
 
 from gateway.config.values import Items, Name, Section, table
+from transcode.settings import SETTINGS, MadeCodec, Treatment
+
+
+def _setting(name: str, description: str) -> Any:
+    """The key for a setting of transcoding, which is declared there."""
+    setting = SETTINGS[name]
+    return Field(default=setting.standard, ge=setting.least, le=setting.most, description=description)
 
 
 class TranscodeConfig(Section):
     """What happens to media that the call cannot take as it is."""
 
-    video: Literal["auto", "always", "never"] = Field(
-        default="auto",
-        description='"auto": passed through where the call takes it; "always": transcoded; "never": refused where it cannot pass.',
+    video: Treatment = _setting(
+        "policy",
+        '"auto": passed through where the call takes it; "always": transcoded; "never": refused where it cannot pass.',
     )
     accept: Items[Literal["vp8", "vp9", "av1"]] = Field(
         default=("vp8", "vp9", "av1"),
@@ -26,29 +33,22 @@ class TranscodeConfig(Section):
         le=3600,
         description="Time from when the last viewer without a codec has gone until that codec passes again, in seconds.",
     )
-    codec: Literal["h264", "vp8", "av1"] = Field(
-        default="h264",
-        description="What video becomes where it is transcoded and all viewers take it; else H.264. VP8 costs about 2.4 times the CPU of "
-        "H.264, AV1 4.5 times, and has one layer.",
+    codec: MadeCodec = _setting(
+        "codec",
+        f"{SETTINGS['codec'].meaning} VP8 costs about 2.4 times the CPU of H.264, AV1 4.5 times, and has one layer.",
     )
     encoder: Literal["auto", "hardware", "libx264", "h264_nvenc", "h264_qsv", "h264_amf", "h264_v4l2m2m"] = Field(
         default="auto",
         description='The H.264 encoder. "auto": the first of NVENC, Quick Sync, AMF and V4L2 whose device is here and that works, else '
         'x264; "hardware": all of them are tried, device or not; or one by name. Each is tried at start with a real picture.',
     )
-    max_width: int = Field(default=1920, ge=16, le=7680, description="Widest picture; larger ones are scaled down.")
-    max_height: int = Field(
-        default=1080,
-        ge=16,
-        le=7680,
-        description="Highest picture; larger ones are scaled down. A portrait one is measured on its side.",
+    max_width: int = _setting("max_width", "Widest picture; larger ones are scaled down.")
+    max_height: int = _setting(
+        "max_height", "Highest picture; larger ones are scaled down. A portrait one is measured on its side."
     )
-    max_frame_rate: float = Field(default=60.0, ge=1, le=240, description="Most frames per second.")
-    max_bitrate_bps: int = Field(
-        default=6_000_000,
-        ge=100_000,
-        le=50_000_000,
-        description="Most that a transcoded video has, in bits per second; it starts at what its size needs.",
+    max_frame_rate: float = _setting("max_frame_rate", "Most frames per second.")
+    max_bitrate_bps: int = _setting(
+        "max_bitrate", "Most that a transcoded video has, in bits per second; it starts at what its size needs."
     )
     pass_bitrate_bps: int = Field(
         default=0,
@@ -56,11 +56,9 @@ class TranscodeConfig(Section):
         le=1_000_000_000,
         description="A video that stays above this many bits per second is transcoded though it could pass; 0: it passes with any.",
     )
-    layers: int = Field(
-        default=1,
-        ge=1,
-        le=3,
-        description="How many sizes one video is offered in, each half of the one above, so that a viewer gets the one for its tile and "
+    layers: int = _setting(
+        "layers",
+        "How many sizes one video is offered in, each half of the one above, so that a viewer gets the one for its tile and "
         "its network; fewer where the video is small. 1 by default: a video that passes costs no CPU then, and the layers below it cost a "
         "third of a core at 1080p30. They are the first to go where the CPU does not suffice.",
     )

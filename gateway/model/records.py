@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any, Final, Generic, Literal, TypeVar, get_type_hints
 
 from gateway.model.permissions import BUILT_IN, CallState, Grants, Role
+from transcode.settings import UNSAID, Transcoding
 
 Json = Mapping[str, Any]
 T = TypeVar("T")
@@ -43,19 +44,6 @@ class Broadcasting:
 
 
 @dataclass(frozen=True, slots=True)
-class Transcoding:
-    """What happens to media in this call; 0 and empty: as the gateway's configuration says."""
-
-    policy: Literal["", "auto", "never", "always"] = ""
-    max_width: int = 0
-    max_height: int = 0
-    max_frame_rate: float = 0.0
-    max_bitrate: int = 0  # bit/s
-    layers: int = 0
-    codec: Literal["", "h264", "vp8", "av1"] = ""
-
-
-@dataclass(frozen=True, slots=True)
 class CallLimits:
     """0: no limit but the gateway's own."""
 
@@ -69,7 +57,7 @@ class Settings:
 
     backstage: Backstage = Backstage()
     broadcasting: Broadcasting = Broadcasting()
-    transcoding: Transcoding = Transcoding()
+    transcoding: Transcoding = UNSAID
     on_conflict: Literal["", "take_over", "refuse"] = ""  # empty: as the gateway's configuration says
     limits: CallLimits = CallLimits()
 

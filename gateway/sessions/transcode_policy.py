@@ -6,11 +6,11 @@ from dataclasses import replace
 from gateway.access.credentials import Grant
 from gateway.config import TranscodeConfig
 from gateway.model.permissions import Capability
-from gateway.model.records import Transcoding
 from gateway.sessions.seat import SeatPolicy
 from protocols.media import Codec, Kind, Track
 from transcode.encoder_table import SOFTWARE
 from transcode.plan import Decision, Label, Policy, Refuse, Want, Why, plan
+from transcode.settings import SETTINGS
 
 _MAY_NOT = {
     Kind.VIDEO: Why(
@@ -22,22 +22,18 @@ _MAY_NOT = {
         Label.POLICY, "This publisher may send video only into this call.", "Ask the call's host, or send video only."
     ),
 }
+_KEYS = {"policy": "video", "max_bitrate": "max_bitrate_bps"}
+"""Keys of the configuration that have another name than their setting."""
 _NEEDED = {Kind.VIDEO: Capability.SEND_VIDEO, Kind.AUDIO: Capability.SEND_AUDIO}
 
 
 def configured(wanted: TranscodeConfig, encoder: str, built_in: frozenset[str]) -> Policy:
     """The configuration's. `encoder` is that of H.264; `built_in` are the names of all that there are."""
     return Policy(
-        video=wanted.video,
-        max_width=wanted.max_width,
-        max_height=wanted.max_height,
-        max_frame_rate=wanted.max_frame_rate,
-        max_bitrate=wanted.max_bitrate_bps,
+        **{name: getattr(wanted, _KEYS.get(name, name)) for name in SETTINGS},
         audio_bitrate=wanted.audio_bitrate_bps,
         encoder=encoder,
-        codec=Codec(wanted.codec),
         missing=frozenset(codec for codec, name in SOFTWARE.items() if name not in built_in),
-        layers=wanted.layers,
         pass_bitrate=wanted.pass_bitrate_bps,
         passing=frozenset(map(Codec, wanted.accept)) | {Codec.H264},
     )
@@ -47,7 +43,7 @@ def adapted(base: Policy) -> Callable[[SeatPolicy, Grant], SeatPolicy]:
     """Gives a session's policy for the call that it is in. `base` is the configuration's."""
 
     def adapt(policy: SeatPolicy, grant: Grant) -> SeatPolicy:
-        treatment = narrowed(base, grant.settings.transcoding)
+        treatment = base.narrowed(grant.settings.transcoding)
 
         def decide(track: Track, want: Want) -> Decision:
             if _NEEDED[track.kind] not in grant.sends:
@@ -57,17 +53,3 @@ def adapted(base: Policy) -> Callable[[SeatPolicy, Grant], SeatPolicy]:
         return replace(policy, decide=decide)
 
     return adapt
-
-
-def narrowed(base: Policy, wanted: Transcoding) -> Policy:
-    """A call chooses codec and layers, and may ask for less than the gateway allows, never for more; what it does not name stays."""
-    return replace(
-        base,
-        video=wanted.policy or base.video,
-        codec=Codec(wanted.codec or base.codec),
-        layers=wanted.layers or base.layers,
-        max_width=min(wanted.max_width or base.max_width, base.max_width),
-        max_height=min(wanted.max_height or base.max_height, base.max_height),
-        max_frame_rate=min(wanted.max_frame_rate or base.max_frame_rate, base.max_frame_rate),
-        max_bitrate=min(wanted.max_bitrate or base.max_bitrate, base.max_bitrate),
-    )

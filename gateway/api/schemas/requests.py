@@ -1,8 +1,9 @@
 """What clients send."""
 
-from typing import Annotated, Any, Literal
+from dataclasses import fields
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, create_model
 
 from gateway.api.schemas.parts import (
     CALL_PATTERN,
@@ -18,6 +19,7 @@ from gateway.api.schemas.parts import (
     Word,
 )
 from gateway.model.permissions import Capability
+from transcode.settings import SETTINGS, Setting, Transcoding
 
 MAX_LIST = 100
 MAX_PAGE = 100
@@ -48,18 +50,16 @@ class BroadcastingRequest(Request):
     hls: HlsRequest = HlsRequest()
 
 
-class TranscodingRequest(Request):
-    """0 and empty: as the gateway is configured."""
+def _wish(setting: Setting, unsaid: object) -> Any:
+    least = None if setting.most is None else 0
+    return Field(default=unsaid, ge=least, le=setting.most, description=setting.meaning or None)
 
-    policy: Literal["", "auto", "never", "always"] = ""
-    max_width: int = Field(default=0, ge=0, le=7680)
-    max_height: int = Field(default=0, ge=0, le=7680)
-    max_frame_rate: float = Field(default=0.0, ge=0, le=240)
-    max_bitrate: int = Field(default=0, ge=0, le=1_000_000_000, description="Bits per second.")
-    layers: int = Field(default=0, ge=0, le=3, description="Sizes that each video is offered in.")
-    codec: Literal["", "h264", "vp8", "av1"] = Field(
-        default="", description="What video becomes where it is transcoded and all viewers take it; else H.264."
-    )
+
+_WISHES: Final[Any] = {each.name: (each.type, _wish(SETTINGS[each.name], each.default)) for each in fields(Transcoding)}
+
+
+class TranscodingRequest(create_model("TranscodingWishes", __base__=Request, **_WISHES)):  # type: ignore[misc]
+    """0 and empty: as the gateway is configured."""
 
 
 class LimitsRequest(Request):

@@ -23,10 +23,11 @@ from transcode.plan import (
     same_treatment,
     spare_cores,
 )
+from transcode.settings import MadeCodec
 
 BROWSERS = as_a_call(frozenset({Codec.H264, Codec.VP8, Codec.OPUS}))
 H264 = Track(1, Codec.H264, width=1920, height=1080, frame_rate=30.0, reorder=0)
-AUTO, NEVER, ALWAYS = Policy(), Policy(video="never"), Policy(video="always")
+AUTO, NEVER, ALWAYS = Policy(), Policy(policy="never"), Policy(policy="always")
 
 AUDIO = [
     (Track(2, Codec.AAC, channels=2), Transcode, Label.CODEC),
@@ -197,9 +198,9 @@ def test_the_preset_is_cheaper_from_1080p() -> None:
             Policy(layers=3),
             None,
         ),  # a viewer cannot change the codec between layers
-        (H264, Policy(layers=3, video="never"), None),
-        (H264, Policy(layers=3, codec=Codec.VP8), None),
-        (Track(1, Codec.VP8, width=1920, height=1080), Policy(layers=3, codec=Codec.VP8), ["h", "q"]),
+        (H264, Policy(layers=3, policy="never"), None),
+        (H264, Policy(layers=3, codec="vp8"), None),
+        (Track(1, Codec.VP8, width=1920, height=1080), Policy(layers=3, codec="vp8"), ["h", "q"]),
     ],
 )
 def test_what_passes_has_layers_below_it_where_the_call_wants_them(
@@ -222,7 +223,7 @@ def test_a_codec_that_may_not_pass_is_transcoded_though_the_viewers_take_it() ->
     decision = plan(Track(1, Codec.VP8), BROWSERS, only_h264)
     assert (type(decision), decision.why.label) == (Transcode, Label.POLICY)
     assert "transcode.accept" in decision.why.text
-    assert isinstance(plan(Track(1, Codec.VP8), BROWSERS, replace(only_h264, video="never")), Refuse)
+    assert isinstance(plan(Track(1, Codec.VP8), BROWSERS, replace(only_h264, policy="never")), Refuse)
 
 
 def test_the_reason_tells_a_viewer_who_does_not_take_it_from_a_codec_that_no_call_carries() -> None:
@@ -238,17 +239,17 @@ B_FRAMES = replace(H264, reorder=2)
     ("accepts", "policy", "made", "more"),
     [
         (ALL, Policy(), Codec.H264, ""),
-        (ALL, Policy(codec=Codec.VP8), Codec.VP8, ""),
-        (ALL, Policy(codec=Codec.AV1), Codec.AV1, ""),
-        (BROWSERS.codecs, Policy(codec=Codec.AV1), Codec.H264, "and not AV1: a viewer's player does not take it."),
+        (ALL, Policy(codec="vp8"), Codec.VP8, ""),
+        (ALL, Policy(codec="av1"), Codec.AV1, ""),
+        (BROWSERS.codecs, Policy(codec="av1"), Codec.H264, "and not AV1: a viewer's player does not take it."),
         (
             ALL,
-            Policy(codec=Codec.AV1, missing=frozenset({Codec.AV1})),
+            Policy(codec="av1", missing=frozenset({Codec.AV1})),
             Codec.H264,
             "and not AV1: there is no encoder here.",
         ),
-        (ALL, Policy(codec=Codec.VP8, passing=frozenset({Codec.H264})), Codec.VP8, ""),  # what is made need not pass
-        (ALL, Policy(codec=Codec.AV1, layers=3), Codec.AV1, "It has one layer, since more of AV1 cost too much."),
+        (ALL, Policy(codec="vp8", passing=frozenset({Codec.H264})), Codec.VP8, ""),  # what is made need not pass
+        (ALL, Policy(codec="av1", layers=3), Codec.AV1, "It has one layer, since more of AV1 cost too much."),
     ],
 )
 def test_video_becomes_the_codec_that_is_chosen_where_all_viewers_take_it(
@@ -261,25 +262,25 @@ def test_video_becomes_the_codec_that_is_chosen_where_all_viewers_take_it(
     assert decision.why.text.endswith(more or "carry.")
 
 
-@pytest.mark.parametrize(("codec", "layers"), [(Codec.H264, 3), (Codec.VP8, 3), (Codec.AV1, 1)])
-def test_h264_and_vp8_are_made_in_layers_and_av1_in_one(codec: Codec, layers: int) -> None:
+@pytest.mark.parametrize(("codec", "layers"), [("h264", 3), ("vp8", 3), ("av1", 1)])
+def test_h264_and_vp8_are_made_in_layers_and_av1_in_one(codec: MadeCodec, layers: int) -> None:
     decision = plan(B_FRAMES, as_a_call(ALL), Policy(codec=codec, layers=3))
     assert isinstance(decision, Transcode)
     assert isinstance(decision.target, VideoTarget)
     assert len(decision.target.encoded) == layers
 
 
-@pytest.mark.parametrize(("codec", "cost"), [(Codec.H264, 0.45), (Codec.VP8, 0.87), (Codec.AV1, 1.5)])
-def test_what_another_codec_costs_is_in_the_advice_and_in_the_reckoning(codec: Codec, cost: float) -> None:
+@pytest.mark.parametrize(("codec", "cost"), [("h264", 0.45), ("vp8", 0.87), ("av1", 1.5)])
+def test_what_another_codec_costs_is_in_the_advice_and_in_the_reckoning(codec: MadeCodec, cost: float) -> None:
     decision = plan(B_FRAMES, as_a_call(ALL), Policy(codec=codec))
     assert f"{cost:.1f} of a CPU core" in decision.why.advice
-    assert cores(1920, 1080, 30.0, codec=codec) == pytest.approx(cost, abs=0.01)
+    assert cores(1920, 1080, 30.0, codec=Codec(codec)) == pytest.approx(cost, abs=0.01)
 
 
 def test_other_output_is_another_treatment_and_another_reason_is_not() -> None:
-    vp8, h264 = (plan(B_FRAMES, as_a_call(accepts), Policy(codec=Codec.VP8)) for accepts in (ALL, frozenset({Codec.H264})))
+    vp8, h264 = (plan(B_FRAMES, as_a_call(accepts), Policy(codec="vp8")) for accepts in (ALL, frozenset({Codec.H264})))
     assert not same_treatment(vp8, h264)
-    assert same_treatment(vp8, plan(replace(H264, interlaced=True), as_a_call(ALL), Policy(codec=Codec.VP8)))
+    assert same_treatment(vp8, plan(replace(H264, interlaced=True), as_a_call(ALL), Policy(codec="vp8")))
     assert not same_treatment(vp8, plan(H264, as_a_call(ALL), AUTO))
 
 

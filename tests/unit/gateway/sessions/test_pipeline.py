@@ -343,7 +343,7 @@ async def test_a_video_that_passes_has_smaller_layers_beside_it_with_its_key_fra
 async def test_vp8_that_passes_has_layers_of_vp8_below_it_where_the_call_makes_vp8() -> None:
     track, packets = pictures(Codec.VP8, size=(640, 480), gop=15)
     call = Audience()
-    policy = Policy(layers=2, codec=Codec.VP8)
+    policy = Policy(layers=2, codec="vp8")
     async with Workers(PATIENT) as workers, pipeline(MemoryPublisher(), call, workers, policy) as it:
         await it.change((track,))
         for each in packets:
@@ -515,7 +515,7 @@ async def test_where_there_is_no_room_the_stream_goes_on_as_it_is_and_that_is_sa
         call.take(Codec.H264, Codec.OPUS)
     limits = replace(PATIENT, workers=0 if cause == "workers" else 1)
     room = NoRoom() if cause == "capacity" else None
-    policy = Policy(video="never") if cause == "policy" else Policy()
+    policy = Policy(policy="never") if cause == "policy" else Policy()
     async with Workers(limits) as workers, pipeline(MemoryPublisher(), call, workers, policy, room) as it:
         await it.change((track,))
         for number, each in enumerate(packets):
@@ -554,7 +554,7 @@ async def test_layers_of_the_publisher_give_way_to_one_that_is_made_and_come_bac
 async def test_a_viewer_without_the_codec_that_is_made_gets_all_h264() -> None:
     track, packets = pictures(options={"bf": "2", "b_strategy": "0"}, gop=15)
     call = Audience()
-    async with Workers(PATIENT) as workers, pipeline(MemoryPublisher(), call, workers, Policy(codec=Codec.VP8)) as it:
+    async with Workers(PATIENT) as workers, pipeline(MemoryPublisher(), call, workers, Policy(codec="vp8")) as it:
         await it.change((replace(track, reorder=2),))
         for number, each in enumerate(packets):
             if number == 20:

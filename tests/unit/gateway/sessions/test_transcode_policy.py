@@ -1,10 +1,12 @@
-"""How media is treated in a call: the configuration, and what the call's settings say instead."""
+"""How media is treated in a call: what the configuration says reaches the plan."""
+
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from gateway.config import TranscodeConfig
-from gateway.model.records import Transcoding
-from gateway.sessions.transcode_policy import configured, narrowed
+from gateway.sessions.transcode_policy import configured
 from protocols.media import Codec
 from transcode.plan import Policy
 
@@ -15,25 +17,30 @@ def test_the_defaults_of_the_configuration_are_those_of_the_plan() -> None:
     assert configured(TranscodeConfig(), "libx264", HAVE) == Policy()
 
 
-def test_codecs_of_the_configuration_and_the_encoders_that_there_are() -> None:
-    policy = configured(TranscodeConfig(codec="av1", accept=("vp8",)), "h264_nvenc", HAVE - {"libvpx"})
-    assert (policy.codec, policy.encoder) == (Codec.AV1, "h264_nvenc")
-    assert policy.passing == {Codec.H264, Codec.VP8}
-    assert policy.missing == {Codec.VP8}
+def test_each_key_of_the_configuration_reaches_the_plan() -> None:
+    config = TranscodeConfig(
+        video="never", max_width=640, max_height=360, max_frame_rate=24.0, max_bitrate_bps=700_000, layers=2, codec="vp8"
+    )
+    wanted = Policy("never", 640, 360, 24.0, 700_000, 2, "vp8", encoder="libx264")
+    assert configured(config, "libx264", HAVE) == wanted
 
 
 @pytest.mark.parametrize(
-    ("wanted", "codec", "layers", "height"),
+    "beyond",
     [
-        (Transcoding(), Codec.VP8, 2, 720),
-        (Transcoding(codec="h264", layers=3), Codec.H264, 3, 720),  # the call's choice
-        (Transcoding(codec="av1", layers=1), Codec.AV1, 1, 720),
-        (Transcoding(max_height=480), Codec.VP8, 2, 480),
-        (Transcoding(max_height=1080), Codec.VP8, 2, 720),  # no more than the gateway allows
+        *({"max_width": 15}, {"max_width": 7681}, {"max_height": 15}, {"max_height": 7681}, {"layers": 0}, {"layers": 4}),
+        *({"max_frame_rate": 0.5}, {"max_frame_rate": 241}, {"max_bitrate_bps": 99_999}, {"max_bitrate_bps": 50_000_001}),
+        *({"video": ""}, {"codec": ""}),
     ],
+    ids=str,
 )
-def test_a_call_chooses_codec_and_layers_and_may_narrow_the_limits(
-    wanted: Transcoding, codec: Codec, layers: int, height: int
-) -> None:
-    policy = narrowed(Policy(codec=Codec.VP8, layers=2, max_height=720), wanted)
-    assert (policy.codec, policy.layers, policy.max_height) == (codec, layers, height)
+def test_the_configuration_says_something_within_the_bounds_of_each_setting(beyond: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(beyond))):
+        TranscodeConfig(**beyond)
+
+
+def test_codecs_of_the_configuration_and_the_encoders_that_there_are() -> None:
+    policy = configured(TranscodeConfig(codec="av1", accept=("vp8",)), "h264_nvenc", HAVE - {"libvpx"})
+    assert (policy.codec, policy.encoder) == ("av1", "h264_nvenc")
+    assert policy.passing == {Codec.H264, Codec.VP8}
+    assert policy.missing == {Codec.VP8}

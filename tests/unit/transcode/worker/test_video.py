@@ -16,6 +16,7 @@ from tests.unit.transcode.media import MS, SECOND, grey, pictures, see, shifted
 from transcode.adaptation import Effort
 from transcode.encoder_table import ENCODERS, HARDWARE, VideoEncoder
 from transcode.plan import Policy, Transcode, VideoTarget, plan
+from transcode.settings import MadeCodec
 from transcode.worker.encoders import open_video
 from transcode.worker.video import VideoTranscoder
 
@@ -39,7 +40,7 @@ SOURCES = [
 
 
 def target(track: Track, policy: Policy | None = None) -> VideoTarget:
-    decision = plan(track, as_a_call(frozenset({Codec.H264})), policy or Policy(video="always"))
+    decision = plan(track, as_a_call(frozenset({Codec.H264})), policy or Policy(policy="always"))
     assert isinstance(decision, Transcode)
     assert isinstance(decision.target, VideoTarget)
     return decision.target
@@ -302,7 +303,7 @@ def test_it_gets_cheaper_at_once_with_a_key_frame_and_dearer_with_the_next_one()
 def test_without_the_hardware_x264_goes_on_from_the_first_picture(hardware: VideoEncoder, size: tuple[int, int]) -> None:
     notes: list[str] = []
     track, packets = pictures(Codec.H264, size=size, options=B_FRAMES, seconds=0.4)
-    aim = target(track, Policy(video="always", encoder=hardware.name))
+    aim = target(track, Policy(policy="always", encoder=hardware.name))
     assert aim.encoder == hardware.name
     transcoder = VideoTranscoder(track, aim, note=notes.append)
     outputs = [output for packet in packets for output in transcoder.take(packet)] + list(transcoder.finish())
@@ -325,7 +326,7 @@ def test_hardware_that_fails_in_mid_stream_is_replaced_by_x264_without_a_picture
         return encoder
 
     track, packets = pictures(Codec.H264)
-    aim = target(track, Policy(video="always", encoder=hardware))
+    aim = target(track, Policy(policy="always", encoder=hardware))
     transcoder = VideoTranscoder(track, aim, note=notes.append, open_encoder=stand_in)
     outputs: list[EncodedPacket] = []
     for number, packet in enumerate(packets):
@@ -339,7 +340,7 @@ def test_hardware_that_fails_in_mid_stream_is_replaced_by_x264_without_a_picture
     assert len(notes) == 1
 
 
-LAYERS = Policy(video="always", layers=3)
+LAYERS = Policy(policy="always", layers=3)
 
 
 def by_layer(outputs: list[EncodedPacket]) -> dict[str, list[EncodedPacket]]:
@@ -380,7 +381,7 @@ def test_layers_show_the_same_in_each_size_with_the_same_key_frames(pix_fmt: str
 
 def test_key_frames_stay_the_same_in_all_layers_when_one_comes_back_or_the_bitrate_falls() -> None:
     track, packets = pictures(Codec.H264, size=(640, 480), seconds=6, gop=180)
-    transcoder = VideoTranscoder(track, target(track, Policy(video="always", layers=2)))
+    transcoder = VideoTranscoder(track, target(track, Policy(policy="always", layers=2)))
     outputs: list[EncodedPacket] = []
     changes = {
         30: lambda: transcoder.set_effort(Effort(shed=1)),
@@ -403,7 +404,7 @@ def test_key_frames_stay_the_same_in_all_layers_when_one_comes_back_or_the_bitra
 
 def test_layers_below_one_that_passes_have_key_frames_where_the_source_has() -> None:
     track, packets = pictures(Codec.H264, size=(640, 480), seconds=12, gop=150)
-    aim = replace(target(track, Policy(video="always", layers=2)), passed=True)
+    aim = replace(target(track, Policy(policy="always", layers=2)), passed=True)
     transcoder = VideoTranscoder(track, aim)
     outputs: list[EncodedPacket] = []
     for number, packet in enumerate(packets):
@@ -441,7 +442,7 @@ def test_hardware_that_fails_in_mid_stream_costs_no_layer_a_picture() -> None:
         return opened[-1]
 
     track, packets = pictures(Codec.H264, size=(640, 480))
-    aim = target(track, Policy(video="always", encoder="h264_qsv", layers=2))
+    aim = target(track, Policy(policy="always", encoder="h264_qsv", layers=2))
     notes: list[str] = []
     transcoder = VideoTranscoder(track, aim, note=notes.append, open_encoder=stand_in)
     outputs: list[EncodedPacket] = []
@@ -457,10 +458,11 @@ def test_hardware_that_fails_in_mid_stream_costs_no_layer_a_picture() -> None:
     assert len(notes) == 1
 
 
-@pytest.mark.parametrize("codec", [Codec.VP8, Codec.AV1])
-def test_other_codecs_are_made_as_well_in_layers_with_the_same_key_frames(codec: Codec) -> None:
+@pytest.mark.parametrize("made", ["vp8", "av1"])
+def test_other_codecs_are_made_as_well_in_layers_with_the_same_key_frames(made: MadeCodec) -> None:
+    codec = Codec(made)
     track, packets = pictures(Codec.H264, size=(480, 360), options=B_FRAMES, seconds=1)
-    decision = plan(track, as_a_call(frozenset({codec})), Policy(video="always", layers=2, codec=codec))
+    decision = plan(track, as_a_call(frozenset({codec})), Policy(policy="always", layers=2, codec=made))
     assert isinstance(decision, Transcode)
     assert isinstance(decision.target, VideoTarget)
     assert decision.codec is codec

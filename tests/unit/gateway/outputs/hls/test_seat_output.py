@@ -189,7 +189,7 @@ async def test_a_picture_that_the_publisher_may_not_send_is_in_hls_neither() -> 
 
 async def test_where_no_video_is_transcoded_it_is_said_once_why_hls_has_no_picture(caplog: pytest.LogCaptureFixture) -> None:
     track, packets = pictures(Codec.VP8, (320, 180), seconds=1.0, gop=5)
-    async with show(decide=lambda track, want: plan(track, want, Policy(video="never"))) as it:
+    async with show(decide=lambda track, want: plan(track, want, Policy(policy="never"))) as it:
         await it.publish([track], packets)
         await (await it.call.sink(Kind.VIDEO)).until(len(packets))
     told = [record.message for record in caplog.records if "hls: video refuse" in record.message]
