@@ -37,6 +37,7 @@ from gateway.enforcement.change_feed import ChangeFeed
 from gateway.enforcement.enforcement import Enforcement
 from gateway.ingress.addresses import origin
 from gateway.model.permissions import Capability
+from gateway.model.records import MAX_PARTICIPANTS
 from gateway.node.cpu import CpuRoom, available_cores, measure
 from gateway.node.drain import Drain
 from gateway.node.host import Certificates
@@ -70,7 +71,6 @@ from transcode.plan import plan
 
 log = logging.getLogger(__name__)
 
-MAX_PARTICIPANTS = 16
 SHUTDOWN_S = 2.0
 LAG_INTERVAL_S = 0.5
 

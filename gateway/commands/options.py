@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway.config import CALL_ID, USER_ID, Config
+from gateway.model.records import MAX_KEY_SECONDS
 
 Command = Callable[[argparse.Namespace, Config], int]
 """Returns the exit code."""
 
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_LONGEST_S: Final = 10 * 365 * 86400
 
 
 class Commands:
@@ -47,8 +47,8 @@ def seconds(text: str) -> int:
     """`90s`, `30m`, `24h`, `7d` or plain seconds."""
     parts = re.fullmatch(r"([0-9]{1,9})([smhd]?)", text)
     number = int(parts[1]) * _SECONDS[parts[2] or "s"] if parts else 0
-    if not 0 < number <= _LONGEST_S:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time: write 30m, 24h or 7d, at most 3650d")
+    if not 0 < number <= MAX_KEY_SECONDS:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: write 30m, 24h or 7d, at most {MAX_KEY_SECONDS // 86400}d")
     return number
 
 

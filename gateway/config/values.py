@@ -34,7 +34,9 @@ def long_enough(secret: SecretStr) -> SecretStr:
 
 
 Port = Annotated[int, Field(ge=0, le=65535)]
-CALL_ID = r"^[A-Za-z0-9_-]{1,64}:[A-Za-z0-9_.-]{1,64}$"
+CALL_TYPE = r"[A-Za-z0-9_-]{1,64}"
+CALL_NAME = r"[A-Za-z0-9_.-]{1,64}"
+CALL_ID = f"^{CALL_TYPE}:{CALL_NAME}$"
 CallId = Annotated[str, Field(pattern=CALL_ID)]
 USER_ID = r"[A-Za-z0-9@_.-]{1,64}"
 Origin = Annotated[str, Field(pattern=r"^(\*|https?://[^/\s]+)$")]

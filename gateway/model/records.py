@@ -16,9 +16,16 @@ from transcode.settings import UNSAID, Transcoding
 Json = Mapping[str, Any]
 T = TypeVar("T")
 
+MAX_PARTICIPANTS: Final = 16  # of one call, at once: who sends media into it
 MAX_MEMBERS: Final = 1000  # of one call; viewers need not be members
 MAX_BLOCKED: Final = 1000  # of one call
 MAX_CUSTOM_BYTES: Final = 5000  # of one record, as JSON
+MAX_NAME: Final = 256  # characters, of a user or an API key
+MAX_IMAGE: Final = 2048  # characters of a user's picture's address
+MAX_PAGE: Final = 100  # items of a list
+MAX_CONDITIONS: Final = 50  # of one filter
+MAX_CURSOR: Final = 1024  # characters
+MAX_KEY_SECONDS: Final = 10 * 365 * 86400  # that a stream key or a token may be good for, where it has an end
 MAX_SECRETS: Final = 2  # of one API key: the present one and, during a rotation, the one before
 
 
@@ -49,6 +56,11 @@ class CallLimits:
 
     max_participants: int = 0
     max_duration_seconds: int = 0
+
+    @property
+    def participants(self) -> int:
+        """How many there may be at once."""
+        return min(self.max_participants or MAX_PARTICIPANTS, MAX_PARTICIPANTS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,8 +107,8 @@ class Admission:
             )
         if present is None and len(self._registry.sessions) >= self._max_sessions:
             raise Rejected(Reason.OVERLOADED, "the gateway has no room for another stream: try again later or on another node")
-        most = grant.settings.limits.max_participants
-        if present is None and most and sum(cid == grant.call_cid for cid, _ in self._registry.sessions) >= most:
+        most = grant.settings.limits.participants
+        if present is None and sum(cid == grant.call_cid for cid, _ in self._registry.sessions) >= most:
             raise Rejected(Reason.OVERLOADED, f"the call has its {most} participants already")
         if present is None:
             self._fits()

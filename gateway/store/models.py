@@ -22,6 +22,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import Dialect
 
+from gateway.model.records import MAX_IMAGE, MAX_NAME
+
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -84,8 +86,8 @@ USERS: Final = Table(
     METADATA,
     Column("id", _USER, primary_key=True),
     Column("role", String(64), nullable=False),
-    Column("name", String(256), nullable=False),
-    Column("image", String(2048), nullable=False),
+    Column("name", String(MAX_NAME), nullable=False),
+    Column("image", String(MAX_IMAGE), nullable=False),
     Column("custom", JSON, nullable=False),
     Column("created_at", Moment, nullable=False, index=True),
     Column("updated_at", Moment, nullable=False),
@@ -104,7 +106,7 @@ API_KEYS: Final = Table(
     "api_keys",
     METADATA,
     Column("key", String(64), primary_key=True),
-    Column("name", String(256), nullable=False),
+    Column("name", String(MAX_NAME), nullable=False),
     Column("created_at", Moment, nullable=False),
     Column("revoked_at", Moment),
 )

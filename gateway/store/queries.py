@@ -12,13 +12,10 @@ from typing import Any, Final, assert_never
 from sqlalchemy import ColumnElement, Table, and_, false, func, literal, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.model.records import AllOf, AnyOf, Condition, Filter, Page, Sort
+from gateway.model.records import MAX_CONDITIONS, MAX_CURSOR, MAX_PAGE, AllOf, AnyOf, Condition, Filter, Page, Sort
 from gateway.store.models import CALLS, MEMBERS, USERS, Moment
 from protocols.errors import Reason, Rejected
 
-MAX_PAGE: Final = 100
-MAX_CONDITIONS: Final = 50
-_MAX_CURSOR: Final = 1024
 _LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 CALL_FIELDS: Final[Mapping[str, ColumnElement[Any]]] = {
@@ -175,7 +172,7 @@ def _position(cursor: str | None, order: Sequence[Sort]) -> tuple[bool, list[Any
     if cursor is None:
         return False, None
     try:
-        if len(cursor) > _MAX_CURSOR:
+        if len(cursor) > MAX_CURSOR:
             raise ValueError
         backwards, fields, plain = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
         values: list[Any] = [datetime.fromisoformat(value) if kind == "t" else str(value) for kind, value in plain]

@@ -7,11 +7,11 @@ from typing import Annotated, Any, Final, get_args
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
-from gateway.config import USER_ID
-from gateway.model.records import MAX_CUSTOM_BYTES
+from gateway.config.values import CALL_NAME, CALL_TYPE, USER_ID
+from gateway.model.records import MAX_CUSTOM_BYTES, MAX_IMAGE, MAX_NAME
 
-TYPE_PATTERN: Final = r"^[A-Za-z0-9_-]{1,64}$"
-CALL_PATTERN: Final = r"^[A-Za-z0-9_.-]{1,64}$"
+TYPE_PATTERN: Final = f"^{CALL_TYPE}$"
+CALL_PATTERN: Final = f"^{CALL_NAME}$"
 USER_PATTERN: Final = f"^{USER_ID}$"
 KEY_PATTERN: Final = r"^[A-Za-z0-9_-]{1,32}$"
 _EARLIEST: Final = datetime(1970, 1, 2, tzinfo=UTC)
@@ -51,11 +51,11 @@ TypeName = Annotated[str, Field(pattern=TYPE_PATTERN, description="Name of a cal
 CallName = Annotated[str, Field(pattern=CALL_PATTERN, description="Name of a call within its type.")]
 UserId = Annotated[str, Field(pattern=USER_PATTERN, description="Id of a user.")]
 RoleName = Annotated[str, Field(pattern=TYPE_PATTERN, description="Name of a role.")]
-Text = Annotated[str, Field(max_length=256, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Text = Annotated[str, Field(max_length=MAX_NAME, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_:.+-]{1,64}$", description="A word of the application, such as like.")]
 Emoji = Annotated[Text, Field(max_length=32, description="What to show for it, a character or a name.")]
 Link = Annotated[
-    str, Field(max_length=2048, pattern=r"^(https://[^\s\x00-\x1f\x7f]+)?$", description="An https:// address, or empty.")
+    str, Field(max_length=MAX_IMAGE, pattern=r"^(https://[^\s\x00-\x1f\x7f]+)?$", description="An https:// address, or empty.")
 ]
 Moment = Annotated[AwareDatetime, AfterValidator(_moment), Field(description="A time with its zone (RFC 3339).")]
 Custom = Annotated[

@@ -19,18 +19,18 @@ from gateway.api.schemas.parts import (
     Word,
 )
 from gateway.model.permissions import Capability
+from gateway.model.records import MAX_CONDITIONS, MAX_CURSOR, MAX_KEY_SECONDS, MAX_PAGE, MAX_PARTICIPANTS
 from transcode.settings import SETTINGS, Setting, Transcoding
 
 MAX_LIST = 100
-MAX_PAGE = 100
 
 _FILTER = {
     "type": "object",
     "description": "Conditions, all of which must hold: a field with a value, or with {$eq, $in, $gt, $gte, $lt, $lte, $exists}; "
-    "$and and $or take a list of such objects. At most 50 conditions.",
+    f"$and and $or take a list of such objects. At most {MAX_CONDITIONS} conditions.",
 }
 Conditions = Annotated[dict[str, Any], WithJsonSchema(_FILTER)]
-Cursor = Annotated[str, Field(max_length=1024, pattern=r"^[A-Za-z0-9_-]+$", description="As an earlier answer gave it.")]
+Cursor = Annotated[str, Field(max_length=MAX_CURSOR, pattern=r"^[A-Za-z0-9_-]+$", description="As an earlier answer gave it.")]
 Roles = Annotated[dict[RoleName, Annotated[list[Capability], Field(max_length=64)]], Field(max_length=32)]
 
 
@@ -65,7 +65,7 @@ class TranscodingRequest(create_model("TranscodingWishes", __base__=Request, **_
 class LimitsRequest(Request):
     """0: no limit but the gateway's own."""
 
-    max_participants: int = Field(default=0, ge=0, le=1000)
+    max_participants: int = Field(default=0, ge=0, le=MAX_PARTICIPANTS)
     max_duration_seconds: int = Field(default=0, ge=0, le=30 * 86400)
 
 
@@ -187,7 +187,7 @@ class EventRequest(Request):
 
 class StreamKeyRequest(Request):
     user_id: UserId | None = Field(default=None, description="Whose key; empty: the one who asks.")
-    expires_in_seconds: int | None = Field(default=None, ge=60, le=366 * 86400, description="Empty: until it is revoked.")
+    expires_in_seconds: int | None = Field(default=None, ge=60, le=MAX_KEY_SECONDS, description="Empty: until it is revoked.")
 
 
 class CreateCallTypeRequest(Request):

@@ -8,7 +8,8 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, TypeAdapter
 
-from gateway.api.schemas.parts import Custom, Request, UserId, Word
+from gateway.access.jwt import MAX_TOKEN
+from gateway.api.schemas.parts import Custom, Emoji, Request, UserId, Word
 from gateway.config import CallId
 
 Id = Annotated[str, Field(max_length=64)]
@@ -19,7 +20,7 @@ class Authenticate(Request):
 
     type: Literal["authenticate"]
     id: Id | None = None
-    token: Annotated[str, Field(max_length=4096)] = ""
+    token: Annotated[str, Field(max_length=MAX_TOKEN)] = ""
     api_key: Annotated[str, Field(max_length=64)] = ""
 
 
@@ -47,7 +48,7 @@ class React(Request):
 
 class ReactionPart(Request):
     type: Word
-    emoji_code: Word | None = None
+    emoji_code: Emoji | None = None
     custom: Custom = Field(default_factory=dict)
 
 

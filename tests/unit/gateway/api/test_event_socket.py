@@ -183,10 +183,10 @@ async def test_a_viewer_is_told_what_happens_and_may_take_part(stage: Stage) -> 
         assert "send-event" in subscribed["own_capabilities"]
         assert "send-event" not in (await anybody.say(type="subscribe", cid=DEMO))["own_capabilities"]
 
-        sent = await vera.say(type="reaction", cid=DEMO, reaction={"type": "like", "emoji_code": ":heart:"})
+        sent = await vera.say(type="reaction", cid=DEMO, reaction={"type": "like", "emoji_code": "👍"})
         for client in (vera, anybody):
             event = await client.hear("call.reaction_new")
-            assert event["payload"]["reaction"] == {"type": "like", "emoji_code": ":heart:", "custom": {}}
+            assert event["payload"]["reaction"] == {"type": "like", "emoji_code": "👍", "custom": {}}
             assert event["payload"]["user"]["id"] == "vera"
         assert event["id"] == sent["event_id"]
 

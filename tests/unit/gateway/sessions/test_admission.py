@@ -4,7 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
+
 from gateway.access.credentials import Grant
+from gateway.model.records import MAX_PARTICIPANTS, CallLimits, Settings
 from gateway.sessions.admission import Admission
 from gateway.sessions.pacer import LiveEdgePolicy
 from gateway.sessions.registry import Registry
@@ -16,6 +19,8 @@ from tests.support.memory import H264, EnoughRoom, MemoryCall, MemoryPublisher, 
 from tests.unit.transcode.media import tone
 from transcode.host.pool import Workers
 from transcode.plan import Policy, plan
+
+NO_LIMITS = CallLimits()
 
 
 class MemoryListener:
@@ -33,12 +38,15 @@ class MemoryListener:
 
 
 class OpenGate:
-    """Lets in whoever comes, as the user that the key names, into one call that there is."""
+    """Lets in whoever comes, as the user that the key names, into one call that there is, of these settings."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
 
     async def prepare(self, credential: Credential, call: str | None) -> None: ...
 
     def examine(self, credential: Credential, call: str | None, address: str = "") -> Grant:
-        return Grant(credential.key, "livestream:demo", 0)
+        return Grant(credential.key, "livestream:demo", 0, settings=self.settings)
 
     async def settle(self, grant: Grant) -> Grant:
         return grant
@@ -46,7 +54,7 @@ class OpenGate:
 
 @asynccontextmanager
 async def receiving(
-    *, take_over: bool, workers: Workers | None = None
+    *, take_over: bool, workers: Workers | None = None, limits: CallLimits = NO_LIMITS, max_sessions: int = 4
 ) -> AsyncIterator[tuple[MemoryListener, Registry, MemoryCall]]:
     call = MemoryCall()
     registry = Registry(lambda cid: call)  # type: ignore[arg-type,return-value]
@@ -61,10 +69,10 @@ async def receiving(
     )
     admission = Admission(
         registry,
-        OpenGate(),
+        OpenGate(Settings(limits=limits)),
         workers or Workers(),
         (),
-        max_sessions=4,
+        max_sessions=max_sessions,
         take_over=take_over,
     )
     listener = MemoryListener()
@@ -78,8 +86,8 @@ async def receiving(
         await asyncio.gather(serving, return_exceptions=True)
 
 
-async def live(listener: MemoryListener, call: MemoryCall, at_ms: int = 0) -> MemoryPublisher:
-    publisher = MemoryPublisher("host")
+async def live(listener: MemoryListener, call: MemoryCall, at_ms: int = 0, user: str = "host") -> MemoryPublisher:
+    publisher = MemoryPublisher(user)
     listener.publishers.put_nowait(publisher)
     publisher.say(TracksChanged((H264,)), packet(1, at_ms, keyframe=True))
     return publisher
@@ -113,6 +121,23 @@ async def test_otherwise_the_second_encoder_takes_over() -> None:
         assert first.why == "another encoder with the same key took over"
         (session,) = registry.sessions.values()
         assert session.state is not SeatState.CLOSED
+
+
+@pytest.mark.parametrize(("limits", "most"), [(CallLimits(max_participants=2), 2), (CallLimits(), MAX_PARTICIPANTS)])
+async def test_a_call_takes_as_many_participants_as_it_is_set_and_its_own_stay(limits: CallLimits, most: int) -> None:
+    async with (
+        receiving(take_over=True, limits=limits, max_sessions=100) as (listener, registry, call),
+        asyncio.timeout(10),
+    ):
+        for n in range(most):
+            await (await live(listener, call, user=f"user{n}")).accepted.wait()
+        beyond = await live(listener, call, user="one more")
+        await beyond.closed.wait()
+        assert beyond.rejected is not None
+        assert beyond.rejected.detail == f"the call has its {most} participants already"
+        assert registry.refused == {("rtmp", "overloaded"): 1}
+        await (await live(listener, call, user="user0")).accepted.wait()  # another encoder of the same
+        assert len(registry.sessions) == most
 
 
 async def test_a_defect_met_with_one_publisher_loses_that_one_alone() -> None:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from gateway.api.framework.errors import ApiError
 from gateway.api.schemas import requests
-from gateway.model.records import Settings
+from gateway.model.records import MAX_PARTICIPANTS, Settings, merged
 
 SEED = """{
     "data": {
@@ -88,3 +88,13 @@ def test_settings_that_can_be_asked_for_are_those_that_there_are() -> None:
 def test_only_the_settings_that_were_given_are_stored() -> None:
     body = requests.UpdateCallRequest.model_validate_json('{"settings_override": {"backstage": {"enabled": true}}}')
     assert body.model_dump(exclude_unset=True) == {"settings_override": {"backstage": {"enabled": True}}}
+
+
+def test_a_call_can_be_set_to_as_many_participants_as_it_can_have_and_no_more() -> None:
+    body = '{"settings_override": {"limits": {"max_participants": %d}}}'
+    asked = requests.UpdateCallRequest.model_validate_json(body % MAX_PARTICIPANTS)
+    assert merged(Settings(), asked.model_dump(exclude_unset=True)["settings_override"]).limits.participants == MAX_PARTICIPANTS
+    with pytest.raises(ValidationError, match=str(MAX_PARTICIPANTS)):
+        requests.UpdateCallRequest.model_validate_json(body % (MAX_PARTICIPANTS + 1))
+    written_before = merged(Settings(), {"limits": {"max_participants": 1000}}, strict=False)
+    assert written_before.limits.participants == Settings().limits.participants == MAX_PARTICIPANTS
