@@ -49,6 +49,7 @@ SANS_IO = (
     *("protocols/srt/pes.py", "protocols/srt/tracks.py", "protocols/whip/tracks.py", "protocols/hls/playlist.py"),
     *("protocols/webrtc/sdp/answer.py", "protocols/webrtc/send/packetize.py", "protocols/webrtc/receive/jitter.py"),
     *("transcode/plan.py", "transcode/messages.py", "gateway/sessions/timeline.py", "gateway/sessions/pacer.py"),
+    *("gateway/sessions/replanner.py", "gateway/sessions/track_selection.py", "transcode/group_cache.py"),
     *("gateway/sessions/capacity.py", "gateway/model/permissions.py", "gateway/model/lifecycle.py", "gateway/access/jwt.py"),
 )
 IO_MODULES = (
