@@ -25,7 +25,7 @@ class Feeder(Protocol):
     def sent(self, packet: EncodedPacket, ready: int, sent: int) -> None: ...
 
 
-class Route:
+class TrackRoute:
     """From a feeder to one sink of one output; the sink's `Feedback`."""
 
     def __init__(self, output: Output, track: Track) -> None:
@@ -77,12 +77,12 @@ class Routes:
     def __init__(self) -> None:
         self.outputs: dict[str, Output] = {}
         """By name."""
-        self._routes: dict[RouteKey, Route] = {}
+        self._routes: dict[RouteKey, TrackRoute] = {}
 
     def add(self, output: Output) -> None:
         self.outputs[output.name] = output
 
-    def to(self, output: str, track: Track, feeder: Feeder) -> Route:
+    def to(self, output: str, track: Track, feeder: Feeder) -> TrackRoute:
         """The route for this track of an output, fed by `feeder` from now on; another codec makes a new sink."""
         key = output, track.kind, track.layer
         route = self._routes.get(key)
@@ -90,17 +90,17 @@ class Routes:
             route.close()
             route = None
         if route is None:
-            route = self._routes[key] = Route(self.outputs[output], track)
+            route = self._routes[key] = TrackRoute(self.outputs[output], track)
         route.begin(feeder, track)
         return route
 
-    def drop_optional(self, routes: Iterable[Route]) -> None:
+    def drop_optional(self, routes: Iterable[TrackRoute]) -> None:
         """What fed these is gone. A call goes on in the same sinks; other outputs are given new ones."""
         for route in routes:
             if not self.outputs[route.key[0]].essential and self._routes.get(route.key) is route:
                 self._routes.pop(route.key).close()
 
-    def keep(self, kind: Kind, used: Iterable[Route]) -> None:
+    def keep(self, kind: Kind, used: Iterable[TrackRoute]) -> None:
         """Of this kind these are used and no others: what was beside them has ended."""
         kept = {route.key for route in used}
         for key in [key for key in self._routes if key[1] is kind and key not in kept]:

@@ -10,7 +10,7 @@ from time import monotonic_ns
 
 from gateway.sessions.counters import PipelineCounters
 from gateway.sessions.replanner import Form, PlannedStage, Taker
-from gateway.sessions.routes import Route, Routes
+from gateway.sessions.routes import TrackRoute, Routes
 from gateway.sessions.track_meter import TrackMeter
 from gateway.telemetry.latency import Step
 from protocols.media import EncodedPacket, Kind, Track
@@ -31,13 +31,13 @@ class TrackStage:
         self.planned = planned
         self.stage: Stage | None = None
         """None while it is made, and where nothing comes of it."""
-        self.used: tuple[Route, ...] = ()
+        self.used: tuple[TrackRoute, ...] = ()
         self.waits = False
         """For a key frame of the source: it begins in the middle of a group."""
         self._owner = owner
         self._publisher = publisher
         self._routes = routes
-        self._by_layer: dict[str, tuple[Route, ...]] = {}
+        self._by_layer: dict[str, tuple[TrackRoute, ...]] = {}
         self._released: dict[int, int] = {}  # arrival -> when it went into the stage, while a worker has it
         self._pushed = 0
 
@@ -78,7 +78,7 @@ class TrackStage:
 
     def publish(self, tracks: tuple[Track, ...]) -> None:
         """What comes out of the stage from here on, the largest layer first."""
-        used: dict[str, list[Route]] = {}
+        used: dict[str, list[TrackRoute]] = {}
         for taker in self.planned.takers:
             for track in self._taken(taker, tracks):
                 used.setdefault(track.layer, []).append(self._routes.to(taker.output, track, self))
@@ -152,7 +152,7 @@ class TrackPipeline:
         return self.shown_stage.mode
 
     @property
-    def used(self) -> list[Route]:
+    def used(self) -> list[TrackRoute]:
         return [route for stage in self.stages.values() for route in stage.used]
 
     @property
