@@ -1,4 +1,5 @@
-"""A call's life as pure functions: created, live, back in backstage, ended. Sans-IO. The store runs them in a transaction (`store.calls.change`)."""
+"""A call's life as pure functions: created, live, back in backstage, ended. Sans-IO. The store runs them in a transaction
+(`store.calls.change`)."""
 
 from collections.abc import Mapping
 from dataclasses import replace
