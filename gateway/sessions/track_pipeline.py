@@ -10,7 +10,7 @@ from time import monotonic_ns
 
 from gateway.sessions.counters import PipelineCounters
 from gateway.sessions.replanner import Form, PlannedStage, Taker
-from gateway.sessions.routes import TrackRoute, Routes
+from gateway.sessions.routes import Routes, TrackRoute
 from gateway.sessions.track_meter import TrackMeter
 from gateway.telemetry.latency import Step
 from protocols.media import EncodedPacket, Kind, Track
