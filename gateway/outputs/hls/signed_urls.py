@@ -1,7 +1,7 @@
 """The addresses of HLS playlists: plain for a call that anybody may watch, else with a signed part that nobody can guess and that expires.
 
 Kept true: an address holds no token, stream key or user id. What is behind a signed one can be fetched by whoever has it, until it expires
-or the call has ended; one that was made for a user also ends when they are taken out of the call. Those made for nobody in particular within
+or the call has ended; one made for a user also ends when they are taken out of the call. Those made for nobody in particular within
 the same hour are the same, so that a CDN keeps one copy for all viewers.
 """
 
