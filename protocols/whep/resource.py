@@ -1,6 +1,6 @@
 """WHEP over HTTP: `POST /whep/{call}` makes a viewer; its resource has PATCH, DELETE, an event stream that says who is in which slot and
 what layers there are, and an address at which it asks for a layer.
-`?without=` names a participant that this viewer is not to be shown: who publishes need not be sent his own picture.
+`?without=` names a participant that this viewer is not to be shown: those who publish need not be sent their own picture.
 
 What is kept true: the call's owner admits before a peer exists; a viewer is in its audience exactly as long as its peer lives; a slow
 reader of events gets the newest state, and costs no queue.
@@ -19,7 +19,8 @@ from aiohttp import hdrs, web
 from protocols.errors import Reason, Rejected
 from protocols.webrtc.http import HttpProblem, HttpSession, Resources, SubResource, bearer, read_body
 from protocols.webrtc.sdp import answer
-from protocols.webrtc.sdp import description as sdp
+from protocols.webrtc.sdp.description import Fragment, Offer, parse_offer
+from protocols.webrtc.send.sender import Sender
 from protocols.webrtc.transport.peer import Peer
 from protocols.webrtc.transport.udp_mux import UdpMux
 from protocols.whep import layer
@@ -30,18 +31,18 @@ _LAYER = 'rel="urn:ietf:params:whep:ext:core:layer"'
 _HEARTBEAT = 15.0  # s: proxies close what is silent for longer
 _WRITE_TIMEOUT = 10.0  # s
 
-# Totals of the senders (`protocols.webrtc.send.sender.Sender`).
-_COUNTERS: Mapping[str, str] = MappingProxyType(
+# Of each total over the senders its meaning, and where it is.
+_COUNTERS: Mapping[str, tuple[str, Callable[[Sender], int]]] = MappingProxyType(
     {
-        "packets": "RTP packets sent to viewers",
-        "bytes": "Bytes of RTP sent to viewers",
-        "frames": "Frames sent to viewers",
-        "retransmitted": "Packets sent again because a viewer missed them",
-        "nacks": "Packets that viewers reported missing",
-        "plis": "Key frames that viewers asked for",
-        "turns": "Changes to another layer of a picture",
-        "replays": "Groups of pictures sent again from the cache",
-        "dropped": "Frames dropped because a viewer could not take them in time",
+        "packets": ("RTP packets sent to viewers", lambda sender: sender.stream.packets),
+        "bytes": ("Bytes of RTP sent to viewers", lambda sender: sender.stream.payload_bytes),
+        "frames": ("Frames sent to viewers", lambda sender: sender.frames),
+        "retransmitted": ("Packets sent again because a viewer missed them", lambda sender: sender.stream.retransmitted),
+        "nacks": ("Packets that viewers reported missing", lambda sender: sender.stream.nacks),
+        "plis": ("Key frames that viewers asked for", lambda sender: sender.plis),
+        "turns": ("Changes to another layer of a picture", lambda sender: sender.turns),
+        "replays": ("Groups of pictures sent again from the cache", lambda sender: sender.replays),
+        "dropped": ("Frames dropped because a viewer could not take them in time", lambda sender: sender.dropped),
     }
 )
 
@@ -52,7 +53,7 @@ class WhepSession:
     def __init__(
         self,
         peer: Peer,
-        offer: sdp.Offer,
+        offer: Offer,
         accepted: Sequence[answer.Accepted | None],
         viewer: Viewer,
         audience: ViewerAdmission,
@@ -74,7 +75,7 @@ class WhepSession:
     def remote_ufrag(self) -> str:
         return self.peer.remote_ice.ufrag
 
-    def restart(self, fragment: sdp.Fragment) -> str:
+    def restart(self, fragment: Fragment) -> str:
         if fragment.ice is not None:
             self.peer.restart(fragment.ice)
         return answer.render_fragment(self._offer, self._accepted, self.peer.transport)
@@ -118,8 +119,8 @@ class WhepResource:
 
     def counters(self) -> Iterator[tuple[str, str, int]]:
         """Name, meaning and value of each total over all viewers that are or were, for metrics."""
-        for name, meaning in _COUNTERS.items():
-            live = sum(getattr(sender, name) for viewer in self._live for sender in viewer.senders)
+        for name, (meaning, total) in _COUNTERS.items():
+            live = sum(total(sender) for viewer in self._live for sender in viewer.senders)
             yield name, meaning, self._totals[name] + live
 
     def routes(self) -> list[web.RouteDef]:
@@ -130,7 +131,7 @@ class WhepResource:
 
     async def _create(self, request: web.Request, body: bytes) -> WhepSession:
         audience = await self._program.admit(request.match_info["call"], bearer(request), request.remote or "")
-        offer = sdp.parse_offer(body)
+        offer = parse_offer(body)
         accepted = answer.sending(offer, cname=secrets.token_hex(8))
         if not any(accepted):
             raise Rejected(
@@ -144,8 +145,8 @@ class WhepResource:
 
     def _ended(self, viewer: Viewer) -> None:
         self._live.discard(viewer)
-        for name in _COUNTERS:
-            self._totals[name] += sum(getattr(sender, name) for sender in viewer.senders)
+        for name, (_, total) in _COUNTERS.items():
+            self._totals[name] += sum(total(sender) for sender in viewer.senders)
 
     async def _layer(self, request: web.Request, session: HttpSession) -> web.StreamResponse:
         """draft-ietf-wish-whep-03, Video Layer Selection: 200 where the wish can be followed."""

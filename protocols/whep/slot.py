@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from protocols.media import Codec, Kind
+from protocols.webrtc.send.sender import Sender
 from protocols.webrtc.send.simulcast import Layer, Picture, Wish
-from protocols.webrtc.send.source import Sender, Source
+from protocols.webrtc.send.source import Source
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,10 @@ from typing import Protocol
 from protocols.media import WEBRTC_VIDEO, Codec, Kind
 from protocols.webrtc.sdp.answer import Accepted
 from protocols.webrtc.send.report import RtcpSession
+from protocols.webrtc.send.sender import Sender
+from protocols.webrtc.send.share import WayShares
 from protocols.webrtc.send.simulcast import LayerChoice, Wish
-from protocols.webrtc.send.source import Sender, Source
+from protocols.webrtc.send.source import Source
 from protocols.webrtc.transport.peer import Peer
 from protocols.whep.slot import ShownParticipant, Slot
 
@@ -43,20 +45,20 @@ class Viewer:
     """See the file. `run` is its life; `show` and `hide` are the call's."""
 
     def __init__(self, peer: Peer, accepted: Sequence[Accepted | None], without: str = "") -> None:
-        """`without` is a participant that is not shown, such as the viewer himself."""
+        """`without` is a participant that is not shown, such as the viewers themselves."""
         self.peer = peer
         self._without = without
         self._waiting: dict[str, ShownParticipant] = {}
         self._watchers: set[asyncio.Event] = set()
         self._wake = asyncio.Event()
         self._choice = LayerChoice()
+        self._shares = WayShares()
         self._choose_due = 0
         numbered: dict[int, Slot] = {}
         for line, each in enumerate(accepted):
             if each is not None and each.send is not None:
                 slot = numbered.setdefault(each.number, Slot(each.number))
-                sender = slot.senders[each.send.kind] = Sender(peer, each.send)
-                sender.on_turn = self._changed
+                slot.senders[each.send.kind] = Sender(peer, each.send, on_turn=self._changed)
                 if each.send.kind is Kind.VIDEO:
                     slot.video_line = line
         self._slots = [numbered[number] for number in sorted(numbered)]
@@ -80,11 +82,14 @@ class Viewer:
             self._choose(now)
 
     def _choose(self, now: int) -> None:
-        """Which layer of each picture is sent from here on."""
+        """Which layer of each picture is sent from here on, and what it has to make do with."""
         self._choose_due = now + _CHOOSE_NS
         slots = {slot.number: slot for slot in self._slots}
         pictures = {number: picture for number, slot in slots.items() if (picture := slot.picture()) is not None}
-        for number, name in self._choice.choose(pictures, self._carried(), now).items():
+        carried = self._carried()
+        for number, share in self._shares.of(pictures, carried, now).items():
+            slots[number].senders[Kind.VIDEO].carried = share
+        for number, name in self._choice.choose(pictures, carried, now).items():
             slots[number].show_layer(name, now)
 
     def _carried(self) -> int | None:

@@ -28,7 +28,8 @@ from pylibsrtp import Policy, Session
 from protocols.bitstream.obu import SEQUENCE_HEADER, Obu
 from protocols.media import Codec, EncodedPacket, Kind, Track
 from protocols.webrtc.rtp import SendFormat, SendParameters
-from protocols.webrtc.send.source import Sender, Source
+from protocols.webrtc.send.sender import Sender
+from protocols.webrtc.send.source import Source
 from protocols.webrtc.transport.egress import Egress
 from protocols.webrtc.transport.srtp import OutboundSrtp
 
@@ -88,8 +89,8 @@ def ours(viewers: int, segmentation: bool = True, codec: Codec = Codec.H264) -> 
     """(CPU us per packet, packets)"""
     timers: list[Any] = []
     sources = {
-        Kind.VIDEO: Source(Track(1, codec), lambda now: (now, now), lambda when, run: timers.append(run)),
-        Kind.AUDIO: Source(Track(2, Codec.OPUS), lambda now: (now, now), lambda when, run: timers.append(run)),
+        Kind.VIDEO: _source(Track(1, codec), timers),
+        Kind.AUDIO: _source(Track(2, Codec.OPUS), timers),
     }
     with contextlib.ExitStack() as stack:
         out = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
@@ -108,9 +109,20 @@ def ours(viewers: int, segmentation: bool = True, codec: Codec = Codec.H264) -> 
                 now += 2_000_000
                 timers.pop()(now)
         spent = cpu() - begun
-        packets = sum(sender.packets for sender in senders)
+        packets = sum(sender.stream.packets for sender in senders)
         assert packets == sum(source.history.next for source in sources.values()) * viewers, "packets were dropped"
     return spent * 1e6 / packets, packets
+
+
+def _source(track: Track, timers: list[Any]) -> Source:
+    return Source(
+        track,
+        lambda now: (now, now),
+        lambda when, run: timers.append(run),
+        on_keyframe_wanted=lambda: False,
+        on_bitrate=lambda bits_per_second: None,
+        on_sent=lambda *_: None,
+    )
 
 
 def viewer(stack: contextlib.ExitStack, egress: Egress) -> Viewer:
@@ -133,7 +145,7 @@ def attach(transport: Viewer, sources: dict[Kind, Source], now: int = 0) -> Iter
             abs_send_time_extension=2,
             transport_cc_extension=3,
         )
-        sender = Sender(transport, parameters)
+        sender = Sender(transport, parameters, on_turn=lambda: None)
         sender.attach(source, now)
         yield sender
 

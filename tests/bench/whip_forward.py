@@ -97,14 +97,14 @@ async def measure(viewers: int) -> Cost:
                     senders += attach(viewer(stack, egress), sources, time.monotonic_ns())
             await asyncio.sleep(JOINED_S)
             gc.collect()
-            received, sent = _received(receivers), sum(sender.packets for sender in senders)
+            received, sent = _received(receivers), sum(sender.stream.packets for sender in senders)
             began, clock = time.monotonic(), time.process_time()
             sending = await _play(peers, [stream[30:] for stream in streams])
             cost = Cost(
                 time.process_time() - clock - sending,
                 time.monotonic() - began,
                 _received(receivers) - received,
-                sum(sender.packets for sender in senders) - sent,
+                sum(sender.stream.packets for sender in senders) - sent,
             )
             if dropped := sum(sender.dropped for sender in senders):
                 print(f"this machine was too busy: {dropped} packets for viewers were dropped", flush=True)

@@ -196,7 +196,7 @@ async def test_lost_packets_of_vp8_are_sent_again_and_no_picture_is_missed() -> 
             ]
             await until_caught_up(page)
             assert sender.frames - video["framesReceived"] <= 10  # under way, or in the jitter buffer
-            assert sender.retransmitted >= 5
+            assert sender.stream.retransmitted >= 5
             assert observed.complaints == []
 
 

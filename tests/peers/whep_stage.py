@@ -20,6 +20,7 @@ from protocols.webrtc.transport.udp_mux import UdpMux
 from protocols.whep.resource import WhepResource
 from protocols.whep.viewer import Viewer
 from tests.support.encoders import BITS, STRIP
+from tests.unit.protocols.webrtc.loopback import source_of
 
 WIDTH, HEIGHT, RATE = 320, 176, 30
 FRAME_NS = 1_000_000_000 // RATE
@@ -100,7 +101,7 @@ class Participant:
     def begin(self) -> None:
         call_at = call_at_on(asyncio.get_running_loop())
         self._start = time.monotonic_ns()
-        self.sources = {Kind.VIDEO: self._pictures(), Kind.AUDIO: (Source(Track(2, Codec.OPUS), self._clock, call_at),)}
+        self.sources = {Kind.VIDEO: self._pictures(), Kind.AUDIO: (source_of(Track(2, Codec.OPUS), call_at, self._clock),)}
 
     def change(self, codec: Codec, video: list[tuple[bool, bytes]]) -> None:
         """The same pictures go on in another codec: other sources, as a call makes them. `Stage.enter` shows them."""
@@ -111,11 +112,11 @@ class Participant:
     def _pictures(self) -> tuple[Source, ...]:
         call_at = call_at_on(asyncio.get_running_loop())
         return tuple(
-            Source(
+            source_of(
                 Track(1, self.codec, width=width, height=height, layer=name),
-                self._clock,
                 call_at,
-                keyframe_wanted=self._keyframe_wanted,
+                self._clock,
+                on_keyframe_wanted=self._keyframe_wanted,
             )
             for name, (width, height) in self.layers.items()
         )

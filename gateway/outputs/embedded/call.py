@@ -30,7 +30,8 @@ class PublishedTrack:
             track,
             participant.clock,
             call_at_on(asyncio.get_running_loop()),
-            keyframe_wanted=feedback.keyframe,
+            on_keyframe_wanted=feedback.keyframe,
+            on_bitrate=feedback.bitrate,
             on_sent=feedback.sent,
         )
 

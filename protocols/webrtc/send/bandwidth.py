@@ -2,9 +2,12 @@
 
 An AIMD rule on loss and queueing delay, after draft-ietf-rmcat-gcc-02 §5-6, without its filter: a programme does not adapt from second to
 second, so the figure chooses a layer or tells a viewer's way from a bad one; it paces nothing. What is kept true: it never rises above
-1.5 times what was seen to arrive, and falls by loss or delay alone: who is sent little learns nothing new.
+1.5 times what was seen to arrive, and falls by loss or delay alone: who is sent little learns nothing new. It holds
+while a queue drains, and near the rate that was too much the last time it rises slowly (§5.5): an encoder that follows it stays just below
+what the way carries, and still finds out when that is more.
 """
 
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -12,9 +15,15 @@ from typing import TypeAlias
 _WINDOW_NS = 500_000_000
 _HIGH_LOSS = 0.10  # GCC §6: above, decrease; below 2 %, increase
 _LOW_LOSS = 0.02
-_QUEUEING_NS = 40_000_000  # growth of the one-way delay within a window that means: a queue is filling
+_QUEUEING_NS = (
+    40_000_000  # growth of the one-way delay within a window that means: a queue is filling; over the least: it is not empty
+)
+_GROWTH_NS = 5_000_000  # of a queue that is not empty, from window to window
+_BASELINE = 20  # windows in which the shortest way was seen
 _DECREASE = 0.85
 _INCREASE = 1.08
+_NEAR_INCREASE = 1.02
+_NEAR = 1.15  # times what arrived when it was too much: up to here it may be too much again
 _HEADROOM = 1.5
 _FLOOR = 50_000
 
@@ -39,6 +48,8 @@ class BandwidthEstimator:
     def __init__(self) -> None:
         self.bits_per_second: int | None = None
         self._window: _Window | None = None
+        self._least: deque[int] = deque(maxlen=_BASELINE)  # delays, one of each window
+        self._too_much: int | None = None  # what arrived when the way was full
 
     def add(self, arrivals: Iterable[Arrival], now: int) -> None:
         """Arrivals in the order sent. `now` is monotonic ns."""
@@ -61,10 +72,20 @@ class BandwidthEstimator:
     def _judge(self, window: _Window, elapsed: int) -> None:
         arrived = window.bytes * 8 * 1_000_000_000 // elapsed
         loss = window.lost / window.packets
-        queueing = 0 if window.least_delay is None else window.delay - window.least_delay
+        full = filling = queued = False
+        if window.least_delay is not None:
+            grown = window.least_delay - (self._least[-1] if self._least else window.least_delay)
+            self._least.append(window.least_delay)
+            queued = window.least_delay - min(self._least) > _QUEUEING_NS
+            filling = window.delay - window.least_delay > _QUEUEING_NS or (queued and grown > _GROWTH_NS)
+            full = queued and loss > _LOW_LOSS
         current = self.bits_per_second or arrived
-        if loss > _HIGH_LOSS or queueing > _QUEUEING_NS:
+        if loss > _HIGH_LOSS or filling or full:
             current = min(current, int(arrived * _DECREASE))
-        elif loss < _LOW_LOSS:
-            current = max(current, arrived, min(int(current * _INCREASE), int(arrived * _HEADROOM)))
+            self._too_much = arrived
+        elif loss < _LOW_LOSS and not queued:
+            if self._too_much is not None and current > self._too_much * _NEAR:
+                self._too_much = None
+            increase = _INCREASE if self._too_much is None else _NEAR_INCREASE
+            current = max(current, arrived, min(int(current * increase), int(arrived * _HEADROOM)))
         self.bits_per_second = max(_FLOOR, current)

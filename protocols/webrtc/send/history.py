@@ -74,6 +74,11 @@ class History:
         span = max(self._frames[-1].arrival - self._frames[0].arrival, _SHORTEST_SPAN_NS)
         return (self._bytes + (self.next - self.oldest) * OVERHEAD) * 8 * 1_000_000_000 // span
 
+    @property
+    def payload_share(self) -> float:
+        """Of the bytes that `bitrate` counts, what is payload."""
+        return self._bytes / (self._bytes + (self.next - self.oldest) * OVERHEAD) if self._bytes else 1.0
+
     def append(self, payloads: Sequence[bytes], pts: int, timestamp: int, keyframe: bool, now: int) -> SentFrame:
         """Takes a frame of at least one payload; the last one gets the marker (RFC 6184 §5.1).
 

@@ -128,7 +128,7 @@ class RtcpSession:
         for sender in self._senders.values():
             if not sender.parameters.transport_cc_extension:
                 continue
-            for _, packets, _, _, begin, at, size in reversed(sender.sent):
+            for _, packets, _, _, begin, at, size in reversed(sender.stream.sent):
                 ahead = begin - first & 0xFFFF
                 if ahead >= _UNANSWERED:  # it begins before the stretch
                     ahead -= 1 << 16

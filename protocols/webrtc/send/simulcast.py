@@ -15,7 +15,8 @@ RAISE_NS = 4_000_000_000
 """Without strain before a picture goes up; doubled by each time that it was too much, up to:"""
 LONGEST_RAISE_NS = 64_000_000_000
 
-_TOLERANCE = 0.95  # of what is sent: measured over other seconds than the estimate
+TOLERANCE = 0.95
+"""Of what is sent, a way that carries this carries it: the two are measured over other seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ class LayerChoice:
         """The name of the layer for each picture, which keeps its number. `carried`: what the way has for pictures, in bit/s; None: nothing
         is known."""
         sent = sum(picture.bitrate for picture in pictures.values())
-        if carried is not None and carried < sent * _TOLERANCE:
+        if carried is not None and carried < sent * TOLERANCE:
             self._note_strain(pictures, carried, now)
         else:
             self._note_rest(pictures, now)

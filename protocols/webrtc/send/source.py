@@ -8,15 +8,14 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 from protocols.media import EncodedPacket, Kind, Track
 from protocols.webrtc.rtp import CLOCK_RATES
-from protocols.webrtc.send.history import History
+from protocols.webrtc.send.history import History, SentFrame
 from protocols.webrtc.send.pacing import PACE_NS
 from protocols.webrtc.send.packetize import PACKETIZERS, PAYLOAD_LIMIT
-from protocols.webrtc.send.sender import Sender, SenderTransport
-
-__all__ = ["CallAt", "OnSent", "Sender", "SenderTransport", "Source", "SourceClock", "call_at_on"]
+from protocols.webrtc.send.target import INTERVAL_NS, TargetBitrate
 
 SourceClock = Callable[[int], tuple[int, int]]
 """From local monotonic ns to (wall clock ns since the Unix epoch, session media ns): one for all tracks of a participant. The wall clock
@@ -29,11 +28,28 @@ OnSent = Callable[[EncodedPacket, int, int], None]
 """(frame, monotonic ns when its packets were ready, monotonic ns when the first viewer's last packet was handed to the kernel)"""
 
 KEYFRAME_REQUEST_NS = 500_000_000
+_NEVER = 1 << 62
 _UNREPORTED = 32  # frames
 
 
+class SourceReceiver(Protocol):
+    """One viewer's end of a source (`sender.Sender`), as the source sees it."""
+
+    carried: int | None
+    """bit/s that the viewer's way has for this source, where the source should make do with it; None: whatever comes."""
+
+    def deliver(self, frame: SentFrame, now: int) -> None:
+        """The newest frame."""
+
+    def keyframe_came(self, source: "Source", now: int) -> None:
+        """`source`, in whose `awaiting` it is, is right about to deliver a key frame."""
+
+    def pump(self, now: int) -> bool:
+        """Sends what is due of what waits; whether more does."""
+
+
 class Source:
-    """`push` a track's packets in; attach `Sender`s to it. `run` is called back by `call_at` for paced bursts."""
+    """`push` a track's packets in; attach `SourceReceiver`s to it. `run` is called back by `call_at` for paced bursts."""
 
     def __init__(
         self,
@@ -41,11 +57,15 @@ class Source:
         clock: SourceClock,
         call_at: CallAt,
         *,
-        keyframe_wanted: Callable[[], bool] | None = None,
-        on_sent: OnSent | None = None,
+        on_keyframe_wanted: Callable[[], bool],
+        on_bitrate: Callable[[int], None],
+        on_sent: OnSent,
         monotonic: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        """`keyframe_wanted` asks the owner for a key frame and is true if one will come; it is called at most twice a second.
+        """`on_keyframe_wanted` asks the owner for a key frame and is true if one will come; it is called at most twice a second.
+        `on_bitrate` is told what bitrate the viewers' ways carry (bit/s of the track itself, without headers) when that has changed
+        noticeably, at most twice a second, by the rule in `target.py`; more than what was planned means: as planned. It is never called for
+        a sound.
 
         Raises `KeyError` for a codec that RTP here does not carry yet.
         """
@@ -58,21 +78,24 @@ class Source:
         self.frames = 0
         self.unsendable = 0
         """Packets without a payload that fits."""
-        self.senders: tuple[Sender, ...] = ()
-        self.awaiting: dict[Sender, None] = {}
-        """Senders of another layer, which go on with this one from its next key frame."""
+        self.receivers: tuple[SourceReceiver, ...] = ()
+        self.awaiting: dict[SourceReceiver, None] = {}
+        """Receivers of another layer, which go on with this one from its next key frame."""
         self.next_due: int | None = None
         """When `run` has something to do."""
         self._packetize = PACKETIZERS[codec]
         self._clock_rate = CLOCK_RATES[codec.kind]
         self._call_at = call_at
-        self._keyframe_wanted = keyframe_wanted
+        self._on_keyframe_wanted = on_keyframe_wanted
         self._on_sent = on_sent
         self._monotonic = monotonic
-        self._paced: dict[Sender, None] = {}
+        self._paced: dict[SourceReceiver, None] = {}
         self._unreported: deque[tuple[int, EncodedPacket, int]] = deque(maxlen=_UNREPORTED)
         self._asked: int | None = None
         self._answer = False
+        self._on_bitrate = on_bitrate
+        self._target = TargetBitrate()
+        self._target_due = 0 if codec.kind is Kind.VIDEO else _NEVER
 
     def ticks(self, media: int) -> int:
         """RTP clock, not wrapped, of a media time in ns."""
@@ -91,53 +114,60 @@ class Source:
             return
         frame = self.history.append(payloads, packet.pts, self.ticks(packet.pts), packet.keyframe, now)
         self.frames += 1
-        if self._on_sent is not None:
-            self._unreported.append((frame.index + frame.count, packet, self._monotonic()))
+        self._unreported.append((frame.index + frame.count, packet, self._monotonic()))
         if self.awaiting and packet.keyframe:
-            for sender in tuple(self.awaiting):
-                sender.keyframe_came(self, now)
-        for sender in self.senders:  # a tuple: a viewer may leave while it is walked
-            sender.deliver(frame, now)
+            for receiver in tuple(self.awaiting):
+                receiver.keyframe_came(self, now)
+        for receiver in self.receivers:  # a tuple: a viewer may leave while it is walked
+            receiver.deliver(frame, now)
+        if now >= self._target_due:
+            self._tell_bitrate(now)
+
+    def _tell_bitrate(self, now: int) -> None:
+        self._target_due = now + INTERVAL_NS
+        share = self.history.payload_share
+        carried = [int(receiver.carried * share) for receiver in self.receivers if receiver.carried is not None]
+        target = self._target.judge(carried, self.track.width * self.track.height, now)
+        if target is not None:
+            self._on_bitrate(target)
 
     def request_keyframe(self, now: int) -> bool:
         """True if a key frame will come. Many viewers' requests are one to the owner."""
-        if self._keyframe_wanted is None:
-            return False
         if self._asked is None or now - self._asked >= KEYFRAME_REQUEST_NS:
             self._asked = now
-            self._answer = self._keyframe_wanted()
+            self._answer = self._on_keyframe_wanted()
         return self._answer
 
-    # -- for senders -----------------------------------------------------------------------------------------------------------------
+    # -- for receivers ---------------------------------------------------------------------------------------------------------------
 
-    def add(self, sender: Sender) -> None:
-        self.senders = (*self.senders, sender)
+    def add(self, receiver: SourceReceiver) -> None:
+        self.receivers = (*self.receivers, receiver)
 
-    def remove(self, sender: Sender) -> None:
-        self.senders = tuple(other for other in self.senders if other is not sender)
-        self._paced.pop(sender, None)
+    def remove(self, receiver: SourceReceiver) -> None:
+        self.receivers = tuple(other for other in self.receivers if other is not receiver)
+        self._paced.pop(receiver, None)
 
     def handed_over(self, end: int) -> None:
         """A viewer got the last packet of the frame that ends before source index `end`; the first one to say so counts."""
         unreported = self._unreported
         while unreported and unreported[0][0] <= end:
             ends, packet, packetized = unreported.popleft()
-            if ends == end and self._on_sent is not None:
+            if ends == end:
                 self._on_sent(packet, packetized, self._monotonic())
 
-    def pace(self, sender: Sender, now: int) -> None:
-        """Sends the first slice of a sender's burst at once and the others in turn."""
-        if sender not in self._paced and sender.pump(now):
-            self._paced[sender] = None
+    def pace(self, receiver: SourceReceiver, now: int) -> None:
+        """Sends the first slice of a receiver's burst at once and the others in turn."""
+        if receiver not in self._paced and receiver.pump(now):
+            self._paced[receiver] = None
             if self.next_due is None:
                 self._arm(now)
 
     def run(self, now: int) -> None:
         """The next slice of every burst."""
         self.next_due = None
-        for sender in tuple(self._paced):
-            if not sender.pump(now):
-                self._paced.pop(sender, None)
+        for receiver in tuple(self._paced):
+            if not receiver.pump(now):
+                self._paced.pop(receiver, None)
         if self._paced:
             self._arm(now)
 

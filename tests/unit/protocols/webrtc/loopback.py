@@ -16,7 +16,8 @@ from pylibsrtp import Policy, Session
 
 from protocols.media import Codec, EncodedPacket, Kind, Track
 from protocols.webrtc.rtp import SendFormat, SendParameters
-from protocols.webrtc.send.source import Sender, Source
+from protocols.webrtc.send.sender import Sender
+from protocols.webrtc.send.source import CallAt, Source, SourceClock
 from protocols.webrtc.transport.egress import Egress
 from protocols.webrtc.transport.srtp import InboundSrtp, OutboundSrtp
 
@@ -158,6 +159,11 @@ class Programme:
             self.number += 1
 
 
+def clock(now: int) -> tuple[int, int]:
+    """Media time and monotonic time are one; the wall clock stands 1000 s ahead."""
+    return now + 1000 * SECOND, now
+
+
 def packet(data: bytes, at: int, keyframe: bool) -> EncodedPacket:
     return EncodedPacket(0, at, at, keyframe, data, at, at)
 
@@ -175,17 +181,26 @@ def access_unit(keyframe: bool, size: int) -> bytes:
 _NO_ZERO = bytes((value or 1) for value in range(256))
 
 
+def source_of(track: Track, timers: CallAt, clock: SourceClock = clock, **options: Any) -> Source:
+    """One whose owner makes no key frames and hears nothing, but for what `options` say."""
+    callbacks: dict[str, Any] = {
+        "on_keyframe_wanted": lambda: False,
+        "on_bitrate": lambda bits_per_second: None,
+        "on_sent": lambda *_: None,
+    }
+    return Source(track, clock, timers, **(callbacks | options))
+
+
 def video(timers: Timers, **options: Any) -> Source:
-    return Source(Track(1, Codec.H264), clock, timers, **options)
+    return source_of(Track(1, Codec.H264), timers, **options)
 
 
-def clock(now: int) -> tuple[int, int]:
-    """Media time and monotonic time are one; the wall clock stands 1000 s ahead."""
-    return now + 1000 * SECOND, now
+def sender_to(peer: Peer, parameters: SendParameters, **options: Any) -> Sender:
+    return Sender(peer, parameters, **({"on_turn": lambda: None} | options))
 
 
 def watch(source: Source, peer: Peer, now: int, **options: Any) -> Sender:
-    sender = Sender(peer, parameters(source.kind, **options))
+    sender = sender_to(peer, parameters(source.kind, **options))
     sender.attach(source, now)
     return sender
 

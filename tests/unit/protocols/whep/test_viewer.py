@@ -2,20 +2,24 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from types import MappingProxyType
 
 import pytest
 
 from protocols.errors import ProtocolError
 from protocols.media import Codec, EncodedPacket, Kind, Track
+from protocols.webrtc import rtcp
 from protocols.webrtc.sdp import answer
 from protocols.webrtc.sdp import description as sdp
 from protocols.webrtc.send.simulcast import Wish
 from protocols.webrtc.send.source import Source, call_at_on
+from protocols.webrtc.send.target import UNBOUND
 from protocols.webrtc.transport.udp_mux import UdpMux
 from protocols.whep import layer
 from protocols.whep.viewer import Viewer
 from tests.unit.protocols.webrtc.clients import USE_CANDIDATE, BarePeer, within
+from tests.unit.protocols.webrtc.loopback import SECOND, access_unit, source_of
 
 HEAD = "v=0\na=group:BUNDLE 0 1 2 3\na=ice-ufrag:abcd\na=ice-pwd:0123456789012345678901\na=fingerprint:sha-256 AA\na=rtcp-mux\na=recvonly\n"
 VIDEO = "m=video 9 UDP/TLS/RTP/SAVPF 96\na=mid:{}\na=rtpmap:96 H264/90000\na=fmtp:96 packetization-mode=1\n"
@@ -38,7 +42,7 @@ def viewer_of(mux: UdpMux, *sections: str) -> Viewer:
 
 def sources(*codecs: Codec) -> dict[Kind, tuple[Source, ...]]:
     call_at = call_at_on(asyncio.get_running_loop())
-    return {codec.kind: (Source(Track(1, codec), lambda now: (now, now), call_at),) for codec in codecs}
+    return {codec.kind: (source_of(Track(1, codec), call_at, lambda now: (now, now)),) for codec in codecs}
 
 
 def shown(viewer: Viewer) -> list[object]:
@@ -79,16 +83,16 @@ async def test_senders_follow_the_sources_and_only_what_changed_is_touched(mux: 
     first = sources(Codec.H264, Codec.OPUS)
     viewer.show("a", "a", first)
     assert (video.source, audio.source) == (first[Kind.VIDEO][0], first[Kind.AUDIO][0])
-    assert first[Kind.VIDEO][0].senders == (video,)
+    assert first[Kind.VIDEO][0].receivers == (video,)
     later = sources(Codec.H264) | {Kind.AUDIO: first[Kind.AUDIO]}
     viewer.show("a", "a", later)
     assert (video.source, audio.source) == (later[Kind.VIDEO][0], first[Kind.AUDIO][0])
-    assert first[Kind.VIDEO][0].senders == ()
+    assert first[Kind.VIDEO][0].receivers == ()
     viewer.show("a", "a", {Kind.AUDIO: first[Kind.AUDIO]})
     assert (video.source, audio.source) == (None, first[Kind.AUDIO][0])
     viewer.hide("a")
     assert audio.source is None
-    assert first[Kind.AUDIO][0].senders == ()
+    assert first[Kind.AUDIO][0].receivers == ()
 
 
 async def test_a_slot_whose_video_was_refused_has_its_sound(mux: UdpMux) -> None:
@@ -170,8 +174,8 @@ async def test_the_end_of_the_peer_detaches_everything(mux: UdpMux) -> None:
         viewer.peer.close("over")
         await within(running)
         assert changed.is_set()
-    assert not media[Kind.VIDEO][0].senders
-    assert not media[Kind.AUDIO][0].senders
+    assert not media[Kind.VIDEO][0].receivers
+    assert not media[Kind.AUDIO][0].receivers
 
 
 async def test_watchers_are_bounded_and_give_their_place_back(mux: UdpMux) -> None:
@@ -209,7 +213,7 @@ async def test_what_was_published_before_the_peer_connected_reaches_it_when_it_d
 
 async def test_a_defect_in_reporting_ends_only_this_viewer(mux: UdpMux) -> None:
     clock = iter([(0, 0)])  # enough for the report before the first packet, and for none after it
-    source = Source(Track(1, Codec.OPUS), lambda now: next(clock), call_at_on(asyncio.get_running_loop()))
+    source = source_of(Track(1, Codec.OPUS), call_at_on(asyncio.get_running_loop()), lambda now: next(clock))
     with BarePeer(mux) as bare, BarePeer(mux) as other:
         viewer = Viewer(bare.peer, answer.sending(bare.offer(), "cname"))
         viewer.show("a", "a", {Kind.AUDIO: (source,)})
@@ -229,7 +233,7 @@ def layered() -> dict[Kind, tuple[Source, ...]]:
     call_at = call_at_on(asyncio.get_running_loop())
     clock = lambda now: (now, now)  # noqa: E731
     tracks = [Track(1, Codec.H264, layer=name, width=16 * n, height=9 * n) for name, n in (("h", 80), ("m", 40), ("l", 20))]
-    return {Kind.VIDEO: tuple(Source(track, clock, call_at) for track in tracks)} | sources(Codec.OPUS)
+    return {Kind.VIDEO: tuple(source_of(track, call_at, clock) for track in tracks)} | sources(Codec.OPUS)
 
 
 def layers(viewer: Viewer) -> list[object]:
@@ -260,13 +264,70 @@ async def test_a_layer_that_ends_is_replaced_at_once_and_its_wish_comes_true_whe
     audio = viewer.senders[1].source
     viewer.show("a", "a", media | {Kind.VIDEO: media[Kind.VIDEO][1:]})
     assert layers(viewer) == ["m"]
-    assert media[Kind.VIDEO][0].senders == ()
+    assert media[Kind.VIDEO][0].receivers == ()
     viewer.show("a", "a", media)
     assert layers(viewer) == ["h"]
     assert viewer.senders[1].source is audio
     viewer.hide("a")
     assert layers(viewer) == [None]
     assert viewer.layers() == {}
+
+
+class Adapting:
+    """A video and a sound of one participant, in simulated time, and what the video's encoder is told of the viewers' ways."""
+
+    def __init__(self, layer: str = "", **facts: int) -> None:
+        self.now = time.monotonic_ns()
+        self.told: list[int] = []
+        call_at = call_at_on(asyncio.get_running_loop())
+        track = Track(1, Codec.H264, layer=layer, **({"width": 1280, "height": 720} | facts))
+        self.video = source_of(track, call_at, lambda now: (now, now), on_bitrate=self.told.append)
+        self.audio = source_of(Track(2, Codec.OPUS), call_at, lambda now: (now, now), on_bitrate=self.told.append)
+        self.media = {Kind.VIDEO: (self.video,), Kind.AUDIO: (self.audio,)}
+
+    def live(self, seconds: int, viewers: Mapping[Viewer, int] = MappingProxyType({}), frame_bytes: int = 10_000) -> None:
+        """30 frames a second and 128 kbit/s of sound; each viewer says four times a second what its way carries, in bit/s."""
+        for number in range(30 * seconds):
+            self.now += SECOND // 30
+            unit = access_unit(number % 30 == 0, frame_bytes)
+            self.video.push(EncodedPacket(1, self.now, self.now, number % 30 == 0, unit, self.now, self.now), self.now)
+            self.audio.push(EncodedPacket(2, self.now, self.now, True, bytes(500), self.now, self.now), self.now)
+            if number % 8 == 0:
+                for viewer, carried in viewers.items():
+                    on_rtcp = viewer.peer.on_rtcp
+                    assert on_rtcp is not None
+                    on_rtcp(rtcp.estimated_bitrate(1, carried, []), self.now)
+
+
+async def test_the_encoder_is_told_what_a_narrow_way_has_for_it_and_when_that_is_over(mux: UdpMux) -> None:
+    viewer, wide = viewer_of(mux, VIDEO, AUDIO), viewer_of(mux, VIDEO, AUDIO)
+    stream = Adapting()
+    for each in (viewer, wide):
+        each.show("a", "a", stream.media)
+    stream.live(5, {viewer: 4_000_000, wide: 4_000_000})
+    assert stream.told == []
+    stream.live(3, {viewer: 600_000, wide: 4_000_000})
+    assert 400_000 < stream.told[-1] < 600_000 - 120_000  # less the sound, and less the headers
+    viewer.hide("a")
+    stream.live(1, {wide: 4_000_000})
+    assert stream.told[-1] == UNBOUND
+
+
+async def test_a_still_scene_holds_nothing_down(mux: UdpMux) -> None:
+    viewer, stream = viewer_of(mux, VIDEO, AUDIO), Adapting()
+    viewer.show("a", "a", stream.media)
+    stream.live(5, {viewer: 500_000}, frame_bytes=1000)
+    assert stream.told == []
+
+
+async def test_a_layer_is_told_nothing_while_there_is_a_smaller_one(mux: UdpMux) -> None:
+    viewer = viewer_of(mux, VIDEO, AUDIO)
+    large, small = Adapting("h"), Adapting("l", width=640, height=360)
+    viewer.show("a", "a", {Kind.VIDEO: (large.video, small.video), Kind.AUDIO: (large.audio,)})
+    small.live(1, frame_bytes=1000)
+    large.live(5, {viewer: 600_000})
+    assert large.told == []
+    assert [source.track.layer for source in (large.video, small.video) if viewer.senders[0] in source.receivers] == ["l"]
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,12 @@ import pytest
 
 from protocols.bitstream.nal import split_annexb
 from protocols.errors import ProtocolError
-from protocols.media import Codec, EncodedPacket, Track
+from protocols.media import EncodedPacket
 from protocols.webrtc.receive.depacketize import h264_frame, h264_kinds
 from protocols.webrtc.send.packetize import packetize_h264
-from protocols.webrtc.send.source import Source
 from protocols.whip.passing import PASS_LIMIT, PassingH264
 from tests.unit.protocols.bitstream.samples import access_units
-from tests.unit.protocols.webrtc.loopback import FRAME, Peer, Timers, clock, nal_unit, watch
+from tests.unit.protocols.webrtc.loopback import FRAME, Peer, Timers, nal_unit, video, watch
 
 START = b"\0\0\0\1"
 MESSAGE = b"\x06\x05\x10" + b"A" * 16 + b"\x80"  # ITU-T H.264 D.1.7: user data
@@ -89,7 +88,7 @@ def test_a_frame_in_pieces_that_do_not_fit_never_passes(cut: slice) -> None:
 
 
 def test_a_viewer_gets_the_payloads_to_the_byte_in_packets_of_its_own(peer: Peer, timers: Timers) -> None:
-    source = Source(Track(1, Codec.H264), clock, timers)
+    source = video(timers)
     watch(source, peer, 0)
     stream = PassingH264(1)
     expected: list[bytes] = []

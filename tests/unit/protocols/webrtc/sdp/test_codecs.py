@@ -9,8 +9,20 @@ from aiortc.rtp import RtcpRtpfbPacket, RtpPacket
 from protocols.media import Codec, Track
 from protocols.webrtc.receive.depacketize import FORMATS
 from protocols.webrtc.send.report import RtcpSession
-from protocols.webrtc.send.source import Sender, Source
-from tests.unit.protocols.webrtc.loopback import FRAME, MS, Peer, Timers, access_unit, clock, contiguous, growing, packet, watch
+from protocols.webrtc.send.sender import Sender
+from protocols.webrtc.send.source import Source
+from tests.unit.protocols.webrtc.loopback import (
+    FRAME,
+    MS,
+    Peer,
+    Timers,
+    access_unit,
+    contiguous,
+    growing,
+    packet,
+    source_of,
+    watch,
+)
 
 SSRC, RTX = 0xABCDEF01, 0x12345678
 TYPES = {Codec.H264: 96, Codec.VP8: 98, Codec.VP9: 100, Codec.AV1: 102}
@@ -32,8 +44,8 @@ def unit(codec: Codec, keyframe: bool, size: int) -> bytes:
             return (b"\x10" if keyframe else b"\x11") + data
 
 
-def source_of(codec: Codec, timers: Timers, layer: str = "") -> Source:
-    return Source(Track(1, codec, layer=layer), clock, timers)
+def coded(codec: Codec, timers: Timers, layer: str = "") -> Source:
+    return source_of(Track(1, codec, layer=layer), timers)
 
 
 def play(source: Source, timers: Timers, first: int, frames: int, group: int = 30) -> list[bytes]:
@@ -59,7 +71,7 @@ def nack(*sequences: int) -> bytes:
 
 @pytest.mark.parametrize("codec", TYPES)
 def test_a_source_comes_under_its_codecs_payload_type(codec: Codec, peer: Peer, timers: Timers) -> None:
-    source = source_of(codec, timers)
+    source = coded(codec, timers)
     watch(source, peer, 0)
     units = play(source, timers, 0, 5)
     packets = peer.receive()
@@ -71,7 +83,7 @@ def test_a_source_comes_under_its_codecs_payload_type(codec: Codec, peer: Peer, 
 
 @pytest.mark.parametrize(("before", "after"), list(itertools.permutations(TYPES, 2)))
 def test_another_codec_goes_on_with_numbers_and_times(before: Codec, after: Codec, peer: Peer, timers: Timers) -> None:
-    first, second = source_of(before, timers), source_of(after, timers)
+    first, second = coded(before, timers), coded(after, timers)
     sender = watch(first, peer, 0)
     units = play(first, timers, 0, 10)
     sender.attach(second, timers.now)
@@ -87,7 +99,7 @@ def test_another_codec_goes_on_with_numbers_and_times(before: Codec, after: Code
 def changed(
     peer: Peer, timers: Timers, before: Codec, after: Codec
 ) -> tuple[Sender, RtcpSession, list[RtpPacket], list[RtpPacket]]:
-    first, second = source_of(before, timers), source_of(after, timers)
+    first, second = coded(before, timers), coded(after, timers)
     sender = watch(first, peer, 0)
     feedback = RtcpSession()
     feedback.add(sender)
@@ -106,13 +118,13 @@ def test_what_was_lost_of_the_codec_before_is_not_sent_again_and_what_came_since
     (again,) = peer.receive()
     assert (again.ssrc, again.payload_type) == (RTX, 99)
     assert again.payload == new[0].sequence_number.to_bytes(2, "big") + new[0].payload
-    assert sender.retransmitted == 1
+    assert sender.stream.retransmitted == 1
 
 
 def test_a_codec_without_rtx_beside_one_with_it_repairs_by_the_same_packet(peer: Peer, timers: Timers) -> None:
     sender, feedback, _, new = changed(peer, timers, Codec.VP8, Codec.AV1)
     feedback.receive(nack(new[1].sequence_number), timers.now + 40 * MS)
-    assert sender.retransmitted == 1
+    assert sender.stream.retransmitted == 1
     again = peer.datagram()
     assert again is not None
     # Its header is in clear.
@@ -122,7 +134,7 @@ def test_a_codec_without_rtx_beside_one_with_it_repairs_by_the_same_packet(peer:
 
 @pytest.mark.parametrize("codec", [Codec.VP8, Codec.VP9, Codec.AV1])
 def test_layers_are_changed_at_key_frames_in_every_codec(codec: Codec, peer: Peer, timers: Timers) -> None:
-    large, small = source_of(codec, timers, "h"), source_of(codec, timers, "l")
+    large, small = coded(codec, timers, "h"), coded(codec, timers, "l")
     sender = watch(large, peer, 0)
     units = play(large, timers, 0, 5)
     play(small, timers, 0, 5)

@@ -11,8 +11,8 @@ from pylibsrtp import Policy
 
 from protocols.media import Codec, EncodedPacket, Kind, Track
 from protocols.webrtc.send.pacing import JOIN_DRAIN_NS, PACE_NS, SLICE, UNPACED
-from protocols.webrtc.send.sender import HOLD_NS
-from protocols.webrtc.send.source import Sender, Source, call_at_on
+from protocols.webrtc.send.sender import HOLD_NS, Sender
+from protocols.webrtc.send.source import call_at_on
 from tests.unit.protocols.webrtc.loopback import (
     FRAME,
     MS,
@@ -22,11 +22,12 @@ from tests.unit.protocols.webrtc.loopback import (
     Timers,
     access_unit,
     access_units,
-    clock,
     contiguous,
     growing,
     packet,
     parameters,
+    sender_to,
+    source_of,
     video,
     watch,
 )
@@ -46,14 +47,14 @@ def test_every_access_unit_arrives_whole_under_every_profile(
     packets = peer.receive()
     assert [unit for _, unit in access_units(packets)] == programme.units
     assert contiguous(packets)
-    assert sender.packets == len(packets) == peer.egress.sent - 1  # and one sender report
+    assert sender.stream.packets == len(packets) == peer.egress.sent - 1  # and one sender report
     assert sender.frames == 40
-    assert sender.bytes == sum(len(each.payload) for each in packets)
+    assert sender.stream.payload_bytes == sum(len(each.payload) for each in packets)
 
 
 def test_headers_say_what_was_negotiated(peer: Peer, timers: Timers) -> None:
     source = video(timers)
-    sender = Sender(peer, parameters(mid="video0"), sequence=65_530, timestamp=0xFFFFFFFF)
+    sender = sender_to(peer, parameters(mid="video0"), sequence=65_530, timestamp=0xFFFFFFFF)
     sender.attach(source, 0)
     at = 3 * SECOND + 500 * MS
     source.push(packet(access_unit(True, 3000), 0, True), at)
@@ -87,7 +88,7 @@ def test_extensions_that_were_not_negotiated_are_not_sent(peer: Peer, timers: Ti
 
 
 def test_audio_and_video_of_a_peer_share_the_transport_sequence(peer: Peer, timers: Timers) -> None:
-    picture, sound = video(timers), Source(Track(1, Codec.OPUS), clock, timers)
+    picture, sound = video(timers), source_of(Track(1, Codec.OPUS), timers)
     watch(picture, peer, 0)
     watch(sound, peer, 0, ssrc=7, mid="1")
     for number in range(3):
@@ -165,7 +166,7 @@ def test_a_large_key_frame_leaves_in_slices_and_what_follows_waits_behind(peer: 
 
 def test_a_burst_held_too_long_is_dropped_to_the_next_key_frame_and_counted(peer: Peer, timers: Timers) -> None:
     asked: list[int] = []
-    source = video(timers, keyframe_wanted=lambda: not asked.append(1))
+    source = video(timers, on_keyframe_wanted=lambda: not asked.append(1))
     sender = watch(source, peer, 0)
     asked.clear()
     source.push(packet(access_unit(True, 150_000), 0, True), SECOND)
@@ -184,7 +185,7 @@ def test_a_burst_held_too_long_is_dropped_to_the_next_key_frame_and_counted(peer
 
 def test_without_a_cached_group_a_viewer_waits_for_a_key_frame_and_asks_for_it(peer: Peer, timers: Timers) -> None:
     asked: list[int] = []
-    source = video(timers, keyframe_wanted=lambda: not asked.append(1))
+    source = video(timers, on_keyframe_wanted=lambda: not asked.append(1))
     source.push(packet(access_unit(False, 2000), 0, False), 0)
     watch(source, peer, 0)
     source.push(packet(access_unit(False, 2000), FRAME, False), FRAME)
@@ -205,7 +206,7 @@ def test_a_group_too_long_to_keep_is_not_joined(peer: Peer, timers: Timers) -> N
 
 
 def test_audio_joins_with_the_next_frame(peer: Peer, timers: Timers) -> None:
-    source = Source(Track(1, Codec.OPUS), clock, timers)
+    source = source_of(Track(1, Codec.OPUS), timers)
     source.push(packet(b"old", 0, True), 0)
     watch(source, peer, 0)
     source.push(packet(b"new", 20 * MS, True), 20 * MS)
@@ -248,11 +249,11 @@ def test_a_viewer_whose_address_was_lost_joins_again_by_itself(peer: Peer, timer
 def test_changing_the_source_continues_numbers_and_timestamps(peer: Peer, timers: Timers) -> None:
     first = video(timers)
     programme = Programme(first, timers)
-    sender = Sender(peer, parameters(), sequence=65_000)
+    sender = sender_to(peer, parameters(), sequence=65_000)
     sender.attach(first, 0)
     programme.play(60)
     before = peer.receive()
-    second = Source(Track(1, Codec.H264), lambda now: (now, now - 5 * SECOND), timers)  # its media time is another
+    second = source_of(Track(1, Codec.H264), timers, lambda now: (now, now - 5 * SECOND))  # its media time is another
     at = timers.now + 40 * MS
     sender.attach(second, at)
     unit = access_unit(True, 2000)
@@ -263,7 +264,7 @@ def test_changing_the_source_continues_numbers_and_timestamps(peer: Peer, timers
     assert contiguous(before + after)
     assert any(each.sequence_number < 100 for each in before)  # it wrapped on the way
     assert (after[0].timestamp - before[-1].timestamp) & 0xFFFFFFFF == 3600
-    assert first.senders == ()
+    assert first.receivers == ()
     assert len(peer.rtcp) == 2  # each source's first packet follows a report of its clock
 
 
@@ -300,7 +301,7 @@ def test_plis_are_answered_by_the_source_where_it_can_else_by_replays_ever_rarer
         answers.append(able)
         return able
 
-    source = video(timers, keyframe_wanted=wanted)
+    source = video(timers, on_keyframe_wanted=wanted)
     sender = watch(source, peer, 0)
     answers.clear()
     programme = Programme(source, timers, group=1000, key_bytes=2000, delta_bytes=500)
@@ -343,7 +344,7 @@ def test_a_dead_viewer_among_many_disturbs_none(peer_of: Callable[..., Peer], ti
         assert contiguous(packets)
         assert senders[healthy].dropped == 0
     assert senders[1].dropped > 0
-    assert senders[1].packets == 0
+    assert senders[1].stream.packets == 0
     assert peers[0].egress.errors > 0
     assert peers[0].egress.segmentation  # one viewer's bad address does not end it for all
 
@@ -385,7 +386,7 @@ def test_on_sent_is_called_once_a_frame_with_the_first_viewer(peer_of: Callable[
 def test_sender_reports_put_audio_and_video_on_one_time_line(peer: Peer, timers: Timers) -> None:
     from aiortc.rtp import RtcpPacket, RtcpSdesPacket, RtcpSrPacket
 
-    picture, sound = video(timers), Source(Track(1, Codec.OPUS), clock, timers)
+    picture, sound = video(timers), source_of(Track(1, Codec.OPUS), timers)
     senders = [watch(picture, peer, 0), watch(sound, peer, 0, ssrc=7, mid="1")]
     at = 10 * SECOND
     # Video was delayed on its way to us, and leaves after the audio of its time: reports must not show that.
@@ -418,9 +419,8 @@ def test_data_without_a_payload_is_counted_and_not_sent(peer: Peer, timers: Time
 
 async def test_bursts_are_paced_by_the_event_loop(peer: Peer) -> None:
     sent = asyncio.Event()
-    source = Source(
+    source = source_of(
         Track(1, Codec.H264),
-        clock,
         call_at_on(asyncio.get_running_loop()),
         on_sent=lambda *_: sent.set(),
         monotonic=time.monotonic_ns,

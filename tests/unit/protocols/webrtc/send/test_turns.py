@@ -7,7 +7,6 @@ import pytest
 
 from protocols.media import Codec, Track
 from protocols.webrtc.send.bandwidth import BandwidthEstimator
-from protocols.webrtc.send.source import Source
 from tests.unit.protocols.webrtc.loopback import (
     FRAME,
     MS,
@@ -16,10 +15,12 @@ from tests.unit.protocols.webrtc.loopback import (
     Timers,
     access_unit,
     access_units,
-    clock,
     contiguous,
     growing,
     packet,
+    parameters,
+    sender_to,
+    source_of,
     watch,
 )
 
@@ -35,7 +36,7 @@ class Picture:
         self.number = 0
         self.wanted: set[str] = set()
         self.layers = {
-            name: Source(Track(1, Codec.H264, layer=name), clock, timers, keyframe_wanted=lambda name=name: self._ask(name))
+            name: source_of(Track(1, Codec.H264, layer=name), timers, on_keyframe_wanted=lambda name=name: self._ask(name))
             for name in ("h", "l")
         }
         self.units: dict[str, list[bytes]] = {"h": [], "l": []}
@@ -64,8 +65,8 @@ def test_the_present_layer_goes_on_until_the_key_frame_of_the_other(peer: Peer, 
     picture = Picture(timers)
     picture.answers = False  # the next one comes by itself
     turned: list[int] = []
-    sender = watch(picture.layers["h"], peer, 0)
-    sender.on_turn = lambda: turned.append(picture.number)
+    sender = sender_to(peer, parameters(), on_turn=lambda: turned.append(picture.number))
+    sender.attach(picture.layers["h"], 0)
     picture.play(50)
     sender.turn(picture.layers["l"], timers.now)
     picture.play(30)
@@ -78,7 +79,7 @@ def test_the_present_layer_goes_on_until_the_key_frame_of_the_other(peer: Peer, 
     assert steps.pop(60) == 1  # the picture of the turn is there in both layers
     assert set(steps) <= {2999, 3000}
     assert turned == [60]
-    assert picture.layers["h"].senders == ()
+    assert picture.layers["h"].receivers == ()
     assert sender.turns == 1
 
 

@@ -1,0 +1,176 @@
+"""One RTP stream as one viewer gets it, with the stream of its repairs (RFC 4588): numbers, headers, protection, and the way out.
+
+What is kept true: sequence numbers are contiguous; a packet leaves under one sequence number with one content (RFC 7714 §12.1: never two
+under one key) and under its codec's payload type; what is sent again stays within the budget.
+"""
+
+import random
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any, Protocol
+
+from protocols.webrtc.rtp import VERSION_WITH_EXTENSION, HeaderLayout, SendFormat, SendParameters
+from protocols.webrtc.send.history import History, Run
+from protocols.webrtc.send.repair import RepairBudget
+from protocols.webrtc.transport.egress import Egress
+from protocols.webrtc.transport.srtp import OutboundSrtp, SrtpError
+
+
+class SenderTransport(Protocol):
+    """One viewer's way: what the peer (`transport.peer.Peer`) shows its senders."""
+
+    address: tuple[Any, ...] | None
+    """Where to, as the socket takes it; follows the peer when it roams. None: nowhere yet."""
+    outbound: OutboundSrtp | None
+    """None until DTLS is connected."""
+    egress: Egress
+    transport_sequence: int
+    """The next transport-wide sequence number: one counter for all m-lines."""
+
+
+Sent = tuple[int, int, int, int, int, int, int]
+"""A run as it left: (sequence not wrapped, count, source index, timestamp not wrapped, transport sequence, monotonic ns, bytes)"""
+
+
+class RtpStream:
+    """Of one m-line. The counters are totals since the start."""
+
+    def __init__(self, transport: SenderTransport, parameters: SendParameters, sequence: int | None) -> None:
+        """`sequence` is what to begin with; None: random (RFC 3550 §5.1)."""
+        self.transport = transport
+        self.parameters = parameters
+        self.sent: deque[Sent] = deque()
+        """What can be sent again, oldest first."""
+        self.last_sent = 0
+        self.packets = self.payload_bytes = self.dropped = self.nacks = self.retransmitted = 0
+        self._layout = HeaderLayout.of(parameters)
+        # Below 2^15: a receiver that misses the first packets must not guess a wrong rollover counter (RFC 3711 §3.3.1).
+        self._sequence = random.randrange(1 << 15) if sequence is None else sequence
+        self._rtx_sequence = random.randrange(1 << 15)
+        self._budget = RepairBudget()
+
+    def send(self, run: Run, payload_type: int, timestamp: int, now: int) -> bool:
+        """False where there is no way to the viewer. The hot path: per packet one header, one copy and one protection in place; per run one
+        system call."""
+        transport = self.transport
+        address, outbound = transport.address, transport.outbound
+        count = len(run.packets)
+        if address is None or outbound is None:
+            self.dropped += count
+            return False
+        layout, egress = self._layout, transport.egress
+        arena = egress.arena
+        view, protect, pack = arena.view, outbound.protect, layout.struct.pack_into
+        header, step, ssrc = layout.size, layout.transport_step, self.parameters.ssrc
+        extensions, stamp = layout.extensions(now), timestamp & 0xFFFFFFFF
+        sequence, transport_sequence = self._sequence, transport.transport_sequence if step else 0
+        self.sent.append((sequence, count, run.index, timestamp, transport_sequence, now, run.size))
+        self._sequence = sequence + count
+        if step:
+            transport.transport_sequence = transport_sequence + count & 0xFFFF
+        begin = segment = 0
+        try:
+            for marker, payload in run.packets:
+                data = begin + header
+                end = data + len(payload)
+                pack(
+                    view, begin, VERSION_WITH_EXTENSION, payload_type | marker, sequence & 0xFFFF, stamp, ssrc, extensions,
+                    transport_sequence & 0xFFFF,
+                )  # fmt: skip
+                view[data:end] = payload
+                begin += protect(arena, begin, end - begin)
+                segment = segment or begin
+                sequence += 1
+                transport_sequence += step
+        except SrtpError:
+            self.dropped += count
+            return True
+        self.last_sent = now
+        if not egress.send(view[:begin], segment, address):
+            self.dropped += count
+            return True
+        self.packets += count
+        self.payload_bytes += run.size
+        self._budget.earn(run.size)
+        return True
+
+    def send_report(self, report: bytes) -> None:
+        """RTCP that must not wait for the peer's own turn."""
+        transport = self.transport
+        if transport.address is not None and transport.outbound is not None:
+            with suppress(SrtpError):
+                protected = transport.outbound.protect_rtcp(report)
+                transport.egress.send(memoryview(protected), len(protected), transport.address)
+
+    def forget(self, oldest: int) -> None:
+        """What is older than this index of the source is not repaired any more."""
+        sent = self.sent
+        while sent and sent[0][2] < oldest and len(sent) > 1:
+            sent.popleft()
+
+    # -- repair ----------------------------------------------------------------------------------------------------------------------
+
+    def measured(self, round_trip: int) -> None:
+        """To the viewer and back, ns."""
+        self._budget.measured(round_trip)
+
+    def repair(self, sequences: Iterable[int], history: History, numbered: SendFormat, now: int) -> None:
+        """Sends packets (sequence numbers of 16 bits) again, as far as `history` has them and the budget allows."""
+        budget = self._budget
+        budget.begin(now)
+        for wrapped in sequences:
+            if not budget.look():
+                return
+            self.nacks += 1
+            sequence = self._sequence - ((self._sequence - wrapped) & 0xFFFF)
+            if budget.due(sequence, now):
+                self._repair_one(sequence, history, numbered, now)
+
+    def _repair_one(self, sequence: int, history: History, numbered: SendFormat, now: int) -> None:
+        position = bisect_right(self.sent, sequence, key=_first_sequence) - 1
+        if position < 0:
+            return
+        first, count, index, timestamp, transport_sequence, at, _ = self.sent[position]
+        step = sequence - first
+        packet = history.packet(index + step) if step < count else None
+        if packet is None:
+            return
+        marker, payload = packet
+        self._budget.spend(sequence, len(payload), now)
+        parameters, transport = self.parameters, self.transport
+        if parameters.rtx_ssrc is None or numbered.rtx_payload_type is None:
+            # The same packet to the bit: other extensions under its sequence number would reuse the nonce (RFC 7714 §12.1).
+            again = (
+                marker | numbered.payload_type, sequence & 0xFFFF, timestamp & 0xFFFFFFFF, parameters.ssrc, self._layout.extensions(at),
+                (transport_sequence + step) & 0xFFFF if self._layout.transport_step else 0,
+            )  # fmt: skip
+        else:
+            payload = (sequence & 0xFFFF).to_bytes(2, "big") + payload  # RFC 4588 §4: the original sequence number goes before
+            again = (
+                marker | numbered.rtx_payload_type, self._rtx_sequence & 0xFFFF, timestamp & 0xFFFFFFFF, parameters.rtx_ssrc,
+                self._layout.extensions(now), transport.transport_sequence if self._layout.transport_step else 0,
+            )  # fmt: skip
+            self._rtx_sequence += 1
+            transport.transport_sequence = transport.transport_sequence + self._layout.transport_step & 0xFFFF
+        if self._send_single(again, payload):
+            self.retransmitted += 1
+
+    def _send_single(self, header: tuple[Any, ...], payload: bytes) -> bool:
+        address, outbound, egress = self.transport.address, self.transport.outbound, self.transport.egress
+        if address is None or outbound is None:
+            return False
+        view = egress.arena.view
+        self._layout.struct.pack_into(view, 0, VERSION_WITH_EXTENSION, *header)
+        end = self._layout.size + len(payload)
+        view[self._layout.size : end] = payload
+        try:
+            size = outbound.protect(egress.arena, 0, end)
+        except SrtpError:
+            return False
+        return egress.send(view[:size], size, address)
+
+
+def _first_sequence(sent: Sent) -> int:
+    return sent[0]
