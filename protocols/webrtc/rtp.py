@@ -68,6 +68,7 @@ class ReceiveParameters:
     mid_extension: int = 0
     rid_extension: int = 0
     repaired_rid_extension: int = 0
+    abs_send_time_extension: int = 0
     transport_cc_extension: int = 0
 
 

@@ -1,51 +1,86 @@
 """How much the way from a publisher carries, for those who ask to be told by REMB alone. Sans-IO.
 
 A sender with transport-wide feedback judges for itself and gets no figure of ours, which could only hold it down. What is kept true: the
-figure begins generous, goes down on heavy loss or a filling queue only, and comes back by itself.
+figure begins generous, goes down on heavy loss or a filling queue only, holds while a queue is there, and comes back by itself
+(draft-ietf-rmcat-gcc-02 §5.5, §6).
 """
+
+from collections import deque
+
+from protocols.webrtc.receive.queueing import QueueWatch
 
 START = 20_000_000  # bit/s
 MOST = 50_000_000
 LEAST = 100_000
-WINDOW_NS = 1_000_000_000
-_BASELINE = 10  # windows in which the shortest way was seen
-_HIGH_LOSS = 26  # of 256: draft-ietf-rmcat-gcc-02 §6 decreases from 10 %
-_QUEUEING_NS = 60_000_000
+FALL_NS = 500_000_000
+"""From one fall for a filling queue to the next: before that the sender has not had the time to follow."""
+
+_HIGH_LOSS = 26  # of 256: GCC §6 decreases from 10 %
+_FULL_LOSS = 5  # and this much is enough where a queue is there, because it is full then
 _DECREASE = (85, 100)
 _INCREASE = (108, 100)
+_RATE_SPANS = 3  # in which a queue was found to fill: so much came through it
+_RTP_BITS, _ABS_SEND_TIME_BITS = 32, 24
+_ABS_SEND_TIME_RATE = 1 << 18
+_ABS_SEND_TIME = -1  # the number of its clock; those of RTP have their SSRC's
 
 
 class BitrateEstimate:
-    """`add` packets, `delay` frames; `judge` once in a window gives bit/s."""
+    """`add` packets and the times of frames; `judge` once a second gives bit/s."""
 
     def __init__(self) -> None:
         self.bits_per_second = START
+        self._queue = QueueWatch()
         self._bytes = 0
         self._begun = 0
-        self._delay: int | None = None
-        self._delays: list[int] = []
+        self._fell = 0
+        self._span_bytes = 0
+        self._spans: deque[tuple[int, int]] = deque(maxlen=_RATE_SPANS + 1)  # (end of one, bytes in it)
+        self._stamps: dict[int, int] = {}
 
     def add(self, size: int) -> None:
         self._bytes += size
+        self._span_bytes += size
 
-    def delay(self, way: int) -> None:
-        """`way`: arrival minus media time of a frame (ns); only its changes count."""
-        if self._delay is None or way < self._delay:
-            self._delay = way
+    def begins(self, ssrc: int, timestamp: int) -> bool:
+        """Whether this packet is the first of a frame: its times are to be noted."""
+        if self._stamps.get(ssrc) == timestamp:
+            return False
+        self._stamps[ssrc] = timestamp
+        return True
+
+    def note_timestamp(self, ssrc: int, rate: int, timestamp: int, now: int) -> bool:
+        """When a frame left, as its RTP timestamp says at `rate`. Whether the figure has fallen, to be told at once."""
+        return self._queue.note(ssrc, rate, _RTP_BITS, timestamp, now) and self._watch(now)
+
+    def note_send_time(self, send_time: int, now: int) -> bool:
+        """The same by the absolute send time (24 bits), which no encoder's or pacer's delay is in."""
+        return self._queue.note(_ABS_SEND_TIME, _ABS_SEND_TIME_RATE, _ABS_SEND_TIME_BITS, send_time, now) and self._watch(now)
+
+    def forget(self, ssrc: int) -> None:
+        self._stamps.pop(ssrc, None)
+        self._queue.forget(ssrc)
+
+    def _watch(self, now: int) -> bool:
+        self._spans.append((now, self._span_bytes))
+        self._span_bytes = 0
+        if not self._queue.filling or now - self._fell < FALL_NS:
+            return False
+        elapsed = now - self._spans[0][0]
+        self._fall(sum(size for _, size in self._spans) - self._spans[0][1], elapsed, now)
+        return True
+
+    def _fall(self, size: int, elapsed: int, now: int) -> None:
+        self._fell = now
+        arrived = size * 8 * 1_000_000_000 // elapsed
+        self.bits_per_second = max(LEAST, min(self.bits_per_second, arrived * _DECREASE[0] // _DECREASE[1]))
 
     def judge(self, fraction_lost: int, now: int) -> int:
         """`fraction_lost` is of 256."""
-        elapsed = now - self._begun
-        arrived = self._bytes * 8 * 1_000_000_000 // max(elapsed, 1)
-        # The least of a window against the least of the last ones: a queue that stays full shows, a frame that came late does not.
-        queueing = 0
-        if self._delay is not None:
-            queueing = self._delay - min(self._delays, default=self._delay)
-            self._delays = [*self._delays[1 - _BASELINE :], self._delay]
-        if self._begun and arrived and (fraction_lost > _HIGH_LOSS or queueing > _QUEUEING_NS):
-            self.bits_per_second = min(self.bits_per_second, arrived * _DECREASE[0] // _DECREASE[1])
-        else:
-            self.bits_per_second = self.bits_per_second * _INCREASE[0] // _INCREASE[1]
-        self.bits_per_second = max(LEAST, min(MOST, self.bits_per_second))
-        self._bytes, self._begun, self._delay = 0, now, None
+        queued = self._queue.queued
+        if self._begun and self._bytes and fraction_lost > (_FULL_LOSS if queued else _HIGH_LOSS):
+            self._fall(self._bytes, max(1, now - self._begun), now)
+        elif not queued:
+            self.bits_per_second = min(MOST, self.bits_per_second * _INCREASE[0] // _INCREASE[1])
+        self._bytes, self._begun = 0, now
         return self.bits_per_second

@@ -62,7 +62,7 @@ class RtpReceiver:
         self._estimate = BitrateEstimate() if "goog-remb" in feedback and not self._transport_cc else None
         self._arrivals: dict[int, int] = {}
         self._transport_sequence = 0
-        self._feedback_due = self._report_due = NEVER
+        self._feedback_due = self._report_due = self._bitrate_due = NEVER
         self._feedback_number = 0
 
     # -- in --------------------------------------------------------------------------------------------------------------------------
@@ -96,7 +96,7 @@ class RtpReceiver:
                 return
             frames = _take_other(stream, sequence, packet)
         if self._estimate is not None:
-            self._estimate.add(len(data))
+            self._measure(self._estimate, stream, ssrc, timestamp, data, extensions, position, now)
         for frame in frames:
             self._on_frame(stream, frame)
         if stream.buffer.gaps and now < self.due:
@@ -124,6 +124,29 @@ class RtpReceiver:
         if self._feedback_due == NEVER or len(self._arrivals) >= _MAX_ARRIVALS:
             self._feedback_due = now + FEEDBACK_NS if len(self._arrivals) < _MAX_ARRIVALS else now
             self.due = min(self.due, self._feedback_due)
+
+    def _measure(
+        self,
+        estimate: BitrateEstimate,
+        stream: Stream,
+        ssrc: int,
+        timestamp: int,
+        data: bytes,
+        extensions: int,
+        end: int,
+        now: int,
+    ) -> None:
+        estimate.add(len(data))
+        if ssrc != stream.ssrc or not estimate.begins(ssrc, timestamp):
+            return
+        identifier = stream.parameters.abs_send_time_extension
+        at = _element(data, extensions, end, identifier) if extensions and identifier else 0
+        if at and at + 3 <= end:
+            fell = estimate.note_send_time(int.from_bytes(data[at : at + 3], "big"), now)
+        else:
+            fell = estimate.note_timestamp(ssrc, stream.format.clock_rate, timestamp, now)
+        if fell:
+            self._bitrate_due = self.due = now
 
     def totals(self) -> dict[str, int]:
         """`lost`, `late` and `repaired` packets, and `plis`, of all streams that are or were."""
@@ -194,6 +217,8 @@ class RtpReceiver:
     def _forget(self, stream: Stream) -> None:
         self._former.update(_counts(stream))
         del self.streams[stream.ssrc]
+        if self._estimate is not None:
+            self._estimate.forget(stream.ssrc)
         for known in [each for each, repaired in self._repairs.items() if repaired is stream]:
             del self._repairs[known]
 
@@ -216,6 +241,8 @@ class RtpReceiver:
         if self._feedback_due <= now:
             packets += self._transport_feedback()
         compounds = [self._report(now)] if self._report_due <= now else []
+        if self._estimate is not None and self._bitrate_due <= now:
+            packets.append(self._tell_bitrate(self._estimate))
         if packets and not compounds:
             compounds = [b""]
         for packet in packets:
@@ -227,7 +254,7 @@ class RtpReceiver:
         return compounds
 
     def _schedule(self, now: int, trip: int) -> None:
-        due = min(self._feedback_due, self._report_due)
+        due = min(self._feedback_due, self._report_due, self._bitrate_due)
         for stream in self.streams.values():
             due = min(due, stream.keyframe_due, max(now, stream.buffer.due(trip)))
         self.due = due
@@ -238,14 +265,13 @@ class RtpReceiver:
         report = rtcp.receiver_report(self._ssrc, blocks) + self._description
         if self._estimate is not None and blocks:
             worst = max(block.fraction_lost for block in blocks)
-            bitrate = self._estimate.judge(worst, now)
-            report += rtcp.estimated_bitrate(self._ssrc, bitrate, list(self.streams))
+            self._estimate.judge(worst, now)
+            report += self._tell_bitrate(self._estimate)
         return report
 
-    def note_delay(self, way: int) -> None:
-        """Arrival minus media time of a frame (ns), for the estimate."""
-        if self._estimate is not None:
-            self._estimate.delay(way)
+    def _tell_bitrate(self, estimate: BitrateEstimate) -> bytes:
+        self._bitrate_due = NEVER
+        return rtcp.estimated_bitrate(self._ssrc, estimate.bits_per_second, list(self.streams))
 
     def _transport_feedback(self) -> list[bytes]:
         arrivals, self._arrivals = sorted(self._arrivals.items()), {}

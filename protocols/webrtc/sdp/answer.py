@@ -189,6 +189,7 @@ def _receiving(media: Media, kind: Kind) -> Accepted | None:
         mid_extension=extensions.get(MID, 0),
         rid_extension=extensions.get(RID, 0),
         repaired_rid_extension=extensions.get(REPAIRED_RID, 0),
+        abs_send_time_extension=extensions.get(ABS_SEND_TIME, 0),
         transport_cc_extension=extensions.get(TRANSPORT_CC, 0),
     )
     return Accepted(0, "recvonly", formats, extensions, receive=receive, lines=lines)
