@@ -1,5 +1,5 @@
-"""A bad network between a browser and the gateway: a UDP relay on loopback that loses and delays packets, both ways, and may be narrow on
-the way to the browser.
+"""A bad network between a peer and the gateway: a UDP relay on loopback that loses and delays packets, both ways, and may be narrow on
+either.
 
 Seeded, so that a run can be repeated. The way to it: `through` rewrites the candidates of a WHEP answer.
 """
@@ -18,18 +18,19 @@ QUEUE_S = 0.3
 
 @dataclass
 class Relay:
-    """Loses `loss` of all packets and delays each by `delay_s`, in each direction. Towards clients it carries `rate` bit/s (0: anything),
-    before which packets queue for at most `QUEUE_S`."""
+    """Loses `loss` of all packets and delays each by `delay_s`, in each direction. It carries `rate` bit/s towards clients and `uplink`
+    towards the gateway (0: anything), before which packets queue for at most `QUEUE_S`."""
 
     target: tuple[str, int]
     loss: float
     delay_s: float
     rate: int = 0
+    uplink: int = 0
     port: int = 0
     passed: int = 0
     lost: int = 0
     chance: random.Random = field(default_factory=lambda: random.Random(1))
-    _free_at: float = 0.0  # when the narrow way has nothing more to carry
+    _free_at: dict[str, float] = field(default_factory=dict)  # when a narrow way has nothing more to carry
 
     def through(self, answer: str) -> str:
         """The SDP answer with this relay in the place of the gateway's candidates."""
@@ -49,17 +50,22 @@ class Relay:
         self.passed += 1
         asyncio.get_running_loop().call_later(self.delay_s, send, *arguments)
 
-    def squeeze(self, send: Any, data: bytes, client: Any) -> None:
-        """Towards a client."""
+    def towards_client(self, send: Any, data: bytes, client: Any) -> None:
+        self._squeeze("down", self.rate, send, data, client)
+
+    def towards_gateway(self, send: Any, data: bytes) -> None:
+        self._squeeze("up", self.uplink, send, data)
+
+    def _squeeze(self, way: str, rate: int, send: Any, data: bytes, *to: Any) -> None:
         now = asyncio.get_running_loop().time()
-        queued = max(0.0, self._free_at - now)
-        if not self.rate:
-            self.forward(send, data, client)
+        queued = max(0.0, self._free_at.get(way, 0.0) - now)
+        if not rate:
+            self.forward(send, data, *to)
         elif queued > QUEUE_S:
             self.lost += 1
         else:
-            self._free_at = now + queued + len(data) * 8 / self.rate
-            asyncio.get_running_loop().call_at(self._free_at, self.forward, send, data, client)
+            at = self._free_at[way] = now + queued + len(data) * 8 / rate
+            asyncio.get_running_loop().call_at(at, self.forward, send, data, *to)
 
 
 class _Inside(asyncio.DatagramProtocol):
@@ -69,7 +75,7 @@ class _Inside(asyncio.DatagramProtocol):
         self._relay, self._outside, self._client = relay, outside, client
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
-        self._relay.squeeze(self._outside.sendto, data, self._client)
+        self._relay.towards_client(self._outside.sendto, data, self._client)
 
 
 class _Outside(asyncio.DatagramProtocol):
@@ -87,7 +93,7 @@ class _Outside(asyncio.DatagramProtocol):
         if opening is None and len(self._inside) < MAX_CLIENTS:
             opening = self._inside[addr] = asyncio.create_task(self._open(addr))
         if opening is not None and opening.done():
-            self._relay.forward(opening.result().sendto, data)
+            self._relay.towards_gateway(opening.result().sendto, data)
 
     async def _open(self, client: Any) -> asyncio.DatagramTransport:
         transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(

@@ -17,9 +17,10 @@ FALL_NS = 500_000_000
 
 _HIGH_LOSS = 26  # of 256: GCC §6 decreases from 10 %
 _FULL_LOSS = 5  # and this much is enough where a queue is there, because it is full then
+_GROWTH_NS = 10_000_000  # of a queue, from one second to the next: it fills so slowly that no span shows it
 _DECREASE = (85, 100)
 _INCREASE = (108, 100)
-_RATE_SPANS = 3  # in which a queue was found to fill: so much came through it
+_RATE_SPANS = 2  # over which a queue grew: what came in them came through it
 _RTP_BITS, _ABS_SEND_TIME_BITS = 32, 24
 _ABS_SEND_TIME_RATE = 1 << 18
 _ABS_SEND_TIME = -1  # the number of its clock; those of RTP have their SSRC's
@@ -31,6 +32,7 @@ class BitrateEstimate:
     def __init__(self) -> None:
         self.bits_per_second = START
         self._queue = QueueWatch()
+        self._delay = 0
         self._bytes = 0
         self._begun = 0
         self._fell = 0
@@ -77,8 +79,10 @@ class BitrateEstimate:
 
     def judge(self, fraction_lost: int, now: int) -> int:
         """`fraction_lost` is of 256."""
-        queued = self._queue.queued
-        if self._begun and self._bytes and fraction_lost > (_FULL_LOSS if queued else _HIGH_LOSS):
+        queued, grown = self._queue.queued, self._queue.delay - self._delay
+        self._delay = self._queue.delay
+        lossy = fraction_lost > (_FULL_LOSS if queued else _HIGH_LOSS)
+        if self._begun and self._bytes and (lossy or (queued and grown > _GROWTH_NS)):
             self._fall(self._bytes, max(1, now - self._begun), now)
         elif not queued:
             self.bits_per_second = min(MOST, self.bits_per_second * _INCREASE[0] // _INCREASE[1])

@@ -1,17 +1,18 @@
 """Whether a queue fills on the way from a peer, from when its frames left and when they came (draft-ietf-rmcat-gcc-02 §4-5). Sans-IO.
 
-What counts is the least delay in each tenth of a second, of the stream that was delayed least: a frame that comes late, a large one that
-takes its time, and an encoder or pacer that holds back one stream of several do not raise it. A queue does, for all and time after time.
+What counts is the least delay in each span of a tenth of a second, of the stream that was delayed least: a frame that comes late, a large
+one that takes its time, and an encoder or pacer that holds back one stream of several do not raise it. A queue does, for all and time after
+time.
 """
 
 from collections import deque
 
-SPAN_NS = 100_000_000
+SPAN_NS = 90_000_000
 QUEUED_NS = 40_000_000
 """That the way takes longer than the shortest time it took: there is a queue."""
 
-_SAMPLES = 4  # a span is no shorter than these: of so few frames the least delay may be no more than jitter
-_SPANS = 100  # in which the shortest way was seen: 10 s, less than it takes two clocks to drift apart noticeably
+_SAMPLES = 3  # a span is no shorter than these: of so few frames the least delay may be no more than jitter
+_SPANS = 100  # in which the shortest way was seen: in 10 s two clocks drift apart by a millisecond or two
 _BEGUN_NS = 10_000_000
 _STEP_NS = 2_000_000
 _JUMP_NS = 2_000_000_000  # no queue holds so much: the sender's clock was set
@@ -62,9 +63,14 @@ class QueueWatch:
         self._delays: deque[int] = deque([0, 0, 0], maxlen=3)
 
     @property
+    def delay(self) -> int:
+        """By how much the way is longer than the shortest known, in ns."""
+        return self._delays[-1]
+
+    @property
     def queued(self) -> bool:
         """Whether there is a queue, filling or not."""
-        return self._delays[-1] > QUEUED_NS
+        return self.delay > QUEUED_NS
 
     @property
     def filling(self) -> bool:
