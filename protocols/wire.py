@@ -1,7 +1,7 @@
 """Reading numbers off the wire: a cursor over bytes that never runs past their end.
 
 Every parser of a binary format reads through it, so that a short input is always a `ProtocolError`, never an `IndexError` or a slice
-that is silently too short. Numbers are big-endian unless their name says otherwise.
+that is silently too short. Numbers are big-endian.
 """
 
 from struct import Struct
@@ -13,8 +13,6 @@ Buffer: TypeAlias = bytes | bytearray | memoryview
 
 _U16 = Struct(">H").unpack_from
 _U32 = Struct(">I").unpack_from
-_U32LE = Struct("<I").unpack_from
-_U64 = Struct(">Q").unpack_from
 _DOUBLE = Struct(">d").unpack_from
 
 
@@ -57,14 +55,6 @@ class Reader:
 
     def u32(self) -> int:
         value: int = _U32(self._data, self._advance(4))[0]
-        return value
-
-    def u32le(self) -> int:
-        value: int = _U32LE(self._data, self._advance(4))[0]
-        return value
-
-    def u64(self) -> int:
-        value: int = _U64(self._data, self._advance(8))[0]
         return value
 
     def double(self) -> float:

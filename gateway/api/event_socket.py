@@ -275,7 +275,7 @@ class SocketClient:
         try:
             message = MESSAGES.validate_json(text)
             await self._do(message)
-        except (ValidationError, Rejected, ApiError) as error:
+        except (ValidationError, Rejected) as error:
             self._refuse(error, message.id if message is not None else None)
 
     async def _do(self, message: Message) -> None:
@@ -347,9 +347,8 @@ class SocketClient:
         assert self._identity is not None
         return self._identity
 
-    def _refuse(self, error: ValidationError | Rejected | ApiError, reply_to: str | None) -> None:
-        refusal = ApiError.of(error) if isinstance(error, Rejected) else error
-        refusal = _unreadable(refusal) if isinstance(refusal, ValidationError) else refusal
+    def _refuse(self, error: ValidationError | Rejected, reply_to: str | None) -> None:
+        refusal = ApiError.of(error) if isinstance(error, Rejected) else _unreadable(error)
         details = [each.model_dump() for each in refusal.details]
         code = KINDS[refusal.status].code
         self._tell("error", reply_to, code=code, status=refusal.status, message=refusal.message, details=details)

@@ -67,10 +67,6 @@ class TrackMeter:
     def frame_rate(self) -> float:
         return round(max(0, len(self._window) - 1) / self._span(), 2)
 
-    def keyframe_age(self, dts: int) -> int:
-        """ns of media since the last key frame."""
-        return dts - self._last_keyframe if self._last_keyframe is not None else 0
-
     @property
     def keyframe_advice(self) -> str:
         """What to set where key frames are far apart; empty where they are not."""

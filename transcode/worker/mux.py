@@ -20,7 +20,6 @@ from protocols.media import Codec, EncodedPacket, Kind, Track
 
 VIDEO_CLOCK = 90_000
 _ENCODERS = {Codec.H264: "libx264", Codec.HEVC: "libx265", Codec.AAC: "aac"}  # never opened: they name the codec
-_NANOSECOND = Fraction(1, 1_000_000_000)
 _OPTIONS = {
     # frag_discont: the fragment's decode time is its first packet's, not 0; without negative offsets it is that of the decoding order
     "movflags": "+empty_moov+default_base_moof+frag_custom+frag_discont+skip_trailer",

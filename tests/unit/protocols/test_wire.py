@@ -1,4 +1,4 @@
-"""The byte cursor: numbers in both orders, and never past the end."""
+"""The byte cursor: numbers of every size, and never past the end."""
 
 from collections.abc import Callable
 
@@ -18,8 +18,6 @@ def test_reads_every_size(kind: Callable[[bytes], Buffer]) -> None:
     assert Reader(kind(ALL)).u16() == 0xF0F1
     assert Reader(kind(ALL)).u24() == 0xF0F1F2
     assert Reader(kind(ALL)).u32() == 0xF0F1F2F3
-    assert Reader(kind(ALL)).u32le() == 0xF3F2F1F0
-    assert Reader(kind(ALL)).u64() == 0xF0F1F2F3F4F5F6F7
     assert Reader(kind(ALL)).i24() == 0xF0F1F2 - 0x1000000
     assert Reader(kind(b"\x7f\xff\xff")).i24() == 0x7FFFFF
     assert Reader(kind(b"\x40\x09\x21\xfb\x54\x44\x2d\x18")).double() == pytest.approx(3.14159265358979)
@@ -43,8 +41,6 @@ def test_moves_by_what_it_reads() -> None:
         (3, Reader.u24),
         (3, Reader.i24),
         (4, Reader.u32),
-        (4, Reader.u32le),
-        (8, Reader.u64),
         (8, Reader.double),
         (5, lambda reader: reader.take(5)),
         (5, lambda reader: reader.skip(5)),
