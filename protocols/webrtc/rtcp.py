@@ -305,10 +305,5 @@ def source_description(ssrc: int, cname: str) -> bytes:
     return _packet(SDES, 1, chunk + bytes(-len(chunk) % 4))
 
 
-def goodbye(ssrcs: Sequence[int]) -> bytes:
-    """RFC 3550 §6.6, of the first 31."""
-    return _packet(BYE, len(ssrcs[:31]), b"".join(map(_SSRC.pack, ssrcs[:31])))
-
-
 def _packet(kind: int, count: int, body: bytes) -> bytes:
     return _HEADER.pack(0x80 | count, kind, len(body) // 4) + body

@@ -57,7 +57,7 @@ class WhepSession:
         accepted: Sequence[answer.Accepted | None],
         viewer: Viewer,
         audience: ViewerAdmission,
-        ended: Callable[[Viewer], None],
+        on_ended: Callable[[Viewer], None],
     ) -> None:
         self.peer = peer
         self.viewer = viewer
@@ -65,7 +65,7 @@ class WhepSession:
         self._offer = offer
         self._accepted = accepted
         self._audience = audience
-        self._ended = ended
+        self._on_ended = on_ended
 
     @property
     def etag(self) -> str:
@@ -90,7 +90,7 @@ class WhepSession:
         finally:
             self.peer.close()
             self._audience.remove_viewer(self.viewer)
-            self._ended(self.viewer)
+            self._on_ended(self.viewer)
 
 
 class WhepResource:
@@ -151,11 +151,11 @@ class WhepResource:
     async def _layer(self, request: web.Request, session: HttpSession) -> web.StreamResponse:
         """draft-ietf-wish-whep-03, Video Layer Selection: 200 where the wish can be followed."""
         assert isinstance(session, WhepSession)
-        asked = layer.parse(await read_body(request, layer.MAX_BYTES))
-        layers = session.viewer.wish(asked.media, asked.wish)
+        wanted = layer.parse(await read_body(request, layer.MAX_BYTES))
+        layers = session.viewer.wish(wanted.media, wanted.wish)
         if layers is None:
             raise HttpProblem(HTTPStatus.UNPROCESSABLE_ENTITY, "mediaId names no picture of this session")
-        if asked.wish.layer and asked.wish.layer not in layers:
+        if wanted.wish.layer and wanted.wish.layer not in layers:
             there = ", ".join(layers) or "none"
             raise HttpProblem(HTTPStatus.CONFLICT, f"there is no such layer now; those that there are: {there}")
         return web.Response()

@@ -1,4 +1,4 @@
-"""One place of a viewer to show a participant: a sender for each kind that the viewer's offer has here, and what it asks for its tile."""
+"""Where one viewer is shown one participant: a sender for each kind that the viewer's offer has here, and what it asks for its tile."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -66,9 +66,7 @@ class Viewer:
         lines = [frozenset(sender.parameters.formats) for sender in self.senders if sender.parameters.kind is Kind.VIDEO]
         self.takes: frozenset[Codec] = WEBRTC_VIDEO.intersection(*lines)
         """The video codecs that every picture of this viewer may come in; all that we send where it has none to show."""
-        self._feedback = RtcpSession(send=peer.send_rtcp)
-        for sender in self.senders:
-            self._feedback.add(sender)
+        self._feedback = RtcpSession(self.senders, on_answer=peer.send_rtcp)
         peer.on_rtcp = self._on_rtcp
 
     @property

@@ -1,5 +1,5 @@
-"""Frames of a publisher's RTP streams into the media that the session takes: access units in house form, and tracks, one for each layer of
-a simulcast. Sans-IO.
+"""Frames of a publisher's RTP streams into the media that the session takes: access units as `protocols.media` has them, and tracks, one
+for each layer of a simulcast. Sans-IO.
 
 What is kept true: a track begins, and goes on after a loss, with a key frame, because viewers cannot see what is missing; a layer that
 gives nothing while the others of its line do is no track until its next key frame; a track's packets rise in dts.
@@ -141,18 +141,18 @@ class _Line:
 
 
 class Tracks:
-    """Takes each frame; `emit` gets what the session is to see, `want_keyframe` the streams that need one."""
+    """Takes each frame; `on_item` gets what the session is to see, `on_keyframe_wanted` the streams that need one."""
 
     def __init__(
         self,
         lines: tuple[ReceiveParameters, ...],
-        emit: Callable[[Item], None],
-        want_keyframe: Callable[[Stream], None],
+        on_item: Callable[[Item], None],
+        on_keyframe_wanted: Callable[[Stream], None],
     ) -> None:
         self.broken = self.undecodable = 0
         self._lines = {id(parameters): _Line(number) for number, parameters in enumerate(lines)}
-        self._emit = emit
-        self._want_keyframe = want_keyframe
+        self._on_item = on_item
+        self._on_keyframe_wanted = on_keyframe_wanted
 
     @property
     def streams(self) -> dict[str, Stream]:
@@ -185,7 +185,7 @@ class Tracks:
         if layer.describe():
             self._tell()
         pts, dts = layer.stamp(media)
-        self._emit(
+        self._on_item(
             EncodedPacket(layer.track_id, pts, dts, unit.keyframe, unit.data, frame.begun, frame.arrival, stream.rid, payloads)
         )
 
@@ -194,13 +194,13 @@ class Tracks:
             layer.waiting = False
             layer.stream.keyframe_came()
         elif layer.waiting:
-            self._want_keyframe(layer.stream)
+            self._on_keyframe_wanted(layer.stream)
         return not layer.waiting
 
     def _lose(self, layer: _Layer) -> None:
         if layer.stream.parameters.kind is Kind.VIDEO:
             layer.waiting = True
-            self._want_keyframe(layer.stream)
+            self._on_keyframe_wanted(layer.stream)
 
     def _leave_stale(self, line: _Line, present: _Layer, now: int) -> None:
         """`present` has given a frame: a layer that gives none any more is left."""
@@ -211,4 +211,4 @@ class Tracks:
                 self._tell()
 
     def _tell(self) -> None:
-        self._emit(TracksChanged(tuple(track for line in self._lines.values() for track in line.tracks)))
+        self._on_item(TracksChanged(tuple(track for line in self._lines.values() for track in line.tracks)))

@@ -1,5 +1,5 @@
-"""The times of a group of pictures that is sent again to a viewer who joins: compressed, so that he is at the live picture when he has it.
-Sans-IO.
+"""The times of a group of pictures that is sent again to a viewer who joins: compressed, so that the live picture is reached when they
+have come. Sans-IO.
 """
 
 from collections.abc import Sequence

@@ -4,8 +4,7 @@ What is kept true: feedback on streams that are not ours is ignored; the work th
 limits on repair and replay, whatever it says.
 """
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable, Iterable
 
 from protocols.webrtc import rtcp
 from protocols.webrtc.rtcp import RtcpPacket
@@ -21,28 +20,15 @@ _UNANSWERED = 1 << 15  # half of the sequence space: what is further back is not
 class RtcpSession:
     """Of one peer. Feed it decrypted RTCP; send what `due` gives. `estimated_bitrate` is the viewer's word or our estimate, in bit/s."""
 
-    def __init__(self, *, send: Callable[[bytes], None] | None = None, on_bye: Callable[[], None] | None = None) -> None:
-        """`send` takes what must be answered at once, to be encrypted."""
+    def __init__(self, senders: Iterable[Sender], *, on_answer: Callable[[bytes], None]) -> None:
+        """`on_answer` takes what must be answered at once, to be encrypted and sent."""
         self.estimated_bitrate: int | None = None
         self.ignored = 0
         """RTCP packets for streams that are not ours or of kinds that we do not know."""
-        self._send = send
-        self._on_bye = on_bye
-        self._senders: dict[int, Sender] = {}
+        self._senders = {sender.parameters.ssrc: sender for sender in senders}
+        self._on_answer = on_answer
         self._fir_numbers: dict[int, int] = {}
         self._bandwidth = BandwidthEstimator()
-
-    @property
-    def senders(self) -> Mapping[int, Sender]:
-        """By SSRC."""
-        return MappingProxyType(self._senders)
-
-    def add(self, sender: Sender) -> None:
-        self._senders[sender.parameters.ssrc] = sender
-
-    def remove(self, sender: Sender) -> None:
-        self._senders.pop(sender.parameters.ssrc, None)
-        self._fir_numbers.pop(sender.parameters.ssrc, None)
 
     # -- in --------------------------------------------------------------------------------------------------------------------------
 
@@ -65,23 +51,20 @@ class RtcpSession:
                 self._full_intra(packet, now)
             case rtcp.PSFB, rtcp.APPLICATION:
                 self.estimated_bitrate = rtcp.remb(packet) or self.estimated_bitrate
-            case rtcp.BYE, _:
-                if self._on_bye is not None:
-                    self._on_bye()
             case rtcp.XR, _:
-                self._tell_round_trip(packet)
-            case rtcp.SDES, _:
+                self._answer_reference_time(packet)
+            case ((rtcp.SDES | rtcp.BYE), _):  # it is DTLS that tells of the end
                 pass
             case _:
                 self.ignored += 1
 
-    def _tell_round_trip(self, packet: RtcpPacket) -> None:
+    def _answer_reference_time(self, packet: RtcpPacket) -> None:
         """Answer a receiver's reference time. A browser that does not know the round trip takes it for 100 ms, and asks again so late
         that the picture stands still whenever a repair is lost too."""
         reference = rtcp.reference_time(packet)
-        if reference is not None and self._send is not None and self._senders:
+        if reference is not None and self._senders:
             ssrc = next(iter(self._senders))
-            self._send(rtcp.receiver_report(ssrc) + rtcp.reference_delay(ssrc, packet.ssrc, reference, 0))
+            self._on_answer(rtcp.receiver_report(ssrc) + rtcp.reference_delay(ssrc, packet.ssrc, reference, 0))
 
     def _with_sender(self, packet: RtcpPacket, act: Callable[[Sender], None]) -> None:
         sender = self._senders.get(packet.media_ssrc)
@@ -141,11 +124,6 @@ class RtcpSession:
 
     # -- out -------------------------------------------------------------------------------------------------------------------------
 
-    @property
-    def next_due(self) -> int | None:
-        """When `due` next has something (monotonic ns); None while nothing was sent. The first report of a sender it sends itself."""
-        return min((sender.report_due for sender in self._senders.values() if sender.report_due is not None), default=None)
-
     def due(self, now: int) -> list[bytes]:
         """Compound packets to encrypt and send: a sender report and the CNAME of each sender that sends, every second."""
         compounds: list[bytes] = []
@@ -160,8 +138,3 @@ class RtcpSession:
             else:
                 compounds.append(report)
         return compounds
-
-    def goodbye(self) -> bytes:
-        """What to send last: BYE for all senders (RFC 3550 §6.6), behind the empty report that a compound begins with."""
-        ssrcs = tuple(self._senders)
-        return rtcp.receiver_report(ssrcs[0]) + rtcp.goodbye(ssrcs) if ssrcs else b""

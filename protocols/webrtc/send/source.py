@@ -91,7 +91,7 @@ class Source:
         self._monotonic = monotonic
         self._paced: dict[SourceReceiver, None] = {}
         self._unreported: deque[tuple[int, EncodedPacket, int]] = deque(maxlen=_UNREPORTED)
-        self._asked: int | None = None
+        self._requested_at: int | None = None
         self._answer = False
         self._on_bitrate = on_bitrate
         self._target = TargetBitrate()
@@ -133,8 +133,8 @@ class Source:
 
     def request_keyframe(self, now: int) -> bool:
         """True if a key frame will come. Many viewers' requests are one to the owner."""
-        if self._asked is None or now - self._asked >= KEYFRAME_REQUEST_NS:
-            self._asked = now
+        if self._requested_at is None or now - self._requested_at >= KEYFRAME_REQUEST_NS:
+            self._requested_at = now
             self._answer = self._on_keyframe_wanted()
         return self._answer
 
