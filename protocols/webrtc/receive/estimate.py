@@ -27,29 +27,16 @@ _ABS_SEND_TIME = -1  # the number of its clock; those of RTP have their SSRC's
 
 
 class BitrateEstimate:
-    """`add` packets and the times of frames; `judge` once a second gives bit/s."""
+    """Add to `bytes` what comes and note the times of frames; `judge` once a second gives bit/s."""
 
     def __init__(self) -> None:
         self.bits_per_second = START
         self._queue = QueueWatch()
-        self._delay = 0
-        self._bytes = 0
-        self._begun = 0
-        self._fell = 0
-        self._span_bytes = 0
-        self._spans: deque[tuple[int, int]] = deque(maxlen=_RATE_SPANS + 1)  # (end of one, bytes in it)
-        self._stamps: dict[int, int] = {}
-
-    def add(self, size: int) -> None:
-        self._bytes += size
-        self._span_bytes += size
-
-    def begins(self, ssrc: int, timestamp: int) -> bool:
-        """Whether this packet is the first of a frame: its times are to be noted."""
-        if self._stamps.get(ssrc) == timestamp:
-            return False
-        self._stamps[ssrc] = timestamp
-        return True
+        self.bytes = 0
+        """Of all packets so far."""
+        self._delay = self._fell = 0
+        self._begun = self._bytes_before = 0  # of the second that is judged next
+        self._spans: deque[tuple[int, int]] = deque(maxlen=_RATE_SPANS + 1)  # (end of one, bytes until then)
 
     def note_timestamp(self, ssrc: int, rate: int, timestamp: int, now: int) -> bool:
         """When a frame left, as its RTP timestamp says at `rate`. Whether the figure has fallen, to be told at once."""
@@ -60,16 +47,14 @@ class BitrateEstimate:
         return self._queue.note(_ABS_SEND_TIME, _ABS_SEND_TIME_RATE, _ABS_SEND_TIME_BITS, send_time, now) and self._watch(now)
 
     def forget(self, ssrc: int) -> None:
-        self._stamps.pop(ssrc, None)
         self._queue.forget(ssrc)
 
     def _watch(self, now: int) -> bool:
-        self._spans.append((now, self._span_bytes))
-        self._span_bytes = 0
+        self._spans.append((now, self.bytes))
         if not self._queue.filling or now - self._fell < FALL_NS:
             return False
-        elapsed = now - self._spans[0][0]
-        self._fall(sum(size for _, size in self._spans) - self._spans[0][1], elapsed, now)
+        begun, before = self._spans[0]
+        self._fall(self.bytes - before, now - begun, now)
         return True
 
     def _fall(self, size: int, elapsed: int, now: int) -> None:
@@ -82,9 +67,10 @@ class BitrateEstimate:
         queued, grown = self._queue.queued, self._queue.delay - self._delay
         self._delay = self._queue.delay
         lossy = fraction_lost > (_FULL_LOSS if queued else _HIGH_LOSS)
-        if self._begun and self._bytes and (lossy or (queued and grown > _GROWTH_NS)):
-            self._fall(self._bytes, max(1, now - self._begun), now)
+        came = self.bytes - self._bytes_before
+        if self._begun and came and (lossy or (queued and grown > _GROWTH_NS)):
+            self._fall(came, max(1, now - self._begun), now)
         elif not queued:
             self.bits_per_second = min(MOST, self.bits_per_second * _INCREASE[0] // _INCREASE[1])
-        self._bytes, self._begun = 0, now
+        self._bytes_before, self._begun = self.bytes, now
         return self.bits_per_second

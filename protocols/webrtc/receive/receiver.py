@@ -95,8 +95,13 @@ class RtpReceiver:
                 self.ignored += 1
                 return
             frames = _take_other(stream, sequence, packet)
-        if self._estimate is not None:
-            self._measure(self._estimate, stream, ssrc, timestamp, data, extensions, position, now)
+        estimate = self._estimate
+        if estimate is not None:
+            estimate.bytes += len(data)
+            if timestamp != stream.noted and ssrc == stream.ssrc:
+                stream.noted = timestamp
+                if self._note_times(estimate, stream, timestamp, data, extensions, position, now):
+                    self._bitrate_due = self.due = now
         for frame in frames:
             self._on_frame(stream, frame)
         if stream.buffer.gaps and now < self.due:
@@ -125,28 +130,15 @@ class RtpReceiver:
             self._feedback_due = now + FEEDBACK_NS if len(self._arrivals) < _MAX_ARRIVALS else now
             self.due = min(self.due, self._feedback_due)
 
-    def _measure(
-        self,
-        estimate: BitrateEstimate,
-        stream: Stream,
-        ssrc: int,
-        timestamp: int,
-        data: bytes,
-        extensions: int,
-        end: int,
-        now: int,
-    ) -> None:
-        estimate.add(len(data))
-        if ssrc != stream.ssrc or not estimate.begins(ssrc, timestamp):
-            return
+    def _note_times(
+        self, estimate: BitrateEstimate, stream: Stream, timestamp: int, data: bytes, extensions: int, end: int, now: int
+    ) -> bool:
+        """When the first packet of a frame left and came. Whether the figure has fallen, to be told at once."""
         identifier = stream.parameters.abs_send_time_extension
         at = _element(data, extensions, end, identifier) if extensions and identifier else 0
         if at and at + 3 <= end:
-            fell = estimate.note_send_time(int.from_bytes(data[at : at + 3], "big"), now)
-        else:
-            fell = estimate.note_timestamp(ssrc, stream.format.clock_rate, timestamp, now)
-        if fell:
-            self._bitrate_due = self.due = now
+            return estimate.note_send_time(int.from_bytes(data[at : at + 3], "big"), now)
+        return estimate.note_timestamp(stream.ssrc, stream.format.clock_rate, timestamp, now)
 
     def totals(self) -> dict[str, int]:
         """`lost`, `late` and `repaired` packets, and `plis`, of all streams that are or were."""

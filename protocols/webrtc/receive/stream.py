@@ -31,6 +31,8 @@ class Stream:
         feedback = self.format.feedback
         self.buffer = JitterBuffer(coded.begins, repairable="nack" in feedback, single=parameters.kind is Kind.AUDIO)
         self.last_arrival = 0
+        self.noted = -1
+        """The timestamp of the frame whose times were noted last, by who estimates the way."""
         self.packets = self.plis = 0
         self._base = sequence + 0x10000
         self._reported_packets = 0
