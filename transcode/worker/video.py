@@ -84,7 +84,7 @@ class VideoTranscoder:
         self._keyframe_wanted = True
 
     def set_bitrate(self, bits_per_second: int) -> None:
-        """What all layers together may have: each gets its share by size."""
+        """What all layers together may have: each gets its share by size, and never more than was planned."""
         self._told = bits_per_second
 
     def set_effort(self, effort: Effort) -> None:
@@ -178,9 +178,9 @@ class VideoTranscoder:
         return self._layers[rung.layer].prepare(picture, self._rate.measured, self._effort, self._encoder, keyframe)
 
     def _share_bitrate(self, rungs: tuple[Rung, ...]) -> None:
-        """What the layers have: by size, or so much of what the call has told."""
+        """What the layers have: by size, or less where the call has told so."""
         planned = [self._planned_bitrate(rung) for rung in rungs]
-        part = self._told / sum(planned) if self._told else 1.0
+        part = min(1.0, self._told / sum(planned)) if self._told else 1.0
         for layer, bitrate in zip(self._layers.values(), planned, strict=True):
             layer.bitrate = max(_LEAST_BITRATE, min(round(bitrate * part), self._target.max_bitrate))
 

@@ -223,16 +223,19 @@ def bits(outputs: list[EncodedPacket], since: int, until: int) -> float:
 
 
 def test_the_bitrate_follows_the_call() -> None:
-    track, packets = pictures(Codec.H264, size=(640, 360), seconds=10, noise=20, options={"b": "6M"})
+    track, packets = pictures(Codec.H264, size=(640, 360), seconds=15, noise=20, options={"b": "6M"})
     transcoder = VideoTranscoder(track, replace(target(track), bitrate=600_000))
     outputs: list[EncodedPacket] = []
+    told = {5 * SECOND: 150_000, 10 * SECOND: 1_000_000_000}
     for packet in packets:
-        if packet.pts == 5 * SECOND:
-            transcoder.set_bitrate(150_000)
+        if packet.pts in told:
+            transcoder.set_bitrate(told[packet.pts])
         outputs += transcoder.take(packet)
     before, after = bits(outputs, 2 * SECOND, 5 * SECOND), bits(outputs, 6 * SECOND, 10 * SECOND)
     assert after < 250_000
     assert before > 1.5 * after
+    again = bits(outputs, 12 * SECOND, 15 * SECOND)
+    assert 1.5 * after < again < 1.2 * before, "as planned, whatever more there is room for"
     assert len(see(outputs)) == len(packets)
 
 
