@@ -1,14 +1,16 @@
 """What a viewer's network does to the picture: joining in mid-stream, and loss."""
 
+import asyncio
 import statistics
+import time
 from typing import Any
 
-from playwright.async_api import Route
+from playwright.async_api import Page, Route
 
 from tests.browser.chromium import inbound, open_page, state, until
 from tests.support.encoders import ffmpeg, programme
 from tests.support.gateway_process import running_gateway
-from tests.support.relay import relaying
+from tests.support.relay import Relay, relaying
 
 LONG_GOP = ("-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-bf", "0", "-g", "120", "-c:a", "aac")
 
@@ -51,16 +53,7 @@ async def test_five_percent_loss_at_twenty_ms_freezes_nothing() -> None:
     async with running_gateway("webrtc.host=127.0.0.1") as gateway:
         async with relaying(gateway.ports["webrtc"], loss=0.05, round_trip_s=0.02) as relay:
             async with open_page("about:blank") as (page, observed):
-
-                async def reroute(route: Route) -> None:
-                    if route.request.method != "POST":
-                        await route.fallback()
-                        return
-                    response = await route.fetch()
-                    body = relay.through(await response.text()) if response.status == 201 else await response.text()
-                    await route.fulfill(response=response, body=body)
-
-                await page.route("**/whep/**", reroute)
+                await reroute(page, relay)
                 async with ffmpeg(*programme(), *LONG_GOP, "-f", "flv", gateway.rtmp()):
                     await gateway.stream(tracks=2)
                     await page.goto(gateway.url("/watch/livestream:demo"))
@@ -75,6 +68,58 @@ async def test_five_percent_loss_at_twenty_ms_freezes_nothing() -> None:
     assert report["freezeCount"] - before["freezeCount"] == 0, report
     assert report["pliCount"] == before["pliCount"], report
     assert not observed.complaints
+
+
+async def offered(relay: Relay) -> float:
+    """What the gateway sends over the next second, in bit/s."""
+    before, begun = relay.offered, time.monotonic()
+    await asyncio.sleep(1)
+    return (relay.offered - before) * 8 / (time.monotonic() - begun)
+
+
+async def test_the_encoder_of_a_transcoded_stream_follows_a_choked_viewer_down_and_up_again() -> None:
+    reordered = ("-c:v", "libx264", "-preset", "ultrafast", "-bf", "2", "-b:v", "4M", "-g", "60", "-c:a", "aac")
+    async with (
+        running_gateway("webrtc.host=127.0.0.1") as gateway,
+        relaying(gateway.ports["webrtc"], loss=0, round_trip_s=0.02) as relay,
+        open_page("about:blank") as (page, observed),
+        ffmpeg(*programme(1280, 720), *reordered, "-f", "flv", gateway.rtmp()),
+    ):
+        await gateway.stream(tracks=2, wanted=lambda stream: "transcode" in {track["mode"] for track in stream["tracks"]})
+        await reroute(page, relay)
+        await page.goto(gateway.url("/watch/livestream:demo"))
+        await state(page, "live")
+        await until(page, "document.querySelector('video').currentTime > 4")
+        wide = await offered(relay)
+        assert wide > 1_000_000
+        relay.rate = 600_000
+        choked = time.monotonic()
+        while await offered(relay) > relay.rate:
+            assert time.monotonic() - choked < 4  # the first second below it ends no later
+        before = await video_report(page)
+        for _ in range(10):
+            assert await offered(relay) < 1.3 * relay.rate
+        report = await video_report(page)
+        assert report["freezeCount"] == before["freezeCount"], (before, report)
+        relay.rate = 0
+        async with asyncio.timeout(40):
+            while await offered(relay) < 0.8 * wide:
+                pass
+        assert not observed.complaints
+
+
+async def reroute(page: Page, relay: Relay) -> None:
+    """A viewer of this page has its media by way of the relay."""
+
+    async def answer(route: Route) -> None:
+        if route.request.method != "POST":
+            await route.fallback()
+            return
+        response = await route.fetch()
+        body = relay.through(await response.text()) if response.status == 201 else await response.text()
+        await route.fulfill(response=response, body=body)
+
+    await page.route("**/whep/**", answer)
 
 
 async def video_report(page: Any) -> dict[str, Any]:

@@ -28,6 +28,8 @@ class Relay:
     uplink: int = 0
     port: int = 0
     passed: int = 0
+    offered: int = 0
+    """Bytes for clients, whether they pass or not."""
     lost: int = 0
     chance: random.Random = field(default_factory=lambda: random.Random(1))
     _free_at: dict[str, float] = field(default_factory=dict)  # when a narrow way has nothing more to carry
@@ -51,6 +53,7 @@ class Relay:
         asyncio.get_running_loop().call_later(self.delay_s, send, *arguments)
 
     def towards_client(self, send: Any, data: bytes, client: Any) -> None:
+        self.offered += len(data)
         self._squeeze("down", self.rate, send, data, client)
 
     def towards_gateway(self, send: Any, data: bytes) -> None:
