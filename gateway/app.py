@@ -23,7 +23,7 @@ from gateway.access.credentials import Secret, Tokens
 from gateway.access.viewers import Viewers
 from gateway.api.framework.broadcasts import NoBroadcasts, in_step, resume
 from gateway.api.framework.dispatch import Api
-from gateway.api.framework.encoder_addresses import Ingress
+from gateway.api.framework.encoder_addresses import EncoderAddresses
 from gateway.api.framework.middleware import cors, errors, security_headers
 from gateway.api.framework.services import Services
 from gateway.api.health import Health
@@ -191,10 +191,13 @@ async def gateway(config: Config) -> AsyncIterator[tuple[BoundPorts, Drain]]:
         change_feed = ChangeFeed(store_access.store, store_access.rights_cache, authorizer, enforcement, elsewhere)
         await change_feed.start()
         await resume(broadcasts, store_access.store)
+        drain = Drain(admission, registry)
         whep = WhepResource(mux, viewers_admitted, cors_origins=config.http.cors_origins)
         rtmp = await stack.enter_async_context(_rtmp(config, store_access.authenticator)) if config.rtmp.enabled else None
         whip = await stack.enter_async_context(_whip(config, mux)) if config.whip.enabled else None
-        srt = await stack.enter_async_context(listening_for_srt(config, tokens, authorizer, admission, change_feed.want))
+        srt = await stack.enter_async_context(listening_for_srt(config, tokens, authorizer, admission, drain, change_feed.want))
+        listeners: list[Listener] = [each for each in (rtmp, whip) if each is not None]
+        listeners += [srt.listener, srt.sources] if srt is not None else []
         lag, answers = Histogram(), Counter[int]()
         certificates = Certificates({"http": config.http.certificate, "rtmps": config.rtmp.certificate})
         metrics = Metrics(
@@ -203,9 +206,7 @@ async def gateway(config: Config) -> AsyncIterator[tuple[BoundPorts, Drain]]:
                 workers,
                 mux,
                 whep,
-                rtmp,
-                srt,
-                whip,
+                listeners,
                 lag,
                 config.calls.max_streams,
                 certificates,
@@ -215,7 +216,6 @@ async def gateway(config: Config) -> AsyncIterator[tuple[BoundPorts, Drain]]:
                 hls,
             )
         )
-        drain = Drain(admission, registry)
         services = Services(
             store=store_access.store,
             rights_cache=store_access.rights_cache,
@@ -224,12 +224,7 @@ async def gateway(config: Config) -> AsyncIterator[tuple[BoundPorts, Drain]]:
             bus=told.bus,
             interactions=told.interactions,
             broadcasts=broadcasts,
-            ingress=Ingress(
-                rtmp=rtmp.port if rtmp is not None else 0,
-                rtmps=rtmp.tls_port if rtmp is not None else 0,
-                srt=srt.listener.port if srt is not None else 0,
-                whip=whip is not None,
-            ),
+            ingress=EncoderAddresses(listeners),
             stream_key_secret=tokens.secret.value,
         )
         routes = [*whep.routes(), *(whip.routes() if whip else ()), *Streams(registry, metrics, authorizer).routes()]
@@ -261,8 +256,6 @@ async def gateway(config: Config) -> AsyncIterator[tuple[BoundPorts, Drain]]:
             yield addresses, drain
         finally:
             admission.draining = True
-            if srt is not None:
-                srt.sources.stop()
             for session in list(registry.sessions.values()):
                 session.end("the gateway is shutting down: connect again in a moment")
             try:

@@ -4,12 +4,13 @@ A publisher's life is one line: it is yielded by its listener with a credential,
 iteration until the encoder ends (normally or with `ProtocolError`), and is closed. Feedback goes back through `request_keyframe`.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
 from protocols.errors import Rejected
 from protocols.media import EncodedPacket, TracksChanged
+from protocols.metric import MetricFamily
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -19,6 +20,21 @@ class Credential:
 
     key: str
     user: str | None = None  # proved by the protocol's own challenge (Adobe authmod), not by the key
+
+
+@dataclass(frozen=True, slots=True)
+class LinkReading:
+    """What a protocol that asks for lost packets again knows of its connection: packets since the start, and the last reading."""
+
+    latency_ms: int  # agreed on with the sender
+    buffer_ms: int  # media that wait for their time
+    capacity_mbps: float  # an estimate
+    packets_received: int
+    packets_lost: int  # noticed missing; repaired or not
+    packets_retransmitted: int
+    packets_dropped: int  # given up: too late
+    packets_belated: int  # came after they were given up
+    current: bool  # False: there is no connection now, or no reading of it yet
 
 
 @dataclass(slots=True)
@@ -36,6 +52,11 @@ class PublisherStats:
         return self.round_trip_ns
 
     @property
+    def link(self) -> LinkReading | None:
+        """None where the protocol has no such thing."""
+        return None
+
+    @property
     def advice(self) -> str:
         """What the streamer should change about the connection, empty when all is well."""
         return ""
@@ -50,7 +71,7 @@ class Publisher(Protocol):
 
     @property
     def protocol(self) -> str:
-        """`rtmp`, `rtmps`, `srt` or `whip`: the metric label."""
+        """`rtmp`, `rtmps`, `srt`, `whip` and so on: the metric label."""
 
     @property
     def remote(self) -> str:
@@ -89,8 +110,49 @@ class Publisher(Protocol):
         """End the stream, telling the encoder `why` where the protocol can. Idempotent."""
 
 
+@dataclass(frozen=True, slots=True)
+class BoundPort:
+    """A port that is listened on; `name` is what its addresses begin with: `rtmp`, `rtmps`, `srt`."""
+
+    name: str
+    number: int
+    udp: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ReachedBy:
+    """How a client came to the gateway over HTTP: encoders reach it by the same name."""
+
+    host: str  # IPv6 in brackets
+    origin: str  # scheme://host:port
+
+
 class Listener(Protocol):
-    """A socket that yields publishers; entering it binds, leaving it closes the socket and every publisher that it gave."""
+    """A socket that yields publishers; entering it binds, leaving it closes the socket and every publisher that it gave.
+
+    What it says of itself is all that metrics, the API and the log know of a protocol. It is read at any time after entering.
+    """
+
+    @property
+    def protocol(self) -> str:
+        """The name of what it takes, and the metric label."""
+
+    @property
+    def ports(self) -> Sequence[BoundPort]:
+        """Its own, really bound, the main one of each name first; none where it shares those of others."""
+
+    def failures(self) -> Mapping[str, int]:
+        """Connections that ended before they could publish, by reason (a bounded label)."""
+
+    def refusals(self) -> Mapping[str, int]:
+        """Who was refused before there was a publisher, by `Reason.label`."""
+
+    def counters(self) -> Iterable[MetricFamily]:
+        """What else it counts; the names are shown after the protocol's."""
+
+    def addresses(self, call: str, by: ReachedBy) -> Mapping[str, str]:
+        """What to paste into an encoder that streams into `call`, by the names that answers give them (`rtmp`, `rtmps`, `srt`, `whip`).
+        They hold no key."""
 
     async def __aenter__(self) -> Self: ...
 

@@ -8,30 +8,27 @@ conventions ask. Delays are shown as quantiles of the last minute, from histogra
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import nan
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from gateway.node.host import Certificates, udp_drops
-from gateway.outputs.hls.broadcasts import HlsBroadcasts
+from gateway.outputs.hls.policy import Figure as HlsFigure
+from gateway.outputs.hls.policy import HlsTotals
 from gateway.sessions.capacity import Capacity
 from gateway.sessions.counters import PipelineCounters
 from gateway.sessions.diagnostics import Concern, findings
 from gateway.sessions.registry import Registry
 from gateway.sessions.stream_figures import FIGURES, spread
 from gateway.telemetry.latency import Histogram, Window
-from gateway.wiring.events import EventServices
-from gateway.wiring.srt import SrtIngest
 from protocols.errors import Reason
 from protocols.media import Kind
-from protocols.rtmp.listener import RtmpListener
-from protocols.srt.statistics import SrtStats
-from protocols.webrtc.transport.udp_mux import UdpMux
-from protocols.whep.resource import WhepResource
-from protocols.whip.listener import WhipListener
+from protocols.metric import MetricFamily
+from protocols.publisher import LinkReading, Listener
 from transcode.host.pool import Workers
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -71,24 +68,73 @@ _COUNTED: tuple[tuple[str, str, Labels, Callable[[PipelineCounters], dict[Labels
 """What is counted by protocol: name, meaning, further labels, and how the totals give it."""
 
 
-@dataclass(slots=True)
+_LINKS: tuple[tuple[str, str, Callable[[Iterable[float]], float], Callable[[LinkReading], float]], ...] = (
+    ("latency_seconds", "Longest negotiated latency", max, lambda link: link.latency_ms / 1e3),
+    ("receive_buffer_seconds", "Most media in a receive buffer", max, lambda link: link.buffer_ms / 1e3),
+    ("capacity_bytes_per_second", "Least estimated capacity of a link", min, lambda link: link.capacity_mbps * 125e3),
+)
+"""Of protocols that have links: name, meaning, which of the live sessions is shown, and its figure."""
+
+
+class Transport(Protocol):
+    """What carries the media of viewers and of WHIP."""
+
+    @property
+    def port(self) -> int: ...
+
+    def counters(self) -> Iterable[tuple[str, str, int]]:
+        """Name, meaning and value of each total."""
+
+
+class Audience(Protocol):
+    """The viewers over WebRTC."""
+
+    @property
+    def viewers(self) -> int: ...
+
+    @property
+    def joined(self) -> int: ...
+
+    def counters(self) -> Iterable[tuple[str, str, int]]:
+        """Name, meaning and value of each total."""
+
+
+class Counted(Protocol):
+    """Who is told what happens, and how late."""
+
+    @property
+    def delay(self) -> Histogram: ...
+
+    def counters(self) -> Iterable[MetricFamily]: ...
+
+
+class HlsCounted(Protocol):
+    """Calls as HLS."""
+
+    @property
+    def totals(self) -> HlsTotals: ...
+
+    def counted(self) -> Iterable[HlsFigure]: ...
+
+    def present(self) -> Iterable[HlsFigure]: ...
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     """The live objects that are read on scrape."""
 
     registry: Registry
     workers: Workers
-    mux: UdpMux
-    whep: WhepResource
-    rtmp: RtmpListener | None
-    srt: SrtIngest | None
-    whip: WhipListener | None
+    transport: Transport
+    audience: Audience
+    listeners: Sequence[Listener]
     loop_lag: Histogram
-    max_streams: int = 0
-    certificates: Certificates = field(default_factory=lambda: Certificates({}))
-    capacity: Capacity | None = None
-    event_services: EventServices | None = None
-    api_answers: Counter[int] = field(default_factory=Counter)  # by status
-    hls: HlsBroadcasts | None = None
+    max_streams: int
+    certificates: Certificates
+    capacity: Capacity
+    events: Counted
+    api_answers: Counter[int]  # by status
+    hls: HlsCounted | None
 
 
 class GatewayCollector(Collector):
@@ -103,7 +149,7 @@ class GatewayCollector(Collector):
         yield from self._latency(totals)
         yield from self._streams()
         yield from self._viewers()
-        yield from self._srt()
+        yield from self._listeners()
         yield from self._node(totals)
         yield from self._told()
         yield from self._hls()
@@ -119,27 +165,18 @@ class GatewayCollector(Collector):
         started = (((protocol,), n) for protocol, n in registry.started.items())
         yield _counter("sessions_started", "Sessions authorised", ("protocol",), started)
         yield _counter("refused", "Publishers refused, by reason", ("protocol", "reason"), self._refused().items())
-        srt = self._observed.srt
-        failed = {
-            (protocol, reason): n
-            for protocol, listener in (("rtmp", self._observed.rtmp), ("srt", srt.listener if srt else None))
-            if listener is not None
-            for reason, n in listener.stats.failures().items()
-        }
+        listeners = self._observed.listeners
+        failed = {(each.protocol, reason): n for each in listeners for reason, n in each.failures().items()}
         meaning = "Connections that ended before they could publish"
         yield _counter("connections_failed", meaning, ("protocol", "reason"), failed.items())
 
     def _refused(self) -> Counter[Labels]:
-        """By protocol and reason: by a session's rules, and by the listeners of SRT and WHIP before there is a publisher."""
-        observed = self._observed
-        taken = (("rtmp", observed.rtmp), ("srt", observed.srt), ("whip", observed.whip))
-        listening = [protocol for protocol, listener in taken if listener is not None]
-        refused: Counter[Labels] = Counter({(protocol, reason.label): 0 for protocol in listening for reason in _ALWAYS_SHOWN})
-        refused.update(observed.registry.refused)
-        if observed.srt is not None:
-            refused.update({("srt", reason): n for reason, n in observed.srt.listener.stats.refused.copy().items()})
-        if observed.whip is not None:
-            refused.update({("whip", reason): n for reason, n in observed.whip.refused.items()})
+        """By protocol and reason: by a session's rules, and by listeners before there is a publisher."""
+        listeners = self._observed.listeners
+        refused: Counter[Labels] = Counter({(each.protocol, why.label): 0 for each in listeners for why in _ALWAYS_SHOWN})
+        refused.update(self._observed.registry.refused)
+        for listener in listeners:
+            refused.update({(listener.protocol, reason): n for reason, n in listener.refusals().items()})
         return refused
 
     def _media(self, totals: Sequence[tuple[str, PipelineCounters]]) -> Iterator[Metric]:
@@ -196,34 +233,28 @@ class GatewayCollector(Collector):
         )
 
     def _viewers(self) -> Iterator[Metric]:
-        whep, mux, whip = self._observed.whep, self._observed.mux, self._observed.whip
-        yield _gauge("viewers", "Viewers connected", (), [((), whep.viewers)])
-        yield _counter("viewers_joined", "Viewers that connected", (), [((), whep.joined)])
-        yield from _counters("webrtc", mux.counters())
-        yield from _counters("viewer", whep.counters())
-        if whip is not None:
-            yield from _counters("whip", whip.counters())
+        audience = self._observed.audience
+        yield _gauge("viewers", "Viewers connected", (), [((), audience.viewers)])
+        yield _counter("viewers_joined", "Viewers that connected", (), [((), audience.joined)])
+        yield from _counters("webrtc", self._observed.transport.counters())
+        yield from _counters("viewer", audience.counters())
 
-    def _srt(self) -> Iterator[Metric]:
-        srt = self._observed.srt
-        yield _gauge("srt_available", "1: SRT is taken; 0: switched off or no libsrt", (), [((), srt is not None)])
-        if srt is None:
-            return
-        yield from _counters("srt", srt.receiver.totals.counters())
-        live = [s.publisher.stats for s in self._observed.registry.sessions.values() if s.publisher is not None]
-        links = [stats for stats in live if isinstance(stats, SrtStats) and not stats.absent and stats.latency_ms]
-        if not links:
-            return
-        extremes: dict[str, tuple[str, float]] = {
-            "latency_seconds": ("Longest negotiated latency", max(stats.latency_ms for stats in links) / 1e3),
-            "receive_buffer_seconds": ("Most media in a receive buffer", max(stats.buffer_ms for stats in links) / 1e3),
-            "capacity_bytes_per_second": (
-                "Least estimated capacity of a link",
-                min(stats.capacity_mbps for stats in links) * 125e3,
-            ),
-        }
-        for name, (meaning, extreme) in extremes.items():
-            yield _gauge(f"srt_{name}", f"{meaning}, of the live sessions", (), [((), extreme)])
+    def _listeners(self) -> Iterator[Metric]:
+        listeners = self._observed.listeners
+        taken = any(each.protocol == "srt" for each in listeners)  # the one protocol that may be missing: its library may
+        yield _gauge("srt_available", "1: SRT is taken; 0: switched off or no libsrt", (), [((), taken)])
+        for listener in listeners:
+            for family in listener.counters():
+                yield _shown(family, f"{listener.protocol}_")
+        links: dict[str, list[LinkReading]] = {}
+        for session in self._observed.registry.sessions.values():
+            link = session.publisher.stats.link if session.publisher is not None else None
+            if link is not None and link.current:
+                links.setdefault(session.protocol, []).append(link)
+        for protocol, current in links.items():
+            for name, meaning, extreme, figure in _LINKS:
+                samples = [((), extreme(map(figure, current)))]
+                yield _gauge(f"{protocol}_{name}", f"{meaning}, of the live sessions", (), samples)
 
     def _node(self, totals: Sequence[tuple[str, PipelineCounters]]) -> Iterator[Metric]:
         observed = self._observed
@@ -236,28 +267,21 @@ class GatewayCollector(Collector):
             "video = workers of those whose picture is"
         )
         yield _counter("cpu_seconds", meaning, ("treatment",), cpu.items())
-        ports = {observed.mux.port: "webrtc"}
-        if observed.srt is not None:
-            ports |= dict.fromkeys([observed.srt.listener.port, *observed.srt.listener.mapped_ports.values()], "srt")
+        ports = {observed.transport.port: "webrtc"}
+        ports |= {port.number: port.name for each in observed.listeners for port in each.ports if port.udp}
         drops = (((port,), n) for port, n in udp_drops(ports).items())
         yield _counter("udp_dropped", "Datagrams that the kernel threw away: our buffer was full", ("port",), drops)
         ends = (((name,), seconds) for name, seconds in observed.certificates.remaining(time.time))
         yield _gauge("certificate_expiry_seconds", "Until the certificate ends; negative: ended", ("certificate",), ends)
-        if observed.capacity is not None:
-            yield from _capacity(observed.capacity)
+        yield from _capacity(observed.capacity)
 
     def _told(self) -> Iterator[Metric]:
         answers = (((str(status),), n) for status, n in self._observed.api_answers.items())
         yield _counter("api_requests", "Requests of the livestream API, by the status of the answer", ("status",), answers)
-        event_services = self._observed.event_services
-        if event_services is None:
-            return
-        for name, meaning, labels, samples in event_services.totals():
-            yield _counter(name, meaning, labels, samples)
-        for name, meaning, labels, samples in event_services.present():
-            yield _gauge(name, meaning, labels, samples)
+        events = self._observed.events
+        yield from map(_shown, events.counters())
         delay = Metric("ingress_event_delay_seconds", _TOLD_HELP, "summary")
-        self._add_quantiles(delay, {}, event_services.fanout.delay, time.monotonic_ns())
+        self._add_quantiles(delay, {}, events.delay, time.monotonic_ns())
         yield delay
 
     def _hls(self) -> Iterator[Metric]:
@@ -302,6 +326,11 @@ def _counter(name: str, meaning: str, labels: Sequence[str], samples: Iterable[t
     for values, value in samples:
         family.add_metric(values, value)
     return family
+
+
+def _shown(family: MetricFamily, prefix: str = "") -> Metric:
+    make = _counter if family.total else _gauge
+    return make(f"{prefix}{family.name}", family.meaning, family.labels, family.samples.items())
 
 
 def _counters(prefix: str, counters: Iterable[tuple[str, str, int]]) -> Iterator[Metric]:

@@ -14,7 +14,7 @@ from gateway.sessions.diagnostics import findings
 from gateway.sessions.registry import Registry
 from gateway.sessions.seat import Seat
 from gateway.sessions.track_pipeline import TrackPipeline
-from protocols.srt.statistics import SrtStats
+from protocols.publisher import LinkReading
 from protocols.webrtc.http import bearer
 
 
@@ -56,6 +56,7 @@ def stream(session: Seat, viewers: int) -> StreamResponse:
     """One session as it is shown; nothing in it is secret, and the encoder's address stays in the log."""
     track_pipelines = list(session.pipeline.track_pipelines.values()) if session.pipeline is not None else []
     publisher = session.publisher
+    known = publisher.stats.link if publisher is not None else None
     return StreamResponse(
         id=session.id,
         call=session.call_cid,
@@ -66,7 +67,7 @@ def stream(session: Seat, viewers: int) -> StreamResponse:
         state=session.state.value,
         bitrate_bps=sum(track_pipeline.meter.bitrate for track_pipeline in track_pipelines),
         round_trip_ms=round(publisher.stats.round_trip_ns / 1e6, 2) if publisher is not None else None,
-        link=link(publisher.stats) if publisher is not None and isinstance(publisher.stats, SrtStats) else None,
+        link=link(known) if known is not None else None,
         reconnects=session.reconnects,
         tracks=[track(track_pipeline) for track_pipeline in track_pipelines],
         viewers=viewers,
@@ -74,17 +75,17 @@ def stream(session: Seat, viewers: int) -> StreamResponse:
     )
 
 
-def link(stats: SrtStats) -> LinkResponse:
-    """What SRT knows of the connection: packets since the start, and the last reading."""
+def link(known: LinkReading) -> LinkResponse:
+    """What the protocol knows of the connection: packets since the start, and the last reading."""
     return LinkResponse(
-        latency_ms=stats.latency_ms,
-        buffer_ms=stats.buffer_ms,
-        capacity_mbps=round(stats.capacity_mbps, 1),
-        packets_received=stats.packets_received,
-        packets_lost=stats.packets_lost,
-        packets_retransmitted=stats.packets_retransmitted,
-        packets_dropped=stats.packets_dropped,
-        packets_belated=stats.packets_belated,
+        latency_ms=known.latency_ms,
+        buffer_ms=known.buffer_ms,
+        capacity_mbps=round(known.capacity_mbps, 1),
+        packets_received=known.packets_received,
+        packets_lost=known.packets_lost,
+        packets_retransmitted=known.packets_retransmitted,
+        packets_dropped=known.packets_dropped,
+        packets_belated=known.packets_belated,
     )
 
 

@@ -8,8 +8,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from gateway.api.schemas.conversion import event_of
-from gateway.model.events import Bus, EventType
+from gateway.model.events import Bus, EventType, event_of
 from gateway.model.records import Call
 from gateway.sessions.seat import Seat
 from gateway.sessions.seat_state import SeatChange

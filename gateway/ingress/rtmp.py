@@ -6,6 +6,7 @@ from gateway.access.credentials import Tokens
 from gateway.config import Config
 from gateway.ingress import IngressKey, words
 from gateway.ingress.addresses import bracketed, reachable, watch_address
+from protocols.rtmp.address import server
 
 OBS_SERVICE = """\
   1. Settings > Stream > Service: Custom...
@@ -63,14 +64,13 @@ def rtmp(
     """
     key = key or IngressKey.signed(tokens, user, call, ttl_s)
     rtmp_host = bracketed(host or reachable(config, config.rtmp.host))
-    plain = f"rtmp://{rtmp_host}:{config.rtmp.port}"
     return RtmpIngress(
         call=call,
-        server=f"{plain}/live",
-        secure_server=f"rtmps://{rtmp_host}:{config.rtmp.tls_port}/live"
+        server=server(rtmp_host, config.rtmp.port),
+        secure_server=server(rtmp_host, config.rtmp.tls_port, secure=True)
         if config.rtmp.certificate and config.rtmp.tls_port
         else "",
-        password_server=f"{plain}/{config.rtmp.auth_app}",
+        password_server=server(rtmp_host, config.rtmp.port, app=config.rtmp.auth_app),
         key=key.key,
         user=key.user,
         password=key.password,

@@ -10,6 +10,7 @@ from gateway.access.credentials import Tokens
 from gateway.config import Config
 from gateway.ingress import IngressKey, words
 from gateway.ingress.addresses import bracketed, reachable, watch_address
+from protocols.srt.address import server
 
 GSTREAMER = (
     "gst-launch-1.0 mpegtsmux name=m alignment=7 ! srtsink uri={server} mode=caller streamid={stream_id} passphrase={passphrase} "
@@ -85,7 +86,7 @@ def srt(
     key = key or IngressKey.signed(tokens, user, call, ttl_s)
     return SrtIngress(
         call=call,
-        server=f"srt://{bracketed(host or reachable(config, config.srt.host))}:{config.srt.port}",
+        server=server(bracketed(host or reachable(config, config.srt.host)), config.srt.port),
         stream_id=key.user,
         passphrase=key.password,
         latency_ms=config.srt.latency_ms,

@@ -1,12 +1,12 @@
 """What a streamer pastes into an encoder that speaks WHIP."""
 
 from dataclasses import dataclass
-from urllib.parse import quote
 
 from gateway.access.credentials import Tokens
 from gateway.config import Config
 from gateway.ingress import IngressKey, words
 from gateway.ingress.addresses import host_page, origin, watch_address
+from protocols.whip.address import endpoint
 
 OPUS = "-c:a libopus -ar 48000 -ac 2"
 OBS_SERVICE = """\
@@ -55,7 +55,7 @@ def whip(
     key = key or IngressKey.signed(tokens, user, call, ttl_s)
     return WhipIngress(
         call=call,
-        endpoint=f"{origin(config, host)}/whip/{quote(call, safe=':')}",
+        endpoint=endpoint(origin(config, host), call),
         key=key.key,
         watch=watch_address(config, tokens, call=call, ttl_s=ttl_s, host=host),
         page=host_page(config, call=call, key=key.key, host=host),

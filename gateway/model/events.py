@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
 from typing import Any, Final
 
+from gateway.model.records import Call
 from protocols.bounded_map import BoundedMap
 
 MAX_COUNTED_CALLS: Final = 10_000
@@ -86,6 +87,23 @@ class Event:
     payload: Mapping[str, Any]
     text: str
     elsewhere: bool = False  # another node or the command line did it: told here to who listens here, and to nobody beyond
+
+
+def event_of(call: Call) -> dict[str, Any]:
+    """A call as events tell it: the same for whoever is told."""
+    times = ("created_at", "updated_at", "starts_at", "live_started_at", "live_ended_at", "ended_at")
+    moments = {name: getattr(call, name) for name in times}
+    return {
+        "cid": call.cid,
+        "type": call.type,
+        "id": call.id,
+        "created_by_id": call.created_by_id,
+        "backstage": call.backstage,
+        "live": call.live,
+        "broadcasting": call.broadcasting,
+        "custom": dict(call.custom),
+        **{name: moment.isoformat() if moment is not None else None for name, moment in moments.items()},
+    }
 
 
 Listener = Callable[[Event], None]

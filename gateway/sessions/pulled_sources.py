@@ -5,13 +5,14 @@ one follows after a wait that grows up to five minutes and begins anew once one 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from time import monotonic
 from typing import Final, Protocol, Self
 
 from protocols.back_off import BackOff
-from protocols.publisher import Publisher
+from protocols.metric import MetricFamily
+from protocols.publisher import BoundPort, Publisher, ReachedBy
 
 BACK_OFF: Final = BackOff(1.0, 300.0)
 STEADY_S: Final = 60.0
@@ -23,11 +24,30 @@ class PulledPublisher(Publisher, Protocol):
     async def until_closed(self) -> None: ...
 
 
-class PulledSources:
-    """`protocols.publisher.Listener` over `make`: the maker of each source's publisher by name."""
+class Closing(Protocol):
+    """The gateway's way out."""
 
-    def __init__(self, make: Mapping[str, Callable[[], PulledPublisher]], back_off: BackOff = BACK_OFF) -> None:
+    @property
+    def begun(self) -> bool:
+        """No new streams are wanted any more."""
+
+
+class PulledSources:
+    """`protocols.publisher.Listener` over `make`: the maker of each source's publisher by name. Once `closing` has begun none is made
+    any more; those that are there go on."""
+
+    ports: Sequence[BoundPort] = ()
+
+    def __init__(
+        self,
+        protocol: str,
+        make: Mapping[str, Callable[[], PulledPublisher]],
+        closing: Closing,
+        back_off: BackOff = BACK_OFF,
+    ) -> None:
+        self.protocol = protocol
         self._make = make
+        self._closing = closing
         self._back_off = back_off
         self._new: asyncio.Queue[Publisher | None] = asyncio.Queue(len(make) + 1)
         self._exit = AsyncExitStack()
@@ -39,14 +59,24 @@ class PulledSources:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        self.stop()
+        for task in self._keeping:
+            task.cancel()
         await self._exit.aclose()
         self._new.put_nowait(None)
 
-    def stop(self) -> None:
-        """No further publishers; those that are there go on."""
-        for task in self._keeping:
-            task.cancel()
+    def failures(self) -> Mapping[str, int]:
+        """None: a source that cannot be reached has a publisher that says so."""
+        return {}
+
+    def refusals(self) -> Mapping[str, int]:
+        return {}
+
+    def counters(self) -> Iterable[MetricFamily]:
+        return ()
+
+    def addresses(self, call: str, by: ReachedBy) -> Mapping[str, str]:
+        """None: nobody sends to what is fetched."""
+        return {}
 
     async def __aiter__(self) -> AsyncIterator[Publisher]:
         while (publisher := await self._new.get()) is not None:
@@ -54,7 +84,7 @@ class PulledSources:
 
     async def _keep(self, make: Callable[[], PulledPublisher]) -> None:
         failures = 0
-        while True:
+        while not self._closing.begun:
             publisher = make()
             begun = monotonic()
             await self._new.put(publisher)

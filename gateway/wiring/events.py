@@ -1,7 +1,7 @@
 """Everybody who is told what happens, put together: the bus, the sockets of clients, and the operator's webhook where one is configured."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -15,10 +15,8 @@ from gateway.events.webhook_call import Receiver
 from gateway.events.webhooks import Webhooks
 from gateway.model.events import Bus
 from gateway.store.store import Store
-
-Samples = Iterable[tuple[tuple[str, ...], int]]
-Figure = tuple[str, str, tuple[str, ...], Samples]
-"""For the metrics: name, meaning, labels, and each of the labels' values with its count."""
+from gateway.telemetry.latency import Histogram
+from protocols.metric import MetricFamily
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,34 +30,33 @@ class EventServices:
     sockets: Sockets
     webhooks: Webhooks | None
 
-    def totals(self) -> Iterator[Figure]:
-        """What has been counted since the start."""
-        published = [((kind.value,), n) for kind, n in self.bus.published.items()]
-        yield "events", "Events, by type", ("type",), published
-        yield "events_sent", "Events times the sockets that they were written to", (), [((), self.fanout.written)]
-        yield "events_dropped", "Events that sockets were not told: too many waited", (), [((), self.fanout.dropped)]
-        yield (
-            "interactions_refused",
-            "Reactions and messages beyond a rate, by whose",
-            ("whose",),
-            _by(self.interactions.refused),
-        )
-        yield "event_sockets_closed", "WebSockets that ended, by why; client = it went", ("reason",), _by(self.sockets.closed)
-        if self.webhooks is not None:
-            hooks = self.webhooks
-            yield "webhook_delivered", "Events that the webhook's receiver has taken", (), [((), hooks.delivered)]
-            yield "webhook_failed", "Attempts that failed, by why", ("reason",), _by(hooks.failed)
-            yield "webhook_dropped", "Events that the webhook's receiver will not be told", ("reason",), _by(hooks.dropped)
+    @property
+    def delay(self) -> Histogram:
+        """From an event until it is written to the last of those that are told."""
+        return self.fanout.delay
 
-    def present(self) -> Iterator[Figure]:
-        """What is now."""
-        yield "event_sockets", "WebSockets open", (), [((), len(self.sockets.open))]
-        if self.webhooks is not None:
-            yield "webhook_waiting", "Events that wait for the webhook's receiver", (), [((), self.webhooks.waiting)]
+    def counters(self) -> Iterator[MetricFamily]:
+        """For the metrics: what has been counted since the start, and what is now."""
+        published = _by({kind.value: n for kind, n in self.bus.published.items()})
+        yield MetricFamily("events", "Events, by type", published, ("type",))
+        yield MetricFamily("events_sent", "Events times the sockets that they were written to", {(): self.fanout.written})
+        yield MetricFamily("events_dropped", "Events that sockets were not told: too many waited", {(): self.fanout.dropped})
+        meaning = "Reactions and messages beyond a rate, by whose"
+        yield MetricFamily("interactions_refused", meaning, _by(self.interactions.refused), ("whose",))
+        meaning = "WebSockets that ended, by why; client = it went"
+        yield MetricFamily("event_sockets_closed", meaning, _by(self.sockets.closed), ("reason",))
+        yield MetricFamily("event_sockets", "WebSockets open", {(): len(self.sockets.open)}, total=False)
+        if (hooks := self.webhooks) is not None:
+            yield MetricFamily("webhook_delivered", "Events that the webhook's receiver has taken", {(): hooks.delivered})
+            yield MetricFamily("webhook_failed", "Attempts that failed, by why", _by(hooks.failed), ("reason",))
+            meaning = "Events that the webhook's receiver will not be told"
+            yield MetricFamily("webhook_dropped", meaning, _by(hooks.dropped), ("reason",))
+            meaning = "Events that wait for the webhook's receiver"
+            yield MetricFamily("webhook_waiting", meaning, {(): hooks.waiting}, total=False)
 
 
-def _by(counts: Mapping[str, int]) -> Samples:
-    return [((label,), n) for label, n in counts.items()]
+def _by(counts: Mapping[str, int]) -> Mapping[tuple[str, ...], float]:
+    return {(label,): n for label, n in counts.items()}
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ from gateway.access.srt_authorizer import SrtAuthorizer
 from gateway.config import Config, SourceConfig
 from gateway.config.sources import ConfigError, ConfigProblem
 from gateway.sessions.admission import Admission
-from gateway.sessions.pulled_sources import PulledPublisher, PulledSources
+from gateway.sessions.pulled_sources import Closing, PulledPublisher, PulledSources
 from gateway.telemetry.log import event
 from protocols.errors import Rejected
 from protocols.publisher import Credential
@@ -42,7 +42,7 @@ class SrtIngest:
 
 @asynccontextmanager
 async def listening_for_srt(
-    config: Config, tokens: Tokens, authorizer: Authorizer, admission: Admission, look_up: LookUp
+    config: Config, tokens: Tokens, authorizer: Authorizer, admission: Admission, closing: Closing, look_up: LookUp
 ) -> AsyncIterator[SrtIngest | None]:
     """None where SRT is switched off, or libsrt is missing and not insisted on.
 
@@ -72,9 +72,8 @@ async def listening_for_srt(
             ports={port: key.get_secret_value() for port, key in srt.ports.items()},
             receiver=receiver,
         )
-        sources = PulledSources(
-            {name: partial(_source, source, config, tokens, receiver) for name, source in srt.sources.items()}
-        )
+        made = {name: partial(_source, source, config, tokens, receiver) for name, source in srt.sources.items()}
+        sources = PulledSources("srt", made, closing)
         async with listener, sources:
             event(log, logging.INFO, "SRT", libsrt=library.version, library=library.name, sources=len(srt.sources))
             yield SrtIngest(receiver, listener, sources)

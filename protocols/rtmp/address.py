@@ -1,11 +1,20 @@
 """What the address and the stream key say: app, name and the queries of both. Sans-IO."""
 
+from typing import Final
 from urllib.parse import parse_qsl
 
 from protocols.errors import ProtocolError
 
+APP: Final = "live"
 _MAX_FIELDS = 64
 _MAX_NAME = 4096  # characters; a key is a signed token of some hundred
+
+
+def server(host: str, port: int, *, secure: bool = False, app: str = APP, call: str = "") -> str:
+    """The address that encoders take, beside the stream key; `host` with IPv6 in brackets. With `call` it names the call, so that a key
+    for many calls will do."""
+    beside = f"?call={call}" if call else ""
+    return f"rtmp{'s' if secure else ''}://{host}:{port}/{app}{beside}"
 
 
 def app_and_params(app: str, tc_url: str) -> tuple[str, dict[str, str]]:

@@ -9,12 +9,15 @@ import errno
 import logging
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Self
 
 from protocols.addresses import client_network, unmapped
+from protocols.metric import MetricFamily
+from protocols.publisher import BoundPort, ReachedBy
+from protocols.rtmp.address import server
 from protocols.rtmp.authmod import AdobeAuthenticator, Passwords
 from protocols.rtmp.limits import RtmpLimits
 from protocols.rtmp.publisher import RtmpConnection, RtmpPublisher
@@ -60,6 +63,8 @@ class RtmpListener:
 
     `host` empty: every address, IPv4 and IPv6. `passwords` turns on Adobe's challenge for the app `auth_app`.
     """
+
+    protocol = "rtmp"
 
     def __init__(
         self,
@@ -122,6 +127,23 @@ class RtmpListener:
     async def __aiter__(self) -> AsyncIterator[RtmpPublisher]:
         while (publisher := await self._publishers.get()) is not None:
             yield publisher
+
+    @property
+    def ports(self) -> Sequence[BoundPort]:
+        return [BoundPort("rtmp", self.port), *([BoundPort("rtmps", self.tls_port)] if self.tls_port else [])]
+
+    def failures(self) -> Mapping[str, int]:
+        return self.stats.failures()
+
+    def refusals(self) -> Mapping[str, int]:
+        """None: what is refused is a publisher already."""
+        return {}
+
+    def counters(self) -> Iterable[MetricFamily]:
+        return ()
+
+    def addresses(self, call: str, by: ReachedBy) -> Mapping[str, str]:
+        return {port.name: server(by.host, port.number, secure=port.name == "rtmps", call=call) for port in self.ports}
 
     async def _bind(self, port: int) -> list[socket.socket]:
         bound: list[socket.socket] = []

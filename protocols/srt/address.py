@@ -1,4 +1,4 @@
-"""Internet addresses as libsrt wants them (struct sockaddr) and as people read them."""
+"""Internet addresses as libsrt wants them (struct sockaddr), and as people and encoders read them."""
 
 import socket
 import struct
@@ -21,6 +21,11 @@ class Address:
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def server(host: str, port: int) -> str:
+    """What encoders call; `host` with IPv6 in brackets."""
+    return f"srt://{host}:{port}"
 
 
 def pack_sockaddr(host: str, port: int) -> bytes:

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,8 +16,9 @@ from time import monotonic_ns
 from typing import Final, Self
 
 from protocols.errors import ProtocolError, Reason, Rejected
-from protocols.publisher import Credential
-from protocols.srt.address import Address
+from protocols.metric import MetricFamily
+from protocols.publisher import BoundPort, Credential, ReachedBy
+from protocols.srt.address import Address, server
 from protocols.srt.admission import Access, CallerAdmission, Reservation
 from protocols.srt.libsrt import FAILED, READABLE, Option, SrtError, load
 from protocols.srt.receiver import Inbox, Item, ReceiveLimits, SrtConnection, SrtReceiver, prepare
@@ -110,6 +111,8 @@ class SrtListener:
     `ports` are further listening ports: port number to stream key.
     """
 
+    protocol = "srt"
+
     def __init__(
         self,
         host: str,
@@ -163,6 +166,24 @@ class SrtListener:
     async def __aiter__(self) -> AsyncIterator[SrtPublisher]:
         while (publisher := await self._new.get()) is not None:
             yield publisher
+
+    @property
+    def ports(self) -> Sequence[BoundPort]:
+        return [BoundPort("srt", number, udp=True) for number in (self.port, *self.mapped_ports.values())]
+
+    def failures(self) -> Mapping[str, int]:
+        return self.stats.failures()
+
+    def refusals(self) -> Mapping[str, int]:
+        return self.stats.refused.copy()  # libsrt's thread counts meanwhile
+
+    def counters(self) -> Iterable[MetricFamily]:
+        """Those of all connections of the receiver, which may be shared."""
+        return self._receiver.totals.counters()
+
+    def addresses(self, call: str, by: ReachedBy) -> Mapping[str, str]:
+        """The call is the stream key's to say."""
+        return {"srt": server(by.host, self.port)}
 
     def _listen(self, receiver: SrtReceiver, port: int, key: str | None) -> int:
         """Opens a port; returns its number."""

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from protocols.publisher import PublisherStats
+from protocols.metric import MetricFamily
+from protocols.publisher import LinkReading, PublisherStats
 
 MS: Final = 1_000_000
 _ROUND_TRIPS_WANTED: Final = 3  # one for the loss to be noticed and repaired, two for a repair that is lost again
@@ -80,15 +81,29 @@ class SrtStats(PublisherStats):
         self.receive_mbps = now.receive_mbps
         self.capacity_mbps = now.capacity_mbps
 
-    def counters(self) -> Iterator[tuple[str, str, int]]:
-        """Name, meaning and value of each total, for metrics."""
+    def counters(self) -> Iterator[MetricFamily]:
+        """Each total."""
         for name, meaning in _COUNTERS.items():
-            yield name, meaning, getattr(self, name)
+            yield MetricFamily(name, meaning, {(): getattr(self, name)})
 
     @property
     def network_latency_ns(self) -> int:
         """Half the round trip and the negotiated latency, for which libsrt holds every packet; 0 before the first reading."""
         return self.round_trip_ns // 2 + self.latency_ms * MS
+
+    @property
+    def link(self) -> LinkReading:
+        return LinkReading(
+            latency_ms=self.latency_ms,
+            buffer_ms=self.buffer_ms,
+            capacity_mbps=self.capacity_mbps,
+            packets_received=self.packets_received,
+            packets_lost=self.packets_lost,
+            packets_retransmitted=self.packets_retransmitted,
+            packets_dropped=self.packets_dropped,
+            packets_belated=self.packets_belated,
+            current=not self.absent and self.latency_ms > 0,
+        )
 
     @property
     def advice(self) -> str:

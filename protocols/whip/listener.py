@@ -18,13 +18,15 @@ from typing import Self
 from aiohttp import hdrs, web
 
 from protocols.errors import ProtocolError, Reason, Rejected
-from protocols.publisher import Credential
+from protocols.metric import MetricFamily
+from protocols.publisher import BoundPort, Credential, ReachedBy
 from protocols.webrtc.http import HttpProblem, HttpSession, Resources, bearer
 from protocols.webrtc.sdp import answer
 from protocols.webrtc.sdp import description as sdp
 from protocols.webrtc.transport.ice_servers import IceServer
 from protocols.webrtc.transport.peer import Peer
 from protocols.webrtc.transport.udp_mux import UdpMux
+from protocols.whip.address import endpoint
 from protocols.whip.publisher import WhipPublisher
 
 _PATH = "/whip/{call}"
@@ -94,6 +96,9 @@ class WhipSession:
 class WhipListener:
     """A `protocols.publisher.Listener` whose socket is the owner's HTTP server: `routes` go into its application."""
 
+    protocol = "whip"
+    ports: Sequence[BoundPort] = ()
+
     def __init__(
         self,
         mux: UdpMux,
@@ -106,8 +111,7 @@ class WhipListener:
         self._limits = limits or WhipLimits()
         self._ice_servers = tuple(ice_servers)
         self._publishers: asyncio.Queue[WhipPublisher | None] = asyncio.Queue(self._limits.waiting + 1)
-        self.refused: Counter[str] = Counter()
-        """By the label of the reason: who was refused before any session was asked."""
+        self._refused: Counter[str] = Counter()
         self._totals = dict.fromkeys(_COUNTERS, 0)
         self._live: set[WhipPublisher] = set()
         self._resources = Resources(
@@ -133,17 +137,27 @@ class WhipListener:
     def routes(self) -> list[web.RouteDef]:
         return self._resources.routes()
 
-    def counters(self) -> Iterator[tuple[str, str, int]]:
-        """Name, meaning and value of each total over all publishers that are or were, for metrics."""
+    def failures(self) -> Mapping[str, int]:
+        """None: what fails before it publishes is an HTTP request, and is answered."""
+        return {}
+
+    def refusals(self) -> Mapping[str, int]:
+        return self._refused
+
+    def counters(self) -> Iterator[MetricFamily]:
+        """Each total over all publishers that are or were."""
         live = [_counts(publisher) for publisher in self._live]
         for name, meaning in _COUNTERS.items():
-            yield name, meaning, self._totals[name] + sum(counts[name] for counts in live)
+            yield MetricFamily(name, meaning, {(): self._totals[name] + sum(counts[name] for counts in live)})
+
+    def addresses(self, call: str, by: ReachedBy) -> Mapping[str, str]:
+        return {"whip": endpoint(by.origin, call)}
 
     async def _create(self, request: web.Request, body: bytes) -> WhipSession:
         try:
             publisher = self._publisher(request, body)
         except (Rejected, ProtocolError, HttpProblem) as refusal:
-            self.refused[refusal.reason.label if isinstance(refusal, Rejected) else Reason.BAD_REQUEST.label] += 1
+            self._refused[refusal.reason.label if isinstance(refusal, Rejected) else Reason.BAD_REQUEST.label] += 1
             raise
         self._publishers.put_nowait(publisher)
         peer = await self._decision(publisher)

@@ -20,7 +20,7 @@ from gateway.access.credentials import Secret, Tokens
 from gateway.access.sealing import Sealing
 from gateway.access.viewers import Viewers
 from gateway.api.framework.dispatch import Api
-from gateway.api.framework.encoder_addresses import Ingress
+from gateway.api.framework.encoder_addresses import EncoderAddresses
 from gateway.api.framework.middleware import cors, errors
 from gateway.api.framework.services import Services
 from gateway.api.routes import ROUTES
@@ -35,6 +35,11 @@ from gateway.outputs.embedded.call import EmbeddedCall
 from gateway.sessions.registry import Registry
 from gateway.wiring.store import StoreAccess, open_store_access
 from protocols.errors import Rejected
+from protocols.rtmp.listener import RtmpListener
+from protocols.srt.listener import Access, SrtListener
+from protocols.srt.streamid import StreamId
+from protocols.webrtc.transport.udp_mux import UdpMux
+from protocols.whip.listener import WhipListener
 
 BASE = "/api/v2/video"
 API_KEY = "test-key"
@@ -111,6 +116,10 @@ class Stage:
         await self.ok("POST", "/users", {"users": [{"id": user, "role": role}]})
 
 
+def _open(stream: StreamId, host: str) -> Access:
+    return Access()
+
+
 @asynccontextmanager
 async def api_stage(directory: Path, database: str = "") -> AsyncIterator[Stage]:
     """The API with a fresh store: a file in `directory`, or the (empty) `database` at this address."""
@@ -139,7 +148,9 @@ async def api_stage(directory: Path, database: str = "") -> AsyncIterator[Stage]
             bus=bus,
             interactions=Interactions(bus),
             broadcasts=broadcasts,
-            ingress=Ingress(rtmp=1935, rtmps=0, srt=9000, whip=True),
+            ingress=EncoderAddresses(
+                [RtmpListener(port=1935), SrtListener("", 9000, authorise=_open), WhipListener(UdpMux("", 0))]
+            ),
             stream_key_secret=tokens.secret.value,
         )
         application = web.Application(middlewares=[cors(("*",)), errors])

@@ -1,40 +1,33 @@
 """Where encoders send to, as answers say it: on the host by which the client reached the API, since encoders reach that too."""
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
-from urllib.parse import quote
+from typing import Final, Protocol
 
+from protocols.publisher import ReachedBy
+
+ALWAYS_SHOWN: Final = ("rtmp", "rtmps", "srt", "whip")  # empty where the gateway does not take it
 _HOST: Final = re.compile(r"[a-z]+://(\[[^]]*\]|[^:/]*)")
 
 
-@dataclass(frozen=True, slots=True)
-class Addresses:
-    """Empty: the gateway does not take this protocol."""
+class Addressed(Protocol):
+    """Who knows where encoders send to (`protocols.publisher.Listener`)."""
 
-    rtmp: str
-    rtmps: str
-    srt: str
-    whip: str
+    def addresses(self, call: str, by: ReachedBy) -> Mapping[str, str]: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Ingress:
-    """The ports that listen; 0: not this protocol."""
+class EncoderAddresses:
+    """Of all that listens."""
 
-    rtmp: int
-    rtmps: int
-    srt: int
-    whip: bool
+    listeners: Iterable[Addressed]
 
-    def addresses(self, cid: str, origin: str) -> Addresses:
-        """`origin` is how the client reached the gateway over HTTP. The address names the call, so that a token for many calls will do."""
+    def addresses(self, cid: str, origin: str) -> Mapping[str, str]:
+        """By name; `origin` is how the client reached the gateway over HTTP."""
         found = _HOST.match(origin)
-        host = found[1] if found else ""
-        app = f"live?call={cid}"
-        return Addresses(
-            rtmp=f"rtmp://{host}:{self.rtmp}/{app}" if self.rtmp else "",
-            rtmps=f"rtmps://{host}:{self.rtmps}/{app}" if self.rtmps else "",
-            srt=f"srt://{host}:{self.srt}" if self.srt else "",
-            whip=f"{origin}/whip/{quote(cid, safe=':')}" if self.whip else "",
-        )
+        by = ReachedBy(found[1] if found else "", origin)
+        addresses = dict.fromkeys(ALWAYS_SHOWN, "")
+        for listener in self.listeners:
+            addresses.update(listener.addresses(cid, by))
+        return addresses

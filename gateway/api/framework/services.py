@@ -5,7 +5,7 @@ see who is blocked, nor who may not come in who is in it.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from gateway.access.authorizer import Authorizer
@@ -13,9 +13,8 @@ from gateway.access.credentials import Identity
 from gateway.access.rights_cache import KnownCall, RightsCache
 from gateway.api.framework.broadcasts import Broadcasts
 from gateway.api.framework.call_access import CallAccess
-from gateway.api.framework.encoder_addresses import Ingress
+from gateway.api.framework.encoder_addresses import EncoderAddresses
 from gateway.api.framework.errors import ApiError
-from gateway.api.schemas import conversion
 from gateway.api.schemas.answers import (
     AddressResponse,
     CallResponse,
@@ -27,7 +26,7 @@ from gateway.api.schemas.answers import (
 )
 from gateway.api.schemas.conversion import People
 from gateway.events.interactions import Interactions
-from gateway.model.events import Bus, EventType
+from gateway.model.events import Bus, EventType, event_of
 from gateway.model.permissions import Capability, Role
 from gateway.model.records import Call, CallType
 from gateway.sessions.registry import Registry
@@ -55,7 +54,7 @@ class Services:
     bus: Bus
     interactions: Interactions
     broadcasts: Broadcasts
-    ingress: Ingress
+    ingress: EncoderAddresses
     stream_key_secret: bytes
 
     # Who stands where
@@ -119,7 +118,7 @@ class Services:
         """`origin` is how the client reached the gateway; `people` has the creator."""
         call, may_watch = access.call, Capability.JOIN_CALL in access.capabilities
         playlist = self.broadcasts.playlist_url(call.cid, access.user_id) if may_watch else ""
-        addresses = asdict(self.ingress.addresses(call.cid, origin))
+        addresses = self.ingress.addresses(call.cid, origin)
         return CallResponse(
             cid=call.cid,
             type=call.type,
@@ -134,7 +133,7 @@ class Services:
             custom=dict(call.custom),
             settings=access.settings,
             blocked_user_ids=list(call.blocked_user_ids) if Capability.BLOCK_USERS in access.capabilities else [],
-            ingress=IngressResponse(**{name: AddressResponse(address=address) for name, address in addresses.items()}),
+            ingress=IngressResponse.model_validate({name: AddressResponse(address=each) for name, each in addresses.items()}),
             egress=EgressResponse(broadcasting=call.broadcasting, hls=HlsEgressResponse(playlist_url=playlist)),
             session=self._session(call, seen=may_watch),
         )
@@ -165,4 +164,4 @@ class Services:
         self.bus.publish(kind, cid, payload)
 
     def tell_call(self, kind: EventType, call: Call, **payload: Any) -> None:
-        self.tell(kind, call.cid, call=conversion.event_of(call), **payload)
+        self.tell(kind, call.cid, call=event_of(call), **payload)

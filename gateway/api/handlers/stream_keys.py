@@ -49,14 +49,14 @@ def _created(services: Services, request: ApiRequest[StreamKeyRequest], key: Str
     return CreatedStreamKeyResponse(
         stream_key=conversion.stream_key(key),
         key=whole,
-        rtmp=RtmpWay(server=where.rtmp, stream_key=whole),
+        rtmp=RtmpWay(server=where["rtmp"], stream_key=whole),
         srt=SrtWay(
-            server=where.srt,
+            server=where["srt"],
             stream_id=key.name,
             passphrase=passphrase,
-            address=f"{where.srt}?{query}" if where.srt else "",
+            address=f"{where['srt']}?{query}" if where["srt"] else "",
         ),
-        whip=WhipWay(server=where.whip, bearer_token=whole),
+        whip=WhipWay(server=where["whip"], bearer_token=whole),
     )
 
 

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from gateway.api.schemas.parts import FieldError, Model
 from gateway.model.permissions import Capability
@@ -44,7 +44,13 @@ class AddressResponse(Model):
 
 
 class IngressResponse(Model):
-    """Where encoders send to. The stream key is the token of a user who may publish, or a short one made by POST …/stream_keys."""
+    """Where encoders send to. The stream key is the token of a user who may publish, or a short one made by POST …/stream_keys.
+
+    A gateway that takes further protocols gives their addresses beside these.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="allow")
+    __pydantic_extra__: dict[str, AddressResponse]
 
     rtmp: AddressResponse = Field(description="The server; the stream key goes into the encoder's field for it.")
     rtmps: AddressResponse

@@ -3,11 +3,10 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
 
 from gateway.api.schemas.answers import CallTypeResponse, MemberResponse, StreamKeyResponse, UserResponse
 from gateway.api.schemas.requests import MemberRequest, UserRequest
-from gateway.model.records import Call, CallType, Member, StreamKey, User
+from gateway.model.records import CallType, Member, StreamKey, User
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,23 +49,6 @@ def call_type(record: CallType) -> CallTypeResponse:
 
 def stream_key(record: StreamKey) -> StreamKeyResponse:
     return StreamKeyResponse(**asdict(record))
-
-
-def event_of(call: Call) -> dict[str, Any]:
-    """A call as events tell it: the same for whoever is told."""
-    times = ("created_at", "updated_at", "starts_at", "live_started_at", "live_ended_at", "ended_at")
-    moments = {name: getattr(call, name) for name in times}
-    return {
-        "cid": call.cid,
-        "type": call.type,
-        "id": call.id,
-        "created_by_id": call.created_by_id,
-        "backstage": call.backstage,
-        "live": call.live,
-        "broadcasting": call.broadcasting,
-        "custom": dict(call.custom),
-        **{name: moment.isoformat() if moment is not None else None for name, moment in moments.items()},
-    }
 
 
 def stored_user(given: UserRequest, now: datetime) -> User:

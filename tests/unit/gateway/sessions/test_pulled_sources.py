@@ -7,6 +7,10 @@ from protocols.back_off import BackOff
 from tests.support.memory import MemoryPublisher
 
 
+class Closing:
+    begun = False
+
+
 class Pulled(MemoryPublisher):
     async def until_closed(self) -> None:
         await self.closed.wait()
@@ -14,12 +18,13 @@ class Pulled(MemoryPublisher):
 
 async def test_each_source_has_one_publisher_and_the_next_when_that_is_closed() -> None:
     made: list[Pulled] = []
+    closing = Closing()
 
     def make() -> Pulled:
         made.append(Pulled())
         return made[-1]
 
-    async with asyncio.timeout(10), PulledSources({"one": make, "two": make}, BackOff(0.01, 1)) as sources:
+    async with asyncio.timeout(10), PulledSources("srt", {"one": make, "two": make}, closing, BackOff(0.01, 1)) as sources:
         publishers = aiter(sources)
         first, second = await anext(publishers), await anext(publishers)
         assert [first, second] == made
@@ -27,7 +32,7 @@ async def test_each_source_has_one_publisher_and_the_next_when_that_is_closed() 
         third = await anext(publishers)
         assert third is made[2]
         assert len(made) == 3
-        sources.stop()
+        closing.begun = True
         await first.aclose()
     assert [publisher async for publisher in publishers] == []
     assert len(made) == 3

@@ -116,7 +116,7 @@ async def test_4_2_a_malformed_offer_is_400_and_makes_nothing(body: bytes) -> No
     async with serving() as client:
         problem(await client.post(body), 400)
         assert (client.stage.mux.peers, client.stage.received) == (0, [])
-        assert client.stage.listener.refused == {"bad_request": 1}
+        assert client.stage.listener.refusals() == {"bad_request": 1}
 
 
 async def test_4_2_a_large_offer_is_413() -> None:
