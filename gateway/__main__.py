@@ -63,17 +63,18 @@ def _run(options: argparse.Namespace, config: Config) -> int:
     tokens = Tokens(Secret.load(config))  # first: a secret that others can read ends here, in words
     from gateway import app  # the commands that only print need nothing of what it imports
 
-    def ready(bound: app.BoundPorts) -> None:
+    def ready(started: app.Running) -> None:
         if options.show:
+            bound = started.ports
             running = config.model_copy(
                 update={
-                    "http": config.http.model_copy(update={"port": bound.http}),
-                    "rtmp": config.rtmp.model_copy(update={"port": bound.rtmp, "tls_port": bound.rtmps}),
-                    "srt": config.srt.model_copy(update={"port": bound.srt}),
+                    "http": config.http.model_copy(update={"port": bound["http"]}),
+                    "rtmp": config.rtmp.model_copy(update={"port": bound["rtmp"], "tls_port": bound["rtmps"]}),
+                    "srt": config.srt.model_copy(update={"port": bound["srt"]}),
                 }
             )
             print(rtmp.rtmp(running, tokens, call=options.show, user="host", ttl_s=typed.seconds("24h")).text(), flush=True)
-            if bound.srt:
+            if bound["srt"]:
                 way = srt.srt(running, tokens, call=options.show, user="host", ttl_s=typed.seconds("24h"))
                 print(f"  The same over SRT:\n  {way.test_picture}\n", flush=True)
 
@@ -94,8 +95,9 @@ def _run(options: argparse.Namespace, config: Config) -> int:
 def _check(options: argparse.Namespace, config: Config) -> int:
     """1 where something stands in the way of a start."""
     from gateway.node import selftest  # it loads what it tries
+    from gateway.wiring.listeners import PROTOCOLS
 
-    findings = asyncio.run(selftest.examine(config))
+    findings = asyncio.run(selftest.examine(config, [each.preconditions(config) for each in PROTOCOLS]))
     print(*findings, sep="\n", file=sys.stderr, flush=True)
     return int(any(finding.mark is selftest.Mark.BAD for finding in findings))
 

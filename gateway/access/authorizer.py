@@ -47,18 +47,22 @@ class Rules:
 
 
 class Authorizer:
-    """See the file."""
+    """See the file. `on_created` is told of each call that is made by publishing into it."""
 
     def __init__(
-        self, authenticator: Authenticator, rights_cache: RightsCache, store: Store, rules: Rules | None = None
+        self,
+        authenticator: Authenticator,
+        rights_cache: RightsCache,
+        store: Store,
+        rules: Rules,
+        on_created: Callable[[None, Call], None],
     ) -> None:
-        self.rules = rules or Rules()
+        self.rules = rules
         self._store = store
         self.authenticator = authenticator
         self._rights_cache = rights_cache
         self._sent_out: BoundedMap[tuple[str, str], datetime] = BoundedMap(_MOST_SENT_OUT)  # call and user -> until when
-        self.made: Callable[[None, Call], None] = lambda before, after: None
-        """Told of each call that is made by publishing into it."""
+        self._on_created = on_created
 
     def identify(self, text: str | None, *, api_key: str = "", address: str = "") -> Identity:
         """Who shows this token or stream key; anonymous without one. Raises `Rejected` (UNAUTHORIZED, TOO_MANY_REQUESTS, OVERLOADED)."""
@@ -101,7 +105,7 @@ class Authorizer:
         await self._store.users.ensure([grant.user_id], now)
         call, made = await self._store.calls.get_or_create(created(kind, grant.call_cid.partition(":")[2], grant.user_id, now))
         if made:
-            self.made(None, call)
+            self._on_created(None, call)
         await self._rights_cache.refresh(grant.call_cid)  # one that has ended is not in memory
         sends = frozenset(each for each in _SEND if self._verdict(grant.identity, grant.call_cid, each) is None)
         if not sends:

@@ -41,7 +41,7 @@ class SrtAuthorizer:
         password: Callable[[str], str | None],
         examine: Examine,
         tell: Callable[[Rejected, str], None],
-        missing: Callable[[Credential, str | None], None] = lambda credential, call: None,
+        missing: Callable[[Credential, str | None], None],
         now: Callable[[], int] = monotonic_ns,
     ) -> None:
         self._password = password

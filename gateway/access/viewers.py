@@ -12,9 +12,6 @@ from protocols.whep.viewer import Viewer, ViewerAdmission
 Admit = Callable[[str, str | None, str], Awaitable[Identity]]
 """(call, token, address) -> who it is; raises `Rejected` for those who may not watch."""
 
-Noticed = Callable[[str, Identity], None]
-"""(cid, who): told at each coming or going; must not raise."""
-
 
 class AdmittedViewer:
     """One admitted viewer's place in a call (`protocols.whep.viewer.Audience`). The call is looked up when the viewer comes and not when it
@@ -46,23 +43,22 @@ class AdmittedViewer:
 class Viewers:
     """What the WHEP resource serves (`protocols.whep.viewer.Program`): the calls that the caller may watch, made when the first comes.
 
-    `still` is asked when an admitted viewer takes its seat; raises `Rejected`.
+    `still` is asked when an admitted viewer takes its seat; raises `Rejected`. `on_change` is told of each call that somebody comes into
+    or leaves; it must not raise.
     """
 
     def __init__(
         self,
         find: Callable[[str], ViewerAdmission],
         admit: Admit,
-        still: Callable[[Identity, str], None] = lambda identity, cid: None,
-        joined: Noticed = lambda cid, identity: None,
-        gone: Noticed = lambda cid, identity: None,
+        still: Callable[[Identity, str], None],
+        on_change: Callable[[str], None],
     ) -> None:
         self.seats: set[AdmittedViewer] = set()  # those that are taken
         self._find = find
         self._admit = admit
         self._still = still
-        self._joined = joined
-        self._gone = gone
+        self._on_change = on_change
 
     async def admit(self, call: str, token: str | None, address: str = "") -> AdmittedViewer:
         return AdmittedViewer(self, call, await self._admit(call, token, address))
@@ -71,7 +67,7 @@ class Viewers:
         """The call that a viewer comes into."""
         call = self._find(seat.cid)
         self.seats.add(seat)
-        self._joined(seat.cid, seat.identity)
+        self._on_change(seat.cid)
         try:
             self._still(seat.identity, seat.cid)
         except Rejected as refusal:
@@ -81,4 +77,4 @@ class Viewers:
     def left(self, seat: AdmittedViewer) -> None:
         if seat in self.seats:
             self.seats.discard(seat)
-            self._gone(seat.cid, seat.identity)
+            self._on_change(seat.cid)

@@ -37,7 +37,7 @@ class ChangeFeed:
         rights_cache: RightsCache,
         authorizer: Authorizer,
         enforcement: Enforcement,
-        elsewhere: Callable[[Call | None, Call | None], None] = lambda before, after: None,
+        elsewhere: Callable[[Call | None, Call | None], None],
     ) -> None:
         """`elsewhere` is told of each call that another process has written: what it was, as far as that is known here, and what it is."""
         self._store = store

@@ -46,8 +46,8 @@ class Enforcement:
         rights_cache: RightsCache,
         authorizer: Authorizer,
         store: Store,
-        concerned: Callable[[str], None] = lambda cid: None,
-        ended: Callable[[Call, Call], None] = lambda before, after: None,
+        concerned: Callable[[str], None],
+        ended: Callable[[Call, Call], None],
     ) -> None:
         """`concerned` is told in which call rights may have changed (`*`: in any), as soon as the directory knows; `ended` of a call that
         is ended here, as it was before and as it is."""

@@ -30,13 +30,13 @@ Whose = Callable[[Credential, str | None], tuple[str, str] | None]
 
 
 class EventProducers:
-    """Callbacks for sessions, reception and calls.
+    """Callbacks for sessions, admission and viewers.
 
     `whose` gives the user and the call of a good credential, whatever is allowed there now. `viewers_s`: seconds in which viewers are
     counted before their number is told.
     """
 
-    def __init__(self, bus: Bus, whose: Whose = lambda credential, call: None, *, viewers_s: float = VIEWERS_S) -> None:
+    def __init__(self, bus: Bus, whose: Whose, *, viewers_s: float = VIEWERS_S) -> None:
         self._bus = bus
         self._whose = whose
         self._viewers_s = viewers_s
@@ -61,20 +61,6 @@ class EventProducers:
         who = {"user_id": user_id, "protocol": publisher.protocol, "software": publisher.software, "stream": publisher.id}
         self._bus.publish(EventType.INGRESS_ERROR, cid, who | {"reason": refusal.detail})
 
-    def written(self, before: Call | None, after: Call | None) -> None:
-        """This gateway has written a call of its own accord. The API tells what it does by itself."""
-        self._tell_call(before, after, elsewhere=False)
-
-    def elsewhere(self, before: Call | None, after: Call | None) -> None:
-        """Another process has written a call."""
-        self._tell_call(before, after, elsewhere=True)
-
-    def _tell_call(self, before: Call | None, after: Call | None, *, elsewhere: bool) -> None:
-        call = after or before
-        if call is not None:
-            for kind in happened(before, after):
-                self._bus.publish(kind, call.cid, {"call": event_of(call)}, elsewhere=elsewhere)
-
     def viewers(self, cid: str, count: Callable[[], int]) -> None:
         """The call's viewers have become more or fewer; `count` gives how many there are, also later."""
         if cid not in self._counting:
@@ -83,6 +69,27 @@ class EventProducers:
 
     def _tell_viewers(self, cid: str) -> None:
         self._bus.publish(EventType.VIEWERS_CHANGED, cid, {"viewers": self._counting.pop(cid)()})
+
+
+class CallEvents:
+    """Callbacks for who writes calls, beside the API, which tells what it does by itself."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    def written(self, before: Call | None, after: Call | None) -> None:
+        """This gateway has written a call of its own accord."""
+        self._tell(before, after, elsewhere=False)
+
+    def elsewhere(self, before: Call | None, after: Call | None) -> None:
+        """Another process has written a call."""
+        self._tell(before, after, elsewhere=True)
+
+    def _tell(self, before: Call | None, after: Call | None, *, elsewhere: bool) -> None:
+        call = after or before
+        if call is not None:
+            for kind in happened(before, after):
+                self._bus.publish(kind, call.cid, {"call": event_of(call)}, elsewhere=elsewhere)
 
 
 def happened(before: Call | None, after: Call | None) -> Iterator[EventType]:

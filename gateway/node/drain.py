@@ -6,7 +6,6 @@ Kept true: a drain is never taken back; an encoder of a stream that is live may 
 import asyncio
 import logging
 
-from gateway.sessions.admission import Admission
 from gateway.sessions.registry import Registry
 from gateway.telemetry.log import event
 
@@ -14,15 +13,16 @@ log = logging.getLogger(__name__)
 
 
 class Drain:
-    """One gateway's way out: `begin`, then `finished` once nobody streams any more."""
+    """One gateway's way out: `begin`, then `finished` once nobody streams any more; `end` for those who still do. It is the
+    `gateway.sessions.admission.Closing` of all that takes streams."""
 
-    def __init__(self, admission: Admission, registry: Registry) -> None:
-        self._admission = admission
+    def __init__(self, registry: Registry) -> None:
         self._registry = registry
+        self._begun = False
 
     @property
     def begun(self) -> bool:
-        return self._admission.draining
+        return self._begun
 
     @property
     def streams(self) -> int:
@@ -31,8 +31,8 @@ class Drain:
 
     def begin(self, why: str) -> None:
         """New publishers are refused from here on."""
-        if not self._admission.draining:
-            self._admission.draining = True
+        if not self._begun:
+            self._begun = True
             event(log, logging.INFO, "draining: no new streams are taken", why=why, streams=self.streams)
 
     async def finished(self, limit_s: float) -> bool:
@@ -44,3 +44,9 @@ class Drain:
         except TimeoutError:
             event(log, logging.WARNING, "the limit of the drain is reached", streams=self.streams)
         return not self._registry.sessions
+
+    def end(self, why: str) -> None:
+        """Nobody is taken any more, and who is live is told `why` it is over."""
+        self._begun = True
+        for session in list(self._registry.sessions.values()):
+            session.end(why)

@@ -10,7 +10,7 @@ import resource
 import socket
 import ssl
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.util import find_spec
@@ -21,7 +21,6 @@ from gateway.config import Config, sources
 from gateway.ingress.addresses import reachable
 from gateway.node.cpu import available_cores
 from gateway.node.running_gateway import alive
-from protocols.srt.libsrt import LibsrtMissing, load
 from transcode.encoder_table import ENCODERS, HARDWARE, X264
 from transcode.host.pool import Workers
 from transcode.host.probe import trial
@@ -49,33 +48,65 @@ class CheckResult:
         return line + (f"\n      {self.fix}" if self.fix else "")
 
 
-async def examine(config: Config) -> list[CheckResult]:
-    """Everything, in the order in which an operator would look. Takes some seconds where there are hardware encoders to try."""
-    return [*findings(config), *await _encoders(config)]
+@dataclass(frozen=True, slots=True)
+class WantedPort:
+    """A port that will be bound; `key` is the configuration's, `host` empty for all addresses."""
+
+    key: str
+    host: str
+    number: int
+    udp: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.number}/{'udp' if self.udp else 'tcp'}"
 
 
-def findings(config: Config) -> Iterator[CheckResult]:
+@dataclass(frozen=True, slots=True)
+class Preconditions:
+    """What one protocol will need of this machine, and what is so of it already."""
+
+    ports: Sequence[WantedPort] = ()
+    findings: Iterable[CheckResult] = ()
+
+
+async def examine(config: Config, protocols: Sequence[Preconditions]) -> list[CheckResult]:
+    """Everything, in the order in which an operator would look. Takes some seconds where there are hardware encoders to try. `protocols`
+    are those that encoders may come by."""
+    return [*findings(config, protocols), *await _encoders(config)]
+
+
+def findings(config: Config, protocols: Sequence[Preconditions]) -> Iterator[CheckResult]:
     """All but the encoders."""
+    own = [
+        WantedPort("http.port", config.http.host, config.http.port),
+        WantedPort("webrtc.port", config.webrtc.host, config.webrtc.port, udp=True),
+    ]
+    wanted = [*own, *(port for each in protocols for port in each.ports)]
     yield from _files(config)
     if alive(config):
-        yield from _ports(config)
+        yield from _ports(wanted)
     else:
         yield CheckResult(Mark.NOTE, "ports", "a gateway with this configuration runs and has them")
-    yield from _outside(config)
-    yield from _srt(config)
+    yield from _outside(config, wanted)
+    for each in protocols:
+        yield from each.findings
     yield from _machine(config)
+
+
+def certificate(section: str, chain: str, key: str) -> Iterator[CheckResult]:
+    """Whether the files of a section of the configuration belong together; one that is not there is said elsewhere."""
+    if chain and Path(chain).is_file():
+        try:
+            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(chain, key)
+        except OSError as error:  # SSLError is one
+            fix = "certificate is the PEM chain, leaf first, key its private key without a password."
+            yield CheckResult(Mark.BAD, f"{section}.certificate", f"cannot be used with its key ({error})", fix)
 
 
 def _files(config: Config) -> Iterator[CheckResult]:
     for problem in sources.check(config):
         yield CheckResult(Mark.BAD, problem.key, f"{problem.value}: {problem.allowed}", "Give a file that this user may read.")
-    for name, section in (("http", config.http), ("rtmp", config.rtmp)):
-        if section.certificate and Path(section.certificate).is_file():
-            try:
-                ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(section.certificate, section.key)
-            except OSError as error:  # SSLError is one
-                fix = "certificate is the PEM chain, leaf first, key its private key without a password."
-                yield CheckResult(Mark.BAD, f"{name}.certificate", f"cannot be used with its key ({error})", fix)
+    yield from certificate("http", config.http.certificate, config.http.key)
     directory = Path(config.state.directory)
     there = next(each for each in (directory, *directory.absolute().parents) if each.exists())
     try:
@@ -86,33 +117,16 @@ def _files(config: Config) -> Iterator[CheckResult]:
         yield CheckResult(Mark.BAD, "state", f"{directory}: {error.strerror}", fix)
 
 
-def _ports(config: Config) -> Iterator[CheckResult]:
+def _ports(wanted: Iterable[WantedPort]) -> Iterator[CheckResult]:
     """Each port that will be bound: is it free, and may this user have it?"""
-    tcp, udp = socket.SOCK_STREAM, socket.SOCK_DGRAM
-    wanted = [
-        ("http.port", config.http.host, config.http.port, tcp),
-        ("webrtc.port", config.webrtc.host, config.webrtc.port, udp),
-    ]
-    if config.rtmp.enabled:
-        wanted.append(("rtmp.port", config.rtmp.host, config.rtmp.port, tcp))
-        if config.rtmp.certificate and config.rtmp.tls_port:
-            wanted.append(("rtmp.tls_port", config.rtmp.host, config.rtmp.tls_port, tcp))
-    if config.srt.enabled != "false":
-        wanted.append(("srt.port", config.srt.host, config.srt.port, udp))
-        wanted += [("srt.ports", config.srt.host, port, udp) for port in config.srt.ports]
-    for key, host, port, kind in wanted:
-        name = f"port {port}/{'tcp' if kind is tcp else 'udp'}"
+    for port in wanted:
         try:
-            _bind(host, port, kind)
+            _bind(port.host, port.number, socket.SOCK_DGRAM if port.udp else socket.SOCK_STREAM)
         except OSError as error:
-            yield CheckResult(
-                Mark.BAD,
-                name,
-                f"{key}: {error.strerror or error}",
-                _FIXES.get(error.errno or 0, _OTHER).format(port=port, key=key),
-            )
+            fix = _FIXES.get(error.errno or 0, _OTHER).format(port=port.number, key=port.key)
+            yield CheckResult(Mark.BAD, f"port {port}", f"{port.key}: {error.strerror or error}", fix)
         else:
-            yield CheckResult(Mark.GOOD, name, f"{key} is free")
+            yield CheckResult(Mark.GOOD, f"port {port}", f"{port.key} is free")
 
 
 _FIXES = {
@@ -136,7 +150,7 @@ def _bind(host: str, port: int, kind: socket.SocketKind) -> None:
             trying.listen(1)
 
 
-def _outside(config: Config) -> Iterator[CheckResult]:
+def _outside(config: Config, wanted: Sequence[WantedPort]) -> Iterator[CheckResult]:
     """By which addresses others come. Whether a firewall lets them, only they can tell."""
     route = reachable(config.model_copy(update={"webrtc": config.webrtc.model_copy(update={"external_addresses": ()})}), "")
     told = ", ".join(map(str, config.webrtc.external_addresses))
@@ -153,21 +167,10 @@ def _outside(config: Config) -> Iterator[CheckResult]:
         yield CheckResult(Mark.WARNING, "address", f"viewers are told {route}, which is of a private network", fix)
     else:
         yield CheckResult(Mark.GOOD, "address", f"viewers are told {route}")
-    udp = f"{config.webrtc.port}/udp" + (f" and {config.srt.port}/udp" if config.srt.enabled != "false" else "")
-    tcp = f"{config.http.port}/tcp" + (f" and {config.rtmp.port}/tcp" if config.rtmp.enabled else "")
+    ports = " and ".join(map(str, wanted))
     yield CheckResult(
-        Mark.NOTE, "firewall", f"it must let in {udp}, {tcp}", "From inside that cannot be seen: try from another network."
+        Mark.NOTE, "firewall", f"it must let in {ports}", "From inside that cannot be seen: try from another network."
     )
-
-
-def _srt(config: Config) -> Iterator[CheckResult]:
-    if config.srt.enabled == "false":
-        yield CheckResult(Mark.NOTE, "SRT", "switched off (srt.enabled)")
-        return
-    try:
-        yield CheckResult(Mark.GOOD, "SRT", f"libsrt {load(config.srt.library).version}")
-    except LibsrtMissing as missing:
-        yield CheckResult(Mark.BAD if config.srt.enabled == "true" else Mark.WARNING, "SRT", "not taken", str(missing))
 
 
 def _buffers() -> Iterator[CheckResult]:

@@ -14,7 +14,7 @@ from gateway.sessions.output import Destination
 from gateway.sessions.registry import Registry
 from gateway.sessions.seat import Seat, SeatPolicy
 from gateway.telemetry.log import event
-from gateway.telemetry.tracing import Begin, Trace, untraced
+from gateway.telemetry.tracing import Begin, Trace
 from protocols.addresses import host_of
 from protocols.defects import log_defect
 from protocols.errors import Reason, Rejected
@@ -37,11 +37,20 @@ class Gate(Protocol):
     async def settle(self, grant: Grant) -> Grant: ...
 
 
+class Closing(Protocol):
+    """The gateway's way out."""
+
+    @property
+    def begun(self) -> bool:
+        """No new streams are wanted any more."""
+
+
 class Admission:
     """Serves listeners until cancelled. At most `max_sessions` at once; more are refused as overloaded.
 
     `destinations` take media besides the call itself. `take_over`: a second encoder with the same right replaces the first one; else it is
-    refused while that one is live. `fits` raises `Rejected` while there is no room for any further stream.
+    refused while that one is live. `fits` raises `Rejected` while there is no room for any further stream. `on_refused` is told of each
+    publisher that is turned away.
     """
 
     def __init__(
@@ -52,16 +61,17 @@ class Admission:
         destinations: Sequence[Destination],
         *,
         max_sessions: int,
-        take_over: bool = True,
-        adapt: Adapt = lambda policy, grant: policy,
-        fits: Callable[[], None] = lambda: None,
-        refused: Callable[[Publisher, Rejected], None] = lambda publisher, refusal: None,
-        trace: Begin = untraced,
+        take_over: bool,
+        closing: Closing,
+        adapt: Adapt,
+        fits: Callable[[], None],
+        on_refused: Callable[[Publisher, Rejected], None],
+        trace: Begin,
     ) -> None:
-        self.draining = False
         self.rights: dict[tuple[str, str], Grant] = {}
+        self._closing = closing
         self._fits = fits
-        self._refused = refused
+        self._on_refused = on_refused
         self._trace = trace
         self._registry = registry
         self._gate = gate
@@ -97,7 +107,7 @@ class Admission:
         """What a publisher may do now; raises `Rejected`. Reads memory only: any thread may ask."""
         grant = self._gate.examine(credential, call, address)
         present = self._registry.sessions.get((grant.call_cid, grant.user_id))
-        if present is None and self.draining:
+        if present is None and self._closing.begun:
             raise Rejected(Reason.OVERLOADED, "the gateway is shutting down: connect again in a moment")
         on_conflict = grant.settings.on_conflict
         take_over = on_conflict == "take_over" if on_conflict else self._take_over
@@ -133,7 +143,7 @@ class Admission:
                 remote=publisher.remote,
                 software=publisher.software,
             )
-            self._refused(publisher, refusal)
+            self._on_refused(publisher, refusal)
             await publisher.reject(refusal)
             return
         if session is not None:

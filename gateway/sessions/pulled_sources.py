@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from time import monotonic
 from typing import Final, Protocol, Self
 
+from gateway.sessions.admission import Closing
 from protocols.back_off import BackOff
 from protocols.metric import MetricFamily
 from protocols.publisher import BoundPort, Publisher, ReachedBy
@@ -22,14 +23,6 @@ class PulledPublisher(Publisher, Protocol):
     """A publisher that calls its source itself, and goes on calling until it is closed."""
 
     async def until_closed(self) -> None: ...
-
-
-class Closing(Protocol):
-    """The gateway's way out."""
-
-    @property
-    def begun(self) -> bool:
-        """No new streams are wanted any more."""
 
 
 class PulledSources:

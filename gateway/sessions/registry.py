@@ -22,10 +22,14 @@ class HostedCall(Destination, ViewerAdmission, Protocol):
         """Nobody is in it."""
 
 
+MakeCall = Callable[[str, Callable[[str], None]], HostedCall]
+"""(cid, whom to tell that it is empty) -> the call."""
+
+
 class Registry:
     """Sessions by (call, user), calls by their cid; both bounded by what admission and the viewers' limits let in."""
 
-    def __init__(self, make_call: Callable[[str], HostedCall]) -> None:
+    def __init__(self, make_call: MakeCall) -> None:
         self.sessions: dict[tuple[str, str], Seat] = {}
         self.calls: dict[str, HostedCall] = {}
         self.started: Counter[str] = Counter()  # sessions by protocol
@@ -38,7 +42,7 @@ class Registry:
         """The call with this cid, made now if it is not there."""
         call = self.calls.get(cid)
         if call is None:
-            call = self.calls[cid] = self._make_call(cid)
+            call = self.calls[cid] = self._make_call(cid, self.release_call)
         return call
 
     def release_call(self, cid: str) -> None:

@@ -21,7 +21,7 @@ from protocols.metric import MetricFamily
 
 @dataclass(frozen=True, slots=True)
 class EventServices:
-    """`bus` is for who has something to tell, `announcements` for sessions and calls, `interactions` for the API."""
+    """`bus` is for who has something to tell, `producers` for sessions and viewers, `interactions` for the API."""
 
     bus: Bus
     producers: EventProducers
@@ -60,9 +60,9 @@ def _by(counts: Mapping[str, int]) -> Mapping[tuple[str, ...], float]:
 
 
 @asynccontextmanager
-async def event_services(config: Config, authorizer: Authorizer, store: Store) -> AsyncIterator[EventServices]:
+async def event_services(config: Config, bus: Bus, authorizer: Authorizer, store: Store) -> AsyncIterator[EventServices]:
     """At the end what the webhook has not been told is in the store."""
-    bus, fanout = Bus(), EventFanout()
+    fanout = EventFanout()
     interactions = Interactions(bus)
     sockets = Sockets(authorizer, store, fanout, interactions, origins=config.http.cors_origins)
     webhooks = _webhooks(config, store)

@@ -4,6 +4,7 @@ from gateway.access.authorizer import Authorizer
 from gateway.access.credentials import Identity
 from gateway.config import Config
 from gateway.config.sources import ConfigError, ConfigProblem
+from gateway.ingress.addresses import origin
 from gateway.model.permissions import Capability
 from gateway.outputs.hls.archive import Archive
 from gateway.outputs.hls.broadcasts import HlsBroadcasts
@@ -12,8 +13,11 @@ from gateway.outputs.hls.signed_urls import SignedUrls
 from gateway.sessions.capacity import Capacity
 
 
-def hls_broadcasts(config: Config, secret: bytes, capacity: Capacity, authorizer: Authorizer) -> HlsBroadcasts | None:
-    """None where it is off. `secret` signs addresses. Raises `ConfigError` for a storage that cannot be used."""
+def hls_broadcasts(
+    config: Config, http_port: int, secret: bytes, capacity: Capacity, authorizer: Authorizer
+) -> HlsBroadcasts | None:
+    """None where it is off. `secret` signs addresses, `http_port` is the bound one. Raises `ConfigError` for a storage that cannot be
+    used."""
     if not config.hls.enabled:
         return None
     policy = HlsPolicy(
@@ -31,7 +35,8 @@ def hls_broadcasts(config: Config, secret: bytes, capacity: Capacity, authorizer
         is_over=authorizer.is_over,
         taken_out=authorizer.taken_out,
     )
-    return HlsBroadcasts(policy, capacity, links, _archive(config))
+    base_url = config.hls.base_url.rstrip("/") or origin(config, "", http_port)
+    return HlsBroadcasts(policy, capacity, links, base_url, _archive(config))
 
 
 def _archive(config: Config) -> Archive | None:

@@ -2,19 +2,18 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 
-from gateway.access.authorizer import Authorizer
 from gateway.access.credentials import Tokens
 from gateway.access.srt_authorizer import SrtAuthorizer
 from gateway.config import Config, SourceConfig
 from gateway.config.sources import ConfigError, ConfigProblem
-from gateway.sessions.admission import Admission
-from gateway.sessions.pulled_sources import Closing, PulledPublisher, PulledSources
+from gateway.node.selftest import CheckResult, Mark, Preconditions, WantedPort
+from gateway.sessions.pulled_sources import PulledPublisher, PulledSources
 from gateway.telemetry.log import event
+from gateway.wiring.protocol import IngressProtocol, ListenerNeeds, Listening
 from protocols.errors import Rejected
 from protocols.publisher import Credential
 from protocols.srt.caller import SrtSource
@@ -25,34 +24,30 @@ from protocols.srt.source_url import parse_source
 
 log = logging.getLogger(__name__)
 
-LookUp = Callable[[Credential, str | None], None]
-"""Told of what is not in memory: it should be there when the caller comes again."""
-
 SOURCE_GRANT_S = 60  # a source is authorised once, at its start
 
 
-@dataclass(frozen=True, slots=True)
-class SrtIngest:
-    """All that there is of it; listener and sources share one receiving thread."""
-
-    receiver: SrtReceiver
-    listener: SrtListener
-    sources: PulledSources
+def _preconditions(config: Config) -> Preconditions:
+    srt = config.srt
+    if srt.enabled == "false":
+        return Preconditions(findings=[CheckResult(Mark.NOTE, "SRT", "switched off (srt.enabled)")])
+    wanted = [WantedPort("srt.port", srt.host, srt.port, udp=True)]
+    wanted += [WantedPort("srt.ports", srt.host, port, udp=True) for port in srt.ports]
+    try:
+        found = CheckResult(Mark.GOOD, "SRT", f"libsrt {load(srt.library).version}")
+    except LibsrtMissing as missing:
+        found = CheckResult(Mark.BAD if srt.enabled == "true" else Mark.WARNING, "SRT", "not taken", str(missing))
+    return Preconditions(wanted, [found])
 
 
 @asynccontextmanager
-async def listening_for_srt(
-    config: Config, tokens: Tokens, authorizer: Authorizer, admission: Admission, closing: Closing, look_up: LookUp
-) -> AsyncIterator[SrtIngest | None]:
-    """None where SRT is switched off, or libsrt is missing and not insisted on.
-
-    Raises:
-        ConfigError: libsrt is missing, with how to install it.
-        OSError: a port is taken.
-    """
+async def _listening(needs: ListenerNeeds) -> AsyncIterator[Sequence[Listening]]:
+    """The listener and the sources share one receiving thread. Nothing where SRT is switched off, or libsrt is missing and not insisted
+    on; where it is, `ConfigError` says how to install it."""
+    config, admission = needs.config, needs.admission
     library = _libsrt(config)
     if library is None:
-        yield None
+        yield []
         return
     loop = asyncio.get_running_loop()
 
@@ -60,23 +55,23 @@ async def listening_for_srt(
         loop.call_soon_threadsafe(partial(admission.log_refusal, refusal, protocol="srt", remote=host))
 
     def missing(credential: Credential, call: str | None) -> None:
-        loop.call_soon_threadsafe(look_up, credential, call)
+        loop.call_soon_threadsafe(needs.look_up, credential, call)
 
     srt = config.srt
     async with SrtReceiver(library) as receiver:
         listener = SrtListener(
             srt.host,
             srt.port,
-            authorise=SrtAuthorizer(authorizer.authenticator.password, admission.examine, tell, missing),
+            authorise=SrtAuthorizer(needs.authorizer.authenticator.password, admission.examine, tell, missing),
             latency_ms=srt.latency_ms,
             ports={port: key.get_secret_value() for port, key in srt.ports.items()},
             receiver=receiver,
         )
-        made = {name: partial(_source, source, config, tokens, receiver) for name, source in srt.sources.items()}
-        sources = PulledSources("srt", made, closing)
+        made = {name: partial(_source, source, config, needs.tokens, receiver) for name, source in srt.sources.items()}
+        sources = PulledSources("srt", made, needs.closing)
         async with listener, sources:
             event(log, logging.INFO, "SRT", libsrt=library.version, library=library.name, sources=len(srt.sources))
-            yield SrtIngest(receiver, listener, sources)
+            yield [Listening(listener), Listening(sources, media_may_wait=True)]
 
 
 def _libsrt(config: Config) -> Libsrt | None:
@@ -99,3 +94,6 @@ def _source(source: SourceConfig, config: Config, tokens: Tokens, receiver: SrtR
         latency_ms=config.srt.latency_ms,
         allow_private=source.allow_private,
     )
+
+
+SRT = IngressProtocol(_preconditions, _listening)

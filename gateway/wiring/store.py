@@ -1,6 +1,6 @@
 """The store and those who answer from it, put together: opened at the start, with the calls that the configuration wants."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,6 +13,7 @@ from gateway.access.rights_cache import RightsCache
 from gateway.config import Config
 from gateway.config.sources import ConfigError, ConfigProblem
 from gateway.model import lifecycle
+from gateway.model.records import Call
 from gateway.store.database import StoreUnavailable, sqlite
 from gateway.store.store import Store
 
@@ -43,8 +44,10 @@ async def opened(config: Config) -> AsyncIterator[Store]:
 
 
 @asynccontextmanager
-async def open_store_access(config: Config, tokens: Tokens) -> AsyncIterator[StoreAccess]:
-    """Raises `ConfigError`."""
+async def open_store_access(
+    config: Config, tokens: Tokens, on_created: Callable[[None, Call], None]
+) -> AsyncIterator[StoreAccess]:
+    """`on_created` is told of each call that is made by publishing into it. Raises `ConfigError`."""
     async with opened(config) as store:
         now = datetime.now(UTC)
         await store.call_types.ensure_built_in(now)
@@ -52,7 +55,7 @@ async def open_store_access(config: Config, tokens: Tokens) -> AsyncIterator[Sto
         rights_cache = RightsCache(store)
         authenticator = Authenticator(tokens, rights_cache, config.auth.max_failures_per_minute)
         rules = Rules(frozenset(config.calls.public), config.calls.create_on_publish)
-        yield StoreAccess(store, rights_cache, authenticator, Authorizer(authenticator, rights_cache, store, rules))
+        yield StoreAccess(store, rights_cache, authenticator, Authorizer(authenticator, rights_cache, store, rules, on_created))
 
 
 def database_url(config: Config) -> str:

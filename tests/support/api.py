@@ -40,6 +40,7 @@ from protocols.srt.listener import Access, SrtListener
 from protocols.srt.streamid import StreamId
 from protocols.webrtc.transport.udp_mux import UdpMux
 from protocols.whip.listener import WhipListener
+from tests.support.unheard import unheard
 
 BASE = "/api/v2/video"
 API_KEY = "test-key"
@@ -125,16 +126,23 @@ async def api_stage(directory: Path, database: str = "") -> AsyncIterator[Stage]
     """The API with a fresh store: a file in `directory`, or the (empty) `database` at this address."""
     config = Config(state=StateConfig(directory=str(directory)), database=DatabaseConfig(url=SecretStr(database)))
     tokens = Tokens(Secret(secrets.token_bytes(48)))
-    async with open_store_access(config, tokens) as store_access:
-        registry = Registry(
-            lambda cid: EmbeddedCall(cid, max_participants=4, on_empty=lambda name: registry.release_call(name))
-        )
+    async with open_store_access(config, tokens, unheard) as store_access:
+        registry = Registry(lambda cid, on_empty: EmbeddedCall(cid, max_participants=4, on_empty=on_empty))
         authorizer = store_access.authorizer
         viewers_admitted = Viewers(
-            registry.call, authorizer.watch, lambda who, cid: authorizer.judge(who, cid, Capability.JOIN_CALL)
+            registry.call, authorizer.watch, lambda who, cid: authorizer.judge(who, cid, Capability.JOIN_CALL), unheard
         )
-        enforcement = Enforcement(registry, {}, viewers_admitted, store_access.rights_cache, authorizer, store_access.store)
-        await ChangeFeed(store_access.store, store_access.rights_cache, authorizer, enforcement).start()
+        enforcement = Enforcement(
+            registry,
+            {},
+            viewers_admitted,
+            store_access.rights_cache,
+            authorizer,
+            store_access.store,
+            concerned=unheard,
+            ended=unheard,
+        )
+        await ChangeFeed(store_access.store, store_access.rights_cache, authorizer, enforcement, unheard).start()
         secret, now = secrets.token_hex(32), datetime.now(UTC)
         sealed = Sealing(tokens.secret.value).seal(secret.encode(), API_KEY)
         await store_access.store.api_keys.add(ApiKey(API_KEY, "tests", (SealedSecret(sealed, now),), now))

@@ -13,6 +13,7 @@ from gateway.model import lifecycle
 from gateway.model.records import Call, Member
 from gateway.store.store import Store
 from protocols.publisher import Credential
+from tests.support.unheard import unheard
 
 SECRET = Secret(b"0123456789abcdef" * 4)
 NOW = 1_795_000_000
@@ -60,7 +61,7 @@ async def ruling(
         rights_cache = RightsCache(store)
         tokens = Tokens(secret, now=lambda: it.now)
         authenticator = Authenticator(tokens, rights_cache, failures_per_minute, monotonic=lambda: it.monotonic)
-        authorizer = Authorizer(authenticator, rights_cache, store, Rules(frozenset(public), create_on_publish))
+        authorizer = Authorizer(authenticator, rights_cache, store, Rules(frozenset(public), create_on_publish), unheard)
         it = Ruling(store, rights_cache, authorizer, tokens)
         await rights_cache.start()
         store.follow(rights_cache.apply)

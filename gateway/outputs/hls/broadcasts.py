@@ -29,7 +29,10 @@ _MOST_STREAMS = 1000  # ended ones included
 class HlsBroadcasts:
     """The `Destination` of HLS."""
 
-    def __init__(self, policy: HlsPolicy, capacity: Capacity, links: SignedUrls, archive: Archive | None = None) -> None:
+    def __init__(
+        self, policy: HlsPolicy, capacity: Capacity, links: SignedUrls, base_url: str, archive: Archive | None = None
+    ) -> None:
+        """`base_url` is the gateway's own address as players see it, e.g. `https://host`."""
         self.totals = HlsTotals()
         self.streams: dict[str, HlsStream] = {}
         """By id: those that can be fetched, oldest first."""
@@ -37,10 +40,9 @@ class HlsBroadcasts:
         """Set, and replaced by a new one, when a stream has a segment more."""
         self.links = links
         self.archive = archive
-        self.base_url = ""
-        """The gateway's own address as players see it, e.g. `https://host`."""
         self._policy = policy
         self._capacity = capacity
+        self._base_url = base_url
         self._wanted: set[str] = set()
         self._outputs: set[HlsSeatOutput] = set()
 
@@ -78,7 +80,7 @@ class HlsBroadcasts:
 
     def playlist_url(self, cid: str, user_id: str = "") -> str:
         """Of the call's first participant who is live, for this user (empty: for all); empty where the call is not broadcast."""
-        return f"{self.base_url}{self.links.path(cid, user_id)}" if self._is_wanted(cid) else ""
+        return f"{self._base_url}{self.links.path(cid, user_id)}" if self._is_wanted(cid) else ""
 
     def open_playlist_url(self, cid: str) -> str:
         """As `playlist_url`, but empty where not everybody may watch."""

@@ -10,12 +10,14 @@ from gateway.access.srt_authorizer import SrtAuthorizer
 from gateway.model.records import StreamKey
 from gateway.sessions.admission import Admission
 from gateway.sessions.registry import Registry
+from gateway.telemetry.tracing import untraced
 from protocols.errors import Reason, Rejected
 from protocols.publisher import Credential
 from protocols.rate_limit import SECOND
 from protocols.srt.streamid import parse_stream_id
 from tests.support.authorizer import SECRET, Ruling, ruling
 from tests.support.memory import MemoryCall
+from tests.support.unheard import WayOut, unheard
 from transcode.host.pool import Workers
 
 DEMO = "livestream:demo"
@@ -31,8 +33,21 @@ class Gate:
         self.told: list[tuple[Reason, str]] = []
         self.looked_up: list[Credential] = []
         self.clock = 100 * SECOND
-        registry = Registry(lambda cid: MemoryCall())  # type: ignore[arg-type,return-value]
-        self.admission = Admission(registry, it.authorizer, Workers(), (), max_sessions=room)
+        self.way_out = WayOut()
+        registry = Registry(lambda cid, on_empty: MemoryCall())  # type: ignore[arg-type,return-value]
+        self.admission = Admission(
+            registry,
+            it.authorizer,
+            Workers(),
+            (),
+            max_sessions=room,
+            take_over=True,
+            closing=self.way_out,
+            adapt=lambda policy, grant: policy,
+            fits=unheard,
+            on_refused=unheard,
+            trace=untraced,
+        )
         self.access = SrtAuthorizer(
             it.authorizer.authenticator.password,
             self.admission.examine,
@@ -117,7 +132,7 @@ def test_no_room_and_shutting_down_are_overload(it: Ruling) -> None:
     full = Gate(it, room=0)
     assert full.refusal(full.tokens.user_name("host", DEMO, HOUR)) == 1402
     ending = Gate(it)
-    ending.admission.draining = True
+    ending.way_out.begun = True
     assert ending.refusal(ending.tokens.user_name("host", DEMO, HOUR)) == 1402
 
 

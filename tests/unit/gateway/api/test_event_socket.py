@@ -25,7 +25,7 @@ from gateway.enforcement.change_feed import ChangeFeed
 from gateway.enforcement.enforcement import Enforcement
 from gateway.events.fanout import EventFanout
 from gateway.events.interactions import SENDER_BURST, Interactions
-from gateway.events.producers import EventProducers
+from gateway.events.producers import CallEvents
 from gateway.model import lifecycle
 from gateway.model.events import Bus, EventType
 from gateway.model.records import ApiKey, Call, Member, SealedSecret, User
@@ -34,6 +34,7 @@ from gateway.sessions.registry import Registry
 from gateway.store.calls import blocked
 from gateway.store.store import Store
 from gateway.wiring.store import StoreAccess, open_store_access
+from tests.support.unheard import unheard
 
 DEMO = "livestream:demo"  # public and live
 SHOW = "livestream:show"  # in backstage; its host is john
@@ -123,11 +124,20 @@ class Client:
 @asynccontextmanager
 async def staged(folder: Path, **options: Any) -> AsyncIterator[Stage]:
     tokens, bus, broadcast = Tokens(Secret(SECRET)), Bus(), EventFanout()
-    async with open_store_access(load(None, [f"state.directory={folder}", f"calls.public={DEMO}"]), tokens) as store_access:
-        registry = Registry(lambda cid: EmbeddedCall(cid, max_participants=4, on_empty=lambda name: None))
-        viewers_admitted = Viewers(registry.call, store_access.authorizer.watch)
-        rest = (viewers_admitted, store_access.rights_cache, store_access.authorizer, store_access.store, broadcast.reconsider)
-        told = EventProducers(bus).elsewhere
+    async with open_store_access(
+        load(None, [f"state.directory={folder}", f"calls.public={DEMO}"]), tokens, unheard
+    ) as store_access:
+        registry = Registry(lambda cid, on_empty: EmbeddedCall(cid, max_participants=4, on_empty=on_empty))
+        viewers_admitted = Viewers(registry.call, store_access.authorizer.watch, unheard, unheard)
+        rest = (
+            viewers_admitted,
+            store_access.rights_cache,
+            store_access.authorizer,
+            store_access.store,
+            broadcast.reconsider,
+            unheard,
+        )
+        told = CallEvents(bus).elsewhere
         change_feed = ChangeFeed(
             store_access.store, store_access.rights_cache, store_access.authorizer, Enforcement(registry, {}, *rest), told
         )

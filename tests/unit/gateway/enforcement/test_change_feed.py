@@ -19,6 +19,7 @@ from gateway.sessions.registry import Registry
 from gateway.store.database import StoreUnavailable
 from gateway.store.store import Store
 from tests.support.authorizer import Ruling, ruling
+from tests.support.unheard import unheard
 
 X = "livestream:x"
 
@@ -30,12 +31,12 @@ class Followed:
         self.rights_cache = rights_cache
         self.concerned: list[str] = []
         self.news = asyncio.Event()
-        self.registry = Registry(lambda cid: EmbeddedCall(cid, max_participants=1, on_empty=lambda name: None))
-        viewers_admitted = Viewers(self.registry.call, self._nobody)
+        self.registry = Registry(lambda cid, on_empty: EmbeddedCall(cid, max_participants=1, on_empty=on_empty))
+        viewers_admitted = Viewers(self.registry.call, self._nobody, unheard, unheard)
         self.enforcement = Enforcement(
-            self.registry, {}, viewers_admitted, rights_cache, it.authorizer, it.store, concerned=self._concerned
+            self.registry, {}, viewers_admitted, rights_cache, it.authorizer, it.store, concerned=self._concerned, ended=unheard
         )
-        self.following = ChangeFeed(it.store, rights_cache, it.authorizer, self.enforcement)
+        self.following = ChangeFeed(it.store, rights_cache, it.authorizer, self.enforcement, unheard)
 
     async def _nobody(self, call: str, token: str | None, address: str) -> Identity:
         return Identity()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway.events.producers import EventProducers, happened
+from gateway.events.producers import CallEvents, EventProducers, happened
 from gateway.model.events import Bus, Event, EventType
 from gateway.model.records import Call
 from gateway.sessions.pacer import LiveEdgePolicy
@@ -17,6 +17,7 @@ from gateway.sessions.seat import Seat, SeatPolicy
 from protocols.errors import ProtocolError, Reason, Rejected
 from protocols.media import TracksChanged
 from tests.support.memory import H264, EnoughRoom, MemoryCall, MemoryPublisher, packet
+from tests.support.unheard import unheard
 from transcode.host.pool import Workers
 from transcode.plan import Policy, plan
 
@@ -53,7 +54,7 @@ def session_of(publisher: MemoryPublisher, bus: Bus, linger_s: float = 0.05) -> 
         max_bitrate=0,
         on_retired=lambda _, totals: None,
         room=EnoughRoom(),
-        on_change=EventProducers(bus).session,
+        on_change=EventProducers(bus, whose=unheard).session,
     )
     return Seat(publisher, "ada", CALL, [MemoryCall()], Workers(), policy)
 
@@ -116,7 +117,7 @@ async def test_a_refusal_is_told_to_the_call_it_was_for() -> None:
 
 async def test_viewers_are_told_as_one_number_however_many_come_at_once() -> None:
     bus, heard, viewers = Bus(), Heard(), list[int]()
-    said = EventProducers(bus, viewers_s=0.02)
+    said = EventProducers(bus, whose=unheard, viewers_s=0.02)
     with bus.listening(heard):
         for n in range(100):
             viewers.append(n)
@@ -153,7 +154,7 @@ def test_what_the_difference_of_a_record_means(before: Call | None, after: Call 
 async def test_what_was_done_elsewhere_is_marked_so() -> None:
     bus, heard = Bus(), Heard()
     with bus.listening(heard):
-        EventProducers(bus).elsewhere(BACKSTAGE, LIVE)
+        CallEvents(bus).elsewhere(BACKSTAGE, LIVE)
         (told,) = await heard.until(EventType.CALL_LIVE_STARTED)
     assert told["call"]["live"] is True
     assert heard.events[0].elsewhere

@@ -8,13 +8,27 @@ import pytest
 
 from gateway.config import Config
 from gateway.config.sources import load
-from gateway.node.selftest import CheckResult, Mark, examine, findings
+from gateway.node import selftest
+from gateway.node.selftest import CheckResult, Mark, Preconditions
+from gateway.wiring.listeners import PROTOCOLS
 
 FREE = ("http.port=0", "rtmp.port=0", "webrtc.port=0", "srt.port=0")
 
 
 def config(tmp_path: Path, *sets: str) -> Config:
     return load(None, [*FREE, f"state.directory={tmp_path}/state", *sets])
+
+
+def protocols(of: Config) -> list[Preconditions]:
+    return [each.preconditions(of) for each in PROTOCOLS]
+
+
+async def examine(of: Config) -> list[CheckResult]:
+    return await selftest.examine(of, protocols(of))
+
+
+def findings(of: Config) -> list[CheckResult]:
+    return list(selftest.findings(of, protocols(of)))
 
 
 def about(found: Sequence[CheckResult], what: str) -> CheckResult:
@@ -46,7 +60,7 @@ def test_a_port_that_somebody_has(tmp_path: Path, kind: socket.SocketKind, key: 
         if kind is socket.SOCK_STREAM:
             other.listen()
         port = other.getsockname()[1]
-        bad = about(list(findings(config(tmp_path, f"{key}.port={port}"))), f"port {port}")
+        bad = about(findings(config(tmp_path, f"{key}.port={port}")), f"port {port}")
     assert bad.mark is Mark.BAD
     assert f"ss -lntup 'sport = :{port}'" in bad.fix
     assert f"{key}.port" in bad.fix

@@ -1,7 +1,7 @@
 """Who is let in while somebody is there already."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -12,10 +12,13 @@ from gateway.sessions.admission import Admission
 from gateway.sessions.pacer import LiveEdgePolicy
 from gateway.sessions.registry import Registry
 from gateway.sessions.seat import SeatPolicy, SeatState
+from gateway.telemetry.tracing import untraced
 from protocols.errors import Reason, Rejected
 from protocols.media import Codec, Kind, TracksChanged
-from protocols.publisher import Credential, Publisher
+from protocols.metric import MetricFamily
+from protocols.publisher import BoundPort, Credential, Publisher, ReachedBy
 from tests.support.memory import H264, EnoughRoom, MemoryCall, MemoryPublisher, packet
+from tests.support.unheard import WayOut, unheard
 from tests.unit.transcode.media import tone
 from transcode.host.pool import Workers
 from transcode.plan import Policy, plan
@@ -24,6 +27,9 @@ NO_LIMITS = CallLimits()
 
 
 class MemoryListener:
+    protocol = "rtmp"
+    ports: Sequence[BoundPort] = ()
+
     def __init__(self) -> None:
         self.publishers: asyncio.Queue[Publisher] = asyncio.Queue()
 
@@ -35,6 +41,18 @@ class MemoryListener:
     async def __aiter__(self) -> AsyncIterator[Publisher]:
         while True:
             yield await self.publishers.get()
+
+    def failures(self) -> Mapping[str, int]:
+        return {}
+
+    def refusals(self) -> Mapping[str, int]:
+        return {}
+
+    def counters(self) -> Iterable[MetricFamily]:
+        return ()
+
+    def addresses(self, call: str, by: ReachedBy) -> Mapping[str, str]:
+        return {}
 
 
 class OpenGate:
@@ -57,7 +75,7 @@ async def receiving(
     *, take_over: bool, workers: Workers | None = None, limits: CallLimits = NO_LIMITS, max_sessions: int = 4
 ) -> AsyncIterator[tuple[MemoryListener, Registry, MemoryCall]]:
     call = MemoryCall()
-    registry = Registry(lambda cid: call)  # type: ignore[arg-type,return-value]
+    registry = Registry(lambda cid, on_empty: call)  # type: ignore[arg-type,return-value]
     policy = SeatPolicy(
         decide=lambda track, want: plan(track, want, Policy()),
         live_edge=LiveEdgePolicy(),
@@ -74,6 +92,11 @@ async def receiving(
         (),
         max_sessions=max_sessions,
         take_over=take_over,
+        closing=WayOut(),
+        adapt=lambda policy, grant: policy,
+        fits=unheard,
+        on_refused=unheard,
+        trace=untraced,
     )
     listener = MemoryListener()
     serving = asyncio.create_task(admission.serve(listener, policy))

@@ -5,10 +5,7 @@ import asyncio
 from gateway.sessions.pulled_sources import PulledSources
 from protocols.back_off import BackOff
 from tests.support.memory import MemoryPublisher
-
-
-class Closing:
-    begun = False
+from tests.support.unheard import WayOut
 
 
 class Pulled(MemoryPublisher):
@@ -18,7 +15,7 @@ class Pulled(MemoryPublisher):
 
 async def test_each_source_has_one_publisher_and_the_next_when_that_is_closed() -> None:
     made: list[Pulled] = []
-    closing = Closing()
+    closing = WayOut()
 
     def make() -> Pulled:
         made.append(Pulled())

@@ -15,6 +15,7 @@ from protocols.webrtc.sdp import answer
 from protocols.webrtc.transport.udp_mux import UdpMux
 from protocols.whep.viewer import Viewer
 from tests.support.memory import NoFeedback, SeatOf
+from tests.support.unheard import unheard
 from tests.unit.protocols.webrtc.clients import BarePeer
 
 CALL = "livestream:demo"
@@ -22,8 +23,7 @@ VIDEO = frozenset({Codec.H264, Codec.VP8, Codec.VP9, Codec.AV1})
 
 
 def registry() -> Registry:
-    calls = Registry(lambda cid: EmbeddedCall(cid, max_participants=1, on_empty=lambda name: calls.release_call(name)))
-    return calls
+    return Registry(lambda cid, on_empty: EmbeddedCall(cid, max_participants=1, on_empty=on_empty))
 
 
 async def anybody(call: str, token: str | None, address: str) -> Identity:
@@ -32,13 +32,13 @@ async def anybody(call: str, token: str | None, address: str) -> Identity:
 
 async def test_a_viewer_who_was_admitted_and_never_comes_leaves_no_call_behind() -> None:
     calls = registry()
-    await Viewers(calls.call, anybody).admit(CALL, None)
+    await Viewers(calls.call, anybody, unheard, unheard).admit(CALL, None)
     assert not calls.calls
 
 
 async def test_a_viewer_comes_into_the_call_that_there_is_then_and_not_into_one_that_ended_since() -> None:
     calls = registry()
-    program = Viewers(calls.call, anybody)
+    program = Viewers(calls.call, anybody, unheard, unheard)
     async with UdpMux("127.0.0.1") as mux:
         with BarePeer(mux) as one, BarePeer(mux) as two:
             first, second = (Viewer(bare.peer, answer.sending(bare.offer(), "cname")) for bare in (one, two))

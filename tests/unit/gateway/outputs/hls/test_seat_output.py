@@ -53,12 +53,13 @@ class Show:
     """One session in a call that takes every codec (`call.accepts`), watched as HLS."""
 
     def __init__(self, workers: Workers, capacity: Capacity, decide: Callable[[Track, Want], Decision]) -> None:
-        self.registry = Registry(lambda cid: EmbeddedCall(cid, max_participants=1, on_empty=lambda name: None))
+        self.registry = Registry(lambda cid, on_empty: EmbeddedCall(cid, max_participants=1, on_empty=on_empty))
         self.capacity = capacity
         self.hls = HlsBroadcasts(
             HlsPolicy(segment=SECOND, window=60 * SECOND, memory=64 << 20, audio_bitrate=96_000),
             capacity,
             SignedUrls(b"secret", lambda cid: True, nobody, 3600),
+            base_url="",
         )
         self.call = MemoryCall()
         self.call.accepts = self.call.carries = ALL

@@ -1,0 +1,92 @@
+"""Everything that is asked over HTTP, put together: the livestream API, WHEP and WHIP, HLS, metrics, health and the pages."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from aiohttp import web
+
+from gateway import VERSION
+from gateway.access.credentials import Tokens
+from gateway.api.framework.dispatch import Api
+from gateway.api.framework.encoder_addresses import EncoderAddresses
+from gateway.api.framework.services import Services
+from gateway.api.health import Health
+from gateway.api.metrics import Metrics, Observed
+from gateway.api.pages import Pages
+from gateway.api.routes import ROUTES
+from gateway.api.status import Streams
+from gateway.config import Config
+from gateway.node.host import Certificates
+from gateway.outputs.hls.routes import HlsRoutes
+from gateway.telemetry.latency import Histogram
+from gateway.wiring.events import EventServices
+from gateway.wiring.protocol import Listening
+from gateway.wiring.sessions import SessionServices
+from gateway.wiring.store import StoreAccess
+from protocols.webrtc.transport.udp_mux import UdpMux
+from protocols.whep.resource import WhepResource
+from transcode.host.pool import Workers
+
+
+def routes(
+    config: Config,
+    tokens: Tokens,
+    access: StoreAccess,
+    sessions: SessionServices,
+    told: EventServices,
+    listening: Sequence[Listening],
+    whep: WhepResource,
+    observed: Observed,
+) -> Iterator[web.RouteDef]:
+    """All that the HTTP server has."""
+    services = Services(
+        store=access.store,
+        rights_cache=access.rights_cache,
+        authorizer=access.authorizer,
+        registry=sessions.registry,
+        bus=told.bus,
+        interactions=told.interactions,
+        broadcasts=sessions.broadcasts,
+        ingress=EncoderAddresses(observed.listeners),
+        stream_key_secret=tokens.secret.value,
+    )
+    yield from whep.routes()
+    for each in listening:
+        yield from each.routes
+    yield from Streams(sessions.registry, Metrics(observed), access.authorizer).routes()
+    yield from Health(sessions.drain, access.authorizer).routes()
+    yield from told.sockets.routes()
+    yield from Pages(config).routes()
+    yield from Api(services, ROUTES, VERSION, observed.api_answers).routes()
+    if sessions.hls is not None:
+        yield from HlsRoutes(sessions.hls, access.authorizer.watch, config.http.cors_origins).routes()
+
+
+def observed(
+    config: Config,
+    sessions: SessionServices,
+    told: EventServices,
+    listening: Sequence[Listening],
+    workers: Workers,
+    mux: UdpMux,
+    whep: WhepResource,
+    loop_lag: Histogram,
+) -> Observed:
+    """What metrics read."""
+    files = {"http": config.http.certificate}
+    for each in listening:
+        files |= each.certificates
+    return Observed(
+        registry=sessions.registry,
+        workers=workers,
+        transport=mux,
+        audience=whep,
+        listeners=[each.listener for each in listening],
+        loop_lag=loop_lag,
+        max_streams=config.calls.max_streams,
+        certificates=Certificates(files),
+        capacity=sessions.capacity,
+        events=told,
+        api_answers=Counter(),
+        hls=sessions.hls,
+    )

@@ -1,0 +1,67 @@
+"""What goes on from the start to the end: media is taken, the store is followed, and what that costs is measured; then the goodbye."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+from gateway.enforcement.change_feed import ChangeFeed
+from gateway.node.cpu import measure
+from gateway.node.event_loop import measure_lag
+from gateway.telemetry.latency import Histogram
+from gateway.telemetry.log import event
+from gateway.wiring.events import EventServices
+from gateway.wiring.protocol import Listening
+from gateway.wiring.sessions import SessionServices
+from protocols.whep.resource import WhepResource
+
+log = logging.getLogger(__name__)
+
+GOODBYE_S = 2.0
+
+Work = tuple[str, Coroutine[object, object, None]]
+"""Its task's name, and what is done until it is cancelled."""
+
+
+@asynccontextmanager
+async def at_work(
+    sessions: SessionServices,
+    told: EventServices,
+    listening: Sequence[Listening],
+    whep: WhepResource,
+    feed: ChangeFeed,
+    lag: Histogram,
+) -> AsyncIterator[None]:
+    """Leaving it tells encoders, viewers and sockets that it is over, and waits for them for a moment."""
+    async with asyncio.TaskGroup() as group:
+        work = [*_work(sessions, listening, whep), ("following the store", feed.run()), ("event loop delay", measure_lag(lag))]
+        tasks = [group.create_task(each, name=name) for name, each in work]
+        try:
+            yield
+        finally:
+            await _say_goodbye(sessions, whep)
+            told.sockets.close()
+            for task in tasks:
+                task.cancel()
+
+
+def _work(sessions: SessionServices, listening: Sequence[Listening], whep: WhepResource) -> Iterator[Work]:
+    for each in listening:
+        policy = replace(sessions.policy, track_timeout_s=None) if each.media_may_wait else sessions.policy
+        yield f"{each.listener.protocol} admission", sessions.admission.serve(each.listener, policy)
+    yield "capacity", measure(sessions.capacity, sessions.registry, lambda: whep.viewers)
+    if sessions.hls is not None and sessions.hls.archive is not None:
+        yield "HLS archive", sessions.hls.archive.run()
+
+
+async def _say_goodbye(sessions: SessionServices, whep: WhepResource) -> None:
+    registry = sessions.registry
+    sessions.drain.end("the gateway is shutting down: connect again in a moment")
+    try:
+        async with asyncio.timeout(GOODBYE_S):
+            await whep.aclose()
+            while registry.sessions:
+                await registry.changed.wait()
+    except TimeoutError:
+        event(log, logging.WARNING, "some sessions did not end in time", sessions=len(registry.sessions))

@@ -1,0 +1,28 @@
+"""What is written into the store takes effect here: rights, events, and calls as HLS."""
+
+from gateway.api.framework.broadcasts import in_step, resume
+from gateway.enforcement.change_feed import ChangeFeed
+from gateway.enforcement.enforcement import Enforcement
+from gateway.events.producers import CallEvents
+from gateway.wiring.events import EventServices
+from gateway.wiring.sessions import SessionServices
+from gateway.wiring.store import StoreAccess
+
+
+async def change_feed(access: StoreAccess, sessions: SessionServices, told: EventServices, calls: CallEvents) -> ChangeFeed:
+    """Started, to be run; HLS is on where it was wished before. Raises `StoreUnavailable`."""
+    enforcement = Enforcement(
+        sessions.registry,
+        sessions.admission.rights,
+        sessions.viewers,
+        access.rights_cache,
+        access.authorizer,
+        access.store,
+        concerned=told.fanout.reconsider,
+        ended=in_step(sessions.broadcasts, calls.written),
+    )
+    elsewhere = in_step(sessions.broadcasts, calls.elsewhere)
+    feed = ChangeFeed(access.store, access.rights_cache, access.authorizer, enforcement, elsewhere)
+    await feed.start()
+    await resume(sessions.broadcasts, access.store)
+    return feed

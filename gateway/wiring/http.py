@@ -1,0 +1,77 @@
+"""The HTTP server: its sockets are bound first, so that whoever tells its address knows the port, and listen last, when all is there."""
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+
+from aiohttp import web
+
+from gateway.api.framework.middleware import cors, errors, security_headers
+from gateway.api.proxies import forwarded
+from gateway.config import Config
+from protocols.rtmp.tls import ServerTls, TlsFiles
+
+log = logging.getLogger(__name__)
+
+_MOST_BYTES = 64 * 1024  # of a request
+
+
+@asynccontextmanager
+async def http_sockets(config: Config) -> AsyncIterator[Sequence[socket.socket]]:
+    """Bound, and all to one port; an empty host is every address, IPv4 and IPv6. Raises `OSError` with the address in its text."""
+    host, port = config.http.host, config.http.port
+    found = await asyncio.get_running_loop().getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    with ExitStack() as stack:
+        bound: list[socket.socket] = []
+        for family, kind, number, _, address in dict.fromkeys(found):
+            if family == socket.AF_INET6 and not host and not socket.has_dualstack_ipv6():
+                continue  # a machine without IPv6
+            listening = stack.enter_context(socket.socket(family, kind, number))
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            at = (address[0], port_of(bound) if bound else port, *address[2:])
+            try:
+                listening.bind(at)
+            except OSError as error:
+                raise OSError(error.errno, f"cannot listen on {at[0]} port {at[1]}: {error.strerror}") from None
+            bound.append(listening)
+        yield bound
+
+
+def port_of(sockets: Sequence[socket.socket]) -> int:
+    return int(sockets[0].getsockname()[1])
+
+
+@asynccontextmanager
+async def http_server(config: Config, sockets: Sequence[socket.socket], routes: Iterable[web.RouteDef]) -> AsyncIterator[None]:
+    """Serves `routes` on `sockets`."""
+    application = web.Application(
+        middlewares=[forwarded(config.http.trusted_proxies), security_headers, cors(config.http.cors_origins), errors],
+        client_max_size=_MOST_BYTES,
+    )
+    application.add_routes(routes)
+    context = _renewed(TlsFiles(config.http.certificate, config.http.key)) if config.http.certificate else None
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0, handler_cancellation=True)
+    async with AsyncExitStack() as stack:
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        for each in sockets:
+            await web.SockSite(runner, each, ssl_context=context).start()
+        yield
+
+
+def _renewed(files: TlsFiles) -> ssl.SSLContext:
+    """For HTTPS: each connection gets the certificate that the files hold by then."""
+    tls = ServerTls(files, log.warning)
+
+    def chosen(connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+        connection.context = tls.context()
+
+    first = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    first.load_cert_chain(files.certificate, files.key)
+    first.sni_callback = chosen  # called for each handshake, with or without a name
+    return first

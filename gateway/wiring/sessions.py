@@ -1,0 +1,121 @@
+"""Who may stream and how it is treated, put together: sessions, the calls that they go into, and the room for them."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gateway.access.credentials import Tokens
+from gateway.access.viewers import Viewers
+from gateway.api.framework.broadcasts import Broadcasts, NoBroadcasts
+from gateway.config import Config
+from gateway.model.permissions import Capability
+from gateway.model.records import MAX_PARTICIPANTS
+from gateway.node.cpu import CpuRoom, available_cores
+from gateway.node.drain import Drain
+from gateway.outputs.embedded.call import EmbeddedCall
+from gateway.outputs.hls.broadcasts import HlsBroadcasts
+from gateway.sessions.admission import Admission
+from gateway.sessions.capacity import Capacity
+from gateway.sessions.pacer import LiveEdgePolicy
+from gateway.sessions.registry import MakeCall, Registry
+from gateway.sessions.seat import SeatPolicy
+from gateway.sessions.transcode_policy import adapted, configured
+from gateway.telemetry.log import event
+from gateway.telemetry.tracing import Begin
+from gateway.wiring.events import EventServices
+from gateway.wiring.hls import hls_broadcasts
+from gateway.wiring.store import StoreAccess
+from transcode.host.pool import Workers
+from transcode.host.probe import choose
+from transcode.limits import WorkerLimits
+from transcode.plan import plan
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionServices:
+    """`policy` is how sessions behave, `viewers` who may watch."""
+
+    registry: Registry
+    capacity: Capacity
+    hls: HlsBroadcasts | None
+    drain: Drain
+    policy: SeatPolicy
+    admission: Admission
+    viewers: Viewers
+
+    @property
+    def broadcasts(self) -> Broadcasts:
+        return self.hls or NoBroadcasts()
+
+
+async def session_services(
+    config: Config, http_port: int, tokens: Tokens, access: StoreAccess, told: EventServices, workers: Workers, trace: Begin
+) -> SessionServices:
+    """`http_port` is the bound one. Tries the encoders. Raises `ConfigError`."""
+    registry = Registry(_make_call(config))
+    limits, authorizer = config.capacity, access.authorizer
+    capacity = Capacity(available_cores(limits.cores), limits.reserve, limits.enabled)
+    treatment = configured(config.transcode, await _encoder(config, workers), workers.encoders)
+    hls = hls_broadcasts(config, http_port, tokens.secret.value, capacity, authorizer)
+    drain = Drain(registry)
+    edge = config.live_edge
+    policy = SeatPolicy(
+        decide=lambda track, want: plan(track, want, treatment),
+        live_edge=LiveEdgePolicy(free=edge.ahead_ms * 1_000_000, hold=edge.hold_ms * 1_000_000, late=edge.late_ms * 1_000_000),
+        linger_s=config.calls.linger_s,
+        max_bitrate=config.calls.max_bitrate_bps,
+        on_retired=registry.retire,
+        room=CpuRoom(capacity, registry),
+        on_change=told.producers.session,
+    )
+    admission = Admission(
+        registry,
+        authorizer,
+        workers,
+        [hls] if hls is not None else [],
+        max_sessions=config.calls.max_streams,
+        take_over=config.calls.on_conflict == "take_over",
+        closing=drain,
+        adapt=adapted(treatment),
+        fits=capacity.admit_any,
+        on_refused=told.producers.refused,
+        trace=trace,
+    )
+    viewers = Viewers(
+        registry.call,
+        authorizer.watch,
+        still=lambda who, cid: authorizer.judge(who, cid, Capability.JOIN_CALL),
+        on_change=_counting(registry, told),
+    )
+    return SessionServices(registry, capacity, hls, drain, policy, admission, viewers)
+
+
+def worker_limits(config: Config) -> WorkerLimits:
+    wanted = config.transcode
+    return WorkerLimits(workers=wanted.workers_max, memory=wanted.memory_mib << 20, niceness=wanted.nice)
+
+
+def _make_call(config: Config) -> MakeCall:
+    def made(cid: str, on_empty: Callable[[str], None]) -> EmbeddedCall:
+        patience_s = config.transcode.pass_again_s
+        return EmbeddedCall(cid, max_participants=MAX_PARTICIPANTS, on_empty=on_empty, patience_s=patience_s)
+
+    return made
+
+
+def _counting(registry: Registry, told: EventServices) -> Callable[[str], None]:
+    def changed(cid: str) -> None:
+        told.producers.viewers(cid, lambda: registry.viewers(cid))
+
+    return changed
+
+
+async def _encoder(config: Config, workers: Workers) -> str:
+    """The H.264 encoder to use, and in the log why it is not the one that was asked for."""
+    choice = await choose(workers, config.transcode.encoder)
+    for encoder, why_not in choice.refused.items():
+        event(log, logging.WARNING, f"{encoder} does not work here: {why_not}")
+    event(log, logging.INFO, f"video is encoded by {choice.encoder}")
+    return choice.encoder
