@@ -184,11 +184,17 @@ async def gateway(config: Config) -> AsyncIterator[tuple[BoundPorts, Drain]]:
             store_access.rights_cache,
             authorizer,
             store_access.store,
-            concerned=told.fanout.reconsider,
-            ended=in_step(broadcasts, told.producers.written),
+            on_changed=told.fanout.reconsider,
+            on_ended=in_step(broadcasts, told.producers.written),
+            on_muted=told.producers.muted,
         )
-        elsewhere = in_step(broadcasts, told.producers.elsewhere)
-        change_feed = ChangeFeed(store_access.store, store_access.rights_cache, authorizer, enforcement, elsewhere)
+        change_feed = ChangeFeed(
+            store_access.store,
+            store_access.rights_cache,
+            authorizer,
+            enforcement,
+            on_elsewhere=in_step(broadcasts, told.producers.elsewhere),
+        )
         await change_feed.start()
         await resume(broadcasts, store_access.store)
         whep = WhepResource(mux, viewers_admitted, cors_origins=config.http.cors_origins)

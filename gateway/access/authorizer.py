@@ -79,7 +79,14 @@ class Authorizer:
             raise self._verdict(identity, cid, Capability.SEND_VIDEO) or NoSuchCall(cid)
         settings = known.call.settings(self._kind(cid)) if known is not None else self._kind(cid).settings
         return Grant(
-            identity.user_id, cid, identity.expires_at, identity, settings, kinds or frozenset(_SEND), known is not None
+            identity.user_id,
+            cid,
+            identity.expires_at,
+            identity,
+            settings,
+            sends=kinds or frozenset(_SEND),
+            exists=known is not None,
+            muted=known.call.muted_users.get(identity.user_id, frozenset()) if known is not None else frozenset(),
         )
 
     async def prepare(self, credential: Credential, call: str | None) -> None:

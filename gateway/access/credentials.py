@@ -29,6 +29,7 @@ from gateway.config.sources import ConfigError, ConfigProblem
 from gateway.model.permissions import Capability
 from gateway.model.records import Settings
 from protocols.errors import Reason, Rejected
+from protocols.media import Kind
 
 # `~` and not `/` or `:` between the parts: ffmpeg cuts `rtmp://user:password@host` at those and knows no percent encoding.
 _USER_NAME: Final = re.compile(
@@ -84,6 +85,7 @@ class Grant:
     settings: Settings = field(default_factory=Settings)
     sends: frozenset[Capability] = frozenset({Capability.SEND_AUDIO, Capability.SEND_VIDEO})
     exists: bool = True  # the call; if not, publishing makes it
+    muted: frozenset[Kind] = frozenset()  # taken, but given to nobody
 
 
 def is_user_name(text: str) -> bool:

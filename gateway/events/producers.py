@@ -14,6 +14,7 @@ from gateway.model.records import Call
 from gateway.sessions.seat import Seat
 from gateway.sessions.seat_state import SeatChange
 from protocols.errors import Rejected
+from protocols.media import Kind
 from protocols.publisher import Credential, Publisher
 
 VIEWERS_S: Final = 1.0  # between two numbers of a call's viewers
@@ -75,6 +76,11 @@ class EventProducers:
         if call is not None:
             for kind in happened(before, after):
                 self._bus.publish(kind, call.cid, {"call": event_of(call)}, elsewhere=elsewhere)
+
+    def muted(self, cid: str, user_id: str, kinds: frozenset[Kind]) -> None:
+        """Of this user, who is in the call here, nobody is given these kinds any more."""
+        payload = {"user_id": user_id, "audio": Kind.AUDIO in kinds, "video": Kind.VIDEO in kinds}
+        self._bus.publish(EventType.USER_MUTED, cid, payload)
 
     def viewers(self, cid: str, count: Callable[[], int]) -> None:
         """The call's viewers have become more or fewer; `count` gives how many there are, also later."""

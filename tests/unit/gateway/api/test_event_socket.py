@@ -126,10 +126,24 @@ async def staged(folder: Path, **options: Any) -> AsyncIterator[Stage]:
     async with open_store_access(load(None, [f"state.directory={folder}", f"calls.public={DEMO}"]), tokens) as store_access:
         registry = Registry(lambda cid: EmbeddedCall(cid, max_participants=4, on_empty=lambda name: None))
         viewers_admitted = Viewers(registry.call, store_access.authorizer.watch)
-        rest = (viewers_admitted, store_access.rights_cache, store_access.authorizer, store_access.store, broadcast.reconsider)
-        told = EventProducers(bus).elsewhere
+        producers = EventProducers(bus)
+        enforcement = Enforcement(
+            registry,
+            {},
+            viewers_admitted,
+            store_access.rights_cache,
+            store_access.authorizer,
+            store_access.store,
+            on_changed=broadcast.reconsider,
+            on_ended=producers.written,
+            on_muted=producers.muted,
+        )
         change_feed = ChangeFeed(
-            store_access.store, store_access.rights_cache, store_access.authorizer, Enforcement(registry, {}, *rest), told
+            store_access.store,
+            store_access.rights_cache,
+            store_access.authorizer,
+            enforcement,
+            on_elsewhere=producers.elsewhere,
         )
         await change_feed.start()
         sealed = Sealing(SECRET).seal(APP_SECRET, "app")
