@@ -116,7 +116,7 @@ class Authorizer:
         return replace(grant, sends=sends, exists=True)
 
     def whose(self, credential: Credential, call: str | None) -> tuple[str, str] | None:
-        """The user and the call of a good credential of somebody who belongs there, be he allowed to publish now or not."""
+        """The user and the call of a good credential of somebody who belongs there, allowed to publish now or not; else None."""
         try:
             identity = self.authenticator.identify(credential, "The stream key")
             cid = self._call_of(identity, call)
@@ -147,7 +147,7 @@ class Authorizer:
         self.judge(identity, cid, capability)
 
     def judge(self, identity: Identity, cid: str, capability: Capability) -> None:
-        """Raises `Rejected` where he may not, now. Reads memory only."""
+        """Raises `Rejected` where they may not, now. Reads memory only."""
         refusal = self._verdict(identity, cid, capability)
         if refusal is not None:
             raise refusal
@@ -169,7 +169,7 @@ class Authorizer:
         return known is None or known.call.ended_at is not None
 
     def send_out(self, cid: str, user_id: str) -> None:
-        """He was kicked: for a while he may neither publish nor watch. Who is blocked as well may come back when that is undone."""
+        """They were kicked: for a while they may neither publish nor watch. Who is blocked as well may come back when that is undone."""
         if user_id not in self._blocked(cid):
             now = self.authenticator.now
             while self._sent_out and next(iter(self._sent_out.values())) <= now:
@@ -189,7 +189,7 @@ class Authorizer:
         return known.call.blocked_user_ids if known is not None else ()
 
     def capabilities(self, identity: Identity, cid: str) -> frozenset[Capability]:
-        """All that he may do now in a call that is in memory (`own_capabilities`)."""
+        """All that they may do now in a call that is in memory (`own_capabilities`)."""
         if identity.server:
             return frozenset(Capability)
         known = self._rights_cache.call(cid)
@@ -208,7 +208,7 @@ class Authorizer:
         return next(iter(identity.call_cids))
 
     def _verdict(self, identity: Identity, cid: str, capability: Capability) -> Rejected | None:
-        """None: he may. Raises `NotInMemory`."""
+        """None: they may. Raises `NotInMemory`."""
         if (refusal := self.authenticator.withdrawn(identity) or self._outside(identity, cid, capability)) is not None:
             return refusal
         known = self._rights_cache.call(cid)
@@ -224,7 +224,7 @@ class Authorizer:
         return None if isinstance(verdict, Allowed) else Rejected(verdict.reason, verdict.why)
 
     def _out_for(self, identity: Identity, cid: str) -> int:
-        """Seconds until who was kicked may come back; 0: he may."""
+        """Seconds until who was kicked may come back; 0: they may now."""
         until = self._sent_out.get((cid, identity.user_id)) if identity.user_id else None
         return max(0, ceil((until - self.authenticator.now).total_seconds())) if until is not None else 0
 

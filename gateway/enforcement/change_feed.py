@@ -37,7 +37,6 @@ class ChangeFeed:
         rights_cache: RightsCache,
         authorizer: Authorizer,
         enforcement: Enforcement,
-        *,
         on_elsewhere: Callable[[Call | None, Call | None], None],
     ) -> None:
         """`on_elsewhere` is told of each call that another process has written: what it was, as far as that is known here, and what it

@@ -47,7 +47,7 @@ class EventType(StrEnum):
     USER_KICKED = "call.user_kicked"  # user_id
     USER_MUTED = "call.user_muted"  # user_id, audio, video: whether of these
     REACTION_NEW = "call.reaction_new"  # reaction: {"type", "emoji_code", "custom"}, user
-    # playlist_url: empty where not everybody may watch; who may reads his own in the call
+    # playlist_url: empty where not everybody may watch; who may reads their own in the call
     HLS_STARTED = "call.hls_broadcasting_started"
     HLS_STOPPED = "call.hls_broadcasting_stopped"
     CUSTOM = "custom"  # custom: anything, user

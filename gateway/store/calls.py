@@ -128,11 +128,11 @@ class Calls:
             writing.changed(ChangeKind.CALL, cid)
 
     async def kick(self, cid: str, user_id: str, *, block: bool = False, now: datetime) -> Call:
-        """Takes the user out of the call on every node; with `block` he does not come back. Raises `Rejected` (NOT_FOUND, BAD_REQUEST)."""
+        """Takes the user out of the call on every node; with `block` they do not come back. Raises `Rejected` (NOT_FOUND, BAD_REQUEST)."""
         return await self._note(cid, ChangeKind.KICK, user_id, lambda call: blocked(call, user_id) if block else call, now)
 
     async def end_stream(self, cid: str, user_id: str, *, now: datetime) -> Call:
-        """Ends the user's stream, on whatever node it is; his encoder may come back. Raises `Rejected` (NOT_FOUND)."""
+        """Ends the user's stream, on whatever node it is; the encoder may come back. Raises `Rejected` (NOT_FOUND)."""
         return await self._note(cid, ChangeKind.END_STREAM, user_id, lambda call: call, now)
 
     async def mute_all(self, cid: str, here: Collection[str], kinds: frozenset[Kind], *, now: datetime) -> Call:

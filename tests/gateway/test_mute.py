@@ -73,7 +73,7 @@ def watched(application: Application) -> AbstractAsyncContextManager[Viewer]:
 
 
 async def until_muted(application: Application, muted: tuple[bool, bool]) -> None:
-    """John is live there, and his sound and his picture are muted so."""
+    """John is live there, and the sound and the picture are muted so."""
 
     async def shown() -> bool:
         participants = (await application.ok("GET", CALL))["call"]["session"]["participants"]
