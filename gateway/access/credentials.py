@@ -1,9 +1,9 @@
 """Credentials that the gateway makes: its one secret, and what is derived from it.
 
-A stream key is a token (`bearer`) that names a user, the calls and an expiry, signed with the gateway's secret; nothing of it is stored, so
+A stream key is a token (`jwt`) that names a user, the calls and an expiry, signed with the gateway's secret; nothing of it is stored, so
 nothing can leak from a store. Encoders that ask for a user name and a password (Adobe authentication), or for a stream id and a passphrase
 (SRT), get a name that says the same and a password derived from it. Short keys, which are stored, are in `stream_keys`; who may do
-what with any of them is decided in `authority`.
+what with any of them is decided in `authorizer`.
 
 Kept true: every token expires; the secret file is the owner's alone.
 """

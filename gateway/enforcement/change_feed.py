@@ -52,7 +52,7 @@ class ChangeFeed:
         self._wanted: asyncio.Queue[tuple[Credential, str | None]] = asyncio.Queue(_WAITING)
 
     async def start(self) -> None:
-        self._seen = await self._store.changes.last()  # first: what comes while the directory reads is applied once more
+        self._seen = await self._store.changes.last()  # first: what comes while the rights cache reads is applied once more
         await self._rights_cache.start()
         self._store.follow(self._written)
 

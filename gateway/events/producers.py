@@ -45,7 +45,7 @@ class EventProducers:
         self._counting: dict[str, Callable[[], int]] = {}  # calls whose number of viewers is about to be told
 
     def session(self, session: Seat, happening: SeatChange) -> None:
-        """`gateway.sessions.seat.SessionPolicy.told`."""
+        """`gateway.sessions.seat.SeatPolicy.told`."""
         reason = {"reason": session.why_ended} if happening in _WITH_REASON else {}
         if happening in (SeatChange.JOINED, SeatChange.LEFT):
             payload: dict[str, Any] = {"participant": {"user_id": session.user_id, "protocol": session.protocol}}

@@ -142,7 +142,7 @@ class Call:
         return merged(call_type.settings, self.settings_override, strict=False)
 
     def state(self, call_type: CallType, user_id: str, now: datetime, *, public: bool = False) -> CallState:
-        """What `access.allowed` asks for, for this user at this time."""
+        """What `permissions.allowed` asks for, for this user at this time."""
         ahead = timedelta(seconds=self.settings(call_type).backstage.join_ahead_time_seconds)
         open_ahead = self.starts_at is not None and ahead > timedelta(0) and now >= self.starts_at - ahead
         # Once it was live, being back in backstage is the host's wish: the planned start is past.

@@ -78,7 +78,7 @@ class Services:
         )
 
     async def access_if(self, identity: Identity, cid: str, capability: Capability) -> CallAccess | None:
-        """As `place`; None for who may not, and where there is no call."""
+        """As `access`; None for who may not, and where there is no call."""
         try:
             return await self.access(identity, cid, capability)
         except StoreUnavailable:
