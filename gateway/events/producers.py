@@ -44,15 +44,15 @@ class EventProducers:
         self._viewers_s = viewers_s
         self._counting: dict[str, Callable[[], int]] = {}  # calls whose number of viewers is about to be told
 
-    def session(self, session: Seat, happening: SeatChange) -> None:
+    def session(self, session: Seat, change: SeatChange) -> None:
         """`gateway.sessions.seat.SeatPolicy.told`."""
-        reason = {"reason": session.why_ended} if happening in _WITH_REASON else {}
-        if happening in (SeatChange.JOINED, SeatChange.LEFT):
+        reason = {"reason": session.why_ended} if change in _WITH_REASON else {}
+        if change in (SeatChange.JOINED, SeatChange.LEFT):
             payload: dict[str, Any] = {"participant": {"user_id": session.user_id, "protocol": session.protocol}}
         else:
             software = session.publisher.software if session.publisher is not None else ""
             payload = {"user_id": session.user_id, "protocol": session.protocol, "software": software, "stream": session.id}
-        self._bus.publish(_TYPES[happening], session.call_cid, payload | reason)
+        self._bus.publish(_TYPES[change], session.call_cid, payload | reason)
 
     def refused(self, publisher: Publisher, refusal: Rejected) -> None:
         """A publisher was turned away."""
