@@ -161,8 +161,10 @@ class KickRequest(Request):
 
 
 class MuteUsersRequest(Request):
+    """It holds on every node until they are unmuted or the call ends, whether they are in the call now or come later."""
+
     user_ids: list[UserId] = Field(default=[], max_length=MAX_LIST)
-    mute_all_users: bool = False
+    mute_all_users: bool = Field(default=False, description="Instead of `user_ids`: whoever is in the call now.")
     audio: bool = True
     video: bool = False
 
