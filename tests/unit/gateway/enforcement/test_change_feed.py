@@ -7,13 +7,15 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
+
 from gateway.access.credentials import Grant, Identity
 from gateway.access.rights_cache import Memory, RightsCache
 from gateway.access.viewers import Viewers
 from gateway.enforcement.change_feed import ChangeFeed
 from gateway.enforcement.enforcement import Enforcement
 from gateway.model import lifecycle
-from gateway.model.records import Change, StreamKey
+from gateway.model.records import MAX_MUTED, Change, StreamKey
 from gateway.outputs.embedded.call import EmbeddedCall
 from gateway.sessions.registry import Registry
 from gateway.sessions.seat import Seat
@@ -234,3 +236,23 @@ async def test_when_another_node_mutes_everybody_those_who_are_live_here_are_mut
         written = await it.store.calls.get(X)
         assert written is not None
         assert written.muted_users == {"ann": sound, "zoe": sound}
+
+
+async def test_where_no_more_users_can_be_muted_the_log_says_so_and_everything_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/gateway.db"
+    sound, others = frozenset({Kind.AUDIO}), [f"u{n}" for n in range(MAX_MUTED)]
+    async with ruling(url) as it, Store.open(url) as elsewhere, following(it) as followed:
+        await it.call(X, live=True)
+        ann = followed.seat("ann")
+        await elsewhere.calls.mute_all(X, others, sound, now=it.time)
+        await followed.until("*")
+        followed.concerned.clear()
+        await elsewhere.calls.change(X, lambda call: replace(call, custom={"later": True}), now=it.time)
+        await followed.until(X)
+        assert ann.muted == frozenset()
+        assert caplog.text.count(f"not everybody is muted: a call has at most {MAX_MUTED} muted users") == 1
+        await elsewhere.calls.change(X, lambda call: unmuted(call, others, sound), now=it.time)
+        await it.store.calls.change(X, lambda call: muted(call, ["ann"], sound), now=it.time)
+        assert ann.muted == sound
