@@ -1,4 +1,5 @@
-"""Who may do what: the API, viewers and the encoders of all protocols ask here. The rule is `access.allowed`; this gathers what it needs.
+"""Who may do what: the API, viewers and the encoders of all protocols ask here. The rule is `permissions.allowed`; this gathers
+what it needs.
 
 Kept true: `examine` and `judge` read memory only, so that any thread may ask; what is not in memory is looked up beforehand (`prepare`,
 `admit`); a right that somebody was given can be asked again at any time, with today's answer.
@@ -83,7 +84,14 @@ class Authorizer:
             raise self._verdict(identity, cid, Capability.SEND_VIDEO) or NoSuchCall(cid)
         settings = known.call.settings(self._kind(cid)) if known is not None else self._kind(cid).settings
         return Grant(
-            identity.user_id, cid, identity.expires_at, identity, settings, kinds or frozenset(_SEND), known is not None
+            identity.user_id,
+            cid,
+            identity.expires_at,
+            identity,
+            settings,
+            sends=kinds or frozenset(_SEND),
+            exists=known is not None,
+            muted=known.call.muted_users.get(identity.user_id, frozenset()) if known is not None else frozenset(),
         )
 
     async def prepare(self, credential: Credential, call: str | None) -> None:
@@ -113,7 +121,7 @@ class Authorizer:
         return replace(grant, sends=sends, exists=True)
 
     def whose(self, credential: Credential, call: str | None) -> tuple[str, str] | None:
-        """The user and the call of a good credential of somebody who belongs there, be he allowed to publish now or not."""
+        """The user and the call of a good credential of somebody who belongs there, allowed to publish now or not; else None."""
         try:
             identity = self.authenticator.identify(credential, "The stream key")
             cid = self._call_of(identity, call)
@@ -144,7 +152,7 @@ class Authorizer:
         self.judge(identity, cid, capability)
 
     def judge(self, identity: Identity, cid: str, capability: Capability) -> None:
-        """Raises `Rejected` where he may not, now. Reads memory only."""
+        """Raises `Rejected` where they may not, now. Reads memory only."""
         refusal = self._verdict(identity, cid, capability)
         if refusal is not None:
             raise refusal
@@ -166,7 +174,7 @@ class Authorizer:
         return known is None or known.call.ended_at is not None
 
     def send_out(self, cid: str, user_id: str) -> None:
-        """He was kicked: for a while he may neither publish nor watch. Who is blocked as well may come back when that is undone."""
+        """They were kicked: for a while they may neither publish nor watch. Who is blocked as well may come back when that is undone."""
         if user_id not in self._blocked(cid):
             now = self.authenticator.now
             while self._sent_out and next(iter(self._sent_out.values())) <= now:
@@ -186,7 +194,7 @@ class Authorizer:
         return known.call.blocked_user_ids if known is not None else ()
 
     def capabilities(self, identity: Identity, cid: str) -> frozenset[Capability]:
-        """All that he may do now in a call that is in memory (`own_capabilities`)."""
+        """All that they may do now in a call that is in memory (`own_capabilities`)."""
         if identity.server:
             return frozenset(Capability)
         known = self._rights_cache.call(cid)
@@ -205,7 +213,7 @@ class Authorizer:
         return next(iter(identity.call_cids))
 
     def _verdict(self, identity: Identity, cid: str, capability: Capability) -> Rejected | None:
-        """None: he may. Raises `NotInMemory`."""
+        """None: they may. Raises `NotInMemory`."""
         if (refusal := self.authenticator.withdrawn(identity) or self._outside(identity, cid, capability)) is not None:
             return refusal
         known = self._rights_cache.call(cid)
@@ -221,7 +229,7 @@ class Authorizer:
         return None if isinstance(verdict, Allowed) else Rejected(verdict.reason, verdict.why)
 
     def _out_for(self, identity: Identity, cid: str) -> int:
-        """Seconds until who was kicked may come back; 0: he may."""
+        """Seconds until who was kicked may come back; 0: they may now."""
         until = self._sent_out.get((cid, identity.user_id)) if identity.user_id else None
         return max(0, ceil((until - self.authenticator.now).total_seconds())) if until is not None else 0
 

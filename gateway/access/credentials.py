@@ -1,9 +1,9 @@
 """Credentials that the gateway makes: its one secret, and what is derived from it.
 
-A stream key is a token (`bearer`) that names a user, the calls and an expiry, signed with the gateway's secret; nothing of it is stored, so
+A stream key is a token (`jwt`) that names a user, the calls and an expiry, signed with the gateway's secret; nothing of it is stored, so
 nothing can leak from a store. Encoders that ask for a user name and a password (Adobe authentication), or for a stream id and a passphrase
 (SRT), get a name that says the same and a password derived from it. Short keys, which are stored, are in `stream_keys`; who may do
-what with any of them is decided in `authority`.
+what with any of them is decided in `authorizer`.
 
 Kept true: every token expires; the secret file is the owner's alone.
 """
@@ -29,6 +29,7 @@ from gateway.config.sources import ConfigError, ConfigProblem
 from gateway.model.permissions import Capability
 from gateway.model.records import Settings
 from protocols.errors import Reason, Rejected
+from protocols.media import Kind
 
 # `~` and not `/` or `:` between the parts: ffmpeg cuts `rtmp://user:password@host` at those and knows no percent encoding.
 _USER_NAME: Final = re.compile(
@@ -84,6 +85,7 @@ class Grant:
     settings: Settings = field(default_factory=Settings)
     sends: frozenset[Capability] = frozenset({Capability.SEND_AUDIO, Capability.SEND_VIDEO})
     exists: bool = True  # the call; if not, publishing makes it
+    muted: frozenset[Kind] = frozenset()  # taken, but given to nobody
 
 
 def is_user_name(text: str) -> bool:

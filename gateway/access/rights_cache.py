@@ -162,7 +162,7 @@ class RightsCache:
                     await self._again(self._roles, keys, self._read_role)
                 case ChangeKind.STREAM_KEY:
                     await self._again(self._stream_keys, keys, self._read_stream_key)
-                case ChangeKind.KICK | ChangeKind.END_STREAM:
+                case ChangeKind.KICK | ChangeKind.END_STREAM | ChangeKind.MUTE_ALL:
                     pass
 
     @staticmethod

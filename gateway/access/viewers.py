@@ -14,8 +14,8 @@ Admit = Callable[[str, str | None, str], Awaitable[Identity]]
 
 
 class AdmittedViewer:
-    """One admitted viewer's place in a call (`protocols.whep.viewer.Audience`). The call is looked up when the viewer comes and not when it
-    was admitted: in between the call may have ended and begun anew, and who never comes leaves none behind."""
+    """One admitted viewer's seat in a call (a `protocols.whep.viewer.ViewerAdmission`). The call is looked up when the viewer comes and not
+    when they were admitted: in between the call may have ended and begun anew, and who never comes leaves none behind."""
 
     def __init__(self, viewers_admitted: "Viewers", cid: str, identity: Identity) -> None:
         self.cid = cid

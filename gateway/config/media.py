@@ -105,7 +105,7 @@ class HlsConfig(Section):
         ge=3600,
         le=31_536_000,
         description="How long the address of a playlist is good where the call is not open to everybody, in seconds; it ends sooner with "
-        "the call, and one that a user asked for when he is taken out.",
+        "the call, and one that a user asked for when they are taken out.",
     )
 
 

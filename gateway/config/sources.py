@@ -169,11 +169,11 @@ def _invalid(details: Mapping[str, Any], layers: Sequence[ConfigLayer]) -> Confi
     field = model.model_fields.get(rest[0]) if rest and isinstance(model, type) and issubclass(model, BaseModel) else None
     secret = field is not None and _holds_secret(field.annotation)
     # An entry of a table of tables is named; that of a table of secrets may be one of them, misplaced.
-    told = f"{key}.{rest[1]}.{rest[2]}" if len(rest) > 2 and rest[2] != "[key]" else key
+    shown = f"{key}.{rest[1]}.{rest[2]}" if len(rest) > 2 and rest[2] != "[key]" else key
     message = details["msg"].removeprefix("Value error, ").removeprefix("Input ")
     allowed = f"{message}. {field.description}" if field and field.description else message
     value = next((_shown("***" if secret else found) for found in values), "")
-    return ConfigProblem(told, next(sources, "the defaults"), value, allowed)
+    return ConfigProblem(shown, next(sources, "the defaults"), value, allowed)
 
 
 def _holds_secret(annotation: Any) -> bool:

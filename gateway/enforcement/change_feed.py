@@ -37,21 +37,22 @@ class ChangeFeed:
         rights_cache: RightsCache,
         authorizer: Authorizer,
         enforcement: Enforcement,
-        elsewhere: Callable[[Call | None, Call | None], None],
+        on_elsewhere: Callable[[Call | None, Call | None], None],
     ) -> None:
-        """`elsewhere` is told of each call that another process has written: what it was, as far as that is known here, and what it is."""
+        """`on_elsewhere` is told of each call that another process has written: what it was, as far as that is known here, and what it
+        is."""
         self._store = store
         self._rights_cache = rights_cache
         self._authorizer = authorizer
         self._enforcement = enforcement
-        self._elsewhere = elsewhere
+        self._on_elsewhere = on_elsewhere
         self._seen = 0
         self._applied: set[int] = set()  # after `_seen`, by ourselves
         self._missed: list[Change] = []
         self._wanted: asyncio.Queue[tuple[Credential, str | None]] = asyncio.Queue(_WAITING)
 
     async def start(self) -> None:
-        self._seen = await self._store.changes.last()  # first: what comes while the directory reads is applied once more
+        self._seen = await self._store.changes.last()  # first: what comes while the rights cache reads is applied once more
         await self._rights_cache.start()
         self._store.follow(self._written)
 
@@ -72,7 +73,7 @@ class ChangeFeed:
         try:
             await self._enforcement.apply(changes)
             done = True
-        except StoreUnavailable:
+        except (StoreUnavailable, NotInMemory):
             pass  # it is written all the same; the rest comes when the store answers again
         finally:
             if not done:
@@ -109,7 +110,7 @@ class ChangeFeed:
         await self._enforcement.apply([*missed, *theirs])
         del self._missed[: len(missed)]
         for cid, call in before.items():
-            self._elsewhere(call, self._known(cid))
+            self._on_elsewhere(call, self._known(cid))
         if changes:
             self._seen = changes[-1].seq
             self._applied = {number for number in self._applied if number > self._seen}

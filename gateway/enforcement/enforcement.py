@@ -1,10 +1,11 @@
 """Takes out of a call, at once, who may not be in it any more: viewers when it is not live, publishers when it has ended, whoever is
-blocked, kicked or has lost his key.
+blocked, kicked or has lost their key. Mutes those in it of what the call says.
 
 Nobody gives orders for that: whatever is written into the store, on this node, another one or by the command line, the rights of those whom
 it concerns are asked again. Kept true: it ends nobody while the store does not answer.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -18,9 +19,14 @@ from gateway.model import lifecycle
 from gateway.model.permissions import Capability
 from gateway.model.records import Call, Change, ChangeKind
 from gateway.sessions.registry import Registry
-from gateway.store.calls import NoSuchCall
+from gateway.store.calls import NoSuchCall, muted
+from gateway.store.database import StoreUnavailable
 from gateway.store.store import Store
+from gateway.telemetry.log import event
 from protocols.errors import Reason, Rejected
+from protocols.media import Kind
+
+log = logging.getLogger(__name__)
 
 _KICKED = "the call's host has taken you out of it"
 _ENDED = "the stream was ended by the call's host"
@@ -46,35 +52,41 @@ class Enforcement:
         rights_cache: RightsCache,
         authorizer: Authorizer,
         store: Store,
-        concerned: Callable[[str], None],
-        ended: Callable[[Call, Call], None],
+        *,
+        on_changed: Callable[[str], None],
+        on_ended: Callable[[Call, Call], None],
+        on_muted: Callable[[str, str, frozenset[Kind]], None],
     ) -> None:
-        """`concerned` is told in which call rights may have changed (`*`: in any), as soon as the directory knows; `ended` of a call that
-        is ended here, as it was before and as it is."""
+        """`on_changed` is told in which call rights may have changed (`*`: in any), as soon as the rights cache knows; `on_ended` of a call
+        that is ended here, as it was before and as it is; `on_muted` the call, the user and the kinds of which another node's wish to
+        mute everybody mutes somebody here."""
         self._registry = registry
         self._rights = rights
         self._viewers_admitted = viewers_admitted
         self._rights_cache = rights_cache
         self._authorizer = authorizer
         self._store = store
-        self._concerned = concerned
-        self._ended = ended
+        self._on_changed = on_changed
+        self._on_ended = on_ended
+        self._on_muted = on_muted
 
     async def apply(self, changes: Sequence[Change]) -> None:
-        """These have been written: afterwards the directory says so, and who has to go is told. Raises `StoreUnavailable`."""
+        """These have been written: afterwards the rights cache says so, and who has to go is told. Raises `StoreUnavailable`."""
         await self._rights_cache.apply(changes)
         for cid in dict.fromkeys(change.key if change.kind is ChangeKind.CALL else "*" for change in changes):
-            self._concerned(cid)
+            self._on_changed(cid)
         for change in changes:
             if (concerns := _CONCERNS.get(change.kind)) is not None:
                 await self.review(partial(concerns, change.key))
+            elif change.kind is ChangeKind.MUTE_ALL:
+                await self._mute_all(change)
             else:
                 self._take_out(change)
 
     async def start_anew(self) -> None:
         """So much was written that nobody knows what: everything is read and asked again."""
         await self._rights_cache.start()
-        self._concerned("*")
+        self._on_changed("*")
         await self.review(lambda cid, identity: True)
 
     async def review(self, concerned: Callable[[str, Identity], bool]) -> None:
@@ -85,6 +97,8 @@ class Enforcement:
                 session = self._registry.sessions.get((cid, user_id))
                 if session is not None and None not in refusals:
                     session.end(refusals[-1] or "")
+                elif session is not None:
+                    session.set_muted(await self._muted(cid, user_id))
         for seat in list(self._viewers_admitted.seats):
             if concerned(seat.cid, seat.identity) and (
                 why := await self._refusal(seat.identity, seat.cid, Capability.JOIN_CALL)
@@ -102,7 +116,7 @@ class Enforcement:
             longest = known.call.settings(kind).limits.max_duration_seconds
             if longest and now >= known.call.live_started_at + timedelta(seconds=longest):
                 with suppress(NoSuchCall):  # it has just been deleted
-                    self._ended(
+                    self._on_ended(
                         known.call, await self._store.calls.change(cid, lambda call: lifecycle.ended(call, now), now=now)
                     )
 
@@ -112,6 +126,30 @@ class Enforcement:
         except Rejected as refusal:
             return refusal.detail if refusal.reason is not Reason.OVERLOADED else None
         return None
+
+    async def _muted(self, cid: str, user_id: str) -> frozenset[Kind]:
+        await self._rights_cache.look_up(cid=cid)
+        known = self._rights_cache.call(cid)
+        return known.call.muted_users.get(user_id, frozenset()) if known is not None else frozenset()
+
+    async def _mute_all(self, change: Change) -> None:
+        """Another node has muted those whom it knew to be in the call; these are ours. What is then written comes here as any change."""
+        cid, _, named = change.key.partition(" ")
+        kinds = frozenset(map(Kind, named.split()))
+        ours = [
+            user_id for (of, user_id), session in self._registry.sessions.items() if of == cid and not kinds <= session.muted
+        ]
+        if not ours:
+            return
+        try:
+            await self._store.calls.change(cid, lambda call: muted(call, ours, kinds), now=self._authorizer.authenticator.now)
+        except StoreUnavailable:
+            raise
+        except Rejected as refusal:  # the call has been deleted, or has too many muted users
+            event(log, logging.WARNING, f"not everybody is muted: {refusal.detail}", call=cid)
+            return
+        for user_id in ours:
+            self._on_muted(cid, user_id, kinds)
 
     def _take_out(self, change: Change) -> None:
         cid, _, user_id = change.key.partition(" ")

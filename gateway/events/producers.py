@@ -13,6 +13,7 @@ from gateway.model.records import Call
 from gateway.sessions.seat import Seat
 from gateway.sessions.seat_state import SeatChange
 from protocols.errors import Rejected
+from protocols.media import Kind
 from protocols.publisher import Credential, Publisher
 
 VIEWERS_S: Final = 1.0  # between two numbers of a call's viewers
@@ -42,15 +43,15 @@ class EventProducers:
         self._viewers_s = viewers_s
         self._counting: dict[str, Callable[[], int]] = {}  # calls whose number of viewers is about to be told
 
-    def session(self, session: Seat, happening: SeatChange) -> None:
-        """`gateway.sessions.seat.SessionPolicy.told`."""
-        reason = {"reason": session.why_ended} if happening in _WITH_REASON else {}
-        if happening in (SeatChange.JOINED, SeatChange.LEFT):
+    def session(self, session: Seat, change: SeatChange) -> None:
+        """`gateway.sessions.seat.SeatPolicy.told`."""
+        reason = {"reason": session.why_ended} if change in _WITH_REASON else {}
+        if change in (SeatChange.JOINED, SeatChange.LEFT):
             payload: dict[str, Any] = {"participant": {"user_id": session.user_id, "protocol": session.protocol}}
         else:
             software = session.publisher.software if session.publisher is not None else ""
             payload = {"user_id": session.user_id, "protocol": session.protocol, "software": software, "stream": session.id}
-        self._bus.publish(_TYPES[happening], session.call_cid, payload | reason)
+        self._bus.publish(_TYPES[change], session.call_cid, payload | reason)
 
     def refused(self, publisher: Publisher, refusal: Rejected) -> None:
         """A publisher was turned away."""
@@ -60,6 +61,11 @@ class EventProducers:
         user_id, cid = whose
         who = {"user_id": user_id, "protocol": publisher.protocol, "software": publisher.software, "stream": publisher.id}
         self._bus.publish(EventType.INGRESS_ERROR, cid, who | {"reason": refusal.detail})
+
+    def muted(self, cid: str, user_id: str, kinds: frozenset[Kind]) -> None:
+        """Of this user, who is in the call here, nobody is given these kinds any more."""
+        payload = {"user_id": user_id, "audio": Kind.AUDIO in kinds, "video": Kind.VIDEO in kinds}
+        self._bus.publish(EventType.USER_MUTED, cid, payload)
 
     def viewers(self, cid: str, count: Callable[[], int]) -> None:
         """The call's viewers have become more or fewer; `count` gives how many there are, also later."""

@@ -71,7 +71,7 @@ class Webhooks:
         self._unsaved: deque[Event] = deque()
         self._heard = asyncio.Event()
         self._look = asyncio.Event()  # there may be something to send
-        self._event_services: dict[str, asyncio.Task[None]] = {}  # by call
+        self._sending: dict[str, asyncio.Task[None]] = {}  # by call
         self._failures = 0  # of the receiver, in a row
         self._silent_until = 0.0
 
@@ -93,7 +93,7 @@ class Webhooks:
         try:
             yield
         finally:
-            leaving = [*tasks, *self._event_services.values()]
+            leaving = [*tasks, *self._sending.values()]
             for task in leaving:
                 task.cancel()
             await asyncio.gather(*leaving, return_exceptions=True)
@@ -155,10 +155,10 @@ class Webhooks:
         """Starts what may be sent now; gives the seconds until there is more to do by the clock, None when there is nothing."""
         if (silent := self._silent_until - monotonic()) > 0:
             return silent
-        room = (1 if self._failures else PARALLEL) - len(self._event_services)
+        room = (1 if self._failures else PARALLEL) - len(self._sending)
         now = datetime.now(UTC)
         soonest: float | None = None
-        busy = set(self._event_services)  # as the store is read: what ends meanwhile may still be in the answer
+        busy = set(self._sending)  # as the store is read: what ends meanwhile may still be in the answer
         waiting = await self._outbox.first_of_each_call(_PAGE) if room > 0 else ()
         if room > 0 and not waiting and not busy:
             self.waiting = 0  # others may have delivered from the same outbox
@@ -170,7 +170,7 @@ class Webhooks:
                 soonest = seconds if soonest is None else min(soonest, seconds)
             elif room > 0:
                 room -= 1
-                self._event_services[delivery.call_cid] = task = asyncio.create_task(self._tell(http, delivery), name="webhook")
+                self._sending[delivery.call_cid] = task = asyncio.create_task(self._tell(http, delivery), name="webhook")
                 task.add_done_callback(_log_defect)
         return soonest
 
@@ -197,7 +197,7 @@ class Webhooks:
             # The store does not answer: the event stays there, and is sent again.
             self._silent_until = monotonic() + self._back_off.first_s
         finally:
-            self._event_services.pop(delivery.call_cid, None)
+            self._sending.pop(delivery.call_cid, None)
             self._look.set()
 
     async def _done(self, delivery: Delivery) -> None:

@@ -46,9 +46,9 @@ class EventType(StrEnum):
     USER_BLOCKED = "call.user_blocked"  # user_id
     USER_UNBLOCKED = "call.user_unblocked"  # user_id
     USER_KICKED = "call.user_kicked"  # user_id
-    USER_MUTED = "call.user_muted"  # user_id
+    USER_MUTED = "call.user_muted"  # user_id, audio, video: whether of these
     REACTION_NEW = "call.reaction_new"  # reaction: {"type", "emoji_code", "custom"}, user
-    # playlist_url: empty where not everybody may watch; who may reads his own in the call
+    # playlist_url: empty where not everybody may watch; who may reads their own in the call
     HLS_STARTED = "call.hls_broadcasting_started"
     HLS_STOPPED = "call.hls_broadcasting_stopped"
     CUSTOM = "custom"  # custom: anything, user

@@ -56,11 +56,16 @@ def stopped_live(call: Call, now: datetime) -> Call:
 
 
 def ended(call: Call, now: datetime) -> Call:
-    """Over for good. A second time changes nothing."""
+    """Over for good: nobody is muted in it any more. A second time changes nothing."""
     if call.ended_at is not None:
         return call
     return replace(
-        call, backstage=True, live_ended_at=now if call.live else call.live_ended_at, ended_at=now, broadcasting=False
+        call,
+        backstage=True,
+        live_ended_at=now if call.live else call.live_ended_at,
+        ended_at=now,
+        broadcasting=False,
+        muted_users={},
     )
 
 

@@ -36,7 +36,7 @@ class Capability(StrEnum):
     SEND_EVENT = "send-event"
     LIST_STREAMS = "list-streams"
     END_STREAM = "end-stream"
-    CREATE_STREAM_KEY = "create-stream-key"  # for others; each host makes his own
+    CREATE_STREAM_KEY = "create-stream-key"  # for others; hosts make their own
 
 
 Grants = Mapping[str, frozenset[Capability]]

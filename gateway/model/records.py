@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any, Final, Generic, Literal, TypeVar, get_type_hints
 
 from gateway.model.permissions import BUILT_IN, CallState, Grants, Role
+from protocols.media import Kind
 from transcode.settings import UNSAID, Transcoding
 
 Json = Mapping[str, Any]
@@ -19,6 +20,7 @@ T = TypeVar("T")
 MAX_PARTICIPANTS: Final = 16  # of one call, at once: who sends media into it
 MAX_MEMBERS: Final = 1000  # of one call; viewers need not be members
 MAX_BLOCKED: Final = 1000  # of one call
+MAX_MUTED: Final = 1000  # users of one call
 MAX_CUSTOM_BYTES: Final = 5000  # of one record, as JSON
 MAX_NAME: Final = 256  # characters, of a user or an API key
 MAX_IMAGE: Final = 2048  # characters of a user's picture's address
@@ -125,6 +127,8 @@ class Call:
     settings_override: Json = field(default_factory=dict)  # in the shape of `Settings`, with only what differs
     custom: Json = field(default_factory=dict)
     blocked_user_ids: tuple[str, ...] = ()
+    muted_users: Mapping[str, frozenset[Kind]] = field(default_factory=dict)
+    """By user id, what nobody is given of whom, whether they are in the call or not; nobody with nothing."""
 
     @property
     def cid(self) -> str:
@@ -138,7 +142,7 @@ class Call:
         return merged(call_type.settings, self.settings_override, strict=False)
 
     def state(self, call_type: CallType, user_id: str, now: datetime, *, public: bool = False) -> CallState:
-        """What `access.allowed` asks for, for this user at this time."""
+        """What `permissions.allowed` asks for, for this user at this time."""
         ahead = timedelta(seconds=self.settings(call_type).backstage.join_ahead_time_seconds)
         open_ahead = self.starts_at is not None and ahead > timedelta(0) and now >= self.starts_at - ahead
         # Once it was live, being back in backstage is the host's wish: the planned start is past.
@@ -197,6 +201,7 @@ class ChangeKind(StrEnum):
     STREAM_KEY = "stream_key"  # name
     KICK = "kick"  # "cid user": out now, but free to come back
     END_STREAM = "end_stream"  # "cid user"
+    MUTE_ALL = "mute_all"  # "cid kind …": whoever is in the call now, on whatever node
 
 
 @dataclass(frozen=True, slots=True)

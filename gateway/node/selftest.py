@@ -153,10 +153,10 @@ def _bind(host: str, port: int, kind: socket.SocketKind) -> None:
 def _outside(config: Config, wanted: Sequence[WantedPort]) -> Iterator[CheckResult]:
     """By which addresses others come. Whether a firewall lets them, only they can tell."""
     route = reachable(config.model_copy(update={"webrtc": config.webrtc.model_copy(update={"external_addresses": ()})}), "")
-    told = ", ".join(map(str, config.webrtc.external_addresses))
-    if told:
-        text = f"viewers are told {told}; this machine's own is {route}"
-        fix = "" if route in told else f"Forward UDP {config.webrtc.port} from there to {route} as the same number."
+    external = ", ".join(map(str, config.webrtc.external_addresses))
+    if external:
+        text = f"viewers are told {external}; this machine's own is {route}"
+        fix = "" if route in external else f"Forward UDP {config.webrtc.port} from there to {route} as the same number."
         yield CheckResult(Mark.GOOD if not fix else Mark.NOTE, "address", text, fix)
     elif ip_address(route).is_loopback:
         yield CheckResult(

@@ -188,7 +188,8 @@ class Admission:
             [self._registry.call(grant.call_cid), *self._destinations],
             self._workers,
             self._adapt(policy, grant),
-            trace=trace,
+            grant.muted,
+            trace,
         )
         self.rights[key] = grant
         self._registry.add(session)

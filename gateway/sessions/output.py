@@ -9,7 +9,7 @@ from typing import Protocol
 
 from gateway.sessions.capacity import Demand
 from protocols.errors import Rejected
-from protocols.media import EncodedPacket, Track
+from protocols.media import EncodedPacket, Kind, Track
 from transcode.host.fragments import Done
 from transcode.plan import Want
 
@@ -97,6 +97,10 @@ class SeatView(Protocol):
 
     @property
     def protocol(self) -> str: ...
+
+    @property
+    def muted(self) -> frozenset[Kind]:
+        """What no output is given."""
 
     @property
     def reconnects(self) -> int:

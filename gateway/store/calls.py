@@ -8,11 +8,12 @@ from typing import Final
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.model.records import EVERYTHING, MAX_BLOCKED, MAX_MEMBERS, Call, ChangeKind, Filter, Member, Page, Sort
+from gateway.model.records import EVERYTHING, MAX_BLOCKED, MAX_MEMBERS, MAX_MUTED, Call, ChangeKind, Filter, Member, Page, Sort
 from gateway.store import queries, rows
 from gateway.store.database import Database, Writing
 from gateway.store.models import CALLS, MEMBERS
 from protocols.errors import Reason, Rejected
+from protocols.media import Kind
 
 _NEWEST_FIRST: Final = (Sort("created_at", descending=True),)
 _OLDEST_FIRST: Final = (Sort("created_at"),)
@@ -127,14 +128,20 @@ class Calls:
             writing.changed(ChangeKind.CALL, cid)
 
     async def kick(self, cid: str, user_id: str, *, block: bool = False, now: datetime) -> Call:
-        """Takes the user out of the call on every node; with `block` he does not come back. Raises `Rejected` (NOT_FOUND, BAD_REQUEST)."""
-        return await self._tell(cid, user_id, ChangeKind.KICK, lambda call: blocked(call, user_id) if block else call, now)
+        """Takes the user out of the call on every node; with `block` they do not come back. Raises `Rejected` (NOT_FOUND, BAD_REQUEST)."""
+        return await self._note(cid, ChangeKind.KICK, user_id, lambda call: blocked(call, user_id) if block else call, now)
 
     async def end_stream(self, cid: str, user_id: str, *, now: datetime) -> Call:
-        """Ends the user's stream, on whatever node it is; his encoder may come back. Raises `Rejected` (NOT_FOUND)."""
-        return await self._tell(cid, user_id, ChangeKind.END_STREAM, lambda call: call, now)
+        """Ends the user's stream, on whatever node it is; the encoder may come back. Raises `Rejected` (NOT_FOUND)."""
+        return await self._note(cid, ChangeKind.END_STREAM, user_id, lambda call: call, now)
 
-    async def _tell(self, cid: str, user_id: str, kind: ChangeKind, change: Callable[[Call], Call], now: datetime) -> Call:
+    async def mute_all(self, cid: str, here: Collection[str], kinds: frozenset[Kind], *, now: datetime) -> Call:
+        """Mutes whoever is in the call now: the users who are known to be `here`, and on other nodes, by these, those whom they have.
+        Raises `Rejected` (NOT_FOUND, BAD_REQUEST for too many)."""
+        return await self._note(cid, ChangeKind.MUTE_ALL, " ".join(sorted(kinds)), lambda call: muted(call, here, kinds), now)
+
+    async def _note(self, cid: str, kind: ChangeKind, about: str, change: Callable[[Call], Call], now: datetime) -> Call:
+        """Changes the call, and beside it notes something of this kind that is to happen in it on every node."""
         async with self._database.write() as writing:
             call = await _get(writing.connection, cid)
             if call is None:
@@ -144,7 +151,7 @@ class Calls:
                 changed = replace(changed, updated_at=now)
                 await writing.connection.execute(update(CALLS).where(CALLS.c.cid == cid).values(rows.call_row(changed)))
                 writing.changed(ChangeKind.CALL, cid)
-            writing.changed(kind, f"{cid} {user_id}")
+            writing.changed(kind, f"{cid} {about}")
         return changed
 
 
@@ -159,6 +166,24 @@ def blocked(call: Call, user_id: str) -> Call:
 
 def unblocked(call: Call, user_id: str) -> Call:
     return replace(call, blocked_user_ids=tuple(each for each in call.blocked_user_ids if each != user_id))
+
+
+def muted(call: Call, user_ids: Iterable[str], kinds: frozenset[Kind]) -> Call:
+    """Of these users nobody is given these kinds, beside what they are muted of already; in a call that has ended nothing changes.
+    Raises `Rejected` (BAD_REQUEST) for too many."""
+    if call.ended_at is not None:
+        return call
+    users = dict(call.muted_users)
+    for user_id in user_ids if kinds else ():
+        users[user_id] = users.get(user_id, frozenset()) | kinds
+    if len(users) > MAX_MUTED:
+        raise Rejected(Reason.BAD_REQUEST, f"a call has at most {MAX_MUTED} muted users: unmute some first")
+    return replace(call, muted_users=users)
+
+
+def unmuted(call: Call, user_ids: Iterable[str], kinds: frozenset[Kind]) -> Call:
+    left = {**call.muted_users, **{each: call.muted_users[each] - kinds for each in user_ids if each in call.muted_users}}
+    return replace(call, muted_users={user_id: still for user_id, still in left.items() if still})
 
 
 async def _get(connection: AsyncConnection, cid: str) -> Call | None:

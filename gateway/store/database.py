@@ -38,7 +38,7 @@ _PRAGMAS: Final = (
     "PRAGMA foreign_keys=ON",
 )
 
-Followed = Callable[[Sequence[Change]], Awaitable[None]]
+OnWritten = Callable[[Sequence[Change]], Awaitable[None]]
 
 
 class StoreUnavailable(Rejected):
@@ -66,7 +66,7 @@ class Database:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._writer = asyncio.Lock()  # waiting here is cheaper than in SQLite's busy handler
-        self._follow: Followed | None = None
+        self._on_written: OnWritten | None = None
 
     @classmethod
     @asynccontextmanager
@@ -83,9 +83,9 @@ class Database:
         finally:
             await engine.dispose()
 
-    def follow(self, follow: Followed) -> None:
-        """`follow` is awaited with the changes of each `write` of this process, after its commit and before its caller goes on."""
-        self._follow = follow
+    def follow(self, on_written: OnWritten) -> None:
+        """`on_written` is awaited with the changes of each `write` of this process, after its commit and before its caller goes on."""
+        self._on_written = on_written
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
@@ -105,8 +105,8 @@ class Database:
             if changes:
                 await connection.execute(update(CLOCK).values(seq=changes[-1].seq))
                 await connection.execute(insert(CHANGES), [{"seq": c.seq, "kind": c.kind, "key": c.key} for c in changes])
-        if changes and self._follow is not None:
-            await self._follow(changes)
+        if changes and self._on_written is not None:
+            await self._on_written(changes)
 
     @asynccontextmanager
     async def _transaction(self, writing: bool) -> AsyncIterator[AsyncConnection]:

@@ -70,6 +70,7 @@ CALLS: Final = Table(
     Column("settings_override", JSON, nullable=False),
     Column("custom", JSON, nullable=False),
     Column("blocked_user_ids", JSON, nullable=False),
+    Column("muted_users", JSON, nullable=False, server_default="{}"),  # a gateway of before, on the same store, names none
 )
 MEMBERS: Final = Table(
     "members",

@@ -22,19 +22,21 @@ from gateway.model.records import (
     to_json,
 )
 from protocols.errors import Reason, Rejected
+from protocols.media import Kind
 
 
 def call_row(call: Call) -> dict[str, Any]:
     check_custom(call.custom)
     merged(Settings(), call.settings_override)
-    row = asdict(call)
-    return row | {"cid": call.cid, "blocked_user_ids": list(call.blocked_user_ids)}
+    muted = {user_id: sorted(kinds) for user_id, kinds in call.muted_users.items()}
+    return asdict(call) | {"cid": call.cid, "blocked_user_ids": list(call.blocked_user_ids), "muted_users": muted}
 
 
 def call(row: Any) -> Call:
     values = dict(row._mapping)
     del values["cid"]
-    return Call(**values | {"blocked_user_ids": tuple(values["blocked_user_ids"])})
+    muted = {user_id: frozenset(map(Kind, kinds)) for user_id, kinds in values["muted_users"].items()}
+    return Call(**values | {"blocked_user_ids": tuple(values["blocked_user_ids"]), "muted_users": muted})
 
 
 def member_row(member: Member) -> dict[str, Any]:

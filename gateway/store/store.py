@@ -10,7 +10,7 @@ from typing import Self
 
 from gateway.store.calls import Calls
 from gateway.store.changes import Changes
-from gateway.store.database import Database, Followed
+from gateway.store.database import Database, OnWritten
 from gateway.store.keys import ApiKeys, StreamKeys
 from gateway.store.outbox import Outbox
 from gateway.store.people import CallTypes, Users
@@ -41,6 +41,6 @@ class Store:
         async with Database.open(url) as database:
             yield cls(database)
 
-    def follow(self, follow: Followed) -> None:
-        """`follow` is awaited with the changes of each write of this process, before the write returns to its caller."""
-        self._database.follow(follow)
+    def follow(self, on_written: OnWritten) -> None:
+        """`on_written` is awaited with the changes of each write of this process, before the write returns to its caller."""
+        self._database.follow(on_written)

@@ -1,4 +1,4 @@
-/* The participants of a call, a tile for each: its picture and sound, its name, its figures, full screen. */
+/* The participants of a call, a tile for each: its picture and sound, its name, whether it is muted, its figures, full screen. */
 
 import { CODECS, make } from "./elements.js";
 
@@ -92,6 +92,7 @@ class Tile {
     this.video.autoplay = this.video.playsInline = true;
     this.noPicture = make("div", "no-picture");
     this.name = make("figcaption", "name");
+    this.muted = make("span", "muted");
     this.figures = make("pre");
     this.fullscreen = make("button");
     this.fullscreen.type = "button";
@@ -100,7 +101,7 @@ class Tile {
     icon.alt = ""; // the button has a label
     this.fullscreen.append(icon);
     this.fullscreen.addEventListener("click", () => this.#toggleFullscreen());
-    this.element.append(this.video, this.noPicture, this.name, this.figures, this.fullscreen);
+    this.element.append(this.video, this.noPicture, this.name, this.muted, this.figures, this.fullscreen);
     this.#observer.observe(this.video);
   }
 
@@ -121,8 +122,10 @@ class Tile {
     this.name.textContent = slot.name;
     this.video.setAttribute("aria-label", `Video of ${slot.name}`);
     this.fullscreen.setAttribute("aria-label", `${slot.name} in full screen`);
-    this.noPicture.hidden = slot.video;
-    this.noPicture.textContent = slot.unplayable ? `This browser cannot show ${CODECS[slot.unplayable]}.` : "Sound only";
+    this.noPicture.hidden = slot.video && !slot.muted_video; // over the last picture before it was muted
+    this.noPicture.textContent = withoutPicture(slot);
+    this.muted.hidden = !slot.muted_audio;
+    this.muted.textContent = slot.muted_video ? "Muted" : "Sound muted";
     const playing = this.video.srcObject?.getTracks() ?? [];
     if (playing.length !== slot.tracks.length || !slot.tracks.every((track) => playing.includes(track))) {
       this.video.srcObject = new MediaStream(slot.tracks);
@@ -151,4 +154,10 @@ class Tile {
     else if (this.element.requestFullscreen) this.element.requestFullscreen().catch(() => {});
     else this.video.webkitEnterFullscreen?.(); // iPhone: only a video element has a full screen
   }
+}
+
+/* Why a tile shows no picture. */
+function withoutPicture({ muted_video, unplayable }) {
+  if (muted_video) return "Picture muted";
+  return unplayable ? `This browser cannot show ${CODECS[unplayable]}.` : "Sound only";
 }

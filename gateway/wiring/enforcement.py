@@ -18,8 +18,9 @@ async def change_feed(access: StoreAccess, sessions: SessionServices, told: Even
         access.rights_cache,
         access.authorizer,
         access.store,
-        concerned=told.fanout.reconsider,
-        ended=in_step(sessions.broadcasts, calls.written),
+        on_changed=told.fanout.reconsider,
+        on_ended=in_step(sessions.broadcasts, calls.written),
+        on_muted=told.producers.muted,
     )
     elsewhere = in_step(sessions.broadcasts, calls.elsewhere)
     feed = ChangeFeed(access.store, access.rights_cache, access.authorizer, enforcement, elsewhere)

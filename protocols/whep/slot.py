@@ -14,6 +14,7 @@ class ShownParticipant:
     id: str
     name: str
     sources: Mapping[Kind, Sequence[Source]]  # of each kind the layers, the largest first
+    muted: frozenset[Kind] = frozenset()  # what nobody is given of them
 
 
 @dataclass(slots=True)
@@ -82,6 +83,8 @@ class Slot:
             "name": shown.name if shown else None,
             "video": bool(self.sources(Kind.VIDEO)),
             "audio": bool(self.sources(Kind.AUDIO)),
+            "muted_video": shown is not None and Kind.VIDEO in shown.muted,
+            "muted_audio": shown is not None and Kind.AUDIO in shown.muted,
             "unplayable": self.unplayable,
             "layer": present.layer if present else None,
             "width": present.width if present else None,

@@ -119,11 +119,13 @@ class Viewer:
                 ]
         return by_line
 
-    def show(self, participant: str, name: str, sources: Mapping[Kind, Sequence[Source]]) -> None:
+    def show(
+        self, participant: str, name: str, sources: Mapping[Kind, Sequence[Source]], muted: frozenset[Kind] = frozenset()
+    ) -> None:
         """Show a participant, or what has changed of it, in the slot it has, else in the first free one, else once one is free."""
         if participant == self._without:
             return
-        shown = ShownParticipant(participant, name, dict(sources))
+        shown = ShownParticipant(participant, name, dict(sources), muted)
         slot = self._slot_of(participant) or next((slot for slot in self._slots if slot.participant is None), None)
         if slot is not None:
             self._show(slot, shown)

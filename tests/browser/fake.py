@@ -57,6 +57,7 @@ class FakeGateway:
     streams: list[dict[str, Any]] = field(default_factory=list)
     participants: list[tuple[str, str]] = field(default_factory=list)  # (id, name), in slots in this order
     unplayable: dict[str, str] = field(default_factory=dict)  # participant -> the codec that the page is told it cannot show
+    muted: dict[str, set[str]] = field(default_factory=dict)  # participant -> kinds
     refusal: tuple[int, dict[str, str]] | None = None
     answering: asyncio.Event | None = None  # refusals are said once it is set
     asked: list[tuple[int, str]] = field(default_factory=list)  # per offer: its video m-lines, its Authorization
@@ -183,6 +184,8 @@ class FakeGateway:
                     "name": name,
                     "video": i not in self.unplayable,
                     "unplayable": self.unplayable.get(i),
+                    "muted_video": "video" in self.muted.get(i, ()),
+                    "muted_audio": "audio" in self.muted.get(i, ()),
                     "audio": True,
                 }
                 for n, (i, name) in enumerate(shown)

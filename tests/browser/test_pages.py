@@ -144,6 +144,22 @@ async def test_watch_says_of_a_picture_that_the_browser_cannot_show_which_codec_
         assert clean(observed, gateway)
 
 
+async def test_watch_says_who_is_muted_to_those_who_come_later_too(gateway: FakeGateway) -> None:
+    gateway.participants, gateway.muted = [("p1", "Host")], {"p1": {"audio", "video"}}
+    async with open_page(f"{gateway.address}/watch/livestream:demo") as (page, observed):
+        await page.get_by_text("Picture muted").wait_for()
+        assert await page.locator(".tile .muted").inner_text() == "Muted"
+        gateway.muted = {"p1": {"audio"}}
+        await gateway.show(("p1", "Host"))
+        await page.get_by_text("Sound muted").wait_for()
+        assert await page.locator(".no-picture").is_hidden()
+        gateway.muted = {}
+        await gateway.show(("p1", "Host"))
+        await page.locator(".tile .muted").wait_for(state="hidden")
+        assert await moving_picture(page)
+        assert clean(observed, gateway)
+
+
 async def test_watch_has_a_tile_for_each_participant_and_asks_for_more_when_they_do_not_fit(gateway: FakeGateway) -> None:
     gateway.participants = [(f"p{n}", f"Guest {n}") for n in range(5)]
     async with open_page(f"{gateway.address}/watch/livestream:demo", viewport=PHONE) as (page, observed):

@@ -167,6 +167,8 @@ async def the_show(application: Application, http: aiohttp.ClientSession) -> Non
         await application.ok("POST", f"{CALL}/mute_users", {"user_ids": ["amy"], "video": True}, user="john")
         muted = (await application.ok("GET", CALL, user="john"))["call"]["session"]["participants"]
         assert {each["user_id"] for each in muted if each["muted_audio"] and each["muted_video"]} == {"amy"}
+        await page.get_by_text("Picture muted").wait_for()
+        assert await page.locator(".muted:visible").all_inner_texts() == ["Muted"]
 
         await application.ok("POST", f"{CALL}/kick", {"user_id": "zoe", "block": True}, user="john")
         await application.gateway.logged("the call's host has taken you out of it", 60)

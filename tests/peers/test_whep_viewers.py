@@ -167,6 +167,8 @@ async def test_slots_follow_the_participants_and_the_page_is_told(media: Media) 
                     "name": None,
                     "video": False,
                     "audio": False,
+                    "muted_video": False,
+                    "muted_audio": False,
                     "unplayable": None,
                     "layer": None,
                     "width": None,

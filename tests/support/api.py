@@ -16,7 +16,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from pydantic import SecretStr
 
-from gateway.access.credentials import Secret, Tokens
+from gateway.access.credentials import Grant, Secret, Tokens
 from gateway.access.sealing import Sealing
 from gateway.access.viewers import Viewers
 from gateway.api.framework.dispatch import Api
@@ -28,6 +28,7 @@ from gateway.config import Config, DatabaseConfig, StateConfig
 from gateway.enforcement.change_feed import ChangeFeed
 from gateway.enforcement.enforcement import Enforcement
 from gateway.events.interactions import Interactions
+from gateway.events.producers import CallEvents, EventProducers
 from gateway.model.events import Bus, Event
 from gateway.model.permissions import Capability
 from gateway.model.records import ApiKey, SealedSecret
@@ -86,6 +87,7 @@ class Stage:
     store_access: StoreAccess
     tokens: Tokens
     registry: Registry
+    rights: dict[tuple[str, str], Grant]
     broadcasts: Broadcasts
     events: list[Event]
     counted: Counter[int]
@@ -132,22 +134,28 @@ async def api_stage(directory: Path, database: str = "") -> AsyncIterator[Stage]
         viewers_admitted = Viewers(
             registry.call, authorizer.watch, lambda who, cid: authorizer.judge(who, cid, Capability.JOIN_CALL), unheard
         )
+        bus, events, broadcasts = Bus(), list[Event](), Broadcasts()
+        producers, calls = EventProducers(bus, authorizer.whose), CallEvents(bus)
+        rights: dict[tuple[str, str], Grant] = {}
         enforcement = Enforcement(
             registry,
-            {},
+            rights,
             viewers_admitted,
             store_access.rights_cache,
             authorizer,
             store_access.store,
-            concerned=unheard,
-            ended=unheard,
+            on_changed=unheard,
+            on_ended=calls.written,
+            on_muted=producers.muted,
         )
-        await ChangeFeed(store_access.store, store_access.rights_cache, authorizer, enforcement, unheard).start()
+        change_feed = ChangeFeed(
+            store_access.store, store_access.rights_cache, authorizer, enforcement, on_elsewhere=calls.elsewhere
+        )
+        await change_feed.start()
         secret, now = secrets.token_hex(32), datetime.now(UTC)
         sealed = Sealing(tokens.secret.value).seal(secret.encode(), API_KEY)
         await store_access.store.api_keys.add(ApiKey(API_KEY, "tests", (SealedSecret(sealed, now),), now))
         counted = Counter[int]()
-        bus, events, broadcasts = Bus(), list[Event](), Broadcasts()
         services = Services(
             store=store_access.store,
             rights_cache=store_access.rights_cache,
@@ -165,4 +173,4 @@ async def api_stage(directory: Path, database: str = "") -> AsyncIterator[Stage]
         application.add_routes(Api(services, ROUTES, "test", counted).routes())
         with bus.listening(events.append):
             async with TestClient(TestServer(application)) as client:
-                yield Stage(client, store_access, tokens, registry, broadcasts, events, counted, secret)
+                yield Stage(client, store_access, tokens, registry, rights, broadcasts, events, counted, secret)

@@ -5,12 +5,18 @@ import itertools
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from time import monotonic_ns
 
+from gateway.access.credentials import Grant, Identity
 from gateway.sessions.capacity import Demand
 from gateway.sessions.output import Feedback, OnChange, Output, SeatView, Want
+from gateway.sessions.pacer import LiveEdgePolicy
+from gateway.sessions.registry import Registry
+from gateway.sessions.seat import Seat, SeatPolicy
 from protocols.errors import ProtocolError, Rejected
 from protocols.media import WEBRTC_VIDEO, Codec, EncodedPacket, Kind, Track, TracksChanged
 from protocols.publisher import Credential, PublisherStats
 from transcode.host.fragments import Done
+from transcode.host.pool import Workers
+from transcode.plan import Policy, plan
 
 H264 = Track(1, Codec.H264, width=640, height=360, reorder=0)
 OPUS = Track(2, Codec.OPUS, sample_rate=48_000, channels=2)
@@ -170,9 +176,10 @@ class SeatOf:
 
     id, protocol, reconnects = "seat", "rtmp", 0
 
-    def __init__(self, user_id: str, call_cid: str = "livestream:demo") -> None:
+    def __init__(self, user_id: str, call_cid: str = "livestream:demo", muted: frozenset[Kind] = frozenset()) -> None:
         self.user_id = user_id
         self.call_cid = call_cid
+        self.muted = muted
         self.muxer = self
 
     def make(self, track: Track, packets: Sequence[EncodedPacket], durations: Sequence[int], index: int, done: Done) -> None:
@@ -208,6 +215,23 @@ class EnoughRoom:
 
     def admit_optional(self, *_: object) -> None:
         pass
+
+
+def seated(registry: Registry, rights: dict[tuple[str, str], Grant], cid: str, user_id: str) -> Seat:
+    """A host's seat as admission leaves it, before any media."""
+    policy = SeatPolicy(
+        decide=lambda track, want: plan(track, want, Policy()),
+        live_edge=LiveEdgePolicy(),
+        linger_s=1,
+        max_bitrate=0,
+        on_retired=registry.retire,
+        room=EnoughRoom(),
+        on_change=lambda seat, change: None,
+    )
+    seat = Seat(MemoryPublisher(), user_id, cid, [MemoryCall()], Workers(), policy)
+    registry.add(seat)
+    rights[cid, user_id] = Grant(user_id, cid, 0, Identity(user_id, call_cids=frozenset({cid}), claimed="host"))
+    return seat
 
 
 def packet(

@@ -62,11 +62,11 @@ def follow(broadcasts: Broadcasts, before: Call | None, after: Call | None) -> b
     return wishes
 
 
-def in_step(broadcasts: Broadcasts, told: Written) -> Written:
-    """`told`, and HLS in step with what was written."""
+def in_step(broadcasts: Broadcasts, on_written: Written) -> Written:
+    """`on_written`, and HLS in step with what was written."""
 
     def written(before: Call | None, after: Call | None) -> None:
-        told(before, after)
+        on_written(before, after)
         follow(broadcasts, before, after)
 
     return written

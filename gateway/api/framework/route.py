@@ -72,7 +72,7 @@ class ApiRequest(Generic[B]):
         return f"{self.path['type']}:{self.path['id']}"
 
     def speaking_for(self, user_id: str | None) -> str:
-        """Who does it: a user himself, and a server says who. Empty: somebody anonymous. Raises `ApiError`."""
+        """Who does it: the user whose token it is, or whom a server names. Empty: somebody anonymous. Raises `ApiError` (400, 403)."""
         if self.identity.server:
             if user_id is None:
                 raise ApiError(400, "user_id: say for which user, because the token names none")

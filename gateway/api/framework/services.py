@@ -4,9 +4,9 @@ Kept true: who may is decided by `gateway.access.authorizer` alone; nothing show
 see who is blocked, nor who may not come in who is in it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from gateway.access.authorizer import Authorizer
 from gateway.access.credentials import Identity
@@ -35,14 +35,6 @@ from gateway.store.database import StoreUnavailable
 from gateway.store.store import Store
 from protocols.errors import Rejected
 from protocols.media import Kind
-
-
-class LiveParticipant(Protocol):
-    """Somebody whose media are in a call."""
-
-    muted: frozenset[Kind]
-
-    def set_muted(self, kinds: frozenset[Kind]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +77,7 @@ class Services:
         )
 
     async def access_if(self, identity: Identity, cid: str, capability: Capability) -> CallAccess | None:
-        """As `place`; None for who may not, and where there is no call."""
+        """As `access`; None for who may not, and where there is no call."""
         try:
             return await self.access(identity, cid, capability)
         except StoreUnavailable:
@@ -104,10 +96,6 @@ class Services:
 
     def sessions(self, cid: str) -> list[Seat]:
         return [session for (of, _), session in self.registry.sessions.items() if of == cid]
-
-    def participants(self, cid: str) -> Mapping[str, LiveParticipant]:
-        """By user id; empty where nobody is in the call."""
-        return {seat.user_id: seat for seat in self.sessions(cid) if seat.joined}
 
     async def people(self, ids: Iterable[str]) -> People:
         return People(await self.store.users.get(set(ids) - {""}))
@@ -140,7 +128,6 @@ class Services:
 
     def _session(self, call: Call, *, seen: bool) -> SessionResponse:
         present = self.registry.calls.get(call.cid) if seen else None
-        muted = {user_id: each.muted for user_id, each in self.participants(call.cid).items()}
         return SessionResponse(
             live_started_at=call.live_started_at,
             live_ended_at=call.live_ended_at,
@@ -149,8 +136,8 @@ class Services:
                     user_id=each.user_id,
                     protocol=each.protocol,
                     joined_at=each.started_at,
-                    muted_audio=Kind.AUDIO in muted.get(each.user_id, ()),
-                    muted_video=Kind.VIDEO in muted.get(each.user_id, ()),
+                    muted_audio=Kind.AUDIO in each.muted,
+                    muted_video=Kind.VIDEO in each.muted,
                 )
                 for each in (self.sessions(call.cid) if seen else ())
                 if each.joined

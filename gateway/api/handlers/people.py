@@ -26,7 +26,7 @@ from gateway.api.schemas.requests import (
     UserOfCallRequest,
 )
 from gateway.model.events import EventType
-from gateway.store.calls import unblocked
+from gateway.store.calls import muted, unblocked, unmuted
 from protocols.media import Kind
 
 
@@ -94,20 +94,21 @@ async def mute(services: Services, request: ApiRequest[MuteUsersRequest]) -> Emp
     body = request.body
     if not body.user_ids and not body.mute_all_users:
         raise ApiError(400, "user_ids: say who, or mute_all_users")
-    present = services.participants(request.cid)
-    for user_id in list(present) if body.mute_all_users else body.user_ids:
-        if (participant := present.get(user_id)) is None:
-            continue
-        participant.set_muted(participant.muted | _kinds(body))
+    kinds = _kinds(body)
+    if body.mute_all_users:
+        users = [seat.user_id for seat in services.sessions(request.cid)]
+        await services.store.calls.mute_all(request.cid, users, kinds, now=request.now)
+    else:
+        users = list(dict.fromkeys(body.user_ids))
+        await services.store.calls.change(request.cid, lambda call: muted(call, users, kinds), now=request.now)
+    for user_id in users:
         services.tell(EventType.USER_MUTED, request.cid, user_id=user_id, audio=body.audio, video=body.video)
     return EmptyResponse()
 
 
 async def unmute(services: Services, request: ApiRequest[UnmuteUsersRequest]) -> EmptyResponse:
-    present = services.participants(request.cid)
-    for user_id in request.body.user_ids:
-        if (participant := present.get(user_id)) is not None:
-            participant.set_muted(participant.muted - _kinds(request.body))
+    users, kinds = request.body.user_ids, _kinds(request.body)
+    await services.store.calls.change(request.cid, lambda call: unmuted(call, users, kinds), now=request.now)
     return EmptyResponse()
 
 

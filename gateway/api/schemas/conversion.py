@@ -11,7 +11,7 @@ from gateway.model.records import CallType, Member, StreamKey, User
 
 @dataclass(frozen=True, slots=True)
 class People:
-    """Users by id; one who is not stored any more is shown by his id."""
+    """Users by id; one who is not stored any more is shown by id alone."""
 
     known: Mapping[str, User]
 

@@ -107,7 +107,9 @@ Members = Annotated[list[MemberRequest], AfterValidator(_each_once)]
 class CallRequest(Request):
     """A call that is to be."""
 
-    created_by_id: UserId | None = Field(default=None, description="Whose call it is; a server must say, a user is it himself.")
+    created_by_id: UserId | None = Field(
+        default=None, description="Whose call it is; a server must say; a user's own call is the user's."
+    )
     created_by: UserRequest | None = Field(default=None, description="The same, and the user is stored with it.")
     members: Members = Field(default=[], max_length=MAX_LIST)
     starts_at: Moment | None = None
@@ -155,12 +157,14 @@ class UserOfCallRequest(Request):
 
 class KickRequest(Request):
     user_id: UserId
-    block: bool = Field(default=False, description="He may not come back.")
+    block: bool = Field(default=False, description="They may not come back.")
 
 
 class MuteUsersRequest(Request):
+    """It holds on every node until they are unmuted or the call ends, whether they are in the call now or come later."""
+
     user_ids: list[UserId] = Field(default=[], max_length=MAX_LIST)
-    mute_all_users: bool = False
+    mute_all_users: bool = Field(default=False, description="Instead of `user_ids`: whoever is in the call now.")
     audio: bool = True
     video: bool = False
 

@@ -77,6 +77,10 @@ class Participant:
                 by_kind[kind] = tuple(sorted(sources, key=lambda source: -source.track.width * source.track.height))
         return by_kind
 
+    @property
+    def muted(self) -> frozenset[Kind]:
+        return self._seat.muted
+
     def wants(self, track: Track) -> Want:
         accepts = self._call.accepts
         return Want(accepts, accepts, carries=CARRIES)
@@ -154,13 +158,15 @@ class EmbeddedCall:
         if len(self.participants) >= self._max_participants:
             raise Rejected(Reason.OVERLOADED, f"the call has its {self._max_participants} participants already")
         participant = self.participants[seat.user_id] = Participant(self, seat, on_change)
+        if participant.muted:
+            self.show(participant)  # there may be no track to be shown with
         self._negotiate()
         return participant
 
     def show(self, participant: Participant) -> None:
         """The participant's sources have changed: every viewer is attached to what there is now."""
         for viewer in self.viewers:
-            viewer.show(participant.user_id, participant.user_id, participant.sources)
+            viewer.show(participant.user_id, participant.user_id, participant.sources, participant.muted)
 
     def remove(self, participant: Participant) -> None:
         del self.participants[participant.user_id]
@@ -176,7 +182,7 @@ class EmbeddedCall:
     def add_viewer(self, viewer: Viewer) -> None:
         self.viewers.add(viewer)
         for participant in self.participants.values():
-            viewer.show(participant.user_id, participant.user_id, participant.sources)
+            viewer.show(participant.user_id, participant.user_id, participant.sources, participant.muted)
         self._negotiate()
 
     def remove_viewer(self, viewer: Viewer) -> None:

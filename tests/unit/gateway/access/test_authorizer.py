@@ -15,8 +15,9 @@ from gateway.access.sealing import Sealing
 from gateway.model import lifecycle
 from gateway.model.permissions import Capability
 from gateway.model.records import ApiKey, CallType, Member, SealedSecret, Settings, StreamKey, User
-from gateway.store.calls import blocked, unblocked
+from gateway.store.calls import blocked, muted, unblocked
 from protocols.errors import Reason, Rejected
+from protocols.media import Kind
 from protocols.publisher import Credential
 from tests.support.authorizer import NOW, SECRET, Ruling, ruling
 
@@ -232,6 +233,13 @@ async def test_who_was_kicked_may_come_back_after_a_while_and_others_meanwhile(i
     assert "blocked" in why_not(it, key)[1]
     await it.store.calls.change(X, lambda call: unblocked(call, "ann"), now=it.time)
     assert it.publish(key).user_id == "ann", "who unblocks him lets him in at once"
+
+
+async def test_a_grant_says_of_what_its_user_is_muted(it: Ruling) -> None:
+    assert it.publish(token(), X).muted == frozenset()
+    await it.store.calls.change(X, lambda call: muted(call, ["john"], frozenset({Kind.VIDEO})), now=it.time)
+    assert it.publish(token(), X).muted == {Kind.VIDEO}
+    assert it.publish(whole(await key_for(it, "ann")), X).muted == frozenset()
 
 
 async def test_which_calls_are_over(it: Ruling) -> None:

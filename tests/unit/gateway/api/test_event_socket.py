@@ -25,7 +25,7 @@ from gateway.enforcement.change_feed import ChangeFeed
 from gateway.enforcement.enforcement import Enforcement
 from gateway.events.fanout import EventFanout
 from gateway.events.interactions import SENDER_BURST, Interactions
-from gateway.events.producers import CallEvents
+from gateway.events.producers import CallEvents, EventProducers
 from gateway.model import lifecycle
 from gateway.model.events import Bus, EventType
 from gateway.model.records import ApiKey, Call, Member, SealedSecret, User
@@ -129,17 +129,24 @@ async def staged(folder: Path, **options: Any) -> AsyncIterator[Stage]:
     ) as store_access:
         registry = Registry(lambda cid, on_empty: EmbeddedCall(cid, max_participants=4, on_empty=on_empty))
         viewers_admitted = Viewers(registry.call, store_access.authorizer.watch, unheard, unheard)
-        rest = (
+        producers, calls = EventProducers(bus, store_access.authorizer.whose), CallEvents(bus)
+        enforcement = Enforcement(
+            registry,
+            {},
             viewers_admitted,
             store_access.rights_cache,
             store_access.authorizer,
             store_access.store,
-            broadcast.reconsider,
-            unheard,
+            on_changed=broadcast.reconsider,
+            on_ended=calls.written,
+            on_muted=producers.muted,
         )
-        told = CallEvents(bus).elsewhere
         change_feed = ChangeFeed(
-            store_access.store, store_access.rights_cache, store_access.authorizer, Enforcement(registry, {}, *rest), told
+            store_access.store,
+            store_access.rights_cache,
+            store_access.authorizer,
+            enforcement,
+            on_elsewhere=calls.elsewhere,
         )
         await change_feed.start()
         sealed = Sealing(SECRET).seal(APP_SECRET, "app")

@@ -7,18 +7,24 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
-from gateway.access.credentials import Identity
+import pytest
+
+from gateway.access.credentials import Grant, Identity
 from gateway.access.rights_cache import Memory, RightsCache
 from gateway.access.viewers import Viewers
 from gateway.enforcement.change_feed import ChangeFeed
 from gateway.enforcement.enforcement import Enforcement
 from gateway.model import lifecycle
-from gateway.model.records import Change, StreamKey
+from gateway.model.records import MAX_MUTED, Change, StreamKey
 from gateway.outputs.embedded.call import EmbeddedCall
 from gateway.sessions.registry import Registry
+from gateway.sessions.seat import Seat
+from gateway.store.calls import muted, unmuted
 from gateway.store.database import StoreUnavailable
 from gateway.store.store import Store
+from protocols.media import Kind
 from tests.support.authorizer import Ruling, ruling
+from tests.support.memory import seated
 from tests.support.unheard import unheard
 
 X = "livestream:x"
@@ -30,20 +36,51 @@ class Followed:
     def __init__(self, it: Ruling, rights_cache: RightsCache) -> None:
         self.rights_cache = rights_cache
         self.concerned: list[str] = []
+        self.ended: list[str] = []
+        self.elsewhere: list[str] = []
         self.news = asyncio.Event()
         self.registry = Registry(lambda cid, on_empty: EmbeddedCall(cid, max_participants=1, on_empty=on_empty))
         viewers_admitted = Viewers(self.registry.call, self._nobody, unheard, unheard)
+        self.rights: dict[tuple[str, str], Grant] = {}
+        self.muted: list[tuple[str, str, frozenset[Kind]]] = []
         self.enforcement = Enforcement(
-            self.registry, {}, viewers_admitted, rights_cache, it.authorizer, it.store, concerned=self._concerned, ended=unheard
+            self.registry,
+            self.rights,
+            viewers_admitted,
+            rights_cache,
+            it.authorizer,
+            it.store,
+            on_changed=self._on_changed,
+            on_ended=lambda before, after: self.ended.append(after.cid),
+            on_muted=self._on_muted,
         )
-        self.following = ChangeFeed(it.store, rights_cache, it.authorizer, self.enforcement, unheard)
+        self.following = ChangeFeed(
+            it.store,
+            rights_cache,
+            it.authorizer,
+            self.enforcement,
+            on_elsewhere=lambda before, after: self.elsewhere.append(after.cid if after is not None else ""),
+        )
 
     async def _nobody(self, call: str, token: str | None, address: str) -> Identity:
         return Identity()
 
-    def _concerned(self, cid: str) -> None:
+    def _on_changed(self, cid: str) -> None:
         self.concerned.append(cid)
         self.news.set()
+
+    def seat(self, user_id: str) -> Seat:
+        return seated(self.registry, self.rights, X, user_id)
+
+    def _on_muted(self, cid: str, user_id: str, kinds: frozenset[Kind]) -> None:
+        self.muted.append((cid, user_id, kinds))
+        self.news.set()
+
+    async def until_muted(self) -> None:
+        async with asyncio.timeout(20):
+            while not self.muted:
+                self.news.clear()
+                await self.news.wait()
 
     async def until(self, cid: str) -> None:
         async with asyncio.timeout(20):
@@ -170,3 +207,53 @@ async def test_calls_in_use_that_last_longer_than_they_may_are_ended() -> None:
         known = it.rights_cache.call(X)
         assert known is not None
         assert known.call.ended_at == it.time + timedelta(seconds=60)
+
+
+async def test_who_is_muted_on_any_node_is_muted_where_they_are_live(tmp_path: Path) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/gateway.db"
+    sound = frozenset({Kind.AUDIO})
+    async with ruling(url) as it, Store.open(url) as elsewhere, following(it) as followed:
+        await it.call(X, live=True)
+        ann, bob = followed.seat("ann"), followed.seat("bob")
+        await it.store.calls.change(X, lambda call: muted(call, ["ann"], frozenset(Kind)), now=it.time)
+        assert (ann.muted, bob.muted) == (frozenset(Kind), frozenset()), "before the write returned"
+        followed.concerned.clear()
+        await elsewhere.calls.change(X, lambda call: unmuted(call, ["ann"], sound), now=it.time)
+        await followed.until(X)
+        assert (ann.muted, bob.muted) == (frozenset({Kind.VIDEO}), frozenset())
+        assert followed.muted == [], "who mutes somebody by name tells of it"
+
+
+async def test_when_another_node_mutes_everybody_those_who_are_live_here_are_muted_too(tmp_path: Path) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/gateway.db"
+    sound = frozenset({Kind.AUDIO})
+    async with ruling(url) as it, Store.open(url) as elsewhere, following(it) as followed:
+        await it.call(X, live=True)
+        ann = followed.seat("ann")
+        await elsewhere.calls.mute_all(X, ["zoe"], sound, now=it.time)
+        await followed.until_muted()
+        assert ann.muted == sound
+        assert followed.muted == [(X, "ann", sound)]
+        written = await it.store.calls.get(X)
+        assert written is not None
+        assert written.muted_users == {"ann": sound, "zoe": sound}
+
+
+async def test_where_no_more_users_can_be_muted_the_log_says_so_and_everything_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/gateway.db"
+    sound, others = frozenset({Kind.AUDIO}), [f"u{n}" for n in range(MAX_MUTED)]
+    async with ruling(url) as it, Store.open(url) as elsewhere, following(it) as followed:
+        await it.call(X, live=True)
+        ann = followed.seat("ann")
+        await elsewhere.calls.mute_all(X, others, sound, now=it.time)
+        await followed.until("*")
+        followed.concerned.clear()
+        await elsewhere.calls.change(X, lambda call: replace(call, custom={"later": True}), now=it.time)
+        await followed.until(X)
+        assert ann.muted == frozenset()
+        assert caplog.text.count(f"not everybody is muted: a call has at most {MAX_MUTED} muted users") == 1
+        await elsewhere.calls.change(X, lambda call: unmuted(call, others, sound), now=it.time)
+        await it.store.calls.change(X, lambda call: muted(call, ["ann"], sound), now=it.time)
+        assert ann.muted == sound

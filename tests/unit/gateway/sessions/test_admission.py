@@ -17,7 +17,7 @@ from protocols.errors import Reason, Rejected
 from protocols.media import Codec, Kind, TracksChanged
 from protocols.metric import MetricFamily
 from protocols.publisher import BoundPort, Credential, Publisher, ReachedBy
-from tests.support.memory import H264, EnoughRoom, MemoryCall, MemoryPublisher, packet
+from tests.support.memory import H264, OPUS, EnoughRoom, MemoryCall, MemoryPublisher, packet
 from tests.support.unheard import WayOut, unheard
 from tests.unit.transcode.media import tone
 from transcode.host.pool import Workers
@@ -64,7 +64,8 @@ class OpenGate:
     async def prepare(self, credential: Credential, call: str | None) -> None: ...
 
     def examine(self, credential: Credential, call: str | None, address: str = "") -> Grant:
-        return Grant(credential.key, "livestream:demo", 0, settings=self.settings)
+        muted = frozenset({Kind.VIDEO} if credential.key == "muted" else ())
+        return Grant(credential.key, "livestream:demo", 0, settings=self.settings, muted=muted)
 
     async def settle(self, grant: Grant) -> Grant:
         return grant
@@ -161,6 +162,31 @@ async def test_a_call_takes_as_many_participants_as_it_is_set_and_its_own_stay(l
         assert registry.refused == {("rtmp", "overloaded"): 1}
         await (await live(listener, call, user="user0")).accepted.wait()  # another encoder of the same
         assert len(registry.sessions) == most
+
+
+async def test_who_is_muted_is_so_from_the_first_packet_on_and_with_the_next_encoder() -> None:
+    async with receiving(take_over=True) as (listener, registry, call), asyncio.timeout(10):
+        for number in range(2):
+            publisher = MemoryPublisher("muted")
+            listener.publishers.put_nowait(publisher)
+            publisher.say(
+                TracksChanged((H264, OPUS)), packet(1, 0, keyframe=True), packet(2, 5), packet(1, 33), packet(2, 25), None
+            )
+            await publisher.closed.wait()
+            assert len(call.sinks[Kind.AUDIO].packets) == 2 * (number + 1)
+        assert Kind.VIDEO not in call.sinks
+        (session,) = registry.sessions.values()
+        assert session.muted == {Kind.VIDEO}
+
+
+async def test_who_is_muted_of_all_that_they_send_is_let_in_all_the_same() -> None:
+    async with receiving(take_over=True) as (listener, registry, call), asyncio.timeout(10):
+        publisher = await live(listener, call, user="muted")
+        publisher.say(packet(1, 33), None)
+        await publisher.closed.wait()
+        (session,) = registry.sessions.values()
+        assert (publisher.rejected, session.why_ended) == (None, "the encoder ended the stream")
+        assert (session.joined, call.sinks) == (True, {})
 
 
 async def test_a_defect_met_with_one_publisher_loses_that_one_alone() -> None:

@@ -3,16 +3,19 @@
 import asyncio
 import secrets
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import select
+from sqlalchemy import insert, select
 from sqlalchemy.engine import Connection
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from gateway.access.sealing import Sealing
 from gateway.model import lifecycle
@@ -21,6 +24,7 @@ from gateway.model.records import (
     EVERYTHING,
     MAX_BLOCKED,
     MAX_MEMBERS,
+    MAX_MUTED,
     AllOf,
     AnyOf,
     ApiKey,
@@ -40,13 +44,16 @@ from gateway.model.records import (
     User,
     merged,
 )
-from gateway.store.calls import blocked
+from gateway.store import rows
+from gateway.store.calls import blocked, muted, unmuted
 from gateway.store.changes import Changes
 from gateway.store.database import Database, StoreUnavailable
-from gateway.store.models import METADATA, OUTBOX
+from gateway.store.migrate import settings
+from gateway.store.models import CALLS, METADATA, OUTBOX
 from gateway.store.people import CallTypes
 from gateway.store.store import Store
 from protocols.errors import Reason, Rejected
+from protocols.media import Kind
 
 NOW = datetime(2026, 11, 25, 12, 0, 0, 123456, UTC)
 MINUTE = timedelta(minutes=1)
@@ -72,6 +79,7 @@ async def test_a_call_comes_back_as_it_was_written(store: Store) -> None:
         settings_override={"backstage": {"join_ahead_time_seconds": 300}},
         custom={"title": "Grüße \N{PARTY POPPER}", "n": [1, 2.5, None]},
         blocked_user_ids=("eve",),
+        muted_users={"amy": frozenset(Kind), "bob": frozenset({Kind.AUDIO})},
     )
     assert await store.calls.get_or_create(written, [member("john")]) == (written, True)
     assert await store.calls.get(written.cid) == written
@@ -369,6 +377,57 @@ async def test_too_much_is_refused(store: Store) -> None:
     await store.calls.change("livestream:one", lambda present: everybody, now=NOW)
     with pytest.raises(Rejected):
         await store.calls.kick("livestream:one", "one-too-many", block=True, now=NOW)
+
+
+async def test_who_is_muted_stays_so_until_unmuted_or_the_calls_end(store: Store) -> None:
+    cid, sound, picture = "livestream:one", frozenset({Kind.AUDIO}), frozenset({Kind.VIDEO})
+
+    async def now_muted(change: Callable[[Call], Call]) -> dict[str, frozenset[Kind]]:
+        await store.calls.change(cid, change, now=NOW)
+        present = await store.calls.get(cid)
+        assert present is not None
+        return dict(present.muted_users)
+
+    await store.calls.get_or_create(call("one"), [member("amy")])
+    assert await now_muted(lambda present: muted(present, ["amy", "bob"], sound)) == {"amy": sound, "bob": sound}
+    assert await now_muted(lambda present: muted(present, ["amy"], picture)) == {"amy": sound | picture, "bob": sound}
+    assert await now_muted(lambda present: muted(present, ["zoe"], frozenset())) == {"amy": sound | picture, "bob": sound}
+    await store.calls.update_members(cid, remove=["amy"])  # coming back as a member is no way round it
+    assert await now_muted(lambda present: unmuted(present, ["amy", "bob", "zoe"], sound)) == {"amy": picture}
+    start = await store.changes.last()
+    await store.calls.mute_all(cid, ["zoe"], sound | picture, now=NOW)
+    changes = await store.changes.since(start)
+    assert [(each.kind, each.key) for each in changes or ()] == [
+        (ChangeKind.CALL, cid),
+        (ChangeKind.MUTE_ALL, f"{cid} audio video"),
+    ]
+    assert await now_muted(lambda present: lifecycle.ended(present, NOW)) == {}
+    assert await now_muted(lambda present: muted(present, ["amy"], sound)) == {}
+
+
+async def test_a_call_has_a_bounded_number_of_muted_users(store: Store) -> None:
+    sound = frozenset({Kind.AUDIO})
+    await store.calls.get_or_create(call("one"))
+    everybody = [f"u{n}" for n in range(MAX_MUTED)]
+    await store.calls.change("livestream:one", lambda present: muted(present, everybody, sound), now=NOW)
+    await store.calls.change("livestream:one", lambda present: muted(present, ["u1"], frozenset(Kind)), now=NOW)
+    with pytest.raises(Rejected, match="unmute some first") as caught:
+        await store.calls.mute_all("livestream:one", ["one-too-many"], sound, now=NOW)
+    assert caught.value.reason is Reason.BAD_REQUEST
+
+
+async def test_a_store_of_before_keeps_its_calls_and_takes_those_of_a_gateway_of_before(url: str) -> None:
+    without = {name: value for name, value in rows.call_row(call("old")).items() if name != "muted_users"}
+    async with AsyncExitStack() as stack:
+        engine = create_async_engine(url)
+        stack.push_async_callback(engine.dispose)
+        async with engine.begin() as connection:
+            await connection.run_sync(lambda opened: command.upgrade(settings(opened), "0001"))
+            await connection.execute(insert(CALLS).values(without))
+        store = await stack.enter_async_context(Store.open(url))
+        async with engine.begin() as connection:  # it is still running, beside a new one
+            await connection.execute(insert(CALLS).values(without | {"cid": "livestream:new", "id": "new"}))
+        assert [await store.calls.get(f"livestream:{name}") for name in ("old", "new")] == [call("old"), call("new")]
 
 
 async def test_the_migrations_make_the_tables_that_the_models_name(url: str) -> None:

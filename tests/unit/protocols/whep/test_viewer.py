@@ -107,12 +107,24 @@ async def test_a_slot_whose_video_was_refused_has_its_sound(mux: UdpMux) -> None
             "name": "Anna",
             "video": False,
             "audio": True,
+            "muted_video": False,
+            "muted_audio": False,
             "unplayable": None,
             "layer": None,
             "width": None,
             "height": None,
         }
     ]
+
+
+async def test_who_watches_is_told_what_a_participant_is_muted_of(mux: UdpMux) -> None:
+    viewer = viewer_of(mux, VP8, AUDIO)
+    shown: list[tuple[object, object]] = []
+    for muted in (frozenset({Kind.VIDEO}), frozenset({Kind.AUDIO}), frozenset[Kind]()):
+        viewer.show("a", "Anna", sources(Codec.VP8, Codec.OPUS), muted)
+        (slot,) = viewer.describe()["slots"]  # type: ignore[misc]
+        shown.append((slot["muted_video"], slot["muted_audio"]))
+    assert shown == [(True, False), (False, True), (False, False)]
 
 
 def unplayable(viewer: Viewer) -> list[object]:

@@ -1,13 +1,15 @@
 """Calls over HTTP: created, read, changed, live, ended, deleted, queried; and the events that tell of it."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from itertools import count
 
 import pytest
 import pytest_asyncio
 
 from protocols.errors import Reason, Rejected
+from protocols.media import Kind
 from tests.support.api import Stage, api_stage
+from tests.support.memory import seated
 
 SEED = {"data": {"created_by_id": "john", "members": [{"role": "host", "user_id": "john"}]}}
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -189,6 +191,36 @@ async def test_members_users_and_who_is_blocked(api: Stage, call: str) -> None:
         "call.user_kicked",
         "call.user_blocked",
     ]
+
+
+async def test_who_is_muted_is_written_down_whether_they_are_there_or_not(api: Stage, call: str) -> None:
+    await api.ok("POST", call, SEED)
+    cid, sound, picture = cid_of(call), frozenset({Kind.AUDIO}), frozenset({Kind.VIDEO})
+
+    async def in_store() -> Mapping[str, frozenset[Kind]]:
+        stored = await api.store_access.store.calls.get(cid)
+        assert stored is not None
+        return stored.muted_users
+
+    await api.ok("POST", call + "/mute_users", {"user_ids": ["amy", "bob", "amy"]}, user="john")
+    assert await in_store() == {"amy": sound, "bob": sound}
+    seat = seated(api.registry, api.rights, cid, "zoe")
+    await api.ok("POST", call + "/mute_users", {"mute_all_users": True, "audio": False, "video": True}, user="john")
+    assert await in_store() == {"amy": sound, "bob": sound, "zoe": picture}
+    assert seat.muted == picture
+    await api.ok("POST", call + "/unmute_users", {"user_ids": ["zoe", "amy"], "video": False}, user="john")
+    assert await in_store() == {"bob": sound, "zoe": picture}
+    await api.ok("POST", call + "/unmute_users", {"user_ids": ["zoe", "nobody"]}, user="john")
+    assert await in_store() == {"bob": sound}
+    assert seat.muted == frozenset()
+    assert (await api.ask("POST", call + "/mute_users", {}, user="john")).status == 400
+    assert [dict(each.payload) for each in api.events if each.cid == cid and each.type == "call.user_muted"] == [
+        {"user_id": "amy", "audio": True, "video": False},
+        {"user_id": "bob", "audio": True, "video": False},
+        {"user_id": "zoe", "audio": False, "video": True},
+    ]
+    await api.ok("POST", call + "/mark_ended")
+    assert await in_store() == {}
 
 
 async def test_reactions_and_events_are_told(api: Stage, call: str) -> None:

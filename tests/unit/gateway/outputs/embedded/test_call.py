@@ -60,6 +60,28 @@ async def test_a_full_call_refuses_another_participant() -> None:
     assert refusal.value.reason is Reason.OVERLOADED
 
 
+async def test_who_watches_is_shown_a_muted_participant_without_media() -> None:
+    call = registry().call(CALL)
+    async with UdpMux("127.0.0.1") as mux:
+        with BarePeer(mux) as one, BarePeer(mux) as two:
+            before, later = (Viewer(bare.peer, answer.sending(bare.offer(), "cname")) for bare in (one, two))
+            call.add_viewer(before)
+            seat = SeatOf("host", muted=frozenset({Kind.AUDIO}))
+            participant = await call.join(seat, lambda: None)
+            call.add_viewer(later)
+            assert [slot_of(viewer) for viewer in (before, later)] == [("host", False, True)] * 2
+            seat.muted = frozenset()
+            participant.publish(Track(2, Codec.OPUS), NoFeedback())
+            assert [slot_of(viewer) for viewer in (before, later)] == [("host", True, False)] * 2
+
+
+def slot_of(viewer: Viewer) -> tuple[object, object, object]:
+    """Whom its first slot shows, whether with sound, and whether that is muted."""
+    slots = viewer.describe()["slots"]
+    assert isinstance(slots, list)
+    return slots[0]["participant"], slots[0]["audio"], slots[0]["muted_audio"]
+
+
 async def test_participants_are_told_when_a_viewer_without_a_codec_comes_and_a_while_after_it_has_gone() -> None:
     call = EmbeddedCall(CALL, max_participants=1, on_empty=lambda cid: None, patience_s=0.05)
     told: list[frozenset[Codec]] = []
