@@ -18,6 +18,7 @@ from gateway.config import Config
 from gateway.events.producers import CallEvents
 from gateway.model.events import Bus
 from gateway.node.drain import Drain
+from gateway.sessions.output import Destination
 from gateway.telemetry.latency import Histogram
 from gateway.telemetry.log import event
 from gateway.telemetry.tracing import tracing
@@ -84,8 +85,11 @@ async def _first(*waiting: Coroutine[object, object, object]) -> None:
 
 
 @asynccontextmanager
-async def gateway(config: Config, protocols: Sequence[IngressProtocol] = PROTOCOLS) -> AsyncIterator[Running]:
-    """Everything running; leaving it says goodbye to encoders and viewers and closes all. Encoders come by `protocols`."""
+async def gateway(
+    config: Config, protocols: Sequence[IngressProtocol] = PROTOCOLS, destinations: Sequence[Destination] = ()
+) -> AsyncIterator[Running]:
+    """Everything running; leaving it says goodbye to encoders and viewers and closes all. Encoders come by `protocols`; their media go to
+    the call, to HLS, and to `destinations`."""
     tokens, bus, lag = Tokens(Secret.load(config)), Bus(), Histogram()
     calls = CallEvents(bus)
     async with AsyncExitStack() as stack:
@@ -96,7 +100,7 @@ async def gateway(config: Config, protocols: Sequence[IngressProtocol] = PROTOCO
         workers = await enter(Workers(worker_limits(config)))
         mux = await enter(udp_mux(config))
         trace = await enter(tracing(config.tracing.endpoint))
-        sessions = await session_services(config, port_of(sockets), tokens, access, told, workers, trace)
+        sessions = await session_services(config, port_of(sockets), tokens, access, told, workers, trace, destinations)
         feed = await change_feed(access, sessions, told, calls)
         whep = WhepResource(mux, sessions.viewers, cors_origins=config.http.cors_origins)
         needs = ListenerNeeds(config, tokens, access.authorizer, sessions.admission, sessions.drain, feed.want, mux)

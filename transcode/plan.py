@@ -58,6 +58,7 @@ class Want:
     unlimited: bool = False  # whatever the policy says of size, rate and bitrate, and of transcoding always
     layers: int = 3  # of one picture, at most
     smaller: bool = False  # beside a picture taken as it comes, the smaller ones that are made of it for others
+    idle: bool = False  # nobody is there just now for whom anything need be made
     taker: str = "The call"  # as the reasons name it
 
 

@@ -84,7 +84,8 @@ def seen(session: Seat) -> Seen:
         return Seen(demand(()), 0)
     decisions = pipeline.staging.decisions
     used = pipeline.gather().worker_cpu_ns.total()
-    return Seen(demand(decisions), used, economised=pipeline.adaptation is not None, spare=spare(decisions))
+    cheaper = pipeline.adaptation is not None or pipeline.staging.idle
+    return Seen(demand(decisions), used, economised=cheaper, spare=spare(decisions))
 
 
 def available_cores(configured: float = 0, *, own: Path = OWN_CGROUPS, root: Path = CGROUPS) -> float:

@@ -60,11 +60,21 @@ class PlannedStage:
     decision: Decision
     takers: tuple[Taker, ...]
     essential: bool
+    idle: bool = False
+    """None of its takers has anybody for whom it need be made just now."""
 
     @property
     def form(self) -> Form:
-        made = self.decision.codec.value if isinstance(self.decision, Transcode) else type(self.decision).__name__.lower()
-        return self.track.id, made
+        return self.track.id, self.decision.codec.value if isinstance(self.decision, Transcode) else self.mode
+
+    @property
+    def mode(self) -> str:
+        """`passthrough`, `transcode` or `refuse`: what is shown and counted."""
+        return type(self.decision).__name__.lower()
+
+    def taken_too(self, taker: Taker, idle: bool) -> "PlannedStage":
+        """The same for one taker more, who is `idle` or is not."""
+        return replace(self, takers=(*self.takers, taker), idle=self.idle and idle)
 
 
 Stages = dict[Form, PlannedStage]
@@ -87,7 +97,8 @@ class Plan:
     @property
     def transcodes(self) -> bool:
         """Whether something is made that the stream cannot go without."""
-        return any(stage.essential and isinstance(stage.decision, Transcode) for stage in self.stages.values())
+        made = (stage for stage in self.stages.values() if isinstance(stage.decision, Transcode))
+        return any(stage.essential and not stage.idle for stage in made)
 
 
 class Replanner:
@@ -219,18 +230,18 @@ def _take(stages: Stages, track: Track, decision: Decision, output: Output) -> N
     taker = Taker(output.name, _ALL_LAYERS if want.smaller else want.layers)
     made = [each for each in stages.values() if each.track.id == track.id and _makes(each.decision, want)]
     if isinstance(decision, Transcode) and made:
-        stages[made[0].form] = replace(made[0], takers=(*made[0].takers, taker))
+        stages[made[0].form] = made[0].taken_too(taker, want.idle)
         return
-    new = PlannedStage(track, decision, (taker,), output.essential)
+    new = PlannedStage(track, decision, (taker,), output.essential, want.idle)
     there = stages.get(new.form)
     if there is not None:
         below = _below(there.decision) or _below(decision)
         merged = replace(there.decision, below=below) if isinstance(there.decision, Passthrough) else there.decision
-        new = replace(there, decision=merged, takers=(*there.takers, taker))
+        new = replace(there.taken_too(taker, want.idle), decision=merged)
     stages[new.form] = new
     if want.smaller and isinstance(decision, Passthrough):
         for each in made:
-            stages[each.form] = replace(each, takers=(*each.takers, taker._replace(smaller=True)))
+            stages[each.form] = each.taken_too(taker._replace(smaller=True), idle=each.idle)
 
 
 def _below(decision: Decision) -> VideoTarget | None:

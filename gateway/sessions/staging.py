@@ -109,6 +109,11 @@ class Staging:
         return [stage.decision for stage in self._plan.stages.values() if stage.essential]
 
     @property
+    def idle(self) -> bool:
+        """Some of that is not made just now, since nobody is there for whom."""
+        return any(stage.idle for stage in self._plan.stages.values())
+
+    @property
     def optional(self) -> Demand:
         """What the outputs cost that the stream can do without."""
         return self._plan.optional
@@ -209,7 +214,7 @@ class Staging:
             for planned in wanted
             if (stage := track_pipeline.stages.get(planned.form)) is not None
             and track.codec is before.codec
-            and planned.essential is stage.planned.essential
+            and (planned.essential, planned.idle) == (stage.planned.essential, stage.planned.idle)
             and same_treatment(planned.decision, stage.decision)
         }
         for form, stage in track_pipeline.stages.items():
@@ -218,11 +223,13 @@ class Staging:
         same_stream = (track.codec, track.width, track.height) == (before.codec, before.width, before.height)
         if not same_stream:
             track_pipeline.group.clear()
-        track_pipeline.stages = {}
+        known, track_pipeline.stages = track_pipeline.stages, {}
         for planned in wanted:
             stage = stays.get(planned.form)
             if stage is None:
                 stage = track_pipeline.stages[planned.form] = TrackStage(track_pipeline, planned, self._publisher, self._routes)
+                if planned.form not in known:
+                    self._tell(planned)
                 await self._build(track_pipeline, stage, at_keyframe)
             else:
                 track_pipeline.stages[planned.form] = stage
@@ -238,22 +245,28 @@ class Staging:
         if planned.takers != takers or (changed and isinstance(planned.decision, Passthrough)):
             stage.publish(stage.stage.tracks)
 
-    async def _build(self, track_pipeline: TrackPipeline, stage: TrackStage, at_keyframe: bool) -> None:
-        """Give it the stage that its decision asks for, and its routes."""
-        track, planned = track_pipeline.track, stage.planned
-        self._totals.treatments[track.kind, stage.mode, planned.decision.why.label] += 1
+    def _tell(self, planned: PlannedStage) -> None:
+        """In the log and the counters, once for each form that a track takes."""
+        mode, why = planned.mode, planned.decision.why
+        self._totals.treatments[planned.track.kind, mode, why.label] += 1
         whose = "" if planned.essential else f"{', '.join(taker.output for taker in planned.takers)}: "
         event(
             log,
             logging.INFO if not isinstance(planned.decision, Refuse) else logging.WARNING,
-            f"{whose}{track.kind.value} {stage.mode}: {planned.decision.why.text}",
+            f"{whose}{planned.track.kind.value} {mode}: {why.text}",
             session=self._publisher.id,
-            codec=track.codec.value,
-            advice=planned.decision.why.advice or None,
+            codec=planned.track.codec.value,
+            advice=why.advice or None,
         )
+
+    async def _build(self, track_pipeline: TrackPipeline, stage: TrackStage, at_keyframe: bool) -> None:
+        """Give it the stage that its decision asks for, and its routes."""
+        track, planned = track_pipeline.track, stage.planned
         match planned.decision:
             case Passthrough(below=below):
                 stage.stage = await self._passing(track_pipeline, stage, below)
+            case Transcode() if planned.idle:
+                return  # made once somebody comes
             case Transcode():
                 stage.stage = await self._transcoder(track_pipeline, stage, planned.decision)
             case Refuse():

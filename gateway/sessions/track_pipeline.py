@@ -47,11 +47,12 @@ class TrackStage:
 
     @property
     def mode(self) -> str:
-        """`passthrough`, `transcode` or `refuse`: what is shown and counted."""
-        return type(self.decision).__name__.lower()
+        return self.planned.mode
 
     def process(self, packet: EncodedPacket, now: int) -> None:
         if self.stage is None:
+            if self.planned.essential:
+                self._owner.note_shown(packet.pts)  # whoever comes later is shown what comes then
             return
         if self.waits:
             if not packet.keyframe:

@@ -1,7 +1,7 @@
 """Who may stream and how it is treated, put together: sessions, the calls that they go into, and the room for them."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gateway.access.credentials import Tokens
@@ -16,6 +16,7 @@ from gateway.outputs.embedded.call import EmbeddedCall
 from gateway.outputs.hls.broadcasts import HlsBroadcasts
 from gateway.sessions.admission import Admission
 from gateway.sessions.capacity import Capacity
+from gateway.sessions.output import Destination
 from gateway.sessions.pacer import LiveEdgePolicy
 from gateway.sessions.registry import MakeCall, Registry
 from gateway.sessions.seat import SeatPolicy
@@ -51,9 +52,16 @@ class SessionServices:
 
 
 async def session_services(
-    config: Config, http_port: int, tokens: Tokens, access: StoreAccess, told: EventServices, workers: Workers, trace: Begin
+    config: Config,
+    http_port: int,
+    tokens: Tokens,
+    access: StoreAccess,
+    told: EventServices,
+    workers: Workers,
+    trace: Begin,
+    destinations: Sequence[Destination],
 ) -> SessionServices:
-    """`http_port` is the bound one. Tries the encoders. Raises `ConfigError`."""
+    """`http_port` is the bound one; `destinations` take media beside the call and HLS. Tries the encoders. Raises `ConfigError`."""
     registry = Registry(_make_call(config))
     limits, authorizer = config.capacity, access.authorizer
     capacity = Capacity(available_cores(limits.cores), limits.reserve, limits.enabled)
@@ -74,7 +82,7 @@ async def session_services(
         registry,
         authorizer,
         workers,
-        [hls] if hls is not None else [],
+        [*([hls] if hls is not None else []), *destinations],
         max_sessions=config.calls.max_streams,
         take_over=config.calls.on_conflict == "take_over",
         closing=drain,

@@ -113,7 +113,9 @@ class MemoryOutput:
     def __init__(self, name: str = "memory", *, essential: bool = False, refuses: Rejected | None = None) -> None:
         self.name = name
         self.essential = essential
-        self.accepts = self.carries = frozenset({Codec.H264, Codec.OPUS})
+        self.accepts: frozenset[Codec] | None = frozenset({Codec.H264, Codec.OPUS})
+        """None: it takes nothing."""
+        self.carries = frozenset({Codec.H264, Codec.OPUS})
         self.reorder = False
         self.refuses = refuses
         self.joined = 0
@@ -136,6 +138,8 @@ class MemoryOutput:
         return self
 
     def wants(self, track: Track) -> Want | None:
+        if self.accepts is None:
+            return None
         return Want(self.accepts, self.accepts, carries=self.carries, reorder=self.reorder)
 
     def publish(self, track: Track, feedback: Feedback) -> MemorySink:

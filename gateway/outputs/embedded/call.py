@@ -83,7 +83,7 @@ class Participant:
 
     def wants(self, track: Track) -> Want:
         accepts = self._call.accepts
-        return Want(accepts, accepts, carries=CARRIES)
+        return Want(accepts, accepts, carries=CARRIES, idle=self._call.idle)
 
     def publish(self, track: Track, feedback: Feedback) -> PublishedTrack:
         published = self.published[track.kind, track.layer] = PublishedTrack(self, track, feedback)
@@ -117,14 +117,16 @@ class EmbeddedCall:
         self, cid: str, *, max_participants: int, on_empty: Callable[[str], None], patience_s: float = PATIENCE_S
     ) -> None:
         """`on_empty` is told when the last participant and viewer has gone. `patience_s`: from when the last viewer without a codec has
-        gone until the codec is accepted again."""
+        gone until the codec is accepted again, and from when the last of all has gone until nothing is made for viewers any more."""
         self.cid = cid
         self.participants: dict[str, Participant] = {}
         self.viewers: set[Viewer] = set()
         self._max_participants = max_participants
         self._on_empty = on_empty
         self._negotiation = CodecNegotiation(int(patience_s * 1e9))
-        self._accepted = CARRIES  # as the participants know it
+        self._patience = int(patience_s * 1e9)
+        self._watched_until: int | None = 0  # monotonic ns; None: somebody watches
+        self._known = CARRIES, True  # what is accepted, and whether the call is idle, as the participants know it
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -132,20 +134,29 @@ class EmbeddedCall:
         """The codecs that can be played by all who are there. They change as viewers come and go."""
         return self._negotiation.accepts(monotonic_ns())
 
+    @property
+    def idle(self) -> bool:
+        """Nobody has watched for a while: what would have to be made anew for viewers need not be."""
+        return self._watched_until is not None and monotonic_ns() >= self._watched_until
+
     def _negotiate(self) -> None:
-        """Who is there has changed, or a while has passed: what does the call accept now?"""
+        """Who is there has changed, or a while has passed: what does the call accept now, and for whom?"""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         now = monotonic_ns()
         # One that has to go because its right was taken away as it came does not count, and one without a picture takes all.
         self._negotiation.see([viewer.takes for viewer in self.viewers if not viewer.peer.why], now)
-        due = self._negotiation.due(now)
-        if due is not None and self.participants:
-            self._timer = asyncio.get_running_loop().call_later((due - now) / 1e9, self._negotiate)
-        accepts = self._negotiation.accepts(now)
-        if accepts != self._accepted:
-            self._accepted = accepts
+        if self.viewers:
+            self._watched_until = None
+        elif self._watched_until is None:
+            self._watched_until = now + self._patience
+        dues = [due for due in (self._negotiation.due(now), self._watched_until) if due is not None and due > now]
+        if dues and self.participants:
+            self._timer = asyncio.get_running_loop().call_later((min(dues) - now) / 1e9, self._negotiate)
+        known = self._negotiation.accepts(now), self.idle
+        if known != self._known:
+            self._known = known
             for participant in list(self.participants.values()):
                 participant.on_change()
 

@@ -97,8 +97,10 @@ async def test_participants_are_told_when_a_viewer_without_a_codec_comes_and_a_w
             every, sound, h264 = (Viewer(bare.peer, answer.sending(bare.offer(), "cname")) for bare in (one, two, three))
             every.takes, sound.takes, h264.takes = VIDEO, VIDEO, frozenset({Codec.H264})
             call.add_viewer(every)
+            assert told == [CARRIES], "the first who is there"
             call.add_viewer(sound)
-            assert told == []
+            assert len(told) == 1
+            told.clear()
             call.add_viewer(h264)
             assert told == [{Codec.H264, Codec.OPUS}]
             assert VIDEO | {Codec.OPUS} == CARRIES
@@ -111,6 +113,26 @@ async def test_participants_are_told_when_a_viewer_without_a_codec_comes_and_a_w
             three.peer.close("its right was taken away as it came")
             call.add_viewer(h264)
             assert len(told) == 2
+
+
+async def test_a_while_after_the_last_viewer_has_gone_nothing_need_be_made_and_at_once_when_the_next_comes_it_must() -> None:
+    call = EmbeddedCall(CALL, max_participants=1, on_empty=lambda cid: None, patience_s=0.05)
+    changed = asyncio.Event()
+    participant = await call.join(SeatOf("host"), changed.set)
+    track = Track(1, Codec.HEVC)
+    assert participant.wants(track).idle
+    async with UdpMux("127.0.0.1") as mux:
+        with BarePeer(mux) as bare:
+            viewer = Viewer(bare.peer, answer.sending(bare.offer(), "cname"))
+            call.add_viewer(viewer)
+            assert changed.is_set()
+            assert not participant.wants(track).idle
+            changed.clear()
+            call.remove_viewer(viewer)
+            assert not participant.wants(track).idle, "whoever comes again finds it running"
+            async with asyncio.timeout(10):
+                await changed.wait()
+            assert participant.wants(track).idle
 
 
 async def test_another_codec_is_another_publication_to_which_viewers_are_moved() -> None:

@@ -1,0 +1,120 @@
+"""An output that the gateway has never heard of gets its own form of each stream beside the call's viewers, from the encoder's wire on."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+
+from gateway.access.credentials import Secret, Tokens
+from gateway.app import Running, gateway
+from gateway.config.sources import load
+from protocols.bitstream.h26x import NalStream
+from protocols.media import Codec, Kind
+from tests.support.encoders import ffmpeg, programme
+from tests.support.memory import MemoryOutput
+from tests.support.viewer import watching
+from tests.support.waiting import eventually
+
+CALL = "livestream:demo"
+SECRET = "a secret of these tests, of which nobody else has heard"
+HEVC_B_FRAMES = ("-c:v", "libx265", "-preset", "ultrafast", "-x265-params", "bframes=3:b-adapt=0:keyint=30:log-level=error")
+
+
+class Recorder(MemoryOutput):
+    """Takes whatever comes as it comes, B-frames and all."""
+
+    def __init__(self) -> None:
+        super().__init__("recorder")
+        self.accepts, self.carries, self.reorder = frozenset(Codec), frozenset(), True
+
+
+class Restream(MemoryOutput):
+    """Takes what the call's viewers take."""
+
+    def __init__(self) -> None:
+        super().__init__("restream")
+        self.accepts, self.carries = frozenset({Codec.H264, Codec.OPUS}), frozenset()
+
+
+def nothing(output: MemoryOutput) -> None:
+    """It takes nothing from here on."""
+    output.accepts = None
+    output.changed()
+
+
+@asynccontextmanager
+async def running(tmp_path: Path, *outputs: MemoryOutput) -> AsyncIterator[Running]:
+    ports = [f"{each}.port=0" for each in ("http", "rtmp", "rtmp.tls_port", "webrtc", "srt")]
+    settings = [each.replace("tls_port.port", "tls_port") for each in ports]
+    settings += ["http.host=127.0.0.1", f"state.directory={tmp_path}", f"calls.public={CALL}", "transcode.pass_again_s=0.2"]
+    async with gateway(load(None, [*settings, f"auth.secret={SECRET}"]), destinations=outputs) as it:
+        yield it
+
+
+async def figure(it: Running, name: str) -> float:
+    async with aiohttp.ClientSession() as http, http.get(f"http://127.0.0.1:{it.ports['http']}/metrics") as response:
+        lines = (await response.text()).splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
+
+
+async def no_workers(it: Running) -> bool:
+    return await figure(it, "ingress_workers") == 0
+
+
+async def becomes(what: Callable[[], bool], output: MemoryOutput) -> None:
+    """Asked again with each packet that the output gets."""
+    async with asyncio.timeout(20):
+        while not what():
+            sink = output.sinks[Kind.VIDEO]
+            sink.progress.clear()
+            await sink.progress.wait()
+
+
+async def test_each_output_gets_its_form_stages_are_shared_and_nothing_is_made_that_nobody_takes(tmp_path: Path) -> None:
+    recorder, restream = Recorder(), Restream()
+    restream_wants, restream.accepts = restream.accepts, None
+    async with running(tmp_path, recorder, restream) as it:
+        key = Tokens(Secret(SECRET.encode())).issue("ada", [CALL], 60)
+        source = (*programme(320, 180), *HEVC_B_FRAMES, "-c:a", "aac", "-t", "60", "-f", "flv")
+        async with ffmpeg(*source, f"rtmp://127.0.0.1:{it.ports['rtmp']}/live/{key}", version=9):
+            hevc = await recorder.sink(Kind.VIDEO)
+            await hevc.until(30)
+            assert await figure(it, "ingress_workers") == 0, "nobody watches: nothing is made"
+
+            async with watching(f"http://127.0.0.1:{it.ports['http']}/whep/{CALL}") as viewer:
+                await viewer.until(frames=30, audio=30)
+                assert viewer.in_order
+                assert await figure(it, "ingress_workers") == 1
+                stages = await figure(it, "ingress_treatments_total")
+
+                restream.accepts = restream_wants
+                restream.changed()
+                h264 = await restream.sink(Kind.VIDEO)
+                await h264.until(30)
+                assert h264.track.codec is Codec.H264
+                assert await figure(it, "ingress_workers") == 1
+                assert await figure(it, "ingress_treatments_total") == stages, "it shares what the viewer is given"
+
+                nothing(recorder)
+                await becomes(lambda: hevc.closed, restream)
+                seen = len(viewer.numbers)
+                await viewer.until(frames=seen + 30)
+                assert not h264.closed
+
+            nothing(restream)
+            await eventually(lambda: no_workers(it))
+            assert h264.closed
+
+        times = [packet.pts for packet in hevc.packets]
+        assert times != sorted(times), "its B-frames are out of order, as they came"
+        assert hevc.packets[0].keyframe
+        stream = NalStream(Codec.HEVC, 1)
+        for packet in hevc.packets:
+            stream.annexb(packet.data)
+        assert stream.track is not None
+        assert (stream.track.width, stream.track.height) == (320, 180)
+        presented = [packet.pts for packet in h264.packets]
+        assert presented == sorted(presented)
+        assert h264.packets[0].keyframe
