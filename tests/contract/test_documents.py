@@ -8,6 +8,7 @@ NAME is yours to choose.
 import argparse
 import ast
 import re
+import runpy
 import shlex
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +25,7 @@ from gateway.api.routes import ROUTES
 from gateway.api.schemas.socket_messages import Close
 from gateway.config import PREFIX, Config
 from gateway.config.sources import known_keys, load
+from gateway.events.webhook_call import signed, signing_key
 from gateway.model.events import EventType
 from gateway.model.permissions import Capability
 from gateway.sessions.diagnostics import Concern
@@ -336,6 +338,17 @@ def test_the_examples_of_configuration_are_taken(tmp_path: Path, monkeypatch: py
     for body in examples:
         (tmp_path / "example.toml").write_text(body, encoding="utf-8")
         load(tmp_path / "example.toml")
+
+
+def test_the_example_for_receivers_of_webhooks_takes_our_signatures_and_no_others(tmp_path: Path) -> None:
+    (example,) = [body for language, body in fenced(documents()["docs/api.md"]) if language == "python"]
+    file = tmp_path / "example.py"
+    file.write_text(example, encoding="utf-8")
+    genuine = runpy.run_path(str(file))["genuine"]
+    headers = signed(signing_key("secret"), "evt_1", 1_700_000_000, b"{}")
+    assert genuine(headers, b"{}", b"secret")
+    assert not genuine(headers, b"[]", b"secret")
+    assert not genuine(headers, b"{}", b"other")
 
 
 def test_errors_of_the_api_point_to_sections_that_there_are() -> None:
