@@ -29,7 +29,7 @@ from gateway.events.webhook_call import signed, signing_key
 from gateway.model.events import EventType
 from gateway.model.permissions import Capability
 from gateway.sessions.diagnostics import Concern
-from gateway.sessions.seat import TRANSITIONS
+from gateway.sessions.seat_state import TRANSITIONS
 from tests.support.gateway_process import ROOT, running_gateway
 from tests.test_architecture import WINGS, product
 from transcode.plan import Label
