@@ -14,8 +14,8 @@ from protocols.srt.address import server
 
 GSTREAMER = (
     "gst-launch-1.0 mpegtsmux name=m alignment=7 ! srtsink uri={server} mode=caller streamid={stream_id} passphrase={passphrase} "
-    "pbkeylen=16 latency={latency_ms} videotestsrc is-live=true ! x264enc tune=zerolatency key-int-max=60 ! "
-    "h264parse config-interval=-1 ! m. audiotestsrc is-live=true ! avenc_aac ! aacparse ! m."
+    "pbkeylen=16 latency={latency_ms} videotestsrc is-live=true ! video/x-raw,format=I420 ! "  # else it chooses 4:4:4, which cannot pass
+    "x264enc tune=zerolatency key-int-max=60 ! h264parse config-interval=-1 ! m. audiotestsrc is-live=true ! avenc_aac ! aacparse ! m."
 )
 
 OBS_SERVICE = """\

@@ -1,6 +1,6 @@
 """How long things take: a histogram of plain integers, cheap enough for every packet.
 
-The one definition of latency in the gateway (the README and the metrics' help texts repeat it):
+The one definition of latency in the gateway (docs/operators.md and the metrics' help texts repeat it):
 
 * `receive`: from a frame's first byte read to its last; `demux`: from there until the session has the parsed packet; `queue`: held by the
   pacer; `transcode`: into a stage until out of it; `packetize`: payloads made; `send`: until the last packet for the first viewer is with

@@ -1,4 +1,4 @@
-"""Draws a dashboard from its JSON and what Prometheus answered, for the README: a page for a browser, in about the way Grafana shows it."""
+"""Draws a dashboard from its JSON and what Prometheus answered, for docs/operators.md: a page for a browser, about as Grafana shows it."""
 
 import html
 import math

@@ -1,4 +1,4 @@
-"""The pictures of the dashboards in the README: `python -m tests.bench.pictures [--minutes N]` draws them anew into `docs/`.
+"""The pictures of the dashboards in docs/operators.md: `python -m tests.bench.pictures [--minutes N]` draws them anew into `docs/`.
 
 A gateway with streams by RTMP, SRT (over a bad network) and WHIP, viewers and a few refusals runs for so long beside Debian's Prometheus,
 which is then asked each panel's own queries. No Grafana is needed for that, and none is started.
@@ -94,6 +94,6 @@ async def _ask(prometheus: Prometheus, dashboard: Mapping[str, Any], begin: floa
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Draw the dashboards for the README.")
+    parser = argparse.ArgumentParser(description="Draw the dashboards for docs/operators.md.")
     parser.add_argument("--minutes", type=float, default=5)
     asyncio.run(main(parser.parse_args().minutes))

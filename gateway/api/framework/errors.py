@@ -1,6 +1,6 @@
 """Errors of the API: one JSON form, `{code, message, status, more_info, details}`, in words that say what to change.
 
-There is one code for each status. `more_info` names the README's section; `details` says which fields are wrong, each with what is
+There is one code for each status. `more_info` names the section of the API's page; `details` says which fields are wrong, each with what is
 allowed. No message repeats a secret or more than a short piece of what was sent.
 """
 
@@ -19,31 +19,31 @@ from pydantic_core import ErrorDetails
 from gateway.api.schemas.parts import FieldError, known_fields
 from protocols.errors import Rejected
 
-_README: Final = "README.md#"
+_PAGE: Final = "docs/api.md#"
 _MAX_DETAILS: Final = 20
 _RETRY_AFTER_S: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorKind:
-    """What all errors of one status share: their code, and where the README says more."""
+    """What all errors of one status share: their code, and the section of docs/api.md that says more."""
 
     code: str
-    anchor: str = "api-errors"
+    anchor: str = "errors"
 
 
 KINDS: Final[Mapping[int, ErrorKind]] = MappingProxyType(
     {
         400: ErrorKind("invalid_request"),
-        401: ErrorKind("unauthenticated", "api-tokens"),
-        403: ErrorKind("not_allowed", "api-roles"),
+        401: ErrorKind("unauthenticated", "tokens"),
+        403: ErrorKind("not_allowed", "roles"),
         404: ErrorKind("not_found"),
         405: ErrorKind("method_not_allowed"),
         408: ErrorKind("too_slow"),
         409: ErrorKind("conflict"),
         413: ErrorKind("too_large"),
         415: ErrorKind("unsupported_media_type"),
-        429: ErrorKind("too_many_requests", "api-tokens"),
+        429: ErrorKind("too_many_requests", "tokens"),
         500: ErrorKind("internal_error"),
         503: ErrorKind("unavailable"),
     }
@@ -92,7 +92,7 @@ def answer(error: ApiError) -> web.Response:
         "code": kind.code,
         "message": error.message,
         "status": error.status,
-        "more_info": f"{_README}{kind.anchor}",
+        "more_info": f"{_PAGE}{kind.anchor}",
         "details": [each.model_dump() for each in error.details],
     }
     response = web.Response(

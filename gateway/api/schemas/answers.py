@@ -16,7 +16,7 @@ class ErrorResponse(Model):
     code: str
     message: str = Field(description="What is wrong, and what to change.")
     status: int
-    more_info: str = Field(description="Where the README says more.")
+    more_info: str = Field(description="Where the documents say more.")
     details: list[FieldError]
 
 

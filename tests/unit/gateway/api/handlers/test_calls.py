@@ -295,7 +295,7 @@ async def test_errors_have_one_form(api: Stage, call: str) -> None:
         "code": "invalid_request",
         "message": "data: there is no field 'costum': did you mean custom?",
         "status": 400,
-        "more_info": "README.md#api-errors",
+        "more_info": "docs/api.md#errors",
         "details": [{"field": "data", "message": "there is no field 'costum': did you mean custom?"}],
     }
     for method, path, status, code in (
