@@ -14,8 +14,10 @@ import psutil
 import pytest
 
 from protocols.errors import Reason, Rejected
+from protocols.srt.admission import Access
 from protocols.srt.libsrt import load
-from protocols.srt.listener import Access, SrtLimits, SrtListener
+from protocols.srt.limits import SrtLimits
+from protocols.srt.listener import SrtListener
 from protocols.srt.streamid import StreamId
 from tests.peers.srt_peers import STEP_S, Collected, Collector, caller, collecting
 from tests.support.encoders import X264_LIVE, ffmpeg, programme
@@ -34,7 +36,7 @@ REFUSALS = {
 }
 
 
-def authorise(stream: StreamId, host: str) -> Access:
+async def authorise(stream: StreamId, host: str) -> Access:
     assert host in ("127.0.0.1", "::1")
     if refusal := REFUSALS.get(stream.key):
         raise refusal
