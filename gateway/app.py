@@ -103,7 +103,7 @@ async def gateway(
         sessions = await session_services(config, port_of(sockets), tokens, access, told, workers, trace, destinations)
         feed = await change_feed(access, sessions, told, calls)
         whep = WhepResource(mux, sessions.viewers, cors_origins=config.http.cors_origins)
-        needs = ListenerNeeds(config, tokens, access.authorizer, sessions.admission, sessions.drain, feed.want, mux)
+        needs = ListenerNeeds(config, tokens, access.authorizer, sessions.admission, sessions.drain, mux)
         listening = await enter(listeners(protocols, needs))
         figures = observed(config, sessions, told, listening, workers, mux, whep, lag)
         served = routes(config, tokens, access, sessions, told, listening, whep, figures)

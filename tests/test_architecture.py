@@ -64,6 +64,7 @@ ONE_FILE = {
     "aiortc.rtcdtlstransport": ("protocols/webrtc/transport/dtls.py",),
     "ctypes": ("protocols/srt/libsrt.py",),
     "cffi": ("protocols/srt/libsrt.py",),
+    "threading": ("protocols/srt/threads.py", "gateway/telemetry/tracing.py"),  # a thread only waits, or the process ends
     "sqlalchemy": ("gateway/store/",),
     "alembic": ("gateway/store/",),
     "av": (WORKER,),

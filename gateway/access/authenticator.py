@@ -1,7 +1,7 @@
 """Who stands behind a credential: a token of the gateway itself, a user's or server's token of an application, a short stream key or its
 name (proved by the protocol's challenge), or nothing.
 
-Kept true: this reads memory only, so that any thread may ask; who shows wrong credentials is slowed by address; what a credential rests on
+Kept true: this reads memory only, so that it answers at once; who shows wrong credentials is slowed by address; what a credential rests on
 can be asked again at any time (`withdrawn`).
 """
 
@@ -22,13 +22,6 @@ from protocols.errors import Reason, Rejected
 from protocols.publisher import Credential
 
 _CLAIMED: Final[Mapping[str, str]] = {HOST: Role.HOST, VIEWER: Role.INVITED}
-
-
-class NoSuchKey(Rejected):
-    """A name that is one of ours, of a key that is not in memory. It may have been made elsewhere a moment ago."""
-
-    def __init__(self) -> None:
-        super().__init__(Reason.UNAUTHORIZED, "The stream key was revoked, or its call was deleted: make a new one")
 
 
 class Authenticator:
@@ -127,7 +120,7 @@ class Authenticator:
             raise Rejected(Reason.UNAUTHORIZED, words)
         key = self._rights_cache.stream_key(name)
         if key is None:
-            raise NoSuchKey
+            raise Rejected(Reason.UNAUTHORIZED, "The stream key was revoked, or its call was deleted: make a new one")
         if not key.usable(self.now):
             assert key.expires_at is not None
             raise Rejected(

@@ -1,7 +1,7 @@
 """Who may do what: the API, viewers and the encoders of all protocols ask here. The rule is `permissions.allowed`; this gathers
 what it needs.
 
-Kept true: `examine` and `judge` read memory only, so that any thread may ask; what is not in memory is looked up beforehand (`prepare`,
+Kept true: `examine` and `judge` read memory only, so that they answer at once; what is not in memory is looked up beforehand (`prepare`,
 `admit`); a right that somebody was given can be asked again at any time, with today's answer.
 """
 

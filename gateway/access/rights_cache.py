@@ -1,6 +1,6 @@
-"""What must be answered at once, from any thread: API keys, call types, and the rights in the calls that are not over, all from memory.
+"""What must be answered at once: API keys, call types, and the rights in the calls that are not over, all from memory.
 
-SRT asks before it accepts a caller, on a thread where nothing is received meanwhile. Kept true: what this process wrote is seen here before
+Kept true: what this process wrote is seen here before
 the write returns, what another wrote within `FOLLOW_S`; memory is bounded: where there are more open calls, users or stream keys than fit,
 those used longest ago are forgotten and looked up when they are asked for again.
 """
@@ -32,10 +32,10 @@ class KnownCall:
 
 
 class NotInMemory(Rejected):
-    """It must be looked up in the store first: `Directory.look_up`. Who cannot wait for that is told to come again."""
+    """It must be looked up in the store first (`RightsCache.look_up`), or was forgotten again since."""
 
     def __init__(self) -> None:
-        super().__init__(Reason.OVERLOADED, "the gateway is looking this call up: connect again in a moment")
+        super().__init__(Reason.OVERLOADED, "the gateway has too many calls to remember this one: connect again in a moment")
 
 
 class Memory(Generic[K, V]):

@@ -2,7 +2,6 @@
 
 Kept true: one forgotten encoder that tries again and again with an old key does not lock out its neighbours behind the same address; the
 table is bounded, and who pushes others out of it by using many addresses gains nothing but those addresses' own allowance.
-Threads of SRT ask, too: each method is a few dictionary operations, which the interpreter makes atomic one by one.
 """
 
 from typing import Final

@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from time import monotonic
 from typing import Final
 
-from gateway.access.authorizer import Authorizer
 from gateway.access.rights_cache import NotInMemory, RightsCache
 from gateway.enforcement.enforcement import Enforcement
 from gateway.model.records import Call, Change, ChangeKind
@@ -19,11 +18,9 @@ from gateway.store.database import StoreUnavailable
 from gateway.store.store import Store
 from gateway.telemetry.log import event
 from protocols.errors import Rejected
-from protocols.publisher import Credential
 
 FOLLOW_S: Final = 0.5
 _FORGET_S: Final = 600.0
-_WAITING: Final = 256
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +32,6 @@ class ChangeFeed:
         self,
         store: Store,
         rights_cache: RightsCache,
-        authorizer: Authorizer,
         enforcement: Enforcement,
         on_elsewhere: Callable[[Call | None, Call | None], None],
     ) -> None:
@@ -43,28 +39,16 @@ class ChangeFeed:
         is."""
         self._store = store
         self._rights_cache = rights_cache
-        self._authorizer = authorizer
         self._enforcement = enforcement
         self._on_elsewhere = on_elsewhere
         self._seen = 0
         self._applied: set[int] = set()  # after `_seen`, by ourselves
         self._missed: list[Change] = []
-        self._wanted: asyncio.Queue[tuple[Credential, str | None]] = asyncio.Queue(_WAITING)
 
     async def start(self) -> None:
         self._seen = await self._store.changes.last()  # first: what comes while the rights cache reads is applied once more
         await self._rights_cache.start()
         self._store.follow(self._written)
-
-    def want(self, credential: Credential, call: str | None) -> None:
-        """What is asked of these should be in memory soon: for those who cannot wait, and come again."""
-        if not self._wanted.full():
-            self._wanted.put_nowait((credential, call))
-
-    async def run(self) -> None:
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._poll(), name="following the store")
-            tasks.create_task(self._look_up(), name="looking up")
 
     async def _written(self, changes: Sequence[Change]) -> None:
         numbers = {change.seq for change in changes}
@@ -79,7 +63,7 @@ class ChangeFeed:
             if not done:
                 self._missed += changes
 
-    async def _poll(self) -> None:
+    async def run(self) -> None:
         forget_at, answering = monotonic() + _FORGET_S, True
         while True:
             await asyncio.sleep(FOLLOW_S)
@@ -121,14 +105,6 @@ class ChangeFeed:
         except NotInMemory:
             return None
         return known.call if known is not None else None
-
-    async def _look_up(self) -> None:
-        while True:
-            wanted = await self._wanted.get()
-            try:
-                await self._authorizer.prepare(*wanted)
-            except Rejected:
-                continue  # `_poll` says so
 
 
 def _cause(refusal: Rejected) -> str:

@@ -104,7 +104,7 @@ class Admission:
             await asyncio.gather(*leaving, return_exceptions=True)
 
     def examine(self, credential: Credential, call: str | None, address: str = "") -> Grant:
-        """What a publisher may do now; raises `Rejected`. Reads memory only: any thread may ask."""
+        """What a publisher may do now; raises `Rejected`. Reads memory only."""
         grant = self._gate.examine(credential, call, address)
         present = self._registry.sessions.get((grant.call_cid, grant.user_id))
         if present is None and self._closing.begun:

@@ -232,7 +232,7 @@ class Capacity:
         return self.cost(wanted), max(free, 0.0) if self._enforced else inf
 
     def admit_any(self, name: str = "") -> None:
-        """Whether any stream fits, whatever its tracks; raises `Rejected`. Any thread may ask."""
+        """Whether any stream fits, whatever its tracks; raises `Rejected`."""
         loop, cost = self.loop_used, self._learned[CostKind.STREAM]
         alone = not any(not stream.seen.optional for stream in self._others(name))
         if self._enforced and not alone and loop + cost > self.loop_budget:
@@ -243,7 +243,7 @@ class Capacity:
             )
 
     def _others(self, name: str) -> Iterator[_StreamCost]:
-        return (stream for other, stream in list(self._streams.items()) if other != name)
+        return (stream for other, stream in self._streams.items() if other != name)
 
     def cost(self, wanted: Demand) -> float:
         """Cores that the workers of such a stream need."""
@@ -253,7 +253,7 @@ class Capacity:
     @property
     def loop_used(self) -> float:
         """Cores of the event loop's thread, with what streams will cost that have just come."""
-        young = sum(not stream.seen.optional and not stream.settled(self._now) for stream in list(self._streams.values()))
+        young = sum(not stream.seen.optional and not stream.settled(self._now) for stream in self._streams.values())
         return _rate(self._loop) + young * self._learned[CostKind.STREAM]
 
     @property

@@ -23,7 +23,7 @@ async def change_feed(access: StoreAccess, sessions: SessionServices, told: Even
         on_muted=told.producers.muted,
     )
     elsewhere = in_step(sessions.broadcasts, calls.elsewhere)
-    feed = ChangeFeed(access.store, access.rights_cache, access.authorizer, enforcement, elsewhere)
+    feed = ChangeFeed(access.store, access.rights_cache, enforcement, elsewhere)
     await feed.start()
     await resume(sessions.broadcasts, access.store)
     return feed

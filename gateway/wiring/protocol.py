@@ -11,11 +11,8 @@ from gateway.access.credentials import Tokens
 from gateway.config import Config
 from gateway.node.selftest import Preconditions
 from gateway.sessions.admission import Admission, Closing
-from protocols.publisher import Credential, Listener
+from protocols.publisher import Listener
 from protocols.webrtc.transport.udp_mux import UdpMux
-
-LookUp = Callable[[Credential, str | None], None]
-"""Told of what is not in memory: it should be there when the caller comes again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +24,6 @@ class ListenerNeeds:
     authorizer: Authorizer
     admission: Admission
     closing: Closing
-    look_up: LookUp
     mux: UdpMux
 
 

@@ -6,7 +6,9 @@ from contextlib import asynccontextmanager
 from gateway.config import Config
 from gateway.node.selftest import Preconditions, WantedPort, certificate
 from gateway.wiring.protocol import IngressProtocol, ListenerNeeds, Listening
-from protocols.rtmp.listener import RtmpLimits, RtmpListener, TlsFiles
+from protocols.rtmp.limits import RtmpLimits
+from protocols.rtmp.listener import RtmpListener
+from protocols.rtmp.tls import TlsFiles
 
 
 def _preconditions(config: Config) -> Preconditions:

@@ -1,6 +1,5 @@
 """SRT put together, where libsrt is there: the listener for encoders that call, and the sources that are called."""
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -42,27 +41,23 @@ def _preconditions(config: Config) -> Preconditions:
 
 @asynccontextmanager
 async def _listening(needs: ListenerNeeds) -> AsyncIterator[Sequence[Listening]]:
-    """The listener and the sources share one receiving thread. Nothing where SRT is switched off, or libsrt is missing and not insisted
+    """The listener and the sources share one receiver. Nothing where SRT is switched off, or libsrt is missing and not insisted
     on; where it is, `ConfigError` says how to install it."""
     config, admission = needs.config, needs.admission
     library = _libsrt(config)
     if library is None:
         yield []
         return
-    loop = asyncio.get_running_loop()
 
-    def tell(refusal: Rejected, host: str) -> None:  # from libsrt's thread, which is not to wait for the log
-        loop.call_soon_threadsafe(partial(admission.log_refusal, refusal, protocol="srt", remote=host))
+    def log_refusal(refusal: Rejected, host: str) -> None:
+        admission.log_refusal(refusal, protocol="srt", remote=host)
 
-    def missing(credential: Credential, call: str | None) -> None:
-        loop.call_soon_threadsafe(needs.look_up, credential, call)
-
-    srt = config.srt
+    srt, authorizer = config.srt, needs.authorizer
     async with SrtReceiver(library) as receiver:
         listener = SrtListener(
             srt.host,
             srt.port,
-            authorise=SrtAuthorizer(needs.authorizer.authenticator.password, admission.examine, tell, missing),
+            authorise=SrtAuthorizer(authorizer.authenticator.password, authorizer.prepare, admission.examine, log_refusal),
             latency_ms=srt.latency_ms,
             ports={port: key.get_secret_value() for port, key in srt.ports.items()},
             receiver=receiver,

@@ -10,7 +10,6 @@ import logging
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Self
 
@@ -21,9 +20,8 @@ from protocols.rtmp.address import server
 from protocols.rtmp.authmod import AdobeAuthenticator, Passwords
 from protocols.rtmp.limits import RtmpLimits
 from protocols.rtmp.publisher import RtmpConnection, RtmpPublisher
+from protocols.rtmp.statistics import RtmpListenerStats
 from protocols.rtmp.tls import ServerTls, TlsFiles
-
-__all__ = ["RtmpLimits", "RtmpListener", "RtmpListenerStats", "RtmpPublisher", "TlsFiles"]
 
 _log = logging.getLogger(__name__)
 
@@ -31,23 +29,6 @@ _BACKLOG = 128
 _OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _BREATH_S = 1.0  # before the next accept when there are no file descriptors
 _GOING_DOWN = "The server is going down."
-
-
-@dataclass(slots=True)
-class RtmpListenerStats:
-    """Totals since the start: connections accepted, and those that ended before they published, by reason."""
-
-    connections: int = 0
-    handshake_timeout: int = 0
-    bad_handshake: int = 0
-    protocol_error: int = 0
-    too_many_connections: int = 0
-    publish_timeout: int = 0
-    auth_failed: int = 0
-
-    def failures(self) -> dict[str, int]:
-        """By reason, a bounded label."""
-        return {reason: count for reason, count in asdict(self).items() if reason != "connections"}
 
 
 class _Failed(Exception):

@@ -1,6 +1,6 @@
 """One RTMP connection on asyncio: the socket's side of a `ServerSession`, and the `Publisher` made of it.
 
-Reading stops while the session waits for its decision, while the backlog of media is high, and while the publisher is paused: TCP makes the
+Reading stops while the session waits for its decision, while the inbox is filling, and while the publisher is paused: TCP makes the
 encoder wait. The buffer for reading is small until the publisher is accepted. Whatever the peer does, `close` ends in bounded time.
 """
 
@@ -12,10 +12,10 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import cast
 
 from protocols.errors import ProtocolError, Reason, Rejected
+from protocols.inbox import Inbox, PauseSender
 from protocols.media import EncodedPacket, TracksChanged
 from protocols.publisher import Credential, PublisherStats
 from protocols.rtmp.authmod import AdobeAuthenticator
-from protocols.rtmp.backlog import Backlog
 from protocols.rtmp.events import Broken, Dismissed, Event, HandshakeDone, PublishRequested, StreamEnded
 from protocols.rtmp.limits import RtmpLimits
 from protocols.rtmp.session import ServerSession, SessionPhase
@@ -32,7 +32,8 @@ class RtmpConnection(asyncio.BufferedProtocol):
 
     def __init__(self, limits: RtmpLimits, address: str, authenticator: AdobeAuthenticator | None) -> None:
         self.session = ServerSession(limits, address, authenticator)
-        self.backlog = Backlog(limits.queue_ms, limits.queue_bytes, self._regulate)
+        self.filling = PauseSender(self._regulate)
+        self.inbox = Inbox(limits.queue_ms, limits.queue_bytes, self.filling)
         self.greeted = asyncio.Event()  # the handshake is done
         self.opened = asyncio.Event()  # there is a `request`, or a `dismissal`
         self.decided = asyncio.Event()  # accepted or refused
@@ -157,7 +158,7 @@ class RtmpConnection(asyncio.BufferedProtocol):
         for event in events:
             match event:
                 case EncodedPacket() | TracksChanged():
-                    self.backlog.put(event)
+                    self.inbox.put(event)
                 case HandshakeDone():
                     self.shaken = True
                     self.greeted.set()
@@ -185,7 +186,7 @@ class RtmpConnection(asyncio.BufferedProtocol):
         waiting = not self._closing and (
             stage is SessionPhase.HELD
             or self.dismissal is not None
-            or (stage is SessionPhase.LIVE and (self.paused or self.backlog.high))
+            or (stage is SessionPhase.LIVE and (self.paused or self.filling.high))
         )
         busy = self.session.busy and not self._closing
         if busy and not waiting and not self._going_on:
@@ -209,7 +210,7 @@ class RtmpConnection(asyncio.BufferedProtocol):
 
     def _finish(self, error: ProtocolError | None) -> None:
         self.error = self.error or error
-        self.backlog.finish(error)
+        self.inbox.end(error)
 
     def _acknowledge_quickly(self) -> None:
         # Encoders wait for our delayed acknowledgement (Nagle): 131 ms to publish without it, 1 ms with it. The kernel forgets it.
@@ -273,7 +274,7 @@ class RtmpPublisher:
         await self._connection.close(refusal.reason.rtmp_code, refusal.detail)
 
     def __aiter__(self) -> AsyncIterator[MediaItem]:
-        return self._connection.backlog.items()
+        return aiter(self._connection.inbox)
 
     def pause(self, paused: bool) -> None:
         self._connection.regulate(paused)
@@ -293,7 +294,7 @@ class RtmpPublisher:
         idle_ns = int(limits.media_idle_s * 1e9)
         while True:
             now = time.monotonic_ns()
-            if connection.paused or connection.backlog.high:
+            if connection.paused or connection.filling.high:
                 since = now  # it is we who do not read
             quiet = now - max(since, session.last_media, connection.resumed)
             if quiet >= idle_ns:

@@ -3,8 +3,7 @@
 The callback never learns that a passphrase was wrong (libsrt compares it afterwards): a reservation that nobody takes up within 10 s is
 counted as a failed authentication. It keeps nobody else out, or whoever knows a stream's name could block it with wrong passphrases.
 
-Called from libsrt's thread of each port and from the I/O thread: each method is a few dictionary operations, which the interpreter makes
-atomic one by one; nothing depends on two of them together.
+Nothing is received on a port while one of its callers is decided on, so there is also a bound on how long that may take (`LookUpBudget`).
 """
 
 from dataclasses import dataclass
@@ -74,5 +73,23 @@ class CallerAdmission:
     def expire(self, now: int) -> None:
         """Forget reservations that were not taken up."""
         for socket, reservation in list(self._reserved.items()):
-            if now - reservation.made_at > self._expiry and self._reserved.pop(socket, None) is not None:
+            if now - reservation.made_at > self._expiry:
+                del self._reserved[socket]
                 self.expired += 1
+
+
+class LookUpBudget:
+    """How long a port may be kept waiting for an answer that must be looked up: `longest_ns`, and a `share` of all time."""
+
+    def __init__(self, longest_ns: int, share: float) -> None:
+        self._longest = longest_ns
+        self._pause = 1 / share - 1  # per ns of waiting
+        self._again_at = 0
+
+    def left(self, now: int) -> int:
+        """Ns; 0: whoever must be looked up has to come again."""
+        return self._longest if now >= self._again_at else 0
+
+    def spent(self, since: int, now: int) -> None:
+        """A port was kept waiting."""
+        self._again_at = now + round((now - since) * self._pause)

@@ -12,24 +12,25 @@ import secrets
 import socket as sockets
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
-from functools import partial
 from types import MappingProxyType
 from typing import Final
 
 from protocols.addresses import is_public
 from protocols.back_off import BackOff
 from protocols.errors import ProtocolError, Reason, Rejected
+from protocols.inbox import Inbox, Item
 from protocols.publisher import Credential
 from protocols.srt.address import Address
+from protocols.srt.connection import SrtConnection, inbox, prepare
 from protocols.srt.libsrt import FAILED, READABLE, WRITABLE, Option
-from protocols.srt.receiver import Inbox, Item, ReceiveLimits, SrtConnection, SrtReceiver, prepare
+from protocols.srt.limits import DEFAULT_LATENCY_MS, ReceiveLimits
+from protocols.srt.receiver import SrtReceiver
 from protocols.srt.source_url import SourceUrl
 from protocols.srt.statistics import SrtStats
 from protocols.srt.tracks import TsDemuxer
 
 log = logging.getLogger(__name__)
 
-DEFAULT_LATENCY_MS: Final = 120
 _CONNECT_MS: Final = 3000  # SRTO_CONNTIMEO
 _CONNECT_S: Final = 5.0  # beyond libsrt's own
 _RESOLVE_S: Final = 5.0
@@ -123,8 +124,7 @@ class SrtSource:
     async def aclose(self, why: str = "") -> None:
         self._closed.set()
         if self._socket is not None:
-            self._receiver.order(partial(self._receiver.end, self._socket, None))
-            await self._receiver.settled()
+            self._receiver.end(self._socket, None)
         if self._inbox is not None:
             self._inbox.end(None)
 
@@ -154,7 +154,7 @@ class SrtSource:
     async def _attempt(self) -> AsyncGenerator[Item, None]:
         """One connection, from the name to its end."""
         address = await resolve(self._source, self._allow_private)
-        self._inbox = inbox = Inbox(self._limits, self.stats)
+        self._inbox = box = inbox(self._limits, self.stats)
         receiver = self._receiver
         self._socket = socket = receiver.srt.create()
         try:
@@ -163,14 +163,19 @@ class SrtSource:
         except OSError:
             receiver.srt.close(socket)
             raise
-        connection = SrtConnection(receiver, socket, TsDemuxer(self._programme), inbox, self.stats, self._limits)
-        receiver.order(partial(receiver.watch, _Calling(receiver, socket, connection, inbox, self._limits.max_latency_ms)))
+        connection = SrtConnection(
+            receiver, socket, TsDemuxer(self._programme), box, self.stats, self._limits, self._disconnected
+        )
+        receiver.watch(_Calling(receiver, socket, connection, box, self._limits.max_latency_ms))
         try:
-            while (item := await inbox.get()) is not None:
+            async for item in box:
                 yield item
         finally:
-            receiver.order(partial(receiver.end, socket, None))
+            receiver.end(socket, None)
             self._socket = None
+
+    def _disconnected(self) -> None:
+        self._socket = None
 
     def _prepare(self, socket: int) -> None:
         srt, access = self._receiver.srt, self._source.access
@@ -215,4 +220,4 @@ class _Calling:
             raise ProtocolError("the source did not answer")
 
     def ended(self, error: ProtocolError | None, now: int) -> None:
-        self._receiver.post(partial(self._inbox.end, error))
+        self._inbox.end(error)

@@ -63,8 +63,8 @@ int srt_epoll_create(void); int srt_epoll_release(int eid);
 int srt_epoll_add_usock(int eid, SRTSOCKET u, const int* events); int srt_epoll_remove_usock(int eid, SRTSOCKET u);
 int srt_epoll_uwait(int eid, SRT_EPOLL_EVENT* set, int size, int64_t timeout_ms);
 int srt_getrejectreason(SRTSOCKET u); int srt_setrejectreason(SRTSOCKET u, int value);
+int malloc_trim(size_t keep_bytes); /* of the C library that it is linked with */
 """
-_ALLOCATOR: Final = "int malloc_trim(size_t keep_bytes);"
 
 _LIBRARY_NAMES: Final = {
     # Debian's GnuTLS flavour first: its AES costs a tenth of the other's on bookworm.
@@ -130,9 +130,9 @@ class Option(IntEnum):
 
 _FLAGS: Final = frozenset({Option.SNDSYN, Option.RCVSYN, Option.TLPKTDROP, Option.ENFORCEDENCRYPTION})
 
-CallHook = Callable[[int, Address, bytes], int]
-"""(socket, caller's address, raw stream id) -> 0 to go on, or the SRT reject code. Runs on libsrt's thread of that port: nothing is
-received there meanwhile, so in-memory look-ups only."""
+CallHook = Callable[[int, bytes, bytes], int]
+"""(socket, caller's sockaddr, raw stream id) -> 0 to go on, or the SRT reject code. Runs on libsrt's thread of that port: nothing is
+received there meanwhile, and who closes the listening socket waits for it."""
 
 
 @cache
@@ -167,8 +167,6 @@ class Libsrt:
         self._lib = library
         self.name = name
         self.version = f"{number >> 16}.{number >> 8 & 255}.{number & 255}"
-        self.callers = 0
-        """Asked about in a listen callback since the start; libsrt has made a socket for each, taken or refused."""
         self._hooks: dict[int, Any] = {}  # a cffi callback lives as long as its listening socket
         if library.srt_startup() < 0:
             raise LibsrtMissing(f"libsrt {self.version} does not start: {self._error_text()}")
@@ -205,11 +203,9 @@ class Libsrt:
         """Take callers; `hook` decides on each before it is connected. An exception of it refuses the caller and goes to `on_error`."""
 
         def called(_opaque: object, caller: int, _version: int, peer: Any, stream_id: Any) -> int:
-            self.callers += 1
             code = 1500  # what the caller hears if the hook raises
             try:
-                address = unpack_sockaddr(self._ffi.buffer(peer, 28)[:])
-                code = hook(caller, address, self._ffi.string(stream_id, MAX_STREAM_ID + 1))
+                code = hook(caller, self._ffi.buffer(peer, 28)[:], self._ffi.string(stream_id, MAX_STREAM_ID + 1))
             finally:
                 if code:
                     self._lib.srt_setrejectreason(caller, code)
@@ -330,12 +326,10 @@ class Libsrt:
     def give_back_memory(self) -> None:
         """Return to the system what ended sockets held (0.5 MB each): their own threads freed it, and glibc would keep it for those.
 
-        Takes some ms after a storm of callers; does nothing where the C library is not glibc.
+        Takes 20 ms after a storm of callers; does nothing where the C library is not glibc.
         """
-        allocator = cffi.FFI()
-        allocator.cdef(_ALLOCATOR)
         with contextlib.suppress(AttributeError):
-            allocator.dlopen(None).malloc_trim(0)
+            self._lib.malloc_trim(0)
 
     def _name(self, ask: Any, socket: int) -> Address:
         room, length = self._ffi.new("char[]", 128), self._ffi.new("int *", 128)

@@ -1,110 +1,43 @@
 """The SRT listener: callers that publish, decided on before they are connected.
 
-A caller's stream id is read in libsrt's listen callback; what it may do and with which passphrase is asked of `authorise`, and a refusal
-reaches the caller as its SRT reject code. Encoders without a stream id have ports of their own, each mapped to a stream key.
+A caller's stream id comes with libsrt's listen callback, which waits for the event loop; what it may do and with which passphrase is
+asked of `authorise`, and a refusal reaches the caller as its SRT reject code. Encoders without a stream id have ports of their own, each
+mapped to a stream key.
 """
 
 import asyncio
 import logging
-import secrets
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic_ns
-from typing import Final, Self
+from types import NoneType
+from typing import Self
 
 from protocols.errors import ProtocolError, Reason, Rejected
 from protocols.metric import MetricFamily
-from protocols.publisher import BoundPort, Credential, ReachedBy
-from protocols.srt.address import Address, server
-from protocols.srt.admission import Access, CallerAdmission, Reservation
+from protocols.publisher import BoundPort, ReachedBy
+from protocols.srt.address import server, unpack_sockaddr
+from protocols.srt.admission import Access, CallerAdmission, LookUpBudget, Reservation
+from protocols.srt.connection import SrtConnection, inbox, prepare
 from protocols.srt.libsrt import FAILED, READABLE, Option, SrtError, load
-from protocols.srt.receiver import Inbox, Item, ReceiveLimits, SrtConnection, SrtReceiver, prepare
-from protocols.srt.statistics import SrtStats
+from protocols.srt.limits import DEFAULT_LATENCY_MS, SrtLimits
+from protocols.srt.publisher import SrtPublisher
+from protocols.srt.receiver import SrtReceiver
+from protocols.srt.statistics import SrtListenerStats, SrtStats
 from protocols.srt.streamid import StreamId, parse_stream_id
+from protocols.srt.threads import ask, tell
 from protocols.srt.tracks import TsDemuxer
 
 log = logging.getLogger(__name__)
 
-DEFAULT_LATENCY_MS: Final = 120
-
-Authorise = Callable[[StreamId, str], Access]
-"""(stream id, caller's host) -> what it needs; raises `Rejected`. In memory and quick: nothing is received on the port meanwhile."""
-
-
-@dataclass(frozen=True, slots=True)
-class SrtLimits(ReceiveLimits):
-    """Bounds of the listener."""
-
-    max_publishers: int = 200
-    max_pending: int = 256  # between callback and accept
-    pending_s: float = 10.0
-    calls_per_second: float = 10.0  # from one address
-    call_burst: int = 20
-    backlog: int = 128
-
-
-@dataclass(slots=True)
-class SrtListenerStats:
-    """Totals since the start."""
-
-    accepted: int = 0
-    auth_failed: int = 0  # handshakes given up after the callback: nearly always a wrong passphrase
-    refused: Counter[str] = field(default_factory=Counter)  # by `Reason.label`
-    latency_too_long: int = 0
-
-    def failures(self) -> Mapping[str, int]:
-        """Connections that ended in the handshake, for a reason that was not ours to tell."""
-        return {"passphrase": self.auth_failed, "latency_too_long": self.latency_too_long}
-
-
-class SrtPublisher:
-    """One connected encoder (`protocols.publisher.Publisher`)."""
-
-    protocol = "srt"
-    software = ""  # SRT does not say
-
-    def __init__(self, receiver: SrtReceiver, socket: int, reservation: Reservation, inbox: Inbox, stats: SrtStats) -> None:
-        stream = reservation.stream
-        self.id = secrets.token_urlsafe(12)
-        self.remote = str(reservation.address)
-        self.credential = Credential(stream.key, reservation.access.user)
-        self.params = stream.beside
-        self.stats = stats
-        self._receiver = receiver
-        self._socket = socket
-        self._inbox = inbox
-
-    async def accept(self) -> None:
-        """The handshake is over already. Raises `ProtocolError` if the encoder has gone."""
-        if self._inbox.over:
-            raise ProtocolError("the encoder has gone")
-
-    async def reject(self, refusal: Rejected) -> None:
-        """Close: a connected caller cannot be told why; `authorise` can."""
-        await self.aclose(refusal.detail)
-
-    async def __aiter__(self) -> AsyncIterator[Item]:
-        while (item := await self._inbox.get()) is not None:
-            yield item
-
-    def pause(self, paused: bool) -> None:
-        """SRT has no back-pressure that a live encoder heeds."""
-
-    def request_keyframe(self, layer: str = "") -> bool:
-        return False
-
-    async def aclose(self, why: str = "") -> None:
-        if not self._inbox.over:
-            self._receiver.order(partial(self._receiver.end, self._socket, None))
-            await self._receiver.settled()
-            self._inbox.end(None)  # where the receiver has stopped
+Authorise = Callable[[StreamId, str], Awaitable[Access]]
+"""(stream id, caller's host) -> what it needs; raises `Rejected`. Nothing is received on the port meanwhile: what takes longer than some
+tens of ms goes on, and its caller is told to come again."""
 
 
 class SrtListener:
-    """`protocols.publisher.Listener` for SRT. `receiver` shares the I/O thread with others; without one it has its own.
+    """`protocols.publisher.Listener` for SRT. `receiver` is shared with others; without one it has its own.
 
     `host` is a numeric address; empty: all, IPv6 and IPv4 alike. Port 0 is any free one. Entering raises `LibsrtMissing` (its text says
     what to install) or `SrtError` (an `OSError`: the port is taken).
@@ -135,18 +68,23 @@ class SrtListener:
         self._latency_ms = min(latency_ms, self._limits.max_latency_ms)
         self._ports = dict(ports or {})
         self._receiver: SrtReceiver
+        self._loop: asyncio.AbstractEventLoop
+        self._closing = False  # nobody is asked about any more
         self._shared = receiver
         self._library = library
         limit = self._limits
         self._admission = CallerAdmission(
             limit.calls_per_second, limit.call_burst, round(limit.pending_s * 1e9), limit.max_pending
         )
-        self._live: dict[int, SrtPublisher] = {}  # by socket; changed in the receiver's thread only
+        self._budget = LookUpBudget(round(limit.look_up_s * 1e9), limit.look_up_share)
+        self._deciding: set[asyncio.Future[Access]] = set()
+        self._live: dict[int, SrtPublisher] = {}  # by socket
         self._new: asyncio.Queue[SrtPublisher | None] = asyncio.Queue()  # bounded by max_publishers
         self._open: list[_Listening] = []
         self._exit = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
         async with AsyncExitStack() as stack:
             if self._shared is None:
                 receiver = await stack.enter_async_context(SrtReceiver(load(self._library)))
@@ -175,7 +113,7 @@ class SrtListener:
         return self.stats.failures()
 
     def refusals(self) -> Mapping[str, int]:
-        return self.stats.refused.copy()  # libsrt's thread counts meanwhile
+        return self.stats.refused
 
     def counters(self) -> Iterable[MetricFamily]:
         """Those of all connections of the receiver, which may be shared."""
@@ -210,30 +148,46 @@ class SrtListener:
             raise
         listening = _Listening(self, socket)
         self._open.append(listening)
-        receiver.order(partial(self._watch, listening))
+        receiver.watch(listening)
+        self.take(socket, monotonic_ns())  # libsrt raises no event for who connected before
         return bound
 
     async def _close(self) -> None:
-        receiver = self._receiver
+        self._closing = True
         for listening in self._open:
-            receiver.order(partial(receiver.end, listening.socket, None))
-        await receiver.settled()
-        for socket in list(self._live):  # nobody is added any more
-            receiver.order(partial(receiver.end, socket, None))
-        await receiver.settled()
+            self._receiver.end(listening.socket, None)
+        for socket in list(self._live):
+            self._receiver.end(socket, None)
+        deciding = list(self._deciding)
+        for each in deciding:
+            each.cancel()
+        await asyncio.gather(*deciding, return_exceptions=True)
         self._new.put_nowait(None)
 
     # -- libsrt's thread of a port
 
-    def _called(self, mapped: StreamId | None, socket: int, address: Address, raw: bytes) -> int:
-        """The listen callback: 0 or a reject code."""
-        now = monotonic_ns()
+    def _called(self, mapped: StreamId | None, socket: int, sockaddr: bytes, raw: bytes) -> int:
+        """The listen callback: 0 or a reject code, as the loop decides."""
+        if self._closing:  # the loop waits for this to return
+            return Reason.OVERLOADED.srt_code
+        code = ask(self._loop, self._answer(mapped, socket, sockaddr, raw), self._limits.answer_s)
+        if code is None:
+            tell(self._loop, partial(self._unanswered, socket))
+            return Reason.OVERLOADED.srt_code
+        return code
+
+    # -- the loop
+
+    async def _answer(self, mapped: StreamId | None, socket: int, sockaddr: bytes, raw: bytes) -> int:
+        """What a caller hears: 0 to go on, or a reject code."""
+        self._receiver.callers += 1
+        now, address = monotonic_ns(), unpack_sockaddr(sockaddr)
         try:
             self._admission.check_rate(address.host, now)
             if len(self._live) >= self._limits.max_publishers:
                 raise Rejected(Reason.OVERLOADED, "no room for another publisher")
             stream = mapped or parse_stream_id(raw)
-            access = self._authorise(stream, address.host)
+            access = await self._decide(stream, address.host)
             if access.passphrase is not None:
                 self._receiver.srt.set(socket, Option.PASSPHRASE, access.passphrase)
             if access.latency_ms is not None:
@@ -244,15 +198,40 @@ class SrtListener:
             return refusal.reason.srt_code
         return 0
 
+    async def _decide(self, stream: StreamId, host: str) -> Access:
+        """What `authorise` says, as far as there is time for it; what it has to look up will be known when the caller comes again."""
+        if len(self._deciding) >= self._limits.max_pending:
+            raise Rejected(Reason.OVERLOADED, "too many handshakes at once")
+        deciding = asyncio.ensure_future(self._authorise(stream, host))
+        self._deciding.add(deciding)
+        deciding.add_done_callback(self._decided)
+        await asyncio.wait({deciding}, timeout=0)
+        now = monotonic_ns()
+        if not deciding.done() and (left := self._budget.left(now)):
+            await asyncio.wait({deciding}, timeout=left / 1e9)
+            self._budget.spent(now, monotonic_ns())
+        if not deciding.done():
+            raise Rejected(Reason.OVERLOADED, "the gateway is looking this up: connect again in a moment")
+        if isinstance(deciding.exception(), Rejected | NoneType):
+            return deciding.result()
+        raise Rejected(Reason.INTERNAL, "the gateway has failed: connect again")
+
+    def _decided(self, deciding: asyncio.Future[Access]) -> None:
+        self._deciding.discard(deciding)
+        if not deciding.cancelled() and not isinstance(error := deciding.exception(), Rejected | NoneType):
+            log.error("SRT: a caller was lost by a defect of ours", exc_info=error)
+
+    def _unanswered(self, socket: int) -> None:
+        """The loop was too slow for a caller, who was refused: the answer may have been given all the same."""
+        self._admission.take(socket)
+        self.stats.refused[Reason.OVERLOADED.label] += 1
+
     def _hook_failed(self, error: BaseException) -> None:
+        tell(self._loop, partial(self._defect, error))
+
+    def _defect(self, error: BaseException) -> None:
         self.stats.refused[Reason.INTERNAL.label] += 1
         log.error("SRT caller refused: the listen callback failed with %s", type(error).__name__)
-
-    # -- the receiver's thread
-
-    def _watch(self, listening: "_Listening") -> None:
-        self._receiver.watch(listening)
-        self.take(listening.socket, monotonic_ns())  # libsrt raises no event for who connected before
 
     def take(self, listening: int, now: int) -> None:
         """Accept every caller that has connected."""
@@ -263,13 +242,13 @@ class SrtListener:
                 srt.close(socket)
                 continue
             stats = SrtStats()
-            inbox = Inbox(self._limits, stats)
-            publisher = SrtPublisher(receiver, socket, reservation, inbox, stats)
+            box = inbox(self._limits, stats)
+            publisher = SrtPublisher(receiver, socket, reservation, box, stats)
             demuxer = TsDemuxer(reservation.access.programme)
             self._live[socket] = publisher
             self.stats.accepted += 1
-            receiver.post(partial(self._new.put_nowait, publisher))
-            receiver.watch(SrtConnection(receiver, socket, demuxer, inbox, stats, self._limits, partial(self._forget, socket)))
+            self._new.put_nowait(publisher)
+            receiver.watch(SrtConnection(receiver, socket, demuxer, box, stats, self._limits, partial(self._forget, socket)))
 
     def _forget(self, socket: int) -> None:
         self._live.pop(socket, None)
@@ -286,14 +265,14 @@ class SrtListener:
     def expire(self, now: int) -> None:
         self._admission.expire(now)
         if new := self._admission.expired - self.stats.auth_failed:
-            self._receiver.post(partial(log.warning, "SRT: %d handshakes broke off: a wrong or missing passphrase", new))
+            log.warning("SRT: %d handshakes broke off: a wrong or missing passphrase", new)
         self.stats.auth_failed = self._admission.expired
 
     def stopped(self, error: ProtocolError | None) -> None:
         """A listening socket has ended; with an error, nobody will be accepted any more."""
         if error is not None:
             log.error("SRT listener has ended: %s", error)
-            self._receiver.post(lambda: self._new.put_nowait(None))
+            self._new.put_nowait(None)
 
 
 class _Listening:
@@ -313,6 +292,3 @@ class _Listening:
 
     def ended(self, error: ProtocolError | None, now: int) -> None:
         self._listener.stopped(error)
-
-
-__all__ = ["Access", "SrtLimits", "SrtListener", "SrtListenerStats", "SrtPublisher"]

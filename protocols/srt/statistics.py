@@ -1,7 +1,8 @@
-"""What SRT knows of a connection, and what the publisher is told to change about it. Sans-IO."""
+"""What SRT counts: of a connection, with what its publisher is told to change about it, and of the listener. Sans-IO."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from protocols.metric import MetricFamily
@@ -117,3 +118,17 @@ class SrtStats(PublisherStats):
             f"SRT latency {self.latency_ms} ms is less than {_ROUND_TRIPS_WANTED} round trips ({self.round_trip_ns / MS:.0f} ms each): "
             f"lost packets cannot be repaired in time; set latency to {-(-wanted // MS)} ms or more in the encoder or for this stream"
         )
+
+
+@dataclass(slots=True)
+class SrtListenerStats:
+    """Totals since the start."""
+
+    accepted: int = 0
+    auth_failed: int = 0  # handshakes given up after the callback: nearly always a wrong passphrase
+    refused: Counter[str] = field(default_factory=Counter)  # by `Reason.label`
+    latency_too_long: int = 0
+
+    def failures(self) -> Mapping[str, int]:
+        """Connections that ended in the handshake, for a reason that was not ours to tell."""
+        return {"passphrase": self.auth_failed, "latency_too_long": self.latency_too_long}

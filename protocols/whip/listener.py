@@ -10,9 +10,7 @@ import hmac
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from http import HTTPStatus
-from types import MappingProxyType
 from typing import Self
 
 from aiohttp import hdrs, web
@@ -27,34 +25,14 @@ from protocols.webrtc.transport.ice_servers import IceServer
 from protocols.webrtc.transport.peer import Peer
 from protocols.webrtc.transport.udp_mux import UdpMux
 from protocols.whip.address import endpoint
+from protocols.whip.limits import WhipLimits
 from protocols.whip.publisher import WhipPublisher
+from protocols.whip.statistics import COUNTERS, counts
 
 _PATH = "/whip/{call}"
 _ALIAS = ("/whip", "/whip/-")  # for a key that names its call
 _SOFTWARE = 80
 _DIRECTIONS = ("sendonly", "sendrecv")
-
-_COUNTERS: Mapping[str, str] = MappingProxyType(
-    {
-        "ignored": "Packets of streams that were not agreed on",
-        "nacks": "Packets asked for again",
-        "repaired": "Packets that came when asked for again",
-        "lost": "Packets given up",
-        "late": "Packets that came twice or too late",
-        "plis": "Key frames asked for",
-        "broken": "Frames that could not be put together",
-        "undecodable": "Frames left out up to the next key frame",
-    }
-)
-
-
-@dataclass(frozen=True, slots=True)
-class WhipLimits:
-    """Bounds beside those of the UDP port's peers. Times in seconds."""
-
-    decision_s: float = 10.0  # from an offer to the session's accept() or reject()
-    idle_s: float = 20.0  # without a packet
-    waiting: int = 256  # publishers that no session has taken yet
 
 
 class WhipSession:
@@ -112,7 +90,7 @@ class WhipListener:
         self._ice_servers = tuple(ice_servers)
         self._publishers: asyncio.Queue[WhipPublisher | None] = asyncio.Queue(self._limits.waiting + 1)
         self._refused: Counter[str] = Counter()
-        self._totals = dict.fromkeys(_COUNTERS, 0)
+        self._totals = dict.fromkeys(COUNTERS, 0)
         self._live: set[WhipPublisher] = set()
         self._resources = Resources(
             _PATH, self._create, origins=cors_origins, alias=_ALIAS, authorise=_authorise, links=self._links
@@ -146,9 +124,9 @@ class WhipListener:
 
     def counters(self) -> Iterator[MetricFamily]:
         """Each total over all publishers that are or were."""
-        live = [_counts(publisher) for publisher in self._live]
-        for name, meaning in _COUNTERS.items():
-            yield MetricFamily(name, meaning, {(): self._totals[name] + sum(counts[name] for counts in live)})
+        live = [counts(publisher.admission, publisher.tracks) for publisher in self._live]
+        for name, meaning in COUNTERS.items():
+            yield MetricFamily(name, meaning, {(): self._totals[name] + sum(each[name] for each in live)})
 
     def addresses(self, call: str, by: ReachedBy) -> Mapping[str, str]:
         return {"whip": endpoint(by.origin, call)}
@@ -184,7 +162,7 @@ class WhipListener:
             client=request.remote or "",
             remote=_remote(request),
             software=_software(request),
-            idle_s=self._limits.idle_s,
+            limits=self._limits,
         )
 
     async def _decision(self, publisher: WhipPublisher) -> Peer:
@@ -209,7 +187,7 @@ class WhipListener:
 
     def _ended(self, publisher: WhipPublisher) -> None:
         self._live.discard(publisher)
-        for name, count in _counts(publisher).items():
+        for name, count in counts(publisher.admission, publisher.tracks).items():
             self._totals[name] += count
 
 
@@ -233,13 +211,6 @@ def _authorise(request: web.Request, session: HttpSession) -> None:
         raise Rejected(Reason.UNAUTHORIZED, "send the stream key that made this resource as the Bearer token")
     if isinstance(session, WhipSession) and not session.permits(token):
         raise Rejected(Reason.FORBIDDEN, "this resource was made with another stream key")
-
-
-def _counts(publisher: WhipPublisher) -> dict[str, int]:
-    admission, tracks = publisher.admission, publisher.tracks
-    own = {"ignored": admission.ignored, "nacks": admission.nacks, "broken": tracks.broken, "undecodable": tracks.undecodable}
-    totals = admission.totals() | own
-    return {name: totals.get(name, 0) for name in _COUNTERS}
 
 
 def _digest(token: str) -> bytes:

@@ -12,8 +12,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 
 from protocols.errors import ProtocolError, Rejected
+from protocols.inbox import DropToKeyframe, Inbox, Item
 from protocols.publisher import Credential, PublisherStats
-from protocols.queue import MediaQueue
 from protocols.webrtc.receive.jitter import NEVER
 from protocols.webrtc.receive.receiver import RtpReceiver
 from protocols.webrtc.receive.stream import Stream
@@ -22,10 +22,9 @@ from protocols.webrtc.sdp.description import Offer
 from protocols.webrtc.transport.peer import Peer
 from protocols.webrtc.transport.srtp import SrtpError
 from protocols.webrtc.transport.udp_mux import UdpMux
-from protocols.whip.tracks import Item, Tracks
+from protocols.whip.limits import WhipLimits
+from protocols.whip.tracks import Tracks
 
-_QUEUE_NS = 1_000_000_000
-_QUEUE_BYTES = 16 << 20
 _MEASURE_NS = 2_000_000_000
 _CLOSING_S = 2.0
 _IN_ORDER = frozenset({"closed by the peer", "deleted by the peer"})
@@ -45,12 +44,14 @@ class WhipPublisher:
         client: str,
         remote: str,
         software: str,
-        idle_s: float = 20.0,
+        limits: WhipLimits,
     ) -> None:
-        """`client` is the address by which peers are counted, `remote` the same with its port; without a packet for `idle_s` it ends."""
+        """`client` is the address by which peers are counted, `remote` the same with its port."""
         self.decided = asyncio.Event()
         self.peer: Peer | None = None
         self.refusal: Rejected | None = None
+        self.dropped = 0
+        """Packets that the session took too slowly."""
         self.offer = offer
         self.accepted = accepted
         self._mux = mux
@@ -60,15 +61,12 @@ class WhipPublisher:
         self._params = params
         self._remote = remote
         self._software = software
-        self._idle_s = idle_s
+        self._idle_s = limits.idle_s
         self._stats = PublisherStats()
         lines = tuple(each.receive for each in accepted if each is not None and each.receive is not None)
-        self._tracks = Tracks(lines, self._emit, self._want_keyframe)
+        self._inbox = Inbox(limits.queue_ms, limits.queue_bytes, DropToKeyframe(self._on_drop))
+        self._tracks = Tracks(lines, self._inbox.put, self._want_keyframe)
         self._admission = RtpReceiver(lines, secrets.randbelow(0xFFFFFFFE) + 1, secrets.token_hex(8), self._tracks.frame)
-        self._queue = MediaQueue(_QUEUE_NS, _QUEUE_BYTES)
-        self._more = asyncio.Event()
-        self._error: ProtocolError | None = None
-        self._finished = False
         self._timer: asyncio.TimerHandle | None = None
         self._armed = NEVER  # for when (monotonic ns)
         self._measure_due = 0
@@ -118,7 +116,7 @@ class WhipPublisher:
 
     async def accept(self) -> None:
         if self.decided.is_set():
-            raise self._error or ProtocolError("the encoder has gone")
+            raise self._inbox.error or ProtocolError("the encoder has gone")
         try:
             self.peer = self._mux.add(self.offer, self._client)
         except Rejected as refusal:
@@ -132,19 +130,11 @@ class WhipPublisher:
             await self.aclose(refusal.detail)
         else:
             self.refusal = refusal
-            self._finish(ProtocolError(refusal.detail))
+            self._inbox.end(ProtocolError(refusal.detail))
             self.decided.set()
 
-    async def __aiter__(self) -> AsyncIterator[Item]:
-        while True:
-            while (item := self._queue.pop()) is not None:
-                yield item
-            if self._finished:
-                break
-            self._more.clear()
-            await self._more.wait()
-        if self._error is not None:
-            raise self._error
+    def __aiter__(self) -> AsyncIterator[Item]:
+        return aiter(self._inbox)
 
     def pause(self, paused: bool) -> None:
         """Nothing: what is not taken in time is dropped."""
@@ -160,7 +150,7 @@ class WhipPublisher:
         if not self.decided.is_set():
             self.abandon(why or "the session has ended")
         peer = self.peer
-        self._finish(None)
+        self._inbox.end(None)
         if peer is None:
             return
         peer.close(why)
@@ -174,7 +164,7 @@ class WhipPublisher:
 
     def abandon(self, why: str) -> None:
         """The encoder does not wait for the answer any more, whatever was decided."""
-        self._finish(ProtocolError(why))
+        self._inbox.end(ProtocolError(why))
         self.decided.set()
         if self.peer is not None:
             self.peer.close(why)
@@ -190,7 +180,7 @@ class WhipPublisher:
             peer.close()
             if self._timer is not None:
                 self._timer.cancel()
-            self._finish(None if peer.why in _IN_ORDER else ProtocolError(peer.why or "closed"))
+            self._inbox.end(None if peer.why in _IN_ORDER else ProtocolError(peer.why or "closed"))
 
     async def _quiet(self, peer: Peer) -> bool:
         """Whether nothing came for so long, or the peer has gone."""
@@ -207,11 +197,6 @@ class WhipPublisher:
             return self.peer.round_trip
         return max((stream.buffer.repair_time for stream in self._admission.streams.values()), default=0)
 
-    def _finish(self, error: ProtocolError | None) -> None:
-        if not self._finished:
-            self._finished, self._error = True, error
-            self._more.set()
-
     # -- packets ---------------------------------------------------------------------------------------------------------------------
 
     def _on_rtp(self, packet: bytes, now: int) -> None:
@@ -225,15 +210,10 @@ class WhipPublisher:
     def _on_rtcp(self, packet: bytes, now: int) -> None:
         self._admission.receive_rtcp(packet, now)
 
-    def _emit(self, item: Item) -> None:
-        if self._finished:
-            return
-        dropped = self._queue.dropped
-        self._queue.push(item)
-        self._more.set()
-        if self._queue.dropped != dropped:
-            for stream in self._tracks.streams.values():
-                self._admission.want_keyframe(stream)
+    def _on_drop(self, packets: int) -> None:
+        self.dropped += packets
+        for stream in self._tracks.streams.values():
+            self._admission.want_keyframe(stream)
 
     def _want_keyframe(self, stream: Stream) -> None:
         self._admission.want_keyframe(stream)
@@ -250,7 +230,7 @@ class WhipPublisher:
 
     def _poll(self) -> None:
         peer, now = self.peer, time.monotonic_ns()
-        if peer is None or self._finished:
+        if peer is None or self._inbox.over:
             return
         self._admission.round_trip = self._round_trip()
         for compound in self._admission.poll(now):

@@ -13,8 +13,9 @@ import time
 from heapq import heapify, heapreplace
 from pathlib import Path
 
+from protocols.errors import Reason
 from protocols.srt.address import Address
-from protocols.srt.libsrt import Libsrt, Option, load
+from protocols.srt.libsrt import Libsrt, Option, SrtError, load
 
 _PACKET, _MESSAGE = 188, 1316
 _FRAME_NS = 1_000_000_000 / 30
@@ -29,6 +30,21 @@ def frames(file: Path) -> list[bytes]:
     return [data[start:end] for start, end in itertools.pairwise(starts)]
 
 
+def _connected(srt: Libsrt, port: int, stream_id: str) -> int:
+    """A socket of a caller who comes again, as encoders do, while the gateway says that it is overloaded."""
+    while True:
+        socket = srt.create()
+        srt.set(socket, Option.STREAMID, stream_id)
+        try:
+            srt.connect(socket, Address("127.0.0.1", port))
+        except SrtError:
+            if srt.reject_reason(socket) != Reason.OVERLOADED.srt_code:
+                raise
+        else:
+            return socket
+        srt.close(socket)
+
+
 class Stream:
     """One publisher's socket, where it is in the programme, and when each frame was sent."""
 
@@ -37,9 +53,7 @@ class Stream:
         self._srt = srt
         self._programme = programme
         self._start = start
-        self._socket = srt.create()
-        srt.set(self._socket, Option.STREAMID, stream_id)
-        srt.connect(self._socket, Address("127.0.0.1", port))
+        self._socket = _connected(srt, port, stream_id)
 
     @property
     def due(self) -> int:

@@ -21,9 +21,13 @@ from typing import Any
 
 from protocols.media import EncodedPacket
 from protocols.srt.address import Address
+from protocols.srt.admission import Access
 from protocols.srt.libsrt import Option, load
-from protocols.srt.listener import Access, SrtLimits, SrtListener, SrtPublisher
+from protocols.srt.limits import SrtLimits
+from protocols.srt.listener import SrtListener
+from protocols.srt.publisher import SrtPublisher
 from protocols.srt.receiver import PAUSE_S, SrtReceiver
+from protocols.srt.streamid import StreamId
 from protocols.srt.tracks import TsDemuxer
 
 SECONDS = 10.0
@@ -71,6 +75,10 @@ def prepare(path: Path, seconds: int = 10) -> None:
     subprocess.run([*command, "-c:a", "aac", "-b:a", "128k", "-f", "mpegts", str(path)], check=True)
 
 
+async def anybody(stream: StreamId, host: str) -> Access:
+    return Access()
+
+
 class Load:
     """What has been received by all sessions together."""
 
@@ -102,7 +110,7 @@ async def cost(source: Path, sessions: int, pause_s: float) -> dict[str, float]:
     """Per session: percent of a core, Mbit/s and units a second."""
     total = Load(sessions)
     async with SrtReceiver(load(), pause_s) as receiver, asyncio.TaskGroup() as running:
-        listener = SrtListener("127.0.0.1", 0, authorise=lambda stream, host: Access(), limits=LIMITS, receiver=receiver)
+        listener = SrtListener("127.0.0.1", 0, authorise=anybody, limits=LIMITS, receiver=receiver)
         async with listener, contextlib.AsyncExitStack() as senders:
             running.create_task(total.run(listener))
             for n in range(sessions):
@@ -172,9 +180,7 @@ async def delay(source: Path) -> list[float]:
                         all_here.set()
             return
 
-    async with SrtListener(
-        "127.0.0.1", 0, authorise=lambda stream, host: Access(), latency_ms=LATENCY_MS, limits=LIMITS
-    ) as listener:
+    async with SrtListener("127.0.0.1", 0, authorise=anybody, latency_ms=LATENCY_MS, limits=LIMITS) as listener:
         taking = asyncio.create_task(take(listener))
         sender = await asyncio.create_subprocess_exec(
             sys.executable,

@@ -1,5 +1,6 @@
 """What we rely on in the system's libsrt: names, numbers, layouts, and a clean end."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -18,7 +19,7 @@ def pair() -> tuple[Libsrt, int, int]:
     listening = srt.create()
     srt.set(listening, Option.RCVSYN, 1)
     srt.bind(listening, "127.0.0.1", 0)
-    srt.listen(listening, 4, lambda socket, address, raw: 0 if raw == b"yes" else 1404, lambda error: None)
+    srt.listen(listening, 4, lambda socket, sockaddr, raw: 0 if raw == b"yes" else 1404, lambda error: None)
     return srt, listening, srt.local_port(listening)
 
 
@@ -84,7 +85,7 @@ def test_a_hook_that_raises_refuses() -> None:
     listening = srt.create()
     srt.bind(listening, "127.0.0.1", 0)
 
-    def hook(socket: int, address: Address, raw: bytes) -> int:
+    def hook(socket: int, sockaddr: bytes, raw: bytes) -> int:
         raise ZeroDivisionError
 
     srt.listen(listening, 4, hook, lambda error: failed.set())
@@ -95,6 +96,67 @@ def test_a_hook_that_raises_refuses() -> None:
     assert failed.wait(2)
     srt.close(socket)
     srt.close(listening)
+
+
+def test_while_the_listen_callback_waits_only_closing_its_socket_waits_with_it() -> None:
+    """Why an event loop may answer the callback, and must not close the listening socket meanwhile."""
+    srt, called, answered = load(), threading.Event(), threading.Event()
+    asking: list[int] = []
+
+    def hook(socket: int, sockaddr: bytes, raw: bytes) -> int:
+        if raw == b"asks":
+            asking.append(socket)
+            called.set()
+            assert answered.wait(10)
+        return 0
+
+    listening, epoll = srt.create(), srt.epoll()
+    srt.set(listening, Option.RCVSYN, 0)
+    srt.bind(listening, "127.0.0.1", 0)
+    srt.listen(listening, 4, hook, lambda error: None)
+    srt.epoll_add(epoll, listening, READABLE | FAILED)
+    port, wait, read = srt.local_port(listening), srt.waiter(epoll), srt.reader()
+    callers, accepted = [call(srt, port, "at once") for _ in range(2)], []
+    while len(accepted) < 2:
+        assert wait(2000)
+        while (socket := srt.accept(listening)) is not None:
+            srt.epoll_add(epoll, socket, READABLE | FAILED)
+            accepted.append(socket)
+
+    def third_caller() -> None:
+        with contextlib.suppress(SrtError):  # the listener is closed before it is through
+            callers.append(call(srt, port, "asks"))
+
+    third = threading.Thread(target=third_caller, daemon=True)
+    third.start()
+    assert called.wait(2)
+
+    assert (wait(0), read(accepted[0]), srt.accept(listening)) == ([], b"", None)
+    srt.set(asking[0], Option.RCVLATENCY, 200)
+    assert srt.get(asking[0], Option.RCVLATENCY) == 200
+    assert srt.statistics(accepted[0]) is not None
+    srt.epoll_remove(epoll, accepted[1])
+    srt.close(accepted[1])
+    other = srt.create()
+    srt.bind(other, "127.0.0.1", 0)
+    srt.listen(other, 4, hook, lambda error: None)
+    srt.close(other)
+    calling = srt.create()
+    srt.set(calling, Option.RCVSYN, 0)
+    srt.connect(calling, Address("127.0.0.1", 9))
+    srt.close(calling)
+
+    closing = threading.Thread(target=srt.close, args=(listening,), daemon=True)
+    closing.start()
+    closing.join(0.2)
+    assert closing.is_alive()
+    answered.set()
+    closing.join(2)
+    assert not closing.is_alive()
+    third.join(10)
+    for socket in (*callers, accepted[0]):
+        srt.close(socket)
+    srt.epoll_release(epoll)
 
 
 def test_a_read_after_the_end_says_so(pair: tuple[Libsrt, int, int]) -> None:
@@ -126,9 +188,12 @@ def test_the_process_ends_cleanly_with_streams_running() -> None:
 import asyncio
 from protocols.srt.address import Address
 from protocols.srt.libsrt import load, Option
-from protocols.srt.listener import Access, SrtListener
+from protocols.srt.admission import Access
+from protocols.srt.listener import SrtListener
+async def authorise(stream, host):
+    return Access()
 async def main():
-    listener = await SrtListener("127.0.0.1", 0, authorise=lambda stream, host: Access()).__aenter__()
+    listener = await SrtListener("127.0.0.1", 0, authorise=authorise).__aenter__()
     srt = load()
     for n in range(4):
         socket = srt.create()

@@ -16,7 +16,8 @@ from protocols.errors import ProtocolError
 from protocols.media import EncodedPacket, Track, TracksChanged
 from protocols.srt.address import Address
 from protocols.srt.libsrt import Option, SrtError, load
-from protocols.srt.listener import SrtListener, SrtPublisher
+from protocols.srt.listener import SrtListener
+from protocols.srt.publisher import SrtPublisher
 
 STEP_S = 20.0
 

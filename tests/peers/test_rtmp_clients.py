@@ -14,7 +14,9 @@ import pytest
 
 from protocols.errors import Reason, Rejected
 from protocols.media import Codec, Track, TracksChanged
-from protocols.rtmp.listener import RtmpListener, RtmpPublisher, TlsFiles
+from protocols.rtmp.listener import RtmpListener
+from protocols.rtmp.publisher import RtmpPublisher
+from protocols.rtmp.tls import TlsFiles
 
 FFMPEG_5 = "ffmpeg"
 FFMPEG_9 = imageio_ffmpeg.get_ffmpeg_exe()

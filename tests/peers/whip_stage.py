@@ -12,7 +12,8 @@ from protocols.media import EncodedPacket, Kind, Track, TracksChanged
 from protocols.webrtc.transport.ice_servers import IceServer
 from protocols.webrtc.transport.peer import Limits
 from protocols.webrtc.transport.udp_mux import UdpMux
-from protocols.whip.listener import WhipLimits, WhipListener
+from protocols.whip.limits import WhipLimits
+from protocols.whip.listener import WhipListener
 from protocols.whip.publisher import WhipPublisher
 
 Decide = Callable[[WhipPublisher], Rejected | None]

@@ -148,9 +148,7 @@ async def api_stage(directory: Path, database: str = "") -> AsyncIterator[Stage]
             on_ended=calls.written,
             on_muted=producers.muted,
         )
-        change_feed = ChangeFeed(
-            store_access.store, store_access.rights_cache, authorizer, enforcement, on_elsewhere=calls.elsewhere
-        )
+        change_feed = ChangeFeed(store_access.store, store_access.rights_cache, enforcement, on_elsewhere=calls.elsewhere)
         await change_feed.start()
         secret, now = secrets.token_hex(32), datetime.now(UTC)
         sealed = Sealing(tokens.secret.value).seal(secret.encode(), API_KEY)

@@ -144,7 +144,6 @@ async def staged(folder: Path, **options: Any) -> AsyncIterator[Stage]:
         change_feed = ChangeFeed(
             store_access.store,
             store_access.rights_cache,
-            store_access.authorizer,
             enforcement,
             on_elsewhere=calls.elsewhere,
         )

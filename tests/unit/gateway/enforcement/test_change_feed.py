@@ -57,7 +57,6 @@ class Followed:
         self.following = ChangeFeed(
             it.store,
             rights_cache,
-            it.authorizer,
             self.enforcement,
             on_elsewhere=lambda before, after: self.elsewhere.append(after.cid if after is not None else ""),
         )

@@ -17,8 +17,10 @@ from protocols.media import EncodedPacket, TracksChanged
 from protocols.rtmp import amf0
 from protocols.rtmp.amf0 import Value
 from protocols.rtmp.limits import RtmpLimits
-from protocols.rtmp.listener import RtmpListener, RtmpPublisher, TlsFiles
+from protocols.rtmp.listener import RtmpListener
 from protocols.rtmp.message import MessageType
+from protocols.rtmp.publisher import RtmpPublisher
+from protocols.rtmp.tls import TlsFiles
 from tests.unit.protocols.rtmp.peer import (
     HANDSHAKE,
     SERVER_HANDSHAKE_BYTES,
@@ -265,7 +267,7 @@ async def test_reading_stops_while_nobody_takes_the_media() -> None:
             publisher = await next_publisher(listener)
             await publisher.accept()
             sending = asyncio.create_task(encoder.send(frame * count))
-            await until(lambda: publisher._connection.backlog.high)
+            await until(lambda: publisher._connection.filling.high)
             taken = publisher.stats.bytes_received
             assert taken <= 2 * MIB
             items = aiter(publisher)
@@ -281,7 +283,7 @@ async def test_backlog_is_bounded_in_media_time() -> None:
         publisher = await next_publisher(listener)
         await publisher.accept()
         await encoder.send(b"".join(aac_frame(number * 20) for number in range(52)))
-        await until(lambda: publisher._connection.backlog.high)
+        await until(lambda: publisher._connection.filling.high)
         assert publisher.stats.packets_received <= 53
 
 

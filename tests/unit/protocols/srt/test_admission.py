@@ -3,7 +3,7 @@ import pytest
 from protocols.errors import Reason, Rejected
 from protocols.rate_limit import SECOND
 from protocols.srt.address import Address, pack_sockaddr, unpack_sockaddr
-from protocols.srt.admission import Access, CallerAdmission, Reservation
+from protocols.srt.admission import Access, CallerAdmission, LookUpBudget, Reservation
 from protocols.srt.statistics import LinkStatistics, SrtStats
 from protocols.srt.streamid import StreamId
 
@@ -49,6 +49,21 @@ def test_reservations_are_bounded() -> None:
     with pytest.raises(Rejected) as refusal:
         gate.reserve(2, reservation(0))
     assert refusal.value.reason.srt_code == 1402
+
+
+def test_a_port_waits_for_answers_a_share_of_the_time() -> None:
+    budget = LookUpBudget(40, share=0.1)
+    assert budget.left(1000) == 40
+    budget.spent(1000, 1030)
+    assert budget.left(1299) == 0
+    assert budget.left(1300) == 40
+    waited, now = 0, 2000
+    while now < 100_000:  # somebody calls all the time, whose answer does not come
+        if left := budget.left(now):
+            budget.spent(now, now + left)
+            waited, now = waited + left, now + left
+        now += 1
+    assert 0.09 < waited / (now - 2000) <= 0.1
 
 
 @pytest.mark.parametrize("passphrase", ["short", "x" * 80])

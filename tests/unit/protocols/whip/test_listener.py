@@ -15,7 +15,7 @@ from protocols.webrtc.sdp import answer
 from protocols.webrtc.sdp import description as sdp
 from protocols.webrtc.transport.ice_servers import IceServer
 from protocols.webrtc.transport.peer import Limits
-from protocols.whip.listener import WhipLimits
+from protocols.whip.limits import WhipLimits
 from protocols.whip.publisher import WhipPublisher
 from tests.peers.whip_stage import Stage, whip_stage
 from tests.unit.protocols.webrtc.sdp.test_answer import DATA
@@ -318,8 +318,16 @@ async def test_a_client_that_hangs_up_as_it_is_accepted_ends_the_publisher() -> 
     async with serving(decide=lambda publisher: Rejected(Reason.CONFLICT, "another one")) as client:
         offer = sdp.parse_offer(OFFER)
         publisher = WhipPublisher(
-            client.stage.mux, offer, answer.receiving(offer), credential=Credential(KEY), params={}, client="", remote="", software=""
-        )  # fmt: skip
+            client.stage.mux,
+            offer,
+            answer.receiving(offer),
+            credential=Credential(KEY),
+            params={},
+            client="",
+            remote="",
+            software="",
+            limits=WhipLimits(),
+        )
         deciding = asyncio.create_task(client.stage.listener._decision(publisher))
         await asyncio.sleep(0)
         await publisher.accept()

@@ -11,7 +11,7 @@ from aiortc.mediastreams import AudioStreamTrack, VideoStreamTrack
 
 from protocols.media import Codec, Kind
 from protocols.webrtc.http import SDP
-from protocols.whip.listener import WhipLimits
+from protocols.whip.limits import WhipLimits
 from protocols.whip.publisher import WhipPublisher
 from tests.peers.whip_stage import Received, Stage, whip_stage
 from tests.unit.protocols.webrtc.clients import connection_state, within
@@ -111,9 +111,9 @@ async def test_a_session_that_does_not_read_goes_on_at_the_newest_key_frame() ->
             await publish(stage, connection)
             (publisher,) = accepted
             async with asyncio.timeout(20):
-                while publisher._queue.dropped < 20:
-                    await publisher._more.wait()
-                    publisher._more.clear()
+                while publisher.dropped < 20:
+                    await publisher._inbox._news.wait()
+                    publisher._inbox._news.clear()
             going_on.set()
             received = await stage.publisher()
             await received.until(video=5, audio=5)
