@@ -18,7 +18,7 @@ def drain(queue: MediaQueue) -> list[Item]:
 
 def test_nothing_is_lost_within_the_bound() -> None:
     queue = MediaQueue(1000 * MS, 1 << 20)
-    given = [BOTH, packet(0, key=True), packet(5, 2), packet(900)]
+    given: list[Item] = [BOTH, packet(0, key=True), packet(5, 2), packet(900)]
     for item in given:
         queue.push(item)
     assert drain(queue) == given
