@@ -114,7 +114,8 @@ async def test_participants_are_told_when_a_viewer_without_a_codec_comes_and_a_w
 
 
 async def test_another_codec_is_another_publication_to_which_viewers_are_moved() -> None:
-    participant = await registry().call(CALL).join(SeatOf("host"), lambda: None)
+    call = EmbeddedCall(CALL, max_participants=1, on_empty=lambda cid: None)
+    participant = await call.join(SeatOf("host"), lambda: None)
     first = participant.publish(Track(1, Codec.VP8), NoFeedback())
     second = participant.publish(Track(1, Codec.H264), NoFeedback())
     assert participant.sources[Kind.VIDEO] == (second.source,)
