@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import pytest_asyncio
 
+from tests.support.delivery import assert_shown, dropped
 from tests.support.encoders import FFMPEG_9, ffmpeg, programme
 from tests.support.gateway_process import GatewayProcess, running_gateway
 from tests.support.viewer import Viewer, watching
@@ -96,15 +96,16 @@ async def published(gateway: GatewayProcess, path: Path, source: Source, protoco
     else:
         where = ("-f", "flv", gateway.rtmp(call, user))
     enhanced = not source.name.startswith("h264") and protocol == "rtmp"
+    before = await dropped(gateway)
     async with watching(gateway.url(f"/whep/{call}")) as viewer:
         async with ffmpeg("-re", "-i", str(path), "-c", "copy", *where, version=9 if enhanced else 5):
             stream = await gateway.stream(user, tracks=2, wanted=lambda seen: source.plan in map(treatment, seen["tracks"]))
             await viewer.until_number(JUDGED - 1, timeout=15)
+            lost = await dropped(gateway, viewer) - before
     (video,) = (track for track in stream["tracks"] if track["kind"] == "video")
     assert video["why"].endswith(".")
     assert bool(video["advice"]) == (source.plan != PASSES)
-    assert viewer.in_order, viewer.numbers
-    assert viewer.delivered(0, JUDGED - 1) >= 0.98, viewer.numbers
+    assert_shown(viewer.numbers, 0, JUDGED - 1, lost)
     assert viewer.sizes == [(640, 360)]
     assert viewer.audio_frames > 50
 
@@ -115,12 +116,6 @@ async def test_a_source_is_treated_as_planned_and_shown_whole(gateway: GatewayPr
     async with asyncio.TaskGroup() as group:
         for protocol in source.protocols:
             group.create_task(published(gateway, path, source, protocol))
-
-
-def workers(gateway: GatewayProcess) -> set[int]:
-    """The processes below the gateway's fork server."""
-    children = {process.pid for process in psutil.Process(gateway.pid).children()}
-    return {process.pid for process in psutil.Process(gateway.pid).children(recursive=True)} - children
 
 
 async def caught_up(viewer: Viewer, other: Viewer, ahead: int) -> None:
@@ -142,14 +137,14 @@ async def test_a_worker_that_stands_still_for_3_s_skips_ahead_to_live_and_others
     def publish(user: str) -> Any:
         return ffmpeg(*programme(), *b_frames, "-c:a", "aac", "-f", "flv", gateway.rtmp(f"livestream:{user}", user))
 
-    before = workers(gateway)
+    before = gateway.workers()
     async with (
         watching(gateway.url("/whep/livestream:stopped")) as viewer,
         watching(gateway.url("/whep/livestream:other")) as other,
     ):
         async with publish("stopped"):
             await viewer.until(frames=10)
-            (worker,) = workers(gateway) - before
+            (worker,) = gateway.workers() - before
             async with publish("other"):
                 await other.until(frames=30)
                 ahead = viewer.numbers[-1] - other.numbers[-1]
@@ -163,7 +158,7 @@ async def test_a_worker_that_stands_still_for_3_s_skips_ahead_to_live_and_others
                 await caught_up(viewer, other, ahead)
                 lowered = await gateway.stream("stopped", wanted=lambda seen: "less effort" in str(seen["warnings"]))
                 await other.until_number(other.numbers[-1] + 30)
-                assert worker in workers(gateway)
+                assert worker in gateway.workers()
                 steps = await gateway.metric('ingress_worker_effort_lowered_total{protocol="rtmp"}')
                 restarts = await gateway.metric('ingress_worker_restarts_total{protocol="rtmp"}')
     assert viewer.in_order, viewer.numbers

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import psutil
 
 from gateway.access.credentials import Secret, Tokens
 from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
+PORTS = ("http.host=127.0.0.1", "http.port=0", "rtmp.port=0", "rtmp.tls_port=0", "webrtc.port=0", "srt.port=0")
 
 
 @dataclass
@@ -34,6 +36,11 @@ class GatewayProcess:
     @property
     def pid(self) -> int:
         return self.process.pid
+
+    def workers(self) -> set[int]:
+        """The processes below the gateway's fork server."""
+        own = psutil.Process(self.pid)
+        return {each.pid for each in own.children(recursive=True)} - {each.pid for each in own.children()}
 
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.ports['http']}{path}"
@@ -85,7 +92,12 @@ class GatewayProcess:
 
     async def metric(self, series: str) -> float:
         """The value of one series, named as in the exposition format; 0 where it does not exist."""
-        for line in (await self.text("/metrics")).splitlines():
+        return self.value(await self.text("/metrics"), series)
+
+    @staticmethod
+    def value(exposition: str, series: str) -> float:
+        """As `metric`, in a text of the exposition format."""
+        for line in exposition.splitlines():
             if line.startswith(series + " "):
                 return float(line.rsplit(" ", 1)[1])
         return 0.0
@@ -100,9 +112,8 @@ async def running_gateway(*settings: str, expect_exit: int | None = 0, secret: s
     """`settings` are `key=value` as for `gateway run --set`. At the end the gateway must stop by itself with `expect_exit`."""
     secret = secret or secrets.token_hex(32)
     with tempfile.TemporaryDirectory() as directory:
-        fixed = ("http.host=127.0.0.1", "http.port=0", "rtmp.port=0", "rtmp.tls_port=0", "webrtc.port=0", "srt.port=0")
-        fixed += ("log.format=json", f"state.directory={directory}")
-        arguments = [part for setting in (*fixed, *settings) for part in ("--set", setting)]
+        fixed = ("log.format=json", f"state.directory={directory}")
+        arguments = [part for setting in (*PORTS, *fixed, *settings) for part in ("--set", setting)]
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -143,10 +154,10 @@ async def running_gateway(*settings: str, expect_exit: int | None = 0, secret: s
                 process.send_signal(signal.SIGTERM)
             try:
                 async with asyncio.timeout(6):
-                    code = await process.wait()
+                    await process.wait()
             except TimeoutError:
                 process.kill()
-                code = None
             await reader
         if expect_exit is not None:
+            code = await process.wait()
             assert code == expect_exit, f"exit {code}: {gateway.log[-20:]}"

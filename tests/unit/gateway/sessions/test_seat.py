@@ -1,9 +1,10 @@
 """A session's life: live, lingering, taken over, refused, broken."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ from protocols.errors import ProtocolError, Reason, Rejected
 from protocols.media import Codec, Kind, TracksChanged
 from tests.support.memory import H264, OPUS, EnoughRoom, MemoryCall, MemoryPublisher, packet
 from transcode.host.pool import Workers
-from transcode.plan import Decision, Policy, plan
+from transcode.plan import Policy, plan
 
 
 @dataclass
@@ -78,7 +79,7 @@ async def test_where_there_is_no_room_to_transcode_for_a_viewer_the_stream_passe
     vp8, capacity, publisher = replace(H264, codec=Codec.VP8), Capacity(1.0, 0.1), MemoryPublisher()
     registry = Registry(lambda cid, on_empty: EmbeddedCall(cid, max_participants=1, on_empty=on_empty))
     call = MemoryCall()
-    call.carries = call.accepts | {Codec.VP8}
+    call.carries = call.carries | {Codec.VP8}
     capacity.admit("another", Demand(video=(VideoCost(1920, 1080, 60.0), VideoCost(640, 360, 30.0))))
     async with running(publisher, call=call, room=CpuRoom(capacity, registry)) as it:
         publisher.say(TracksChanged((vp8,)), packet(1, 0, keyframe=True))
@@ -100,7 +101,8 @@ async def test_of_a_publishers_layers_only_what_goes_into_the_call_needs_room() 
     publisher = MemoryPublisher()
 
     class Noted(EnoughRoom):
-        def admit(self, seat: object, wanted: Sequence[Sequence[Decision]]) -> None:
+        def admit(self, *asked: Any) -> None:
+            _, wanted = asked
             plans.extend(map(demand, wanted))
 
     async with running(publisher, room=Noted()) as it:

@@ -5,6 +5,7 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
@@ -107,7 +108,8 @@ async def test_a_question_that_takes_too_long_is_cancelled(elsewhere: ThreadPool
         finally:
             cancelled.set()
 
-    assert await loop.run_in_executor(elsewhere, lambda: ask(loop, question(), 0.01)) is None
+    given = await loop.run_in_executor(elsewhere, partial(ask, loop, question(), 0.01))
+    assert given is None
     async with asyncio.timeout(STEP_S):
         await cancelled.wait()
 
