@@ -134,7 +134,7 @@ def imported_files(sources: Sources) -> Mapping[str, set[str]]:
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
                 graph[file] |= {by_module[alias.name] for alias in node.names if alias.name in by_module}
-            elif isinstance(node, ast.ImportFrom) and node.module in by_module:
+            elif isinstance(node, ast.ImportFrom) and node.module is not None and node.module in by_module:
                 for alias in node.names:
                     graph[file].add(by_module.get(f"{node.module}.{alias.name}", by_module[node.module]))
     return graph

@@ -153,7 +153,7 @@ def attach(transport: Viewer, sources: dict[Kind, Source], now: int = 0) -> Iter
 class EncodedTrack(MediaStreamTrack):
     """Gives encoded packets to `RTCRtpSender` as fast as it takes them, from when `go` is set; counts down to `done`."""
 
-    def __init__(self, kind: Kind, items: list[av.Packet], go: asyncio.Event, done: asyncio.Semaphore) -> None:
+    def __init__(self, kind: Kind, items: list[av.Packet[Any]], go: asyncio.Event, done: asyncio.Semaphore) -> None:
         self.kind = kind.value
         super().__init__()
         self._items = items
@@ -161,7 +161,7 @@ class EncodedTrack(MediaStreamTrack):
         self._done = done
         self._next = 0
 
-    async def recv(self) -> av.Packet:
+    async def recv(self) -> av.Packet[Any]:
         await self._go.wait()
         if self._next == len(self._items):
             self._done.release()
@@ -174,7 +174,7 @@ class EncodedTrack(MediaStreamTrack):
         return self._items[self._next - 1]
 
 
-def av_packets(kind: Kind) -> list[av.Packet]:
+def av_packets(kind: Kind) -> list[av.Packet[Any]]:
     made = []
     for each, item in programme():
         if each is kind:
@@ -187,7 +187,12 @@ def av_packets(kind: Kind) -> list[av.Packet]:
 
 async def connected(connection: RTCPeerConnection) -> None:
     reached = asyncio.Event()
-    connection.on("connectionstatechange", lambda: connection.connectionState == "connected" and reached.set())
+
+    def changed() -> None:
+        if connection.connectionState == "connected":
+            reached.set()
+
+    connection.on("connectionstatechange", changed)
     if connection.connectionState != "connected":
         await reached.wait()
 
@@ -209,7 +214,7 @@ async def aiortc(viewers: int) -> tuple[float, int]:
             await asyncio.gather(connected(near), connected(far))
     for far in pairs[1::2]:
         for receiver in far.getReceivers():  # the far ends are in this process: they must not cost
-            datagrams = receiver.transport.transport._connection._nominated[1].protocol.transport
+            datagrams: Any = receiver.transport.transport._connection._nominated[1].protocol.transport
             datagrams._loop._remove_reader(datagrams.get_extra_info("socket").fileno())
     gc.collect()
     begun = cpu()

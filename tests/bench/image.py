@@ -58,7 +58,7 @@ def run(*command: str | Path, **more: Any) -> str:
     done = subprocess.run([str(part) for part in command], check=False, capture_output=True, text=True, **more)
     if done.returncode:
         sys.exit(f"{' '.join(map(str, command))}\n{done.stdout[-4000:]}{done.stderr[-4000:]}")
-    return done.stdout
+    return str(done.stdout)
 
 
 def storage(program: str) -> list[str]:
@@ -118,7 +118,7 @@ async def running(settings: Sequence[str]) -> AsyncIterator[tuple[GatewayProcess
     try:
         async with asyncio.timeout(60):
             async for line in process.stderr:
-                entry = json.loads(line) if line.startswith(b"{") else {"message": line.decode()}
+                entry: dict[str, Any] = json.loads(line) if line.startswith(b"{") else {"message": line.decode()}
                 gateway.log.append(entry)
                 if entry["message"] == "ready":
                     gateway.ports.update({port: entry[port] for port in ("http", "rtmp", "srt", "webrtc")})

@@ -41,6 +41,8 @@ class Tone(AudioStreamTrack):
 
     async def recv(self) -> av.AudioFrame:
         silent = await super().recv()
+        assert isinstance(silent, av.AudioFrame)
+        assert silent.pts is not None
         rate, samples = silent.sample_rate, silent.samples
         at = (silent.pts + numpy.arange(samples)) / rate
         wave = (8000 * numpy.sin(2 * numpy.pi * 440 * at)).astype(numpy.int16).reshape(1, -1)

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from playwright.async_api import Page, Route
+from playwright.async_api import Page, Route, ViewportSize
 
 from tests.browser.chromium import open_page, until
 from tests.browser.test_host import go_live, hosting
@@ -12,7 +12,10 @@ from tests.support.gateway_process import GatewayProcess, running_gateway
 from tests.support.relay import Relay, relaying
 
 CALL = "/watch/livestream:demo"
-LARGE, SMALL = {"width": 1320, "height": 860}, {"width": 260, "height": 400}  # tiles of about 1300 and of 240 pixels
+LARGE, SMALL = (
+    ViewportSize(width=1320, height=860),
+    ViewportSize(width=260, height=400),
+)  # tiles of about 1300 and of 240 pixels
 LAYERS = {"h": 1280, "m": 640, "l": 320}
 PATIENCE_S = 60  # Chromium encodes three layers on what the other processes leave it, and begins with the small ones
 

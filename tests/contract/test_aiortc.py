@@ -45,7 +45,7 @@ def test_the_context_may_be_shared_and_has_no_tickets() -> None:
 async def test_a_transport_before_its_handshake() -> None:
     transport = RTCDtlsTransport(SilentPath(), [RTCCertificate.generateCertificate()])  # type: ignore[arg-type]
     assert transport.state == "new"
-    assert (transport._task, transport._tx_srtp, transport._rx_srtp) == (None, None, None)
+    assert {transport._task, transport._tx_srtp, transport._rx_srtp} == {None}
     await transport.stop()  # says nothing, waits for nothing
 
 
@@ -64,7 +64,7 @@ async def test_the_role_is_set_before_start_and_decides_who_speaks_first() -> No
 
 
 def test_srtp_sessions_are_pylibsrtps() -> None:
-    assert rtcdtlstransport.Session is pylibsrtp.Session
+    assert vars(rtcdtlstransport)["Session"] is pylibsrtp.Session
 
 
 def test_no_fingerprint_is_an_assertion() -> None:

@@ -71,7 +71,7 @@ def dockerfile() -> str:
 
 
 def instruction(name: str) -> str:
-    return re.findall(rf"^{name} (.*)$", dockerfile(), re.MULTILINE)[-1]
+    return str(re.findall(rf"^{name} (.*)$", dockerfile(), re.MULTILINE)[-1])
 
 
 def test_the_version_is_the_packages() -> None:

@@ -78,6 +78,7 @@ def test_examples_are_taken() -> None:
         for example in schema.get("examples", ()):
             Draft202012Validator({**resolvable, "$ref": f"#/components/schemas/{name}"}).validate(example)
             route = next(route for route in ROUTES if route.takes is not None and route.takes.__name__ == name)
+            assert route.takes is not None
             assert route.takes.model_validate_json(json.dumps(example))
             tried += 1
         for conditions in schema.get("properties", {}).get("filter_conditions", {}).get("examples", ()):

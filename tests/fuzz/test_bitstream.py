@@ -51,7 +51,8 @@ Call = tuple[str, bytes]
 def h264_like(name: str) -> list[Call]:
     sets = parameter_sets(name)
     units = list(access_units(name))
-    record = hvcc(sets) if name.endswith(".hevc") else avcc(*([nal for nal in sets if nal[0] & 31 == kind] for kind in (7, 8)))
+    sps, pps = ([nal for nal in sets if nal[0] & 31 == kind] for kind in (7, 8))
+    record = hvcc(sets) if name.endswith(".hevc") else avcc(sps, pps)
     annexb = [("annexb", unit) for unit in units[:4]]
     return [("configure", record), *(("length_prefixed", length_prefixed(unit)) for unit in units[:4]), *annexb]
 
@@ -76,7 +77,7 @@ def cases() -> list[tuple[Callable[[], object], list[Call]]]:
             case ".ivf":
                 codec = Codec.VP8 if path.stem == "vp8" else Codec.VP9
                 frames = [("frame", frame) for frame in ivf_frames(path.name)[:4]]
-                out.append((lambda codec=codec: VpxStream(codec, 1), [("configure", bytes(12)), *frames]))
+                out.append((partial(VpxStream, codec, 1), [("configure", bytes(12)), *frames]))
             case _:
                 pass
     return out

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+from typing import Any
 
 import psutil
 import pytest
@@ -23,7 +24,7 @@ def assert_whole(viewer: Viewer, frames: int) -> None:
     assert viewer.delivered(first, first + frames - 1) >= 0.98, viewer.numbers
 
 
-def tracks(stream: dict) -> dict[str, tuple[str, str, str]]:
+def tracks(stream: dict[str, Any]) -> dict[str, tuple[str, str, str]]:
     return {track["kind"]: (track["codec"], track["mode"], track["reason"]) for track in stream["tracks"]}
 
 

@@ -5,7 +5,9 @@ picture goes on with the next key frame.
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tests.peers.srt_peers import caller
 from tests.support.encoders import FFMPEG_9, X264_LIVE, programme
@@ -76,6 +78,10 @@ async def sent(stream: bytes, write: Callable[[bytes], None], drained: Callable[
         await drained()
 
 
+def treated(phase: Phase, stream: dict[str, Any]) -> bool:
+    return {each["kind"]: each["mode"] for each in stream["tracks"]} == phase.modes
+
+
 def turns(viewer: Viewer) -> list[list[int]]:
     """The numbers that were seen, for each time that they began anew."""
     found: list[list[int]] = [[]]
@@ -96,9 +102,7 @@ async def test_everything_changes_and_the_participant_stays(tmp_path: Path) -> N
             sending = asyncio.create_task(sent(b"".join(parts), process.stdin.write, process.stdin.drain))
             seen = []
             for phase in PHASES:
-                stream = await gateway.stream(
-                    wanted=lambda it, modes=phase.modes: {each["kind"]: each["mode"] for each in it["tracks"]} == modes
-                )
+                stream = await gateway.stream(wanted=partial(treated, phase))
                 seen.append(stream["id"])
             await viewer.until_number(FRAMES - 3)
             await sending

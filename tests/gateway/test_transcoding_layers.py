@@ -18,7 +18,7 @@ def workers(gateway: GatewayProcess) -> set[int]:
 
 
 def cpu(pid: int) -> float:
-    return sum(psutil.Process(pid).cpu_times()[:2])
+    return float(sum(psutil.Process(pid).cpu_times()[:2]))
 
 
 async def test_a_video_goes_on_without_its_layers() -> None:

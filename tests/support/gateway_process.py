@@ -19,6 +19,7 @@ from gateway.access.credentials import Secret, Tokens
 from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
+PORTS = ("http.host=127.0.0.1", "http.port=0", "rtmp.port=0", "rtmp.tls_port=0", "webrtc.port=0", "srt.port=0")
 
 
 @dataclass
@@ -100,9 +101,8 @@ async def running_gateway(*settings: str, expect_exit: int | None = 0, secret: s
     """`settings` are `key=value` as for `gateway run --set`. At the end the gateway must stop by itself with `expect_exit`."""
     secret = secret or secrets.token_hex(32)
     with tempfile.TemporaryDirectory() as directory:
-        fixed = ("http.host=127.0.0.1", "http.port=0", "rtmp.port=0", "rtmp.tls_port=0", "webrtc.port=0", "srt.port=0")
-        fixed += ("log.format=json", f"state.directory={directory}")
-        arguments = [part for setting in (*fixed, *settings) for part in ("--set", setting)]
+        fixed = ("log.format=json", f"state.directory={directory}")
+        arguments = [part for setting in (*PORTS, *fixed, *settings) for part in ("--set", setting)]
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -143,10 +143,10 @@ async def running_gateway(*settings: str, expect_exit: int | None = 0, secret: s
                 process.send_signal(signal.SIGTERM)
             try:
                 async with asyncio.timeout(6):
-                    code = await process.wait()
+                    await process.wait()
             except TimeoutError:
                 process.kill()
-                code = None
             await reader
         if expect_exit is not None:
+            code = await process.wait()
             assert code == expect_exit, f"exit {code}: {gateway.log[-20:]}"

@@ -83,7 +83,8 @@ class LipSync(Viewer):
         """aiortc keeps what the reports say to itself, so they are read on their way to it."""
         for receiver in self.connection.getReceivers():
             if "_handle_rtcp_packet" not in vars(receiver):
-                receiver._handle_rtcp_packet = self._reading(receiver.track.kind, receiver._handle_rtcp_packet)
+                handle = self._reading(receiver.track.kind, receiver._handle_rtcp_packet)
+                vars(receiver)["_handle_rtcp_packet"] = handle
 
     def _reading(self, kind: str, handle: Any) -> Any:
         async def read(packet: Any) -> None:
@@ -98,6 +99,6 @@ class LipSync(Viewer):
         """When, by the sender's clock."""
         ntp, rtp = self._reports[kind]
         (receiver,) = (each for each in self.connection.getReceivers() if each.track.kind == kind)
-        first = receiver._RTCRtpReceiver__timestamp_mapper._origin  # aiortc counts from the first packet
+        first = vars(receiver)["_RTCRtpReceiver__timestamp_mapper"]._origin  # aiortc counts from the first packet
         since = (first + at - rtp + (1 << 31)) % (1 << 32) - (1 << 31)
         return Fraction(ntp, _NTP_SECOND) + Fraction(since, rate)

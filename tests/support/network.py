@@ -74,8 +74,8 @@ async def bad_link(loss: float, round_trip_s: float) -> AsyncIterator[Link]:
                 await _run(*prefix, "ip", "link", "set", device, "up")
             link = Link(loss, round_trip_s / 2, far)
             loop = asyncio.get_running_loop()
-            loop.add_reader(ends[0], link.carry, *ends)
-            loop.add_reader(ends[1], link.carry, *reversed(ends))
+            for source, sink in (ends, reversed(ends)):
+                loop.add_reader(source, link.carry, source, sink)
             yield link
             loop.remove_reader(ends[0])
             loop.remove_reader(ends[1])

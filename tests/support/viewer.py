@@ -10,6 +10,7 @@ import aiohttp
 import numpy as np
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCRtpReceiver, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
+from av import AudioFrame, VideoFrame
 from yarl import URL
 
 from tests.support.encoders import frame_number
@@ -62,11 +63,12 @@ class Viewer:
                 frame = await track.recv()
             except MediaStreamError:
                 return
-            if track.kind == "video":
+            if isinstance(frame, VideoFrame):
                 self.numbers.append(frame_number(frame))
                 if (frame.width, frame.height) not in self.sizes:
                     self.sizes.append((frame.width, frame.height))
             else:
+                assert isinstance(frame, AudioFrame)
                 samples = frame.to_ndarray().reshape(-1, len(frame.layout.channels))[:, 0].astype(float)
                 self.loudness = float(np.sqrt(np.mean(samples**2)))
                 crossings = np.count_nonzero(np.diff(np.signbit(samples)))
@@ -89,9 +91,9 @@ async def watching(
     for _ in range(slots):
         picture = connection.addTransceiver("video", direction="recvonly")
         if video:
-            picture.setCodecPreferences(
-                [each for each in RTCRtpReceiver.getCapabilities("video").codecs if each.name in (*video, "rtx")]
-            )
+            known = RTCRtpReceiver.getCapabilities("video")
+            assert known is not None
+            picture.setCodecPreferences([each for each in known.codecs if each.name in (*video, "rtx")])
         connection.addTransceiver("audio", direction="recvonly")
     await connection.setLocalDescription(await connection.createOffer())
     headers = {"Content-Type": "application/sdp"} | ({"Authorization": f"Bearer {token}"} if token else {})

@@ -50,6 +50,7 @@ def tone(
     """A 1 kHz tone from `silent_until` s on; times in whole ms as RTMP has them if `rounded`, from `start` ns on."""
     name, form = ENCODERS[codec]
     encoder = av.CodecContext.create(name, "w")
+    assert isinstance(encoder, av.AudioCodecContext)
     encoder.sample_rate, encoder.layout, encoder.format, encoder.thread_count = rate, layout, form, 1
     encoder.bit_rate = 192_000
     encoder.time_base = Fraction(1, rate)
@@ -61,6 +62,7 @@ def tone(
     packets = []
     for frame in [*_sounds(np.tile(voice, (channels, 1)), rate, layout), None]:
         for coded in encoder.encode(frame):
+            assert coded.pts is not None
             pts = start + coded.pts * SECOND // rate
             if rounded:
                 pts = pts // MS * MS
@@ -85,6 +87,7 @@ def pictures(
     name, form = ENCODERS[codec]
     form = pix_fmt or form
     encoder = av.CodecContext.create(name, "w")
+    assert isinstance(encoder, av.VideoCodecContext)
     encoder.width, encoder.height, encoder.pix_fmt = *size, form
     encoder.time_base, encoder.framerate, encoder.thread_count = Fraction(1, 90_000), Fraction(rate), 1
     encoder.gop_size, encoder.bit_rate = gop, 1_000_000
@@ -107,6 +110,8 @@ def pictures(
         coded += encoder.encode(frame)
     packets = []
     for packet in coded:
+        assert packet.pts is not None
+        assert packet.dts is not None
         pts, dts = (start + time * SECOND // 90_000 for time in (packet.pts, packet.dts))
         packets.append(EncodedPacket(1, pts, dts, packet.is_keyframe, bytes(packet), pts + 1, pts + 2))
     return Track(1, codec, width=size[0], height=size[1], frame_rate=rate, interlaced=interlaced), packets
@@ -143,8 +148,9 @@ def onset(samples: np.ndarray, start: int) -> float:
 def see(packets: Sequence[EncodedPacket], codec: Codec = Codec.H264) -> list[av.VideoFrame]:
     """The pictures of packets, by a decoder that was told nothing beforehand."""
     decoder = av.CodecContext.create("libdav1d" if codec is Codec.AV1 else codec.value, "r")
+    assert isinstance(decoder, av.VideoCodecContext)
     decoder.thread_count = 1
-    frames = []
+    frames: list[av.VideoFrame] = []
     for packet in packets:
         coded = av.Packet(len(packet.data))
         coded.update(packet.data)
@@ -165,9 +171,11 @@ def _sounds(samples: np.ndarray, rate: int, layout: str) -> Iterator[av.AudioFra
 
 
 def _pull(graph: Graph) -> list[av.VideoFrame]:
-    frames = []
+    frames: list[av.VideoFrame] = []
     while True:
         try:
-            frames.append(graph.pull())
+            frame = graph.pull()
         except (BlockingIOError, EOFError):
             return frames
+        assert isinstance(frame, av.VideoFrame)
+        frames.append(frame)

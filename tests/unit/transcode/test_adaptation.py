@@ -1,5 +1,7 @@
 """When transcoding gets cheaper and dearer again: by how much media waits, in media time."""
 
+from typing import Any
+
 import pytest
 
 from transcode.adaptation import Adaptation, Effort, preset, steps
@@ -23,6 +25,11 @@ class Clock:
             if self.adaptation.observe(waiting * MS, skipped, self.now):
                 changes.append((self.now / 1e9, self.adaptation.level))
         return changes
+
+
+def about(when: float, within: float) -> Any:
+    """Equal to any time (s) that is no further away."""
+    return pytest.approx(when, abs=within)
 
 
 LADDER = [(1920, 1080), (960, 540), (480, 270)]
@@ -71,7 +78,7 @@ def test_relief_for_others_goes_down_at_once_and_back_up_as_slowly_as_any() -> N
     assert not clock.adaptation.relieve(2)
     assert not clock.adaptation.relieve(4), "there are no more than three"
     assert clock.adaptation.level == 2
-    assert clock.run(100, waiting=0)[0] == (pytest.approx(40, abs=0.2), 1)
+    assert clock.run(100, waiting=0)[0] == (about(40, 0.2), 1)
 
 
 def test_a_burst_changes_nothing_and_lasting_delay_does() -> None:
@@ -79,14 +86,14 @@ def test_a_burst_changes_nothing_and_lasting_delay_does() -> None:
     assert clock.run(0.9, waiting=400) == []
     assert clock.run(5, waiting=200) == []
     ((when, level),) = clock.run(1.5, waiting=400)
-    assert (when, level) == (pytest.approx(5.9 + 1, abs=0.1), 1)
+    assert (when, level) == (about(5.9 + 1, 0.1), 1)
 
 
 def test_a_skip_makes_it_cheaper_at_once_and_the_next_step_waits_for_the_effect_of_the_first() -> None:
     clock = Clock(Adaptation(2))
     assert clock.adaptation.observe(0, True, FRAME)
     changes = clock.run(20, waiting=600, skipped=True)
-    assert changes == [(pytest.approx(2, abs=0.1), 2)], "and there are no more than two"
+    assert changes == [(about(2, 0.1), 2)], "and there are no more than two"
 
 
 def test_it_goes_back_up_slowly_and_more_slowly_after_a_step_up_that_was_too_early() -> None:
@@ -94,10 +101,10 @@ def test_it_goes_back_up_slowly_and_more_slowly_after_a_step_up_that_was_too_ear
     clock.run(4, waiting=600, skipped=True)
     assert clock.adaptation.level == 2
     start = clock.now / 1e9
-    assert clock.run(100, waiting=20) == [(pytest.approx(start + 30, abs=0.2), 1), (pytest.approx(start + 60, abs=0.4), 0)]
+    assert clock.run(100, waiting=20) == [(about(start + 30, 0.2), 1), (about(start + 60, 0.4), 0)]
     clock.run(0.04, waiting=600, skipped=True)  # within a minute of the step up
     start = clock.now / 1e9
-    assert clock.run(70, waiting=20) == [(pytest.approx(start + 60, abs=0.3), 0)]
+    assert clock.run(70, waiting=20) == [(about(start + 60, 0.3), 0)]
 
 
 def test_neither_good_nor_bad_stays_as_it_is() -> None:
@@ -110,4 +117,4 @@ def test_a_clock_that_goes_back_is_a_new_beginning() -> None:
     clock = Clock(Adaptation(2))
     clock.run(50, waiting=600, skipped=True)
     clock.now = 0
-    assert clock.run(31, waiting=0) == [(pytest.approx(30, abs=0.2), 1)]
+    assert clock.run(31, waiting=0) == [(about(30, 0.2), 1)]

@@ -109,7 +109,8 @@ class Client:
         async with asyncio.timeout(10):
             while (await self.ws.receive()).type is WSMsgType.TEXT:
                 pass
-        return self.ws.close_code
+        code: int | None = self.ws.close_code
+        return code
 
     async def until(self, n: int) -> list[str]:
         """The types of what is told up to the custom event `n`."""

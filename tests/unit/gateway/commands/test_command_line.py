@@ -245,8 +245,8 @@ def test_an_applications_key_and_the_tokens_it_signs(capsys: pytest.CaptureFixtu
     for arguments in (("token", "create", "--user", "john"), ("apikey", "revoke", "none"), ("apikey", "rotate", key)):
         assert main(arguments) == 1
         assert capsys.readouterr().err
-    for arguments in (("token", "create"), ("token", "create", "--user", "x", "--server"), ("token", "--user", "x")):
-        assert main(arguments) == 2
+    for unclear in (("token", "create"), ("token", "create", "--user", "x", "--server"), ("token", "--user", "x")):
+        assert main(unclear) == 2
         assert capsys.readouterr().err
 
 

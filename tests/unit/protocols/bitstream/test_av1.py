@@ -57,6 +57,7 @@ def test_facts_and_key_frames(name: str, depth: int, keys: str) -> None:
 def test_a_decoder_takes_it() -> None:
     stream = Av1Stream(1)
     decoder = av.CodecContext.create("libdav1d", "r")
+    assert isinstance(decoder, av.VideoCodecContext)
     decoder.thread_count = 1
     sizes = []
     for number, unit in enumerate([*map(stream.temporal_unit, temporal_units("av1_main.obu")), None]):

@@ -53,11 +53,13 @@ def codec_of(name: str) -> Codec:
 
 def record(name: str) -> bytes:
     sets = parameter_sets(name)
-    return hvcc(sets) if name.endswith(".hevc") else avcc(*([nal for nal in sets if nal[0] & 31 == kind] for kind in (7, 8)))
+    sps, pps = ([nal for nal in sets if nal[0] & 31 == kind] for kind in (7, 8))
+    return hvcc(sets) if name.endswith(".hevc") else avcc(sps, pps)
 
 
 def decoded(codec: Codec, units: list[bytes]) -> list[tuple[int, int]]:
     decoder = av.CodecContext.create(codec.value, "r")
+    assert isinstance(decoder, av.VideoCodecContext)
     decoder.thread_count = 1
     packets = [av.Packet(unit) for unit in units]
     for number, packet in enumerate(packets):

@@ -86,7 +86,7 @@ def test_units_are_those_of_libav(name: str) -> None:
     assert tracks(items) == [CODECS[name]]
     ours = units(items)
     codecs = {track.id: track.codec for item in items if isinstance(item, TracksChanged) for track in item.tracks}
-    with av.open(io.BytesIO(data), format="mpegts") as container:
+    with av.open(io.BytesIO(data), "r", format="mpegts") as container:
         theirs = [(packet.stream.id, packet) for packet in container.demux() if packet.size]
     assert {pid for pid, _ in theirs} == set(codecs)
     for pid, codec in codecs.items():

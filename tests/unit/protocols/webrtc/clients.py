@@ -106,7 +106,8 @@ class BarePeer:
 
     @property
     def address(self) -> tuple[Any, ...]:
-        return self.socket.getsockname()
+        name: tuple[Any, ...] = self.socket.getsockname()
+        return name
 
     def offer(self, setup: str = "active") -> sdp.Offer:
         lines = [
@@ -128,7 +129,8 @@ class BarePeer:
         self.socket.sendto(datagram, self.destination)
 
     async def receive(self) -> bytes:
-        return await within(asyncio.get_running_loop().sock_recv(self.socket, 2048))
+        data: bytes = await within(asyncio.get_running_loop().sock_recv(self.socket, 2048))
+        return data
 
     def request(self, *attributes: tuple[int, bytes], password: str | None = None) -> bytes:
         """A connectivity check to us, as bytes."""

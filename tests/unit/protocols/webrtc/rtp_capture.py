@@ -30,7 +30,7 @@ async def rtp_of(*arguments: str, packet_size: int = 1200) -> list[RtpPacket]:
         async with asyncio.timeout(30):
             _, errors = await process.communicate()
         assert process.returncode == 0, errors.decode()
-        packets = []
+        packets: list[RtpPacket] = []
         while True:
             try:
                 data = receiver.recv(2048)

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import aiohttp
 import pytest
@@ -64,7 +65,7 @@ class Endpoint:
 
 
 @asynccontextmanager
-async def serving(endpoint: Endpoint) -> AsyncIterator[TestClient]:
+async def serving(endpoint: Endpoint) -> AsyncIterator[TestClient[Any, Any]]:
     app = web.Application()
     app.add_routes(endpoint.resources.routes())
     async with TestClient(TestServer(app)) as client:
@@ -72,13 +73,13 @@ async def serving(endpoint: Endpoint) -> AsyncIterator[TestClient]:
         await endpoint.resources.aclose("over")
 
 
-async def post(client: TestClient, body: bytes = b"v=0\r\n", **headers: str) -> aiohttp.ClientResponse:
+async def post(client: TestClient[Any, Any], body: bytes = b"v=0\r\n", **headers: str) -> aiohttp.ClientResponse:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return await client.post("/whip/livestream:demo", data=body, headers={"Content-Type": SDP} | named)
 
 
 async def patch(
-    client: TestClient, location: str, body: str | bytes, match: str | None, kind: str = FRAGMENT
+    client: TestClient[Any, Any], location: str, body: str | bytes, match: str | None, kind: str = FRAGMENT
 ) -> aiohttp.ClientResponse:
     headers = {"Content-Type": kind} | ({} if match is None else {"If-Match": match})
     return await client.patch(location, data=body, headers=headers)

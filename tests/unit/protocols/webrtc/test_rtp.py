@@ -1,6 +1,7 @@
 """Headers have one layout per m-line, and it is RFC 8285's."""
 
 import struct
+from typing import Any
 
 import pytest
 
@@ -47,6 +48,6 @@ def test_a_mid_of_no_fitting_length_is_left_out(mid: str) -> None:
 
 
 @pytest.mark.parametrize("changes", [{"mid_extension": 15}, {"abs_send_time_extension": 15}, {"transport_cc_extension": 16}])
-def test_what_one_byte_headers_cannot_carry_is_refused(changes: dict[str, object]) -> None:
+def test_what_one_byte_headers_cannot_carry_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="one-byte header"):
         HeaderLayout.of(parameters(**changes))

@@ -211,7 +211,7 @@ async def test_what_was_published_before_the_peer_connected_reaches_it_when_it_d
         await bare.check(USE_CANDIDATE)
         await bare.connect()
         media[Kind.AUDIO][0].push(EncodedPacket(0, 20_000_000, 20_000_000, True, b"live", now, now), time.monotonic_ns())
-        packets = set()
+        packets = set[str]()
         while not {"rtp", "rtcp"} <= packets:
             datagram = await bare.receive()
             if datagram[0] >> 6 == 2:

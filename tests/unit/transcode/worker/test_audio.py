@@ -120,7 +120,9 @@ def test_rounded_times_are_not_taken_for_drift() -> None:
 
 def test_ten_minutes_through_two_changes_of_rate_have_no_gap_and_no_drift() -> None:
     parts = [(44_100, "mono", 240), (48_000, "stereo", 240), (32_000, "stereo", 120)]
-    transcoder, outputs, changes = AudioTranscoder(Track(2, Codec.FLAC), AudioTarget()), [], []
+    transcoder = AudioTranscoder(Track(2, Codec.FLAC), AudioTarget())
+    outputs: list[EncodedPacket] = []
+    changes: list[int] = []
     begin = 0
     for rate, layout, seconds in parts:
         track, packets = tone(Codec.FLAC, rate, layout, seconds=seconds)

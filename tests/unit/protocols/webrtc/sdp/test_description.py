@@ -6,6 +6,7 @@ import pytest
 
 from protocols.errors import ProtocolError
 from protocols.webrtc.sdp import description as sdp
+from protocols.webrtc.transport.ice import Credentials
 
 CAPTURED = sorted((Path(__file__).parents[4] / "data" / "sdp").glob("*.sdp"))
 BASE = """v=0
@@ -64,7 +65,7 @@ def test_an_m_line_in_full() -> None:
 
 @pytest.mark.parametrize("line_end", ["\n", "\r\n"])
 def test_both_line_ends(line_end: str) -> None:
-    assert parse(BASE.replace("\n", line_end)).ice == sdp.Credentials("abcd", "0123456789012345678901")
+    assert parse(BASE.replace("\n", line_end)).ice == Credentials("abcd", "0123456789012345678901")
 
 
 @pytest.mark.parametrize(
@@ -152,7 +153,7 @@ def test_gstreamers_trickle_fragment() -> None:
         "a=ice-ufrag:abcd\r\na=ice-pwd:0123456789012345678901\r\nm=audio 9 RTP/AVP 0\r\na=mid:video0\r\n"
         "a=candidate:1 1 UDP 2015363327 192.0.2.2 49203 typ host\r\na=candidate:2 1 TCP 1015021823 fe80::1 9 typ host tcptype active\r\n"
     )
-    assert sdp.parse_fragment(body.encode()) == sdp.Fragment(sdp.Credentials("abcd", "0123456789012345678901"), 2, False)
+    assert sdp.parse_fragment(body.encode()) == sdp.Fragment(Credentials("abcd", "0123456789012345678901"), 2, False)
 
 
 def test_a_fragment_that_only_ends_the_candidates() -> None:

@@ -77,6 +77,7 @@ def test_a_lost_packet_comes_again_as_rtx_with_a_fresh_send_time(peer: Peer, tim
     assert rtx.extensions.mid == "0"
     assert rtx.extensions.abs_send_time == (at << 18) // SECOND
     newest = packets[-1].extensions.transport_sequence_number
+    assert newest is not None
     assert rtx.extensions.transport_sequence_number == (newest + 1) & 0xFFFF
     assert (sender.stream.retransmitted, sender.stream.nacks) == (1, 1)
 
@@ -199,13 +200,13 @@ def test_five_percent_loss_is_repaired_without_a_frozen_frame(peer: Peer, timers
     chance = random.Random(5)
     programme = Programme(source, timers)
     got: dict[int, RtpPacket] = {}
-    first = expected = None
+    first = expected = -1  # none yet
     completed = []
 
     def hear() -> None:
         nonlocal first, expected
         for each in peer.receive():
-            if first is None:
+            if first < 0:
                 first = expected = each.sequence_number
             if chance.random() < 0.05:
                 continue
@@ -341,6 +342,7 @@ def test_transport_feedback_gives_an_estimate(
             None if loss and index % loss == 0 else arrival % (256 * 100) for index in range(len(packets))
         ]
         first = packets[0].extensions.transport_sequence_number
+        assert first is not None
         feedback.receive(transport_feedback(first, arrivals), timers.now)
     assert feedback.estimated_bitrate is not None
     assert low * sent_bits / 2 < feedback.estimated_bitrate < high * sent_bits / 2

@@ -31,7 +31,12 @@ def receiver_report() -> bytes:
 async def arrives(bare: BarePeer) -> int:
     """Send one SRTCP packet and wait until it has come out decrypted."""
     came: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-    bare.peer.on_rtcp = lambda packet, now: came.done() or came.set_result(packet)
+
+    def on_rtcp(packet: bytes, now: int) -> None:
+        if not came.done():
+            came.set_result(packet)
+
+    bare.peer.on_rtcp = on_rtcp
     bare.send(bare.outbound.protect_rtcp(receiver_report()))
     assert await within(came) == receiver_report()
     return bare.peer.received
@@ -44,7 +49,9 @@ async def test_a_full_peer_connects_and_its_end_is_seen_at_once() -> None:
             assert mux.peers == 1
         await within(peer.closed.wait())
         assert peer.why == "closed by the peer"
-        assert (mux.peers, peer.address, peer.outbound) == (0, None, None)
+        assert mux.peers == 0
+        assert peer.address is None
+        assert peer.outbound is None
 
 
 async def test_closing_tells_the_peer_with_close_notify() -> None:
