@@ -67,9 +67,9 @@ def packets() -> list[bytes]:
     return made
 
 
-def test_rtp_and_rtcp() -> None:
+def test_rtp_and_rtcp(seconds: float, seed: int) -> None:
     publisher = Publisher()
-    survives(packets(), publisher.receive, at_least=2000)
+    survives(packets(), publisher.receive, seconds, seed, at_least=2000)
 
 
 def test_streams_with_any_packets_lost_doubled_and_moved() -> None:
@@ -84,14 +84,14 @@ def test_streams_with_any_packets_lost_doubled_and_moved() -> None:
                 publisher.receive(made[index])
 
 
-def test_payloads_that_are_well_formed_outside() -> None:
+def test_payloads_that_are_well_formed_outside(seconds: float, seed: int) -> None:
     """In order and complete, so that the mutants reach the depacketizers and bitstreams."""
     publisher = Publisher()
     corpus = [
         b"".join([len(payload).to_bytes(2, "big") + payload for payload in packetize_h264(unit, 200)])
         for unit in access_units("h264_baseline.h264")
     ]
-    for sequence, data in enumerate(inputs(corpus, random.randrange(1 << 32))):
+    for sequence, data in enumerate(inputs(corpus, seconds, seed)):
         payload = data[:1200]
         publisher.receive(rtp(H264, sequence & 0xFFFF, 3000 * sequence, 7, payload[2:], {MID: b"1", RID: b"h"}))
     assert publisher.admission.streams[7].packets > 1000
@@ -107,8 +107,8 @@ def read_offer(data: bytes) -> None:
     RtpReceiver(received, 1, "us", lambda stream, frame: None)
 
 
-def test_offers_of_publishers() -> None:
-    survives(OFFERS, read_offer, at_least=200)
+def test_offers_of_publishers(seconds: float, seed: int) -> None:
+    survives(OFFERS, read_offer, seconds, seed, at_least=200)
 
 
 def test_the_corpus_is_right() -> None:

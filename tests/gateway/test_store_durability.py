@@ -17,8 +17,8 @@ from gateway.store.store import Store
 from tests.support.postgres import Postgres, running_postgres
 
 ROOT = Path(__file__).parents[2]
-KILLS = 50
-SERVER_KILLS = 5  # of PostgreSQL itself, beside those of the writers
+KILLS = 6
+SERVER_EVERY = 5  # kills of writers: PostgreSQL itself is killed too
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def postgres() -> Iterator[Postgres]:
         yield server
 
 
-async def writers_are_killed(url: str, strike: Callable[[int, int], None]) -> list[str]:
+async def writers_are_killed(url: str, kills: int, strike: Callable[[int, int], None]) -> list[str]:
     """All that was acknowledged; `strike` gets the round and the writer. Each writer checks what the one before it had acknowledged."""
     chance = random.Random(6)
     everything: list[str] = []
@@ -44,7 +44,7 @@ async def writers_are_killed(url: str, strike: Callable[[int, int], None]) -> li
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        for n in range(KILLS):
+        for n in range(kills):
             process.stdin.write(f"{','.join([f'w{n}', *last])}\n".encode())
             pid, wanted, last = 0, chance.randrange(12), []  # 0: while it opens the store or begins
             async with asyncio.timeout(60):
@@ -86,18 +86,18 @@ async def all_there(url: str, acknowledged: list[str]) -> None:
     assert all(found[cid] for cid in live)
 
 
-async def test_sqlite_loses_nothing_over_50_kills(tmp_path: Path) -> None:
-    url = f"sqlite+aiosqlite:///{tmp_path}/gateway.db"
-    acknowledged = await writers_are_killed(url, kill)
-    assert len(acknowledged) > 2 * KILLS
+async def sqlite_loses_nothing(folder: Path, kills: int) -> None:
+    url = f"sqlite+aiosqlite:///{folder}/gateway.db"
+    acknowledged = await writers_are_killed(url, kills, kill)
+    assert len(acknowledged) > 2 * kills
     await all_there(url, acknowledged)
     async with Database.open(url) as database, database.read() as connection:
         assert (await connection.execute(text("PRAGMA integrity_check"))).scalar_one() == "ok"
 
 
-async def test_postgresql_loses_nothing_over_50_kills_and_some_of_the_server(postgres: Postgres) -> None:
+async def postgresql_loses_nothing(postgres: Postgres, kills: int) -> None:
     def strike(n: int, pid: int) -> None:
-        if n % (KILLS // SERVER_KILLS):
+        if (n + 1) % SERVER_EVERY:
             kill(n, pid)
         else:
             postgres.kill()
@@ -106,6 +106,14 @@ async def test_postgresql_loses_nothing_over_50_kills_and_some_of_the_server(pos
             postgres.start()
 
     url = postgres.url()
-    acknowledged = await writers_are_killed(url, strike)
-    assert len(acknowledged) > 2 * KILLS
+    acknowledged = await writers_are_killed(url, kills, strike)
+    assert len(acknowledged) > 2 * kills
     await all_there(url, acknowledged)
+
+
+async def test_sqlite_loses_nothing_when_writers_are_killed(tmp_path: Path) -> None:
+    await sqlite_loses_nothing(tmp_path, KILLS)
+
+
+async def test_postgresql_loses_nothing_when_writers_and_the_server_are_killed(postgres: Postgres) -> None:
+    await postgresql_loses_nothing(postgres, KILLS)

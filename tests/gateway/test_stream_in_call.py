@@ -8,20 +8,14 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.support.delivery import assert_shown, dropped
 from tests.support.encoders import X264_LIVE, encoder, ffmpeg, programme
 from tests.support.gateway_process import GatewayProcess, running_gateway
-from tests.support.viewer import Viewer, watching
+from tests.support.viewer import watching
 
 WHEP = "/whep/livestream:demo"
 AAC = ("-c:a", "aac", "-b:a", "128k")
 BFRAMES = ("-c:v", "libx264", "-preset", "ultrafast", "-bf", "2", "-b_strategy", "0", "-g", "60", "-threads", "1")
-
-
-def assert_whole(viewer: Viewer, frames: int) -> None:
-    """From the first picture that was shown, at least 98 % of the next `frames`, in order."""
-    first = viewer.numbers[0]
-    assert viewer.in_order, viewer.numbers
-    assert viewer.delivered(first, first + frames - 1) >= 0.98, viewer.numbers
 
 
 def tracks(stream: dict[str, Any]) -> dict[str, tuple[str, str, str]]:
@@ -33,9 +27,10 @@ async def test_h264_without_b_frames_passes_and_aac_becomes_opus_for_a_viewer_wh
         async with ffmpeg(*programme(), *X264_LIVE, *AAC, "-f", "flv", gateway.rtmp()):
             await viewer.until(frames=120, audio=150)
             stream = await gateway.stream(tracks=2)
+            lost = await dropped(gateway, viewer)
     assert tracks(stream) == {"video": ("h264", "passthrough", "same_codec"), "audio": ("aac", "transcode", "codec")}
     assert viewer.numbers[0] == 0
-    assert_whole(viewer, 120)
+    assert_shown(viewer.numbers, 0, 119, lost)
     assert viewer.sizes == [(640, 360)]
     assert viewer.loudness > 500
     assert viewer.frequency == pytest.approx(1000, rel=0.03)
@@ -79,9 +74,10 @@ async def test_what_cannot_pass_is_transcoded_whole_and_in_order(
         async with ffmpeg(*arguments, "-f", "flv", gateway.rtmp(), version=version):
             await viewer.until(frames=120, audio=100, timeout=60)
             stream = await gateway.stream(tracks=2)
+            lost = await dropped(gateway, viewer)
     assert tracks(stream)["video"] == video
     assert viewer.numbers[0] == 0, "a viewer who came first sees the first picture"
-    assert_whole(viewer, 120)
+    assert_shown(viewer.numbers, 0, 119, lost)
     assert viewer.frequency == pytest.approx(1000, rel=0.03)
 
 

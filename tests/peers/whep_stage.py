@@ -186,6 +186,11 @@ class Stage:
         for viewer in self.viewers:
             viewer.hide(participant.name)
 
+    @property
+    def dropped(self) -> int:
+        """Frames that were too late for a viewer."""
+        return next(value for name, _, value in self.resource.counters() if name == "dropped")
+
     async def until_viewers(self, count: int, timeout: float = 15) -> None:
         async with asyncio.timeout(timeout):
             while len(self.viewers) != count:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from av import AudioFrame, VideoFrame
 from yarl import URL
 
+from gateway.node.host import udp_drops
 from tests.support.encoders import frame_number
 
 
@@ -34,6 +36,7 @@ class Viewer:
     closed: asyncio.Event = field(default_factory=asyncio.Event)
     """The gateway has ended the connection."""
     connection: RTCPeerConnection = field(init=False)
+    _lost: int = 0
 
     async def until(self, *, frames: int = 0, audio: int = 0, timeout: float = 30) -> None:
         """Wait until that many frames and audio frames have been decoded."""
@@ -49,9 +52,12 @@ class Viewer:
                 self.progress.clear()
                 await self.progress.wait()
 
-    def delivered(self, first: int, last: int) -> float:
-        """The share of the pictures `first` to `last` that were shown."""
-        return len(set(self.numbers) & set(range(first, last + 1))) / (last + 1 - first)
+    def lost(self) -> int:
+        """Datagrams that the kernel threw away at this viewer's ports, because this process did not read them in time."""
+        ports = re.findall(r"^a=candidate:.* (\d+) typ host", self.connection.localDescription.sdp, re.MULTILINE)
+        drops = udp_drops(dict.fromkeys(map(int, ports), "lost"))
+        self._lost = drops.get("lost", self._lost)  # that of the end, once the ports are closed
+        return self._lost
 
     @property
     def in_order(self) -> bool:
@@ -109,6 +115,7 @@ async def watching(
         finally:
             for watcher in watchers:
                 watcher.cancel()
+            viewer.lost()  # is known as long as the ports are open
             await connection.close()
             with contextlib.suppress(aiohttp.ClientError):  # the gateway may have gone first
                 async with http.delete(response.url.join(URL(location))):
