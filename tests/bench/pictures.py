@@ -19,10 +19,10 @@ from playwright.async_api import async_playwright
 from tests.bench.drawing import WIDTH, Series, legend, page
 from tests.bench.sessions import child
 from tests.browser.chromium import EXECUTABLE, FLAGS
-from tests.peers.test_whip_encoders import ffmpeg_whip
 from tests.support.encoders import X264_LIVE, ffmpeg, programme
 from tests.support.gateway_process import ROOT, GatewayProcess, running_gateway
 from tests.support.prometheus import Prometheus, filled_in, running_prometheus, self_signed
+from tests.support.publishing import Pasted, publishing
 from tests.support.relay import relaying
 
 CALLS = [f"livestream:{name}" for name in ("news", "sport", "talk", "field", "studio", "desk")]
@@ -63,7 +63,7 @@ async def _streams(gateway: GatewayProcess, stack: AsyncExitStack, pause_s: floa
     encoders = (
         (news, ffmpeg(*small, *X264_LIVE, *AAC, "-f", "flv", gateway.rtmp(news, "news"))),
         (field, ffmpeg(*small, *X264_LIVE, *AAC, "-f", "mpegts", field_address)),
-        (services, ffmpeg_whip(gateway, key=gateway.key(services, "desk"), path=f"/whip/{services}", limit_s=3600)),
+        (services, publishing("whip", Pasted.of_gateway(gateway, services, "desk"))),
         (sport, ffmpeg(*small, *REORDERED, *AAC, "-f", "flv", gateway.rtmp(sport, "sport"))),
         (studio, ffmpeg(*small, *X264_LIVE, *AAC, "-f", "mpegts", studio_address)),
         (talk, ffmpeg(*small, *LONG_GROUPS, *AAC, "-f", "flv", gateway.rtmp(talk, "talk"))),

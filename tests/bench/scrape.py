@@ -18,8 +18,8 @@ import psutil
 
 from tests.bench import programme, srt_receive
 from tests.bench.sessions import SETTLE_S, child, row, title
-from tests.peers.test_whip_encoders import ffmpeg_whip
 from tests.support.gateway_process import GatewayProcess, running_gateway
+from tests.support.publishing import Pasted, publishing
 
 WHIP, VIEWERS, BURSTS, SCRAPES, SECONDS = 2, 5, 7, 50, 60
 SRT = 16  # more at once from one address are refused
@@ -30,8 +30,7 @@ async def run(flv: Path, ts: Path, sessions: int) -> None:
     settings = (f"calls.public={','.join(calls)}", "capacity.enabled=false", "transcode.workers_max=100")
     async with running_gateway(*settings) as gateway, AsyncExitStack() as stack:
         for call in calls[:WHIP]:
-            key = gateway.key(call, "host")
-            await stack.enter_async_context(ffmpeg_whip(gateway, key=key, path=f"/whip/{call}"))
+            await stack.enter_async_context(publishing("whip", Pasted.of_gateway(gateway, call)))
         rest = calls[WHIP:]
         by_srt, by_rtmp = rest[:SRT], rest[SRT:]
         rtmp = {"file": str(flv), "addresses": [gateway.rtmp(call, "host") for call in by_rtmp], "spread_ms": 40}

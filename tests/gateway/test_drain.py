@@ -7,31 +7,20 @@ from contextlib import AsyncExitStack
 import aiohttp
 
 from tests.peers.srt_peers import caller
-from tests.peers.test_whip_encoders import OPUS
 from tests.peers.test_whip_junk import OFFER, SDP
 from tests.support.application import running_application
 from tests.support.delivery import assert_shown, dropped
-from tests.support.encoders import FFMPEG_9, X264_LIVE, encoder, ffmpeg, programme
+from tests.support.encoders import X264_LIVE, ffmpeg, programme
 from tests.support.gateway_process import ROOT, GatewayProcess, running_gateway
-from tests.support.srt_encoders import Way
+from tests.support.publishing import AAC, PROTOCOLS, Pasted, publishing
 from tests.support.viewer import Viewer, watching
 
-PROTOCOLS = ("rtmp", "srt", "whip")
-AAC = ("-c:a", "aac")
-SMALL = (*programme(320, 240, 15), *X264_LIVE)
+SIZE, RATE = (320, 240), 15
+SMALL = (*programme(*SIZE, RATE), *X264_LIVE)
 
 
 def call(protocol: str) -> str:
     return f"livestream:{protocol}"
-
-
-def targets(gateway: GatewayProcess) -> dict[str, list[str]]:
-    """What ffmpeg is told to send by each protocol, each into a call of its own."""
-    return {
-        "rtmp": [*AAC, "-f", "flv", gateway.rtmp(call("rtmp"))],
-        "srt": [*AAC, "-f", "mpegts", Way(gateway, encrypted=True, call=call("srt")).url()],
-        "whip": [*OPUS, "-f", "whip", "-authorization", gateway.key(call("whip")), gateway.url(f"/whip/{call('whip')}")],
-    }
 
 
 async def post(gateway: GatewayProcess, path: str, **headers: str) -> tuple[int, str]:
@@ -69,9 +58,9 @@ async def test_no_live_stream_is_lost_and_the_process_ends_after_the_last_one() 
     async with running_gateway("shutdown.drain_s=120", "calls.linger_s=1", public) as gateway, AsyncExitStack() as viewers:
         seen: dict[str, Viewer] = {}
         async with AsyncExitStack() as encoders:
-            for arguments in targets(gateway).values():
-                line = ["-hide_banner", "-loglevel", "error", "-nostdin", *SMALL, *arguments]
-                await encoders.enter_async_context(encoder("timeout", ["--kill-after=3", "100", FFMPEG_9, *line]))
+            for protocol in PROTOCOLS:
+                pasted = Pasted.of_gateway(gateway, call(protocol))
+                await encoders.enter_async_context(publishing(protocol, pasted, size=SIZE, rate=RATE))
             for protocol in PROTOCOLS:
                 watch = watching(gateway.url(f"/whep/{call(protocol)}"))
                 seen[protocol] = await viewers.enter_async_context(watch)

@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import jwt
 import pytest
 
@@ -26,14 +25,13 @@ from gateway.model.records import ApiKey, Call, Member, SealedSecret, StreamKey
 from gateway.store.calls import blocked
 from gateway.store.store import Store
 from protocols.errors import Reason
-from tests.peers.srt_peers import caller
 from tests.support.encoders import X264_LIVE, ffmpeg, programme
 from tests.support.gateway_process import GatewayProcess, running_gateway
 from tests.support.postgres import Postgres, running_postgres
+from tests.support.publishing import over_http, over_rtmp, over_srt, over_whip
 from tests.support.viewer import watching
 from tests.support.waiting import eventually
 
-OFFER = (Path(__file__).parents[1] / "data" / "sdp" / "obs-32.2.2-single.sdp").read_bytes()
 LIVE = (*programme(320, 240), *X264_LIVE, "-c:a", "aac")
 X, OVER = "livestream:x", "livestream:over"
 
@@ -144,34 +142,14 @@ async def bad_keys(town: Town) -> dict[str, tuple[str, str, Reason, str]]:
     }
 
 
-async def over_rtmp(gateway: GatewayProcess, key: str, call: str) -> str:
-    picture = ("-f", "lavfi", "-i", "color=size=64x64:rate=10", "-t", "20", "-c:v", "flv")
-    address = f"rtmp://127.0.0.1:{gateway.ports['rtmp']}/live/{key}?call={call}"
-    async with ffmpeg(*picture, "-f", "flv", address) as process:
-        assert process.stderr is not None
-        async with asyncio.timeout(60):
-            return bytes(await process.stderr.read()).decode()
-
-
-async def over_http(method: str, url: str, token: str, **more: Any) -> tuple[int, str]:
-    headers = {"Authorization": f"Bearer {token}"} | more.pop("headers", {})
-    async with aiohttp.ClientSession() as http, http.request(method, url, headers=headers, **more) as response:
-        return response.status, await response.text()
-
-
-async def over_srt(gateway: GatewayProcess, key: str, call: str, *, new: bool) -> dict[str, int]:
+async def code_over_srt(gateway: GatewayProcess, key: str, call: str, *, new: bool) -> dict[str, int]:
     """`new`: it may have been made elsewhere a moment ago, so that the caller is told to come again until it was looked up."""
 
     async def answer() -> dict[str, int] | None:
-        async with caller(gateway.ports["srt"], f"{key}?call={call}") as (_, said):
-            return None if new and said == {"reject": Reason.OVERLOADED.srt_code} else dict(said)
+        said = await over_srt(gateway, key, call)
+        return None if new and said == {"reject": Reason.OVERLOADED.srt_code} else said
 
     return await eventually(answer, every_s=0.4)
-
-
-async def over_whip(gateway: GatewayProcess, key: str, call: str, *, path: str = "whip") -> tuple[int, str]:
-    headers = {"Content-Type": "application/sdp"}
-    return await over_http("POST", gateway.url(f"/{path}/{call}"), key, data=OFFER, headers=headers)
 
 
 async def over_api(gateway: GatewayProcess, key: str, call: str) -> tuple[int, str]:
@@ -187,7 +165,7 @@ async def test_what_is_wrong_is_refused_on_every_protocol_in_its_words(town: Tow
         async with at_once:
             said = await over_rtmp(gateway, key, call)
             assert words in said, said
-            assert await over_srt(gateway, key, call, new="revoked" in words) == {"reject": reason.srt_code}, words
+            assert await code_over_srt(gateway, key, call, new="revoked" in words) == {"reject": reason.srt_code}, words
             for status, text in [await over_whip(gateway, key, call), *([await over_api(gateway, key, call)] if api else [])]:
                 assert (status, words in text) == (reason.status, True), text
 
@@ -208,8 +186,7 @@ async def test_addresses_with_too_many_wrong_keys_wait_on_every_way_in(town: Tow
         status, text = await over_whip(gateway, right, X)
         assert (status, "too many wrong keys" in text) == (429, True)
         assert "too many wrong keys" in await over_rtmp(gateway, right, X)
-        async with caller(gateway.ports["srt"], f"{right}?call={X}") as (_, answer):
-            assert answer == {"reject": Reason.TOO_MANY_REQUESTS.srt_code}
+        assert await over_srt(gateway, right, X) == {"reject": Reason.TOO_MANY_REQUESTS.srt_code}
         assert (await over_api(gateway, right, X))[0] == 429
         elsewhere = {"X-Forwarded-For": "198.51.100.7"}  # by a proxy on this machine: who else comes through it is not held up
         address = gateway.url("/api/v2/video/call/livestream/x?api_key=app")

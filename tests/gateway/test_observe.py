@@ -11,10 +11,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.peers.test_whip_encoders import ffmpeg_whip
 from tests.support.encoders import X264_LIVE, ffmpeg, programme
 from tests.support.gateway_process import ROOT, GatewayProcess, running_gateway
 from tests.support.prometheus import Prometheus, alert_rules, figure, filled_in, panel_queries, running_prometheus, self_signed
+from tests.support.publishing import Pasted, publishing
 from tests.support.viewer import watching
 from tests.support.waiting import eventually
 
@@ -72,7 +72,7 @@ async def publish_and_watch(gateway: GatewayProcess, stack: AsyncExitStack) -> N
     await stack.enter_async_context(ffmpeg(*programme(320, 240), *X264_REORDERED, *aac, "-f", "flv", secure))
     address = f"srt://127.0.0.1:{gateway.ports['srt']}?streamid={gateway.key(srt, 'srt')}"
     await stack.enter_async_context(ffmpeg(*programme(320, 240), *X264_LIVE, *aac, "-f", "mpegts", address))
-    await stack.enter_async_context(ffmpeg_whip(gateway, key=gateway.key(whip, "whip"), path=f"/whip/{whip}"))
+    await stack.enter_async_context(publishing("whip", Pasted.of_gateway(gateway, whip, "whip")))
     for call in CALLS:
         await gateway.stream(call.partition(":")[2], tracks=2)
         viewer = await stack.enter_async_context(watching(gateway.url(f"/whep/{call}")))

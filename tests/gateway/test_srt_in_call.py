@@ -75,22 +75,6 @@ async def test_who_is_refused_sees_the_code_and_nothing_of_it_is_secret() -> Non
     assert "eyJ" not in log
 
 
-async def test_a_killed_encoder_that_comes_back_goes_on_as_the_same_participant() -> None:
-    async with running_gateway() as gateway, watching(gateway.url(WHEP)) as viewer:
-        way = Way(gateway, encrypted=True)
-        async with ffmpeg(*TS, way.url()) as encoding:
-            await viewer.until(frames=30, audio=30)
-            session = (await gateway.stream(tracks=2))["id"]
-            encoding.kill()  # no goodbye: it is noticed after 5 s, unless it is back before
-            await encoding.wait()
-        seen, heard = len(viewer.numbers), viewer.audio_frames
-        async with ffmpeg(*TS, way.url()):
-            await viewer.until(frames=seen + 60, audio=heard + 60)
-            stream = await gateway.stream(tracks=2)
-    assert (stream["id"], stream["reconnects"]) == (session, 1)
-    assert viewer.frequency == pytest.approx(1000, rel=0.03)
-
-
 async def test_a_source_is_fetched_and_fetched_again() -> None:
     port = free_port()
     source = f'{{"cam": {{"url": "srt://127.0.0.1:{port}?passphrase=correct-horse-battery", "call": "livestream:demo", '

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.delivery import assert_shown, dropped
+from tests.support.delivery import assert_shown
 from tests.support.encoders import FFMPEG, X264_LIVE, encoder, ffmpeg, programme
-from tests.support.gateway_process import running_gateway
-from tests.support.viewer import watching
+from tests.support.shared import OwnCall
 
-WHEP = "/whep/livestream:demo"
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 BFRAMES = ("-c:v", "libx264", "-preset", "ultrafast", "-bf", "2", "-b_strategy", "0", "-g", "60", "-threads", "1")
 
 
@@ -28,16 +28,16 @@ def in_no_time(arguments: list[str]) -> list[str]:
 @pytest.mark.parametrize(
     ("codec", "mode"), [(X264_LIVE, "passthrough"), (BFRAMES, "transcode")], ids=["passthrough", "transcoded"]
 )
-async def test_the_size_changes_inside_the_stream(tmp_path: Path, codec: tuple[str, ...], mode: str) -> None:
+async def test_the_size_changes_inside_the_stream(own: OwnCall, tmp_path: Path, codec: tuple[str, ...], mode: str) -> None:
     for name, size in (("one", (640, 360)), ("two", (320, 240))):
         source = in_no_time(programme(*size, audio=False))
         await make(*source, *codec, "-t", "3", "-f", "mpegts", str(tmp_path / name))
     (tmp_path / "both.ts").write_bytes((tmp_path / "one").read_bytes() + (tmp_path / "two").read_bytes())
-    async with running_gateway() as gateway, watching(gateway.url(WHEP)) as viewer:
-        published = ("-re", "-i", str(tmp_path / "both.ts"), "-c", "copy", "-f", "flv", gateway.rtmp())
+    async with own.watching() as viewer:
+        published = ("-re", "-i", str(tmp_path / "both.ts"), "-c", "copy", "-f", "flv", own.rtmp())
         async with ffmpeg(*published):
             await viewer.until(frames=150)
-            stream = await gateway.stream()
+            stream = await own.stream()
     assert viewer.sizes == [(640, 360), (320, 240)]
     (video,) = stream["tracks"]
     assert video["mode"] == mode
@@ -47,33 +47,33 @@ async def test_the_size_changes_inside_the_stream(tmp_path: Path, codec: tuple[s
     assert change >= 88, "the first size is shown to its end"
 
 
-async def test_the_size_changes_by_a_new_sequence_header() -> None:
+async def test_the_size_changes_by_a_new_sequence_header(own: OwnCall) -> None:
     pipeline = (
         "flvmux name=m streamable=true ! rtmp2sink location={url} "
         "concat name=c ! x264enc tune=zerolatency key-int-max=60 ! m. "
         "videotestsrc is-live=true num-buffers=60 ! video/x-raw,format=I420,width=640,height=360,framerate=30/1 ! c. "
         "videotestsrc is-live=true ! video/x-raw,format=I420,width=320,height=240,framerate=30/1 ! c."
     )
-    async with running_gateway() as gateway, watching(gateway.url(WHEP)) as viewer:
-        async with encoder("gst-launch-1.0", ["-q", *pipeline.format(url=gateway.rtmp()).split()]):
+    async with own.watching() as viewer:
+        async with encoder("gst-launch-1.0", ["-q", *pipeline.format(url=own.rtmp()).split()]):
             async with asyncio.timeout(30):
                 while viewer.sizes != [(640, 360), (320, 240)]:
                     viewer.progress.clear()
                     await viewer.progress.wait()
-            stream = await gateway.stream()
+            stream = await own.stream()
     (video,) = stream["tracks"]
     assert (video["width"], video["height"], video["mode"]) == (320, 240, "passthrough")
     assert stream["reconnects"] == 0
 
 
-async def test_full_hd_with_b_frames_is_shown_whole_and_in_order(tmp_path: Path) -> None:
+async def test_full_hd_with_b_frames_is_shown_whole_and_in_order(own: OwnCall, tmp_path: Path) -> None:
     source = tmp_path / "full.flv"
     await make(*in_no_time(programme(1920, 1080)), *BFRAMES, "-b:v", "6M", "-c:a", "aac", "-t", "8", "-f", "flv", str(source))
-    async with running_gateway() as gateway, watching(gateway.url(WHEP)) as viewer:
-        async with ffmpeg("-re", "-i", str(source), "-c", "copy", "-f", "flv", gateway.rtmp()):
+    async with own.watching() as viewer:
+        async with ffmpeg("-re", "-i", str(source), "-c", "copy", "-f", "flv", own.rtmp()):
             await viewer.until_number(180, timeout=40)
-            stream = await gateway.stream(tracks=2)
-            lost = await dropped(gateway, viewer)
+            stream = await own.stream(tracks=2)
+            lost = await own.dropped(viewer)
     assert [track["mode"] for track in stream["tracks"]] == ["transcode", "transcode"]
     assert viewer.sizes == [(1920, 1080)]
     assert_shown(viewer.numbers, 0, 179, lost)

@@ -5,35 +5,21 @@ import os
 import signal
 from typing import Any
 
-import psutil
 import pytest
 
-from tests.support.delivery import assert_shown, dropped
+from tests.support.delivery import assert_shown
 from tests.support.encoders import X264_LIVE, encoder, ffmpeg, programme
-from tests.support.gateway_process import GatewayProcess, running_gateway
-from tests.support.viewer import watching
+from tests.support.gateway_process import running_gateway
+from tests.support.shared import OwnCall
 
-WHEP = "/whep/livestream:demo"
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 AAC = ("-c:a", "aac", "-b:a", "128k")
 BFRAMES = ("-c:v", "libx264", "-preset", "ultrafast", "-bf", "2", "-b_strategy", "0", "-g", "60", "-threads", "1")
 
 
 def tracks(stream: dict[str, Any]) -> dict[str, tuple[str, str, str]]:
     return {track["kind"]: (track["codec"], track["mode"], track["reason"]) for track in stream["tracks"]}
-
-
-async def test_h264_without_b_frames_passes_and_aac_becomes_opus_for_a_viewer_who_came_first() -> None:
-    async with running_gateway() as gateway, watching(gateway.url(WHEP)) as viewer:
-        async with ffmpeg(*programme(), *X264_LIVE, *AAC, "-f", "flv", gateway.rtmp()):
-            await viewer.until(frames=120, audio=150)
-            stream = await gateway.stream(tracks=2)
-            lost = await dropped(gateway, viewer)
-    assert tracks(stream) == {"video": ("h264", "passthrough", "same_codec"), "audio": ("aac", "transcode", "codec")}
-    assert viewer.numbers[0] == 0
-    assert_shown(viewer.numbers, 0, 119, lost)
-    assert viewer.sizes == [(640, 360)]
-    assert viewer.loudness > 500
-    assert viewer.frequency == pytest.approx(1000, rel=0.03)
 
 
 @pytest.mark.parametrize(
@@ -68,134 +54,93 @@ async def test_h264_without_b_frames_passes_and_aac_becomes_opus_for_a_viewer_wh
     ids=["b-frames", "hevc", "av1"],
 )
 async def test_what_cannot_pass_is_transcoded_whole_and_in_order(
-    name: str, version: int, arguments: tuple[str, ...], video: tuple[str, str, str]
+    own: OwnCall, name: str, version: int, arguments: tuple[str, ...], video: tuple[str, str, str]
 ) -> None:
-    async with running_gateway() as gateway, watching(gateway.url(WHEP)) as viewer:
-        async with ffmpeg(*arguments, "-f", "flv", gateway.rtmp(), version=version):
+    async with own.watching() as viewer:
+        async with ffmpeg(*arguments, "-f", "flv", own.rtmp(), version=version):
             await viewer.until(frames=120, audio=100, timeout=60)
-            stream = await gateway.stream(tracks=2)
-            lost = await dropped(gateway, viewer)
+            stream = await own.stream(tracks=2)
+            lost = await own.dropped(viewer)
     assert tracks(stream)["video"] == video
     assert viewer.numbers[0] == 0, "a viewer who came first sees the first picture"
     assert_shown(viewer.numbers, 0, 119, lost)
     assert viewer.frequency == pytest.approx(1000, rel=0.03)
 
 
-async def test_opus_by_enhanced_rtmp_passes_untouched() -> None:
-    async with running_gateway() as gateway, watching(gateway.url(WHEP)) as viewer:
+async def test_opus_by_enhanced_rtmp_passes_untouched(own: OwnCall) -> None:
+    others = own.gateway.workers()
+    async with own.watching() as viewer:
         source = (*programme(), *X264_LIVE, "-c:a", "libopus")
-        async with ffmpeg(*source, "-f", "flv", gateway.rtmp(), version=9):
+        async with ffmpeg(*source, "-f", "flv", own.rtmp(), version=9):
             await viewer.until(frames=60, audio=100)
-            stream = await gateway.stream(tracks=2)
-            workers = await gateway.metric("ingress_workers")
+            stream = await own.stream(tracks=2)
+            workers = own.gateway.workers() - others
     assert tracks(stream) == {"video": ("h264", "passthrough", "same_codec"), "audio": ("opus", "passthrough", "same_codec")}
-    assert workers == 0, "nothing needs a worker"
+    assert not workers, "nothing needs a worker"
     assert viewer.frequency == pytest.approx(1000, rel=0.03)
 
 
-async def test_gstreamer_rtmp2sink_with_mono_at_44100() -> None:
+async def test_gstreamer_rtmp2sink_with_mono_at_44100(own: OwnCall) -> None:
     pipeline = (
         "flvmux name=m streamable=true ! rtmp2sink location={url} "
         "videotestsrc is-live=true ! video/x-raw,format=I420,width=640,height=360,framerate=30/1 ! "
         "x264enc tune=zerolatency key-int-max=60 ! m. "
         "audiotestsrc is-live=true freq=1000 ! audio/x-raw,rate=44100,channels=1 ! avenc_aac ! aacparse ! m."
     )
-    async with running_gateway() as gateway, watching(gateway.url(WHEP)) as viewer:
-        async with encoder("gst-launch-1.0", ["-q", *pipeline.format(url=gateway.rtmp()).split()]):
+    async with own.watching() as viewer:
+        async with encoder("gst-launch-1.0", ["-q", *pipeline.format(url=own.rtmp()).split()]):
             await viewer.until(frames=60, audio=100)
-            stream = await gateway.stream(tracks=2)
+            stream = await own.stream(tracks=2)
     (audio,) = (track for track in stream["tracks"] if track["kind"] == "audio")
     assert (audio["sample_rate"], audio["channels"]) == (44100, 1)
     assert viewer.frequency == pytest.approx(1000, rel=0.03)
 
 
-@pytest.mark.parametrize("kind", ["video", "audio"])
-async def test_a_stream_of_one_kind_only(kind: str) -> None:
-    async with running_gateway() as gateway, watching(gateway.url(WHEP)) as viewer:
-        source = programme(video=kind == "video", audio=kind == "audio")
-        codec = X264_LIVE if kind == "video" else AAC
-        async with ffmpeg(*source, *codec, "-f", "flv", gateway.rtmp()):
-            await viewer.until(frames=60 if kind == "video" else 0, audio=100 if kind == "audio" else 0)
-    assert bool(viewer.numbers) == (kind == "video")
-    assert bool(viewer.audio_frames) == (kind == "audio")
-
-
 @pytest.mark.parametrize("codec", [X264_LIVE, BFRAMES], ids=["passthrough", "transcoded"])
-async def test_the_size_changes_in_mid_stream_when_the_encoder_comes_back_with_another(codec: tuple[str, ...]) -> None:
-    async with running_gateway() as gateway, watching(gateway.url(WHEP)) as viewer:
-        async with ffmpeg(*programme(640, 360), *codec, *AAC, "-f", "flv", gateway.rtmp()):
+async def test_the_size_changes_in_mid_stream_when_the_encoder_comes_back_with_another(
+    own: OwnCall, codec: tuple[str, ...]
+) -> None:
+    async with own.watching() as viewer:
+        async with ffmpeg(*programme(640, 360), *codec, *AAC, "-f", "flv", own.rtmp()):
             await viewer.until(frames=60, audio=50)
         seen = len(viewer.numbers)
-        async with ffmpeg(*programme(320, 240), *codec, *AAC, "-f", "flv", gateway.rtmp()):
+        async with ffmpeg(*programme(320, 240), *codec, *AAC, "-f", "flv", own.rtmp()):
             await viewer.until(frames=seen + 60, audio=150)
-            stream = await gateway.stream(tracks=2)
+            stream = await own.stream(tracks=2)
     assert viewer.sizes == [(640, 360), (320, 240)]
     assert stream["reconnects"] == 1
     assert viewer.frequency == pytest.approx(1000, rel=0.03)
 
 
-async def test_two_users_in_one_call_are_two_participants() -> None:
-    async with running_gateway() as gateway:
-        one = ffmpeg(*programme(), *X264_LIVE, *AAC, "-f", "flv", gateway.rtmp(user="one"))
-        two = ffmpeg(*programme(320, 240), *X264_LIVE, *AAC, "-f", "flv", gateway.rtmp(user="two"))
-        async with one, two:
-            await gateway.stream("one", tracks=2)
-            await gateway.stream("two", tracks=2)
-            async with watching(gateway.url(WHEP), slots=2) as viewer:
-                async with asyncio.timeout(20):
-                    while {(640, 360), (320, 240)} - set(viewer.sizes):
-                        viewer.progress.clear()
-                        await viewer.progress.wait()
-
-
-def worker_of(gateway: GatewayProcess) -> psutil.Process:
-    """The newest process below the gateway that has the fork server as its parent: the session's worker."""
-    descendants = psutil.Process(gateway.pid).children(recursive=True)
-    children = {process.pid for process in psutil.Process(gateway.pid).children()}
-    (worker,) = (process for process in descendants if process.ppid() in children)
-    return worker
+async def test_two_users_in_one_call_are_two_participants(own: OwnCall) -> None:
+    one = ffmpeg(*programme(), *X264_LIVE, *AAC, "-f", "flv", own.rtmp("one"))
+    two = ffmpeg(*programme(320, 240), *X264_LIVE, *AAC, "-f", "flv", own.rtmp("two"))
+    async with one, two:
+        await own.stream("one", tracks=2)
+        await own.stream("two", tracks=2)
+        async with own.watching(slots=2) as viewer, asyncio.timeout(20):
+            while {(640, 360), (320, 240)} - set(viewer.sizes):
+                viewer.progress.clear()
+                await viewer.progress.wait()
 
 
 @pytest.mark.parametrize("codec", [X264_LIVE, BFRAMES], ids=["audio", "audio-and-video"])
-async def test_a_killed_worker_is_replaced_within_two_seconds_and_the_session_goes_on(codec: tuple[str, ...]) -> None:
-    async with running_gateway() as gateway, watching(gateway.url(WHEP)) as viewer:
-        async with ffmpeg(*programme(), *codec, *AAC, "-f", "flv", gateway.rtmp()):
+async def test_a_killed_worker_is_replaced_within_two_seconds_and_the_session_goes_on(
+    own: OwnCall, codec: tuple[str, ...]
+) -> None:
+    others = own.gateway.workers()
+    async with own.watching() as viewer:
+        async with ffmpeg(*programme(), *codec, *AAC, "-f", "flv", own.rtmp()):
             await viewer.until(frames=60, audio=60)
-            session = (await gateway.stream(tracks=2))["id"]
-            os.kill(worker_of(gateway).pid, signal.SIGKILL)
+            session = (await own.stream(tracks=2))["id"]
+            (worker,) = own.gateway.workers() - others
+            os.kill(worker, signal.SIGKILL)
             number, audio = viewer.numbers[-1], viewer.audio_frames
             await viewer.until_number(number + 30, timeout=3)  # one second of media, within two more
             await viewer.until(audio=audio + 50, timeout=3)
-            assert (await gateway.stream(tracks=2))["id"] == session
-            assert await gateway.metric('ingress_worker_restarts_total{protocol="rtmp"}') == 1
+            assert (await own.stream(tracks=2))["id"] == session
+            assert await own.rise('ingress_worker_restarts_total{protocol="rtmp"}') == 1
     assert viewer.in_order
-
-
-async def test_sigterm_tells_the_encoder_and_the_viewer_and_ends_in_five_seconds() -> None:
-    async with running_gateway() as gateway, watching(gateway.url(WHEP)) as viewer:
-        async with ffmpeg(*programme(), *BFRAMES, *AAC, "-f", "flv", gateway.rtmp()) as encoding:
-            await viewer.until(frames=60, audio=60)
-            async with asyncio.timeout(5):
-                assert await gateway.terminate() == 0
-                await viewer.closed.wait()  # DTLS close_notify, long before consent is lost
-                assert await encoding.wait() != 0
-    (ended,) = (line for line in gateway.log if line["message"] == "ended")
-    assert "shutting down" in ended["why"]
-    lines = [line for line in gateway.log if line.get("session") == ended["session"]]
-    assert len(lines) <= 6, lines
-
-
-async def test_an_encoder_without_a_right_is_told_why_in_its_own_words() -> None:
-    async with running_gateway() as gateway:
-        async with ffmpeg(*programme(), *X264_LIVE, "-f", "flv", gateway.rtmp()[:-12]) as encoding:
-            assert encoding.stderr is not None
-            said = (await encoding.stderr.read()).decode()
-            assert await encoding.wait() != 0
-        assert "The stream key looks cut off or damaged: copy it again in one piece" in said
-        assert await gateway.metric('ingress_refused_total{protocol="rtmp",reason="unauthorized"}') == 1
-    (line,) = (line for line in gateway.log if line["message"].startswith("refused"))
-    assert gateway.key()[:20] not in str(gateway.log)
-    assert line["reason"] == "unauthorized"
 
 
 async def test_a_stream_for_which_there_is_no_room_is_told_so_and_the_first_goes_on() -> None:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import pytest_asyncio
 
@@ -119,12 +118,6 @@ async def test_a_source_is_treated_as_planned_and_shown_whole(gateway: GatewayPr
             group.create_task(published(gateway, path, source, protocol))
 
 
-def workers(gateway: GatewayProcess) -> set[int]:
-    """The processes below the gateway's fork server."""
-    children = {process.pid for process in psutil.Process(gateway.pid).children()}
-    return {process.pid for process in psutil.Process(gateway.pid).children(recursive=True)} - children
-
-
 async def caught_up(viewer: Viewer, other: Viewer, ahead: int) -> None:
     """Until the viewer is at most half a second behind where it was in relation to the other."""
     async with asyncio.timeout(30):
@@ -144,14 +137,14 @@ async def test_a_worker_that_stands_still_for_3_s_skips_ahead_to_live_and_others
     def publish(user: str) -> Any:
         return ffmpeg(*programme(), *b_frames, "-c:a", "aac", "-f", "flv", gateway.rtmp(f"livestream:{user}", user))
 
-    before = workers(gateway)
+    before = gateway.workers()
     async with (
         watching(gateway.url("/whep/livestream:stopped")) as viewer,
         watching(gateway.url("/whep/livestream:other")) as other,
     ):
         async with publish("stopped"):
             await viewer.until(frames=10)
-            (worker,) = workers(gateway) - before
+            (worker,) = gateway.workers() - before
             async with publish("other"):
                 await other.until(frames=30)
                 ahead = viewer.numbers[-1] - other.numbers[-1]
@@ -165,7 +158,7 @@ async def test_a_worker_that_stands_still_for_3_s_skips_ahead_to_live_and_others
                 await caught_up(viewer, other, ahead)
                 lowered = await gateway.stream("stopped", wanted=lambda seen: "less effort" in str(seen["warnings"]))
                 await other.until_number(other.numbers[-1] + 30)
-                assert worker in workers(gateway)
+                assert worker in gateway.workers()
                 steps = await gateway.metric('ingress_worker_effort_lowered_total{protocol="rtmp"}')
                 restarts = await gateway.metric('ingress_worker_restarts_total{protocol="rtmp"}')
     assert viewer.in_order, viewer.numbers

@@ -7,14 +7,8 @@ import signal
 import psutil
 
 from tests.support.encoders import X264_LIVE, ffmpeg, programme
-from tests.support.gateway_process import GatewayProcess, running_gateway
+from tests.support.gateway_process import running_gateway
 from tests.support.viewer import watching
-
-
-def workers(gateway: GatewayProcess) -> set[int]:
-    """The processes below the gateway's fork server."""
-    children = {process.pid for process in psutil.Process(gateway.pid).children()}
-    return {process.pid for process in psutil.Process(gateway.pid).children(recursive=True)} - children
 
 
 def cpu(pid: int) -> float:
@@ -28,12 +22,12 @@ async def test_a_video_goes_on_without_its_layers() -> None:
             *programme(640, 480), *X264_LIVE, "-c:a", "aac", "-f", "flv", gateway.rtmp("livestream:demo", "demo")
         ):
             await viewer.until(frames=60)
-            both = workers(gateway)
+            both = gateway.workers()
             assert len(both) == 2, "one for the sound, one for the layers"
             layers = max(both, key=cpu)
             os.kill(layers, signal.SIGKILL)
             async with asyncio.timeout(30):
-                while not (replaced := workers(gateway) - both):
+                while not (replaced := gateway.workers() - both):
                     viewer.progress.clear()
                     await viewer.progress.wait()
             os.kill(replaced.pop(), signal.SIGKILL)

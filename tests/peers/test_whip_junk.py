@@ -10,8 +10,8 @@ from pathlib import Path
 import aiohttp
 import psutil
 
-from tests.peers.test_whip_encoders import ffmpeg_whip
 from tests.support.gateway_process import running_gateway
+from tests.support.publishing import Pasted, publishing
 from tests.support.viewer import watching
 
 SDP = {"Content-Type": "application/sdp"}
@@ -37,7 +37,10 @@ async def flood(url: str, count: int, headers: Mapping[str, str], body: bytes = 
 
 
 async def test_nothing_that_strangers_send_ends_a_session_or_stays_in_memory() -> None:
-    async with running_gateway("webrtc.connect_timeout_s=1", "calls.linger_s=1") as gateway, ffmpeg_whip(gateway):
+    async with (
+        running_gateway("webrtc.connect_timeout_s=1", "calls.linger_s=1") as gateway,
+        publishing("whip", Pasted.of_gateway(gateway, "livestream:demo")),
+    ):
         process = psutil.Process(gateway.pid)
         endpoint = gateway.url("/whip/livestream:demo")
         broken = {**SDP, "Authorization": f"Bearer {gateway.key(user='broken')}"}

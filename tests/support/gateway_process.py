@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import psutil
 
 from gateway.access.credentials import Secret, Tokens
 from tests.support.waiting import eventually
@@ -35,6 +36,11 @@ class GatewayProcess:
     @property
     def pid(self) -> int:
         return self.process.pid
+
+    def workers(self) -> set[int]:
+        """The processes below the gateway's fork server."""
+        own = psutil.Process(self.pid)
+        return {each.pid for each in own.children(recursive=True)} - {each.pid for each in own.children()}
 
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.ports['http']}{path}"
@@ -86,7 +92,12 @@ class GatewayProcess:
 
     async def metric(self, series: str) -> float:
         """The value of one series, named as in the exposition format; 0 where it does not exist."""
-        for line in (await self.text("/metrics")).splitlines():
+        return self.value(await self.text("/metrics"), series)
+
+    @staticmethod
+    def value(exposition: str, series: str) -> float:
+        """As `metric`, in a text of the exposition format."""
+        for line in exposition.splitlines():
             if line.startswith(series + " "):
                 return float(line.rsplit(" ", 1)[1])
         return 0.0
