@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from gateway.outputs.embedded.call import EmbeddedCall, Participant
 from gateway.sessions.pacer import LiveEdgePolicy
 from gateway.sessions.pipeline import Pipeline
+from gateway.sessions.routes import Routes
+from gateway.sessions.transcoders import SpareWorker
 from protocols.media import Kind, TracksChanged
 from protocols.webrtc.send.sender import Sender
 from protocols.webrtc.transport.egress import Egress
@@ -25,6 +27,7 @@ from protocols.webrtc.transport.udp_mux import UdpMux
 from protocols.whip.publisher import WhipPublisher
 from tests.bench.fanout import attach, viewer
 from tests.bench.whip_receive import Publisher, connected, programme, protected
+from tests.support.memory import EnoughRoom, SeatOf
 from transcode.host.pool import Workers
 from transcode.plan import Policy, plan
 
@@ -49,12 +52,15 @@ class Cost:
 
 async def session(publisher: WhipPublisher, participant: Participant, published: asyncio.Event) -> None:
     """What the gateway does with one publisher, less its log and its timers."""
+    routes, workers = Routes(), Workers()
+    routes.add(participant)
     pipeline = Pipeline(
         publisher,
-        participant,
-        Workers(),
-        decide=lambda track, accepts: plan(track, accepts, Policy()),
-        admit=lambda decisions: None,
+        routes,
+        workers,
+        SpareWorker(workers, publisher.id, lambda: None),
+        decide=lambda track, want: plan(track, want, Policy()),
+        room=EnoughRoom(),
         live_edge=LiveEdgePolicy(),
         max_bitrate=0,
         origin=0,
@@ -85,7 +91,7 @@ async def measure(viewers: int) -> Cost:
             for number in range(SESSIONS):
                 peers.append(Publisher.__new__(Publisher))
                 receivers.append(await connected(mux, peers[-1]))
-                participants.append((await call.join(str(number)), asyncio.Event()))
+                participants.append((await call.join(SeatOf(str(number)), lambda: None), asyncio.Event()))
                 group.create_task(session(receivers[-1], *participants[-1]))
             streams = [[protected(frame, outbound, arena) for frame in frames] for outbound in _keys(peers)]
             await _play(peers, [stream[:30] for stream in streams])

@@ -13,7 +13,8 @@ from gateway.node.host import Certificates, udp_drops
 from gateway.sessions.counters import PipelineCounters
 from gateway.sessions.diagnostics import Concern, findings
 from gateway.sessions.pacer import LiveEdgePolicy
-from gateway.sessions.seat import Seat, SeatPolicy, SeatState
+from gateway.sessions.seat import Seat, SeatPolicy
+from gateway.sessions.seat_state import SeatState
 from gateway.sessions.stream_figures import FIGURES, Figure, spread
 from gateway.telemetry.latency import Histogram, Window
 from protocols.media import Kind

@@ -59,6 +59,7 @@ def made(
         fail=fail,
     )
     for output in routes.outputs.values():
+        assert isinstance(output, MemoryOutput)
         output.changed = it.staging.replan
     return it, spare
 
@@ -191,7 +192,7 @@ async def test_requests_for_a_key_frame_go_to_the_encoder_once_in_half_a_second(
 
 
 async def test_a_stream_above_the_limit_is_ended_with_the_figures_and_the_setting_to_change() -> None:
-    publisher, call, failures = MemoryPublisher(), MemoryCall(), []
+    publisher, call, failures = MemoryPublisher(), MemoryCall(), list[str]()
     it, _ = made(publisher, routes_to(call), max_bitrate=1_000_000, fail=failures.append)
     await it.change((H264,))
     for n in range(70):  # 2 Mbit/s for seven seconds

@@ -11,7 +11,7 @@ from gateway.sessions.output import Want
 from gateway.sessions.replanner import NO_ROOM_NS, OPTIONAL_NO_ROOM_NS, Plan, Replanner
 from protocols.errors import Reason, Rejected
 from protocols.media import WEBRTC_VIDEO, Codec, Track
-from tests.support.memory import OPUS, EnoughRoom, MemoryCall, MemoryOutput
+from tests.support.memory import OPUS, MemoryCall, MemoryOutput
 from transcode.plan import Decision, Policy, Transcode, VideoTarget, plan
 
 SECOND = 1_000_000_000
@@ -34,7 +34,7 @@ class Hls(MemoryOutput):
         return wanted(track)
 
 
-class Room(EnoughRoom):
+class Room:
     """Has this much, and remembers what it was asked for."""
 
     def __init__(self, *, essential: bool = True, optional: bool = True) -> None:

@@ -1,9 +1,10 @@
 """A session's life: live, lingering, taken over, refused, broken."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ from protocols.errors import ProtocolError, Reason, Rejected
 from protocols.media import Codec, Kind, TracksChanged
 from tests.support.memory import H264, OPUS, EnoughRoom, MemoryCall, MemoryPublisher, packet
 from transcode.host.pool import Workers
-from transcode.plan import Decision, Policy, plan
+from transcode.plan import Policy, plan
 
 
 @dataclass
@@ -100,7 +101,8 @@ async def test_of_a_publishers_layers_only_what_goes_into_the_call_needs_room() 
     publisher = MemoryPublisher()
 
     class Noted(EnoughRoom):
-        def admit(self, seat: object, wanted: Sequence[Sequence[Decision]]) -> None:
+        def admit(self, *asked: Any) -> None:
+            _, wanted = asked
             plans.extend(map(demand, wanted))
 
     async with running(publisher, room=Noted()) as it:

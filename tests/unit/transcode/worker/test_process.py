@@ -6,8 +6,9 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import psutil
@@ -77,6 +78,10 @@ async def worker(workers: Workers) -> Worker:
     return await workers.start("test")
 
 
+def at_least(need: int, got: Sequence[EncodedPacket]) -> bool:
+    return len(got) >= need
+
+
 async def one_by_one(
     stage_process: Callable[[EncodedPacket], None], packets: list[EncodedPacket], out: Collector, lag: int
 ) -> None:
@@ -84,7 +89,7 @@ async def one_by_one(
     base = len(out.packets)
     for number, packet in enumerate(packets):
         stage_process(packet)
-        await out.until(lambda got, need=base + number + 1 - lag: len(got) >= need)
+        await out.until(partial(at_least, base + number + 1 - lag))
 
 
 async def live(stage_process: Callable[[EncodedPacket], None], packets: list[EncodedPacket]) -> None:
@@ -103,7 +108,7 @@ async def until(done: Callable[[], bool]) -> None:
 
 async def test_audio_comes_back_as_opus(worker: Worker) -> None:
     track, packets = tone(Codec.AAC, 44_100, "mono")
-    out, told = Collector(), []
+    out, told = Collector(), list[tuple[Track, ...]]()
     stage = worker.audio(track, AudioTarget(), out, told.append)
     assert stage.tracks[0].codec is Codec.OPUS
     await one_by_one(stage.process, packets, out, lag=3)
@@ -119,7 +124,7 @@ async def test_audio_comes_back_as_opus(worker: Worker) -> None:
 
 async def test_closing_a_video_stage_gives_its_last_pictures(worker: Worker) -> None:
     track, packets = pictures(Codec.H264, options=B_FRAMES)
-    out, told = Collector(), []
+    out, told = Collector(), list[tuple[Track, ...]]()
     stage = fed(worker, track, out, told.append)
     await one_by_one(stage.process, packets, out, lag=5)
     await stage.aclose()

@@ -136,7 +136,8 @@ async def test_a_while_after_the_last_viewer_has_gone_nothing_need_be_made_and_a
 
 
 async def test_another_codec_is_another_publication_to_which_viewers_are_moved() -> None:
-    participant = await registry().call(CALL).join(SeatOf("host"), lambda: None)
+    call = EmbeddedCall(CALL, max_participants=1, on_empty=lambda cid: None)
+    participant = await call.join(SeatOf("host"), lambda: None)
     first = participant.publish(Track(1, Codec.VP8), NoFeedback())
     second = participant.publish(Track(1, Codec.H264), NoFeedback())
     assert participant.sources[Kind.VIDEO] == (second.source,)
