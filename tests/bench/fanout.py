@@ -153,7 +153,7 @@ def attach(transport: Viewer, sources: dict[Kind, Source], now: int = 0) -> Iter
 class EncodedTrack(MediaStreamTrack):
     """Gives encoded packets to `RTCRtpSender` as fast as it takes them, from when `go` is set; counts down to `done`."""
 
-    def __init__(self, kind: Kind, items: list[av.Packet[Any]], go: asyncio.Event, done: asyncio.Semaphore) -> None:
+    def __init__(self, kind: Kind, items: "list[av.Packet[Any]]", go: asyncio.Event, done: asyncio.Semaphore) -> None:
         self.kind = kind.value
         super().__init__()
         self._items = items
@@ -161,7 +161,7 @@ class EncodedTrack(MediaStreamTrack):
         self._done = done
         self._next = 0
 
-    async def recv(self) -> av.Packet[Any]:
+    async def recv(self) -> "av.Packet[Any]":
         await self._go.wait()
         if self._next == len(self._items):
             self._done.release()
@@ -174,7 +174,7 @@ class EncodedTrack(MediaStreamTrack):
         return self._items[self._next - 1]
 
 
-def av_packets(kind: Kind) -> list[av.Packet[Any]]:
+def av_packets(kind: Kind) -> "list[av.Packet[Any]]":
     made = []
     for each, item in programme():
         if each is kind:

@@ -2,7 +2,7 @@
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import numpy
 from PIL import Image
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import Browser, Page, async_playwright
 
 EXECUTABLE = "/usr/bin/chromium"
 FLAGS = (
@@ -50,13 +50,18 @@ class Observed:
     hosts: set[str] = field(default_factory=set)
 
 
-@asynccontextmanager
-async def open_page(address: str, flags: Sequence[str] = (), **context: Any) -> AsyncIterator[tuple[Page, Observed]]:
-    """A page at `address` in a fresh browser, started with more `flags`; `context` as for playwright's `new_context` (viewport, ...)."""
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=EXECUTABLE, args=[*FLAGS, *flags])
+@dataclass(frozen=True, slots=True)
+class Chromium:
+    """One that runs; its pages know nothing of each other."""
+
+    browser: Browser
+
+    @asynccontextmanager
+    async def open_page(self, address: str, **context: Any) -> AsyncIterator[tuple[Page, Observed]]:
+        """A page at `address`, as of a browser never used before; `context` as for playwright's `new_context` (viewport, ...)."""
+        made = await self.browser.new_context(**context)
         try:
-            page = await (await browser.new_context(**context)).new_page()
+            page = await made.new_page()
             observed = Observed()
             page.on("console", lambda message: observed.complaints.append(message.text) if message.type == "error" else None)
             page.on("pageerror", lambda error: observed.complaints.append(str(error)))
@@ -64,7 +69,24 @@ async def open_page(address: str, flags: Sequence[str] = (), **context: Any) -> 
             await page.goto(address)
             yield page, observed
         finally:
+            await made.close()
+
+
+@asynccontextmanager
+async def running_chromium(*flags: str) -> AsyncIterator[Chromium]:
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=EXECUTABLE, args=[*FLAGS, *flags])
+        try:
+            yield Chromium(browser)
+        finally:
             await browser.close()
+
+
+@asynccontextmanager
+async def open_page(address: str, *flags: str, **context: Any) -> AsyncIterator[tuple[Page, Observed]]:
+    """As `Chromium.open_page`, in one of its own, started with more `flags`."""
+    async with running_chromium(*flags) as chromium, chromium.open_page(address, **context) as opened:
+        yield opened
 
 
 async def until(page: Page, expression: str, timeout_s: float = 20) -> None:

@@ -4,19 +4,22 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import Page
 
-from tests.browser.chromium import open_page, state, until
+from tests.browser.chromium import Chromium, state, until
 from tests.browser.fake import FakeGateway, fake_gateway
 from tests.browser.test_pages import PHONE, clean, fits
 from tests.support.gateway_process import running_gateway
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 ALL = ["send-event", "create-reaction"]
 VERA = {"id": "vera", "name": "", "role": "user"}
 JOHN = {"id": "john", "name": "John", "role": "user"}
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def gateway() -> AsyncIterator[FakeGateway]:
     async with fake_gateway() as fake:
         yield fake
@@ -34,10 +37,10 @@ async def said(page: Page, n: int) -> None:
     await until(page, f"document.querySelectorAll('#messages li').length === {n}")
 
 
-async def test_viewers_write_and_react_and_what_they_say_is_text(gateway: FakeGateway) -> None:
+async def test_viewers_write_and_react_and_what_they_say_is_text(chromium: Chromium, gateway: FakeGateway) -> None:
     gateway.capabilities = ALL
     attack = "<img src=x onerror=alert(1)><script>alert(2)</script>"
-    async with open_page(watch(gateway, "a.b.c")) as (page, observed):
+    async with chromium.open_page(watch(gateway, "a.b.c")) as (page, observed):
         await page.get_by_label("Your message").fill("  hello ")
         await page.get_by_role("button", name="Send").click()
         assert await gateway.heard("authenticate") == {"type": "authenticate", "token": "a.b.c"}
@@ -69,10 +72,12 @@ async def test_viewers_write_and_react_and_what_they_say_is_text(gateway: FakeGa
         assert clean(observed, gateway)
 
 
-async def test_who_may_not_write_reads_and_everything_is_asked_again_when_the_call_changes(gateway: FakeGateway) -> None:
+async def test_who_may_not_write_reads_and_everything_is_asked_again_when_the_call_changes(
+    chromium: Chromium, gateway: FakeGateway
+) -> None:
     gateway.refusal = (403, {"detail": "the call is in backstage"})
     gateway.participants = [("p1", "Host")]
-    async with open_page(watch(gateway)) as (page, _):
+    async with chromium.open_page(watch(gateway)) as (page, _):
         await gateway.heard("subscribe")
         await state(page, "error")
         assert not await page.locator("#chat").is_visible()
@@ -101,11 +106,13 @@ async def test_who_may_not_write_reads_and_everything_is_asked_again_when_the_ca
 
 
 @pytest.mark.parametrize("how", ["told", "allowed"])
-async def test_a_call_that_goes_live_while_the_page_is_being_refused_is_watched(gateway: FakeGateway, how: str) -> None:
+async def test_a_call_that_goes_live_while_the_page_is_being_refused_is_watched(
+    chromium: Chromium, gateway: FakeGateway, how: str
+) -> None:
     gateway.refusal, gateway.answering = (403, {"detail": "the call is in backstage"}), asyncio.Event()
     gateway.participants = [("p1", "Host")]
     gateway.capabilities = ["join-call"] if how == "allowed" else []  # it goes live before the page subscribes, or after
-    async with open_page(watch(gateway)) as (page, _):
+    async with chromium.open_page(watch(gateway)) as (page, _):
         await gateway.heard("subscribe")
         await until(page, "document.getElementById('state').dataset.state === 'connecting'")
         if how == "told":
@@ -116,9 +123,9 @@ async def test_a_call_that_goes_live_while_the_page_is_being_refused_is_watched(
         assert len(gateway.asked) == 2
 
 
-async def test_what_was_written_before_is_shown_once(gateway: FakeGateway) -> None:
+async def test_what_was_written_before_is_shown_once(chromium: Chromium, gateway: FakeGateway) -> None:
     gateway.recent = [gateway.event("custom", user=JOHN, custom={"text": text}) for text in ("one", "two")]
-    async with open_page(watch(gateway)) as (page, _):
+    async with chromium.open_page(watch(gateway)) as (page, _):
         await said(page, 2)
         await gateway.tell("custom", user=VERA, custom={"text": "three"})
         await said(page, 3)
@@ -130,10 +137,10 @@ async def test_what_was_written_before_is_shown_once(gateway: FakeGateway) -> No
         assert await messages(page) == ["one", "two", "three", "four"]
 
 
-async def test_lists_are_bounded_and_all_fits_and_is_reached_by_keyboard(gateway: FakeGateway) -> None:
+async def test_lists_are_bounded_and_all_fits_and_is_reached_by_keyboard(chromium: Chromium, gateway: FakeGateway) -> None:
     gateway.capabilities = ALL
     gateway.participants = [("p1", "Host")]
-    async with open_page(watch(gateway, "a.b.c"), viewport=PHONE) as (page, observed):
+    async with chromium.open_page(watch(gateway, "a.b.c"), viewport=PHONE) as (page, observed):
         await state(page, "live")
         await gateway.heard("subscribe")
         for n in range(230):
@@ -160,11 +167,11 @@ async def test_lists_are_bounded_and_all_fits_and_is_reached_by_keyboard(gateway
         assert clean(observed, gateway)
 
 
-async def test_with_a_real_gateway_one_page_writes_and_another_reads() -> None:
+async def test_with_a_real_gateway_one_page_writes_and_another_reads(chromium: Chromium) -> None:
     async with running_gateway() as gateway:
         vera = gateway.tokens.issue("vera", ["livestream:demo"], 600, "viewer")
         watch = gateway.url("/watch/livestream:demo")
-        async with open_page(watch) as (reader, observed):
+        async with chromium.open_page(watch) as (reader, observed):
             writer = await reader.context.new_page()
             await writer.goto(f"{watch}#token={vera}")
             await writer.get_by_label("Your message").fill("hello from Vera")

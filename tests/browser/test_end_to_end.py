@@ -4,10 +4,12 @@ from typing import Any
 
 import pytest
 
-from tests.browser.chromium import audio_energy, decoded_frames, moving_picture, open_page, state, until
+from tests.browser.chromium import Chromium, audio_energy, decoded_frames, moving_picture, state, until
 from tests.support.encoders import X264_LIVE, ffmpeg, programme
-from tests.support.gateway_process import running_gateway
+from tests.support.shared import OwnCall
 from tests.support.srt_encoders import Way, by_ffmpeg, by_gstreamer, by_srt_live_transmit
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 AAC = ("-c:a", "aac", "-b:a", "128k")
 X264_B_FRAMES = ("-c:v", "libx264", "-preset", "ultrafast", "-bf", "2", "-g", "60")
@@ -25,14 +27,11 @@ HEVC = ("-c:v", "libx265", "-preset", "ultrafast", "-x265-params", "bframes=0:lo
     ],
 )
 async def test_a_stream_appears_in_the_browser(
-    video: tuple[str, ...], audio: tuple[str, ...], version: int, treatment: str
+    own: OwnCall, chromium: Chromium, video: tuple[str, ...], audio: tuple[str, ...], version: int, treatment: str
 ) -> None:
-    async with (
-        running_gateway("calls.linger_s=1") as gateway,
-        open_page(gateway.url("/watch/livestream:demo")) as (page, observed),
-    ):
+    async with chromium.open_page(own.page()) as (page, observed):
         await state(page, "waiting")  # who comes before the stream starts gets it when it does
-        arguments = [*programme(), *video, *audio, "-f", "flv", gateway.rtmp()]
+        arguments = [*programme(), *video, *audio, "-f", "flv", own.rtmp()]
         async with ffmpeg(*arguments, version=version):
             await state(page, "live")
             await until(page, "document.querySelector('video').videoWidth === 640")
@@ -42,30 +41,29 @@ async def test_a_stream_appears_in_the_browser(
             assert await moving_picture(page, frames=30)
             assert await decoded_frames(page) >= frames + 25
             assert await audio_energy(page) > 0
-            async with open_page(gateway.url("/")) as (overview, _):
-                card = overview.get_by_role("article", name="livestream:demo – host")
+            async with chromium.open_page(own.gateway.url("/")) as (overview, _):
+                card = overview.get_by_role("article", name=f"{own.cid} – {own.user()}")
                 await card.get_by_text(f"{treatment}:").first.wait_for()
         await state(page, "waiting", 30)  # the encoder has gone, and nobody came back for it
         assert not observed.complaints
 
 
-async def test_two_streams_are_two_tiles() -> None:
-    async with running_gateway() as gateway, open_page(gateway.url("/watch/livestream:demo")) as (page, _):
+async def test_two_streams_are_two_tiles(own: OwnCall, chromium: Chromium) -> None:
+    async with chromium.open_page(own.page()) as (page, _):
         arguments = [*programme(320, 180, 15), *X264_LIVE, *AAC, "-f", "flv"]
-        async with ffmpeg(*arguments, gateway.rtmp(user="ann")):
+        async with ffmpeg(*arguments, own.rtmp("ann")):
             await until(page, "document.querySelectorAll('.tile').length === 1")
-            async with ffmpeg(*arguments, gateway.rtmp(user="bob")):
+            async with ffmpeg(*arguments, own.rtmp("bob")):
                 await until(
                     page, "[...document.querySelectorAll('video')].filter((video) => video.videoWidth === 320).length === 2"
                 )
-                assert sorted(await page.locator(".name").all_inner_texts()) == ["ann", "bob"]
+                assert sorted(await page.locator(".name").all_inner_texts()) == [own.user("ann"), own.user("bob")]
 
 
-async def test_sound_only() -> None:
+async def test_sound_only(own: OwnCall, chromium: Chromium) -> None:
     async with (
-        running_gateway() as gateway,
-        open_page(gateway.url("/watch/livestream:demo")) as (page, _),
-        ffmpeg(*programme(video=False), *AAC, "-f", "flv", gateway.rtmp()),
+        chromium.open_page(own.page()) as (page, _),
+        ffmpeg(*programme(video=False), *AAC, "-f", "flv", own.rtmp()),
     ):
         await state(page, "live")
         await page.get_by_text("Sound only").wait_for()
@@ -82,16 +80,18 @@ async def test_sound_only() -> None:
         pytest.param(by_gstreamer, True, id="GStreamer, encrypted"),
     ],
 )
-async def test_srt_appears_in_the_browser_and_the_overview_shows_the_link(publish: Any, encrypted: bool) -> None:
-    async with running_gateway() as gateway, open_page(gateway.url("/watch/livestream:demo")) as (page, observed):
-        async with publish(Way(gateway, encrypted)):
+async def test_srt_appears_in_the_browser_and_the_overview_shows_the_link(
+    own: OwnCall, chromium: Chromium, publish: Any, encrypted: bool
+) -> None:
+    async with chromium.open_page(own.page()) as (page, observed):
+        async with publish(Way(own.gateway, encrypted, user=own.user(), call=own.cid)):
             await state(page, "live")
             await until(page, "document.querySelector('video').videoWidth === 640")
             await page.get_by_role("button", name="Turn sound on").click()
             assert await moving_picture(page, frames=30)
             assert await audio_energy(page) > 0
-            async with open_page(gateway.url("/")) as (overview, complaints):
-                card = overview.get_by_role("article", name="livestream:demo – host")
+            async with chromium.open_page(own.gateway.url("/")) as (overview, complaints):
+                card = overview.get_by_role("article", name=f"{own.cid} – {own.user()}")
                 await card.get_by_text("120 ms").wait_for()
                 await card.get_by_text("0 lost (0.0 %), 0 sent again, 0 given up").wait_for()
                 assert not complaints.complaints

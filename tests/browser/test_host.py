@@ -6,8 +6,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 from playwright.async_api import Page
 
-from tests.browser.chromium import FAKE_DEVICES, Observed, audio_energy, decoded_frames, moving_picture, open_page, state, until
-from tests.support.gateway_process import GatewayProcess, running_gateway
+from tests.browser.chromium import Chromium, Observed, audio_energy, decoded_frames, moving_picture, open_page, state, until
+from tests.support.gateway_process import running_gateway
+from tests.support.shared import OwnCall
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 OWN = "#preview"
 OTHER = "#tiles video"
@@ -19,10 +22,15 @@ SECRET = "kept over a restart, and long enough"
 
 
 @asynccontextmanager
-async def hosting(gateway: GatewayProcess, user: str = "host", key: str = "") -> AsyncIterator[tuple[Page, Observed]]:
-    """A host page with its camera and microphone open, not live yet."""
-    address = gateway.url(f"/host/livestream:demo#token={key or gateway.key(user=user)}")
-    async with open_page(address, FAKE_DEVICES, viewport=SMALL) as (page, observed):
+async def hosting(chromium: Chromium, own: OwnCall, name: str = "host", key: str = "") -> AsyncIterator[tuple[Page, Observed]]:
+    """The call's host page with its camera and microphone open, not live yet."""
+    async with at_camera(chromium, f"{own.page('host')}#token={key or own.key(name)}") as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def at_camera(chromium: Chromium, address: str) -> AsyncIterator[tuple[Page, Observed]]:
+    async with chromium.open_page(address, viewport=SMALL) as (page, observed):
         await until(page, f"document.querySelector('{OWN}').videoWidth === 1280")
         yield page, observed
 
@@ -33,19 +41,19 @@ async def go_live(page: Page) -> None:
 
 
 @pytest.mark.parametrize("codec", ["", "vp8", "vp9", "av1"])
-async def test_a_browser_publishes_and_another_watches(codec: str) -> None:
-    async with running_gateway() as gateway, hosting(gateway) as (page, observed):
+async def test_a_browser_publishes_and_another_watches(own: OwnCall, chromium: Chromium, codec: str) -> None:
+    async with hosting(chromium, own) as (page, observed):
         await page.get_by_label("Codec").select_option(codec)
         await page.get_by_label("Send several sizes").set_checked(False)
         await go_live(page)
-        async with open_page(gateway.url("/watch/livestream:demo"), viewport=SMALL) as (watch, complaints):
+        async with chromium.open_page(own.page(), viewport=SMALL) as (watch, complaints):
             await state(watch, "live")
             await watch.get_by_role("button", name="Turn sound on").click()
             assert await moving_picture(watch, frames=15, timeout_s=60)  # what the fake camera shows repeats each second
             await until(watch, "document.querySelector('video').currentTime > 1")
             assert await decoded_frames(watch) > 20
             assert await audio_energy(watch) > 0
-            stream = await gateway.stream(tracks=2)
+            stream = await own.stream(tracks=2)
             assert {(track["codec"], track["mode"]) for track in stream["tracks"]} == {
                 ("opus", "passthrough"),
                 (codec or "h264", "passthrough"),
@@ -58,8 +66,8 @@ async def test_a_browser_publishes_and_another_watches(codec: str) -> None:
         assert not observed.complaints
 
 
-async def test_level_bitrate_loss_and_round_trip_are_shown_and_it_ends_as_it_is_told() -> None:
-    async with running_gateway("calls.linger_s=1") as gateway, hosting(gateway) as (page, observed):
+async def test_level_bitrate_loss_and_round_trip_are_shown_and_it_ends_as_it_is_told(own: OwnCall, chromium: Chromium) -> None:
+    async with hosting(chromium, own) as (page, observed):
         assert await moving_picture(page, tile=OWN)
         await until(page, "document.getElementById('level').value > 0.2")  # the fake microphone beeps
         await go_live(page)
@@ -69,44 +77,45 @@ async def test_level_bitrate_loss_and_round_trip_are_shown_and_it_ends_as_it_is_
         await until(page, "document.getElementById('level').value < 0.1")
         await page.get_by_role("button", name="Stop").click()
         await state(page, "idle")
-        await gateway.logged("the encoder ended the stream")
+        await own.gateway.logged("the encoder ended the stream")
         assert not observed.complaints
 
 
-async def test_two_hosts_see_and_hear_each_other_and_not_themselves() -> None:
-    async with running_gateway() as gateway, AsyncExitStack() as stack:
-        pages = {user: (await stack.enter_async_context(hosting(gateway, user)))[0] for user in ("ann", "bob")}
+async def test_two_hosts_see_and_hear_each_other_and_not_themselves(own: OwnCall, chromium: Chromium) -> None:
+    async with AsyncExitStack() as stack:
+        pages = {user: (await stack.enter_async_context(hosting(chromium, own, user)))[0] for user in ("ann", "bob")}
         for page in pages.values():
             await go_live(page)
         for user, other in (("ann", "bob"), ("bob", "ann")):
             page = pages[user]
-            await page.get_by_label(f"Video of {other}").wait_for()
+            await page.get_by_label(f"Video of {own.user(other)}").wait_for()
             await page.get_by_role("button", name="Turn sound on").click()
             assert await moving_picture(page, tile=OTHER)
             await until(page, f"document.querySelector('{OTHER}').currentTime > 1")
             assert await audio_energy(page) > 0
-            assert await page.locator(".name").all_inner_texts() == [other]
+            assert await page.locator(".name").all_inner_texts() == [own.user(other)]
 
 
-async def test_what_is_sent_can_be_changed_on_air() -> None:
-    async with running_gateway() as gateway, hosting(gateway) as (page, observed):
+async def test_what_is_sent_can_be_changed_on_air(own: OwnCall, chromium: Chromium) -> None:
+    async with hosting(chromium, own) as (page, observed):
         await go_live(page)
-        async with open_page(gateway.url("/watch/livestream:demo"), viewport=SMALL) as (watch, _):
+        async with chromium.open_page(own.page(), viewport=SMALL) as (watch, _):
             await state(watch, "live")
             await page.get_by_role("combobox", name="Picture").select_option("Screen or window")
             await until(page, "publisher.peer.getSenders().some((sender) => sender.track?.contentHint === 'detail')")
             await page.get_by_role("combobox", name="Picture").select_option("None")
-            await gateway.stream(wanted=lambda stream: [track["kind"] for track in stream["tracks"]] == ["audio"])
+            await own.stream(wanted=lambda stream: [track["kind"] for track in stream["tracks"]] == ["audio"])
             await page.get_by_role("combobox", name="Picture").select_option(index=0)
-            await gateway.stream(tracks=2)
+            await own.stream(tracks=2)
             assert await moving_picture(watch)
         assert not observed.complaints
 
 
-async def test_it_comes_back_when_the_gateway_does() -> None:
+async def test_it_comes_back_when_the_gateway_does(chromium: Chromium) -> None:
     async with AsyncExitStack() as stack:
         async with running_gateway(secret=SECRET) as gateway:
-            page, _ = await stack.enter_async_context(hosting(gateway))
+            address = gateway.url(f"/host/livestream:demo#token={gateway.key()}")
+            page, _ = await stack.enter_async_context(at_camera(chromium, address))
             await go_live(page)
             await gateway.stream(tracks=2)
             ports = gateway.ports
@@ -114,34 +123,33 @@ async def test_it_comes_back_when_the_gateway_does() -> None:
         again = await stack.enter_async_context(running_gateway(f"http.port={ports['http']}", secret=SECRET))
         await state(page, "live", 30)
         await again.stream(tracks=2)
-        watch, _ = await stack.enter_async_context(open_page(again.url("/watch/livestream:demo")))
+        watch, _ = await stack.enter_async_context(chromium.open_page(again.url("/watch/livestream:demo")))
         await state(watch, "live")
         assert await moving_picture(watch)
 
 
-async def test_who_is_taken_over_stays_off_until_told_otherwise() -> None:
-    async with running_gateway() as gateway, hosting(gateway) as (first, _), hosting(gateway) as (second, _):
+async def test_who_is_taken_over_stays_off_until_told_otherwise(own: OwnCall, chromium: Chromium) -> None:
+    async with hosting(chromium, own) as (first, _), hosting(chromium, own) as (second, _):
         await go_live(first)
-        await gateway.stream(tracks=2)
+        await own.stream(tracks=2)
         await go_live(second)
         await state(first, "error")
         await first.get_by_text("from another place").wait_for()
-        await gateway.stream(tracks=2)
+        await own.stream(tracks=2)
         await go_live(first)
         await state(second, "error")
 
 
-async def test_a_refusal_is_told_in_the_words_of_the_gateway() -> None:
-    async with running_gateway() as gateway, hosting(gateway, key="eyJ.x.y") as (page, _):
+async def test_a_refusal_is_told_in_the_words_of_the_gateway(own: OwnCall, chromium: Chromium) -> None:
+    async with hosting(chromium, own, key="eyJ.x.y") as (page, _):
         await page.get_by_role("button", name="Go live").click()
         await state(page, "error")
         await page.get_by_text("looks cut off or damaged").wait_for()
         assert await page.get_by_role("button", name="Go live").is_visible()
 
 
-async def test_without_devices_it_says_so() -> None:
-    async with running_gateway() as gateway:
-        address = gateway.url(f"/host/livestream:demo#token={gateway.key()}")
-        async with open_page(address, ["--use-fake-ui-for-media-stream"]) as (page, _):
-            await page.get_by_text("There is no camera or microphone").wait_for()
-            assert await page.get_by_role("button", name="Go live").is_disabled()
+async def test_without_devices_it_says_so(own: OwnCall) -> None:
+    address = f"{own.page('host')}#token={own.key()}"
+    async with open_page(address, "--use-fake-ui-for-media-stream") as (page, _):
+        await page.get_by_text("There is no camera or microphone").wait_for()
+        assert await page.get_by_role("button", name="Go live").is_disabled()

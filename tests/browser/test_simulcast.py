@@ -6,12 +6,13 @@ from contextlib import asynccontextmanager
 import pytest
 from playwright.async_api import Page, Route, ViewportSize
 
-from tests.browser.chromium import open_page, until
+from tests.browser.chromium import Chromium, until
 from tests.browser.test_host import go_live, hosting
-from tests.support.gateway_process import GatewayProcess, running_gateway
 from tests.support.relay import Relay, relaying
+from tests.support.shared import OwnCall
 
-CALL = "/watch/livestream:demo"
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 LARGE, SMALL = (
     ViewportSize(width=1320, height=860),
     ViewportSize(width=260, height=400),
@@ -21,13 +22,13 @@ PATIENCE_S = 60  # Chromium encodes three layers on what the other processes lea
 
 
 @asynccontextmanager
-async def publishing(gateway: GatewayProcess, codec: str) -> AsyncIterator[None]:
+async def publishing(chromium: Chromium, own: OwnCall, codec: str) -> AsyncIterator[None]:
     """A host with three layers, all of which have come."""
-    async with hosting(gateway) as (page, observed):
+    async with hosting(chromium, own) as (page, observed):
         await page.get_by_label("Codec").select_option(codec)
         await page.get_by_label("Send several sizes").set_checked(True)
         await go_live(page)
-        stream = await gateway.stream(tracks=4, timeout=PATIENCE_S)
+        stream = await own.stream(tracks=4, timeout=PATIENCE_S)
         assert {(track["codec"], track["width"], track["mode"]) for track in stream["tracks"]} >= {
             (codec, width, "passthrough") for width in LAYERS.values()
         }
@@ -46,12 +47,11 @@ async def shows(page: Page, *layers: str) -> None:
 
 
 @pytest.mark.parametrize("codec", ["vp8", "vp9", "av1"])  # and H.264 below
-async def test_each_watcher_gets_the_layer_that_fills_its_tile(codec: str) -> None:
+async def test_each_watcher_gets_the_layer_that_fills_its_tile(own: OwnCall, chromium: Chromium, codec: str) -> None:
     async with (
-        running_gateway() as gateway,
-        publishing(gateway, codec),
-        open_page(gateway.url(CALL), viewport=LARGE) as (large, _),
-        open_page(gateway.url(CALL), viewport=SMALL) as (small, complaints),
+        publishing(chromium, own, codec),
+        chromium.open_page(own.page(), viewport=LARGE) as (large, _),
+        chromium.open_page(own.page(), viewport=SMALL) as (small, complaints),
     ):
         await shows(large, "h")
         await shows(small, "l")
@@ -76,12 +76,11 @@ async def through(page: Page, relay: Relay) -> None:
     await page.reload()
 
 
-async def test_a_watcher_whose_way_is_choked_goes_down_and_comes_up_again() -> None:
+async def test_a_watcher_whose_way_is_choked_goes_down_and_comes_up_again(own: OwnCall, chromium: Chromium) -> None:
     async with (
-        running_gateway() as gateway,
-        publishing(gateway, "h264"),
-        relaying(gateway.ports["webrtc"], loss=0, round_trip_s=0.02) as relay,
-        open_page(gateway.url(CALL), viewport=LARGE) as (page, _),
+        publishing(chromium, own, "h264"),
+        relaying(own.gateway.ports["webrtc"], loss=0, round_trip_s=0.02) as relay,
+        chromium.open_page(own.page(), viewport=LARGE) as (page, _),
     ):
         await through(page, relay)
         await shows(page, "h")

@@ -5,7 +5,7 @@ what has happened since its test began.
 """
 
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -39,11 +39,18 @@ class OwnCall:
     def user(self, name: str = "host") -> str:
         return f"{name}-{self.number}"
 
+    def key(self, name: str = "host") -> str:
+        return self.gateway.key(self.cid, self.user(name))
+
     def pasted(self, name: str = "host") -> Pasted:
         return Pasted.of_gateway(self.gateway, self.cid, self.user(name))
 
     def rtmp(self, name: str = "host") -> str:
         return self.pasted(name).rtmp
+
+    def page(self, kind: str = "watch") -> str:
+        """The address of the call's watch or host page."""
+        return self.gateway.url(f"/{kind}/{self.cid}")
 
     def watching(self, **how: Any) -> AbstractAsyncContextManager[Viewer]:
         return watching(self.gateway.url(f"/whep/{self.cid}"), **how)
@@ -61,10 +68,16 @@ class OwnCall:
         return await dropped(self.gateway, *viewers) - self.lost
 
 
+@asynccontextmanager
+async def shared_gateway(*settings: str) -> AsyncIterator[GatewayProcess]:
+    calls = ",".join(f"livestream:own-{number}" for number in range(MOST))
+    async with running_gateway(f"calls.public={calls}", *settings) as running:
+        yield running
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def gateway() -> AsyncIterator[GatewayProcess]:
-    calls = ",".join(f"livestream:own-{number}" for number in range(MOST))
-    async with running_gateway(f"calls.public={calls}", "calls.linger_s=5") as running:
+    async with shared_gateway("calls.linger_s=5") as running:
         yield running
 
 
