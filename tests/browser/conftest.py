@@ -19,5 +19,12 @@ async def gateway() -> AsyncIterator[GatewayProcess]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def chromium() -> AsyncIterator[Chromium]:
+    async with running_chromium() as running:
+        yield running
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def studio() -> AsyncIterator[Chromium]:
+    """One that has a camera and a microphone."""
     async with running_chromium(*FAKE_DEVICES) as running:
         yield running

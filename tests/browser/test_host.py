@@ -22,15 +22,15 @@ SECRET = "kept over a restart, and long enough"
 
 
 @asynccontextmanager
-async def hosting(chromium: Chromium, own: OwnCall, name: str = "host", key: str = "") -> AsyncIterator[tuple[Page, Observed]]:
+async def hosting(studio: Chromium, own: OwnCall, name: str = "host", key: str = "") -> AsyncIterator[tuple[Page, Observed]]:
     """The call's host page with its camera and microphone open, not live yet."""
-    async with at_camera(chromium, f"{own.page('host')}#token={key or own.key(name)}") as opened:
+    async with at_camera(studio, f"{own.page('host')}#token={key or own.key(name)}") as opened:
         yield opened
 
 
 @asynccontextmanager
-async def at_camera(chromium: Chromium, address: str) -> AsyncIterator[tuple[Page, Observed]]:
-    async with chromium.open_page(address, viewport=SMALL) as (page, observed):
+async def at_camera(studio: Chromium, address: str) -> AsyncIterator[tuple[Page, Observed]]:
+    async with studio.open_page(address, viewport=SMALL) as (page, observed):
         await until(page, f"document.querySelector('{OWN}').videoWidth === 1280")
         yield page, observed
 
@@ -41,12 +41,12 @@ async def go_live(page: Page) -> None:
 
 
 @pytest.mark.parametrize("codec", ["", "vp8", "vp9", "av1"])
-async def test_a_browser_publishes_and_another_watches(own: OwnCall, chromium: Chromium, codec: str) -> None:
-    async with hosting(chromium, own) as (page, observed):
+async def test_a_browser_publishes_and_another_watches(own: OwnCall, studio: Chromium, codec: str) -> None:
+    async with hosting(studio, own) as (page, observed):
         await page.get_by_label("Codec").select_option(codec)
         await page.get_by_label("Send several sizes").set_checked(False)
         await go_live(page)
-        async with chromium.open_page(own.page(), viewport=SMALL) as (watch, complaints):
+        async with studio.open_page(own.page(), viewport=SMALL) as (watch, complaints):
             await state(watch, "live")
             await watch.get_by_role("button", name="Turn sound on").click()
             assert await moving_picture(watch, frames=15, timeout_s=60)  # what the fake camera shows repeats each second
@@ -66,8 +66,8 @@ async def test_a_browser_publishes_and_another_watches(own: OwnCall, chromium: C
         assert not observed.complaints
 
 
-async def test_level_bitrate_loss_and_round_trip_are_shown_and_it_ends_as_it_is_told(own: OwnCall, chromium: Chromium) -> None:
-    async with hosting(chromium, own) as (page, observed):
+async def test_level_bitrate_loss_and_round_trip_are_shown_and_it_ends_as_it_is_told(own: OwnCall, studio: Chromium) -> None:
+    async with hosting(studio, own) as (page, observed):
         assert await moving_picture(page, tile=OWN)
         await until(page, "document.getElementById('level').value > 0.2")  # the fake microphone beeps
         await go_live(page)
@@ -81,9 +81,9 @@ async def test_level_bitrate_loss_and_round_trip_are_shown_and_it_ends_as_it_is_
         assert not observed.complaints
 
 
-async def test_two_hosts_see_and_hear_each_other_and_not_themselves(own: OwnCall, chromium: Chromium) -> None:
+async def test_two_hosts_see_and_hear_each_other_and_not_themselves(own: OwnCall, studio: Chromium) -> None:
     async with AsyncExitStack() as stack:
-        pages = {user: (await stack.enter_async_context(hosting(chromium, own, user)))[0] for user in ("ann", "bob")}
+        pages = {user: (await stack.enter_async_context(hosting(studio, own, user)))[0] for user in ("ann", "bob")}
         for page in pages.values():
             await go_live(page)
         for user, other in (("ann", "bob"), ("bob", "ann")):
@@ -96,10 +96,10 @@ async def test_two_hosts_see_and_hear_each_other_and_not_themselves(own: OwnCall
             assert await page.locator(".name").all_inner_texts() == [own.user(other)]
 
 
-async def test_what_is_sent_can_be_changed_on_air(own: OwnCall, chromium: Chromium) -> None:
-    async with hosting(chromium, own) as (page, observed):
+async def test_what_is_sent_can_be_changed_on_air(own: OwnCall, studio: Chromium) -> None:
+    async with hosting(studio, own) as (page, observed):
         await go_live(page)
-        async with chromium.open_page(own.page(), viewport=SMALL) as (watch, _):
+        async with studio.open_page(own.page(), viewport=SMALL) as (watch, _):
             await state(watch, "live")
             await page.get_by_role("combobox", name="Picture").select_option("Screen or window")
             await until(page, "publisher.peer.getSenders().some((sender) => sender.track?.contentHint === 'detail')")
@@ -111,11 +111,11 @@ async def test_what_is_sent_can_be_changed_on_air(own: OwnCall, chromium: Chromi
         assert not observed.complaints
 
 
-async def test_it_comes_back_when_the_gateway_does(chromium: Chromium) -> None:
+async def test_it_comes_back_when_the_gateway_does(studio: Chromium) -> None:
     async with AsyncExitStack() as stack:
         async with running_gateway(secret=SECRET) as gateway:
             address = gateway.url(f"/host/livestream:demo#token={gateway.key()}")
-            page, _ = await stack.enter_async_context(at_camera(chromium, address))
+            page, _ = await stack.enter_async_context(at_camera(studio, address))
             await go_live(page)
             await gateway.stream(tracks=2)
             ports = gateway.ports
@@ -123,13 +123,13 @@ async def test_it_comes_back_when_the_gateway_does(chromium: Chromium) -> None:
         again = await stack.enter_async_context(running_gateway(f"http.port={ports['http']}", secret=SECRET))
         await state(page, "live", 30)
         await again.stream(tracks=2)
-        watch, _ = await stack.enter_async_context(chromium.open_page(again.url("/watch/livestream:demo")))
+        watch, _ = await stack.enter_async_context(studio.open_page(again.url("/watch/livestream:demo")))
         await state(watch, "live")
         assert await moving_picture(watch)
 
 
-async def test_who_is_taken_over_stays_off_until_told_otherwise(own: OwnCall, chromium: Chromium) -> None:
-    async with hosting(chromium, own) as (first, _), hosting(chromium, own) as (second, _):
+async def test_who_is_taken_over_stays_off_until_told_otherwise(own: OwnCall, studio: Chromium) -> None:
+    async with hosting(studio, own) as (first, _), hosting(studio, own) as (second, _):
         await go_live(first)
         await own.stream(tracks=2)
         await go_live(second)
@@ -140,8 +140,8 @@ async def test_who_is_taken_over_stays_off_until_told_otherwise(own: OwnCall, ch
         await state(second, "error")
 
 
-async def test_a_refusal_is_told_in_the_words_of_the_gateway(own: OwnCall, chromium: Chromium) -> None:
-    async with hosting(chromium, own, key="eyJ.x.y") as (page, _):
+async def test_a_refusal_is_told_in_the_words_of_the_gateway(own: OwnCall, studio: Chromium) -> None:
+    async with hosting(studio, own, key="eyJ.x.y") as (page, _):
         await page.get_by_role("button", name="Go live").click()
         await state(page, "error")
         await page.get_by_text("looks cut off or damaged").wait_for()

@@ -22,9 +22,9 @@ PATIENCE_S = 60  # Chromium encodes three layers on what the other processes lea
 
 
 @asynccontextmanager
-async def publishing(chromium: Chromium, own: OwnCall, codec: str) -> AsyncIterator[None]:
+async def publishing(studio: Chromium, own: OwnCall, codec: str) -> AsyncIterator[None]:
     """A host with three layers, all of which have come."""
-    async with hosting(chromium, own) as (page, observed):
+    async with hosting(studio, own) as (page, observed):
         await page.get_by_label("Codec").select_option(codec)
         await page.get_by_label("Send several sizes").set_checked(True)
         await go_live(page)
@@ -47,11 +47,11 @@ async def shows(page: Page, *layers: str) -> None:
 
 
 @pytest.mark.parametrize("codec", ["vp8", "vp9", "av1"])  # and H.264 below
-async def test_each_watcher_gets_the_layer_that_fills_its_tile(own: OwnCall, chromium: Chromium, codec: str) -> None:
+async def test_each_watcher_gets_the_layer_that_fills_its_tile(own: OwnCall, studio: Chromium, codec: str) -> None:
     async with (
-        publishing(chromium, own, codec),
-        chromium.open_page(own.page(), viewport=LARGE) as (large, _),
-        chromium.open_page(own.page(), viewport=SMALL) as (small, complaints),
+        publishing(studio, own, codec),
+        studio.open_page(own.page(), viewport=LARGE) as (large, _),
+        studio.open_page(own.page(), viewport=SMALL) as (small, complaints),
     ):
         await shows(large, "h")
         await shows(small, "l")
@@ -76,11 +76,11 @@ async def through(page: Page, relay: Relay) -> None:
     await page.reload()
 
 
-async def test_a_watcher_whose_way_is_choked_goes_down_and_comes_up_again(own: OwnCall, chromium: Chromium) -> None:
+async def test_a_watcher_whose_way_is_choked_goes_down_and_comes_up_again(own: OwnCall, studio: Chromium) -> None:
     async with (
-        publishing(chromium, own, "h264"),
+        publishing(studio, own, "h264"),
         relaying(own.gateway.ports["webrtc"], loss=0, round_trip_s=0.02) as relay,
-        chromium.open_page(own.page(), viewport=LARGE) as (page, _),
+        studio.open_page(own.page(), viewport=LARGE) as (page, _),
     ):
         await through(page, relay)
         await shows(page, "h")
