@@ -4,15 +4,18 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import Page
 
-from tests.browser.chromium import Observed, audio_energy, decoded_frames, moving_picture, open_page, state, until
+from tests.browser.chromium import Chromium, Observed, audio_energy, decoded_frames, moving_picture, state, until
 from tests.browser.fake import FakeGateway, fake_gateway
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PHONE = {"width": 360, "height": 740}
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def gateway() -> AsyncIterator[FakeGateway]:
     async with fake_gateway() as fake:
         yield fake
@@ -58,9 +61,9 @@ def clean(observed: Observed, gateway: FakeGateway) -> bool:
     return not observed.complaints and observed.hosts == {gateway.address.removeprefix("http://")}
 
 
-async def test_list_says_how_each_stream_is_treated_and_what_to_change(gateway: FakeGateway) -> None:
+async def test_list_says_how_each_stream_is_treated_and_what_to_change(chromium: Chromium, gateway: FakeGateway) -> None:
     gateway.streams = [stream()]
-    async with open_page(gateway.address) as (page, observed):
+    async with chromium.open_page(gateway.address) as (page, observed):
         card = page.get_by_role("article", name="livestream:demo – host")
         await card.wait_for()
         text = await card.inner_text()
@@ -81,8 +84,8 @@ async def test_list_says_how_each_stream_is_treated_and_what_to_change(gateway: 
         assert clean(observed, gateway)
 
 
-async def test_list_follows_streams_that_come_and_go(gateway: FakeGateway) -> None:
-    async with open_page(gateway.address) as (page, observed):
+async def test_list_follows_streams_that_come_and_go(chromium: Chromium, gateway: FakeGateway) -> None:
+    async with chromium.open_page(gateway.address) as (page, observed):
         await page.get_by_text("Nothing is live yet").wait_for()
         assert await page.get_by_role("link", name="Watch livestream:demo").is_visible()  # the public call
         gateway.streams = [stream(), stream(id="s2", user="guest")]
@@ -96,9 +99,9 @@ async def test_list_follows_streams_that_come_and_go(gateway: FakeGateway) -> No
         assert clean(observed, gateway)
 
 
-async def test_watch_plays_moving_pictures_with_sound_and_figures(gateway: FakeGateway) -> None:
+async def test_watch_plays_moving_pictures_with_sound_and_figures(chromium: Chromium, gateway: FakeGateway) -> None:
     gateway.participants = [("p1", "Host")]
-    async with open_page(f"{gateway.address}/watch/livestream:demo") as (page, observed):
+    async with chromium.open_page(f"{gateway.address}/watch/livestream:demo") as (page, observed):
         await state(page, "live")
         await until(page, "document.querySelector('video').videoWidth === 320")
         await page.get_by_role("button", name="Turn sound on").click()
@@ -116,10 +119,10 @@ async def test_watch_plays_moving_pictures_with_sound_and_figures(gateway: FakeG
         assert clean(observed, gateway)
 
 
-async def test_watch_tells_how_large_its_pictures_are_in_pixels_of_the_screen(gateway: FakeGateway) -> None:
+async def test_watch_tells_how_large_its_pictures_are_in_pixels_of_the_screen(chromium: Chromium, gateway: FakeGateway) -> None:
     gateway.participants = [("p1", "Host")]
     address = f"{gateway.address}/watch/livestream:demo"
-    async with open_page(address, viewport=PHONE, device_scale_factor=2) as (page, observed):
+    async with chromium.open_page(address, viewport=PHONE, device_scale_factor=2) as (page, observed):
         await state(page, "live")
         await gateway.until_size(lambda size: size["mediaId"] == "0" and 600 < size["width"] <= 720)
         await page.set_viewport_size({"width": 200, "height": 740})
@@ -132,9 +135,11 @@ async def test_watch_tells_how_large_its_pictures_are_in_pixels_of_the_screen(ga
         assert clean(observed, gateway)
 
 
-async def test_watch_says_of_a_picture_that_the_browser_cannot_show_which_codec_it_has(gateway: FakeGateway) -> None:
+async def test_watch_says_of_a_picture_that_the_browser_cannot_show_which_codec_it_has(
+    chromium: Chromium, gateway: FakeGateway
+) -> None:
     gateway.participants, gateway.unplayable = [("p1", "Host")], {"p1": "av1"}
-    async with open_page(f"{gateway.address}/watch/livestream:demo") as (page, observed):
+    async with chromium.open_page(f"{gateway.address}/watch/livestream:demo") as (page, observed):
         await state(page, "live")
         await page.get_by_text("This browser cannot show AV1.").wait_for()
         gateway.unplayable = {}
@@ -144,9 +149,9 @@ async def test_watch_says_of_a_picture_that_the_browser_cannot_show_which_codec_
         assert clean(observed, gateway)
 
 
-async def test_watch_says_who_is_muted_to_those_who_come_later_too(gateway: FakeGateway) -> None:
+async def test_watch_says_who_is_muted_to_those_who_come_later_too(chromium: Chromium, gateway: FakeGateway) -> None:
     gateway.participants, gateway.muted = [("p1", "Host")], {"p1": {"audio", "video"}}
-    async with open_page(f"{gateway.address}/watch/livestream:demo") as (page, observed):
+    async with chromium.open_page(f"{gateway.address}/watch/livestream:demo") as (page, observed):
         await page.get_by_text("Picture muted").wait_for()
         assert await page.locator(".tile .muted").inner_text() == "Muted"
         gateway.muted = {"p1": {"audio"}}
@@ -160,9 +165,11 @@ async def test_watch_says_who_is_muted_to_those_who_come_later_too(gateway: Fake
         assert clean(observed, gateway)
 
 
-async def test_watch_has_a_tile_for_each_participant_and_asks_for_more_when_they_do_not_fit(gateway: FakeGateway) -> None:
+async def test_watch_has_a_tile_for_each_participant_and_asks_for_more_when_they_do_not_fit(
+    chromium: Chromium, gateway: FakeGateway
+) -> None:
     gateway.participants = [(f"p{n}", f"Guest {n}") for n in range(5)]
-    async with open_page(f"{gateway.address}/watch/livestream:demo", viewport=PHONE) as (page, observed):
+    async with chromium.open_page(f"{gateway.address}/watch/livestream:demo", viewport=PHONE) as (page, observed):
         await until(page, "document.querySelectorAll('.tile').length === 5")
         assert [pairs for pairs, _ in gateway.asked] == [4, 8]
         await gateway.show(("p1", "Guest 1"), ("p4", "Guest 4"))
@@ -174,9 +181,9 @@ async def test_watch_has_a_tile_for_each_participant_and_asks_for_more_when_they
         assert clean(observed, gateway)
 
 
-async def test_watch_comes_back_when_the_connection_breaks_off(gateway: FakeGateway) -> None:
+async def test_watch_comes_back_when_the_connection_breaks_off(chromium: Chromium, gateway: FakeGateway) -> None:
     gateway.participants = [("p1", "Host")]
-    async with open_page(f"{gateway.address}/watch/livestream:demo") as (page, _):
+    async with chromium.open_page(f"{gateway.address}/watch/livestream:demo") as (page, _):
         await state(page, "live")
         await gateway.peers[0].close()
         await state(page, "reconnecting")
@@ -185,26 +192,26 @@ async def test_watch_comes_back_when_the_connection_breaks_off(gateway: FakeGate
         await until(page, "document.querySelector('video').videoWidth === 320")
 
 
-async def test_watch_tells_a_refusal_in_the_words_of_the_gateway_and_stops(gateway: FakeGateway) -> None:
+async def test_watch_tells_a_refusal_in_the_words_of_the_gateway_and_stops(chromium: Chromium, gateway: FakeGateway) -> None:
     gateway.refusal = (401, {"title": "unauthorized", "detail": "This call needs a token to watch"})
-    async with open_page(f"{gateway.address}/watch/livestream:demo") as (page, _):
+    async with chromium.open_page(f"{gateway.address}/watch/livestream:demo") as (page, _):
         await state(page, "error")
         await page.get_by_text("This call needs a token to watch").wait_for()
         assert len(gateway.asked) == 1
 
 
-async def test_watch_tries_again_when_the_gateway_is_full(gateway: FakeGateway) -> None:
+async def test_watch_tries_again_when_the_gateway_is_full(chromium: Chromium, gateway: FakeGateway) -> None:
     gateway.refusal = (503, {"detail": "Too many viewers"})
-    async with open_page(f"{gateway.address}/watch/livestream:demo") as (page, _):
+    async with chromium.open_page(f"{gateway.address}/watch/livestream:demo") as (page, _):
         await state(page, "reconnecting")
         gateway.refusal = None
         gateway.participants = [("p1", "Host")]
         await state(page, "live")
 
 
-async def test_watch_sends_its_token_as_bearer_and_says_goodbye(gateway: FakeGateway) -> None:
+async def test_watch_sends_its_token_as_bearer_and_says_goodbye(chromium: Chromium, gateway: FakeGateway) -> None:
     gateway.participants = [("p1", "Host")]
-    async with open_page(f"{gateway.address}/watch/livestream:demo#token=a.b.c") as (page, _):
+    async with chromium.open_page(f"{gateway.address}/watch/livestream:demo#token=a.b.c") as (page, _):
         await state(page, "live")
         await page.goto("about:blank")
         await gateway.deleted.wait()
@@ -213,9 +220,9 @@ async def test_watch_sends_its_token_as_bearer_and_says_goodbye(gateway: FakeGat
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("path", ["/", "/watch/livestream:demo", "/host/livestream:demo"])
-async def test_pages_have_contrast_and_fit_a_phone(gateway: FakeGateway, scheme: str, path: str) -> None:
+async def test_pages_have_contrast_and_fit_a_phone(chromium: Chromium, gateway: FakeGateway, scheme: str, path: str) -> None:
     gateway.streams = [stream(call="livestream:" + "x" * 64)]
-    async with open_page(f"{gateway.address}{path}", viewport=PHONE, color_scheme=scheme) as (page, observed):
+    async with chromium.open_page(f"{gateway.address}{path}", viewport=PHONE, color_scheme=scheme) as (page, observed):
         await page.locator("article, [data-state=waiting], #notice.error").first.wait_for()
         assert await fits(page)
         light = await page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(246, 247, 249)"
@@ -224,9 +231,9 @@ async def test_pages_have_contrast_and_fit_a_phone(gateway: FakeGateway, scheme:
         assert clean(observed, gateway)
 
 
-async def test_everything_is_reached_by_keyboard(gateway: FakeGateway) -> None:
+async def test_everything_is_reached_by_keyboard(chromium: Chromium, gateway: FakeGateway) -> None:
     gateway.participants = [("p1", "Host")]
-    async with open_page(f"{gateway.address}/watch/livestream:demo") as (page, _):
+    async with chromium.open_page(f"{gateway.address}/watch/livestream:demo") as (page, _):
         await state(page, "live")
         reached = []
         for _ in range(3):

@@ -2,6 +2,7 @@
 is restarted, and a second gateway with the same database mutes and unmutes what the first has live.
 """
 
+import asyncio
 import json
 import secrets
 from collections.abc import AsyncIterator, Iterator
@@ -64,7 +65,7 @@ async def shared(postgres: Postgres) -> Shared:
     return it
 
 
-def encoder(gateway: GatewayProcess) -> AbstractAsyncContextManager[Any]:
+def encoder(gateway: GatewayProcess) -> AbstractAsyncContextManager[asyncio.subprocess.Process]:
     return ffmpeg(*ENCODER, gateway.rtmp(CID, "john"))
 
 

@@ -9,7 +9,7 @@ import contextlib
 import shutil
 import signal
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import imageio_ffmpeg
@@ -77,6 +77,6 @@ async def encoder(program: str, arguments: Sequence[str]) -> AsyncIterator[async
             await process.wait()
 
 
-def ffmpeg(*arguments: str, version: int = 5) -> Any:
+def ffmpeg(*arguments: str, version: int = 5) -> AbstractAsyncContextManager[asyncio.subprocess.Process]:
     """`encoder` with ffmpeg 5 (the system's) or 9 (with enhanced RTMP)."""
     return encoder(FFMPEG if version == 5 else FFMPEG_9, ["-hide_banner", "-loglevel", "error", "-nostdin", *arguments])

@@ -11,7 +11,8 @@ from gateway.model.records import MAX_PARTICIPANTS, CallLimits, Settings
 from gateway.sessions.admission import Admission
 from gateway.sessions.pacer import LiveEdgePolicy
 from gateway.sessions.registry import Registry
-from gateway.sessions.seat import SeatPolicy, SeatState
+from gateway.sessions.seat import SeatPolicy
+from gateway.sessions.seat_state import SeatState
 from gateway.telemetry.tracing import untraced
 from protocols.errors import Reason, Rejected
 from protocols.media import Codec, Kind, TracksChanged

@@ -166,7 +166,12 @@ def test_a_large_key_frame_leaves_in_slices_and_what_follows_waits_behind(peer: 
 
 def test_a_burst_held_too_long_is_dropped_to_the_next_key_frame_and_counted(peer: Peer, timers: Timers) -> None:
     asked: list[int] = []
-    source = video(timers, on_keyframe_wanted=lambda: not asked.append(1))
+
+    def keyframe_wanted() -> bool:
+        asked.append(1)
+        return True
+
+    source = video(timers, on_keyframe_wanted=keyframe_wanted)
     sender = watch(source, peer, 0)
     asked.clear()
     source.push(packet(access_unit(True, 150_000), 0, True), SECOND)
@@ -185,7 +190,12 @@ def test_a_burst_held_too_long_is_dropped_to_the_next_key_frame_and_counted(peer
 
 def test_without_a_cached_group_a_viewer_waits_for_a_key_frame_and_asks_for_it(peer: Peer, timers: Timers) -> None:
     asked: list[int] = []
-    source = video(timers, on_keyframe_wanted=lambda: not asked.append(1))
+
+    def keyframe_wanted() -> bool:
+        asked.append(1)
+        return True
+
+    source = video(timers, on_keyframe_wanted=keyframe_wanted)
     source.push(packet(access_unit(False, 2000), 0, False), 0)
     watch(source, peer, 0)
     source.push(packet(access_unit(False, 2000), FRAME, False), FRAME)
