@@ -35,13 +35,13 @@ async def dropped(gateway: GatewayProcess, *viewers: Viewer) -> float:
     return total(await gateway.text("/metrics"), DROPS) + sum(viewer.lost() for viewer in viewers)
 
 
-def assert_delivered(expected: int, got: int, dropped: float, *, share: float = SHARE) -> None:
+def assert_delivered(expected: int, got: int, dropped: float, *, share: float = SHARE, floor: float = FLOOR) -> None:
     """Of `expected` pictures `got` came, and the machine has `dropped` so many.
 
     Raises:
         AssertionError: the rest is more than what may be missing.
     """
-    least = max(share * expected - dropped, FLOOR * expected)
+    least = max(share * expected - dropped, floor * expected)
     assert got >= least, f"{got} of {expected} came, {dropped:.0f} were dropped by the machine"
 
 

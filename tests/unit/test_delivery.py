@@ -16,6 +16,12 @@ def test_too_little_came(got: int, dropped: int) -> None:
         assert_delivered(100, got, dropped)
 
 
+def test_a_test_may_set_its_floor_higher() -> None:
+    assert_delivered(100, 90, 1000, floor=0.9)
+    with pytest.raises(AssertionError):
+        assert_delivered(100, 89, 1000, floor=0.9)
+
+
 @pytest.mark.parametrize("numbers", [[0, 2, 1, 3], [0, 1, 1, 2, 3], [0, 1]])
 def test_pictures_that_are_out_of_order_shown_twice_or_missing(numbers: list[int]) -> None:
     with pytest.raises(AssertionError):
