@@ -20,6 +20,7 @@ from protocols.webrtc.send.packetize import packetize_h264
 from protocols.webrtc.transport.dtls import Certificate, DtlsSession
 from protocols.webrtc.transport.srtp import TRAILER_LIMIT, Arena, OutboundSrtp
 from protocols.webrtc.transport.udp_mux import UdpMux
+from protocols.whip.limits import WhipLimits
 from protocols.whip.publisher import WhipPublisher
 from tests.bench.fanout import DELTA_BYTES, KEY_BYTES, OPUS_BYTES, nal_unit
 from tests.unit.protocols.bitstream.samples import parameter_sets
@@ -159,7 +160,15 @@ async def connected(mux: UdpMux, peer: Publisher) -> WhipPublisher:
     offer = peer.offer()
     credential = Credential("key")
     receiver = WhipPublisher(
-        mux, offer, answer.receiving(offer), credential=credential, params={}, client="", remote="", software=""
+        mux,
+        offer,
+        answer.receiving(offer),
+        credential=credential,
+        params={},
+        client="",
+        remote="",
+        software="",
+        limits=WhipLimits(),
     )
     await receiver.accept()
     assert receiver.peer is not None

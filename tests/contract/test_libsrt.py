@@ -116,7 +116,7 @@ def test_while_the_listen_callback_waits_only_closing_its_socket_waits_with_it()
     srt.listen(listening, 4, hook, lambda error: None)
     srt.epoll_add(epoll, listening, READABLE | FAILED)
     port, wait, read = srt.local_port(listening), srt.waiter(epoll), srt.reader()
-    callers, accepted = [call(srt, port, "at once") for _ in range(2)], []
+    callers, accepted = [call(srt, port, "at once") for _ in range(2)], list[int]()
     while len(accepted) < 2:
         assert wait(2000)
         while (socket := srt.accept(listening)) is not None:

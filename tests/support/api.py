@@ -37,7 +37,8 @@ from gateway.sessions.registry import Registry
 from gateway.wiring.store import StoreAccess, open_store_access
 from protocols.errors import Rejected
 from protocols.rtmp.listener import RtmpListener
-from protocols.srt.listener import Access, SrtListener
+from protocols.srt.admission import Access
+from protocols.srt.listener import SrtListener
 from protocols.srt.streamid import StreamId
 from protocols.webrtc.transport.udp_mux import UdpMux
 from protocols.whip.listener import WhipListener
@@ -119,7 +120,7 @@ class Stage:
         await self.ok("POST", "/users", {"users": [{"id": user, "role": role}]})
 
 
-def _open(stream: StreamId, host: str) -> Access:
+async def _open(stream: StreamId, host: str) -> Access:
     return Access()
 
 
