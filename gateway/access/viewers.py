@@ -1,4 +1,4 @@
-"""Who watches: each admitted viewer has a seat in its call, with whom it belongs to, so that it can be taken away again.
+"""Who watches: each admitted viewer of a call, with whom it belongs to, so that it can be sent out again.
 
 Kept true: `admit` alone decides; until the viewer comes its answer may have changed, so that it is asked once more then.
 """
@@ -14,7 +14,7 @@ Admit = Callable[[str, str | None, str], Awaitable[Identity]]
 
 
 class AdmittedViewer:
-    """One admitted viewer's seat in a call (a `protocols.whep.viewer.ViewerAdmission`). The call is looked up when the viewer comes and not
+    """One admitted viewer of a call (a `protocols.whep.viewer.ViewerAdmission`). The call is looked up when the viewer comes and not
     when they were admitted: in between the call may have ended and begun anew, and who never comes leaves none behind."""
 
     def __init__(self, viewers_admitted: "Viewers", cid: str, identity: Identity) -> None:
@@ -26,7 +26,7 @@ class AdmittedViewer:
 
     def add_viewer(self, viewer: Viewer) -> None:
         self._viewer = viewer
-        self._call = self._viewers_admitted.seated(self)
+        self._call = self._viewers_admitted.came(self)
         self._call.add_viewer(viewer)
 
     def remove_viewer(self, viewer: Viewer) -> None:
@@ -34,7 +34,7 @@ class AdmittedViewer:
             self._call.remove_viewer(viewer)
             self._viewers_admitted.left(self)
 
-    def empty(self, why: str) -> None:
+    def send_out(self, why: str) -> None:
         """The viewer has to go."""
         if self._viewer is not None:
             self._viewer.peer.close(why)
@@ -43,7 +43,7 @@ class AdmittedViewer:
 class Viewers:
     """What the WHEP resource serves (`protocols.whep.viewer.Program`): the calls that the caller may watch, made when the first comes.
 
-    `still` is asked when an admitted viewer takes its seat; raises `Rejected`. `on_change` is told of each call that somebody comes into
+    `still` is asked when an admitted viewer comes; raises `Rejected`. `on_change` is told of each call that somebody comes into
     or leaves; it must not raise.
     """
 
@@ -54,7 +54,7 @@ class Viewers:
         still: Callable[[Identity, str], None],
         on_change: Callable[[str], None],
     ) -> None:
-        self.seats: set[AdmittedViewer] = set()  # those that are taken
+        self.admitted: set[AdmittedViewer] = set()  # those who have come
         self._find = find
         self._admit = admit
         self._still = still
@@ -63,18 +63,18 @@ class Viewers:
     async def admit(self, call: str, token: str | None, address: str = "") -> AdmittedViewer:
         return AdmittedViewer(self, call, await self._admit(call, token, address))
 
-    def seated(self, seat: AdmittedViewer) -> ViewerAdmission:
+    def came(self, viewer: AdmittedViewer) -> ViewerAdmission:
         """The call that a viewer comes into."""
-        call = self._find(seat.cid)
-        self.seats.add(seat)
-        self._on_change(seat.cid)
+        call = self._find(viewer.cid)
+        self.admitted.add(viewer)
+        self._on_change(viewer.cid)
         try:
-            self._still(seat.identity, seat.cid)
+            self._still(viewer.identity, viewer.cid)
         except Rejected as refusal:
-            seat.empty(refusal.detail)
+            viewer.send_out(refusal.detail)
         return call
 
-    def left(self, seat: AdmittedViewer) -> None:
-        if seat in self.seats:
-            self.seats.discard(seat)
-            self._on_change(seat.cid)
+    def left(self, viewer: AdmittedViewer) -> None:
+        if viewer in self.admitted:
+            self.admitted.discard(viewer)
+            self._on_change(viewer.cid)

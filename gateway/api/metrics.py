@@ -73,7 +73,7 @@ _LINKS: tuple[tuple[str, str, Callable[[Iterable[float]], float], Callable[[Link
     ("receive_buffer_seconds", "Most media in a receive buffer", max, lambda link: link.buffer_ms / 1e3),
     ("capacity_bytes_per_second", "Least estimated capacity of a link", min, lambda link: link.capacity_mbps * 125e3),
 )
-"""Of protocols that have links: name, meaning, which of the live sessions is shown, and its figure."""
+"""Of protocols that have links: name, meaning, which of the live seats is shown, and its figure."""
 
 
 class Transport(Protocol):
@@ -159,7 +159,7 @@ class GatewayCollector(Collector):
 
     def _sessions(self) -> Iterator[Metric]:
         registry = self._observed.registry
-        live = Counter((session.protocol, session.state.value) for session in registry.sessions.values())
+        live = Counter((seat.protocol, seat.state.value) for seat in registry.seats.values())
         yield _gauge("sessions", "Sessions now, by state", ("protocol", "state"), live.items())
         yield _gauge("sessions_limit", "Sessions that are let in at once", (), [((), self._observed.max_streams)])
         started = (((protocol,), n) for protocol, n in registry.started.items())
@@ -171,7 +171,7 @@ class GatewayCollector(Collector):
         yield _counter("connections_failed", meaning, ("protocol", "reason"), failed.items())
 
     def _refused(self) -> Counter[Labels]:
-        """By protocol and reason: by a session's rules, and by listeners before there is a publisher."""
+        """By protocol and reason: by a seat's rules, and by listeners before there is a publisher."""
         listeners = self._observed.listeners
         refused: Counter[Labels] = Counter({(each.protocol, why.label): 0 for each in listeners for why in _ALWAYS_SHOWN})
         refused.update(self._observed.registry.refused)
@@ -210,20 +210,20 @@ class GatewayCollector(Collector):
             summary.add_sample(summary.name, labels | {"quantile": str(q)}, nan if value is None else value / 1e3)
 
     def _streams(self) -> Iterator[Metric]:
-        sessions, now = list(self._observed.registry.sessions.values()), time.monotonic_ns()
+        seats, now = list(self._observed.registry.seats.values()), time.monotonic_ns()
         for figure in FIGURES:
-            samples = (((protocol, statistic), value) for protocol, statistic, value in spread(figure, sessions))
+            samples = (((protocol, statistic), value) for protocol, statistic, value in spread(figure, seats))
             yield _gauge(figure.name, figure.meaning, ("protocol", "statistic"), samples)
         concerns = dict.fromkeys(Concern, 0)
-        for session in sessions:
-            for concern in {finding.concern for finding in findings(session, now)}:
+        for seat in seats:
+            for concern in {finding.concern for finding in findings(seat, now)}:
                 concerns[concern] += 1
         meaning = "Streams with a finding that their streamer is shown, by what it is about"
         yield _gauge("findings", meaning, ("concern",), (((concern.value,), n) for concern, n in concerns.items()))
         trips: dict[str, list[int]] = {}
-        for session in sessions:
-            if session.publisher is not None and (trip := session.publisher.stats.network_latency_ns):
-                trips.setdefault(session.protocol, []).append(trip)
+        for seat in seats:
+            if seat.publisher is not None and (trip := seat.publisher.stats.network_latency_ns):
+                trips.setdefault(seat.protocol, []).append(trip)
         yield _gauge(
             "network_latency_seconds",
             "What the protocol knows of the way to us, the mean of the live sessions; RTMP: round trip of the TCP connection; "
@@ -247,10 +247,10 @@ class GatewayCollector(Collector):
             for family in listener.counters():
                 yield _shown(family, f"{listener.protocol}_")
         links: dict[str, list[LinkReading]] = {}
-        for session in self._observed.registry.sessions.values():
-            link = session.publisher.stats.link if session.publisher is not None else None
+        for seat in self._observed.registry.seats.values():
+            link = seat.publisher.stats.link if seat.publisher is not None else None
             if link is not None and link.current:
-                links.setdefault(session.protocol, []).append(link)
+                links.setdefault(seat.protocol, []).append(link)
         for protocol, current in links.items():
             for name, meaning, extreme, figure in _LINKS:
                 samples = [((), extreme(map(figure, current)))]

@@ -35,7 +35,7 @@ class Streams:
     async def _streams(self, request: web.Request) -> web.Response:
         """Those of calls that whoever asks may watch now; without a token those that anybody may."""
         identity = self._authorizer.identify(bearer(request), address=request.remote or "")
-        shown = listed(self._authorizer, identity, self._registry.sessions.values())
+        shown = listed(self._authorizer, identity, self._registry.seats.values())
         streams = [stream(each, self._registry.viewers(each.call_cid)).model_dump(mode="json") for each in shown]
         return web.json_response({"streams": streams}, headers={"Cache-Control": "no-store"})
 
@@ -43,35 +43,35 @@ class Streams:
         return web.Response(body=self._metrics.render(), headers={"Content-Type": CONTENT_TYPE})
 
 
-def listed(authorizer: Authorizer, identity: Identity, sessions: Collection[Seat]) -> list[Seat]:
+def listed(authorizer: Authorizer, identity: Identity, seats: Collection[Seat]) -> list[Seat]:
     """Those of `sessions` whose calls let this one list their streams."""
     by_call: dict[str, bool] = {}
-    for session in sessions:
-        if session.call_cid not in by_call:
-            by_call[session.call_cid] = authorizer.may(identity, session.call_cid, Capability.LIST_STREAMS)
-    return [each for each in sessions if by_call[each.call_cid]]
+    for seat in seats:
+        if seat.call_cid not in by_call:
+            by_call[seat.call_cid] = authorizer.may(identity, seat.call_cid, Capability.LIST_STREAMS)
+    return [each for each in seats if by_call[each.call_cid]]
 
 
-def stream(session: Seat, viewers: int) -> StreamResponse:
-    """One session as it is shown; nothing in it is secret, and the encoder's address stays in the log."""
-    track_pipelines = list(session.pipeline.track_pipelines.values()) if session.pipeline is not None else []
-    publisher = session.publisher
+def stream(seat: Seat, viewers: int) -> StreamResponse:
+    """One seat as it is shown; nothing in it is secret, and the encoder's address stays in the log."""
+    track_pipelines = list(seat.pipeline.track_pipelines.values()) if seat.pipeline is not None else []
+    publisher = seat.publisher
     known = publisher.stats.link if publisher is not None else None
     return StreamResponse(
-        id=session.id,
-        call=session.call_cid,
-        user=session.user_id,
-        protocol=session.protocol,
+        id=seat.id,
+        call=seat.call_cid,
+        user=seat.user_id,
+        protocol=seat.protocol,
         software=publisher.software if publisher is not None else "",
-        started_at=session.started_at.replace(microsecond=0),
-        state=session.state.value,
+        started_at=seat.started_at.replace(microsecond=0),
+        state=seat.state.value,
         bitrate_bps=sum(track_pipeline.meter.bitrate for track_pipeline in track_pipelines),
         round_trip_ms=round(publisher.stats.round_trip_ns / 1e6, 2) if publisher is not None else None,
         link=link(known) if known is not None else None,
-        reconnects=session.reconnects,
+        reconnects=seat.reconnects,
         tracks=[track(track_pipeline) for track_pipeline in track_pipelines],
         viewers=viewers,
-        warnings=[finding.text for finding in findings(session, monotonic_ns())],
+        warnings=[finding.text for finding in findings(seat, monotonic_ns())],
     )
 
 

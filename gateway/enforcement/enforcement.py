@@ -42,7 +42,7 @@ _CONCERNS: Mapping[ChangeKind, Callable[[str, str, Identity], bool]] = {
 
 
 class Enforcement:
-    """`rights` are those of the live sessions, by (call, user)."""
+    """`rights` are those of the live seats, by (call, user)."""
 
     def __init__(
         self,
@@ -94,16 +94,16 @@ class Enforcement:
         for (cid, user_id), grant in list(self._rights.items()):
             if concerned(cid, grant.identity):
                 refusals = [await self._refusal(grant.identity, cid, each) for each in sorted(grant.sends)]
-                session = self._registry.sessions.get((cid, user_id))
-                if session is not None and None not in refusals:
-                    session.end(refusals[-1] or "")
-                elif session is not None:
-                    session.set_muted(await self._muted(cid, user_id))
-        for seat in list(self._viewers_admitted.seats):
-            if concerned(seat.cid, seat.identity) and (
-                why := await self._refusal(seat.identity, seat.cid, Capability.JOIN_CALL)
+                seat = self._registry.seats.get((cid, user_id))
+                if seat is not None and None not in refusals:
+                    seat.end(refusals[-1] or "")
+                elif seat is not None:
+                    seat.set_muted(await self._muted(cid, user_id))
+        for viewer in list(self._viewers_admitted.admitted):
+            if concerned(viewer.cid, viewer.identity) and (
+                why := await self._refusal(viewer.identity, viewer.cid, Capability.JOIN_CALL)
             ):
-                seat.empty(why)
+                viewer.send_out(why)
 
     async def end_overdue(self, now: datetime) -> None:
         """Ends the calls in use that have been live for longer than their settings allow."""
@@ -136,9 +136,7 @@ class Enforcement:
         """Another node has muted those whom it knew to be in the call; these are ours. What is then written comes here as any change."""
         cid, _, named = change.key.partition(" ")
         kinds = frozenset(map(Kind, named.split()))
-        ours = [
-            user_id for (of, user_id), session in self._registry.sessions.items() if of == cid and not kinds <= session.muted
-        ]
+        ours = [user_id for (of, user_id), seat in self._registry.seats.items() if of == cid and not kinds <= seat.muted]
         if not ours:
             return
         try:
@@ -156,10 +154,11 @@ class Enforcement:
         kicked = change.kind is ChangeKind.KICK
         if kicked:
             self._authorizer.send_out(cid, user_id)
-        if (session := self._registry.sessions.get((cid, user_id))) is not None:
-            session.end(_KICKED if kicked else _ENDED)
-        for seat in self._seats_of(cid, user_id) if kicked else ():
-            seat.empty(_KICKED)
+        if (seat := self._registry.seats.get((cid, user_id))) is not None:
+            seat.end(_KICKED if kicked else _ENDED)
+        for viewer in self._watching(cid, user_id) if kicked else ():
+            viewer.send_out(_KICKED)
 
-    def _seats_of(self, cid: str, user_id: str) -> Iterator[AdmittedViewer]:
-        return (seat for seat in list(self._viewers_admitted.seats) if seat.cid == cid and seat.identity.user_id == user_id)
+    def _watching(self, cid: str, user_id: str) -> Iterator[AdmittedViewer]:
+        viewers = list(self._viewers_admitted.admitted)
+        return (viewer for viewer in viewers if viewer.cid == cid and viewer.identity.user_id == user_id)

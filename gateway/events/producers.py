@@ -1,4 +1,4 @@
-"""What sessions and viewers do, told as events: encoders come, go and are refused, participants join and leave, viewers are counted.
+"""What seats and viewers do, told as events: encoders come, go and are refused, participants join and leave, viewers are counted.
 
 Kept true: nothing here waits or raises, because media calls it; viewers, who come and go by hundreds, are told as a number, at most once in
 `viewers_s` for each call; a refusal is told only where the credential was a good one: strangers announce nothing in other people's calls.
@@ -31,7 +31,7 @@ Whose = Callable[[Credential, str | None], tuple[str, str] | None]
 
 
 class EventProducers:
-    """Callbacks for sessions, admission and viewers.
+    """Callbacks for seats, admission and viewers.
 
     `whose` gives the user and the call of a good credential, whatever is allowed there now. `viewers_s`: seconds in which viewers are
     counted before their number is told.
@@ -43,15 +43,15 @@ class EventProducers:
         self._viewers_s = viewers_s
         self._counting: dict[str, Callable[[], int]] = {}  # calls whose number of viewers is about to be told
 
-    def session(self, session: Seat, change: SeatChange) -> None:
-        """`gateway.sessions.seat.SeatPolicy.told`."""
-        reason = {"reason": session.why_ended} if change in _WITH_REASON else {}
+    def seat_changed(self, seat: Seat, change: SeatChange) -> None:
+        """`gateway.sessions.seat.SeatPolicy.on_change`."""
+        reason = {"reason": seat.why_ended} if change in _WITH_REASON else {}
         if change in (SeatChange.JOINED, SeatChange.LEFT):
-            payload: dict[str, Any] = {"participant": {"user_id": session.user_id, "protocol": session.protocol}}
+            payload: dict[str, Any] = {"participant": {"user_id": seat.user_id, "protocol": seat.protocol}}
         else:
-            software = session.publisher.software if session.publisher is not None else ""
-            payload = {"user_id": session.user_id, "protocol": session.protocol, "software": software, "stream": session.id}
-        self._bus.publish(_TYPES[change], session.call_cid, payload | reason)
+            software = seat.publisher.software if seat.publisher is not None else ""
+            payload = {"user_id": seat.user_id, "protocol": seat.protocol, "software": software, "stream": seat.id}
+        self._bus.publish(_TYPES[change], seat.call_cid, payload | reason)
 
     def refused(self, publisher: Publisher, refusal: Rejected) -> None:
         """A publisher was turned away."""

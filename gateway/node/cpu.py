@@ -24,7 +24,7 @@ OWN_CGROUPS = Path("/proc/self/cgroup")
 async def measure(capacity: Capacity, registry: Registry, viewers: Callable[[], int]) -> None:
     """Until cancelled; runs on the event loop's own thread, whose time is the loop's."""
     while True:
-        seats = list(registry.sessions.values())
+        seats = list(registry.seats.values())
         optional = {_optional_name(seat): used for seat in seats if (used := seat.optional) is not None}
         capacity.sample(
             monotonic_ns(),
@@ -34,13 +34,13 @@ async def measure(capacity: Capacity, registry: Registry, viewers: Callable[[], 
             viewers=viewers(),
         )
         if capacity.strained:
-            relieve(registry.sessions.values())
+            relieve(registry.seats.values())
         await asyncio.sleep(INTERVAL_S)
 
 
-def relieve(sessions: Iterable[Seat]) -> bool:
+def relieve(seats: Iterable[Seat]) -> bool:
     """Leave out one layer of the stream that has most of them; False where none can be spared. Its effect is measured before the next."""
-    pipelines = [session.pipeline for session in sessions if session.pipeline is not None]
+    pipelines = [seat.pipeline for seat in seats if seat.pipeline is not None]
     by_layers = sorted(pipelines, key=lambda pipeline: pipeline.adaptation.shed if pipeline.adaptation else 0)
     return any(pipeline.shed() for pipeline in by_layers)
 
@@ -78,8 +78,8 @@ def _optional_name(seat: Seat) -> str:
     return f"{seat.id} optional"
 
 
-def seen(session: Seat) -> Seen:
-    pipeline = session.pipeline
+def seen(seat: Seat) -> Seen:
+    pipeline = seat.pipeline
     if pipeline is None:
         return Seen(demand(()), 0)
     decisions = pipeline.staging.decisions

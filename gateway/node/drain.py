@@ -27,7 +27,7 @@ class Drain:
     @property
     def streams(self) -> int:
         """Those that are still here, those of absent encoders included."""
-        return len(self._registry.sessions)
+        return len(self._registry.seats)
 
     def begin(self, why: str) -> None:
         """New publishers are refused from here on."""
@@ -39,14 +39,14 @@ class Drain:
         """Waits until no stream is left, at most `limit_s`; True when none is."""
         try:
             async with asyncio.timeout(limit_s):
-                while self._registry.sessions:
+                while self._registry.seats:
                     await self._registry.changed.wait()
         except TimeoutError:
             event(log, logging.WARNING, "the limit of the drain is reached", streams=self.streams)
-        return not self._registry.sessions
+        return not self._registry.seats
 
     def end(self, why: str) -> None:
         """Nobody is taken any more, and who is live is told `why` it is over."""
         self._begun = True
-        for session in list(self._registry.sessions.values()):
-            session.end(why)
+        for seat in list(self._registry.seats.values()):
+            seat.end(why)

@@ -1,7 +1,7 @@
-"""Admission: each publisher that a listener yields is authorised and becomes a session, takes over its own session, or is told why not.
+"""Admission: each publisher that a listener yields is authorised and becomes a seat, takes over its own seat, or is told why not.
 
 Kept true: `examine` alone decides; who asks before there is a publisher (SRT, before the handshake) gets the same answer. `rights` has the
-grant of each session that is in the registry, so that it can be asked again.
+grant of each seat that is in the registry, so that it can be asked again.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from transcode.host.pool import Workers
 log = logging.getLogger(__name__)
 
 Adapt = Callable[[SeatPolicy, Grant], SeatPolicy]
-"""How a session behaves in the call that it is for."""
+"""How a seat behaves in the call that it is for."""
 
 
 class Gate(Protocol):
@@ -82,7 +82,7 @@ class Admission:
         self._take_over = take_over
 
     async def serve(self, listener: Listener, policy: SeatPolicy) -> None:
-        """Sessions of `listener`'s publishers behave by `policy`."""
+        """Seats of `listener`'s publishers behave by `policy`."""
         # No TaskGroup: in it a defect met with one publisher would cancel all the others.
         receiving: set[asyncio.Task[None]] = set()
 
@@ -106,7 +106,7 @@ class Admission:
     def examine(self, credential: Credential, call: str | None, address: str = "") -> Grant:
         """What a publisher may do now; raises `Rejected`. Reads memory only."""
         grant = self._gate.examine(credential, call, address)
-        present = self._registry.sessions.get((grant.call_cid, grant.user_id))
+        present = self._registry.seats.get((grant.call_cid, grant.user_id))
         if present is None and self._closing.begun:
             raise Rejected(Reason.OVERLOADED, "the gateway is shutting down: connect again in a moment")
         on_conflict = grant.settings.on_conflict
@@ -115,10 +115,10 @@ class Admission:
             raise Rejected(
                 Reason.CONFLICT, "another encoder is live with this key: stop that one first, or wait until it is gone"
             )
-        if present is None and len(self._registry.sessions) >= self._max_sessions:
+        if present is None and len(self._registry.seats) >= self._max_sessions:
             raise Rejected(Reason.OVERLOADED, "the gateway has no room for another stream: try again later or on another node")
         most = grant.settings.limits.participants
-        if present is None and sum(cid == grant.call_cid for cid, _ in self._registry.sessions) >= most:
+        if present is None and sum(cid == grant.call_cid for cid, _ in self._registry.seats) >= most:
             raise Rejected(Reason.OVERLOADED, f"the call has its {most} participants already")
         if present is None:
             self._fits()
@@ -132,7 +132,7 @@ class Admission:
         trace.know(session=publisher.id, protocol=publisher.protocol, software=publisher.software)
         trace.step("authorise")
         try:
-            session = await self._admit(publisher, policy, trace)
+            seat = await self._admit(publisher, policy, trace)
         except Rejected as refusal:
             trace.end(refusal.detail, refusal.reason.label)
             self._registry.refused[publisher.protocol, refusal.reason.label] += 1
@@ -146,15 +146,15 @@ class Admission:
             self._on_refused(publisher, refusal)
             await publisher.reject(refusal)
             return
-        if session is not None:
+        if seat is not None:
             try:
-                await session.run()
+                await seat.run()
             finally:
-                self._registry.remove(session)
-                self.rights.pop((session.call_cid, session.user_id), None)
+                self._registry.remove(seat)
+                self.rights.pop((seat.call_cid, seat.user_id), None)
 
     async def _admit(self, publisher: Publisher, policy: SeatPolicy, trace: Trace) -> Seat | None:
-        """The new session to run, or None when the publisher went to the session that its user already has."""
+        """The new seat to run, or None when the publisher went to the seat that its user already has."""
         credential, call = publisher.credential, publisher.params.get("call")
         await self._gate.prepare(credential, call)
         grant = self.examine(credential, call, host_of(publisher.remote))
@@ -162,7 +162,7 @@ class Admission:
             await self._gate.settle(grant)
             grant = self.examine(credential, call)  # others may have come meanwhile
         key = (grant.call_cid, grant.user_id)
-        present = self._registry.sessions.get(key)
+        present = self._registry.seats.get(key)
         trace.know(call=grant.call_cid, user=grant.user_id)
         event(
             log,
@@ -181,7 +181,7 @@ class Admission:
             self.rights[key] = grant
             await present.take_over(publisher)
             return None
-        session = Seat(
+        seat = Seat(
             publisher,
             grant.user_id,
             grant.call_cid,
@@ -192,5 +192,5 @@ class Admission:
             trace,
         )
         self.rights[key] = grant
-        self._registry.add(session)
-        return session
+        self._registry.add(seat)
+        return seat

@@ -1,6 +1,6 @@
 """What is not well with a stream, in words for its streamer, each with the name under which it is counted.
 
-The figures come from the session's own objects; nothing here is secret, and the names are a bounded set: they are a metric's label.
+The figures come from the seat's own objects; nothing here is secret, and the names are a bounded set: they are a metric's label.
 """
 
 from collections.abc import Iterator
@@ -33,28 +33,28 @@ class Finding:
     text: str
 
 
-def findings(session: Seat, now: int) -> Iterator[Finding]:
+def findings(seat: Seat, now: int) -> Iterator[Finding]:
     """Everything that is not well with this stream; `now` in monotonic ns."""
-    if session.state is SeatState.LINGERING:
-        text = f"The encoder has gone ({session.why_ended}); its place in the call is kept for it to come back."
+    if seat.state is SeatState.LINGERING:
+        text = f"The encoder has gone ({seat.why_ended}); its place in the call is kept for it to come back."
         yield Finding(Concern.ENCODER_GONE, text)
-    if session.publisher is not None and (advice := session.publisher.stats.advice):
+    if seat.publisher is not None and (advice := seat.publisher.stats.advice):
         yield Finding(Concern.LINK, advice)
-    if session.pipeline is None:
+    if seat.pipeline is None:
         return
-    for track_pipeline in session.pipeline.track_pipelines.values():
+    for track_pipeline in seat.pipeline.track_pipelines.values():
         if advice := track_pipeline.meter.keyframe_advice:
             yield Finding(Concern.KEYFRAME_INTERVAL, advice)
         if advice := track_pipeline.meter.stall_advice(now):
             yield Finding(Concern.STALLED, advice)
-    totals = session.pipeline.gather()
+    totals = seat.pipeline.gather()
     if n := totals.dropped[LATE]:
         text = f"{n} frames came too late and were dropped: the upload is unsteady, a lower bitrate may be needed."
         yield Finding(Concern.LATE, text)
     if n := totals.dropped[OVERFLOW]:
         text = f"{n} frames came faster than real time and were dropped: let the encoder send at the speed of the media."
         yield Finding(Concern.TOO_FAST, text)
-    if (effort := session.pipeline.adaptation) is not None:
+    if (effort := seat.pipeline.adaptation) is not None:
         text = f"This gateway's CPU does not keep up, so that the video is encoded with less effort: {effort.text}."
         yield Finding(Concern.EFFORT_LOWERED, text)
     if n := totals.worker_dropped:

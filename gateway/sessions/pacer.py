@@ -1,6 +1,6 @@
-"""The live edge of a session: which packet goes out now, which waits, and which is too late to be of use. Sans-IO.
+"""The live edge of a seat: which packet goes out now, which waits, and which is too late to be of use. Sans-IO.
 
-The pacer takes the packets of all tracks on the session's timeline with the local time at which they came. Its `base` is the local time of
+The pacer takes the packets of all tracks on the seat's timeline with the local time at which they came. Its `base` is the local time of
 media time 0, so `now - base` is the media time that is live. It keeps four rules:
 
 * **No delay.** A packet goes out at once, also if it is ahead of the live edge by up to `free`.
@@ -53,7 +53,7 @@ class _Track:
 
 
 class Pacer:
-    """State of one session; `now` never goes back between calls."""
+    """State of one seat; `now` never goes back between calls."""
 
     def __init__(self, policy: LiveEdgePolicy) -> None:
         self.policy = policy
@@ -133,7 +133,7 @@ class Pacer:
         return self._moved + max(0, int(wait / speed) + 1)
 
     def media_now(self, now: int) -> int:
-        """The session's media time that is live at `now`: the clock for sender reports; 0 before the first packet."""
+        """The seat's media time that is live at `now`: the clock for sender reports; 0 before the first packet."""
         return now - self._base_at(now)[0] if self._tracks else 0
 
     def _base_at(self, now: int) -> tuple[int, int]:

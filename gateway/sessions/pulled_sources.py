@@ -1,6 +1,6 @@
 """The streams that the gateway fetches: each configured source as a publisher for as long as the gateway runs.
 
-Kept true: a source's publisher reconnects by itself; where its session ends all the same (refused, another encoder took over), the next
+Kept true: a source's publisher reconnects by itself; where its seat ends all the same (refused, another encoder took over), the next
 one follows after a wait that grows up to five minutes and begins anew once one has lived for a minute.
 """
 

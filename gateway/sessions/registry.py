@@ -1,4 +1,4 @@
-"""Who is here: the live sessions and calls, and the totals of those that have gone. Everything that shows or counts asks here."""
+"""Who is here: the live seats and calls, and the totals of those that have gone. Everything that shows or counts asks here."""
 
 import asyncio
 from collections import Counter, defaultdict
@@ -27,14 +27,14 @@ MakeCall = Callable[[str, Callable[[str], None]], HostedCall]
 
 
 class Registry:
-    """Sessions by (call, user), calls by their cid; both bounded by what admission and the viewers' limits let in."""
+    """Seats by (call, user), calls by their cid; both bounded by what admission and the viewers' limits let in."""
 
     def __init__(self, make_call: MakeCall) -> None:
-        self.sessions: dict[tuple[str, str], Seat] = {}
+        self.seats: dict[tuple[str, str], Seat] = {}
         self.calls: dict[str, HostedCall] = {}
-        self.started: Counter[str] = Counter()  # sessions by protocol
+        self.started: Counter[str] = Counter()  # seats by protocol
         self.refused: Counter[tuple[str, str]] = Counter()  # protocol, reason label
-        self.changed = asyncio.Event()  # set, and at once cleared again, whenever a session goes
+        self.changed = asyncio.Event()  # set, and at once cleared again, whenever a seat goes
         self._past: defaultdict[str, PipelineCounters] = defaultdict(PipelineCounters)
         self._make_call = make_call
 
@@ -48,7 +48,7 @@ class Registry:
     def release_call(self, cid: str) -> None:
         """Forget a call that nobody is in."""
         call = self.calls.get(cid)
-        if call is not None and call.empty and not any(key[0] == cid for key in self.sessions):
+        if call is not None and call.empty and not any(key[0] == cid for key in self.seats):
             del self.calls[cid]
 
     def viewers(self, cid: str) -> int:
@@ -56,26 +56,26 @@ class Registry:
         call = self.calls.get(cid)
         return len(call.viewers) if call is not None else 0
 
-    def add(self, session: Seat) -> None:
-        self.sessions[session.call_cid, session.user_id] = session
-        self.started[session.protocol] += 1
+    def add(self, seat: Seat) -> None:
+        self.seats[seat.call_cid, seat.user_id] = seat
+        self.started[seat.protocol] += 1
 
-    def remove(self, session: Seat) -> None:
-        del self.sessions[session.call_cid, session.user_id]
+    def remove(self, seat: Seat) -> None:
+        del self.seats[seat.call_cid, seat.user_id]
         self.changed.set()
         self.changed.clear()
-        self.release_call(session.call_cid)
+        self.release_call(seat.call_cid)
 
     def retire(self, protocol: str, totals: PipelineCounters) -> None:
         """A publisher has ended: what it did stays counted."""
         self._past[protocol].add(totals)
 
     def totals(self) -> Iterator[tuple[str, PipelineCounters]]:
-        """By protocol: everything since the start, live sessions included."""
+        """By protocol: everything since the start, live seats included."""
         sums: defaultdict[str, PipelineCounters] = defaultdict(PipelineCounters)
         for protocol, past in self._past.items():
             sums[protocol].add(past)
-        for session in self.sessions.values():
-            if session.pipeline is not None:
-                sums[session.protocol].add(session.pipeline.gather())
+        for seat in self.seats.values():
+            if seat.pipeline is not None:
+                sums[seat.protocol].add(seat.pipeline.gather())
         yield from sums.items()

@@ -1,7 +1,7 @@
 """One user's place in one call, fed by encoders: authorise, join the outputs, move media, and outlive the encoder's short absences.
 
-States (`TRANSITIONS`): AUTHORISING -> PROBING -> JOINING -> LIVE <-> LINGERING -> CLOSED. A session belongs to one user in one call; a new
-connection with the same right takes over from the old one, and one that comes while the session lingers goes on as the same
+States (`TRANSITIONS`): AUTHORISING -> PROBING -> JOINING -> LIVE <-> LINGERING -> CLOSED. A seat belongs to one user in one call; a new
+connection with the same right takes over from the old one, and one that comes while the seat lingers goes on as the same
 participant, with media time running on.
 """
 
@@ -180,7 +180,7 @@ class Seat:
         try:
             await self._serve()
         except Exception:
-            # the boundary that the design names: a bug here ends one session, in the log with its trace, and nothing else
+            # the boundary that the design names: a bug here ends one seat, in the log with its trace, and nothing else
             log.exception("session failed", extra={"session": self.id})
             self.why_ended = "internal error"
         finally:
@@ -344,7 +344,7 @@ class Seat:
         return publisher
 
     async def take_over(self, publisher: Publisher) -> None:
-        """Another connection with the same right: it replaces the present one. Raises `Rejected` when the session is ending."""
+        """Another connection with the same right: it replaces the present one. Raises `Rejected` when the seat is ending."""
         if self._closing or self.state is SeatState.CLOSED:
             raise Rejected(Reason.CONFLICT, "the stream is just being closed: try again")
         replaced, self._successor = self._successor, publisher

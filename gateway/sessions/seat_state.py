@@ -23,7 +23,7 @@ TRANSITIONS: dict[SeatState, frozenset[SeatState]] = {
 
 
 class SeatChange(StrEnum):
-    """What others may want to know of a session, as it happens; its `why_ended` has the reason where there is one."""
+    """What others may want to know of a seat, as it happens; its `why_ended` has the reason where there is one."""
 
     JOINED = "joined"  # a participant in its call
     STARTED = "started"  # the encoder's media are in the call

@@ -1,16 +1,16 @@
-"""The session's one clock: a publisher's timestamps, of any origin and with any jumps, become nanoseconds from 0. Sans-IO.
+"""The seat's one clock: a publisher's timestamps, of any origin and with any jumps, become nanoseconds from 0. Sans-IO.
 
 What stays true:
 
-* The first packet of the session is at 0, or at `origin` where an encoder comes back, and no dts is below that. Each track's dts rises
+* The first packet of the seat is at 0, or at `origin` where an encoder comes back, and no dts is below that. Each track's dts rises
   strictly: one that does not is moved up by as little as it takes, never by more than about `BACKWARD`. A pts is never below its dts.
 * Tracks on the publisher's same clock are moved by the same offset, so that what the encoder aligned stays aligned to the nanosecond.
 * A track *jumps* when its dts goes back by more than `BACKWARD`, or ahead of both the arrival line and every other track by more than
-  `FORWARD`. The arrival line is where the session would be if the least delayed packet of the last seconds had had no delay; a gap
+  `FORWARD`. The arrival line is where the seat would be if the least delayed packet of the last seconds had had no delay; a gap
   after a stall, or after an encoder was paused, is explained by it and is no jump.
-* A track that jumps takes the offset of a track that jumped before it, if that brings it to where the session is; else a new offset that
+* A track that jumps takes the offset of a track that jumped before it, if that brings it to where the seat is; else a new offset that
   goes on at the arrival line (or a frame after the newest packet, if the publisher is faster than real time). So when an encoder restarts
-  at 0, the first track to restart re-bases the session and the others follow onto the same clock, whenever they get there and in any
+  at 0, the first track to restart re-bases the seat and the others follow onto the same clock, whenever they get there and in any
   interleaving; and when one track alone jumps it stays where the viewer needs it, beside the others, which do not move.
 """
 
@@ -28,7 +28,7 @@ WINDOW = 10_000_000_000  # ns; the arrival line remembers one to two of them, sh
 
 @dataclass(slots=True)
 class _Clock:
-    """One track: its offset from the publisher's time to the session's, the last dts that it gave, and the step to that."""
+    """One track: its offset from the publisher's time to the seat's, the last dts that it gave, and the step to that."""
 
     offset: int
     last: int
@@ -39,7 +39,7 @@ class Timeline:
     """Maps packets in the order received; `rebases` counts the jumps for which no known offset was right."""
 
     def __init__(self, origin: int = 0) -> None:
-        """`origin` is the session time in ns of the first packet: later than 0 for an encoder that comes back."""
+        """`origin` is the seat time in ns of the first packet: later than 0 for an encoder that comes back."""
         self.rebases = 0
         self._origin = origin
         self._clocks: dict[int, _Clock] = {}
@@ -50,7 +50,7 @@ class Timeline:
         self._window_end = 0
 
     def map(self, packet: EncodedPacket) -> EncodedPacket:
-        """The packet on the session's time; `begun` and `arrival` stay as they are."""
+        """The packet on the seat's time; `begun` and `arrival` stay as they are."""
         arrival = packet.arrival
         if not self._clocks:
             self._offset = self._origin - packet.dts

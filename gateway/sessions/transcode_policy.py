@@ -40,7 +40,7 @@ def configured(wanted: TranscodeConfig, encoder: str, built_in: frozenset[str]) 
 
 
 def adapted(base: Policy) -> Callable[[SeatPolicy, Grant], SeatPolicy]:
-    """Gives a session's policy for the call that it is in. `base` is the configuration's."""
+    """Gives a seat's policy for the call that it is in. `base` is the configuration's."""
 
     def adapt(policy: SeatPolicy, grant: Grant) -> SeatPolicy:
         treatment = base.narrowed(grant.settings.transcoding)

@@ -32,7 +32,7 @@ def routes(
     config: Config,
     tokens: Tokens,
     access: StoreAccess,
-    sessions: SessionServices,
+    seats: SessionServices,
     told: EventServices,
     listening: Sequence[Listening],
     whep: WhepResource,
@@ -43,28 +43,28 @@ def routes(
         store=access.store,
         rights_cache=access.rights_cache,
         authorizer=access.authorizer,
-        registry=sessions.registry,
+        registry=seats.registry,
         bus=told.bus,
         interactions=told.interactions,
-        broadcasts=sessions.broadcasts,
+        broadcasts=seats.broadcasts,
         ingress=EncoderAddresses(observed.listeners),
         stream_key_secret=tokens.secret.value,
     )
     yield from whep.routes()
     for each in listening:
         yield from each.routes
-    yield from Streams(sessions.registry, Metrics(observed), access.authorizer).routes()
-    yield from Health(sessions.drain, access.authorizer).routes()
+    yield from Streams(seats.registry, Metrics(observed), access.authorizer).routes()
+    yield from Health(seats.drain, access.authorizer).routes()
     yield from told.sockets.routes()
     yield from Pages(config).routes()
     yield from Api(services, ROUTES, VERSION, observed.api_answers).routes()
-    if sessions.hls is not None:
-        yield from HlsRoutes(sessions.hls, access.authorizer.watch, config.http.cors_origins).routes()
+    if seats.hls is not None:
+        yield from HlsRoutes(seats.hls, access.authorizer.watch, config.http.cors_origins).routes()
 
 
 def observed(
     config: Config,
-    sessions: SessionServices,
+    seats: SessionServices,
     told: EventServices,
     listening: Sequence[Listening],
     workers: Workers,
@@ -77,7 +77,7 @@ def observed(
     for each in listening:
         files |= each.certificates
     return Observed(
-        registry=sessions.registry,
+        registry=seats.registry,
         workers=workers,
         transport=mux,
         audience=whep,
@@ -85,8 +85,8 @@ def observed(
         loop_lag=loop_lag,
         max_streams=config.calls.max_streams,
         certificates=Certificates(files),
-        capacity=sessions.capacity,
+        capacity=seats.capacity,
         events=told,
         api_answers=Counter(),
-        hls=sessions.hls,
+        hls=seats.hls,
     )

@@ -26,7 +26,7 @@ Work = tuple[str, Coroutine[object, object, None]]
 
 @asynccontextmanager
 async def at_work(
-    sessions: SessionServices,
+    seats: SessionServices,
     told: EventServices,
     listening: Sequence[Listening],
     whep: WhepResource,
@@ -35,33 +35,33 @@ async def at_work(
 ) -> AsyncIterator[None]:
     """Leaving it tells encoders, viewers and sockets that it is over, and waits for them for a moment."""
     async with asyncio.TaskGroup() as group:
-        work = [*_work(sessions, listening, whep), ("following the store", feed.run()), ("event loop delay", measure_lag(lag))]
+        work = [*_work(seats, listening, whep), ("following the store", feed.run()), ("event loop delay", measure_lag(lag))]
         tasks = [group.create_task(each, name=name) for name, each in work]
         try:
             yield
         finally:
-            await _say_goodbye(sessions, whep)
+            await _say_goodbye(seats, whep)
             told.sockets.close()
             for task in tasks:
                 task.cancel()
 
 
-def _work(sessions: SessionServices, listening: Sequence[Listening], whep: WhepResource) -> Iterator[Work]:
+def _work(seats: SessionServices, listening: Sequence[Listening], whep: WhepResource) -> Iterator[Work]:
     for each in listening:
-        policy = replace(sessions.policy, track_timeout_s=None) if each.media_may_wait else sessions.policy
-        yield f"{each.listener.protocol} admission", sessions.admission.serve(each.listener, policy)
-    yield "capacity", measure(sessions.capacity, sessions.registry, lambda: whep.viewers)
-    if sessions.hls is not None and sessions.hls.archive is not None:
-        yield "HLS archive", sessions.hls.archive.run()
+        policy = replace(seats.policy, track_timeout_s=None) if each.media_may_wait else seats.policy
+        yield f"{each.listener.protocol} admission", seats.admission.serve(each.listener, policy)
+    yield "capacity", measure(seats.capacity, seats.registry, lambda: whep.viewers)
+    if seats.hls is not None and seats.hls.archive is not None:
+        yield "HLS archive", seats.hls.archive.run()
 
 
-async def _say_goodbye(sessions: SessionServices, whep: WhepResource) -> None:
-    registry = sessions.registry
-    sessions.drain.end("the gateway is shutting down: connect again in a moment")
+async def _say_goodbye(seats: SessionServices, whep: WhepResource) -> None:
+    registry = seats.registry
+    seats.drain.end("the gateway is shutting down: connect again in a moment")
     try:
         async with asyncio.timeout(GOODBYE_S):
             await whep.aclose()
-            while registry.sessions:
+            while registry.seats:
                 await registry.changed.wait()
     except TimeoutError:
-        event(log, logging.WARNING, "some sessions did not end in time", sessions=len(registry.sessions))
+        event(log, logging.WARNING, "some sessions did not end in time", seats=len(registry.seats))

@@ -9,21 +9,21 @@ from gateway.wiring.sessions import SessionServices
 from gateway.wiring.store import StoreAccess
 
 
-async def change_feed(access: StoreAccess, sessions: SessionServices, told: EventServices, calls: CallEvents) -> ChangeFeed:
+async def change_feed(access: StoreAccess, seats: SessionServices, told: EventServices, calls: CallEvents) -> ChangeFeed:
     """Started, to be run; HLS is on where it was wished before. Raises `StoreUnavailable`."""
     enforcement = Enforcement(
-        sessions.registry,
-        sessions.admission.rights,
-        sessions.viewers,
+        seats.registry,
+        seats.admission.rights,
+        seats.viewers,
         access.rights_cache,
         access.authorizer,
         access.store,
         on_changed=told.fanout.reconsider,
-        on_ended=in_step(sessions.broadcasts, calls.written),
+        on_ended=in_step(seats.broadcasts, calls.written),
         on_muted=told.producers.muted,
     )
-    elsewhere = in_step(sessions.broadcasts, calls.elsewhere)
+    elsewhere = in_step(seats.broadcasts, calls.elsewhere)
     feed = ChangeFeed(access.store, access.rights_cache, enforcement, elsewhere)
     await feed.start()
-    await resume(sessions.broadcasts, access.store)
+    await resume(seats.broadcasts, access.store)
     return feed

@@ -21,7 +21,7 @@ from protocols.metric import MetricFamily
 
 @dataclass(frozen=True, slots=True)
 class EventServices:
-    """`bus` is for who has something to tell, `producers` for sessions and viewers, `interactions` for the API."""
+    """`bus` is for who has something to tell, `producers` for seats and viewers, `interactions` for the API."""
 
     bus: Bus
     producers: EventProducers

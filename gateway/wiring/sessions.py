@@ -1,4 +1,4 @@
-"""Who may stream and how it is treated, put together: sessions, the calls that they go into, and the room for them."""
+"""Who may stream and how it is treated, put together: seats, the calls that they go into, and the room for them."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class SessionServices:
-    """`policy` is how sessions behave, `viewers` who may watch."""
+    """`policy` is how seats behave, `viewers` who may watch."""
 
     registry: Registry
     capacity: Capacity
@@ -76,7 +76,7 @@ async def session_services(
         max_bitrate=config.calls.max_bitrate_bps,
         on_retired=registry.retire,
         room=CpuRoom(capacity, registry),
-        on_change=told.producers.session,
+        on_change=told.producers.seat_changed,
     )
     admission = Admission(
         registry,

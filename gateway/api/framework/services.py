@@ -94,8 +94,8 @@ class Services:
 
     # Who is there
 
-    def sessions(self, cid: str) -> list[Seat]:
-        return [session for (of, _), session in self.registry.sessions.items() if of == cid]
+    def seats(self, cid: str) -> list[Seat]:
+        return [seat for (of, _), seat in self.registry.seats.items() if of == cid]
 
     async def people(self, ids: Iterable[str]) -> People:
         return People(await self.store.users.get(set(ids) - {""}))
@@ -139,7 +139,7 @@ class Services:
                     muted_audio=Kind.AUDIO in each.muted,
                     muted_video=Kind.VIDEO in each.muted,
                 )
-                for each in (self.sessions(call.cid) if seen else ())
+                for each in (self.seats(call.cid) if seen else ())
                 if each.joined
             ],
             viewers=len(present.viewers) if present is not None else 0,

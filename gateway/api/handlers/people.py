@@ -96,7 +96,7 @@ async def mute(services: Services, request: ApiRequest[MuteUsersRequest]) -> Emp
         raise ApiError(400, "user_ids: say who, or mute_all_users")
     kinds = _kinds(body)
     if body.mute_all_users:
-        users = [seat.user_id for seat in services.sessions(request.cid)]
+        users = [seat.user_id for seat in services.seats(request.cid)]
         await services.store.calls.mute_all(request.cid, users, kinds, now=request.now)
     else:
         users = list(dict.fromkeys(body.user_ids))

@@ -11,15 +11,15 @@ from gateway.sessions.seat import Seat
 
 async def get_all(services: Services, request: ApiRequest[EmptyRequest]) -> StreamsResponse:
     """Of all calls whose streams the caller may list."""
-    return _shown(services, listed(services.authorizer, request.identity, services.registry.sessions.values()))
+    return _shown(services, listed(services.authorizer, request.identity, services.registry.seats.values()))
 
 
 async def of_call(services: Services, request: ApiRequest[EmptyRequest]) -> StreamsResponse:
-    return _shown(services, services.sessions(request.cid))
+    return _shown(services, services.seats(request.cid))
 
 
 async def get(services: Services, request: ApiRequest[EmptyRequest]) -> OneStreamResponse:
-    return OneStreamResponse(stream=_stream(services, _session(services, request)))
+    return OneStreamResponse(stream=_stream(services, _seat(services, request)))
 
 
 async def end(services: Services, request: ApiRequest[EmptyRequest]) -> EmptyResponse:
@@ -27,15 +27,15 @@ async def end(services: Services, request: ApiRequest[EmptyRequest]) -> EmptyRes
     return EmptyResponse()
 
 
-def _session(services: Services, request: ApiRequest[EmptyRequest]) -> Seat:
-    session = services.registry.sessions.get((request.cid, request.path["user_id"]))
-    if session is None:
+def _seat(services: Services, request: ApiRequest[EmptyRequest]) -> Seat:
+    seat = services.registry.seats.get((request.cid, request.path["user_id"]))
+    if seat is None:
         raise ApiError(404, f"no stream of {request.path['user_id']} is in the call")
-    return session
+    return seat
 
 
-def _shown(services: Services, sessions: list[Seat]) -> StreamsResponse:
-    return StreamsResponse(streams=[_stream(services, each) for each in sessions])
+def _shown(services: Services, seats: list[Seat]) -> StreamsResponse:
+    return StreamsResponse(streams=[_stream(services, each) for each in seats])
 
 
 def _stream(services: Services, seat: Seat) -> StreamResponse:

@@ -1,6 +1,6 @@
 """Which calls are watched as HLS: started and stopped by the API or by configuration, with a stream for each participant.
 
-Kept true: a stream lives from its participant's first session to `stop` (or, where nobody has to start it, to the session's end) and over
+Kept true: a stream lives from its participant's first seat to `stop` (or, where nobody has to start it, to the seat's end) and over
 all that comes and goes in between; what has ended stays to be fetched for as long as a player may still be at it.
 """
 

@@ -28,7 +28,7 @@ async def through(given: Iterable[Item], max_bytes: int = 1 << 20) -> tuple[list
 
 
 async def test_nothing_is_lost_within_the_bound() -> None:
-    given: list[Item] = [BOTH, packet(0, key=True), packet(5, 2), packet(900)]
+    given: list[TracksChanged | EncodedPacket] = [BOTH, packet(0, key=True), packet(5, 2), packet(900)]
     assert await through(given) == (given, 0)
 
 
@@ -103,8 +103,8 @@ async def test_a_sender_that_can_wait_waits_from_half_of_a_bound_to_a_quarter(sp
         inbox.put(item)
     inbox.end(None)
     left = []
-    async for out in inbox:
-        left.append(out)
+    async for each in inbox:
+        left.append(each)
         taken += 1
     assert left == given
     assert not filling.high

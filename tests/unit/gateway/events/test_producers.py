@@ -54,7 +54,7 @@ def session_of(publisher: MemoryPublisher, bus: Bus, linger_s: float = 0.05) -> 
         max_bitrate=0,
         on_retired=lambda _, totals: None,
         room=EnoughRoom(),
-        on_change=EventProducers(bus, whose=unheard).session,
+        on_change=EventProducers(bus, whose=unheard).seat_changed,
     )
     return Seat(publisher, "ada", CALL, [MemoryCall()], Workers(), policy)
 

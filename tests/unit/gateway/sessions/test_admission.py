@@ -105,7 +105,7 @@ async def receiving(
     try:
         yield listener, registry, call
     finally:
-        for session in registry.sessions.values():
+        for session in registry.seats.values():
             session.end("the test is over")
         serving.cancel()
         await asyncio.gather(serving, return_exceptions=True)
@@ -144,7 +144,7 @@ async def test_otherwise_the_second_encoder_takes_over() -> None:
         second = await live(listener, call)
         await second.accepted.wait()
         assert first.why == "another encoder with the same key took over"
-        (session,) = registry.sessions.values()
+        (session,) = registry.seats.values()
         assert session.state is not SeatState.CLOSED
 
 
@@ -162,7 +162,7 @@ async def test_a_call_takes_as_many_participants_as_it_is_set_and_its_own_stay(l
         assert beyond.rejected.detail == f"the call has its {most} participants already"
         assert registry.refused == {("rtmp", "overloaded"): 1}
         await (await live(listener, call, user="user0")).accepted.wait()  # another encoder of the same
-        assert len(registry.sessions) == most
+        assert len(registry.seats) == most
 
 
 async def test_who_is_muted_is_so_from_the_first_packet_on_and_with_the_next_encoder() -> None:
@@ -176,7 +176,7 @@ async def test_who_is_muted_is_so_from_the_first_packet_on_and_with_the_next_enc
             await publisher.closed.wait()
             assert len(call.sinks[Kind.AUDIO].packets) == 2 * (number + 1)
         assert Kind.VIDEO not in call.sinks
-        (session,) = registry.sessions.values()
+        (session,) = registry.seats.values()
         assert session.muted == {Kind.VIDEO}
 
 
@@ -185,7 +185,7 @@ async def test_who_is_muted_of_all_that_they_send_is_let_in_all_the_same() -> No
         publisher = await live(listener, call, user="muted")
         publisher.say(packet(1, 33), None)
         await publisher.closed.wait()
-        (session,) = registry.sessions.values()
+        (session,) = registry.seats.values()
         assert (publisher.rejected, session.why_ended) == (None, "the encoder ended the stream")
         assert (session.joined, call.sinks) == (True, {})
 

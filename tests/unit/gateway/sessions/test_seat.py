@@ -79,7 +79,8 @@ async def test_where_there_is_no_room_to_transcode_for_a_viewer_the_stream_passe
     vp8, capacity, publisher = replace(H264, codec=Codec.VP8), Capacity(1.0, 0.1), MemoryPublisher()
     registry = Registry(lambda cid, on_empty: EmbeddedCall(cid, max_participants=1, on_empty=on_empty))
     call = MemoryCall()
-    call.carries = call.carries | {Codec.VP8}
+    assert call.accepts is not None
+    call.carries = call.accepts | {Codec.VP8}
     capacity.admit("another", Demand(video=(VideoCost(1920, 1080, 60.0), VideoCost(640, 360, 30.0))))
     async with running(publisher, call=call, room=CpuRoom(capacity, registry)) as it:
         publisher.say(TracksChanged((vp8,)), packet(1, 0, keyframe=True))

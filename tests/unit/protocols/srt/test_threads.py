@@ -102,11 +102,12 @@ async def test_what_a_question_raises_is_raised(elsewhere: ThreadPoolExecutor) -
 async def test_a_question_that_takes_too_long_is_cancelled(elsewhere: ThreadPoolExecutor) -> None:
     loop, cancelled = asyncio.get_running_loop(), asyncio.Event()
 
-    async def question() -> None:
+    async def question() -> str:
         try:
             await asyncio.Event().wait()
         finally:
             cancelled.set()
+        return "too late"
 
     given = await loop.run_in_executor(elsewhere, partial(ask, loop, question(), 0.01))
     assert given is None
