@@ -28,10 +28,10 @@ class Feeder(Protocol):
 class TrackRoute:
     """From a feeder to one sink of one output; the sink's `Feedback`."""
 
-    def __init__(self, output: Output, track: Track) -> None:
+    def __init__(self, output: Output, track: Track, feeder: Feeder) -> None:
         self.key: RouteKey = output.name, track.kind, track.layer
         self.track = track
-        self.feeder: Feeder | None = None
+        self.feeder: Feeder | None = feeder  # before the sink is made, which may ask for a key frame at once
         self.carries = 0
         """bit/s that the output's own way carries; 0: it has not said."""
         self.waits = track.kind is Kind.VIDEO
@@ -85,12 +85,11 @@ class Routes:
     def to(self, output: str, track: Track, feeder: Feeder) -> TrackRoute:
         """The route for this track of an output, fed by `feeder` from now on; another codec makes a new sink."""
         key = output, track.kind, track.layer
-        route = self._routes.get(key)
-        if route is not None and route.track.codec is not track.codec:
-            route.close()
-            route = None
-        if route is None:
-            route = self._routes[key] = TrackRoute(self.outputs[output], track)
+        before = route = self._routes.get(key)
+        if route is None or route.track.codec is not track.codec:
+            route = self._routes[key] = TrackRoute(self.outputs[output], track, feeder)
+            if before is not None:
+                before.close()  # after the other has begun: receivers go over from one to the other
         route.begin(feeder, track)
         return route
 

@@ -142,15 +142,17 @@ class Staging:
         if self._differs(plan):
             if id != next(iter(self._shown(plan)))[0]:
                 return
-            track_pipeline = self.track_pipelines.get(id)
-            if track_pipeline is not None and not packet.keyframe and not self._may_begin_in_mid_group(track_pipeline):
+            if not packet.keyframe and not self._may_begin_in_mid_group(plan, self.track_pipelines.get(id)):
                 return
             self._flush(now)
         await self._arrange(plan, at_keyframe=packet.keyframe)
 
-    def _may_begin_in_mid_group(self, track_pipeline: TrackPipeline) -> bool:
-        """A key frame comes on request, or there is none and the group under way is at hand."""
-        return not track_pipeline.request_keyframe(self._publisher) and bool(track_pipeline.group.packets)
+    def _may_begin_in_mid_group(self, plan: Plan, track_pipeline: TrackPipeline | None) -> bool:
+        """Only a decoder may, where the group under way is at hand; and only where no key frame comes on request."""
+        if track_pipeline is None or track_pipeline.request_keyframe(self._publisher):
+            return False
+        decoded = all(isinstance(stage.decision, Transcode) for stage in self._shown(plan).values())
+        return decoded and bool(track_pipeline.group.packets)
 
     async def _arrange(self, plan: Plan, at_keyframe: bool = False) -> None:
         """Stages for all that the plan asks for, and none for anything else."""
