@@ -31,7 +31,8 @@ class TranscodeConfig(Section):
         default=30,
         ge=0,
         le=3600,
-        description="Time from when the last viewer without a codec has gone until that codec passes again, in seconds.",
+        description="Time from when the last viewer without a codec has gone until that codec passes again, and from when the last of all "
+        "has gone until nothing is transcoded for viewers any more, in seconds.",
     )
     codec: MadeCodec = _setting(
         "codec",
