@@ -28,7 +28,7 @@ Adapt = Callable[[SeatPolicy, Grant], SeatPolicy]
 
 
 class Gate(Protocol):
-    """Who may publish (`gateway.access.authorizer.Authority`)."""
+    """Who may publish (`gateway.access.authorizer.Authorizer`)."""
 
     async def prepare(self, credential: Credential, call: str | None) -> None: ...
 

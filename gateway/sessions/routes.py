@@ -20,7 +20,7 @@ class Feeder(Protocol):
     def keyframe(self, layer: str) -> bool: ...
 
     def bitrate(self) -> None:
-        """A route of it carries another bitrate than before (`Route.carries`)."""
+        """A route of it carries another bitrate than before (`TrackRoute.carries`)."""
 
     def sent(self, packet: EncodedPacket, ready: int, sent: int) -> None: ...
 

@@ -64,11 +64,14 @@ class Staging:
         self._flush = flush
         self._replanner = Replanner(decide, room)
         self._plan = Plan({}, Demand())
-        self._outdated = False  # a fact has changed that the plan does not know
+        self.outdated = False
+        """A fact has changed that the plan does not know: `follow` with each packet until that is so no more."""
         self._kept = ""  # why viewers miss a codec, as it was told
         self._silent: set[int] = set()  # layers from which nothing comes
         self._last_of_layer: dict[int, int] = {}  # track -> arrival of its newest packet
         self._arranging = False
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
         self._tracks: tuple[Track, ...] = ()  # what the publisher has
         self._retired: set[asyncio.Task[None]] = set()  # stages of optional outputs that are being closed
 
@@ -87,7 +90,7 @@ class Staging:
 
     def replan(self) -> None:
         """An output wants something else, or what may be sent has changed: the plan follows with the next packets."""
-        self._outdated = True
+        self.outdated = True
         if self._differs(self._replan()):
             self.request_source_keyframe()
 
@@ -97,7 +100,7 @@ class Staging:
         for output in self._outputs:
             if not output.essential:
                 self._replanner.no_room_for(output.name, now, LOST_WORKER_NS)
-        self._outdated = True
+        self.outdated = True
 
     def cost_of(self, output: Output) -> Demand:
         """What this output costs by what it wants now, whether there is room or not."""
@@ -157,8 +160,9 @@ class Staging:
     async def _arrange(self, plan: Plan, at_keyframe: bool = False) -> None:
         """Stages for all that the plan asks for, and none for anything else."""
         plan = await self._with_workers(plan)
-        self._outdated = False
+        self.outdated = False
         self._plan = plan
+        self._plan_again_at(plan.again)
         if plan.kept and not self._kept:
             event(log, logging.WARNING, plan.kept, session=self._publisher.id)
         self._kept = plan.kept
@@ -179,6 +183,12 @@ class Staging:
             await self._transcoders.release_needed()
         if plan.optional == Demand():
             self._spare.release()
+
+    def _plan_again_at(self, when: int | None) -> None:
+        """What there was no room for may fit then (monotonic ns)."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if when is None else self._loop.call_later(max(0, when - monotonic_ns()) / 1e9, self.replan)
 
     async def _with_workers(self, plan: Plan) -> Plan:
         """The plan, or what is left of it where there are no workers for it. Raises `Rejected` where that is not enough for the stream."""
@@ -294,11 +304,14 @@ class Staging:
             group = track_pipeline.group
             return Below(worker, worker.video(track, below, stage.out, group, on_tracks, on_adaptation=self._adapted))
 
+        layered = Layered(track_pipeline.track, stage.out, changed, start, self._on_layers)
         try:
-            return await Layered.started(track_pipeline.track, stage.out, changed, start, self._on_layers)
+            if not stage.planned.idle:
+                await layered.open()
         except Rejected as refusal:
             self._on_layers(False, f"no layers below the video: {refusal.detail}")
             return PassthroughStage(track_pipeline.track, stage.out)
+        return layered
 
     def _on_layers(self, there: bool, what: str) -> None:
         self._totals.layers_lost += not there
@@ -331,14 +344,6 @@ class Staging:
         event(log, logging.WARNING if cheaper else logging.INFO, f"{words}: {effort.text}", session=self._publisher.id)
 
     # What the packets show
-
-    @property
-    def outdated(self) -> bool:
-        """A fact has changed that the plan does not know: `follow` with each packet until that is so no more."""
-        again = self._plan.again
-        if again is not None and monotonic_ns() > again:
-            self._outdated = True
-        return self._outdated
 
     def note_layer(self, packet: EncodedPacket) -> None:
         """A layer of several: those that have fallen silent give way to others where one alone is made into something."""
@@ -375,6 +380,7 @@ class Staging:
 
     async def aclose(self) -> None:
         """Close all stages. Routes stay as they are: the seat may go on with another publisher."""
+        self._plan_again_at(None)
         for track_pipeline in self.track_pipelines.values():
             await track_pipeline.close()
         if self._retired:

@@ -181,7 +181,7 @@ async def test_vp8_passes_until_a_viewer_comes_who_does_not_take_it_and_again_af
         async with watching(gateway.url(url), video=["H264"]) as again:
             await again.until(frames=30)
         lost = await dropped(gateway, viewer)
-    assert viewer.in_order, [(i, viewer.numbers[i - 2 : i + 3]) for i in range(1, len(viewer.numbers)) if viewer.numbers[i] <= viewer.numbers[i - 1]]
+    assert viewer.in_order, viewer.numbers
     assert other.in_order, other.numbers
     assert passing["id"] == first["id"]
     assert passing["reconnects"] == 0

@@ -116,7 +116,7 @@ class MemoryOutput:
         self.accepts: frozenset[Codec] | None = frozenset({Codec.H264, Codec.OPUS})
         """None: it takes nothing."""
         self.carries = frozenset({Codec.H264, Codec.OPUS})
-        self.reorder = False
+        self.reorder = self.idle = False
         self.refuses = refuses
         self.joined = 0
         self.left = asyncio.Event()
@@ -140,7 +140,7 @@ class MemoryOutput:
     def wants(self, track: Track) -> Want | None:
         if self.accepts is None:
             return None
-        return Want(self.accepts, self.accepts, carries=self.carries, reorder=self.reorder)
+        return Want(self.accepts, self.accepts, carries=self.carries, reorder=self.reorder, idle=self.idle)
 
     def publish(self, track: Track, feedback: Feedback) -> MemorySink:
         sink = self.layers[track.kind, track.layer] = self.sinks[track.kind] = MemorySink(track, feedback)

@@ -35,7 +35,7 @@ OnLayers = Callable[[bool, str], None]
 
 
 class Layered:
-    """A `Stage` of one that passes and one that makes the layers below it. Made by `Layered.started`."""
+    """A `Stage` of one that passes and one that makes the layers below it, from `open` on."""
 
     def __init__(
         self, track: Track, sink: Sink, on_tracks: OnTracks, start: Start, on_layers: OnLayers, first_wait: float = FIRST_WAIT
@@ -52,16 +52,10 @@ class Layered:
         self._begun = True  # the layers have had a key frame
         self._trying: asyncio.Task[None] | None = None
 
-    @classmethod
-    async def started(cls, track: Track, sink: Sink, on_tracks: OnTracks, start: Start, on_layers: OnLayers) -> "Layered":
-        """With its layers; raises `Rejected` where there is no room for any."""
-        stage = cls(track, sink, on_tracks, start, on_layers)
-        await stage.open()
-        return stage
-
     async def open(self) -> None:
-        """Begin to make the layers; raises `Rejected`."""
+        """Begin to make the layers, from the next key frame on; raises `Rejected` where there is no room for any."""
         self._below = await self._start(self._track, self._below_changed, self._lost)
+        self._begun = False
         self._since = self._loop.time()
 
     @property
@@ -123,6 +117,5 @@ class Layered:
                 await self.open()
             except Rejected as refusal:
                 self._on_layers(False, f"no layers below the video: {refusal.detail}")
-        self._begun = False
         self._on_tracks(self.tracks)
         self._on_layers(True, "the layers below the video are there again")

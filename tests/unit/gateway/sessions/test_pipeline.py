@@ -569,3 +569,44 @@ async def test_a_viewer_without_the_codec_that_is_made_gets_all_h264() -> None:
     assert len(times) >= len(packets) - 2, "what was sent before may have overtaken B-frames that are still to come"
     assert len(vp8.packets) <= 21, "in mid-group"
     assert h264.packets[0].keyframe
+
+
+async def test_while_nobody_watches_nothing_is_made_and_the_first_viewer_is_shown_what_comes_then() -> None:
+    track, packets = pictures(options={"bf": "2", "b_strategy": "0"}, gop=15, seconds=2)
+    call = MemoryCall()
+    call.idle = True
+    async with Workers(PATIENT) as workers, pipeline(MemoryPublisher(), call, workers) as it:
+        await it.change((replace(track, reorder=2),))
+        for number, each in enumerate(packets):
+            if number == 40:
+                assert (it.track_pipelines[track.id].mode, workers.count, call.all) == ("transcode", 0, [])
+                call.idle = False
+                call.changed()
+            await it.push(each)
+        await it.aclose()
+    sent = call.sinks[Kind.VIDEO].packets
+    shown = sorted(each.pts for each in packets)
+    newest = max(each.pts for each in packets[:40])
+    times = [each.pts for each in sent]
+    assert newest < times[0] <= newest + 100_000_000, "no burst of what is past, and no wait for a key frame"
+    assert times == [pts for pts in shown if pts >= times[0]]
+    assert sent[0].keyframe
+    assert len(see(sent)) == len(sent)
+    assert sum(it.totals.treatments.values()) == 1
+
+
+async def test_layers_below_a_picture_that_passes_are_made_once_somebody_watches() -> None:
+    track, packets = pictures(size=(640, 480), gop=15)
+    call = MemoryCall()
+    call.idle = True
+    async with Workers(PATIENT) as workers, pipeline(MemoryPublisher(), call, workers, Policy(layers=2)) as it:
+        await it.change((replace(track, reorder=0),))
+        for number, each in enumerate(packets):
+            if number == 10:
+                assert (workers.count, set(layers(call))) == (0, {"f"})
+                call.idle = False
+                call.changed()
+            await it.push(each)
+        await it.aclose()
+    assert [each.data for each in layers(call)["f"]] == [each.data for each in packets], "what passes goes on"
+    assert [each.pts for each in layers(call)["h"]] == [each.pts for each in packets[15:]]
