@@ -18,9 +18,10 @@ from gateway.access.sealing import Sealing
 from gateway.model import lifecycle
 from gateway.model.records import ApiKey, Member, SealedSecret
 from gateway.store.store import Store
-from tests.support.application import Application
+from tests.support.application import Application, running_application
 from tests.support.encoders import X264_LIVE, ffmpeg, programme
 from tests.support.gateway_process import GatewayProcess, running_gateway
+from tests.support.hls_client import following
 from tests.support.postgres import Postgres, running_postgres
 from tests.support.viewer import Viewer, watching
 from tests.support.waiting import eventually
@@ -139,3 +140,32 @@ async def test_muting_holds_on_every_node_and_outlives_the_participant_and_the_g
             assert viewer.numbers[0] % GROUP == 0, "it begins with a key frame"
             await other.ok("POST", f"{CALL}/mute_users", {"mute_all_users": True}, user="john")
             await until_muted(first, (True, False))
+
+
+async def test_a_muted_host_is_neither_in_hls_and_comes_back_with_both() -> None:
+    everything = {"user_ids": ["john"], "audio": True, "video": True}
+    async with (
+        running_application(f"calls.public={CID}", "hls.auto=true", "hls.segment_s=1") as application,
+        encoder(application.gateway),
+        following(application.gateway.url(f"/hls/{CID}/open/index.m3u8")) as (client, followed),
+    ):
+        video, audio = client.renditions["video"], client.renditions["audio"]
+
+        async def has_more_than(parts: int) -> bool:
+            return min(len(video.starts), len(audio.starts)) > parts
+
+        await eventually(lambda: has_more_than(3))
+        await application.ok("POST", f"{CALL}/mute_users", everything)
+        await until_muted(application, (True, True))
+        await until_received(application, GROUP)  # what was on its way has come
+        known = len(video.files), len(audio.files)
+        await until_received(application, MUCH_LATER)
+        assert (len(video.files), len(audio.files)) == known
+        assert not followed.done(), "the show is not over"
+
+        await application.ok("POST", f"{CALL}/unmute_users", everything)
+        parts = max(len(video.starts), len(audio.starts))
+        await eventually(lambda: has_more_than(parts + 3))
+        assert video.starts == sorted(video.starts)
+        assert audio.starts == sorted(audio.starts)
+        assert not followed.done()

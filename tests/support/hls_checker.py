@@ -144,12 +144,12 @@ def parse(text: str) -> Playlist:
 
 def _check(playlist: Playlist) -> None:
     assert "TARGETDURATION" in playlist.tags, "§4.4.3.1: it is required"
-    store_access = attributes(playlist.tags["SERVER-CONTROL"])
+    control = attributes(playlist.tags["SERVER-CONTROL"])
     target, part_target = playlist.target, playlist.part_target
-    assert store_access["CAN-BLOCK-RELOAD"] == "YES"
-    assert float(store_access["PART-HOLD-BACK"]) >= 2 * part_target, "§4.4.3.8: at least twice the part target"
-    assert float(store_access["HOLD-BACK"]) >= 3 * target, "§4.4.3.8: at least three target durations"
-    assert float(store_access["CAN-SKIP-UNTIL"]) >= 6 * target, "§4.4.3.8: at least six target durations"
+    assert control["CAN-BLOCK-RELOAD"] == "YES"
+    assert float(control["PART-HOLD-BACK"]) >= 2 * part_target, "§4.4.3.8: at least twice the part target"
+    assert float(control["HOLD-BACK"]) >= 3 * target, "§4.4.3.8: at least three target durations"
+    assert float(control["CAN-SKIP-UNTIL"]) >= 6 * target, "§4.4.3.8: at least six target durations"
     assert int(playlist.tags["VERSION"]) >= 9, "§8: EXT-X-SKIP takes 9"
     for segment in playlist.segments:
         assert segment.init or playlist.skipped, "§4.4.4.5: fMP4 needs its EXT-X-MAP"

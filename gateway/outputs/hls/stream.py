@@ -171,10 +171,10 @@ class HlsStream:
             self._wall = time_ns() - (packet.dts + self._shift)
         packet = replace(packet, pts=packet.pts + self._shift, dts=packet.dts + self._shift)
         self._end = max(self._end, packet.dts)
-        last = feed.rendition.last if feed.rendition is not None else None
-        if last is not None and feed.rendition is not None and packet.dts - last.dts > _JUMP:
-            if any(rendition.fresh for rendition in self.renditions.values()):
-                feed.rendition.pause()  # one is under way already, and all must have as many
+        rendition = self.renditions.get(feed.name)
+        if rendition is not None and rendition.last is not None and packet.dts - rendition.last.dts > _JUMP:
+            if any(other.fresh for other in self.renditions.values()):
+                rendition.pause()  # a discontinuity is under way already, and all must have as many
             else:
                 self._interrupt()
         if self._timing is None:
