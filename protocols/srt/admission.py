@@ -25,7 +25,6 @@ class Access:
     passphrase: str | None = None
     user: str | None = None
     latency_ms: int | None = None
-    programme: int | None = None  # of several in its transport stream
 
     def __post_init__(self) -> None:
         if self.passphrase is not None and not 10 <= len(self.passphrase.encode()) <= 79:

@@ -80,7 +80,6 @@ class SrtSource:
         params: Mapping[str, str] | None = None,
         latency_ms: int = DEFAULT_LATENCY_MS,
         allow_private: bool = False,
-        programme: int | None = None,
         back_off: BackOff = BACK_OFF,
         limits: ReceiveLimits | None = None,
     ) -> None:
@@ -93,7 +92,6 @@ class SrtSource:
         self._source = source
         self._latency_ms = source.access.latency_ms or latency_ms
         self._allow_private = allow_private
-        self._programme = programme
         self._back_off = back_off
         self._limits = limits or ReceiveLimits()
         self._closed = asyncio.Event()
@@ -163,9 +161,7 @@ class SrtSource:
         except OSError:
             receiver.srt.close(socket)
             raise
-        connection = SrtConnection(
-            receiver, socket, TsDemuxer(self._programme), box, self.stats, self._limits, self._disconnected
-        )
+        connection = SrtConnection(receiver, socket, TsDemuxer(), box, self.stats, self._limits, self._disconnected)
         receiver.watch(_Calling(receiver, socket, connection, box, self._limits.max_latency_ms))
         try:
             async for item in box:

@@ -244,7 +244,7 @@ class SrtListener:
             stats = SrtStats()
             box = inbox(self._limits, stats)
             publisher = SrtPublisher(receiver, socket, reservation, box, stats)
-            demuxer = TsDemuxer(reservation.access.programme)
+            demuxer = TsDemuxer()
             self._live[socket] = publisher
             self.stats.accepted += 1
             self._new.put_nowait(publisher)

@@ -99,7 +99,7 @@ class _PesStream:
 
 
 class PesReader:
-    """Follows one programme: the first with video, or the one named by number.
+    """Follows one programme: the first with video, or else the first.
 
     `take` chooses what of a programme is wanted (PIDs to their limit of bytes), `has_video` which programme is preferred.
     """
@@ -108,15 +108,12 @@ class PesReader:
         self,
         take: Callable[[ProgrammeMap], Iterable[tuple[int, int]]],
         has_video: Callable[[ElementaryInfo], bool],
-        programme: int | None,
-    ):
+    ) -> None:
         self.counts = PacketCounts()
         self.programmes: dict[int, int] = {}  # of the PAT: number to PMT PID
         self.programme: ProgrammeMap | None = None
-        self.clock: int | None = None  # the last PCR base, 90 kHz
         self._take = take
         self._has_video = has_video
-        self._wanted = programme
         self._maps: dict[int, ProgrammeMap] = {}
         self._first_map_at: int | None = None
         self._sections: dict[int, SectionReader] = {_PAT_PID: SectionReader()}
@@ -189,7 +186,7 @@ class PesReader:
         at, stuffed = 4, False
         if header & 0x20:
             at = 5 + packet[4]
-            stuffed = self._adaptation(stream.pid, packet)
+            stuffed = _stuffed(packet)
             if packet[4] and packet[5] & 0x80:  # discontinuity_indicator
                 stream.counter, stream.expected = -1, -1
         if not header & 0x10 or at >= PACKET:
@@ -254,7 +251,7 @@ class PesReader:
         stream.left = (size - 3 - header if stream.known else stream.limit) - len(body)
 
     def _other(self, header: int, packet: bytes, now: int) -> bool:
-        """A packet of no wanted stream: tables, clock, or nothing to us. True if the streams may have changed."""
+        """A packet of no wanted stream: tables, or nothing to us. True if the streams may have changed."""
         pid = header >> 8 & 0x1FFF
         if header & 0x800000:
             self.counts.transport_errors += 1
@@ -262,7 +259,6 @@ class PesReader:
         at = 4
         if header & 0x20:
             at = 5 + packet[4]
-            self._adaptation(pid, packet)
         reader = self._sections.get(pid)
         if reader is None:
             self.counts.ignored += pid != _NULL_PID
@@ -281,24 +277,6 @@ class PesReader:
         self._choose(now)
         return True
 
-    def _adaptation(self, pid: int, packet: bytes) -> bool:
-        """Take the clock from an adaptation field (§2.4.3.4); True if it holds stuffing."""
-        size = packet[4]
-        if size == 0:
-            return True  # a length of 0 is how one single byte is stuffed
-        if size > PACKET - 5:
-            return False
-        flags, used = packet[5], 1
-        if flags & 0x10:
-            if self.programme is not None and pid == self.programme.clock_pid and size >= 7:
-                self.clock = int.from_bytes(packet[6:11], "big") >> 7
-            used += 6
-        used += 6 * bool(flags & 0x08) + bool(flags & 0x04)
-        for present in (flags & 0x02, flags & 0x01):  # private data, extension: each a length and that many bytes
-            if present and used < size:
-                used += 1 + packet[5 + used]
-        return used < size
-
     def _programmes(self, section: bytes) -> None:
         programmes = parse_pat(section)
         if programmes is None:
@@ -309,13 +287,11 @@ class PesReader:
         self._sections = {pid: kept.get(pid) or SectionReader() for pid in (_PAT_PID, *self.programmes.values())}
 
     def _choose(self, now: int) -> None:
-        """Stay with the programme if it is still there; else the one named, the first with video, or the first."""
+        """Stay with the programme if it is still there; else the first with video, or the first."""
         current = self.programme
         found: ProgrammeMap | None
         if current is not None and current.programme in self.programmes:
             found = self._maps.get(current.programme, current)
-        elif self._wanted is not None:
-            found = self._maps.get(self._wanted, current)
         else:
             maps = [self._maps[number] for number in self.programmes if number in self._maps]
             with_video = (found for found in maps if any(self._has_video(stream) for stream in found.streams))
@@ -360,3 +336,18 @@ class PesReader:
 def _timestamp(data: bytes, at: int) -> int:
     """A 33-bit PTS or DTS with its marker bits (§2.4.3.7)."""
     return (data[at] >> 1 & 7) << 30 | data[at + 1] << 22 | (data[at + 2] >> 1) << 15 | data[at + 3] << 7 | data[at + 4] >> 1
+
+
+def _stuffed(packet: bytes) -> bool:
+    """Whether the adaptation field (§2.4.3.4) of this packet holds stuffing."""
+    size = packet[4]
+    if size == 0:
+        return True  # a length of 0 is how one single byte is stuffed
+    if size > PACKET - 5:
+        return False
+    flags, used = packet[5], 1
+    used += 6 * bool(flags & 0x10) + 6 * bool(flags & 0x08) + bool(flags & 0x04)
+    for present in (flags & 0x02, flags & 0x01):  # private data, extension: each a length and that many bytes
+        if present and used < size:
+            used += 1 + packet[5 + used]
+    return used < size

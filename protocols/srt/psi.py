@@ -25,16 +25,12 @@ class ElementaryInfo:
         """The format identifier (§2.6.8), e.g. b"Opus"; empty where none is given."""
         return next((body[:4] for tag, body in self.descriptors if tag == _REGISTRATION), b"")
 
-    def has(self, tag: int) -> bool:
-        return any(found == tag for found, _ in self.descriptors)
-
 
 @dataclass(frozen=True, slots=True)
 class ProgrammeMap:
     """One PMT."""
 
     programme: int
-    clock_pid: int
     streams: tuple[ElementaryInfo, ...]
 
 
@@ -114,7 +110,6 @@ def parse_pmt(section: bytes) -> ProgrammeMap | None:
         at += 5 + size
     return ProgrammeMap(
         programme=int.from_bytes(section[3:5], "big"),
-        clock_pid=int.from_bytes(section[8:10], "big") & 0x1FFF,
         streams=tuple(streams),
     )
 

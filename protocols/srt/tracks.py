@@ -37,12 +37,11 @@ class UnitCounts:
 
 
 class TsDemuxer:
-    """One source's transport stream. `programme` names one by number; by default it is the first with video."""
+    """One source's transport stream: its first programme with video, or else its first."""
 
-    def __init__(self, programme: int | None = None) -> None:
+    def __init__(self) -> None:
         self.counts = UnitCounts()
-        self._wanted = programme
-        self._reader = PesReader(self._take, _is_video, programme)
+        self._reader = PesReader(self._take, _is_video)
         self.packets = self._reader.counts
         self._streams: dict[int, Elementary] = {}
         self._lines: tuple[ElementaryInfo, ...] = ()  # of the programme map that `_streams` was made from
@@ -54,12 +53,6 @@ class TsDemuxer:
         self._reference: int | None = None  # unwrapped ticks of the last time seen
         self._started: int | None = None
         self._given = False
-
-    @property
-    def clock_ns(self) -> int | None:
-        """The source's clock (PCR) as last read, on the same axis as the packets' times."""
-        clock = self._reader.clock
-        return None if clock is None or self._reference is None else _ns(_near(clock, self._reference))
 
     def feed(self, data: bytes, now: int) -> list[Item]:
         """Bytes that arrived at `now` (monotonic ns); gives tracks and packets in order. Raises `ProtocolError` as `check` does."""
@@ -152,8 +145,6 @@ class TsDemuxer:
             return "no programme table (PAT) in the transport stream"
         if reader.programme is None:
             numbers = ", ".join(map(str, reader.programmes))
-            if self._wanted is not None and self._wanted not in reader.programmes:
-                return f"programme {self._wanted} is not in the transport stream, it has {numbers}"
             return f"no programme map (PMT) for programme {numbers}"
         if not self._streams:
             kinds = ", ".join(describe(info) for info in reader.programme.streams) or "nothing"

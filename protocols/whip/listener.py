@@ -107,11 +107,6 @@ class WhipListener:
         while (publisher := await self._publishers.get()) is not None:
             yield publisher
 
-    @property
-    def publishers(self) -> int:
-        """Those that are connected or connecting."""
-        return len(self._resources.sessions)
-
     def routes(self) -> list[web.RouteDef]:
         return self._resources.routes()
 

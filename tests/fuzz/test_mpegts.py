@@ -71,7 +71,7 @@ def test_transport_streams(seconds: float, seed: int) -> None:
     tracemalloc.start()
     try:
         while time.monotonic() < until:
-            demuxer = TsDemuxer(chance.choice((None, None, 1, 7)))
+            demuxer = TsDemuxer()
             with contextlib.suppress(ProtocolError):
                 for _ in range(3):
                     feed(demuxer, mutate(chance.choice(originals), chance), chance)

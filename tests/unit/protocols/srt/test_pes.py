@@ -13,14 +13,14 @@ from tests.unit.protocols.srt.streams import AUDIO_PID, PMT_PID, VIDEO_PID, pack
 TABLES = pat({1: PMT_PID}) + pmt({VIDEO_PID: 0x1B, AUDIO_PID: 0x0F})
 
 
-def reader(programme: int | None = None) -> PesReader:
+def reader() -> PesReader:
     def take(found: ProgrammeMap) -> list[tuple[int, int]]:
         return [(info.pid, MAX_VIDEO_PES) for info in found.streams]
 
     def is_video(info: ElementaryInfo) -> bool:
         return info.stream_type == 0x1B
 
-    return PesReader(take, is_video, programme)
+    return PesReader(take, is_video)
 
 
 def started() -> PesReader:
@@ -136,9 +136,8 @@ def test_bytes_that_are_no_transport_stream_are_refused_early() -> None:
     assert layer.counts.sync_lost < 200_000
 
 
-@pytest.mark.parametrize(("named", "pid"), [(None, VIDEO_PID), (3, 0x300)])
-def test_the_first_programme_with_video_or_the_one_named(named: int | None, pid: int) -> None:
-    layer = reader(named)
+def test_the_first_programme_with_video_is_taken() -> None:
+    layer = reader()
     layer.feed(pat({2: 0x1002, 1: PMT_PID, 3: 0x1003}), 0)
     layer.feed(pmt({0x200: 0x0F}, 2, 0x1002) + pmt({VIDEO_PID: 0x1B}) + pmt({0x300: 0x1B}, 3, 0x1003), 0)
     data = (
@@ -146,7 +145,7 @@ def test_the_first_programme_with_video_or_the_one_named(named: int | None, pid:
         + packets(0x200, pes(b"two", known=True))
         + packets(0x300, pes(b"three", known=True))
     )
-    assert [unit.pid for unit in layer.feed(b"".join(data), 0)] == [pid]
+    assert [unit.pid for unit in layer.feed(b"".join(data), 0)] == [VIDEO_PID]
 
 
 def test_audio_alone_is_taken_when_no_programme_has_video() -> None:
@@ -185,15 +184,3 @@ def test_memory_is_bounded_by_payload_and_by_packets() -> None:
     for _ in range(70_000 // 16):
         layer.feed(small, 0)
     assert layer.counts.oversized == 2
-
-
-def test_the_clock_is_read() -> None:
-    layer = started()
-    ticks = (1 << 33) - 5
-    clock = (
-        bytes((0x47, VIDEO_PID >> 8, VIDEO_PID & 255, 0x20, 183, 0x10))
-        + (ticks << 15 | 0x7E00).to_bytes(6, "big")
-        + b"\xff" * 176
-    )
-    layer.feed(clock, 0)
-    assert layer.clock == ticks

@@ -239,13 +239,6 @@ def test_nothing_to_take_within_ten_seconds_is_said_with_advice(data: bytes, adv
         demuxer.check(10_100_000_000)
 
 
-def test_a_named_programme_that_is_not_there_is_said() -> None:
-    demuxer = TsDemuxer(programme=7)
-    demuxer.feed(pat({1: PMT_PID}) + pmt({VIDEO_PID: 0x1B}), 0)
-    with pytest.raises(ProtocolError, match=r"programme 7 is not .* it has 1"):
-        demuxer.check(11_000_000_000)
-
-
 def test_unknown_streams_are_counted() -> None:
     demuxer = TsDemuxer()
     demuxer.feed(pat({1: PMT_PID}) + pmt({VIDEO_PID: 0x1B, 0x102: 0x86}) + packet(0x102, bytes(184), 0) * 5, 0)
