@@ -122,10 +122,9 @@ async def test_a_lossy_network_with_enough_latency_loses_hardly_a_frame() -> Non
     ):
         await viewer.until(frames=frames)
         stream = await gateway.stream(tracks=2)
-        lost = await dropped(gateway, viewer)
-    # What is concealed shows the number before. On a machine that is busy SRT gives up what would have come in time.
+    # What is concealed shows the number before. Nothing is excused: what SRT gives up is what is measured here.
     first, last = viewer.numbers[0], max(viewer.numbers)
-    assert_delivered(last + 1 - first, len(set(viewer.numbers)), lost, share=0.995, floor=0.9)
+    assert_delivered(last + 1 - first, len(set(viewer.numbers)), 0, share=0.995)
     assert link.lost > 20
     assert stream["link"]["packets_lost"] > 10
     assert stream["link"]["packets_retransmitted"] > 10
