@@ -158,6 +158,7 @@ def _engine(url: URL) -> AsyncEngine:
         engine = create_async_engine(url, hide_parameters=True)
     event.listen(engine.sync_engine, "connect", _configure)
     event.listen(engine.sync_engine, "begin", _begin)
+    event.listen(engine.sync_engine, "invalidate", _let_go)
     return engine
 
 
@@ -181,6 +182,13 @@ def _configure(connection: Any, record: object) -> None:
     for pragma in _PRAGMAS:
         cursor.execute(pragma)
     cursor.close()
+
+
+def _let_go(connection: Any, record: object, error: object) -> None:
+    """Before a connection is given up, its transaction is: SQLite keeps a closed connection's locks as long as a statement of it is alive,
+    and whoever was cancelled in the middle of one keeps it alive by the traceback."""
+    with suppress(asyncio.CancelledError, sqlite3.Error, ValueError):
+        connection.run_async(lambda driver: asyncio.shield(driver.rollback()))
 
 
 def _begin(connection: Connection) -> None:

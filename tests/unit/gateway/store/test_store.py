@@ -472,23 +472,26 @@ async def test_a_server_that_is_not_there_is_a_refusal_and_no_hang(tmp_path: Pat
     assert "hunter2" not in str(caught.value)
 
 
-async def test_callers_who_are_cancelled_at_any_moment_leave_the_store_usable(store: Store) -> None:
+async def test_callers_who_are_cancelled_at_any_moment_hold_up_nobody_else(store: Store) -> None:
     await store.calls.get_or_create(call("one"))
 
     def numbered(n: int) -> Callable[[Call], Call]:
         return lambda present: replace(present, custom={"n": n})
 
-    for rounds in range(60):
-        writing = asyncio.create_task(store.calls.change("livestream:one", numbered(rounds), now=NOW))
-        reading = asyncio.create_task(store.calls.query())
-        for _ in range(rounds):
+    for rounds in range(120):
+        working: list[asyncio.Task[Any]] = [
+            asyncio.create_task(store.calls.change("livestream:one", numbered(n), now=NOW)) for n in (1, 2)
+        ]
+        working.append(asyncio.create_task(store.calls.query()))
+        for _ in range(rounds % 30):  # the first moments by steps of the loop, the others by time
             await asyncio.sleep(0)
-        writing.cancel()
-        reading.cancel()
-        await asyncio.gather(writing, reading, return_exceptions=True)
-    async with asyncio.timeout(10):
-        changed = await store.calls.change("livestream:one", numbered(-1), now=NOW)
-        assert await store.calls.get("livestream:one") == changed
+        await asyncio.wait(working, timeout=rounds // 30 * 0.003)
+        for task in working:
+            task.cancel()
+        await asyncio.gather(*working, return_exceptions=True)
+        async with asyncio.timeout(8):  # SQLite's own waiting for a lock is longer
+            changed = await store.calls.change("livestream:one", numbered(-rounds), now=NOW)
+    assert await store.calls.get("livestream:one") == changed
 
 
 def test_settings_of_a_newer_gateway_are_passed_over() -> None:
