@@ -16,7 +16,8 @@ from gateway.commands import options as typed
 from gateway.commands.options import Commands
 from gateway.config import Config, sources
 from gateway.config.sources import ConfigError
-from gateway.ingress import rtmp, srt
+from gateway.ingress.rtmp import rtmp_way
+from gateway.ingress.srt import srt_way
 from gateway.node import running_gateway
 from gateway.telemetry import log
 from protocols.errors import Reason, Rejected
@@ -73,9 +74,9 @@ def _run(options: argparse.Namespace, config: Config) -> int:
                     "srt": config.srt.model_copy(update={"port": bound["srt"]}),
                 }
             )
-            print(rtmp.rtmp(running, tokens, call=options.show, user="host", ttl_s=typed.seconds("24h")).text(), flush=True)
+            print(rtmp_way(running, tokens, call=options.show, user="host", ttl_s=typed.seconds("24h")).text(), flush=True)
             if bound["srt"]:
-                way = srt.srt(running, tokens, call=options.show, user="host", ttl_s=typed.seconds("24h"))
+                way = srt_way(running, tokens, call=options.show, user="host", ttl_s=typed.seconds("24h"))
                 print(f"  The same over SRT:\n  {way.test_picture}\n", flush=True)
 
     try:

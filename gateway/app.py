@@ -18,7 +18,6 @@ from gateway.config import Config
 from gateway.events.producers import CallEvents
 from gateway.model.events import Bus
 from gateway.node.drain import Drain
-from gateway.sessions.output import Destination
 from gateway.telemetry.latency import Histogram
 from gateway.telemetry.log import event
 from gateway.telemetry.tracing import tracing
@@ -28,6 +27,8 @@ from gateway.wiring.enforcement import change_feed
 from gateway.wiring.events import event_services
 from gateway.wiring.http import http_server, http_sockets, port_of
 from gateway.wiring.listeners import PROTOCOLS, listeners, ports
+from gateway.wiring.output import MakeOutput
+from gateway.wiring.outputs import OUTPUTS
 from gateway.wiring.protocol import IngressProtocol, ListenerNeeds
 from gateway.wiring.sessions import session_services, worker_limits
 from gateway.wiring.store import open_store_access
@@ -86,10 +87,10 @@ async def _first(*waiting: Coroutine[object, object, object]) -> None:
 
 @asynccontextmanager
 async def gateway(
-    config: Config, protocols: Sequence[IngressProtocol] = PROTOCOLS, destinations: Sequence[Destination] = ()
+    config: Config, protocols: Sequence[IngressProtocol] = PROTOCOLS, outputs: Sequence[MakeOutput] = OUTPUTS
 ) -> AsyncIterator[Running]:
     """Everything running; leaving it says goodbye to encoders and viewers and closes all. Encoders come by `protocols`; their media go to
-    the call, to HLS, and to `destinations`."""
+    the call, and to `outputs`."""
     tokens, bus, lag = Tokens(Secret.load(config)), Bus(), Histogram()
     calls = CallEvents(bus)
     async with AsyncExitStack() as stack:
@@ -100,12 +101,12 @@ async def gateway(
         workers = await enter(Workers(worker_limits(config)))
         mux = await enter(udp_mux(config))
         trace = await enter(tracing(config.tracing.endpoint))
-        seats = await session_services(config, port_of(sockets), tokens, access, told, workers, trace, destinations)
+        seats = await session_services(config, port_of(sockets), tokens, access, told, workers, trace, outputs)
         feed = await change_feed(access, seats, told, calls)
         whep = WhepResource(mux, seats.viewers, cors_origins=config.http.cors_origins)
         needs = ListenerNeeds(config, tokens, access.authorizer, seats.admission, seats.drain, mux)
         listening = await enter(listeners(protocols, needs))
-        figures = observed(config, seats, told, listening, workers, mux, whep, lag)
+        figures = observed(config, seats, told, protocols, listening, workers, mux, whep, lag)
         served = routes(config, tokens, access, seats, told, listening, whep, figures)
         await enter(http_server(config, sockets, served))
         await enter(at_work(seats, told, listening, whep, feed, lag))

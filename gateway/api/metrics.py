@@ -17,11 +17,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from gateway.node.host import Certificates, udp_drops
-from gateway.outputs.hls.policy import Figure as HlsFigure
-from gateway.outputs.hls.policy import HlsTotals
 from gateway.sessions.capacity import Capacity
 from gateway.sessions.counters import PipelineCounters
 from gateway.sessions.diagnostics import Concern, findings
+from gateway.sessions.output import CountedDestination
 from gateway.sessions.registry import Registry
 from gateway.sessions.stream_figures import FIGURES, spread
 from gateway.telemetry.latency import Histogram, Window
@@ -38,7 +37,6 @@ _STAGES_HELP = (
     "until the session has the packet, queue = held by the pacer, transcode = into a stage until out of it, packetize = payloads made, "
     "send = until its last packet for the first viewer is with the kernel"
 )
-_HLS_HELP = "From the last byte received of a part's first frame to the part in its playlist, its own length included"
 _TOTAL_HELP = (
     "From a frame's last byte received to its last packet handed to the kernel for the first viewer, of the last minute"
 )
@@ -108,17 +106,6 @@ class Counted(Protocol):
     def counters(self) -> Iterable[MetricFamily]: ...
 
 
-class HlsCounted(Protocol):
-    """Calls as HLS."""
-
-    @property
-    def totals(self) -> HlsTotals: ...
-
-    def counted(self) -> Iterable[HlsFigure]: ...
-
-    def present(self) -> Iterable[HlsFigure]: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Observed:
     """The live objects that are read on scrape."""
@@ -127,14 +114,15 @@ class Observed:
     workers: Workers
     transport: Transport
     audience: Audience
+    protocols: Sequence[str]  # that there are, listened to or not
     listeners: Sequence[Listener]
+    outputs: Sequence[CountedDestination]
     loop_lag: Histogram
     max_streams: int
     certificates: Certificates
     capacity: Capacity
     events: Counted
     api_answers: Counter[int]  # by status
-    hls: HlsCounted | None
 
 
 class GatewayCollector(Collector):
@@ -152,7 +140,7 @@ class GatewayCollector(Collector):
         yield from self._listeners()
         yield from self._node(totals)
         yield from self._told()
-        yield from self._hls()
+        yield from self._outputs()
 
     def describe(self) -> Iterable[Metric]:
         return ()
@@ -241,8 +229,10 @@ class GatewayCollector(Collector):
 
     def _listeners(self) -> Iterator[Metric]:
         listeners = self._observed.listeners
-        taken = any(each.protocol == "srt" for each in listeners)  # the one protocol that may be missing: its library may
-        yield _gauge("srt_available", "1: SRT is taken; 0: switched off or no libsrt", (), [((), taken)])
+        taken = {each.protocol for each in listeners}
+        for protocol in self._observed.protocols:
+            meaning = "1: it is taken; 0: switched off, or what it needs of this machine is missing"
+            yield _gauge(f"{protocol}_available", meaning, (), [((), protocol in taken)])
         for listener in listeners:
             for family in listener.counters():
                 yield _shown(family, f"{listener.protocol}_")
@@ -284,18 +274,15 @@ class GatewayCollector(Collector):
         self._add_quantiles(delay, {}, events.delay, time.monotonic_ns())
         yield delay
 
-    def _hls(self) -> Iterator[Metric]:
-        hls = self._observed.hls
-        if hls is None:
-            return
-        for name, meaning, labels, values in hls.counted():
-            yield _counter(name, meaning, labels, values.items())
-        for name, meaning, labels, values in hls.present():
-            yield _gauge(name, meaning, labels, values.items())
-        delay = Metric("ingress_hls_latency_seconds", _HLS_HELP, "summary")
-        for protocol, histogram in hls.totals.latency.items():
-            self._add_quantiles(delay, {"protocol": protocol}, histogram, time.monotonic_ns())
-        yield delay
+    def _outputs(self) -> Iterator[Metric]:
+        for output in self._observed.outputs:
+            for family in output.counters():
+                yield _shown(family, f"{output.name}_")
+            for delays in output.delays():
+                delay = Metric(f"ingress_{output.name}_{delays.name}_seconds", delays.meaning, "summary")
+                for protocol, histogram in delays.by_protocol.items():
+                    self._add_quantiles(delay, {"protocol": protocol}, histogram, time.monotonic_ns())
+                yield delay
 
 
 def _capacity(capacity: Capacity) -> Iterator[Metric]:

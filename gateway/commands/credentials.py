@@ -1,9 +1,7 @@
 """`gateway token`, `gateway ingress`: credentials for one user of one call, and what to paste into an encoder."""
 
 import argparse
-from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Final
 
 import jwt
 
@@ -13,20 +11,8 @@ from gateway.access.jwt import HOST, VIEWER
 from gateway.commands import options as typed
 from gateway.commands.options import Commands, awaited
 from gateway.config import Config
-from gateway.ingress import IngressKey, Way, rtmp, srt, whip
+from gateway.ingress import IngressKey, MakeWay
 from protocols.errors import Reason, Rejected
-
-WAYS: Final[Mapping[str, tuple[Callable[..., Way], str]]] = {
-    "rtmp": (
-        rtmp.rtmp,
-        "print server, stream key, user and password, an ffmpeg line and the watch page for one user of a call",
-    ),
-    "srt": (
-        srt.srt,
-        "print server, stream id and passphrase, lines for ffmpeg and GStreamer and the watch page for one user",
-    ),
-    "whip": (whip.whip, "print endpoint, bearer token, an ffmpeg line and the watch page for one user of a call"),
-}
 
 
 def add(commands: Commands) -> None:
@@ -48,19 +34,34 @@ def add(commands: Commands) -> None:
     token.add_argument("--ttl", type=typed.seconds, default="24h", help="how long it is valid: 30m, 24h, 7d (default: 24h)")
     token.add_argument("--watch", action="store_true", help="for watching only")
 
-    protocols = commands.group("ingress", "print what to paste into an encoder", "PROTOCOL")
-    for name, (_, words) in WAYS.items():
-        way = protocols.add(name, awaited(_ingress), words, protocol=name)
-        way.add_argument("--call", type=typed.call, required=True, help="e.g. livestream:demo")
-        way.add_argument("--user", type=typed.user, required=True, help="who it is, e.g. host")
-        way.add_argument("--ttl", type=typed.seconds, default="24h", help="how long it is valid: 30m, 24h, 7d (default: 24h)")
-        way.add_argument(
-            "--host", default="", help="name or address by which the encoder reaches this machine (default: found out)"
-        )
-        way.add_argument("--obs", action="store_true", help="the steps in OBS Studio")
-        way.add_argument(
-            "--short", action="store_true", help="with a short stream key, which is kept in the store and can be revoked"
-        )
+    way = commands.add(
+        "ingress",
+        awaited(_ingress),
+        "print what to paste into an encoder, a test picture and the watch page, for one user of a call",
+    )
+    way.add_argument(
+        "way", type=_way, metavar="PROTOCOL", help="what the encoder speaks, e.g. rtmp; any other word is answered with all"
+    )
+    way.add_argument("--call", type=typed.call, required=True, help="e.g. livestream:demo")
+    way.add_argument("--user", type=typed.user, required=True, help="who it is, e.g. host")
+    way.add_argument("--ttl", type=typed.seconds, default="24h", help="how long it is valid: 30m, 24h, 7d (default: 24h)")
+    way.add_argument(
+        "--host", default="", help="name or address by which the encoder reaches this machine (default: found out)"
+    )
+    way.add_argument("--obs", action="store_true", help="the steps in OBS Studio")
+    way.add_argument(
+        "--short", action="store_true", help="with a short stream key, which is kept in the store and can be revoked"
+    )
+
+
+def _way(protocol: str) -> MakeWay:
+    """What prints it for one of the protocols that encoders come by."""
+    from gateway.wiring.listeners import PROTOCOLS  # it loads all of them, which no other command needs that only prints
+
+    ways = {each.name: each.way for each in PROTOCOLS if each.way is not None}
+    if protocol not in ways:
+        raise argparse.ArgumentTypeError(f"{protocol!r} is no protocol of encoders: write {' or '.join(ways)}")
+    return ways[protocol]
 
 
 async def _token(options: argparse.Namespace, config: Config) -> int:
@@ -92,7 +93,7 @@ async def _of_application(options: argparse.Namespace, config: Config) -> str:
 async def _ingress(options: argparse.Namespace, config: Config) -> int:
     tokens = Tokens(Secret.load(config))
     key = await _short_key(options, config, tokens) if options.short else None
-    make = WAYS[options.protocol][0]
+    make: MakeWay = options.way
     way = make(config, tokens, call=options.call, user=options.user, ttl_s=options.ttl, host=options.host, key=key)
     print(way.text(options.obs), end="")
     return 0

@@ -5,7 +5,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from gateway.config import CALL_ID, USER_ID, Config
 from gateway.model.records import MAX_KEY_SECONDS
@@ -19,19 +19,17 @@ _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 class Commands:
     """One level of the command line."""
 
-    def __init__(self, parser: argparse.ArgumentParser, metavar: str = "COMMAND") -> None:
-        self._commands = parser.add_subparsers(required=True, metavar=metavar)
+    def __init__(self, parser: argparse.ArgumentParser) -> None:
+        self._commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(
-        self, name: str, command: Command, words: str, *more: argparse.ArgumentParser, **defaults: Any
-    ) -> argparse.ArgumentParser:
-        """`words` say what it does; `more` are options that it shares, `defaults` what it finds in its namespace."""
+    def add(self, name: str, command: Command, words: str, *more: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        """`words` say what it does; `more` are options that it shares."""
         added = self._commands.add_parser(name, help=words, description=words, parents=[_common(), *more])
-        added.set_defaults(command=command, **defaults)
+        added.set_defaults(command=command)
         return added
 
-    def group(self, name: str, words: str, metavar: str = "COMMAND") -> "Commands":
-        return Commands(self._commands.add_parser(name, help=words, description=words), metavar)
+    def group(self, name: str, words: str) -> "Commands":
+        return Commands(self._commands.add_parser(name, help=words, description=words))
 
 
 def awaited(command: Callable[[argparse.Namespace, Config], Awaitable[int]]) -> Command:

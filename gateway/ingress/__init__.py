@@ -9,6 +9,7 @@ from typing import Protocol, Self
 
 from gateway.access import stream_keys
 from gateway.access.credentials import Tokens
+from gateway.config import Config
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,3 +38,12 @@ class Way(Protocol):
 
     def text(self, obs: bool = False) -> str:
         """Everything, for people; with the exact steps for OBS when asked."""
+
+
+class MakeWay(Protocol):
+    """The way of `user` into `call` by one protocol; `host` is what the encoder reaches this machine by (found out when empty), `key` one
+    that was made already. Raises `ValueError`: the call or user id is none."""
+
+    def __call__(
+        self, config: Config, tokens: Tokens, *, call: str, user: str, ttl_s: int, host: str = "", key: IngressKey | None = None
+    ) -> Way: ...

@@ -53,7 +53,7 @@ class RtmpIngress:
         return "\n".join(lines) + "\n"
 
 
-def rtmp(
+def rtmp_way(
     config: Config, tokens: Tokens, *, call: str, user: str, ttl_s: int, host: str = "", key: IngressKey | None = None
 ) -> RtmpIngress:
     """The RTMP ingress of `user` in `call`; `host` is what the encoder reaches this machine by (found out when empty), `key` one

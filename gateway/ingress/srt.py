@@ -74,7 +74,7 @@ class SrtIngress:
         return "\n".join(lines) + "\n"
 
 
-def srt(
+def srt_way(
     config: Config, tokens: Tokens, *, call: str, user: str, ttl_s: int, host: str = "", key: IngressKey | None = None
 ) -> SrtIngress:
     """The SRT ingress of `user` in `call`; `host` is what the encoder reaches this machine by (found out when empty), `key` one

@@ -44,10 +44,10 @@ class WhipIngress:
         return "\n".join(lines) + "\n"
 
 
-def whip(
+def whip_way(
     config: Config, tokens: Tokens, *, call: str, user: str, ttl_s: int, host: str = "", key: IngressKey | None = None
 ) -> WhipIngress:
-    """The WHIP ingress of `user` in `call`; `host` and `key` as for `rtmp`.
+    """The WHIP ingress of `user` in `call`; `host` and `key` as for `rtmp_way`.
 
     Raises:
         ValueError: the call or user id is none.

@@ -4,16 +4,30 @@ A seat joins each of its destinations once and gets an `Output`, which stays thr
 what it wants (`Want`); for each track that comes of that, one for each kind and layer, it is given the packets through a `Sink` of its own.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.sessions.capacity import Demand
+from gateway.telemetry.latency import Histogram
 from protocols.errors import Rejected
 from protocols.media import EncodedPacket, Kind, Track
+from protocols.metric import MetricFamily
 from transcode.host.fragments import Done
 from transcode.plan import Want
 
-__all__ = ["Destination", "Feedback", "Muxer", "OnChange", "Output", "SeatView", "Sink", "Want"]
+__all__ = [
+    "CountedDestination",
+    "DelayFamily",
+    "Destination",
+    "Feedback",
+    "Muxer",
+    "OnChange",
+    "Output",
+    "SeatView",
+    "Sink",
+    "Want",
+]
 
 OnChange = Callable[[], None]
 """An output wants something else than before; must not block or raise."""
@@ -121,3 +135,24 @@ class Destination(Protocol):
 
     async def join(self, seat: SeatView, on_change: OnChange) -> Output:
         """Raises `Rejected` where it does not take this participant."""
+
+
+@dataclass(frozen=True, slots=True)
+class DelayFamily:
+    """A delay that an output measures, by the protocol that its media came by; shown as quantiles of the last minute."""
+
+    name: str  # without the output's, and without `_seconds`
+    meaning: str
+    by_protocol: Mapping[str, Histogram]
+
+
+class CountedDestination(Destination, Protocol):
+    """One that stands beside the call. What it says of itself is all that metrics know of it; it is read at any time."""
+
+    @property
+    def name(self) -> str:
+        """What its metrics begin with."""
+
+    def counters(self) -> Iterable[MetricFamily]: ...
+
+    def delays(self) -> Iterable[DelayFamily]: ...

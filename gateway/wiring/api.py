@@ -17,10 +17,9 @@ from gateway.api.routes import ROUTES
 from gateway.api.status import Streams
 from gateway.config import Config
 from gateway.node.host import Certificates
-from gateway.outputs.hls.routes import HlsRoutes
 from gateway.telemetry.latency import Histogram
 from gateway.wiring.events import EventServices
-from gateway.wiring.protocol import Listening
+from gateway.wiring.protocol import IngressProtocol, Listening
 from gateway.wiring.sessions import SessionServices
 from gateway.wiring.store import StoreAccess
 from protocols.webrtc.transport.udp_mux import UdpMux
@@ -53,19 +52,20 @@ def routes(
     yield from whep.routes()
     for each in listening:
         yield from each.routes
+    for output in seats.outputs:
+        yield from output.routes
     yield from Streams(seats.registry, Metrics(observed), access.authorizer).routes()
     yield from Health(seats.drain, access.authorizer).routes()
     yield from told.sockets.routes()
     yield from Pages(config).routes()
     yield from Api(services, ROUTES, VERSION, observed.api_answers).routes()
-    if seats.hls is not None:
-        yield from HlsRoutes(seats.hls, access.authorizer.watch, config.http.cors_origins).routes()
 
 
 def observed(
     config: Config,
     seats: SessionServices,
     told: EventServices,
+    protocols: Sequence[IngressProtocol],
     listening: Sequence[Listening],
     workers: Workers,
     mux: UdpMux,
@@ -81,12 +81,13 @@ def observed(
         workers=workers,
         transport=mux,
         audience=whep,
+        protocols=[each.name for each in protocols],
         listeners=[each.listener for each in listening],
+        outputs=[each.destination for each in seats.outputs],
         loop_lag=loop_lag,
         max_streams=config.calls.max_streams,
         certificates=Certificates(files),
         capacity=seats.capacity,
         events=told,
         api_answers=Counter(),
-        hls=seats.hls,
     )

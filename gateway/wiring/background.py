@@ -51,8 +51,8 @@ def _work(seats: SessionServices, listening: Sequence[Listening], whep: WhepReso
         policy = replace(seats.policy, track_timeout_s=None) if each.media_may_wait else seats.policy
         yield f"{each.listener.protocol} admission", seats.admission.serve(each.listener, policy)
     yield "capacity", measure(seats.capacity, seats.registry, lambda: whep.viewers)
-    if seats.hls is not None and seats.hls.archive is not None:
-        yield "HLS archive", seats.hls.archive.run()
+    for output in seats.outputs:
+        yield from ((name, work()) for name, work in output.work.items())
 
 
 async def _say_goodbye(seats: SessionServices, whep: WhepResource) -> None:

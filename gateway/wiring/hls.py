@@ -1,6 +1,5 @@
 """HLS as the configuration wants it."""
 
-from gateway.access.authorizer import Authorizer
 from gateway.access.credentials import Identity
 from gateway.config import Config
 from gateway.config.sources import ConfigError, ConfigProblem
@@ -9,15 +8,14 @@ from gateway.model.permissions import Capability
 from gateway.outputs.hls.archive import Archive
 from gateway.outputs.hls.broadcasts import HlsBroadcasts
 from gateway.outputs.hls.policy import HlsPolicy
+from gateway.outputs.hls.routes import HlsRoutes
 from gateway.outputs.hls.signed_urls import SignedUrls
-from gateway.sessions.capacity import Capacity
+from gateway.wiring.output import MediaOutput, OutputNeeds
 
 
-def hls_broadcasts(
-    config: Config, http_port: int, secret: bytes, capacity: Capacity, authorizer: Authorizer
-) -> HlsBroadcasts | None:
-    """None where it is off. `secret` signs addresses, `http_port` is the bound one. Raises `ConfigError` for a storage that cannot be
-    used."""
+def hls(needs: OutputNeeds) -> MediaOutput | None:
+    """None where it is off. Raises `ConfigError` for a storage that cannot be used."""
+    config, authorizer = needs.config, needs.authorizer
     if not config.hls.enabled:
         return None
     policy = HlsPolicy(
@@ -28,15 +26,18 @@ def hls_broadcasts(
         auto=config.hls.auto,
     )
     links = SignedUrls(
-        secret,
+        needs.secret,
         is_open=lambda cid: authorizer.may(Identity(), cid, Capability.JOIN_CALL),
         admit=lambda cid: authorizer.watch(cid, None),
         ttl_s=config.hls.link_ttl_s,
         is_over=authorizer.is_over,
         taken_out=authorizer.taken_out,
     )
-    base_url = config.hls.base_url.rstrip("/") or origin(config, "", http_port)
-    return HlsBroadcasts(policy, capacity, links, base_url, _archive(config))
+    base_url = config.hls.base_url.rstrip("/") or origin(config, "", needs.http_port)
+    archive = _archive(config)
+    broadcasts = HlsBroadcasts(policy, needs.capacity, links, base_url, archive)
+    routes = HlsRoutes(broadcasts, authorizer.watch, config.http.cors_origins).routes()
+    return MediaOutput(broadcasts, routes, {"HLS archive": archive.run} if archive is not None else {}, broadcasts)
 
 
 def _archive(config: Config) -> Archive | None:

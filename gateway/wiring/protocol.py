@@ -9,6 +9,7 @@ from aiohttp import web
 from gateway.access.authorizer import Authorizer
 from gateway.access.credentials import Tokens
 from gateway.config import Config
+from gateway.ingress import MakeWay
 from gateway.node.selftest import Preconditions
 from gateway.sessions.admission import Admission, Closing
 from protocols.publisher import Listener
@@ -39,8 +40,10 @@ class Listening:
 
 @dataclass(frozen=True, slots=True)
 class IngressProtocol:
-    """One protocol. `listening` yields nothing where the configuration or this machine does not have it; raises `ConfigError`, `OSError`
-    (a port is taken)."""
+    """One protocol, named as its listener names it. `listening` yields nothing where the configuration or this machine does not have it;
+    raises `ConfigError`, `OSError` (a port is taken). `way` is what `gateway ingress` prints; None: there is nothing to paste."""
 
+    name: str
     preconditions: Callable[[Config], Preconditions]
     listening: Callable[[ListenerNeeds], AbstractAsyncContextManager[Sequence[Listening]]]
+    way: MakeWay | None

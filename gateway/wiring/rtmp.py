@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from gateway.config import Config
+from gateway.ingress.rtmp import rtmp_way
 from gateway.node.selftest import Preconditions, WantedPort, certificate
 from gateway.wiring.protocol import IngressProtocol, ListenerNeeds, Listening
 from protocols.rtmp.limits import RtmpLimits
@@ -38,4 +39,4 @@ async def _listening(needs: ListenerNeeds) -> AsyncIterator[Sequence[Listening]]
         yield [Listening(listener, certificates={"rtmps": rtmp.certificate})]
 
 
-RTMP = IngressProtocol(_preconditions, _listening)
+RTMP = IngressProtocol("rtmp", _preconditions, _listening, rtmp_way)

@@ -13,10 +13,8 @@ from gateway.model.records import MAX_PARTICIPANTS
 from gateway.node.cpu import CpuRoom, available_cores
 from gateway.node.drain import Drain
 from gateway.outputs.embedded.call import EmbeddedCall
-from gateway.outputs.hls.broadcasts import HlsBroadcasts
 from gateway.sessions.admission import Admission
 from gateway.sessions.capacity import Capacity
-from gateway.sessions.output import Destination
 from gateway.sessions.pacer import LiveEdgePolicy
 from gateway.sessions.registry import MakeCall, Registry
 from gateway.sessions.seat import SeatPolicy
@@ -24,7 +22,7 @@ from gateway.sessions.transcode_policy import adapted, configured
 from gateway.telemetry.log import event
 from gateway.telemetry.tracing import Begin
 from gateway.wiring.events import EventServices
-from gateway.wiring.hls import hls_broadcasts
+from gateway.wiring.output import MakeOutput, MediaOutput, OutputNeeds
 from gateway.wiring.store import StoreAccess
 from transcode.host.pool import Workers
 from transcode.host.probe import choose
@@ -36,11 +34,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class SessionServices:
-    """`policy` is how seats behave, `viewers` who may watch."""
+    """`outputs` take media beside the call, `policy` is how seats behave, `viewers` who may watch."""
 
     registry: Registry
     capacity: Capacity
-    hls: HlsBroadcasts | None
+    outputs: Sequence[MediaOutput]
     drain: Drain
     policy: SeatPolicy
     admission: Admission
@@ -48,7 +46,7 @@ class SessionServices:
 
     @property
     def broadcasts(self) -> Broadcasts:
-        return self.hls or NoBroadcasts()
+        return next((each.broadcasts for each in self.outputs if each.broadcasts is not None), NoBroadcasts())
 
 
 async def session_services(
@@ -59,14 +57,15 @@ async def session_services(
     told: EventServices,
     workers: Workers,
     trace: Begin,
-    destinations: Sequence[Destination],
+    outputs: Sequence[MakeOutput],
 ) -> SessionServices:
-    """`http_port` is the bound one; `destinations` take media beside the call and HLS. Tries the encoders. Raises `ConfigError`."""
+    """`http_port` is the bound one; `outputs` take media beside the call. Tries the encoders. Raises `ConfigError`."""
     registry = Registry(_make_call(config))
     limits, authorizer = config.capacity, access.authorizer
     capacity = Capacity(available_cores(limits.cores), limits.reserve, limits.enabled)
     treatment = configured(config.transcode, await _encoder(config, workers), workers.encoders)
-    hls = hls_broadcasts(config, http_port, tokens.secret.value, capacity, authorizer)
+    needs = OutputNeeds(config, http_port, tokens.secret.value, authorizer, capacity)
+    beside = [output for make in outputs if (output := make(needs)) is not None]
     drain = Drain(registry)
     edge = config.live_edge
     policy = SeatPolicy(
@@ -82,7 +81,7 @@ async def session_services(
         registry,
         authorizer,
         workers,
-        [*([hls] if hls is not None else []), *destinations],
+        [each.destination for each in beside],
         max_sessions=config.calls.max_streams,
         take_over=config.calls.on_conflict == "take_over",
         closing=drain,
@@ -97,7 +96,7 @@ async def session_services(
         still=lambda who, cid: authorizer.judge(who, cid, Capability.JOIN_CALL),
         on_change=_counting(registry, told),
     )
-    return SessionServices(registry, capacity, hls, drain, policy, admission, viewers)
+    return SessionServices(registry, capacity, beside, drain, policy, admission, viewers)
 
 
 def worker_limits(config: Config) -> WorkerLimits:

@@ -9,6 +9,7 @@ from gateway.access.credentials import Tokens
 from gateway.access.srt_authorizer import SrtAuthorizer
 from gateway.config import Config, SourceConfig
 from gateway.config.sources import ConfigError, ConfigProblem
+from gateway.ingress.srt import srt_way
 from gateway.node.selftest import CheckResult, Mark, Preconditions, WantedPort
 from gateway.sessions.pulled_sources import PulledPublisher, PulledSources
 from gateway.telemetry.log import event
@@ -91,4 +92,4 @@ def _source(source: SourceConfig, config: Config, tokens: Tokens, receiver: SrtR
     )
 
 
-SRT = IngressProtocol(_preconditions, _listening)
+SRT = IngressProtocol("srt", _preconditions, _listening, srt_way)

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from gateway.config import Config
+from gateway.ingress.whip import whip_way
 from gateway.node.selftest import Preconditions
 from gateway.wiring.protocol import IngressProtocol, ListenerNeeds, Listening
 from protocols.webrtc.transport.ice_servers import IceServer
@@ -27,4 +28,4 @@ async def _listening(needs: ListenerNeeds) -> AsyncIterator[Sequence[Listening]]
         yield [Listening(listener, listener.routes())]
 
 
-WHIP = IngressProtocol(_preconditions, _listening)
+WHIP = IngressProtocol("whip", _preconditions, _listening, whip_way)

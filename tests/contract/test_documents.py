@@ -175,16 +175,25 @@ def _unparsable(words: list[str]) -> str:
 
 
 def _unknown(words: list[str]) -> str:
-    parser = command_line()
+    """A word with | is several; what follows an option may be its value."""
+    parser, before_options = command_line(), True
     for word in words:
         inside = next((each for each in parser._actions if isinstance(each, argparse._SubParsersAction)), None)
+        position = next((each for each in parser._actions if not each.option_strings), None)
         if word.startswith("-"):
+            before_options = False
             if word.partition("=")[0] not in parser._option_string_actions:
                 return f"there is no option {word}"
         elif inside is not None:
             if any(each not in inside.choices for each in word.split("|")):
                 return f"there is no command {word}"
             parser = inside.choices[word.split("|")[0]]
+        elif position is not None and before_options:
+            try:
+                for each in word.split("|"):
+                    parser._get_value(position, each)
+            except argparse.ArgumentError as why:
+                return str(why)
     return ""
 
 

@@ -82,10 +82,12 @@ async def publishing(address: str, key: str, packets: Sequence[EncodedPacket]) -
         writer.close()
 
 
-async def answer(url: str, token: str = "") -> Any:
+async def answer(url: str, token: str = "", body: object = None) -> Any:
+    """To GET, or where there is a body to POST."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    async with aiohttp.ClientSession() as http, http.get(url, headers=headers) as response:
-        assert response.status == 200, await response.text()
+    method = "GET" if body is None else "POST"
+    async with aiohttp.ClientSession() as http, http.request(method, url, headers=headers, json=body) as response:
+        assert response.ok, await response.text()
         return await (response.json() if response.content_type == "application/json" else response.text())
 
 
@@ -102,6 +104,8 @@ async def test_an_invented_protocol_crosses_the_whole_gateway(tmp_path: Path) ->
         state = await answer(f"{here}/api/v2/video/call/{CALL.replace(':', '/')}", key)
         address = state["call"]["ingress"]["test"]["address"]
         assert address == f"test://127.0.0.1:{running.ports['test']}/{CALL}"
+        keys = await answer(f"{here}/api/v2/video/call/{CALL.replace(':', '/')}/stream_keys", key, {})
+        assert keys["test"] == {"server": address, "stream_key": keys["key"]}
 
         async with publishing(address, "no such key", packets) as said:
             assert "stream key" in said, said
@@ -129,6 +133,7 @@ async def test_an_invented_protocol_crosses_the_whole_gateway(tmp_path: Path) ->
         'ingress_refused_total{protocol="test",reason="overloaded"} 0.0',
         'ingress_connections_failed_total{protocol="test",reason="no_line"} 1.0',
         "ingress_test_lines_total 2.0",
+        *(f"ingress_{name}_available 1.0" for name in ("test", "rtmp", "whip")),
     ):
         assert series in metrics, [line for line in metrics if "test" in line]
 

@@ -6,13 +6,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
+from aiohttp import web
 
 from gateway.access.credentials import Secret, Tokens
 from gateway.app import Running, gateway
 from gateway.config.sources import load
+from gateway.wiring.output import MediaOutput, OutputNeeds
+from gateway.wiring.outputs import OUTPUTS
 from protocols.bitstream.h26x import NalStream
 from protocols.media import Codec, Kind
-from tests.support.encoders import ffmpeg, programme
+from tests.support.encoders import X264_LIVE, ffmpeg, programme
 from tests.support.memory import MemoryOutput
 from tests.support.viewer import watching
 from tests.support.waiting import eventually
@@ -22,7 +25,30 @@ SECRET = "a secret of these tests, of which nobody else has heard"
 HEVC_B_FRAMES = ("-c:v", "libx265", "-preset", "ultrafast", "-x265-params", "bframes=3:b-adapt=0:keyint=30:log-level=error")
 
 
-class Recorder(MemoryOutput):
+class Beside(MemoryOutput):
+    """An output with all that others may do for it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.working = asyncio.Event()
+
+    def made(self, needs: OutputNeeds) -> MediaOutput:
+        """What stands in `gateway/wiring/` for an output of the gateway's own."""
+
+        async def told(request: web.Request) -> web.Response:
+            return web.Response(text=f"{self.name} of {','.join(needs.config.calls.public)}")
+
+        return MediaOutput(self, [web.get(f"/{self.name}", told)], {self.name: self._work})
+
+    async def _work(self) -> None:
+        self.working.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.working.clear()
+
+
+class Recorder(Beside):
     """Takes whatever comes as it comes, B-frames and all."""
 
     def __init__(self) -> None:
@@ -30,7 +56,7 @@ class Recorder(MemoryOutput):
         self.accepts, self.carries, self.reorder = frozenset(Codec), frozenset(), True
 
 
-class Restream(MemoryOutput):
+class Restream(Beside):
     """Takes what the call's viewers take."""
 
     def __init__(self) -> None:
@@ -45,11 +71,12 @@ def nothing(output: MemoryOutput) -> None:
 
 
 @asynccontextmanager
-async def running(tmp_path: Path, *outputs: MemoryOutput) -> AsyncIterator[Running]:
+async def running(tmp_path: Path, *outputs: Beside) -> AsyncIterator[Running]:
     ports = [f"{each}.port=0" for each in ("http", "rtmp", "rtmp.tls_port", "webrtc", "srt")]
     settings = [each.replace("tls_port.port", "tls_port") for each in ports]
     settings += ["http.host=127.0.0.1", f"state.directory={tmp_path}", f"calls.public={CALL}", "transcode.pass_again_s=0.2"]
-    async with gateway(load(None, [*settings, f"auth.secret={SECRET}"]), destinations=outputs) as it:
+    beside = [each.made for each in outputs]
+    async with gateway(load(None, [*settings, f"auth.secret={SECRET}"]), outputs=[*OUTPUTS, *beside]) as it:
         yield it
 
 
@@ -118,3 +145,21 @@ async def test_each_output_gets_its_form_stages_are_shared_and_nothing_is_made_t
         presented = [packet.pts for packet in h264.packets]
         assert presented == sorted(presented)
         assert h264.packets[0].keyframe
+
+
+async def test_an_output_says_all_of_itself_and_nothing_else_names_it(tmp_path: Path) -> None:
+    recorder = Recorder()
+    async with running(tmp_path, recorder) as it:
+        here = f"http://127.0.0.1:{it.ports['http']}"
+        async with aiohttp.ClientSession() as http, http.get(f"{here}/recorder") as response:
+            assert await response.text() == f"recorder of {CALL}"
+        assert recorder.working.is_set()
+        assert await figure(it, "ingress_recorder_sinks_total") == 0
+        key = Tokens(Secret(SECRET.encode())).issue("ada", [CALL], 60)
+        source = (*programme(320, 180), *X264_LIVE, "-c:a", "aac", "-t", "60", "-f", "flv")
+        async with ffmpeg(*source, f"rtmp://127.0.0.1:{it.ports['rtmp']}/live/{key}"):
+            await (await recorder.sink(Kind.VIDEO)).until(30)
+            await recorder.sink(Kind.AUDIO)
+            assert await figure(it, "ingress_recorder_sinks_total") == 2
+            assert await figure(it, 'ingress_recorder_read_seconds{protocol="rtmp",quantile="0.5"}') >= 0
+    assert not recorder.working.is_set()

@@ -126,4 +126,4 @@ def line_protocol(*tracks: Track, port: int = 0) -> IngressProtocol:
         async with LineListener(tracks) as listener:
             yield [Listening(listener)]
 
-    return IngressProtocol(preconditions, listening)
+    return IngressProtocol(LineListener.protocol, preconditions, listening, way=None)

@@ -2,17 +2,19 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from time import monotonic_ns
 
 from gateway.access.credentials import Grant, Identity
 from gateway.sessions.capacity import Demand
-from gateway.sessions.output import Feedback, OnChange, Output, SeatView, Want
+from gateway.sessions.output import DelayFamily, Feedback, OnChange, Output, SeatView, Want
 from gateway.sessions.pacer import LiveEdgePolicy
 from gateway.sessions.registry import Registry
 from gateway.sessions.seat import Seat, SeatPolicy
+from gateway.telemetry.latency import Histogram
 from protocols.errors import ProtocolError, Rejected
 from protocols.media import WEBRTC_VIDEO, Codec, EncodedPacket, Kind, Track, TracksChanged
+from protocols.metric import MetricFamily
 from protocols.publisher import Credential, PublisherStats
 from transcode.host.fragments import Done
 from transcode.host.pool import Workers
@@ -81,8 +83,9 @@ class MemoryPublisher:
 
 
 class MemorySink:
-    def __init__(self, track: Track, feedback: Feedback) -> None:
+    def __init__(self, track: Track, feedback: Feedback, read: Histogram) -> None:
         self.track = track
+        self.read = read
         self.feedback = feedback
         self.packets: list[EncodedPacket] = []
         self.closed = False
@@ -90,6 +93,7 @@ class MemorySink:
 
     def push(self, packet: EncodedPacket) -> None:
         self.packets.append(packet)
+        self.read.observe(packet.arrival - packet.begun)
         self.progress.set()
 
     def update(self, track: Track) -> None:
@@ -129,6 +133,7 @@ class MemoryOutput:
         self.seat: SeatView | None = None
         self.changed: Callable[[], None] = lambda: None
         self._published = asyncio.Event()
+        self._read = Histogram()
 
     async def join(self, seat: SeatView, on_change: OnChange) -> "MemoryOutput":
         if self.refuses is not None:
@@ -143,7 +148,7 @@ class MemoryOutput:
         return Want(self.accepts, self.accepts, carries=self.carries, reorder=self.reorder, idle=self.idle)
 
     def publish(self, track: Track, feedback: Feedback) -> MemorySink:
-        sink = self.layers[track.kind, track.layer] = self.sinks[track.kind] = MemorySink(track, feedback)
+        sink = self.layers[track.kind, track.layer] = self.sinks[track.kind] = MemorySink(track, feedback, self._read)
         self.all.append(sink)
         self._published.set()
         return sink
@@ -153,6 +158,12 @@ class MemoryOutput:
 
     async def aclose(self) -> None:
         self.left.set()
+
+    def counters(self) -> Iterator[MetricFamily]:
+        yield MetricFamily("sinks", "Tracks that it was given", {(): len(self.all)})
+
+    def delays(self) -> Iterator[DelayFamily]:
+        yield DelayFamily("read", "From a packet's first byte to its last", {MemoryPublisher.protocol: self._read})
 
     async def sink(self, kind: Kind) -> MemorySink:
         async with asyncio.timeout(10):

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 from gateway.access import stream_keys
+from gateway.api.framework.encoder_addresses import ALWAYS_SHOWN
 from gateway.api.framework.errors import ApiError
 from gateway.api.framework.route import ApiRequest
 from gateway.api.framework.services import Services
@@ -11,6 +12,7 @@ from gateway.api.schemas.answers import (
     CreatedStreamKeyResponse,
     EmptyResponse,
     RtmpWay,
+    ServerAndKey,
     SrtWay,
     StreamKeysResponse,
     WhipWay,
@@ -46,18 +48,18 @@ def _created(services: Services, request: ApiRequest[StreamKeyRequest], key: Str
     whole, passphrase = stream_keys.whole(secret, key.name), stream_keys.password(secret, key.name)
     where = services.ingress.addresses(request.cid, request.origin)
     query = f"streamid={key.name}&passphrase={passphrase}&pbkeylen=16"
-    return CreatedStreamKeyResponse(
-        stream_key=conversion.stream_key(key),
-        key=whole,
-        rtmp=RtmpWay(server=where["rtmp"], stream_key=whole),
-        srt=SrtWay(
-            server=where["srt"],
-            stream_id=key.name,
-            passphrase=passphrase,
-            address=f"{where['srt']}?{query}" if where["srt"] else "",
-        ),
-        whip=WhipWay(server=where["whip"], bearer_token=whole),
+    ways: dict[str, object] = {
+        name: ServerAndKey(server=server, stream_key=whole) for name, server in where.items() if name not in ALWAYS_SHOWN
+    }
+    ways["rtmp"] = RtmpWay(server=where["rtmp"], stream_key=whole)
+    ways["srt"] = SrtWay(
+        server=where["srt"],
+        stream_id=key.name,
+        passphrase=passphrase,
+        address=f"{where['srt']}?{query}" if where["srt"] else "",
     )
+    ways["whip"] = WhipWay(server=where["whip"], bearer_token=whole)
+    return CreatedStreamKeyResponse.model_validate({"stream_key": conversion.stream_key(key), "key": whole, **ways})
 
 
 async def get_all(services: Services, request: ApiRequest[EmptyRequest]) -> StreamKeysResponse:

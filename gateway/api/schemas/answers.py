@@ -197,6 +197,11 @@ class RtmpWay(Model):
     stream_key: str
 
 
+class ServerAndKey(Model):
+    server: str
+    stream_key: str
+
+
 class SrtWay(Model):
     server: str
     stream_id: str
@@ -210,7 +215,13 @@ class WhipWay(Model):
 
 
 class CreatedStreamKeyResponse(ApiAnswer):
-    """The key is shown this once, with what to paste for each protocol."""
+    """The key is shown this once, with what to paste for each protocol.
+
+    A gateway that takes further protocols gives their server and key beside these.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="allow")
+    __pydantic_extra__: dict[str, ServerAndKey]
 
     stream_key: StreamKeyResponse
     key: str

@@ -11,23 +11,27 @@ from collections.abc import Iterator
 from time import monotonic_ns
 
 from gateway.outputs.hls.archive import Archive
-from gateway.outputs.hls.policy import Figure, HlsPolicy, HlsTotals
+from gateway.outputs.hls.policy import HlsPolicy, HlsTotals
 from gateway.outputs.hls.seat_output import HlsSeatOutput
 from gateway.outputs.hls.signed_urls import SignedUrls
 from gateway.outputs.hls.stream import HlsStream
 from gateway.sessions.capacity import Capacity, Demand
-from gateway.sessions.output import OnChange, SeatView
+from gateway.sessions.output import DelayFamily, OnChange, SeatView
 from gateway.telemetry.log import event
 from protocols.errors import Rejected
+from protocols.metric import MetricFamily
 
 log = logging.getLogger(__name__)
 
 _STAYS_S = 60.0  # an ended stream, beyond its playlist's length
 _MOST_STREAMS = 1000  # ended ones included
+_LATENCY = "From the last byte received of a part's first frame to the part in its playlist, its own length included"
 
 
 class HlsBroadcasts:
-    """The `Destination` of HLS."""
+    """The `CountedDestination` of HLS."""
+
+    name = "hls"
 
     def __init__(
         self, policy: HlsPolicy, capacity: Capacity, links: SignedUrls, base_url: str, archive: Archive | None = None
@@ -138,17 +142,18 @@ class HlsBroadcasts:
         loop = asyncio.get_running_loop()
         loop.call_later(_STAYS_S + 2 * self._policy.window / 1e9, self.streams.pop, stream.id, None)
 
-    def counted(self) -> Iterator[Figure]:
-        """Totals, for metrics."""
-        return self.totals.counted(self.archive.results if self.archive is not None else {})
+    # For metrics
 
-    def present(self) -> Iterator[Figure]:
-        """What is so now, for metrics."""
+    def counters(self) -> Iterator[MetricFamily]:
+        yield from self.totals.families(self.archive.results if self.archive is not None else {})
         now = monotonic_ns()
         live = [stream for stream in self.streams.values() if not stream.ended]
         changes = [rendition.last_change for stream in live for rendition in stream.renditions.values()]
         held = sum(rendition.held for stream in self.streams.values() for rendition in stream.renditions.values())
-        yield "hls_streams", "Participants broadcast as HLS", (), {(): len(live)}
+        yield MetricFamily("streams", "Participants broadcast as HLS", {(): len(live)}, total=False)
         meaning = "Time since a playlist changed, of the one for which that is longest"
-        yield "hls_playlist_age_seconds", meaning, (), {(): (now - min(changes, default=now)) / 1e9}
-        yield "hls_held_bytes", "Memory that segments take", (), {(): held}
+        yield MetricFamily("playlist_age_seconds", meaning, {(): (now - min(changes, default=now)) / 1e9}, total=False)
+        yield MetricFamily("held_bytes", "Memory that segments take", {(): held}, total=False)
+
+    def delays(self) -> Iterator[DelayFamily]:
+        yield DelayFamily("latency", _LATENCY, self.totals.latency)

@@ -1,13 +1,11 @@
 """What the operator has decided of HLS, and what is counted of it."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from gateway.telemetry.latency import Histogram
-
-Figure = tuple[str, str, Sequence[str], Mapping[tuple[str, ...], float]]
-"""A metric's name, its meaning, its labels' names, and values by labels."""
+from protocols.metric import MetricFamily
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +32,8 @@ class HlsTotals:
     latency: defaultdict[str, Histogram] = field(default_factory=lambda: defaultdict(Histogram))
     """By protocol: from a part's first frame received to the part in its playlist."""
 
-    def counted(self, archived: Mapping[str, int]) -> Iterator[Figure]:
-        """The totals as metrics; `archived` are segments by what became of them on the disk or in the bucket."""
+    def families(self, archived: Mapping[str, int]) -> Iterator[MetricFamily]:
+        """`archived` are segments by what became of them on the disk or in the bucket."""
         plain = {
             "parts": ("Parts of HLS segments in a playlist, lost ones included", self.parts),
             "segments": ("HLS segments completed", self.segments),
@@ -44,9 +42,10 @@ class HlsTotals:
             "refused": ("Times that there was no room for a stream's HLS", self.refused),
         }
         for name, (meaning, value) in plain.items():
-            yield f"hls_{name}", meaning, (), {(): value}
-        yield "hls_requests", "Requests for HLS, by what was asked for and its result", ("kind", "result"), self.requests.copy()
+            yield MetricFamily(name, meaning, {(): value})
+        meaning = "Requests for HLS, by what was asked for and its result"
+        yield MetricFamily("requests", meaning, self.requests.copy(), ("kind", "result"))
         results: dict[tuple[str, ...], float] = {
             (result,): archived.get(result, 0) for result in ("stored", "failed", "dropped")
         }
-        yield "hls_archived", "Segments handed to disk or bucket, by what became of them", ("result",), results
+        yield MetricFamily("archived", "Segments handed to disk or bucket, by what became of them", results, ("result",))

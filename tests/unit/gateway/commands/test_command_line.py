@@ -19,6 +19,7 @@ from gateway.access.credentials import Secret, Tokens
 from gateway.access.jwt import Claims, Signer, read
 from gateway.config import Config
 from gateway.config.sources import render
+from gateway.wiring.listeners import PROTOCOLS
 
 SECRET = "0123456789abcdef0123456789abcdef"
 ROOT = Path(__file__).parents[4]
@@ -55,6 +56,13 @@ def test_ingress_prints_what_works(capsys: pytest.CaptureFixture[str]) -> None:
     assert "rtmp://example.org:1935/auth" in text
     command = shlex.split(next(line for line in text.splitlines() if line.startswith("  ffmpeg")))
     assert command[-1] == f"rtmp://example.org:1935/live/{field(text, 'Stream key')}"
+
+
+@pytest.mark.parametrize("protocol", [each.name for each in PROTOCOLS])
+def test_ingress_prints_the_way_of_each_protocol_that_there_is(protocol: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = run(capsys, "ingress", protocol, "--call", "livestream:demo", "--user", "host", "--host", "example.org")
+    assert protocol in field(text, "Server")
+    assert field(text, "Watch") == "http://example.org:8080/watch/livestream:demo"
 
 
 def test_ingress_whip_prints_what_encoders_ask_for(capsys: pytest.CaptureFixture[str]) -> None:
@@ -118,6 +126,8 @@ def test_check_config(capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "words"),
     [
         ([], "COMMAND"),
+        (["ingress", "--call", "a:b", "--user", "x"], "PROTOCOL"),
+        (["ingress", "gone", "--call", "a:b", "--user", "x"], "write " + " or ".join(each.name for each in PROTOCOLS)),
         (["token", "--call", "demo", "--user", "x"], "write type:id, e.g. livestream:demo"),
         (["token", "--call", "a:b", "--user", "x y"], "is no user"),
         (["token", "--call", "a:b", "--user", "x", "--ttl", "5y"], "write 30m, 24h or 7d"),
