@@ -6,6 +6,7 @@ product with one planted case, which must be found: a rule that finds nothing pr
 """
 
 import ast
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
@@ -73,10 +74,7 @@ UPSTREAM_PRIVATE = ("aiortc", "aioice", "pylibsrtp")  # whose private names only
 PRIVATE_FILES = ("protocols/webrtc/transport/dtls.py", "protocols/webrtc/transport/srtp.py")
 
 # Only the wiring names concrete listeners and outputs; the rest of the gateway knows the contracts
-CONCRETE = (
-    *("protocols.rtmp.listener", "protocols.srt.listener", "protocols.srt.caller", "protocols.whip.listener"),
-    *("protocols.whep.resource", "gateway.outputs.embedded.call", "gateway.outputs.hls.broadcasts"),
-)
+CONCRETE = ("protocols.srt.caller", "protocols.whep.resource", "gateway.outputs")  # and each `listener` of a protocol
 CONCRETE_FOR = ("gateway/wiring/", "gateway/outputs/", "gateway/app.py")
 
 CATCH_ALL = (
@@ -248,7 +246,8 @@ def private_names(sources: Sources) -> Iterator[str]:
 def concrete(sources: Sources) -> Iterator[str]:
     for file, tree in sources.items():
         if file.startswith("gateway/") and not inside(file, CONCRETE_FOR):
-            for name in of(imports(tree), CONCRETE):
+            listeners = {name for name in imports(tree) if re.fullmatch(r"protocols\.\w+\.listener", name)}
+            for name in sorted(of(imports(tree), CONCRETE) | listeners):
                 yield f"{file} imports {name}"
 
 
@@ -343,7 +342,11 @@ PLANTED: dict[Callable[[Sources], Iterator[str]], list[tuple[str, str]]] = {
     ],
     one_file: [("gateway/sessions/planted.py", "import av"), ("gateway/__main__.py", "import prometheus_client")],
     private_names: [("protocols/whip/planted.py", "from aiortc.rtp import _pack")],
-    concrete: [("gateway/api/planted.py", "from protocols.rtmp.listener import RtmpListener")],
+    concrete: [
+        ("gateway/api/planted.py", "from protocols.rtmp.listener import RtmpListener"),
+        ("gateway/api/planted.py", "from protocols.planted.listener import PlantedListener"),
+        ("gateway/api/planted.py", "from gateway.outputs.hls.policy import HlsPolicy"),
+    ],
     absolute_imports: [("gateway/api/planted.py", "from . import pages")],
     unknown_errors: [("gateway/api/planted.py", "try:\n    pass\nexcept (OSError, Exception):\n    pass")],
     module_state: [("gateway/api/planted.py", "seen = set()"), ("gateway/api/planted.py", "def f():\n    global x")],
