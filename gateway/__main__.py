@@ -19,6 +19,7 @@ from gateway.config.sources import ConfigError
 from gateway.ingress.rtmp import rtmp_way
 from gateway.ingress.srt import srt_way
 from gateway.node import running_gateway
+from gateway.node.memory import conceal
 from gateway.telemetry import log
 from protocols.errors import Reason, Rejected
 
@@ -61,6 +62,7 @@ def _run(options: argparse.Namespace, config: Config) -> int:
     if options.check and _check(options, config):
         return 1
     log.setup(config.log)
+    conceal()
     tokens = Tokens(Secret.load(config))  # first: a secret that others can read ends here, in words
     from gateway import app  # the commands that only print need nothing of what it imports
 

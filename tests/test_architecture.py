@@ -63,7 +63,11 @@ ONE_FILE = {
     "prometheus_client": ("gateway/api/metrics.py",),
     "pylibsrtp": ("protocols/webrtc/transport/dtls.py", "protocols/webrtc/transport/srtp.py"),
     "aiortc.rtcdtlstransport": ("protocols/webrtc/transport/dtls.py",),
-    "ctypes": ("protocols/srt/libsrt.py",),
+    "ctypes": (
+        "protocols/srt/libsrt.py",
+        "transcode/worker/sandbox.py",
+        "gateway/node/memory.py",
+    ),  # each one thing of the system
     "cffi": ("protocols/srt/libsrt.py",),
     "threading": ("protocols/srt/threads.py", "gateway/telemetry/tracing.py"),  # a thread only waits, or the process ends
     "sqlalchemy": ("gateway/store/",),

@@ -2,6 +2,11 @@
 
 from dataclasses import dataclass
 
+SECCOMP, LANDLOCK = "seccomp", "landlock"
+WALLS = frozenset({SECCOMP, LANDLOCK})
+"""What stands around a worker (`transcode.worker.sandbox`), where the kernel has it."""
+WALLS_MENDED = "it needs the package libseccomp2, Linux 5.13, and a container that may call seccomp and landlock"
+
 MAX_REQUEST = 4096  # bytes of one datagram between the gateway and the fork server
 
 
@@ -15,6 +20,7 @@ class WorkerLimits:
     audio_queue: int = 1000
     backlog: int = 16 << 20  # bytes that may wait for a worker
     memory: int = 1 << 30  # bytes of address space beyond what the fork server itself has mapped
+    memory_together: int = 8 << 30  # bytes that all workers may hold that they do not share; beyond it the largest is ended
     cpu: int = 30  # s of CPU without a message taken, after which the kernel ends the worker
     niceness: int = 5
     close: float = 1.0  # s to end by itself before it is killed

@@ -67,6 +67,18 @@ class TranscodeConfig(Section):
         default=32, ge=1, le=1000, description="Worker processes at once: one for each session that needs transcoding."
     )
     memory_mib: int = Field(default=1024, ge=128, le=65536, description="Most memory of one worker, in MiB.")
+    memory_all_mib: int = Field(
+        default=0,
+        ge=0,
+        le=1 << 20,
+        description="Most memory of all workers together, in MiB: above it the largest is ended, and none is started; 0: half of what the "
+        "machine or its container has.",
+    )
+    sandbox: Literal["preferred", "required"] = Field(
+        default="preferred",
+        description="Workers can open no file, connect nowhere and start nothing. Where the kernel or libseccomp does not hold that, "
+        '"preferred" warns at the start, "required" does not start.',
+    )
     nice: int = Field(default=5, ge=0, le=19, description="Niceness of the workers: the packets of the gateway go before them.")
     audio_bitrate_bps: int = Field(default=128_000, ge=16_000, le=510_000, description="Opus, in bits per second.")
 

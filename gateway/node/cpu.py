@@ -1,9 +1,9 @@
-"""What our streams use, read from the kernel and the workers for `sessions/capacity.py`; and the cores that it may use at all."""
+"""What our streams use, read from the kernel and the workers for `sessions/capacity.py`; the cores and the memory that there are."""
 
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from time import monotonic_ns, process_time_ns, thread_time_ns
 
@@ -93,33 +93,46 @@ def available_cores(configured: float = 0, *, own: Path = OWN_CGROUPS, root: Pat
     if configured:
         return configured
     have = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min([float(have), *_quotas(own, root)])
+    return min([float(have), *filter(None, map(_quota, _cgroups("cpu", own, root)))])
 
 
-def _quotas(own: Path, root: Path) -> list[float]:
-    """Kernel: Documentation/admin-guide/cgroup-v2.rst (cpu.max) and cgroup-v1/cpuacct, scheduler/sched-bwc.rst (cpu.cfs_quota_us)."""
+def available_memory(*, own: Path = OWN_CGROUPS, root: Path = CGROUPS) -> int:
+    """Bytes: this machine's, or fewer where a cgroup has a limit."""
+    have = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min([have, *filter(None, map(_memory, _cgroups("memory", own, root)))])
+
+
+def _cgroups(controller: str, own: Path, root: Path) -> Iterator[Path]:
+    """The folders of this process's cgroup and of those above it (Linux, admin-guide/cgroup-v2.rst and cgroup-v1/cgroups.rst)."""
     try:
         lines = own.read_text().splitlines()
     except OSError:
-        return []
-    found = []
+        return
     for line in lines:
         _, controllers, path = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
         base = root / controllers if controllers else root
         here = base / path.lstrip("/")
         for folder in (here, *here.parents):
-            quota = _quota(folder)
-            if quota:
-                found.append(quota)
+            yield folder
             if folder == base:
                 break
-    return found
+
+
+def _memory(folder: Path) -> int:
+    """Bytes that this cgroup may use, 0 for no limit (memory.max; memory.limit_in_bytes)."""
+    for name in ("memory.max", "memory.limit_in_bytes"):
+        try:
+            text = (folder / name).read_text().strip()
+        except OSError:
+            continue
+        return int(text) if text.isdigit() else 0
+    return 0
 
 
 def _quota(folder: Path) -> float:
-    """Cores that this cgroup may use, 0 for no limit."""
+    """Cores that this cgroup may use, 0 for no limit (cpu.max; cpu.cfs_quota_us)."""
     try:
         quota, period = (folder / "cpu.max").read_text().split()
     except (OSError, ValueError):

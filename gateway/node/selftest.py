@@ -24,6 +24,7 @@ from gateway.node.running_gateway import alive
 from transcode.encoder_table import ENCODERS, HARDWARE, X264
 from transcode.host.pool import Workers
 from transcode.host.probe import trial
+from transcode.limits import WALLS, WALLS_MENDED
 
 SOCKET_BUFFER = 4 << 20  # bytes: what bursts of many callers and key frames for many viewers need
 OPEN_FILES = 4096  # a stream or viewer has one or two of them
@@ -208,11 +209,22 @@ def _machine(config: Config) -> Iterator[CheckResult]:
         )
 
 
+def _sandbox(config: Config, walls: frozenset[str]) -> CheckResult:
+    if missing := sorted(WALLS - walls):
+        mark = Mark.BAD if config.transcode.sandbox == "required" else Mark.WARNING
+        return CheckResult(
+            mark, "sandbox", f"transcoding is not confined by {' and '.join(missing)}", f"Mend it: {WALLS_MENDED}."
+        )
+    return CheckResult(Mark.GOOD, "sandbox", f"transcoding is confined by {' and '.join(sorted(walls))}")
+
+
 async def _encoders(config: Config) -> list[CheckResult]:
-    """x264 must work; hardware is tried where the machine has any, and what was asked for by name must be among what works."""
+    """Walls must stand around workers where those are insisted on; x264 must work; hardware is tried where the machine has any, and what
+    was asked for by name must be among what works."""
     wanted = config.transcode.encoder
     found: list[CheckResult] = []
     async with Workers() as workers:
+        found.append(_sandbox(config, workers.walls))
         for encoder in (X264, *(each.name for each in HARDWARE)):
             label, why_not = ENCODERS[encoder].label, await trial(workers, encoder)
             if not why_not:

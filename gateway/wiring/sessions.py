@@ -8,9 +8,10 @@ from gateway.access.credentials import Tokens
 from gateway.access.viewers import Viewers
 from gateway.api.framework.broadcasts import Broadcasts, NoBroadcasts
 from gateway.config import Config
+from gateway.config.sources import ConfigError, ConfigProblem
 from gateway.model.permissions import Capability
 from gateway.model.records import MAX_PARTICIPANTS
-from gateway.node.cpu import CpuRoom, available_cores
+from gateway.node.cpu import CpuRoom, available_cores, available_memory
 from gateway.node.drain import Drain
 from gateway.outputs.embedded.call import EmbeddedCall
 from gateway.sessions.admission import Admission
@@ -26,7 +27,7 @@ from gateway.wiring.output import MakeOutput, MediaOutput, OutputNeeds
 from gateway.wiring.store import StoreAccess
 from transcode.host.pool import Workers
 from transcode.host.probe import choose
-from transcode.limits import WorkerLimits
+from transcode.limits import WALLS, WALLS_MENDED, WorkerLimits
 from transcode.plan import plan
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ async def session_services(
     registry = Registry(_make_call(config))
     limits, authorizer = config.capacity, access.authorizer
     capacity = Capacity(available_cores(limits.cores), limits.reserve, limits.enabled)
+    _walled(config, workers)
     treatment = configured(config.transcode, await _encoder(config, workers), workers.encoders)
     needs = OutputNeeds(config, http_port, tokens.secret.value, authorizer, capacity)
     beside = [output for make in outputs if (output := make(needs)) is not None]
@@ -101,7 +103,12 @@ async def session_services(
 
 def worker_limits(config: Config) -> WorkerLimits:
     wanted = config.transcode
-    return WorkerLimits(workers=wanted.workers_max, memory=wanted.memory_mib << 20, niceness=wanted.nice)
+    return WorkerLimits(
+        workers=wanted.workers_max,
+        memory=wanted.memory_mib << 20,
+        memory_together=wanted.memory_all_mib << 20 or available_memory() // 2,
+        niceness=wanted.nice,
+    )
 
 
 def _make_call(config: Config) -> MakeCall:
@@ -117,6 +124,15 @@ def _counting(registry: Registry, told: EventServices) -> Callable[[str], None]:
         told.producers.viewers(cid, lambda: registry.viewers(cid))
 
     return changed
+
+
+def _walled(config: Config, workers: Workers) -> None:
+    """Raises `ConfigError` where workers are not confined as the configuration insists."""
+    if missing := sorted(WALLS - workers.walls):
+        words = f"transcoding is not confined here by {' and '.join(missing)}: {WALLS_MENDED}"
+        if config.transcode.sandbox == "required":
+            raise ConfigError([ConfigProblem("transcode.sandbox", "the configuration", config.transcode.sandbox, words)])
+        event(log, logging.WARNING, words)
 
 
 async def _encoder(config: Config, workers: Workers) -> str:

@@ -1,16 +1,22 @@
 """All workers of this gateway and the fork server that they come from.
 
 Keeps true: nothing here blocks the event loop; a fork server that has died is started anew when the next worker is asked for; leaving
-`Workers` leaves no process behind.
+`Workers` leaves no process behind; no process of it knows a secret, by its environment either; all of them together hold no more memory
+than they may.
 """
 
 import array
 import asyncio
 import contextlib
 import json
+import logging
+import os
 import socket
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,6 +27,18 @@ from transcode.limits import MAX_REQUEST, WorkerLimits
 
 _BOOT = 30.0  # s for a fork server to load libav: generous, since a machine may be busy
 _SOCKET_BUFFER = 1 << 20  # bytes: a key frame at once
+_PASSED_ON = (
+    *("PATH", "LANG", "LC_", "TZ", "LD_", "MALLOC_", "PYTHON", "VIRTUAL_ENV"),
+    *("LIBVA_", "CUDA_", "NVIDIA_", "MESA_", "DRI_", "ONEVPL_"),  # of drivers
+    "COVERAGE_",  # of a run of tests that measures
+)
+"""How the names of the variables begin that the fork server gets: no secret stands in one of them."""
+_LONGEST_LINE = 500  # characters of what a worker's libraries say
+_MOST_LINES, _SAID_EVERY_S = 20, 1.0
+_WEIGH_EVERY_S = 1.0
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+log = logging.getLogger(__name__)
 
 
 class ForkServer:
@@ -30,7 +48,8 @@ class ForkServer:
         self._limits = asdict(limits)
         self._control: socket.socket | None = None
         self._process: asyncio.subprocess.Process | None = None
-        self.encoders: frozenset[str] = frozenset()  # that libav has; known once it is ready
+        self.encoders: frozenset[str] = frozenset()  # that libav has; known once it is ready, as are
+        self.walls: frozenset[str] = frozenset()  # of `transcode.limits.WALLS`, those that stand around workers here
         self._ready = asyncio.Event()
         self._children: dict[int, ForkedChild] = {}
         self._next = 0
@@ -53,7 +72,11 @@ class ForkServer:
                 pass_fds=[theirs.fileno()],
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+                env={name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON)},
             )
+        assert self._process.stderr is not None
+        self._listening = asyncio.create_task(_pass_on(self._process.stderr), name="what workers say")
         self._control = ours
         asyncio.get_running_loop().add_reader(ours, self._readable)
         try:
@@ -65,7 +88,7 @@ class ForkServer:
         if not self.alive:
             raise OSError("the fork server ended at its start")
 
-    def launch(self, on_exit: OnExit) -> "ForkedChild":
+    def launch(self, on_exit: OnExit, devices: Sequence[str] = ()) -> "ForkedChild":
         if self._control is None:
             raise OSError("the fork server has gone")
         ours, theirs = socket.socketpair()
@@ -76,7 +99,7 @@ class ForkServer:
             self._next += 1
             try:
                 self._control.sendmsg(
-                    [json.dumps({"launch": self._next, "limits": self._limits}).encode()],
+                    [json.dumps({"launch": self._next, "limits": self._limits, "devices": devices}).encode()],
                     [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [theirs.fileno()]))],
                 )
             except OSError:
@@ -104,6 +127,7 @@ class ForkServer:
             except TimeoutError:
                 process.kill()
                 await process.wait()
+            self._listening.cancel()
 
     def _readable(self) -> None:
         while self._control is not None:
@@ -120,8 +144,8 @@ class ForkServer:
 
     def _handle(self, reply: dict[str, Any]) -> None:
         match reply:
-            case {"ready": True, "encoders": list(names)}:
-                self.encoders = frozenset(names)
+            case {"ready": True, "encoders": list(names), "walls": list(walls)}:
+                self.encoders, self.walls = frozenset(names), frozenset(walls)
                 self._ready.set()
             case {"launched": int(identity), "pid": int(pid)} if identity in self._children:
                 self._children[identity].pid = pid
@@ -136,6 +160,17 @@ class ForkServer:
             self._control = None
         self._ready.set()
         self._children.clear()  # their exits will be told by the ends of their sockets alone
+
+
+async def _pass_on(said: asyncio.StreamReader) -> None:
+    """Log what the workers' libraries write to standard error: a stranger's stream may have a say in it, so escaped, cut, not too often."""
+    loop = asyncio.get_running_loop()
+    silent_until = 0.0
+    while text := await said.read(1 << 16):
+        if loop.time() >= silent_until:
+            silent_until = loop.time() + _SAID_EVERY_S
+            for line in filter(str.strip, text.decode(errors="replace").splitlines()[:_MOST_LINES]):
+                log.warning("a worker says: %s", line[:_LONGEST_LINE].encode("unicode_escape").decode())
 
 
 class ForkedChild:
@@ -164,11 +199,17 @@ class Workers:
         self._server = ForkServer(self._limits)
         self._starting = asyncio.Lock()
         self._workers: set[Worker] = set()
+        self._devices: Sequence[str] = ()
 
     @property
     def encoders(self) -> frozenset[str]:
         """The names of those in `transcode.encoder_table` that the workers' libav was built with."""
         return self._server.encoders
+
+    @property
+    def walls(self) -> frozenset[str]:
+        """Of `transcode.limits.WALLS`, those that stand around workers here."""
+        return self._server.walls
 
     @property
     def count(self) -> int:
@@ -177,33 +218,54 @@ class Workers:
 
     async def __aenter__(self) -> Self:
         await self._server.start()
+        self._weigh()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._weighing.cancel()
         async with asyncio.TaskGroup() as group:
             for worker in self._workers:
                 group.create_task(worker.aclose())
         await self._server.aclose()
 
-    async def start(self, name: str) -> Worker:
-        """A worker for one session, called `name` in what people read. Raises `Rejected` where there are too many or none can be made."""
+    def equip(self, devices: Sequence[str]) -> None:
+        """Workers that are made from now on may use these devices: patterns of paths, of `encoder_table`."""
+        self._devices = devices
+
+    async def start(self, name: str, devices: Sequence[str] | None = None) -> Worker:
+        """A worker for one session, called `name` in what people read, with `devices` if they are not those of all. Raises `Rejected` where
+        there are too many, they hold too much memory, or none can be made."""
         self._workers = {worker for worker in self._workers if not worker.closed}
         if len(self._workers) >= self._limits.workers:
             raise Rejected(Reason.OVERLOADED, "This gateway transcodes as many streams as it can; try again later.")
+        if sum(map(_held, self._workers)) > self._limits.memory_together:
+            raise Rejected(Reason.OVERLOADED, "This gateway's transcoders hold as much memory as they may; try again later.")
+        launch = partial(self._server.launch, devices=self._devices if devices is None else devices)
         try:
             await self._revive()
             try:
-                worker = Worker(name, self._server.launch, self._limits)
+                worker = Worker(name, launch, self._limits)
             except ConnectionError:  # it has just died, and told so only by this
                 self._server.hang_up()
                 await self._revive()
-                worker = Worker(name, self._server.launch, self._limits)
+                worker = Worker(name, launch, self._limits)
         except OSError as error:
             raise Rejected(Reason.INTERNAL, "The transcoder of this gateway cannot be started.") from error
         self._workers.add(worker)
         return worker
+
+    def _weigh(self) -> None:
+        """End the largest worker where all together hold more than they may: now and then, until `_weighing` is cancelled."""
+        self._weighing = asyncio.get_running_loop().call_later(_WEIGH_EVERY_S, self._weigh)
+        held = {worker: _held(worker) for worker in self._workers if not worker.closed}
+        if sum(held.values()) > self._limits.memory_together:
+            largest = max(held, key=lambda worker: held[worker])
+            log.warning(
+                "the worker of %s is ended: with its %d MiB all hold more than they may", largest.name, held[largest] >> 20
+            )
+            largest.end("the workers hold more memory than they may together")
 
     async def _revive(self) -> None:
         """See that there is a fork server; raises `OSError` where there can be none."""
@@ -211,3 +273,12 @@ class Workers:
             if not self._server.alive:
                 await self._server.aclose()
                 await self._server.start()
+
+
+def _held(worker: Worker) -> int:
+    """Bytes of memory that are no file's, with those that it has from the fork server: as the kernel says, not the worker."""
+    try:
+        resident, shared = map(int, Path(f"/proc/{worker.pid}/statm").read_text(encoding="ascii").split()[1:3])
+    except (OSError, ValueError):
+        return 0  # it is not there yet, or not any more
+    return (resident - shared) * _PAGE

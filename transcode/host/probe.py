@@ -22,8 +22,8 @@ class Choice:
 
 
 async def choose(workers: Workers, wanted: str) -> Choice:
-    """The encoder to use where `wanted` is: `auto` (the first in hardware whose device is here and that works), `hardware` (the first
-    that works, whatever is here), or one by name."""
+    """The encoder to use, for which workers are equipped from now on, where `wanted` is: `auto` (the first in hardware whose device is
+    here and that works), `hardware` (the first that works, whatever is here), or one by name."""
     named = {
         "auto": tuple(encoder.name for encoder in HARDWARE if present(encoder)),
         "hardware": tuple(encoder.name for encoder in HARDWARE),
@@ -34,6 +34,7 @@ async def choose(workers: Workers, wanted: str) -> Choice:
             break
         why_not = await trial(workers, name)
         if not why_not:
+            workers.equip(ENCODERS[name].devices)
             return Choice(name, refused)
         refused[name] = why_not
     return Choice(X264, refused)
@@ -49,7 +50,7 @@ async def trial(workers: Workers, encoder: str) -> str:
     if encoder not in ENCODERS:
         return "no such encoder"
     try:
-        worker = await workers.start(f"trial of {encoder}")
+        worker = await workers.start(f"trial of {encoder}", ENCODERS[encoder].devices)
     except Rejected as refusal:
         return refusal.detail
     try:

@@ -94,6 +94,15 @@ class Worker:
         return await self._tried
 
     @property
+    def pid(self) -> int:
+        """0 while there is no process."""
+        return self._child.pid if self.up else 0
+
+    def end(self, why: str) -> None:
+        """End the present process by force; its streams go on in another, as after a crash."""
+        self._lose(why)
+
+    @property
     def closed(self) -> bool:
         return self._closing or self.failure is not None
 
@@ -104,7 +113,7 @@ class Worker:
 
     @property
     def stats(self) -> WorkerStats:
-        return self._figures.stats(self._child.pid if self.up else 0, (stage.stats for stage in self._stages.values()))
+        return self._figures.stats(self.pid, (stage.stats for stage in self._stages.values()))
 
     def shed(self) -> bool:
         """Leave out a layer, the top one that is encoded, to make room for others; False where none can be spared."""

@@ -14,7 +14,6 @@ from av.codec.context import Flags
 from av.video.codeccontext import VideoCodecContext
 
 from transcode.encoder_table import ENCODERS, X264
-from transcode.worker.scheduling import own_scheduling
 
 OPUS_RATE = 48_000
 OPUS_FRAME = 960  # 20 ms
@@ -55,8 +54,7 @@ def open_video(like: VideoFrame, frame_rate: float, bitrate: int, preset: str, n
         "maxrate": str(bitrate),
         "bufsize": str(round(bitrate * _VBV_SECONDS)),
     }
-    with own_scheduling():
-        encoder.open()
+    encoder.open()
     return encoder
 
 

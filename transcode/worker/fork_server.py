@@ -3,8 +3,8 @@
 It is ours and not multiprocessing's, since that one imports the gateway's `__main__` into each child, keeps a resource tracker, cannot be
 ended, and tells an exit only to who polls for it. It speaks JSON datagrams over a SOCK_SEQPACKET pair with the gateway:
 
-    gateway -> {"launch": id, "limits": {...}} with the worker's end of its socket as SCM_RIGHTS;  {"kill": id}
-    server  -> {"ready": true, "encoders": [...]};  {"launched": id, "pid": pid};  {"exited": id, "status": code or -signal}
+    gateway -> {"launch": id, "limits": {...}, "devices": [...]} with the worker's end of its socket as SCM_RIGHTS;  {"kill": id}
+    server  -> {"ready": true, "encoders": [...], "walls": [...]};  {"launched": id, "pid": pid};  {"exited": id, "status": code or -signal}
 
 Keeps true: one thread, so that a fork is safe; no worker outlives it; it ends with the gateway, by the end of the socket, and so the
 signals that a terminal or a supervisor sends to the whole group are not for it: the gateway drains first.
@@ -19,6 +19,7 @@ import selectors
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from transcode.limits import MAX_REQUEST, WorkerLimits
@@ -26,7 +27,7 @@ from transcode.limits import MAX_REQUEST, WorkerLimits
 
 def main(control: socket.socket) -> None:
     """Serve until the gateway's end of `control` is closed."""
-    from transcode.worker import encoders, process  # libav is loaded here, once
+    from transcode.worker import encoders, process, sandbox  # libav is loaded here, once
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -35,7 +36,7 @@ def main(control: socket.socket) -> None:
     children: dict[int, tuple[int, int]] = {}  # worker id -> pid, pidfd
     selector = selectors.DefaultSelector()
     selector.register(control, selectors.EVENT_READ)
-    _send(control, {"ready": True, "encoders": encoders.built_in()})
+    _send(control, {"ready": True, "encoders": encoders.built_in(), "walls": sandbox.walls()})
     while True:
         for key, _ in selector.select():
             if key.data is not None:
@@ -48,14 +49,10 @@ def main(control: socket.socket) -> None:
                 continue
             request, sock = _receive(control)
             match request:
-                case {"launch": int(identity), "limits": dict(limits)} if sock is not None:
+                case {"launch": int(identity), "limits": dict(limits), "devices": list(devices)} if sock is not None:
                     pid = os.fork()
                     if pid == 0:
-                        selector.close()
-                        control.close()
-                        for _, watch in children.values():
-                            os.close(watch)
-                        _become_worker(process.run, sock, WorkerLimits(**limits))
+                        _become_worker(process.run, sock, WorkerLimits(**limits), devices)
                     sock.close()
                     watch = os.pidfd_open(pid)
                     children[identity] = (pid, watch)
@@ -70,11 +67,11 @@ def main(control: socket.socket) -> None:
                     return
 
 
-def _become_worker(run: Any, sock: socket.socket, limits: WorkerLimits) -> None:
+def _become_worker(run: Any, sock: socket.socket, limits: WorkerLimits, devices: Sequence[str]) -> None:
     status = 1
     try:
         sock.setblocking(True)
-        run(sock, limits)
+        run(sock, limits, devices)
         status = 0
     finally:
         os._exit(status)  # not back into the server's loop, nor through its exit

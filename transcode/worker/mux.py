@@ -13,6 +13,7 @@ from av import Packet
 from av.audio.codeccontext import AudioCodecContext
 from av.container import OutputContainer
 from av.stream import Stream
+from av.subtitles import stream as _subtitles  # noqa: F401 PyAV looks for it in each stream, and nothing is loaded in the sandbox
 from av.video.codeccontext import VideoCodecContext
 
 from protocols.errors import ProtocolError

@@ -13,6 +13,7 @@ import signal
 import socket
 import time
 import traceback
+from collections.abc import Sequence
 
 import av.logging
 from av import FFmpegError
@@ -24,6 +25,7 @@ from transcode.limits import WorkerLimits
 from transcode.messages import MessageFrame, MessageReader, WorkerMessage, WorkerReport
 from transcode.mux_messages import pack_fragment, read_mux
 from transcode.plan import AudioTarget, VideoTarget
+from transcode.worker import sandbox
 from transcode.worker.audio import AudioTranscoder
 from transcode.worker.encoders import try_encoder
 from transcode.worker.mux import fragment
@@ -38,9 +40,9 @@ _LONGEST_FAULT = 2000  # characters
 _MAX_STREAMS = 16
 
 
-def run(sock: socket.socket, limits: WorkerLimits) -> None:
-    """The life of a worker, in its own process: returns when the gateway has closed the socket."""
-    confine(limits)
+def run(sock: socket.socket, limits: WorkerLimits, devices: Sequence[str]) -> None:
+    """The life of a worker, in its own process: returns when the gateway has closed the socket. `devices`: see `sandbox`."""
+    confine(sock, limits, devices)
     worker = WorkerProcess(sock, limits)
     try:
         worker.serve()
@@ -51,8 +53,9 @@ def run(sock: socket.socket, limits: WorkerLimits) -> None:
         raise
 
 
-def confine(limits: WorkerLimits) -> None:
-    """Bound this process: memory, files, core dumps, priority; silence libav; leave ending to the socket, not to signals for the group."""
+def confine(sock: socket.socket, limits: WorkerLimits, devices: Sequence[str]) -> None:
+    """Bound this process: memory, files, core dumps, priority, and what it may ask of the kernel; silence libav; leave ending to the
+    socket, not to signals for the group."""
     av.logging.set_level(None)
     os.environ["SVT_LOG"] = "1"  # errors: SVT-AV1 writes to standard error by itself
     mapped = int(_read("/proc/self/statm").split()[0]) * resource.getpagesize()
@@ -63,6 +66,7 @@ def confine(limits: WorkerLimits) -> None:
     os.nice(limits.niceness)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sandbox.enter(sock.fileno(), devices)
 
 
 class WorkerProcess:

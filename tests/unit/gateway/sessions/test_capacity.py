@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.node.cpu import available_cores
+from gateway.node.cpu import available_cores, available_memory
 from gateway.sessions.capacity import SETTLING_NS, Capacity, CostKind, Demand, Seen, VideoCost, demand, kind_of_video, spare
 from protocols.errors import Reason, Rejected
 from protocols.media import Codec, Track
@@ -256,6 +256,24 @@ def test_cores_are_those_that_the_cgroup_grants(tmp_path: Path, own: str, files:
     (tmp_path / "own").write_text(own + "\n")
     assert available_cores(own=tmp_path / "own", root=tmp_path) == (most or len(os.sched_getaffinity(0)))
     assert available_cores(3, own=tmp_path / "own", root=tmp_path) == 3
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "most"),
+    [
+        ("0::/a/b", {"a/memory.max": "1048576", "a/b/memory.max": "max"}, 1 << 20),
+        ("7:memory:/docker/x", {"memory/docker/x/memory.limit_in_bytes": "2097152"}, 2 << 20),
+        ("0::/a", {"a/memory.max": "max"}, None),
+        ("0::/a", {}, None),
+    ],
+)
+def test_memory_is_what_the_cgroup_grants(tmp_path: Path, own: str, files: dict[str, str], most: int | None) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    (tmp_path / "own").write_text(own + "\n")
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert available_memory(own=tmp_path / "own", root=tmp_path) == (most or machine)
 
 
 @pytest.mark.parametrize(("codec", "parts"), [("vp8", 2), ("av1", 3)])

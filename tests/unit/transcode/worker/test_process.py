@@ -62,9 +62,11 @@ class Fed:
         return getattr(self.stage, name)
 
 
-def fed(worker: Worker, track: Track, sink: Sink, on_tracks: OnTracks | None = None, **more: Any) -> Fed:
+def fed(
+    worker: Worker, track: Track, sink: Sink, on_tracks: OnTracks | None = None, target: VideoTarget = VIDEO, **more: Any
+) -> Fed:
     group = GroupCache()
-    return Fed(worker.video(track, VIDEO, sink, group, on_tracks, **more), group)
+    return Fed(worker.video(track, target, sink, group, on_tracks, **more), group)
 
 
 @pytest.fixture
