@@ -63,7 +63,9 @@ class ForkServer:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         self._ready.clear()
-        with theirs:
+        reading, writing = os.pipe()
+        self._said, _ = await asyncio.get_running_loop().connect_read_pipe(Said, os.fdopen(reading, "rb", buffering=0))
+        with theirs, os.fdopen(writing, "wb", buffering=0) as saying:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
@@ -72,11 +74,9 @@ class ForkServer:
                 pass_fds=[theirs.fileno()],
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.PIPE,
+                stderr=saying,
                 env={name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON)},
             )
-        assert self._process.stderr is not None
-        self._listening = asyncio.create_task(_pass_on(self._process.stderr), name="what workers say")
         self._control = ours
         asyncio.get_running_loop().add_reader(ours, self._readable)
         try:
@@ -127,7 +127,7 @@ class ForkServer:
             except TimeoutError:
                 process.kill()
                 await process.wait()
-            self._listening.cancel()
+            self._said.close()
 
     def _readable(self) -> None:
         while self._control is not None:
@@ -162,14 +162,17 @@ class ForkServer:
         self._children.clear()  # their exits will be told by the ends of their sockets alone
 
 
-async def _pass_on(said: asyncio.StreamReader) -> None:
-    """Log what the workers' libraries write to standard error: a stranger's stream may have a say in it, so escaped, cut, not too often."""
-    loop = asyncio.get_running_loop()
-    silent_until = 0.0
-    while text := await said.read(1 << 16):
-        if loop.time() >= silent_until:
-            silent_until = loop.time() + _SAID_EVERY_S
-            for line in filter(str.strip, text.decode(errors="replace").splitlines()[:_MOST_LINES]):
+class Said(asyncio.Protocol):
+    """Logs what the workers' libraries write to standard error: escaped, cut, not too often, since a stream may have a say in it."""
+
+    def __init__(self) -> None:
+        self._silent_until = 0.0
+
+    def data_received(self, data: bytes) -> None:
+        now = asyncio.get_running_loop().time()
+        if now >= self._silent_until:
+            self._silent_until = now + _SAID_EVERY_S
+            for line in filter(str.strip, data.decode(errors="replace").splitlines()[:_MOST_LINES]):
                 log.warning("a worker says: %s", line[:_LONGEST_LINE].encode("unicode_escape").decode())
 
 

@@ -18,7 +18,7 @@ from protocols.media import Codec
 from tests.unit.transcode.media import pictures
 from tests.unit.transcode.worker.test_process import GENEROUS, VIDEO, Collector, fed, one_by_one
 from transcode.encoder_table import SVT_AV1, VPX, X264
-from transcode.host.pool import Workers, _pass_on
+from transcode.host.pool import Said, Workers
 from transcode.host.process import Worker
 from transcode.limits import LANDLOCK, SECCOMP, WALLS, WorkerLimits
 
@@ -165,11 +165,10 @@ async def test_no_worker_is_started_where_those_that_are_hold_too_much() -> None
 
 
 async def test_what_a_library_says_is_logged_in_one_line_and_not_for_ever(caplog: pytest.LogCaptureFixture) -> None:
-    said = asyncio.StreamReader()
-    said.feed_data(b"error: \x1b[31mred\x07\n\n" + b"x" * 10_000 + b"\n" + b"again\n" * 1000)
-    said.feed_eof()
+    said = Said()
     with caplog.at_level(logging.WARNING):
-        await _pass_on(said)
+        for text in (b"error: \x1b[31mred\x07\n\n" + b"x" * 10_000 + b"\n" + b"again\n" * 1000, b"at once\n"):
+            said.data_received(text)
     lines = [record.getMessage() for record in caplog.records]
     assert lines[0] == "a worker says: error: \\x1b[31mred\\x07"
     assert all(len(line) < 600 for line in lines)
