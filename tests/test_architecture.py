@@ -106,7 +106,8 @@ def of(names: Iterable[str], modules: tuple[str, ...]) -> set[str]:
     return {name for name in names if any(name == module or name.startswith(f"{module}.") for module in modules)}
 
 
-def imports(tree: ast.Module) -> set[str]:
+@cache
+def imports(tree: ast.Module) -> frozenset[str]:
     """Full names of what a file imports, under TYPE_CHECKING too: `from a.b import c` gives `a.b` and `a.b.c`."""
     found: set[str] = set()
     for node in ast.walk(tree):
@@ -115,7 +116,7 @@ def imports(tree: ast.Module) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             module = "." * node.level + (node.module or "")
             found |= {module} | {f"{module}.{alias.name}" for alias in node.names}
-    return found
+    return frozenset(found)
 
 
 def module_of(file: str) -> str:

@@ -25,17 +25,11 @@ def programme(
     width: int = 640, height: int = 360, rate: int = 30, *, audio_rate: int = 48000, video: bool = True, audio: bool = True
 ) -> list[str]:
     """ffmpeg arguments for a picture that carries its number and a 1 kHz tone, both in real time; what is missing is not mapped."""
-    counter = f"if(mod(floor(N/pow(2,floor(X*{BITS}/W))),2),235,16)"
+    counter = f"color=black:size={BITS}x2:rate={rate},geq=lum='if(mod(floor(N/pow(2,X)),2),235,16)':cb=128:cr=128"  # a pixel a bit
     inputs, maps = [], []
     if video:
         inputs += ["-re", "-f", "lavfi", "-i", f"testsrc2=size={width}x{height - STRIP}:rate={rate}"]
-        inputs += [
-            "-re",
-            "-f",
-            "lavfi",
-            "-i",
-            f"color=black:size={width}x{STRIP}:rate={rate},geq=lum='{counter}':cb=128:cr=128",
-        ]
+        inputs += ["-re", "-f", "lavfi", "-i", f"{counter},scale={width}:{STRIP}:flags=neighbor"]
         maps += ["-filter_complex", "[1:v][0:v]vstack,format=yuv420p[v]", "-map", "[v]"]
     if audio:
         maps += ["-map", f"{len(inputs) // 5}:a"]

