@@ -1,5 +1,5 @@
-"""The gateway that tests share."""
+"""What the tests of a module share."""
 
-from tests.support.shared import gateway, own
+from tests.support.shared import chromium, gateway, own, studio
 
-__all__ = ["gateway", "own"]
+__all__ = ["chromium", "gateway", "own", "studio"]

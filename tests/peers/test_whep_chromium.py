@@ -7,16 +7,19 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from playwright.async_api import Page
 
 from protocols.media import Codec, Kind
-from tests.browser.chromium import Observed, open_page
+from tests.browser.chromium import Chromium, Observed
 from tests.peers.test_whep_viewers import publishing
 from tests.peers.whep_stage import Participant, Stage, pictures, stage, tone
 from tests.support.encoders import BITS
 from tests.support.relay import relaying
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 _WATCH = """async ([url, pairs, relay]) => {
     const pc = globalThis.pc = new RTCPeerConnection({bundlePolicy: "max-bundle"});
@@ -108,8 +111,8 @@ async def blank() -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def viewing() -> AsyncIterator[tuple[Page, Observed]]:
-    async with blank() as address, open_page(address) as opened:
+async def viewing(chromium: Chromium) -> AsyncIterator[tuple[Page, Observed]]:
+    async with blank() as address, chromium.open_page(address) as opened:
         yield opened
 
 
@@ -121,8 +124,8 @@ async def live() -> AsyncIterator[tuple[Stage, Participant]]:
             yield served, host
 
 
-async def test_chromium_decodes_pictures_and_hears_the_tone() -> None:
-    async with live() as (served, _), viewing() as (page, observed):
+async def test_chromium_decodes_pictures_and_hears_the_tone(chromium: Chromium) -> None:
+    async with live() as (served, _), viewing(chromium) as (page, observed):
         status, etag, link = await page.evaluate(_WATCH, [served.url, 1])
         assert status == 201
         assert etag.startswith('"')
@@ -156,10 +159,10 @@ async def shown(page: Page, count: int, slot: int = 0) -> list[int]:
         return numbers
 
 
-async def test_chromium_decodes_every_picture_of_each_codec() -> None:
+async def test_chromium_decodes_every_picture_of_each_codec(chromium: Chromium) -> None:
     codecs = (Codec.VP8, Codec.VP9, Codec.AV1)
     hosts = [Participant(codec, pictures(900, codec=codec), tone(1500), codec) for codec in codecs]
-    async with stage() as served, viewing() as (page, observed), AsyncExitStack() as published:
+    async with stage() as served, viewing(chromium) as (page, observed), AsyncExitStack() as published:
         for host in hosts:
             await published.enter_async_context(publishing(served, host))
         await page.evaluate(_WATCH, [served.url, len(hosts)])
@@ -175,8 +178,8 @@ async def test_chromium_decodes_every_picture_of_each_codec() -> None:
         assert observed.complaints == []
 
 
-async def test_lost_packets_of_vp8_are_sent_again_and_no_picture_is_missed() -> None:
-    async with stage() as served, viewing() as (page, observed):
+async def test_lost_packets_of_vp8_are_sent_again_and_no_picture_is_missed(chromium: Chromium) -> None:
+    async with stage() as served, viewing(chromium) as (page, observed):
         host = Participant("host", pictures(900, codec=Codec.VP8), tone(1500), Codec.VP8)
         async with publishing(served, host), relaying(served.mux.port, loss=0, round_trip_s=0.02) as relay:
             await page.evaluate(_WATCH, [served.url, 1, relay.port])
@@ -200,10 +203,10 @@ async def test_lost_packets_of_vp8_are_sent_again_and_no_picture_is_missed() -> 
             assert observed.complaints == []
 
 
-async def test_the_picture_goes_on_from_codec_to_codec() -> None:
+async def test_the_picture_goes_on_from_codec_to_codec(chromium: Chromium) -> None:
     codecs = (Codec.H264, Codec.VP8, Codec.AV1, Codec.VP9, Codec.H264)
     made = {codec: pictures(900, group=15, codec=codec) for codec in set(codecs)}
-    async with stage() as served, viewing() as (page, observed):
+    async with stage() as served, viewing(chromium) as (page, observed):
         host = Participant("host", made[codecs[0]], tone(1500), codecs[0])
         async with publishing(served, host):
             await page.evaluate(_WATCH, [served.url, 1])
@@ -220,8 +223,8 @@ async def test_the_picture_goes_on_from_codec_to_codec() -> None:
             assert observed.complaints == []
 
 
-async def test_chromium_keeps_the_picture_over_an_ice_restart() -> None:
-    async with live() as (served, _), viewing() as (page, observed):
+async def test_chromium_keeps_the_picture_over_an_ice_restart(chromium: Chromium) -> None:
+    async with live() as (served, _), viewing(chromium) as (page, observed):
         await page.evaluate(_WATCH, [served.url, 1])
         await until_decoded(page, 10)
         viewer = next(iter(served.viewers))
@@ -280,8 +283,8 @@ class Nat:
         udp.close()
 
 
-async def test_chromium_is_followed_when_its_nat_forgets_it() -> None:
-    async with live() as (served, _), viewing() as (page, observed):
+async def test_chromium_is_followed_when_its_nat_forgets_it(chromium: Chromium) -> None:
+    async with live() as (served, _), viewing(chromium) as (page, observed):
         nat = Nat(served.mux.port)
         await page.evaluate(_WATCH, [served.url, 1, nat.port])
         await until_decoded(page, 10)
@@ -296,8 +299,8 @@ async def test_chromium_is_followed_when_its_nat_forgets_it() -> None:
         nat.close()
 
 
-async def test_chromium_with_sixteen_pairs_of_which_two_show_somebody() -> None:
-    async with live() as (served, _), viewing() as (page, observed):
+async def test_chromium_with_sixteen_pairs_of_which_two_show_somebody(chromium: Chromium) -> None:
+    async with live() as (served, _), viewing(chromium) as (page, observed):
         async with publishing(served, Participant("second", pictures(600), tone(1000))):
             await page.evaluate(_WATCH, [served.url, 16])
             async with asyncio.timeout(20):

@@ -14,20 +14,18 @@ from yarl import URL
 from protocols.media import Codec
 from protocols.webrtc.http import FRAGMENT, SDP
 from protocols.webrtc.transport.peer import Limits
-from tests.peers.whep_stage import Participant, Stage, pictures, stage, tone
+from tests.peers.whep_stage import Participant, Stage, Video, pictures, stage, tone
 from tests.support.delivery import assert_shown
 from tests.support.viewer import watching
 from tests.unit.protocols.webrtc.clients import browser, connection_state, within
 
 SECONDS = 8
+Media = tuple[Video, tuple[bytes, ...]]
 
 
 @pytest.fixture(scope="module")
-def media() -> tuple[list[tuple[bool, bytes]], list[bytes]]:
+def media() -> Media:
     return pictures(30 * SECONDS), tone(50 * SECONDS)
-
-
-Media = tuple[list[tuple[bool, bytes]], list[bytes]]
 
 
 @asynccontextmanager

@@ -6,11 +6,13 @@ from itertools import pairwise
 import pytest
 
 from protocols.media import EncodedPacket, Kind, Track
+from tests.browser.chromium import Chromium
 from tests.peers.whip_page import browser_publisher
 from tests.peers.whip_stage import whip_stage
-from tests.support.gateway_process import running_gateway
 from tests.support.relay import relaying
-from tests.support.viewer import watching
+from tests.support.shared import OwnCall
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 ROUND_TRIP_S = 0.02
 
@@ -18,20 +20,22 @@ ROUND_TRIP_S = 0.02
 @pytest.mark.parametrize(
     ("codec", "mode"), [("h264", "passthrough"), ("vp8", "passthrough"), ("vp9", "transcode"), ("av1", "transcode")]
 )
-async def test_a_browser_publishes_and_a_viewer_sees_and_hears_it(codec: str, mode: str) -> None:
-    async with running_gateway() as gateway, browser_publisher() as browser:
-        await browser.publish(gateway.url("/whip/livestream:demo"), gateway.key(), codec=codec)
-        async with watching(gateway.url("/whep/livestream:demo")) as viewer:
+async def test_a_browser_publishes_and_a_viewer_sees_and_hears_it(
+    own: OwnCall, studio: Chromium, codec: str, mode: str
+) -> None:
+    async with browser_publisher(studio) as browser:
+        await browser.publish(own.gateway.url(f"/whip/{own.cid}"), own.key(), codec=codec)
+        async with own.watching() as viewer:
             await viewer.until(frames=60, audio=100)
-            stream = await gateway.stream(tracks=2)  # aiortc decodes neither VP9 nor AV1
+            stream = await own.stream(tracks=2)  # aiortc decodes neither VP9 nor AV1
             assert {track["codec"]: track["mode"] for track in stream["tracks"]} == {"opus": "passthrough", codec: mode}
             assert viewer.sizes == [(640, 360)]
             assert 0 < stream["round_trip_ms"] < 1000
         assert await browser.stop() == 200
 
 
-async def test_each_layer_of_a_simulcast_is_a_track_and_all_have_one_time() -> None:
-    async with whip_stage() as stage, browser_publisher() as browser:
+async def test_each_layer_of_a_simulcast_is_a_track_and_all_have_one_time(studio: Chromium) -> None:
+    async with whip_stage() as stage, browser_publisher(studio) as browser:
         await browser.publish(stage.url(), "key", codec="vp8", layers=3, width=1280, height=720)
         received = await stage.publisher()
 
@@ -54,8 +58,8 @@ async def test_each_layer_of_a_simulcast_is_a_track_and_all_have_one_time() -> N
         assert len(rates) == 3
 
 
-async def test_a_viewers_wish_for_a_key_frame_reaches_the_browser() -> None:
-    async with whip_stage() as stage, browser_publisher() as browser:
+async def test_a_viewers_wish_for_a_key_frame_reaches_the_browser(studio: Chromium) -> None:
+    async with whip_stage() as stage, browser_publisher(studio) as browser:
         await browser.publish(stage.url(), "key", codec="h264")
         received = await stage.publisher()
         await received.until(video=60)
@@ -70,8 +74,8 @@ async def test_a_viewers_wish_for_a_key_frame_reaches_the_browser() -> None:
         assert video["pliCount"] == 1
 
 
-async def test_the_stream_goes_on_over_an_ice_restart() -> None:
-    async with whip_stage() as stage, browser_publisher() as browser:
+async def test_the_stream_goes_on_over_an_ice_restart(studio: Chromium) -> None:
+    async with whip_stage() as stage, browser_publisher(studio) as browser:
         await browser.publish(stage.url(), "key", codec="h264")
         received = await stage.publisher()
         await received.until(video=20)
@@ -87,11 +91,11 @@ async def test_the_stream_goes_on_over_an_ice_restart() -> None:
 
 
 @pytest.mark.parametrize(("loss", "freeze_ms", "silence_ms"), [(0.02, 400, 60), (0.05, 400, 60), (0.10, 600, 100)])
-async def test_losses_are_repaired(loss: float, freeze_ms: int, silence_ms: int) -> None:
+async def test_losses_are_repaired(studio: Chromium, loss: float, freeze_ms: int, silence_ms: int) -> None:
     async with (
         whip_stage() as stage,
         relaying(stage.mux.port, loss=loss, round_trip_s=ROUND_TRIP_S) as relay,
-        browser_publisher() as browser,
+        browser_publisher(studio) as browser,
     ):
         await browser.go_through(relay.through)
         await browser.publish(stage.url(), "key", codec="h264")

@@ -1,14 +1,14 @@
 """A call for WHEP tests over real HTTP and UDP: participants with live video (the frame number burnt in) and Opus (a 1 kHz tone)."""
 
 import asyncio
-import pickle
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cache
+from typing import Any
 
 import av
 import numpy as np
@@ -22,13 +22,14 @@ from protocols.webrtc.transport.peer import Limits
 from protocols.webrtc.transport.udp_mux import UdpMux
 from protocols.whep.resource import WhepResource
 from protocols.whep.viewer import Viewer
-from tests.support.encoders import BITS, STRIP
-from tests.support.gateway_process import ROOT
+from tests.support.encoders import BITS, FFMPEG, STRIP
+from tests.unit.protocols.bitstream.samples import ivf_frames
 from tests.unit.protocols.webrtc.loopback import source_of
 
 WIDTH, HEIGHT, RATE = 320, 176, 30
 FRAME_NS = 1_000_000_000 // RATE
 AUDIO_NS = 20_000_000
+Video = tuple[tuple[bool, bytes], ...]
 WALL_OFFSET = time.time_ns() - time.monotonic_ns()
 _VPX = {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0"}
 _ENCODERS = {
@@ -38,33 +39,35 @@ _ENCODERS = {
     ),
     Codec.VP8: ("libvpx", _VPX),
     Codec.VP9: ("libvpx-vp9", _VPX),
-    Codec.AV1: ("libsvtav1", {"preset": "12", "svtav1-params": "pred-struct=1:lookahead=0:scd=0:lp=1"}),
 }
-
-
-_APART = (
-    "import pickle, sys; from protocols.media import Codec; from tests.peers.whep_stage import encoded; "
-    "pickle.dump(encoded(int(sys.argv[1]), int(sys.argv[2]), Codec.AV1), sys.stdout.buffer)"
+_AV1 = (  # PyAV has SVT-AV1 alone, which stands still for ever now and then
+    *(FFMPEG, "-v", "error", "-f", "rawvideo", "-pix_fmt", "yuv420p", "-s", f"{WIDTH}x{HEIGHT}", "-r", str(RATE), "-i", "-"),
+    *("-c:v", "libaom-av1", "-usage", "realtime", "-cpu-used", "8", "-lag-in-frames", "0", "-threads", "1"),
 )
-_APART_S = 60.0
 
 
-def pictures(count: int, group: int = 60, codec: Codec = Codec.H264) -> list[tuple[bool, bytes]]:
-    """(key frame, access unit) of `count` pictures that carry their number. SVT-AV1 stands still for ever now and then (seen once in some
-    hundred runs): it works in a process that can be ended, and begins anew."""
-    if codec is not Codec.AV1:
-        return encoded(count, group, codec)
-    for _ in range(3):
-        with suppress(subprocess.TimeoutExpired):
-            arguments = [sys.executable, "-c", _APART, str(count), str(group)]
-            done = subprocess.run(arguments, cwd=ROOT, stdout=subprocess.PIPE, timeout=_APART_S, check=True)
-            units: list[tuple[bool, bytes]] = pickle.loads(done.stdout)
-            return units
-    raise TimeoutError("SVT-AV1 stood still three times")
+@cache
+def pictures(count: int, group: int = 60, codec: Codec = Codec.H264) -> Video:
+    """(key frame, access unit) of `count` pictures that carry their number."""
+    texture = np.random.default_rng(1).integers(
+        60, 190, (HEIGHT - STRIP, WIDTH // 2), np.uint8
+    )  # key frames of several packets
 
+    def drawn() -> Iterator[np.ndarray[Any, np.dtype[np.uint8]]]:
+        for number in range(count):
+            picture = np.full((HEIGHT * 3 // 2, WIDTH), 128, np.uint8)
+            for bit in range(BITS):
+                picture[:STRIP, bit * WIDTH // BITS : (bit + 1) * WIDTH // BITS] = 235 if number >> bit & 1 else 16
+            picture[STRIP:HEIGHT, (number * 4) % WIDTH :] = 60
+            picture[STRIP:HEIGHT, WIDTH // 2 :] = texture
+            yield picture
 
-def encoded(count: int, group: int, codec: Codec) -> list[tuple[bool, bytes]]:
-    """As `pictures`, in this process."""
+    if codec is Codec.AV1:
+        arguments = [*_AV1, "-g", str(group), "-f", "ivf", "-"]
+        done = subprocess.run(arguments, input=b"".join(map(bytes, drawn())), stdout=subprocess.PIPE, check=True)
+        stream = Av1Stream(0)
+        units = [stream.temporal_unit(frame) for frame in ivf_frames(done.stdout)]
+        return tuple((unit.keyframe, unit.data) for unit in units)
     name, options = _ENCODERS[codec]
     encoder = av.CodecContext.create(name, "w")
     assert isinstance(encoder, av.VideoCodecContext)
@@ -74,27 +77,16 @@ def encoded(count: int, group: int, codec: Codec) -> list[tuple[bool, bytes]]:
     encoder.options = dict(options)
     encoder.thread_count = 1
     packets = []
-    texture = np.random.default_rng(1).integers(
-        60, 190, (HEIGHT - STRIP, WIDTH // 2), np.uint8
-    )  # key frames of several packets
-    for number in range(count):
-        luma = np.full((HEIGHT * 3 // 2, WIDTH), 128, np.uint8)
-        for bit in range(BITS):
-            luma[:STRIP, bit * WIDTH // BITS : (bit + 1) * WIDTH // BITS] = 235 if number >> bit & 1 else 16
-        luma[STRIP:HEIGHT, (number * 4) % WIDTH :] = 60
-        luma[STRIP:HEIGHT, WIDTH // 2 :] = texture
-        frame = av.VideoFrame.from_ndarray(luma, "yuv420p")
+    for number, picture in enumerate(drawn()):
+        frame = av.VideoFrame.from_ndarray(picture, "yuv420p")
         frame.pts = number
         packets += encoder.encode(frame)
     packets += encoder.encode(None)
-    if codec is Codec.AV1:
-        stream = Av1Stream(0)
-        units = [stream.temporal_unit(bytes(packet)) for packet in packets]
-        return [(unit.keyframe, unit.data) for unit in units]
-    return [(packet.is_keyframe, bytes(packet)) for packet in packets]
+    return tuple((packet.is_keyframe, bytes(packet)) for packet in packets)
 
 
-def tone(count: int) -> list[bytes]:
+@cache
+def tone(count: int) -> tuple[bytes, ...]:
     """`count` Opus packets of 20 ms."""
     encoder = av.CodecContext.create("libopus", "w")
     assert isinstance(encoder, av.AudioCodecContext)
@@ -106,7 +98,7 @@ def tone(count: int) -> list[bytes]:
         frame = av.AudioFrame.from_ndarray(np.repeat(samples, 2).reshape(1, -1), "s16", "stereo")
         frame.sample_rate, frame.pts = 48000, number * 960
         packets += encoder.encode(frame)
-    return [bytes(packet) for packet in packets]
+    return tuple(bytes(packet) for packet in packets)
 
 
 @dataclass(eq=False)
@@ -114,8 +106,8 @@ class Participant:
     """Publishes from `begin` until `stop`; `name` is its id too."""
 
     name: str
-    video: list[tuple[bool, bytes]]
-    audio: list[bytes]
+    video: Video
+    audio: tuple[bytes, ...]
     codec: Codec = Codec.H264
     sources: dict[Kind, tuple[Source, ...]] = field(default_factory=dict)
     keyframes_wanted: int = 0
@@ -128,7 +120,7 @@ class Participant:
         self._start = time.monotonic_ns()
         self.sources = {Kind.VIDEO: self._pictures(), Kind.AUDIO: (source_of(Track(2, Codec.OPUS), call_at, self._clock),)}
 
-    def change(self, codec: Codec, video: list[tuple[bool, bytes]]) -> None:
+    def change(self, codec: Codec, video: Video) -> None:
         """The same pictures go on in another codec: other sources, as a call makes them. `Stage.enter` shows them."""
         assert len(video) == len(self.video)
         self.codec, self.video = codec, video

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import Page
 
-from tests.browser.chromium import EXECUTABLE, FAKE_DEVICES, FLAGS
+from tests.browser.chromium import Chromium
 
 PAGE = """<!doctype html><title>publisher</title><script>
 async function publish({endpoint, token, codec, layers, width, height}) {
@@ -97,7 +97,7 @@ class BrowserPublisher:
 
 
 @asynccontextmanager
-async def browser_publisher() -> AsyncIterator[BrowserPublisher]:
+async def browser_publisher(studio: Chromium) -> AsyncIterator[BrowserPublisher]:
     async def page_of(request: web.Request) -> web.Response:
         return web.Response(text=PAGE, content_type="text/html")
 
@@ -107,13 +107,7 @@ async def browser_publisher() -> AsyncIterator[BrowserPublisher]:
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
-        async with async_playwright() as playwright:
-            browser = await playwright.chromium.launch(executable_path=EXECUTABLE, args=[*FLAGS, *FAKE_DEVICES])
-            try:
-                page = await browser.new_page()
-                await page.goto(f"http://127.0.0.1:{runner.addresses[0][1]}/")
-                yield BrowserPublisher(page)
-            finally:
-                await browser.close()
+        async with studio.open_page(f"http://127.0.0.1:{runner.addresses[0][1]}/") as (page, _):
+            yield BrowserPublisher(page)
     finally:
         await runner.cleanup()

@@ -25,7 +25,9 @@ def programme(
     width: int = 640, height: int = 360, rate: int = 30, *, audio_rate: int = 48000, video: bool = True, audio: bool = True
 ) -> list[str]:
     """ffmpeg arguments for a picture that carries its number and a 1 kHz tone, both in real time; what is missing is not mapped."""
-    counter = f"color=black:size={BITS}x2:rate={rate},geq=lum='if(mod(floor(N/pow(2,X)),2),235,16)':cb=128:cr=128"  # a pixel a bit
+    counter = (
+        f"color=black:size={BITS}x2:rate={rate},geq=lum='if(mod(floor(N/pow(2,X)),2),235,16)':cb=128:cr=128"  # a pixel a bit
+    )
     inputs, maps = [], []
     if video:
         inputs += ["-re", "-f", "lavfi", "-i", f"testsrc2=size={width}x{height - STRIP}:rate={rate}"]

@@ -1,4 +1,4 @@
-"""One gateway for all tests of a module, and for each of them a call of its own in it, so that none disturbs another.
+"""One gateway and one Chromium for all tests of a module, and for each of them a call of its own in it, so that none disturbs another.
 
 A module that uses `own` runs its tests in one event loop: `pytestmark = pytest.mark.asyncio(loop_scope="module")`. What `own` counts is
 what has happened since its test began.
@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest_asyncio
 
+from tests.browser.chromium import FAKE_DEVICES, Chromium, running_chromium
 from tests.support.delivery import dropped
 from tests.support.gateway_process import GatewayProcess, running_gateway
 from tests.support.publishing import Pasted
@@ -84,3 +85,16 @@ async def gateway() -> AsyncIterator[GatewayProcess]:
 @pytest_asyncio.fixture(loop_scope="module")
 async def own(gateway: GatewayProcess) -> OwnCall:
     return OwnCall(gateway, next(USED) % MOST, await gateway.text("/metrics"), await dropped(gateway))
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def chromium() -> AsyncIterator[Chromium]:
+    async with running_chromium() as running:
+        yield running
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def studio() -> AsyncIterator[Chromium]:
+    """One that has a camera and a microphone."""
+    async with running_chromium(*FAKE_DEVICES) as running:
+        yield running

@@ -82,8 +82,8 @@ def temporal_units(name: str) -> list[bytes]:
     return [data[start:end] for start, end in pairwise([*starts, len(data)])]
 
 
-def ivf_frames(name: str) -> list[bytes]:
-    data = sample(name)
+def ivf_frames(data: bytes) -> list[bytes]:
+    """The frames of an IVF file."""
     frames: list[bytes] = []
     at = int.from_bytes(data[6:8], "little")
     while at < len(data):

@@ -7,7 +7,7 @@ import pytest
 from protocols.bitstream.vpx import VpxStream
 from protocols.errors import ProtocolError
 from protocols.media import Codec, Track
-from tests.unit.protocols.bitstream.samples import ivf_frames
+from tests.unit.protocols.bitstream.samples import ivf_frames, sample
 
 VP8 = Track(1, Codec.VP8, width=96, height=64, profile="0", reorder=0)
 FACTS = {
@@ -21,7 +21,7 @@ FACTS = {
 def test_frames_pass_as_they_are_and_key_frames_give_the_facts(name: str) -> None:
     facts, keys = FACTS[name]
     stream = VpxStream(facts.codec, 1)
-    frames = ivf_frames(name)
+    frames = ivf_frames(sample(name))
     units = [stream.frame(frame) for frame in frames]
     assert [unit.data for unit in units] == frames
     assert "".join("K" if unit.keyframe else "." for unit in units) == keys
@@ -33,13 +33,13 @@ def test_frames_pass_as_they_are_and_key_frames_give_the_facts(name: str) -> Non
 def test_the_record_gives_the_level(box: bytes) -> None:
     stream = VpxStream(Codec.VP9, 1)
     stream.configure(box + b"\x00\x1f\x80\x01\x01\x01\x00\x00")
-    stream.frame(ivf_frames("vp9.ivf")[0])
+    stream.frame(ivf_frames(sample("vp9.ivf"))[0])
     assert stream.track == replace(FACTS["vp9.ivf"][0], level=31)
 
 
 def test_no_facts_before_a_key_frame() -> None:
     stream = VpxStream(Codec.VP8, 1)
-    unit = stream.frame(ivf_frames("vp8.ivf")[1])
+    unit = stream.frame(ivf_frames(sample("vp8.ivf"))[1])
     assert (unit.keyframe, unit.changed, stream.track) == (False, False, None)
 
 
