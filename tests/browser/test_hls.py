@@ -1,22 +1,28 @@
-"""HLS in Chromium: hls.js plays calls fed over each protocol, so far behind and no further, and the watch page falls back to it."""
+"""HLS in Chromium: hls.js plays calls fed over each protocol, so far behind and no further, and the watch page falls back to it, where
+WebRTC does not get through and where the browser lacks the codec that is on air."""
 
 import asyncio
 import statistics
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
 from typing import Any
 
+import pytest
+import pytest_asyncio
 from playwright.async_api import Page
 
-from tests.browser.chromium import moving_picture, open_page, state, until
+from tests.browser.chromium import Chromium, moving_picture, state, until
 from tests.support.encoders import BITS, X264_LIVE, ffmpeg, programme
 from tests.support.gateway_process import GatewayProcess, running_gateway
 from tests.support.hls_clock import TICKS, clock_programme
+from tests.support.publishing import PROTOCOLS
+from tests.support.shared import OwnCall, shared_gateway
 from tests.support.srt_encoders import Way
 from tests.support.waiting import eventually
 
-CALLS = {protocol: f"livestream:{protocol}" for protocol in ("rtmp", "srt", "whip")}
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 MODES = {"low latency": True, "ordinary": False}
 SEGMENTS = 5
 SAMPLES = 120  # of each player
@@ -58,9 +64,15 @@ _PLAY = """async ({address, modes, bits, ticks, samples}) => {
 }"""
 
 
-def published(gateway: GatewayProcess, protocol: str) -> AbstractAsyncContextManager[object]:
-    """An encoder that publishes over `protocol` into the call of that name."""
-    call, picture = CALLS[protocol], clock_programme()
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def gateway() -> AsyncIterator[GatewayProcess]:
+    async with shared_gateway("hls.auto=true", "calls.linger_s=1") as running:
+        yield running
+
+
+def published(gateway: GatewayProcess, protocol: str, call: str) -> AbstractAsyncContextManager[object]:
+    """An encoder that publishes over `protocol` into the call."""
+    picture = clock_programme()
     aac, opus = ("-c:a", "aac", "-b:a", "96k"), ("-profile:v", "baseline", "-c:a", "libopus", "-ac", "2")
     target: dict[str, tuple[str, ...]] = {
         "rtmp": (*aac, "-f", "flv", gateway.rtmp(call)),
@@ -80,22 +92,19 @@ async def play(page: Page, address: str, modes: Mapping[str, bool]) -> dict[str,
     return {mode: statistics.median(each["delays"]) for mode, each in played.items()}
 
 
-async def enough_segments(gateway: GatewayProcess) -> bool:
+async def enough_segments(own: OwnCall) -> bool:
     """Of video and audio: ordinary players stay three segments behind, which must be there."""
-    return await gateway.metric("ingress_hls_segments_total") >= SEGMENTS * 2 * len(CALLS)
+    return await own.rise("ingress_hls_segments_total") >= SEGMENTS * 2 * len(PROTOCOLS)
 
 
-async def test_hls_js_plays_every_protocol_at_the_live_edge_and_as_an_ordinary_player() -> None:
-    async with (
-        running_gateway(f"calls.public={','.join(CALLS.values())}", "hls.auto=true") as gateway,
-        open_page(gateway.url("/")) as (page, observed),
-        AsyncExitStack() as stack,
-    ):
-        for protocol in CALLS:
-            await stack.enter_async_context(published(gateway, protocol))
-        await eventually(partial(enough_segments, gateway), within_s=60)
+async def test_hls_js_plays_every_protocol_at_the_live_edge_and_as_an_ordinary_player(own: OwnCall, chromium: Chromium) -> None:
+    gateway, calls = own.gateway, {protocol: own.another().cid for protocol in PROTOCOLS}
+    async with chromium.open_page(gateway.url("/")) as (page, observed), AsyncExitStack() as stack:
+        for protocol, call in calls.items():
+            await stack.enter_async_context(published(gateway, protocol, call))
+        await eventually(partial(enough_segments, own), within_s=60)
         medians: dict[str, float] = {}
-        for protocol, call in CALLS.items():
+        for protocol, call in calls.items():
             modes = MODES
             for _ in range(TRIES):
                 played = await play(page, gateway.url(f"/hls/{call}/open/index.m3u8"), modes)
@@ -109,14 +118,41 @@ async def test_hls_js_plays_every_protocol_at_the_live_edge_and_as_an_ordinary_p
         assert not [words for words in observed.complaints if "404" not in words]
 
 
-async def test_the_watch_page_falls_back_to_hls_where_webrtc_does_not_get_through() -> None:
+async def test_the_watch_page_falls_back_to_hls_where_webrtc_does_not_get_through(chromium: Chromium) -> None:
     # An address of a network that is none (RFC 5737): WebRTC finds no way.
-    async with running_gateway("hls.auto=true", "webrtc.external_addresses=192.0.2.1") as gateway:
-        async with ffmpeg(*programme(), *X264_LIVE, "-c:a", "aac", "-f", "flv", gateway.rtmp()):
-            await gateway.stream()
-            async with open_page(gateway.url("/watch/livestream:demo")) as (page, observed):
+    async with running_gateway("hls.auto=true", "webrtc.external_addresses=192.0.2.1") as running:
+        async with ffmpeg(*programme(), *X264_LIVE, "-c:a", "aac", "-f", "flv", running.rtmp()):
+            await running.stream()
+            async with chromium.open_page(running.url("/watch/livestream:demo")) as (page, observed):
                 await until(page, "document.querySelector('#tiles video')?.currentTime > 1", 60)
                 await state(page, "live")
                 assert await moving_picture(page)
                 assert await page.locator("#state").inner_text() == "Live, some seconds behind"
                 assert not [words for words in observed.complaints if "404" not in words]
+
+
+# As Firefox is without its plug-in: it offers no H.264 over WebRTC, and plays it otherwise.
+_WITHOUT_H264 = """
+const add = RTCPeerConnection.prototype.addTransceiver;
+RTCPeerConnection.prototype.addTransceiver = function (kind, options) {
+    const made = add.call(this, kind, options);
+    const { codecs } = RTCRtpReceiver.getCapabilities(kind);
+    made.setCodecPreferences(codecs.filter(({ mimeType }) => mimeType !== "video/H264"));
+    return made;
+};
+"""
+
+
+async def test_a_browser_without_the_codec_says_so_and_shows_the_call_as_hls(own: OwnCall, chromium: Chromium) -> None:
+    async with (
+        chromium.open_page("about:blank") as (page, _),
+        ffmpeg(*programme(), *X264_LIVE, "-c:a", "aac", "-f", "flv", own.rtmp()),
+    ):
+        await own.stream()
+        await page.add_init_script(_WITHOUT_H264)
+        await page.goto(own.page())
+        await page.get_by_text("This browser cannot show H.264.").wait_for()
+        await until(page, "document.getElementById('state').textContent === 'Live, some seconds behind'", 30)
+        await until(page, "document.querySelector('#tiles video')?.currentTime > 1", 30)
+        assert await moving_picture(page)
+        assert await page.get_by_text("This browser cannot show H.264.").count() == 0

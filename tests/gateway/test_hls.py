@@ -2,25 +2,39 @@
 
 import asyncio
 import re
+from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
 
 import aiohttp
+import pytest
+import pytest_asyncio
 
 from tests.gateway.test_stream_changes import in_no_time, make
 from tests.gateway.test_transcoding_codecs import publishing_vp8, video_of
 from tests.support.application import running_application
 from tests.support.encoders import FFMPEG, X264_LIVE, ffmpeg, programme
-from tests.support.gateway_process import GatewayProcess, running_gateway
+from tests.support.gateway_process import GatewayProcess
 from tests.support.hls_client import following
-from tests.support.viewer import watching
+from tests.support.shared import OwnCall, shared_gateway
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PLAY_S = 12
 ACT_S = 5
-OPEN = "/hls/livestream:demo/open/index.m3u8"
 AAC = ("-c:a", "aac", "-b:a", "96k")
 SMALL = (*programme(320, 180), *X264_LIVE, *AAC)
 BFRAMES = ("-c:v", "libx264", "-preset", "ultrafast", "-bf", "2", "-b_strategy", "0", "-g", "60", "-threads", "1")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def gateway() -> AsyncIterator[GatewayProcess]:
+    async with shared_gateway("hls.auto=true", "hls.segment_s=1", "calls.linger_s=3", "transcode.pass_again_s=1") as running:
+        yield running
+
+
+def playlist(own: OwnCall) -> str:
+    return own.gateway.url(f"/hls/{own.cid}/open/index.m3u8")
 
 
 async def run(program: str, *arguments: str, timeout: float) -> tuple[int, str, str]:
@@ -49,11 +63,12 @@ def rising(framecrc: str) -> dict[int, int]:
     return {stream: len(each) for stream, each in times.items()}
 
 
-async def ffmpeg_and_mpv_play(seconds: int) -> None:
+async def ffmpeg_and_mpv_play(own: OwnCall, seconds: int) -> None:
     """A source with B-frames, which goes into HLS as it is."""
     source = (*programme(320, 180), *BFRAMES, *AAC)
-    async with running_gateway("hls.auto=true") as gateway, ffmpeg(*source, "-f", "flv", gateway.rtmp()):
-        url = gateway.url(OPEN)
+    async with ffmpeg(*source, "-f", "flv", own.rtmp()):
+        await own.stream(tracks=2)
+        url = playlist(own)
         async with following(url) as (client, followed):
             copied = ("-map", "0:v:0", "-map", "0:a:0", "-c", "copy", "-t", str(seconds), "-f", "framecrc", "-")
             decoded = ("-map", "0:v:0", "-map", "0:a:0", "-t", str(seconds), "-f", "null", "-")
@@ -80,12 +95,12 @@ async def ffmpeg_and_mpv_play(seconds: int) -> None:
         assert packets[1] >= 46 * seconds * 0.95
         assert mpv_code == 0
         assert not re.search(r"error|fail|invalid|desync", mpv_out + mpv_errors, re.I), mpv_out + mpv_errors
-        assert (await gateway.stream())["tracks"][0]["mode"] == "transcode", "the call has it transcoded, HLS does not"
-        assert await gateway.metric("ingress_hls_gaps_total") == 0
-        assert await gateway.metric("ingress_hls_segments_total") > 2 * seconds / 2
+        assert (await own.stream())["tracks"][0]["mode"] == "transcode", "the call has it transcoded, HLS does not"
+        assert await own.rise("ingress_hls_gaps_total") == 0
+        assert await own.rise("ingress_hls_segments_total") > 2 * seconds / 2
 
 
-async def reconnects_and_a_change_of_size_keep_every_rule(folder: Path, seconds: int) -> None:
+async def reconnects_and_a_change_of_size_keep_every_rule(own: OwnCall, folder: Path, seconds: int) -> None:
     """`seconds` of each of three encoders, of which the last changes its size."""
     for name, size in (("one", (320, 180)), ("two", (480, 270))):
         source = in_no_time(programme(*size))
@@ -97,56 +112,56 @@ async def reconnects_and_a_change_of_size_keep_every_rule(folder: Path, seconds:
         ("-re", "-i", str(folder / "both.ts"), "-c", "copy"),
     )
 
-    async def publish(gateway: GatewayProcess) -> None:
+    async def publish() -> None:
         for arguments in encoders:
-            async with ffmpeg(*arguments, "-f", "flv", gateway.rtmp()) as process:
+            async with ffmpeg(*arguments, "-f", "flv", own.rtmp()) as process:
                 await process.wait()
 
-    async with running_gateway("hls.auto=true", "calls.linger_s=3") as gateway:
-        publishing = asyncio.create_task(publish(gateway))
-        await gateway.stream(tracks=2)
-        async with following(gateway.url(OPEN)) as (client, followed):
+    async with asyncio.TaskGroup() as group:
+        group.create_task(publish())
+        await own.stream(tracks=2)
+        async with following(playlist(own)) as (client, followed):
             video, audio = client.renditions["video"], client.renditions["audio"]
             player = run(
-                FFMPEG, "-v", "error", "-nostdin", "-i", gateway.url(OPEN), "-c", "copy", "-f", "framecrc", "-", timeout=600
+                FFMPEG, "-v", "error", "-nostdin", "-i", playlist(own), "-c", "copy", "-f", "framecrc", "-", timeout=600
             )
             (code, frames, errors), _ = await asyncio.gather(player, followed)
-        await publishing
-        assert video.playlist.ended
-        assert audio.playlist.ended
-        # two reconnects and a size: three, as many for the sound, and more only where a busy machine let the encoder stand still
-        assert video.follower.discontinuities == audio.follower.discontinuities >= 3
-        assert len([name for name in video.files if name.startswith("init")]) == video.follower.discontinuities + 1
-        assert video.starts == sorted(video.starts), "media time runs on"
-        assert audio.starts == sorted(audio.starts)
-        assert video.deltas > 0
-        assert code == 0, errors
-        rising(frames)
-        assert await gateway.metric("ingress_hls_discontinuities_total") == 2 * video.follower.discontinuities
+    assert video.playlist.ended
+    assert audio.playlist.ended
+    # two reconnects and a size: three, as many for the sound, and more only where a busy machine let the encoder stand still
+    assert video.follower.discontinuities == audio.follower.discontinuities >= 3
+    assert len([name for name in video.files if name.startswith("init")]) == video.follower.discontinuities + 1
+    assert video.starts == sorted(video.starts), "media time runs on"
+    assert audio.starts == sorted(audio.starts)
+    assert video.deltas > 0
+    assert code == 0, errors
+    rising(frames)
+    assert await own.rise("ingress_hls_discontinuities_total") == 2 * video.follower.discontinuities
 
 
-async def test_ffmpeg_and_mpv_play_it_without_a_word() -> None:
-    await ffmpeg_and_mpv_play(PLAY_S)
+async def test_ffmpeg_and_mpv_play_it_without_a_word(own: OwnCall) -> None:
+    await ffmpeg_and_mpv_play(own, PLAY_S)
 
 
-async def test_two_reconnects_and_a_change_of_size_keep_every_rule_to_the_end(tmp_path: Path) -> None:
-    await reconnects_and_a_change_of_size_keep_every_rule(tmp_path, ACT_S)
+async def test_two_reconnects_and_a_change_of_size_keep_every_rule_to_the_end(own: OwnCall, tmp_path: Path) -> None:
+    await reconnects_and_a_change_of_size_keep_every_rule(own, tmp_path, ACT_S)
 
 
-async def test_vp8_that_passes_is_h264_in_hls_and_stays_it_when_it_is_transcoded_for_viewers_and_passes_again() -> None:
-    settings = ("hls.auto=true", "hls.segment_s=1", "transcode.pass_again_s=1")
-    async with running_gateway(*settings) as gateway, publishing_vp8(gateway):
-        assert video_of(await gateway.stream()) == ("vp8", "passthrough", "same_codec")
-        async with following(gateway.url(OPEN)) as (client, followed):
+async def test_vp8_that_passes_is_h264_in_hls_and_stays_it_when_it_is_transcoded_for_viewers_and_passes_again(
+    own: OwnCall,
+) -> None:
+    async with publishing_vp8(own):
+        assert video_of(await own.stream()) == ("vp8", "passthrough", "same_codec")
+        async with following(playlist(own)) as (client, followed):
             video = client.renditions["video"]
-            player = ("-i", gateway.url(OPEN), "-map", "0:v:0", "-c", "copy", "-t", str(PLAY_S), "-f", "framecrc", "-")
+            player = ("-i", playlist(own), "-map", "0:v:0", "-c", "copy", "-t", str(PLAY_S), "-f", "framecrc", "-")
             playing = asyncio.create_task(run(FFMPEG, "-v", "error", "-nostdin", *player, timeout=PLAY_S + 60))
             await video.until_segment(3)
-            async with watching(gateway.url("/whep/livestream:demo"), video=["H264"]) as viewer:
+            async with own.watching(video=["H264"]) as viewer:
                 await viewer.until(frames=30)
-                assert video_of(await gateway.stream())[1] == "transcode"
+                assert video_of(await own.stream())[1] == "transcode"
                 await video.until_segment(video.playlist.last_part[0] + 2)
-            await gateway.stream(wanted=lambda stream: video_of(stream)[1] == "passthrough")
+            await own.stream(wanted=lambda stream: video_of(stream)[1] == "passthrough")
             await video.until_segment(video.playlist.last_part[0] + 3)
             code, frames, errors = await playing
             assert (code, errors) == (0, "")
@@ -156,16 +171,16 @@ async def test_vp8_that_passes_is_h264_in_hls_and_stays_it_when_it_is_transcoded
             assert list(client.renditions) == ["video"]
             assert "RESOLUTION=320x192" in client.multivariant
             assert not followed.done(), followed.exception()
-        assert await gateway.metric("ingress_hls_gaps_total") == 0
-        assert 0 < await gateway.metric('ingress_capacity_cost_cores{kind="hls"}') < 0.2
+        assert await own.rise("ingress_hls_gaps_total") == 0
+        assert 0 < await own.gateway.metric('ingress_capacity_cost_cores{kind="hls"}') < 0.2
 
 
-async def test_a_private_call_has_an_address_that_cannot_be_guessed() -> None:
+async def test_a_private_call_has_an_address_that_cannot_be_guessed(gateway: GatewayProcess) -> None:
     cid = "livestream:secret"
-    async with running_gateway("hls.auto=true") as gateway, aiohttp.ClientSession() as http:
+    async with aiohttp.ClientSession() as http:
         key = gateway.key(cid, "host")
         async with ffmpeg(*SMALL, "-f", "flv", gateway.rtmp(cid, "host")):
-            await gateway.logged("'message': 'live'")
+            await gateway.stream(token=key)
             async with http.get(gateway.url(f"/hls/{cid}")) as response:
                 assert response.status in (401, 403)
             async with http.get(gateway.url(f"/hls/{cid}/open/index.m3u8")) as response:

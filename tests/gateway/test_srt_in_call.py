@@ -1,10 +1,13 @@
 """Real SRT encoders publish into a call, a decoding viewer watches; who is refused sees the code; sources are fetched."""
 
 import asyncio
+import json
 import secrets
-from typing import Any
+from collections.abc import AsyncIterator
+from typing import Any, NamedTuple
 
 import pytest
+import pytest_asyncio
 
 from gateway.access.credentials import Secret, Tokens
 from tests.peers.srt_peers import caller
@@ -12,80 +15,108 @@ from tests.support.delivery import assert_delivered, assert_shown, dropped
 from tests.support.encoders import FFMPEG, encoder, ffmpeg
 from tests.support.gateway_process import GatewayProcess, running_gateway
 from tests.support.network import NEAR, bad_link
+from tests.support.shared import OwnCall, shared_gateway
 from tests.support.srt_encoders import TS, Way, by_ffmpeg, by_gstreamer, by_srt_live_transmit, free_port
 from tests.support.viewer import Viewer, watching
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 WHEP = "/whep/livestream:demo"
 FRAMES = 90
 
 
-async def assert_whole(gateway: GatewayProcess, viewer: Viewer) -> None:
+class Port(NamedTuple):
+    """One that stands for a stream ID."""
+
+    number: int
+    name: str
+    secret: str
+    """The gateway's."""
+    call: str = "livestream:port"
+
+
+@pytest.fixture(scope="module")
+def port() -> Port:
+    secret = secrets.token_hex(32)
+    return Port(free_port(), Tokens(Secret(secret.encode())).user_name("cam", "livestream:port", 3600), secret)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def gateway(port: Port) -> AsyncIterator[GatewayProcess]:
+    ports = json.dumps({str(port.number): port.name})
+    async with shared_gateway("calls.on_conflict=refuse", "calls.linger_s=1", f"srt.ports={ports}", secret=port.secret) as it:
+        yield it
+
+
+def assert_whole(viewer: Viewer, lost: float) -> None:
     """From the first picture that was shown the next ones, and the tone."""
     first = viewer.numbers[0]
-    assert_shown(viewer.numbers, first, first + FRAMES - 1, await dropped(gateway, viewer))
+    assert_shown(viewer.numbers, first, first + FRAMES - 1, lost)
     assert viewer.frequency == pytest.approx(1000, rel=0.03)
 
 
 @pytest.mark.parametrize("publish", [by_ffmpeg, by_srt_live_transmit, by_gstreamer])
-async def test_an_encoder_is_decoded_whole_in_clear_and_encrypted(publish: Any) -> None:
-    async def check(gateway: GatewayProcess, call: str, encrypted: bool) -> None:
-        async with (
-            watching(gateway.url(f"/whep/{call}")) as viewer,
-            publish(Way(gateway, encrypted, user=call[-3:], call=call)),
-        ):
+async def test_an_encoder_is_decoded_whole_in_clear_and_encrypted(own: OwnCall, publish: Any) -> None:
+    async def check(own: OwnCall, *, encrypted: bool) -> None:
+        async with own.watching() as viewer, publish(Way(own.gateway, encrypted, own.user(), own.cid)):
             await viewer.until(frames=FRAMES, audio=80)
-            stream = await gateway.stream(call[-3:], tracks=2)
-        await assert_whole(gateway, viewer)
+            stream = await own.stream(tracks=2)
+        assert_whole(viewer, await own.dropped(viewer))
         assert stream["protocol"] == "srt"
         assert {track["kind"]: track["mode"] for track in stream["tracks"]} == {"video": "passthrough", "audio": "transcode"}
 
-    async with running_gateway("calls.public=livestream:one,livestream:two") as gateway, asyncio.TaskGroup() as both:
-        both.create_task(check(gateway, "livestream:one", encrypted=False))
-        both.create_task(check(gateway, "livestream:two", encrypted=True))
+    async with asyncio.TaskGroup() as both:
+        both.create_task(check(own, encrypted=False))
+        both.create_task(check(own.another(), encrypted=True))
 
 
-async def test_who_is_refused_sees_the_code_and_nothing_of_it_is_secret() -> None:
-    async with running_gateway("calls.on_conflict=refuse") as gateway, watching(gateway.url(WHEP)) as viewer:
-        way = Way(gateway, encrypted=True)
-        async with ffmpeg(*TS, way.url()):
-            await viewer.until(frames=10)
-            for stream_id, passphrase, code in (
-                (way.stream_id, way.passphrase, 1409),  # busy
-                (Way(gateway).stream_id, "", 1409),
-                ("cam1", "", 1404),
-                (Way(gateway).stream_id[:-8], "", 1401),
-                (f"{Way(gateway).stream_id}?call=livestream:other", "", 1403),
-                (gateway.tokens.user_name("host", "livestream:demo", -60), way.passphrase, 1401),
-                (Way(gateway, encrypted=True, user="two").stream_id, "a wrong passphrase", 10),  # SRT_REJ_BADSECRET
-                (Way(gateway, encrypted=True, user="two").stream_id, "", 11),  # SRT_REJ_UNSECURE
-            ):
-                async with caller(way.port, stream_id, passphrase=passphrase) as (_, said):
-                    assert said == {"reject": code}, stream_id[:12]
-            have = len(viewer.numbers)
-            await viewer.until(frames=have + 30)  # undisturbed
-        refused = {
-            reason: await gateway.metric(f'ingress_refused_total{{protocol="srt",reason="{reason}"}}')
-            for reason in ("conflict", "not_found", "unauthorized", "forbidden")
-        }
+async def test_who_is_refused_sees_the_code_and_nothing_of_it_is_secret(own: OwnCall) -> None:
+    gateway, host, lines = own.gateway, own.user(), len(own.gateway.log)
+    way, clear, two = (
+        Way(gateway, encrypted, user, own.cid) for encrypted, user in ((True, host), (False, host), (True, own.user("two")))
+    )
+    async with own.watching() as viewer, ffmpeg(*TS, way.url()):
+        await viewer.until(frames=10)
+        for stream_id, passphrase, code in (
+            (way.stream_id, way.passphrase, 1409),  # busy
+            (clear.stream_id, "", 1409),
+            ("cam1", "", 1404),
+            (clear.stream_id[:-8], "", 1401),
+            (f"{clear.stream_id}?call=livestream:other", "", 1403),
+            (gateway.tokens.user_name(host, own.cid, -60), way.passphrase, 1401),
+            (two.stream_id, "a wrong passphrase", 10),  # SRT_REJ_BADSECRET
+            (two.stream_id, "", 11),  # SRT_REJ_UNSECURE
+        ):
+            async with caller(way.port, stream_id, passphrase=passphrase) as (_, said):
+                assert said == {"reject": code}, stream_id[:12]
+        have = len(viewer.numbers)
+        await viewer.until(frames=have + 30)  # undisturbed
+    refused = {
+        reason: await own.rise(f'ingress_refused_total{{protocol="srt",reason="{reason}"}}')
+        for reason in ("conflict", "not_found", "unauthorized", "forbidden")
+    }
     assert refused == {"conflict": 2, "not_found": 1, "unauthorized": 2, "forbidden": 1}
     assert viewer.in_order
-    log = str(gateway.log)
+    log = str(gateway.log[lines:])
     assert "refused: another encoder is live with this key" in log
     assert way.passphrase not in log
     assert "eyJ" not in log
 
 
-async def test_a_source_is_fetched_and_fetched_again() -> None:
+async def test_a_source_is_fetched_and_fetched_again_and_on_a_private_address_only_where_allowed() -> None:
     port = free_port()
-    source = f'{{"cam": {{"url": "srt://127.0.0.1:{port}?passphrase=correct-horse-battery", "call": "livestream:demo", '
-    source += '"user": "cam", "allow_private": true}}'
+    wanted = f"srt://127.0.0.1:{port}?passphrase=correct-horse-battery"
+    source = {"url": wanted, "call": "livestream:demo", "user": "cam", "allow_private": True}
+    private = {"url": "srt://127.0.0.1:9", "call": "livestream:other", "user": "inside"}
     url = f"srt://127.0.0.1:{port}?mode=listener&passphrase=correct-horse-battery"
-    async with running_gateway(f"srt.sources={source}") as gateway, watching(gateway.url(WHEP)) as viewer:
+    sources = f"srt.sources={json.dumps({'cam': source, 'inside': private})}"
+    async with running_gateway(sources) as gateway, watching(gateway.url(WHEP)) as viewer:
+        assert (await gateway.logged("not on the public internet"))["message"] == "ended"
         async with ffmpeg(*TS, url):
             await viewer.until(frames=FRAMES, audio=80)
             first = await gateway.stream("cam", tracks=2)
         seen = len(viewer.numbers)
-        await assert_whole(gateway, viewer)
+        assert_whole(viewer, await dropped(gateway, viewer))
         async with ffmpeg(*TS, url):
             await viewer.until(frames=seen + 30)
             again = await gateway.stream("cam", tracks=2)
@@ -93,22 +124,11 @@ async def test_a_source_is_fetched_and_fetched_again() -> None:
     assert "correct-horse" not in str(gateway.log)
 
 
-async def test_a_source_on_a_private_address_is_not_fetched_unless_allowed() -> None:
-    source = '{"cam": {"url": "srt://127.0.0.1:9", "call": "livestream:demo", "user": "cam"}}'
-    async with running_gateway(f"srt.sources={source}") as gateway:
-        ended = await gateway.logged("not on the public internet")
-    assert ended["message"] == "ended"
-
-
-async def test_an_encoder_without_a_stream_id_has_a_port_of_its_own() -> None:
-    port = free_port()
-    secret = secrets.token_hex(32)
-    name = Tokens(Secret(secret.encode())).user_name("cam", "livestream:demo", 3600)
-    async with running_gateway(f'srt.ports={{"{port}": "{name}"}}', secret=secret) as gateway:
-        url = f"srt://127.0.0.1:{port}?passphrase={gateway.tokens.password(name)}"
-        async with ffmpeg(*TS, url):
-            stream = await gateway.stream("cam", tracks=2)
-    assert stream["call"] == "livestream:demo"
+async def test_an_encoder_without_a_stream_id_has_a_port_of_its_own(gateway: GatewayProcess, port: Port) -> None:
+    url = f"srt://127.0.0.1:{port.number}?passphrase={gateway.tokens.password(port.name)}"
+    async with ffmpeg(*TS, url):
+        stream = await gateway.stream("cam", tracks=2, token=gateway.key(port.call))
+    assert stream["call"] == port.call
 
 
 async def test_a_lossy_network_with_enough_latency_loses_hardly_a_frame() -> None:

@@ -7,16 +7,21 @@ from typing import Any
 
 import aiohttp
 import numpy as np
+import pytest
+import pytest_asyncio
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCRtpSender, RTCSessionDescription, VideoStreamTrack
 from av import VideoFrame
 from playwright.async_api import Page
 
-from tests.browser.chromium import open_page
+from tests.browser.chromium import Chromium
 from tests.support.application import running_application
 from tests.support.delivery import assert_delivered, assert_shown, dropped
 from tests.support.encoders import BITS, STRIP, ffmpeg, programme
-from tests.support.gateway_process import GatewayProcess, running_gateway
+from tests.support.gateway_process import GatewayProcess
+from tests.support.shared import OwnCall, shared_gateway
 from tests.support.viewer import watching
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 WIDTH, HEIGHT = 320, 192
 JUDGED = 90  # pictures, of 30 a second
@@ -55,6 +60,12 @@ _SEEN = """async (last) => {
 }"""
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def gateway() -> AsyncIterator[GatewayProcess]:
+    async with shared_gateway("transcode.pass_again_s=1") as running:
+        yield running
+
+
 async def seen_by_chromium(page: Page) -> tuple[list[int], str]:
     async with asyncio.timeout(40):
         numbers, mime_type = await page.evaluate(_SEEN, JUDGED)
@@ -66,7 +77,7 @@ def video_of(stream: dict[str, Any]) -> tuple[str, str, str]:
     return video["codec"], video["mode"], video["reason"]
 
 
-async def test_video_becomes_the_codec_that_the_gateway_or_the_call_chooses() -> None:
+async def test_video_becomes_the_codec_that_the_gateway_or_the_call_chooses(chromium: Chromium) -> None:
     async with running_application("transcode.codec=vp8", "calls.public=livestream:vp8,livestream:av1") as application:
         gateway = application.gateway
         await application.ok(
@@ -79,7 +90,7 @@ async def test_video_becomes_the_codec_that_the_gateway_or_the_call_chooses() ->
         ):
             await viewer.until_number(JUDGED)
             assert video_of(await gateway.stream("vp8", tracks=2)) == ("h264", "transcode", "b_frames")
-        async with open_page(gateway.url("/health/live")) as (page, _):
+        async with chromium.open_page(gateway.url("/health/live")) as (page, _):
             await page.evaluate(_WATCH, [gateway.url("/whep/livestream:av1"), BITS])
             async with ffmpeg(*SOURCE, "-f", "flv", gateway.rtmp("livestream:av1", "av1")):
                 numbers, mime_type = await seen_by_chromium(page)
@@ -102,20 +113,19 @@ PASSING = {
 }
 
 
-async def test_av1_and_vp9_of_an_encoder_pass_to_a_browser() -> None:
-    async with running_gateway("calls.public=livestream:av1,livestream:vp9") as gateway:
-        async with open_page(gateway.url("/health/live")) as (page, _):
-            for codec, encoding in PASSING.items():
-                call = f"livestream:{codec}"
-                await page.evaluate(_WATCH, [gateway.url(f"/whep/{call}"), BITS])
-                source = (*programme(WIDTH, HEIGHT), *encoding.split(), "-c:a", "libopus")
-                async with ffmpeg(*source, "-f", "flv", gateway.rtmp(call, codec), version=9):
-                    numbers, mime_type = await seen_by_chromium(page)
-                    stream = await gateway.stream(codec, tracks=2)
-                assert_shown(numbers, 0, JUDGED - 1, await dropped(gateway))
-                assert mime_type == f"video/{codec.upper()}"
-                assert video_of(stream) == (codec, "passthrough", "same_codec")
-        assert await gateway.metric("ingress_workers") == 0
+@pytest.mark.parametrize("codec", PASSING)
+async def test_av1_and_vp9_of_an_encoder_pass_to_a_browser(own: OwnCall, chromium: Chromium, codec: str) -> None:
+    others = own.gateway.workers()
+    async with chromium.open_page(own.gateway.url("/health/live")) as (page, _):
+        await page.evaluate(_WATCH, [own.gateway.url(f"/whep/{own.cid}"), BITS])
+        source = (*programme(WIDTH, HEIGHT), *PASSING[codec].split(), "-c:a", "libopus")
+        async with ffmpeg(*source, "-f", "flv", own.rtmp(), version=9):
+            numbers, mime_type = await seen_by_chromium(page)
+            stream = await own.stream(tracks=2)
+            assert own.gateway.workers() <= others
+    assert_shown(numbers, 0, JUDGED - 1, await own.dropped())
+    assert mime_type == f"video/{codec.upper()}"
+    assert video_of(stream) == (codec, "passthrough", "same_codec")
 
 
 class Counting(VideoStreamTrack):
@@ -138,14 +148,14 @@ class Counting(VideoStreamTrack):
 
 
 @asynccontextmanager
-async def publishing_vp8(gateway: GatewayProcess) -> AsyncIterator[None]:
+async def publishing_vp8(own: OwnCall) -> AsyncIterator[None]:
     """aiortc as a WHIP client."""
     connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
     picture = connection.addTransceiver(Counting(), direction="sendonly")
     picture.setCodecPreferences([each for each in RTCRtpSender.getCapabilities("video").codecs if each.name == "VP8"])
     await connection.setLocalDescription(await connection.createOffer())
-    headers = {"Content-Type": "application/sdp", "Authorization": f"Bearer {gateway.key()}"}
-    url = gateway.url("/whip/livestream:demo")
+    url, token = own.pasted().whip
+    headers = {"Content-Type": "application/sdp", "Authorization": f"Bearer {token}"}
     try:
         async with (
             aiohttp.ClientSession() as http,
@@ -158,29 +168,25 @@ async def publishing_vp8(gateway: GatewayProcess) -> AsyncIterator[None]:
         await connection.close()
 
 
-async def test_vp8_passes_until_a_viewer_comes_who_does_not_take_it_and_again_after_that_one() -> None:
-    url = "/whep/livestream:demo"
-    async with (
-        running_gateway("transcode.pass_again_s=1") as gateway,
-        watching(gateway.url(url)) as viewer,
-        publishing_vp8(gateway),
-    ):
+async def test_vp8_passes_until_a_viewer_comes_who_does_not_take_it_and_again_after_that_one(own: OwnCall) -> None:
+    others = own.gateway.workers()
+    async with own.watching() as viewer, publishing_vp8(own):
         await viewer.until(frames=30)
-        first = await gateway.stream()
+        first = await own.stream()
         assert video_of(first) == ("vp8", "passthrough", "same_codec")
-        assert await gateway.metric("ingress_workers") == 0
-        async with watching(gateway.url(url), video=["H264"]) as other:
+        assert own.gateway.workers() <= others
+        async with own.watching(video=["H264"]) as other:
             await other.until(frames=30)
-            changed = await gateway.stream(wanted=lambda stream: video_of(stream)[1] == "transcode")
+            changed = await own.stream(wanted=lambda stream: video_of(stream)[1] == "transcode")
             assert video_of(changed) == ("vp8", "transcode", "viewer")
             assert "A viewer's player does not take VP8." in str(changed)
             await viewer.until_number(other.numbers[-1] + 30)
-            assert await gateway.metric("ingress_workers") == 1
-        passing = await gateway.stream(wanted=lambda stream: video_of(stream)[1] == "passthrough")
+            assert len(own.gateway.workers() - others) == 1
+        passing = await own.stream(wanted=lambda stream: video_of(stream)[1] == "passthrough")
         await viewer.until_number(viewer.numbers[-1] + 30)
-        async with watching(gateway.url(url), video=["H264"]) as again:
+        async with own.watching(video=["H264"]) as again:
             await again.until(frames=30)
-        lost = await dropped(gateway, viewer)
+        lost = await own.dropped(viewer)
     assert viewer.in_order, viewer.numbers
     assert other.in_order, other.numbers
     assert passing["id"] == first["id"]

@@ -7,22 +7,27 @@ from pathlib import Path
 from typing import Self
 
 import boto3
+import pytest
 from moto.server import ThreadedMotoServer
 
-from tests.gateway.test_hls import AAC, OPEN, ffmpeg_and_mpv_play, reconnects_and_a_change_of_size_keep_every_rule, run
+from tests.gateway.test_hls import AAC, ffmpeg_and_mpv_play, gateway, reconnects_and_a_change_of_size_keep_every_rule, run
 from tests.support.delivery import assert_shown, dropped
 from tests.support.encoders import X264_LIVE, ffmpeg, programme
 from tests.support.gateway_process import running_gateway
 from tests.support.hls_client import following
+from tests.support.shared import OwnCall, own
 from tests.support.viewer import watching
 
+__all__ = ["gateway", "own"]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-async def test_ffmpeg_and_mpv_play_two_minutes_without_a_word() -> None:
-    await ffmpeg_and_mpv_play(120)
+
+async def test_ffmpeg_and_mpv_play_two_minutes_without_a_word(own: OwnCall) -> None:
+    await ffmpeg_and_mpv_play(own, 120)
 
 
-async def test_two_reconnects_and_a_change_of_size_keep_every_rule_over_five_minutes(tmp_path: Path) -> None:
-    await reconnects_and_a_change_of_size_keep_every_rule(tmp_path, 75)
+async def test_two_reconnects_and_a_change_of_size_keep_every_rule_over_five_minutes(own: OwnCall, tmp_path: Path) -> None:
+    await reconnects_and_a_change_of_size_keep_every_rule(own, tmp_path, 75)
 
 
 class Disk:
@@ -86,17 +91,17 @@ async def watched_over_its_failure(storage: Disk | Bucket) -> None:
     source = (*programme(320, 180), *X264_LIVE, "-g", "30", *AAC)
     async with storage as store:
         settings = ("hls.auto=true", "hls.segment_s=1", "hls.window_s=12", *store.settings)
-        async with running_gateway(*settings) as gateway, ffmpeg(*source, "-f", "flv", gateway.rtmp()):
+        async with running_gateway(*settings) as running, ffmpeg(*source, "-f", "flv", running.rtmp()):
             async with (
-                following(gateway.url(OPEN)) as (client, followed),
-                watching(gateway.url("/whep/livestream:demo")) as viewer,
+                following(running.url("/hls/livestream:demo/open/index.m3u8")) as (client, followed),
+                watching(running.url("/whep/livestream:demo")) as viewer,
             ):
                 video = client.renditions["video"]
                 await video.until_segment(7)
                 first = video.playlist.complete[0]
                 assert await client.get(video, first.uri), "it is no longer in memory"
-                assert await gateway.metric('ingress_hls_archived_total{result="stored"}') >= 6
-                assert await gateway.metric('ingress_hls_archived_total{result="failed"}') == 0
+                assert await running.metric('ingress_hls_archived_total{result="stored"}') >= 6
+                assert await running.metric('ingress_hls_archived_total{result="failed"}') == 0
                 await store.fail()
                 at = viewer.numbers[-1]
                 async with asyncio.timeout(40):
@@ -106,6 +111,6 @@ async def watched_over_its_failure(storage: Disk | Bucket) -> None:
                 assert not followed.done(), followed.exception()
                 last = viewer.numbers[-1]
                 assert last > at + 60
-                assert_shown(viewer.numbers, at, last, await dropped(gateway, viewer))
-            assert await gateway.metric('ingress_hls_archived_total{result="failed"}') > 0
-            assert "check hls.storage" in (await gateway.logged("HLS segments are not kept"))["message"]
+                assert_shown(viewer.numbers, at, last, await dropped(running, viewer))
+            assert await running.metric('ingress_hls_archived_total{result="failed"}') > 0
+            assert "check hls.storage" in (await running.logged("HLS segments are not kept"))["message"]

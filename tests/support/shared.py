@@ -6,7 +6,7 @@ what has happened since its test began.
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
@@ -36,6 +36,10 @@ class OwnCall:
     @property
     def cid(self) -> str:
         return f"livestream:own-{self.number}"
+
+    def another(self) -> "OwnCall":
+        """A second call of the same test."""
+        return replace(self, number=next(USED) % MOST)
 
     def user(self, name: str = "host") -> str:
         return f"{name}-{self.number}"
@@ -70,9 +74,10 @@ class OwnCall:
 
 
 @asynccontextmanager
-async def shared_gateway(*settings: str) -> AsyncIterator[GatewayProcess]:
+async def shared_gateway(*settings: str, secret: str = "") -> AsyncIterator[GatewayProcess]:
+    """As `running_gateway`, with the calls of `own`."""
     calls = ",".join(f"livestream:own-{number}" for number in range(MOST))
-    async with running_gateway(f"calls.public={calls}", *settings) as running:
+    async with running_gateway(f"calls.public={calls}", *settings, secret=secret) as running:
         yield running
 
 
