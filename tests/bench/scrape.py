@@ -17,9 +17,10 @@ import aiohttp
 import psutil
 
 from tests.bench import programme, srt_receive
-from tests.bench.sessions import SETTLE_S, child, row, title
+from tests.bench.sessions import child, row, title
 from tests.support.gateway_process import GatewayProcess, running_gateway
 from tests.support.publishing import Pasted, publishing
+from tests.support.waiting import eventually
 
 WHIP, VIEWERS, BURSTS, SCRAPES, SECONDS = 2, 5, 7, 50, 60
 SRT = 16  # more at once from one address are refused
@@ -43,9 +44,14 @@ async def run(flv: Path, ts: Path, sessions: int) -> None:
             ("viewers", {"joins": joins, "measuring": [], "feedback": True}),
         ):
             await (await stack.enter_async_context(child(module, job))).line()
-        await asyncio.sleep(SETTLE_S)
-        live = len((await gateway.json("/api/streams"))["streams"])
-        await measure(gateway, live)
+
+        async def everybody_is_there() -> bool:
+            streams = (await gateway.json("/api/streams"))["streams"]
+            live = [stream for stream in streams if stream["state"] == "live"]
+            return len(live) == sessions and await gateway.metric("ingress_viewers") == VIEWERS
+
+        await eventually(everybody_is_there, within_s=60)
+        await measure(gateway, sessions)
 
 
 async def measure(gateway: GatewayProcess, live: int) -> None:

@@ -10,6 +10,7 @@ import pytest
 from tests.support.delivery import assert_shown
 from tests.support.encoders import X264_LIVE, encoder, ffmpeg, programme
 from tests.support.gateway_process import running_gateway
+from tests.support.publishing import OPUS
 from tests.support.shared import OwnCall
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -78,6 +79,13 @@ async def test_opus_by_enhanced_rtmp_passes_untouched(own: OwnCall) -> None:
     assert tracks(stream) == {"video": ("h264", "passthrough", "same_codec"), "audio": ("opus", "passthrough", "same_codec")}
     assert not workers, "nothing needs a worker"
     assert viewer.frequency == pytest.approx(1000, rel=0.03)
+
+
+async def test_whip_as_dtls_client_and_where_the_key_names_the_call(own: OwnCall) -> None:
+    target = ("-f", "whip", "-whip_flags", "dtls_active", "-authorization", own.key(), own.gateway.url("/whip"))
+    async with ffmpeg(*programme(), *X264_LIVE, *OPUS, *target, version=9):
+        stream = await own.stream(tracks=2)
+    assert stream["call"] == own.cid
 
 
 async def test_gstreamer_rtmp2sink_with_mono_at_44100(own: OwnCall) -> None:

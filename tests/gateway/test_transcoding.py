@@ -21,6 +21,7 @@ from tests.support.viewer import Viewer, watching
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+SIZE = (320, 192)
 SECONDS = 3
 JUDGED = 80  # of the 90 pictures: an SRT caller that closes takes what is still in its buffers with it
 PASSES = ("passthrough", "same_codec")
@@ -75,7 +76,7 @@ async def gateway() -> AsyncIterator[GatewayProcess]:
 
 async def encoded(source: Source, folder: Path) -> Path:
     path = folder / "source.mp4"
-    picture = [argument for argument in programme() if argument != "-re"]
+    picture = [argument for argument in programme(*SIZE) if argument != "-re"]
     arguments = [*picture, *source.encoding.split(), "-c:a", "aac", "-t", str(SECONDS), str(path)]
     process = await asyncio.create_subprocess_exec(FFMPEG_9, "-hide_banner", "-loglevel", "error", "-nostdin", *arguments)
     async with asyncio.timeout(60):
@@ -106,7 +107,7 @@ async def published(gateway: GatewayProcess, path: Path, source: Source, protoco
     assert video["why"].endswith(".")
     assert bool(video["advice"]) == (source.plan != PASSES)
     assert_shown(viewer.numbers, 0, JUDGED - 1, lost)
-    assert viewer.sizes == [(640, 360)]
+    assert viewer.sizes == [SIZE]
     assert viewer.audio_frames > 50
 
 

@@ -30,6 +30,7 @@ class Relay:
     passed: int = 0
     offered: int = 0
     """Bytes for clients, whether they pass or not."""
+    offering: asyncio.Event = field(default_factory=asyncio.Event)  # set by each packet for clients
     lost: int = 0
     chance: random.Random = field(default_factory=lambda: random.Random(1))
     _free_at: dict[str, float] = field(default_factory=dict)  # when a narrow way has nothing more to carry
@@ -54,6 +55,7 @@ class Relay:
 
     def towards_client(self, send: Any, data: bytes, client: Any) -> None:
         self.offered += len(data)
+        self.offering.set()
         self._squeeze("down", self.rate, send, data, client)
 
     def towards_gateway(self, send: Any, data: bytes) -> None:
