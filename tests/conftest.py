@@ -1,19 +1,38 @@
-"""Options of a test run; and a test that stands still fails, with where it stood, and does not stop the others."""
+"""Options of a test run, and its order; and a test that stands still fails, with where it stood, and does not stop the others."""
 
 import signal
+from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 STANDS_STILL_S = 300.0
 """Of wall time; what takes longer stands in tests/slow."""
 AGAIN_S = 30.0  # for what the test does while it ends
+TESTS = Path(__file__).parent
+WAITING = ("browser", "gateway", "peers", "contract")
+"""Folders of tests that wait for media more than they compute."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("fuzz")
     group.addoption("--fuzz-seconds", type=float, default=2.0, help="how long each fuzzer runs")
     group.addoption("--fuzz-seed", type=int, default=None, help="repeat the run that a failure gave this seed of")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What waits comes first, its folders mixed evenly: at no time do only browsers run, which leave no core idle. What computes comes
+    last, in small pieces. Modules stay together, and in their order."""
+    modules: defaultdict[str, list[Path]] = defaultdict(list)
+    for path in dict.fromkeys(item.path for item in items):
+        modules[path.relative_to(TESTS).parts[0]].append(path)
+    places = {
+        path: (folder not in WAITING, number / len(paths) if folder in WAITING else 0)
+        for folder, paths in modules.items()
+        for number, path in enumerate(paths)
+    }
+    items.sort(key=lambda item: places[item.path])
 
 
 @pytest.hookimpl(wrapper=True)

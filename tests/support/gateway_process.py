@@ -60,12 +60,12 @@ class GatewayProcess:
         async with aiohttp.ClientSession() as http, http.get(self.url(path)) as response:
             return await response.text()
 
-    async def logged(self, words: str, timeout: float = 20) -> dict[str, Any]:
-        """The first line of the log with these words in any of its fields."""
+    async def logged(self, words: str, timeout: float = 20, *, session: str = "") -> dict[str, Any]:
+        """The first line of the log (of this session) with these words in any of its fields."""
         async with asyncio.timeout(timeout):
             while True:
                 for entry in self.log:
-                    if words in str(entry):
+                    if words in str(entry) and session in ("", entry.get("session")):
                         return entry
                 self.news.clear()
                 await self.news.wait()
