@@ -10,6 +10,7 @@ import statistics
 import sys
 from typing import Any
 
+from tests.browser.chromium import FAKE_DEVICES, running_chromium
 from tests.peers.whip_page import browser_publisher
 from tests.support.gateway_process import running_gateway
 
@@ -77,7 +78,11 @@ GLASS = """async ({whip, whep, token, codec, layers, seconds}) => {
 async def measure(codec: str) -> tuple[list[float], list[dict[str, Any]], int]:
     """(delays in ms, the gateway's own tracks, the last height)"""
     name, _, layers = codec.partition("x")
-    async with running_gateway() as gateway, browser_publisher() as browser:
+    async with (
+        running_gateway() as gateway,
+        running_chromium(*FAKE_DEVICES) as studio,
+        browser_publisher(studio) as browser,
+    ):
         options = {
             "whip": gateway.url("/whip/livestream:demo"),
             "whep": gateway.url("/whep/livestream:demo"),

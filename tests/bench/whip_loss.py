@@ -19,6 +19,7 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from protocols.media import Kind
 from protocols.webrtc.http import SDP
+from tests.browser.chromium import FAKE_DEVICES, running_chromium
 from tests.peers.whip_page import browser_publisher
 from tests.peers.whip_stage import whip_stage
 from tests.support.relay import relaying
@@ -47,7 +48,7 @@ class Seen:
 
 async def ours(loss: float) -> tuple[Seen, Seen]:
     async with whip_stage() as stage, relaying(stage.mux.port, loss=loss, round_trip_s=ROUND_TRIP_S) as relay:
-        async with browser_publisher() as browser:
+        async with running_chromium(*FAKE_DEVICES) as studio, browser_publisher(studio) as browser:
             await browser.go_through(relay.through)
             await browser.publish(stage.url(), "key", codec="h264")
             received = await stage.publisher()
@@ -94,7 +95,8 @@ async def aiortcs(loss: float) -> tuple[Seen, Seen]:
             )
 
         address = await stack.enter_async_context(_serving(answer, allow))
-        browser = await stack.enter_async_context(browser_publisher())
+        studio = await stack.enter_async_context(running_chromium(*FAKE_DEVICES))
+        browser = await stack.enter_async_context(browser_publisher(studio))
         await browser.publish(address, "key", codec="h264")
         async with asyncio.timeout(30):
             await begun.wait()

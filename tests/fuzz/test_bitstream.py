@@ -70,7 +70,7 @@ def cases() -> list[tuple[Callable[[], object], list[Call]]]:
                 )
             case ".ivf":
                 codec = Codec.VP8 if path.stem == "vp8" else Codec.VP9
-                frames = [("frame", frame) for frame in ivf_frames(path.name)[:4]]
+                frames = [("frame", frame) for frame in ivf_frames(path.read_bytes())[:4]]
                 out.append((partial(VpxStream, codec, 1), [("configure", bytes(12)), *frames]))
             case _:
                 pass

@@ -15,8 +15,8 @@ from protocols.media import WEBRTC_VIDEO, Codec
 from protocols.webrtc.receive import depacketize
 from protocols.webrtc.receive.depacketize import FORMATS
 from protocols.webrtc.send.packetize import PACKETIZERS, PAYLOAD_LIMIT, packetize_av1, packetize_vp8, packetize_vp9
-from tests.unit.protocols.bitstream.samples import FOLDER
-from tests.unit.protocols.webrtc.receive.test_depacketize import ivf_frames, obus
+from tests.unit.protocols.bitstream.samples import FOLDER, ivf_frames, sample
+from tests.unit.protocols.webrtc.receive.test_depacketize import obus
 
 VP8_KEY, VP9_KEY, VP9_INTER, VP9_SHOWN_AGAIN = b"\x10", b"\x82", b"\x86", b"\x88"
 FRAME, SEQUENCE_HEADER, DELIMITER, PADDING = 6, 1, 2, 15
@@ -117,7 +117,7 @@ def test_av1_of_an_encoder_comes_back(limit: int) -> None:
 
 
 def test_aiortc_reads_our_vp8() -> None:
-    for frame in ivf_frames(FOLDER / "vp8.ivf"):
+    for frame in ivf_frames(sample("vp8.ivf")):
         read = [VpxPayloadDescriptor.parse(payload) for payload in packetize_vp8(frame, 200)]
         assert b"".join(data for _, data in read) == frame
         assert [(descriptor.partition_start, descriptor.partition_id, descriptor.picture_id) for descriptor, _ in read] == [
@@ -128,7 +128,7 @@ def test_aiortc_reads_our_vp8() -> None:
 
 @pytest.mark.parametrize(("name", "codec"), [("vp8.ivf", Codec.VP8), ("vp9.ivf", Codec.VP9)])
 async def test_gstreamer_reads_our_vpx(name: str, codec: Codec, tmp_path: Path) -> None:
-    frames = ivf_frames(FOLDER / name)
+    frames = ivf_frames(sample(name))
     received, written = tmp_path / "rtp", tmp_path / "frames"
     with received.open("wb") as file:
         sequence = 65_530
