@@ -38,8 +38,14 @@ class Running:
 
 @asynccontextmanager
 async def running(
-    publisher: MemoryPublisher, *, linger_s: float = 10, call: MemoryCall | None = None, room: SeatRoom | None = None
+    publisher: MemoryPublisher,
+    *,
+    linger_s: float = 10,
+    call: MemoryCall | None = None,
+    room: SeatRoom | None = None,
+    workers: Workers | None = None,
 ) -> AsyncIterator[Running]:
+    """A seat for this publisher. `workers` only where it transcodes: their process must end with the test."""
     call = call or MemoryCall()
     retired: list[PipelineCounters] = []
     policy = SeatPolicy(
@@ -51,7 +57,7 @@ async def running(
         room=room or EnoughRoom(),
         on_change=lambda seat, change: None,
     )
-    session = Seat(publisher, "ada", "livestream:demo", [call], Workers(), policy)
+    session = Seat(publisher, "ada", "livestream:demo", [call], workers or Workers(), policy)
     task = asyncio.create_task(session.run())
     try:
         yield Running(session, call, task, retired)
@@ -106,7 +112,7 @@ async def test_of_a_publishers_layers_only_what_goes_into_the_call_needs_room() 
             _, wanted = asked
             plans.extend(map(demand, wanted))
 
-    async with running(publisher, room=Noted()) as it:
+    async with Workers() as workers, running(publisher, room=Noted(), workers=workers) as it:
         publisher.say(TracksChanged(layers), packet(1, 0, keyframe=True))
         await it.call.sink(Kind.VIDEO)
     assert [[(each.width, each.height) for each in plan.video] for plan in plans] == [[(1280, 720)]]
