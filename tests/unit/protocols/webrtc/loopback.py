@@ -153,9 +153,8 @@ class Programme:
             now = self.number * FRAME
             self.timers.advance(now)
             keyframe = self.number % self.group == 0
-            unit = access_unit(keyframe, self.key_bytes if keyframe else self.delta_bytes)
-            self.units.append(unit)
-            self.source.push(packet(unit, now, keyframe), now)
+            size = self.key_bytes if keyframe else self.delta_bytes
+            self.units.append(push(self.source, size, now, key=keyframe))
             self.number += 1
 
 
@@ -166,6 +165,13 @@ def clock(now: int) -> tuple[int, int]:
 
 def packet(data: bytes, at: int, keyframe: bool) -> EncodedPacket:
     return EncodedPacket(0, at, at, keyframe, data, at, at)
+
+
+def push(source: Source, size: int, at: int, *, key: bool, now: int | None = None) -> bytes:
+    """Gives the source a picture of `size` bytes with the media time `at`, and at that time if not `now`. The picture, in Annex B."""
+    unit = access_unit(key, size)
+    source.push(packet(unit, at, key), at if now is None else now)
+    return unit
 
 
 def nal_unit(kind: int, size: int) -> bytes:

@@ -29,11 +29,11 @@ from tests.unit.protocols.webrtc.loopback import (
     Peer,
     Programme,
     Timers,
-    access_unit,
     access_units,
     contiguous,
     packet,
     parameters,
+    push,
     restored,
     sender_to,
     source_of,
@@ -86,7 +86,7 @@ def test_without_rtx_the_very_same_packet_comes_again(peer: Peer, timers: Timers
     source = video(timers)
     sender = watch(source, peer, 0, rtx_ssrc=None)
     feedback = listening(sender)
-    source.push(packet(access_unit(True, 3000), 0, True), 0)
+    push(source, 3000, 0, key=True)
     sent = [data for data in iter(peer.datagram, None) if not 192 <= data[1] <= 223]
     sequences = [int.from_bytes(data[2:4], "big") for data in sent]
     feedback.receive(nack(*sequences), 50 * MS)
@@ -99,7 +99,7 @@ def test_nacks_are_answered_across_the_wrap_of_the_sequence(peer: Peer, timers: 
     sender = sender_to(peer, parameters(), sequence=65_533)
     sender.attach(source, 0)
     feedback = listening(sender)
-    source.push(packet(access_unit(True, 7000), 0, True), 0)
+    push(source, 7000, 0, key=True)
     packets = {each.sequence_number: each.payload for each in peer.receive()}
     assert list(packets) == [65_533, 65_534, 65_535, 0, 1, 2, 3]
     fci = (65_534).to_bytes(2, "big") + (0b1111).to_bytes(2, "big")  # and the four after it
@@ -131,7 +131,7 @@ def test_a_packet_is_sent_again_once_in_half_a_round_trip(peer: Peer, timers: Ti
     source = video(timers)
     sender = watch(source, peer, 0)
     feedback = listening(sender)
-    source.push(packet(access_unit(True, 3000), 0, True), 0)
+    push(source, 3000, 0, key=True)
     number = peer.receive()[0].sequence_number
     for at in (1, 2, 3, 5):
         feedback.receive(nack(number), at * MS)
@@ -252,7 +252,7 @@ def test_receiver_reports_give_the_round_trip(peer: Peer, timers: Timers) -> Non
     source = video(timers)
     sender = watch(source, peer, 0)
     feedback = listening(sender)
-    source.push(packet(access_unit(True, 2000), 0, True), 7 * SECOND)
+    push(source, 2000, 0, key=True, now=7 * SECOND)
     peer.receive()
     (report, _) = RtcpPacket.parse(peer.rtcp[0])
     assert isinstance(report, RtcpSrPacket)
@@ -270,7 +270,7 @@ def test_reports_are_due_each_second_from_the_first_packet_on(peer: Peer, timers
     picture, sound = video(timers), source_of(Track(1, Codec.OPUS), timers)
     feedback = listening(watch(picture, peer, 0), watch(sound, peer, 0, ssrc=7, mid="1"))
     assert feedback.due(SECOND) == []
-    picture.push(packet(access_unit(True, 2000), 0, True), 0)
+    push(picture, 2000, 0, key=True)
     sound.push(packet(b"opus", 0, True), 100 * MS)
     assert feedback.due(SECOND - 1) == []
     (compound,) = feedback.due(SECOND + 200 * MS)
@@ -390,5 +390,5 @@ def test_random_rtcp_gives_nothing_but_protocol_errors(peer_of: Callable[..., Pe
         except ProtocolError:
             continue
     timers.advance(timers.now + SECOND)  # what it caused is over
-    source.push(packet(unit := access_unit(True, 2000), timers.now, True), timers.now)
+    unit = push(source, 2000, timers.now, key=True)
     assert [each for _, each in access_units(peer.receive())][-1] == unit

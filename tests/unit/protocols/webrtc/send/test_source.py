@@ -26,6 +26,7 @@ from tests.unit.protocols.webrtc.loopback import (
     growing,
     packet,
     parameters,
+    push,
     sender_to,
     source_of,
     video,
@@ -57,7 +58,7 @@ def test_headers_say_what_was_negotiated(peer: Peer, timers: Timers) -> None:
     sender = sender_to(peer, parameters(mid="video0"), sequence=65_530, timestamp=0xFFFFFFFF)
     sender.attach(source, 0)
     at = 3 * SECOND + 500 * MS
-    source.push(packet(access_unit(True, 3000), 0, True), at)
+    push(source, 3000, 0, key=True, now=at)
     packets = peer.receive()
     assert [each.sequence_number for each in packets] == [65_530, 65_531, 65_532, 65_533]
     assert {each.timestamp for each in packets} == {0xFFFFFFFF}
@@ -66,7 +67,7 @@ def test_headers_say_what_was_negotiated(peer: Peer, timers: Timers) -> None:
     assert {each.extensions.mid for each in packets} == {"video0"}
     assert {each.extensions.abs_send_time for each in packets} == {int(3.5 * (1 << 18))}
     assert [each.extensions.transport_sequence_number for each in packets] == [65_530, 65_531, 65_532, 65_533]
-    source.push(packet(access_unit(False, 3000), FRAME, False), at)
+    push(source, 3000, FRAME, key=False, now=at)
     packets = peer.receive()
     assert [each.sequence_number for each in packets] == [65_534, 65_535, 0]
     assert [each.extensions.transport_sequence_number for each in packets] == [65_534, 65_535, 0]
@@ -93,7 +94,7 @@ def test_audio_and_video_of_a_peer_share_the_transport_sequence(peer: Peer, time
     watch(sound, peer, 0, ssrc=7, mid="1")
     for number in range(3):
         at = number * 20 * MS
-        picture.push(packet(access_unit(number == 0, 2500), at, number == 0), at)
+        push(picture, 2500, at, key=number == 0)
         sound.push(packet(b"opus" * 40, at, True), at)
     packets = peer.receive()
     counted = [each.extensions.transport_sequence_number for each in packets]
@@ -174,10 +175,10 @@ def test_a_burst_held_too_long_is_dropped_to_the_next_key_frame_and_counted(peer
     source = video(timers, on_keyframe_wanted=keyframe_wanted)
     sender = watch(source, peer, 0)
     asked.clear()
-    source.push(packet(access_unit(True, 150_000), 0, True), SECOND)
+    push(source, 150_000, 0, key=True, now=SECOND)
     begun = peer.receive()
     source.run(SECOND + HOLD_NS + 1)  # the loop was stuck
-    source.push(packet(access_unit(False, 2000), FRAME, False), SECOND + HOLD_NS + 2)
+    push(source, 2000, FRAME, key=False, now=SECOND + HOLD_NS + 2)
     assert peer.receive() == []
     assert sender.dropped == source.history.next - 2 - len(begun)
     assert asked == [1]
@@ -196,9 +197,9 @@ def test_without_a_cached_group_a_viewer_waits_for_a_key_frame_and_asks_for_it(p
         return True
 
     source = video(timers, on_keyframe_wanted=keyframe_wanted)
-    source.push(packet(access_unit(False, 2000), 0, False), 0)
+    push(source, 2000, 0, key=False)
     watch(source, peer, 0)
-    source.push(packet(access_unit(False, 2000), FRAME, False), FRAME)
+    push(source, 2000, FRAME, key=False)
     assert peer.receive() == []
     assert asked == [1]
     unit = access_unit(True, 2000)
@@ -381,14 +382,14 @@ def test_on_sent_is_called_once_a_frame_with_the_first_viewer(peer_of: Callable[
         on_sent=lambda frame, packetized, sent: calls.append((frame.pts, packetized, sent)),
         monotonic=lambda: next(ticking),
     )
-    source.push(packet(access_unit(True, 2000), 0, True), 0)  # nobody watches
+    push(source, 2000, 0, key=True)  # nobody watches
     assert calls == []
     for each in (peer_of(), peer_of()):
         watch(source, each, 0)
-    source.push(packet(access_unit(True, 100_000), FRAME, True), FRAME)  # paced
+    push(source, 100_000, FRAME, key=True)  # paced
     assert calls == [(0, 0, 1)]  # the join
     timers.advance(2 * FRAME)
-    source.push(packet(access_unit(False, 2000), 2 * FRAME, False), 2 * FRAME)
+    push(source, 2000, 2 * FRAME, key=False)
     assert [pts for pts, _, _ in calls] == [0, FRAME, 2 * FRAME]
     assert all(sent > packetized for _, packetized, sent in calls)
 
@@ -401,7 +402,7 @@ def test_sender_reports_put_audio_and_video_on_one_time_line(peer: Peer, timers:
     at = 10 * SECOND
     # Video was delayed on its way to us, and leaves after the audio of its time: reports must not show that.
     sound.push(packet(b"opus", at, True), at)
-    picture.push(packet(access_unit(True, 2000), at, True), at + 300 * MS)
+    push(picture, 2000, at, key=True, now=at + 300 * MS)
     packets = {each.ssrc: each for each in peer.receive()}
     compounds = [RtcpPacket.parse(each) for each in peer.rtcp]
     shown = {}

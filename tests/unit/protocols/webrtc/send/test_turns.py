@@ -13,12 +13,11 @@ from tests.unit.protocols.webrtc.loopback import (
     SECOND,
     Peer,
     Timers,
-    access_unit,
     access_units,
     contiguous,
     growing,
-    packet,
     parameters,
+    push,
     sender_to,
     source_of,
     watch,
@@ -55,9 +54,8 @@ class Picture:
             for name in layers or ("h", "l"):
                 keyframe = self.number % 60 == 0 or name in self.wanted
                 self.wanted.discard(name)
-                unit = access_unit(keyframe, LARGE if name == "h" else SMALL)
-                self.units[name].append(unit)
-                self.layers[name].push(packet(unit, now, keyframe), now)
+                size = LARGE if name == "h" else SMALL
+                self.units[name].append(push(self.layers[name], size, now, key=keyframe))
             self.number += 1
 
 
