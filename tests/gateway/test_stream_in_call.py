@@ -15,6 +15,7 @@ from tests.support.shared import OwnCall
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+SMALL = programme(320, 192)
 AAC = ("-c:a", "aac", "-b:a", "128k")
 BFRAMES = ("-c:v", "libx264", "-preset", "ultrafast", "-bf", "2", "-b_strategy", "0", "-g", "60", "-threads", "1")
 
@@ -26,12 +27,12 @@ def tracks(stream: dict[str, Any]) -> dict[str, tuple[str, str, str]]:
 @pytest.mark.parametrize(
     ("name", "version", "arguments", "video"),
     [
-        ("b-frames", 5, (*programme(), *BFRAMES, *AAC), ("h264", "transcode", "b_frames")),
+        ("b-frames", 5, (*SMALL, *BFRAMES, *AAC), ("h264", "transcode", "b_frames")),
         (
             "hevc",
             9,
             (
-                *programme(),
+                *SMALL,
                 "-c:v",
                 "libx265",
                 "-preset",
@@ -48,7 +49,7 @@ def tracks(stream: dict[str, Any]) -> dict[str, tuple[str, str, str]]:
         (
             "av1",
             9,
-            (*programme(), "-c:v", "libsvtav1", "-preset", "12", "-svtav1-params", "lp=1", "-g", "60", "-c:a", "libopus"),
+            (*SMALL, "-c:v", "libsvtav1", "-preset", "12", "-svtav1-params", "lp=1", "-g", "60", "-c:a", "libopus"),
             ("av1", "transcode", "viewer"),
         ),
     ],
