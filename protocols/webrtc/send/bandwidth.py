@@ -31,6 +31,7 @@ _HEADROOM = 1.5
 _FLOOR = 50_000
 _SPAN_NS = 45_000_000  # of arrivals, at least: feedback that comes in parts is one
 _COLLAPSE = 2  # times as much arrived before
+_DRAINING = 0.7  # of what the way carries: the queue that stands by then is to empty
 _GROWING = 4  # a queue that grows by one part in so many of the time: this much and more of what is sent is not carried
 _LITTLE = 2  # times what was sent is less than the figure: what arrived of it is not what the way carries
 _SENT_WITHIN = 4  # parts of a window, at most: of a few packets that left together no rate is known
@@ -70,6 +71,10 @@ class _Span(NamedTuple):
     def rate(self, before: "_Span") -> int:
         """bit/s."""
         return self.bytes * 8 * 1_000_000_000 // (self.at - before.at)
+
+    @property
+    def drowned(self) -> bool:
+        return self.lost * 2 > self.packets
 
     @property
     def lossy(self) -> bool:
@@ -133,16 +138,17 @@ class BandwidthEstimator:
             return False
         first, middle, last = self._spans
         queued = last.delay - min(self._least) > 2 * _QUEUEING_NS
-        if not (queued or last.lossy) or not (middle.worse(first) and last.worse(middle)) or last.at - middle.at < _SPAN_NS:
+        drowned = middle.drowned and last.drowned
+        if not (queued or drowned) or not (middle.worse(first) and last.worse(middle)) or last.at - middle.at < _SPAN_NS:
             return False
-        arrived = min(last.rate(middle), middle.rate(first))  # the first of them may hold the end of what was before
+        arrived = last.rate(middle)  # the middle one may hold the end of what was before
         if self._before:
             if arrived * _COLLAPSE > max(self._before):
                 return False
         elif not (self._collapsed and middle.lossy and last.lossy):
             return False
         self._too_much = arrived
-        self.bits_per_second = max(_FLOOR, int(min(arrived, self.bits_per_second or arrived) * _DECREASE))
+        self.bits_per_second = max(_FLOOR, int(min(arrived, self.bits_per_second or arrived) * _DRAINING))
         self._collapsed = self._sent_until = now
         self._window = None
         self._before.clear()
@@ -173,7 +179,8 @@ class BandwidthEstimator:
         elif loss < _LOW_LOSS and not queued:
             if self._too_much is not None and current > self._too_much * _NEAR:
                 self._too_much = None
-            increase = _INCREASE if self._too_much is None else _NEAR_INCREASE
+            near = self._too_much is not None and current >= int(self._too_much * _DECREASE)
+            increase = _NEAR_INCREASE if near else _INCREASE
             current = max(current, arrived, min(int(current * increase), int(arrived * _HEADROOM)))
         self.bits_per_second = max(_FLOOR, current)
         self._sent_until = window.sent
