@@ -97,27 +97,28 @@ class BandwidthEstimator:
     def add(self, arrivals: Iterable[Arrival], now: int) -> bool:
         """Arrivals in the order sent. `now` is monotonic ns. True where the way has narrowed to less than half at one blow."""
         window = self._window = self._window or _Window(now)
-        least, last = window.least_delay, 0
-        packets, lost, came = window.packets, window.lost, window.bytes
+        least, delay, collapsed = window.least_delay, window.delay, self._collapsed
+        packets = lost = came = last = sent = 0
         for sent, arrived, size in arrivals:
-            if sent < self._collapsed:
+            if sent < collapsed:
                 continue
-            window.packets += 1
-            window.sent = sent
+            packets += 1
             if arrived is None:
-                window.lost += 1
+                lost += 1
                 continue
-            window.bytes += size
-            window.delay = delay = arrived - sent
-            last = arrived
+            came += size
+            last, delay = arrived, arrived - sent
             if least is None or delay < least:
                 least = delay
-        window.least_delay = least
-        if window.packets == packets:  # all of it left before the way narrowed
-            self._window = window if packets else None
+        if not packets:  # all of it left before the way narrowed
+            self._window = window if window.packets else None
             return False
-        if window.bytes > came:
-            self._note(_Span(last, window.delay, window.bytes - came, window.packets - packets, window.lost - lost))
+        window.packets += packets
+        window.lost += lost
+        window.bytes += came
+        window.least_delay, window.delay, window.sent = least, delay, sent
+        if came:
+            self._note(_Span(last, delay, came, packets, lost))
             if self._narrowed(now):
                 return True
         if now - window.begun >= _WINDOW_NS:
@@ -127,6 +128,8 @@ class BandwidthEstimator:
 
     def _note(self, span: _Span) -> None:
         spans = self._spans
+        if spans and span.at < spans[-1].at:  # the viewer's clock has begun anew
+            spans.clear()
         if len(spans) > 1 and spans[-1].at - spans[-2].at < _SPAN_NS:
             span = spans.pop().joined(span)
         spans.append(span)
