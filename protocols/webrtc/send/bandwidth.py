@@ -73,7 +73,7 @@ class _Span(NamedTuple):
         return self.bytes * 8 * 1_000_000_000 // (self.at - before.at)
 
     @property
-    def drowned(self) -> bool:
+    def mostly_lost(self) -> bool:
         return self.lost * 2 > self.packets
 
     @property
@@ -141,8 +141,8 @@ class BandwidthEstimator:
             return False
         first, middle, last = self._spans
         queued = last.delay - min(self._least) > 2 * _QUEUEING_NS
-        drowned = middle.drowned and last.drowned
-        if not (queued or drowned) or not (middle.worse(first) and last.worse(middle)) or last.at - middle.at < _SPAN_NS:
+        mostly_lost = middle.mostly_lost and last.mostly_lost
+        if not (queued or mostly_lost) or not (middle.worse(first) and last.worse(middle)) or last.at - middle.at < _SPAN_NS:
             return False
         arrived = last.rate(middle)  # the middle one may hold the end of what was before
         if self._before:

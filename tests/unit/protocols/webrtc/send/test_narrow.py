@@ -116,7 +116,8 @@ def test_a_key_frame_goes_no_faster_into_a_narrow_way_than_it_carries(peer: Peer
     sender = watch(encoder.source, peer, 0)
     sender.carried = CARRIED
     key, begun = push(encoder.source, timers, 8000, keyframe=True), timers.now
-    packets, gone = [], 0
+    packets: list[RtpPacket] = []
+    gone = 0
     while not timers.idle or not packets:
         new = peer.receive()
         packets += new

@@ -8,7 +8,7 @@ import pytest
 from protocols.webrtc.send.bandwidth import Arrival, BandwidthEstimator
 from protocols.webrtc.send.share import WayShares
 from protocols.webrtc.send.simulcast import STRAINED_NS, Layer, Picture
-from protocols.webrtc.send.target import INTERVAL_NS, POOR_NS, RENEWAL_NS, UNBOUND, TargetBitrate
+from protocols.webrtc.send.target import INTERVAL_NS, RENEWAL_NS, UNBIND_NS, UNBOUND, TargetBitrate
 from tests.unit.protocols.webrtc.loopback import MS, SECOND
 
 HD = 1280 * 720
@@ -57,8 +57,8 @@ def test_a_moment_in_which_little_arrives_does_not_open_a_bound_encoder() -> Non
     assert target.judge([floor // 4], HD, INTERVAL_NS) == floor
     assert target.judge([600 * KBIT], HD, 2 * INTERVAL_NS) == 600 * KBIT
     assert target.judge([floor // 4], HD, 3 * INTERVAL_NS) == floor
-    assert target.judge([floor // 4], HD, 3 * INTERVAL_NS + POOR_NS - 1) is None
-    assert target.judge([floor // 4], HD, 3 * INTERVAL_NS + POOR_NS) == UNBOUND
+    assert target.judge([floor // 4], HD, 3 * INTERVAL_NS + UNBIND_NS - 1) is None
+    assert target.judge([floor // 4], HD, 3 * INTERVAL_NS + UNBIND_NS) == UNBOUND
 
 
 # -- a viewer's way, shared among its pictures -------------------------------------------------------------------------------------------
