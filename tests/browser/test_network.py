@@ -111,6 +111,7 @@ async def test_the_encoder_of_a_transcoded_stream_follows_a_choked_viewer_down_a
         assert frozen - busy < 1, (before, after)
         decoded, made = (late["framesDecoded"] - early["framesDecoded"] for early, late in zip(before, after, strict=True))
         assert made - decoded < 30, (before, after)  # nor does it stand still now
+        await unchoked.close()
         relay.rate = 0
         async with asyncio.timeout(40):
             while await offered(relay) < 0.8 * wide:

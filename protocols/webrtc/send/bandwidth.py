@@ -176,9 +176,10 @@ class BandwidthEstimator:
         current = self.bits_per_second or arrived
         if loss > _HIGH_LOSS or filling or full:
             if loss < _LOW_LOSS and self._sent(window, elapsed) * _LITTLE < current:
-                arrived = current
-            current = min(current, int(arrived * _DECREASE))
-            self._too_much = arrived
+                current = int(current * _DECREASE)
+            else:
+                current = min(current, int(arrived * _DECREASE))
+                self._too_much = arrived
         elif loss < _LOW_LOSS and not queued:
             if self._too_much is not None and current > self._too_much * _NEAR:
                 self._too_much = None
