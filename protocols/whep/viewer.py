@@ -75,19 +75,24 @@ class Viewer:
         return self._feedback.estimated_bitrate
 
     def _on_rtcp(self, packet: bytes, now: int) -> None:
+        collapses = self._feedback.collapses
         self._feedback.receive(packet, now)
-        if now >= self._choose_due:
+        if self._feedback.collapses > collapses:
+            self._choose(now, at_once=True)
+            for sender in self.senders:
+                sender.cut(now)
+        elif now >= self._choose_due:
             self._choose(now)
 
-    def _choose(self, now: int) -> None:
+    def _choose(self, now: int, *, at_once: bool = False) -> None:
         """Which layer of each picture is sent from here on, and what it has to make do with."""
         self._choose_due = now + _CHOOSE_NS
         slots = {slot.number: slot for slot in self._slots}
         pictures = {number: picture for number, slot in slots.items() if (picture := slot.picture()) is not None}
         carried = self._carried()
-        for number, share in self._shares.of(pictures, carried, now).items():
+        for number, share in self._shares.of(pictures, carried, now, at_once=at_once).items():
             slots[number].senders[Kind.VIDEO].carried = share
-        for number, name in self._choice.choose(pictures, carried, now).items():
+        for number, name in self._choice.choose(pictures, carried, now, at_once=at_once).items():
             slots[number].show_layer(name, now)
 
     def _carried(self) -> int | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from playwright.async_api import Page, Route
 
-from tests.browser.chromium import inbound, open_page, state, until
+from tests.browser.chromium import inbound, open_page, running_chromium, state, until
 from tests.support.encoders import ffmpeg, programme
 from tests.support.gateway_process import running_gateway
 from tests.support.relay import Relay, relaying
@@ -85,28 +85,36 @@ async def test_the_encoder_of_a_transcoded_stream_follows_a_choked_viewer_down_a
     async with (
         running_gateway("webrtc.host=127.0.0.1") as gateway,
         relaying(gateway.ports["webrtc"], loss=0, round_trip_s=0.02) as relay,
-        open_page("about:blank") as (page, observed),
+        running_chromium() as chromium,
+        chromium.open_page("about:blank") as (page, observed),
+        chromium.open_page("about:blank") as (unchoked, _),  # what freezes here, too, the machine was too busy for
         ffmpeg(*programme(1280, 720), *reordered, "-f", "flv", gateway.rtmp()),
     ):
         await gateway.stream(tracks=2, wanted=lambda stream: "transcode" in {track["mode"] for track in stream["tracks"]})
         await reroute(page, relay)
         await page.goto(gateway.url("/watch/livestream:demo"))
-        await state(page, "live")
-        await until(page, "document.querySelector('video').currentTime > 4")
+        await unchoked.goto(gateway.url("/watch/livestream:demo"))
+        for each in (page, unchoked):
+            await state(each, "live")
+            await until(each, "document.querySelector('video').currentTime > 4")
         wide = await offered(relay)
         assert wide > 1_000_000
+        before = [await video_report(each) for each in (page, unchoked)]
         relay.rate = 600_000
         choked = time.monotonic()
         while await offered(relay) > relay.rate:
-            assert time.monotonic() - choked < 4  # the first second below it ends no later
-        shown = (await video_report(page))["framesDecoded"]
-        while (before := await video_report(page))["framesDecoded"] < shown + 15:
-            assert time.monotonic() - choked < 6  # what was lost before the encoder followed stands still for so long at most
-            await offered(relay)
+            assert time.monotonic() - choked < 3  # the first second below it ends no later
         for _ in range(10):
             assert await offered(relay) < 1.3 * relay.rate
-        report = await video_report(page)
-        assert report["freezeCount"] == before["freezeCount"], (before, report)
+        after = [await video_report(each) for each in (page, unchoked)]
+        frozen, busy = (
+            late["totalFreezesDuration"] - early["totalFreezesDuration"] for early, late in zip(before, after, strict=True)
+        )
+        # From the first loss to the key frame behind a full queue: 0.3 to 0.6 s on a quiet machine.
+        assert frozen - busy < 1, (before, after)
+        decoded, made = (late["framesDecoded"] - early["framesDecoded"] for early, late in zip(before, after, strict=True))
+        assert made - decoded < 30, (before, after)  # nor does it stand still now
+        await unchoked.close()
         relay.rate = 0
         async with asyncio.timeout(40):
             while await offered(relay) < 0.8 * wide:

@@ -1,16 +1,19 @@
 """How much one viewer's way carries, judged from transport-wide feedback (draft-holmer-rmcat-transport-wide-cc-extensions-01). Sans-IO.
 
 An AIMD rule on loss and queueing delay, after draft-ietf-rmcat-gcc-02 §5-6, without its filter: a programme does not adapt from second to
-second, so the figure chooses a layer or tells a viewer's way from a bad one; it paces nothing. What is kept true: it never rises above
-1.5 times what was seen to arrive, and falls by loss or delay alone: who is sent little learns nothing new. It holds
+second, so the figure chooses a layer, tells a viewer's way from a bad one, and paces what goes into that alone. What is kept true: it never
+rises above 1.5 times what was seen to arrive, and falls by loss or delay alone: who is sent little learns nothing new. It holds
 while a queue drains, and near the rate that was too much the last time it rises slowly (§5.5): an encoder that follows it stays just below
 what the way carries, and still finds out when that is more.
+
+A way that narrows to less than half at one blow shows it within two feedbacks: the queue grows from one to the next, and what arrives is
+what the way carries. The figure falls to that at once, and what left before says nothing any more.
 """
 
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 _WINDOW_NS = 500_000_000
 _HIGH_LOSS = 0.10  # GCC §6: above, decrease; below 2 %, increase
@@ -26,6 +29,13 @@ _NEAR_INCREASE = 1.02
 _NEAR = 1.15  # times what arrived when it was too much: up to here it may be too much again
 _HEADROOM = 1.5
 _FLOOR = 50_000
+_SPAN_NS = 45_000_000  # of arrivals, at least: feedback that comes in parts is one
+_COLLAPSE = 2  # times as much arrived before
+_DRAINING = 0.7  # of what the way carries: the queue that stands by then is to empty
+_GROWING = 4  # a queue that grows by one part in so many of the time: this much and more of what is sent is not carried
+_LITTLE = 2  # times what was sent is less than the figure: what arrived of it is not what the way carries
+_SENT_WITHIN = 4  # parts of a window, at most: of a few packets that left together no rate is known
+_BEFORE = 2  # windows: the last may hold the beginning of it
 
 
 Arrival: TypeAlias = tuple[int, int | None, int]
@@ -40,6 +50,35 @@ class _Window:
     bytes: int = 0
     delay: int = 0
     least_delay: int | None = None
+    sent: int = 0  # when the last left
+
+
+class _Span(NamedTuple):
+    """What one feedback told."""
+
+    at: int  # when the last of it arrived, by the viewer's clock
+    delay: int  # of that
+    bytes: int
+    packets: int
+    lost: int
+
+    def joined(self, later: "_Span") -> "_Span":
+        return _Span(later.at, later.delay, self.bytes + later.bytes, self.packets + later.packets, self.lost + later.lost)
+
+    def worse(self, before: "_Span") -> bool:
+        return self.lossy or (self.delay - before.delay) * _GROWING > self.at - before.at
+
+    def rate(self, before: "_Span") -> int:
+        """bit/s."""
+        return self.bytes * 8 * 1_000_000_000 // (self.at - before.at)
+
+    @property
+    def mostly_lost(self) -> bool:
+        return self.lost * 2 > self.packets
+
+    @property
+    def lossy(self) -> bool:
+        return self.lost > self.packets * _HIGH_LOSS
 
 
 class BandwidthEstimator:
@@ -50,27 +89,82 @@ class BandwidthEstimator:
         self._window: _Window | None = None
         self._least: deque[int] = deque(maxlen=_BASELINE)  # delays, one of each window
         self._too_much: int | None = None  # what arrived when the way was full
+        self._before: deque[int] = deque(maxlen=_BEFORE)  # bit/s that arrived in a window
+        self._spans: deque[_Span] = deque(maxlen=3)
+        self._sent_until = 0  # when the last of the window before left
+        self._collapsed = 0  # when the way narrowed at one blow
 
-    def add(self, arrivals: Iterable[Arrival], now: int) -> None:
-        """Arrivals in the order sent. `now` is monotonic ns."""
+    def add(self, arrivals: Iterable[Arrival], now: int) -> bool:
+        """Arrivals in the order sent. `now` is monotonic ns. True where the way has narrowed to less than half at one blow."""
         window = self._window = self._window or _Window(now)
-        least = window.least_delay
+        least, delay, collapsed = window.least_delay, window.delay, self._collapsed
+        packets = lost = came = last = sent = 0
         for sent, arrived, size in arrivals:
-            window.packets += 1
-            if arrived is None:
-                window.lost += 1
+            if sent < collapsed:
                 continue
-            window.bytes += size
-            window.delay = delay = arrived - sent
+            packets += 1
+            if arrived is None:
+                lost += 1
+                continue
+            came += size
+            last, delay = arrived, arrived - sent
             if least is None or delay < least:
                 least = delay
-        window.least_delay = least
-        if now - window.begun >= _WINDOW_NS and window.packets:
+        if not packets:  # all of it left before the way narrowed
+            self._window = window if window.packets else None
+            return False
+        window.packets += packets
+        window.lost += lost
+        window.bytes += came
+        window.least_delay, window.delay, window.sent = least, delay, sent
+        if came:
+            self._note(_Span(last, delay, came, packets, lost))
+            if self._narrowed(now):
+                return True
+        if now - window.begun >= _WINDOW_NS:
             self._judge(window, now - window.begun)
             self._window = _Window(now)
+        return False
+
+    def _note(self, span: _Span) -> None:
+        spans = self._spans
+        if spans and span.at < spans[-1].at:  # the viewer's clock has begun anew
+            spans.clear()
+        if len(spans) > 1 and spans[-1].at - spans[-2].at < _SPAN_NS:
+            span = spans.pop().joined(span)
+        spans.append(span)
+
+    def _narrowed(self, now: int) -> bool:
+        """Whether two feedbacks in a row show a queue that grows or overflows, and not half of what arrived before; or that what left since
+        the way narrowed is still too much."""
+        if len(self._spans) < 3 or not self._least:
+            return False
+        first, middle, last = self._spans
+        queued = last.delay - min(self._least) > 2 * _QUEUEING_NS
+        mostly_lost = middle.mostly_lost and last.mostly_lost
+        if not (queued or mostly_lost) or not (middle.worse(first) and last.worse(middle)) or last.at - middle.at < _SPAN_NS:
+            return False
+        arrived = last.rate(middle)  # the middle one may hold the end of what was before
+        if self._before:
+            if arrived * _COLLAPSE > max(self._before):
+                return False
+        elif not (self._collapsed and middle.lossy and last.lossy):
+            return False
+        self._too_much = arrived
+        self.bits_per_second = max(_FLOOR, int(min(arrived, self.bits_per_second or arrived) * _DRAINING))
+        self._collapsed = self._sent_until = now
+        self._window = None
+        self._before.clear()
+        self._spans.clear()
+        return True
+
+    def _sent(self, window: _Window, elapsed: int) -> int:
+        """bit/s at which what arrived in the window had left."""
+        return window.bytes * 8 * 1_000_000_000 // max(window.sent - self._sent_until, elapsed // _SENT_WITHIN)
 
     def _judge(self, window: _Window, elapsed: int) -> None:
         arrived = window.bytes * 8 * 1_000_000_000 // elapsed
+        self._before.append(arrived)
         loss = window.lost / window.packets
         full = filling = queued = False
         if window.least_delay is not None:
@@ -81,11 +175,16 @@ class BandwidthEstimator:
             full = queued and loss > _LOW_LOSS
         current = self.bits_per_second or arrived
         if loss > _HIGH_LOSS or filling or full:
-            current = min(current, int(arrived * _DECREASE))
-            self._too_much = arrived
+            if loss < _LOW_LOSS and self._sent(window, elapsed) * _LITTLE < current:
+                current = int(current * _DECREASE)
+            else:
+                current = min(current, int(arrived * _DECREASE))
+                self._too_much = arrived
         elif loss < _LOW_LOSS and not queued:
             if self._too_much is not None and current > self._too_much * _NEAR:
                 self._too_much = None
-            increase = _INCREASE if self._too_much is None else _NEAR_INCREASE
+            near = self._too_much is not None and current >= int(self._too_much * _DECREASE)
+            increase = _NEAR_INCREASE if near else _INCREASE
             current = max(current, arrived, min(int(current * increase), int(arrived * _HEADROOM)))
         self.bits_per_second = max(_FLOOR, current)
+        self._sent_until = window.sent

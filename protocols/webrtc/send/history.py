@@ -33,6 +33,17 @@ class Run:
     size: int  # payload bytes
     ends: bool  # the frame ends with it
 
+    def parts(self, limit: int) -> "tuple[Run, ...]":
+        """The same in runs of at most `limit` packets."""
+        count = len(self.packets)
+        if count <= limit:
+            return (self,)
+        return tuple(
+            Run(self.index + at, part, sum(len(payload) for _, payload in part), self.ends and at + limit >= count)
+            for at in range(0, count, limit)
+            for part in (self.packets[at : at + limit],)
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class SentFrame:

@@ -25,6 +25,8 @@ class RtcpSession:
         self.estimated_bitrate: int | None = None
         self.ignored = 0
         """RTCP packets for streams that are not ours or of kinds that we do not know."""
+        self.collapses = 0
+        """How often the way has narrowed to less than half at one blow."""
         self._senders = {sender.parameters.ssrc: sender for sender in senders}
         self._on_answer = on_answer
         self._fir_numbers: dict[int, int] = {}
@@ -92,7 +94,7 @@ class RtcpSession:
         if not arrivals:
             return
         departures = self._departures(arrivals[0][0], len(arrivals))
-        self._bandwidth.add(
+        self.collapses += self._bandwidth.add(
             [
                 (departure[0], None if arrival is None else arrival * _TICK_NS, departure[1])
                 for (_, arrival), departure in zip(arrivals, departures, strict=True)

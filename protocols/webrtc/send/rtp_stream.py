@@ -49,6 +49,7 @@ class RtpStream:
         # Below 2^15: a receiver that misses the first packets must not guess a wrong rollover counter (RFC 3711 §3.3.1).
         self._sequence = random.randrange(1 << 15) if sequence is None else sequence
         self._rtx_sequence = random.randrange(1 << 15)
+        self._repairable = self._sequence  # the first that is sent again
         self._budget = RepairBudget()
 
     def send(self, run: Run, payload_type: int, timestamp: int, now: int) -> bool:
@@ -112,20 +113,27 @@ class RtpStream:
 
     # -- repair ----------------------------------------------------------------------------------------------------------------------
 
+    def abandon(self) -> None:
+        """Nothing of what left so far is sent again: a key frame takes its place."""
+        self._repairable = self._sequence
+
     def measured(self, round_trip: int) -> None:
         """To the viewer and back, ns."""
         self._budget.measured(round_trip)
 
-    def repair(self, sequences: Iterable[int], history: History, numbered: SendFormat, now: int) -> None:
-        """Sends packets (sequence numbers of 16 bits) again, as far as `history` has them and the budget allows."""
+    def repair(
+        self, sequences: Iterable[int], history: History, numbered: SendFormat, now: int, carried: int | None = None
+    ) -> None:
+        """Sends packets (sequence numbers of 16 bits) again, as far as `history` has them and the budget allows. `carried` as for
+        `RepairBudget.begin`."""
         budget = self._budget
-        budget.begin(now)
+        budget.begin(now, carried)
         for wrapped in sequences:
             if not budget.look():
                 return
             self.nacks += 1
             sequence = self._sequence - ((self._sequence - wrapped) & 0xFFFF)
-            if budget.due(sequence, now):
+            if sequence >= self._repairable and budget.due(sequence, now):
                 self._repair_one(sequence, history, numbered, now)
 
     def _repair_one(self, sequence: int, history: History, numbered: SendFormat, now: int) -> None:

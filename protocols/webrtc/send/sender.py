@@ -13,7 +13,15 @@ from protocols.webrtc.rtcp import ReportBlock, ntp_time, sender_report, source_d
 from protocols.webrtc.rtp import CLOCK_RATES, SendParameters
 from protocols.webrtc.send.history import Run, SentFrame
 from protocols.webrtc.send.join import compressed
-from protocols.webrtc.send.pacing import FRAME_DRAIN_NS, JOIN_DRAIN_NS, UNPACED, PacingQueue
+from protocols.webrtc.send.pacing import (
+    FRAME_DRAIN_NS,
+    JOIN_DRAIN_NS,
+    NARROW,
+    NARROW_DRAIN_NS,
+    WIDE,
+    Pace,
+    PacingQueue,
+)
 from protocols.webrtc.send.rtp_stream import RtpStream, SenderTransport
 from protocols.webrtc.send.source import Source
 
@@ -62,6 +70,7 @@ class Sender:
         self._late = 0  # packets that waited for too long
         self._live = False
         self._joined = False
+        self._cut = False  # and the key frame that was asked for has not come
         self._next: Source | None = None  # the layer to go on with at its next key frame
         self._replayed: int | None = None
         self._replay_wait = REPLAY_NS
@@ -147,9 +156,13 @@ class Sender:
         self._last_timestamp = timestamp
         self.frames += 1
         if frame.keyframe:
+            self._cut = False
             self._replay_wait = REPLAY_NS
-        if self._backlog or frame.count > UNPACED:
-            self._backlog.add(frame, timestamp, now, now + FRAME_DRAIN_NS)
+        carried = self.carried
+        pace = self._pace
+        if self._backlog or frame.count > pace.unpaced:
+            drain = FRAME_DRAIN_NS if carried is None else min(_duration(frame.size, carried), NARROW_DRAIN_NS)
+            self._backlog.add(frame, timestamp, now, now + drain, pace)
             source.pace(self, now)
             return
         for run in frame.runs:
@@ -166,6 +179,8 @@ class Sender:
             if self._live:
                 return self.parameters.kind is Kind.AUDIO
         self._live = frame.keyframe or self.parameters.kind is Kind.AUDIO
+        if not self._live and self._cut:
+            source.request_keyframe(now)  # again, where what was asked for came before the cut
         return self._live
 
     def _ready(self) -> bool:
@@ -174,6 +189,21 @@ class Sender:
     def _lose_sync(self) -> None:
         self._live = False
         self._backlog.clear()
+
+    # -- a way that narrows ----------------------------------------------------------------------------------------------------------
+
+    def cut(self, now: int) -> None:
+        """The way carries much less at one blow: some of what is on it is lost, and more would only stand in the queue before what can
+        be decoded. Nothing is sent before a key frame, of what the way carries from here on, and nothing of before is sent again. Where
+        there is none to be asked for, what comes is sent as before."""
+        source = self._next or self.source
+        if source is None or not self._live or self.parameters.kind is not Kind.VIDEO:
+            return
+        source.tell_bitrate(now)
+        if source.request_keyframe(now):
+            self._lose_sync()
+            self._cut = True
+            self.stream.abandon()
 
     # -- joining ---------------------------------------------------------------------------------------------------------------------
 
@@ -189,6 +219,8 @@ class Sender:
         group = source.history.group
         if not group or group[-1].index + group[-1].count - group[0].index > BURST:
             return False
+        if self.carried is not None and _duration(sum(frame.size for frame in group), self.carried) > JOIN_DRAIN_NS:
+            return False
         self._replayed = now
         self._live = True
         self.replays += 1
@@ -196,7 +228,7 @@ class Sender:
         for frame, timestamp in zip(group, stamps, strict=True):
             self._last_timestamp = timestamp
             self.frames += 1
-            self._backlog.add(frame, timestamp, now, now + JOIN_DRAIN_NS)
+            self._backlog.add(frame, timestamp, now, now + JOIN_DRAIN_NS, self._pace)
         source.pace(self, now)
         return True
 
@@ -229,6 +261,10 @@ class Sender:
                 source.handed_over(run.index + len(run.packets))
         return bool(backlog)
 
+    @property
+    def _pace(self) -> Pace:
+        return WIDE if self.carried is None else NARROW
+
     def _send(self, run: Run, timestamp: int, now: int) -> None:
         stream, source = self.stream, self.source
         if self.report_due is None and self._ready():
@@ -244,7 +280,7 @@ class Sender:
     def repair(self, sequences: Iterable[int], now: int) -> None:
         """Sends again what a NACK asks for, within the budget."""
         if self.source is not None:
-            self.stream.repair(sequences, self.source.history, self._format, now)
+            self.stream.repair(sequences, self.source.history, self._format, now, self.carried)
 
     # -- reports ---------------------------------------------------------------------------------------------------------------------
 
@@ -275,3 +311,8 @@ class Sender:
         report = self.report(now)
         if report is not None:
             self.stream.send_report(report)
+
+
+def _duration(size: int, bits_per_second: int) -> int:
+    """Of so many bytes on a way, in ns."""
+    return size * 8_000_000_000 // max(1, bits_per_second)

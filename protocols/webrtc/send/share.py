@@ -18,11 +18,13 @@ class WayShares:
         self._strained: int | None = None  # since when the way carries too little
         self._too_much: int | None = None  # bit/s that were sent when it had for too long
 
-    def of(self, pictures: Mapping[int, Picture], carried: int | None, now: int) -> dict[int, int | None]:
+    def of(
+        self, pictures: Mapping[int, Picture], carried: int | None, now: int, *, at_once: bool = False
+    ) -> dict[int, int | None]:
         """What each picture may have, in bit/s, by its number; None: whatever it has. `carried`: what the way has for pictures, in bit/s;
-        None: nothing is known."""
+        None: nothing is known. `at_once`: a way that carries too little binds without having done so for a while."""
         sent = sum(picture.bitrate for picture in pictures.values())
-        if carried is None or not sent or not self._narrow(sent, carried, now):
+        if carried is None or not sent or not self._narrow(sent, carried, now, 0 if at_once else STRAINED_NS):
             return dict.fromkeys(pictures)
         spare = max(0, carried - sent) // len(pictures)
         kept = min(1.0, carried / sent)
@@ -31,14 +33,15 @@ class WayShares:
             for number, picture in pictures.items()
         }
 
-    def _narrow(self, sent: int, carried: int, now: int) -> bool:
+    def _narrow(self, sent: int, carried: int, now: int, patience: int) -> bool:
         if self._too_much is not None:
             if carried >= self._too_much:
                 self._too_much = None
         elif carried >= sent * TOLERANCE:
             self._strained = None
-        elif self._strained is None:
-            self._strained = now
-        elif now - self._strained >= STRAINED_NS:
-            self._strained, self._too_much = None, sent
+        else:
+            if self._strained is None:
+                self._strained = now
+            if now - self._strained >= patience:
+                self._strained, self._too_much = None, sent
         return self._too_much is not None

@@ -71,12 +71,14 @@ class LayerChoice:
         self._wait = RAISE_NS
         self._raised = False  # and whether that was too much is not known yet
 
-    def choose(self, pictures: Mapping[int, Picture], carried: int | None, now: int) -> dict[int, str]:
+    def choose(
+        self, pictures: Mapping[int, Picture], carried: int | None, now: int, *, at_once: bool = False
+    ) -> dict[int, str]:
         """The name of the layer for each picture, which keeps its number. `carried`: what the way has for pictures, in bit/s; None: nothing
-        is known."""
+        is known. `at_once`: they go down where it is too little, without its having been so for a while."""
         sent = sum(picture.bitrate for picture in pictures.values())
         if carried is not None and carried < sent * TOLERANCE:
-            self._note_strain(pictures, carried, now)
+            self._note_strain(pictures, carried, now, 0 if at_once else STRAINED_NS)
         else:
             self._note_rest(pictures, now)
         return {number: picture.layers[self._level(number, picture)].name for number, picture in pictures.items()}
@@ -88,11 +90,11 @@ class LayerChoice:
             level += 1
         return level
 
-    def _note_strain(self, pictures: Mapping[int, Picture], carried: int, now: int) -> None:
+    def _note_strain(self, pictures: Mapping[int, Picture], carried: int, now: int, patience: int) -> None:
         self._good = None
         if self._strained is None:
             self._strained = now
-        if now - self._strained < STRAINED_NS:
+        if now - self._strained < patience:
             return
         self._strained = None  # what is sent from now on is given its time
         if self._raised:

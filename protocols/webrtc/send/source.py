@@ -121,9 +121,10 @@ class Source:
         for receiver in self.receivers:  # a tuple: a viewer may leave while it is walked
             receiver.deliver(frame, now)
         if now >= self._target_due:
-            self._tell_bitrate(now)
+            self.tell_bitrate(now)
 
-    def _tell_bitrate(self, now: int) -> None:
+    def tell_bitrate(self, now: int) -> None:
+        """Tell the owner what the viewers' ways carry, if that is new: at once where one of them cannot wait for its turn."""
         self._target_due = now + INTERVAL_NS
         share = self.history.payload_share
         carried = [int(receiver.carried * share) for receiver in self.receivers if receiver.carried is not None]

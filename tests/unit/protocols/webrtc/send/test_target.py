@@ -8,7 +8,7 @@ import pytest
 from protocols.webrtc.send.bandwidth import Arrival, BandwidthEstimator
 from protocols.webrtc.send.share import WayShares
 from protocols.webrtc.send.simulcast import STRAINED_NS, Layer, Picture
-from protocols.webrtc.send.target import INTERVAL_NS, RENEWAL_NS, UNBOUND, TargetBitrate
+from protocols.webrtc.send.target import INTERVAL_NS, RENEWAL_NS, UNBIND_NS, UNBOUND, TargetBitrate
 from tests.unit.protocols.webrtc.loopback import MS, SECOND
 
 HD = 1280 * 720
@@ -48,6 +48,17 @@ def test_a_way_that_would_not_carry_half_of_the_floor_does_not_count() -> None:
     floor = int(HD * 0.2)
     assert TargetBitrate().judge([floor // 2 - 1], HD, 0) is None
     assert TargetBitrate().judge([floor // 2 - 1, 900 * KBIT], HD, 0) == 900 * KBIT
+
+
+def test_a_moment_in_which_little_arrives_does_not_open_a_bound_encoder() -> None:
+    floor = int(HD * 0.2)
+    target = TargetBitrate()
+    assert target.judge([600 * KBIT], HD, 0) == 600 * KBIT
+    assert target.judge([floor // 4], HD, INTERVAL_NS) == floor
+    assert target.judge([600 * KBIT], HD, 2 * INTERVAL_NS) == 600 * KBIT
+    assert target.judge([floor // 4], HD, 3 * INTERVAL_NS) == floor
+    assert target.judge([floor // 4], HD, 3 * INTERVAL_NS + UNBIND_NS - 1) is None
+    assert target.judge([floor // 4], HD, 3 * INTERVAL_NS + UNBIND_NS) == UNBOUND
 
 
 # -- a viewer's way, shared among its pictures -------------------------------------------------------------------------------------------
