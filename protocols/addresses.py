@@ -22,7 +22,9 @@ _SPECIAL_V4: Final = tuple(
         *("224.0.0.0/4", "240.0.0.0/4"),  # multicast; reserved, and the limited broadcast
     )
 )
-_UNICAST_V6: Final = IPv6Network("2000::/3")  # all that is given out; beyond lie loopback, mapped, unique local, site-local, multicast …
+_UNICAST_V6: Final = IPv6Network(
+    "2000::/3"
+)  # all that is given out; beyond lie loopback, mapped, unique local, site-local, multicast …
 _SPECIAL_V6: Final = tuple(
     IPv6Network(each)
     for each in (
@@ -30,7 +32,9 @@ _SPECIAL_V6: Final = tuple(
         *("2001:db8::/32", "3fff::/20"),  # documentation
     )
 )
-_NAT64: Final = IPv6Network("64:ff9b::/96")  # RFC 6052 §2.1; the local one, 64:ff9b:1::/48 (RFC 8215), is nobody's but the network's own
+_NAT64: Final = IPv6Network(
+    "64:ff9b::/96"
+)  # RFC 6052 §2.1; the local one, 64:ff9b:1::/48 (RFC 8215), is nobody's but the network's own
 
 
 def unmapped(host: str | bytes) -> IPv4Address | IPv6Address:

@@ -106,6 +106,15 @@ class Counted(Protocol):
     def counters(self) -> Iterable[MetricFamily]: ...
 
 
+class HttpCounted(Protocol):
+    """Connections to the HTTP port."""
+
+    @property
+    def open(self) -> int: ...
+
+    def counters(self) -> Iterable[MetricFamily]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Observed:
     """The live objects that are read on scrape."""
@@ -122,6 +131,7 @@ class Observed:
     certificates: Certificates
     capacity: Capacity
     events: Counted
+    http: HttpCounted
     api_answers: Counter[int]  # by status
 
 
@@ -139,6 +149,7 @@ class GatewayCollector(Collector):
         yield from self._viewers()
         yield from self._listeners()
         yield from self._node(totals)
+        yield from self._http()
         yield from self._told()
         yield from self._outputs()
 
@@ -264,6 +275,11 @@ class GatewayCollector(Collector):
         ends = (((name,), seconds) for name, seconds in observed.certificates.remaining(time.time))
         yield _gauge("certificate_expiry_seconds", "Until the certificate ends; negative: ended", ("certificate",), ends)
         yield from _capacity(observed.capacity)
+
+    def _http(self) -> Iterator[Metric]:
+        http = self._observed.http
+        yield _gauge("http_connections", "HTTP connections open", (), [((), http.open)])
+        yield from map(_shown, http.counters())
 
     def _told(self) -> Iterator[Metric]:
         answers = (((str(status),), n) for status, n in self._observed.api_answers.items())

@@ -7,6 +7,7 @@ from aiohttp import web
 
 from gateway import VERSION
 from gateway.access.credentials import Tokens
+from gateway.api.framework.connections import ClientConnections
 from gateway.api.framework.dispatch import Api
 from gateway.api.framework.encoder_addresses import EncoderAddresses
 from gateway.api.framework.services import Services
@@ -71,6 +72,7 @@ def observed(
     mux: UdpMux,
     whep: WhepResource,
     loop_lag: Histogram,
+    connections: ClientConnections,
 ) -> Observed:
     """What metrics read."""
     files = {"http": config.http.certificate}
@@ -89,5 +91,6 @@ def observed(
         certificates=Certificates(files),
         capacity=seats.capacity,
         events=told,
+        http=connections,
         api_answers=Counter(),
     )

@@ -94,7 +94,19 @@ async def test_what_is_no_permit_is_refused(forged: str) -> None:
 
 @pytest.mark.parametrize(
     "spelled",
-    ["{0:X}", "0{0:x}", "+{0:x}", "0x{0:x}", " {0:x}", "{0:x}\n", "{1}_{2}", "{0:x}" + "0" * 5000, "0" * 5000 + "{0:x}", "-{0:x}", "{3}"],
+    [
+        "{0:X}",
+        "0{0:x}",
+        "+{0:x}",
+        "0x{0:x}",
+        " {0:x}",
+        "{0:x}\n",
+        "{1}_{2}",
+        "{0:x}" + "0" * 5000,
+        "0" * 5000 + "{0:x}",
+        "-{0:x}",
+        "{3}",
+    ],
 )
 async def test_a_signed_address_has_one_spelling_since_caches_keep_each_for_itself(spelled: str) -> None:
     made = links(Clock())

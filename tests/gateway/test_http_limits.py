@@ -1,0 +1,73 @@
+"""A gateway whose HTTP port is held by many: encoders and probes get in, and the log stays short."""
+
+import asyncio
+import resource
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+
+import psutil
+
+from gateway.api.framework.connections import KEPT
+from gateway.config import Config
+from gateway.node.descriptors import for_http
+from tests.support.gateway_process import GatewayProcess, running_gateway
+
+PLACES = 64
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+@asynccontextmanager
+async def connected(gateway: GatewayProcess, number: int, sent: bytes = b"") -> AsyncIterator[list[Streams]]:
+    """So many connections to the HTTP port, each of which has sent this."""
+    async with AsyncExitStack() as stack:
+        there = []
+        for _ in range(number):
+            reader, writer = await asyncio.open_connection("127.0.0.1", gateway.ports["http"])
+            stack.callback(writer.close)
+            with suppress(ConnectionError):
+                writer.write(sent)
+            there.append((reader, writer))
+        yield there
+
+
+async def test_who_holds_the_http_port_keeps_out_neither_probes_nor_encoders() -> None:
+    async with running_gateway(f"http.max_connections={PLACES}") as gateway:
+        process = psutil.Process(gateway.pid)
+        before = process.num_fds()
+        async with connected(gateway, 10 * PLACES, b"GET /livez HTTP/1.1\r\nHo"):
+            assert await gateway.text("/livez") == "ok\n"
+            assert await gateway.metric("ingress_http_connections") <= PLACES
+            assert await gateway.metric('ingress_http_connections_ended_total{reason="evicted"}') >= 9 * PLACES
+            assert process.num_fds() - before <= PLACES + KEPT
+            reader, writer = await asyncio.open_connection("127.0.0.1", gateway.ports["rtmp"])
+            writer.write(b"\x03" + bytes(1536))
+            assert (await reader.readexactly(1537))[0] == 3
+            writer.close()
+
+
+async def test_a_flood_of_what_is_no_http_is_a_counter_and_not_a_log() -> None:
+    async with running_gateway() as gateway:
+        lines = len(gateway.log)
+        async with connected(gateway, 200, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03") as junk:
+            answers = await asyncio.gather(*(reader.read() for reader, _ in junk))
+        assert all(answer.startswith(b"HTTP/1.1 400 ") for answer in answers)
+        assert await gateway.metric("ingress_http_malformed_total") == 200
+        assert len(gateway.log) - lines < 5
+
+
+async def test_the_soft_limit_on_open_files_becomes_the_hard_one() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, hard), hard))
+    try:
+        async with running_gateway() as gateway:
+            raised, _ = psutil.Process(gateway.pid).rlimit(psutil.RLIMIT_NOFILE)
+            assert raised == min(hard, 1 << 20)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_descriptors_are_kept_for_encoders_workers_and_the_database() -> None:
+    config = Config()
+    left = for_http(config, 4096)
+    assert 4096 - left > config.rtmp.max_connections + config.transcode.workers_max
+    assert for_http(config, 256) == 64, "a quarter, where there is hardly any"
