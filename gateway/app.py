@@ -26,7 +26,7 @@ from gateway.wiring.api import observed, routes
 from gateway.wiring.background import at_work
 from gateway.wiring.enforcement import change_feed
 from gateway.wiring.events import event_services
-from gateway.wiring.http import http_connections, http_server, http_sockets, port_of
+from gateway.wiring.http import http_connections, http_server, http_sockets, operator_socket, port_of
 from gateway.wiring.listeners import PROTOCOLS, listeners, ports
 from gateway.wiring.output import MakeOutput
 from gateway.wiring.outputs import OUTPUTS
@@ -110,5 +110,6 @@ async def gateway(
         figures = observed(config, seats, told, protocols, listening, workers, mux, whep, lag, connections)
         served = routes(config, tokens, access, seats, told, listening, whep, figures)
         await enter(http_server(config, sockets, connections, served))
+        await enter(operator_socket(config, seats.drain))
         await enter(at_work(seats, told, listening, whep, feed, lag))
         yield Running({"http": port_of(sockets), **ports(listening), "webrtc": mux.port}, seats.drain)

@@ -30,6 +30,7 @@ from protocols.metric import MetricFamily
 from protocols.publisher import LinkReading, Listener
 from transcode.host.pool import Workers
 
+_FRESH_NS = 1_000_000_000
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _STAGES_HELP = (
@@ -342,12 +343,17 @@ def _counters(prefix: str, counters: Iterable[tuple[str, str, int]]) -> Iterator
 
 
 class Metrics:
-    """The text of `/metrics`."""
+    """The text of `/metrics`, made at most once a second: whoever asks more often gets the same one."""
 
     def __init__(self, observed: Observed) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(GatewayCollector(observed))
         ProcessCollector(registry=self._registry)
+        self._text = b""
+        self._fresh_until = 0  # monotonic ns
 
     def render(self) -> bytes:
-        return generate_latest(self._registry)
+        now = time.monotonic_ns()
+        if now >= self._fresh_until:
+            self._text, self._fresh_until = generate_latest(self._registry), now + _FRESH_NS
+        return self._text

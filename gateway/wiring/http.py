@@ -12,9 +12,12 @@ from aiohttp import web
 from gateway.api.framework.connections import KEPT, ClientConnections, ConnectionLimits
 from gateway.api.framework.middleware import cors, errors, security_headers
 from gateway.api.framework.server import HttpServer, bounded
+from gateway.api.health import begin_drain
 from gateway.api.proxies import forwarded
 from gateway.config import Config
 from gateway.node.descriptors import for_http
+from gateway.node.drain import Drain
+from gateway.node.operator_socket import listening, socket_file
 from gateway.telemetry.log import event
 from protocols.rtmp.tls import ServerTls, TlsFiles
 
@@ -79,6 +82,34 @@ def http_server(
     application.add_routes(routes)
     context = _renewed(TlsFiles(config.http.certificate, config.http.key)) if config.http.certificate else None
     return HttpServer(application, connections, sockets, context)
+
+
+@asynccontextmanager
+async def operator_socket(config: Config, drain: Drain) -> AsyncIterator[None]:
+    """What the command line of this machine asks: `gateway drain`. Without the socket that takes a server's token."""
+    with ExitStack() as stack:
+        try:
+            bound = stack.enter_context(listening(config))
+        except OSError as error:
+            words = f"no operator's socket: gateway drain will not work: {error.strerror}"
+            event(log, logging.WARNING, words, file=str(socket_file(config)))
+            yield
+            return
+
+        async def begin(request: web.Request) -> web.Response:
+            return await begin_drain(drain, request, "asked for on this machine")
+
+        application = web.Application(middlewares=[errors])
+        application.add_routes([web.post("/drain", begin)])
+        runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0, handler_cancellation=True)
+        await runner.setup()
+        assert runner.server is not None
+        server = await asyncio.get_running_loop().create_unix_server(runner.server, sock=bound)
+        try:
+            yield
+        finally:
+            server.close()
+            await runner.cleanup()
 
 
 def _renewed(files: TlsFiles) -> ssl.SSLContext:

@@ -5,6 +5,7 @@ import resource
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
+import aiohttp
 import psutil
 
 from gateway.api.framework.connections import KEPT
@@ -53,6 +54,18 @@ async def test_a_flood_of_what_is_no_http_is_a_counter_and_not_a_log() -> None:
         assert all(answer.startswith(b"HTTP/1.1 400 ") for answer in answers)
         assert await gateway.metric("ingress_http_malformed_total") == 200
         assert len(gateway.log) - lines < 5
+
+
+async def test_figures_are_made_once_a_second_however_often_they_are_asked_for() -> None:
+    async with running_gateway() as gateway, aiohttp.ClientSession() as http:
+
+        async def scraped() -> str:
+            async with http.get(gateway.url("/metrics")) as response:
+                return await response.text()
+
+        began = asyncio.get_running_loop().time()
+        texts = {await scraped() for _ in range(200)}
+        assert len(texts) <= 2 + (asyncio.get_running_loop().time() - began)
 
 
 async def test_the_soft_limit_on_open_files_becomes_the_hard_one() -> None:
