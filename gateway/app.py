@@ -23,7 +23,7 @@ from gateway.telemetry.latency import Histogram
 from gateway.telemetry.log import event
 from gateway.telemetry.tracing import tracing
 from gateway.wiring.api import observed, routes
-from gateway.wiring.background import at_work
+from gateway.wiring.background import at_work, retention
 from gateway.wiring.enforcement import change_feed
 from gateway.wiring.events import event_services
 from gateway.wiring.http import http_connections, http_server, http_sockets, operator_socket, port_of
@@ -111,5 +111,5 @@ async def gateway(
         served = routes(config, tokens, access, seats, told, listening, whep, figures)
         await enter(http_server(config, sockets, connections, served))
         await enter(operator_socket(config, seats.drain))
-        await enter(at_work(seats, told, listening, whep, feed, lag))
+        await enter(at_work(seats, told, listening, whep, feed, lag, retention(config, access.store)))
         yield Running({"http": port_of(sockets), **ports(listening), "webrtc": mux.port}, seats.drain)

@@ -10,6 +10,7 @@ from gateway.access.credentials import Tokens
 from gateway.api.framework.connections import ClientConnections
 from gateway.api.framework.dispatch import Api
 from gateway.api.framework.encoder_addresses import EncoderAddresses
+from gateway.api.framework.quotas import Quotas
 from gateway.api.framework.services import Services
 from gateway.api.health import Health
 from gateway.api.metrics import Metrics, Observed
@@ -48,6 +49,7 @@ def routes(
         interactions=told.interactions,
         broadcasts=seats.broadcasts,
         ingress=EncoderAddresses(observed.listeners),
+        quotas=Quotas(config.quotas),
         stream_key_secret=tokens.secret.value,
     )
     yield from whep.routes()
@@ -55,7 +57,7 @@ def routes(
         yield from each.routes
     for output in seats.outputs:
         yield from output.routes
-    yield from Streams(seats.registry, Metrics(observed), access.authorizer).routes()
+    yield from Streams(seats.registry, Metrics(observed), access.authorizer, services.quotas).routes()
     yield from Health(seats.drain, access.authorizer).routes()
     yield from told.sockets.routes()
     yield from Pages(config).routes()
