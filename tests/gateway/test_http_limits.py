@@ -4,6 +4,7 @@ import asyncio
 import resource
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from itertools import product
 
 import aiohttp
 import psutil
@@ -54,6 +55,38 @@ async def test_a_flood_of_what_is_no_http_is_a_counter_and_not_a_log() -> None:
         assert all(answer.startswith(b"HTTP/1.1 400 ") for answer in answers)
         assert await gateway.metric("ingress_http_malformed_total") == 200
         assert len(gateway.log) - lines < 5
+
+
+OCTETS = (b"\xff\xfe", b"\xc3\xa4", b"a\xed\xa0\x80", b"\xe6\x97\xa5\xe6\x9c\xac")
+UPGRADE = b"Upgrade: websocket\r\nConnection: upgrade, close\r\nSec-WebSocket-Version: 13\r\n"
+HEADERS = (
+    *(b"Authorization: Bearer ", b"X-Api-Key: ", b"Origin: ", b"X-Forwarded-For: ", b"stream-auth-type: ", b"Host: "),
+    *(UPGRADE + b"Sec-WebSocket-Key: ", b"If-None-Match: ", b"Accept-Encoding: "),
+)
+PATHS = (
+    *(
+        b"/",
+        b"/api/v2/video/call/livestream/demo",
+        b"/api/streams",
+        b"/api/v2/video/connect",
+        b"/hls/livestream:demo",
+        b"/drain",
+    ),
+    *(b"/whep/livestream:demo/x", b"/web/%b", b"/hls/livestream:demo/%b/index.m3u8", b"/hls/%b/6b49d200.A/index.m3u8", b"/?%b"),
+)
+
+
+async def test_what_is_in_a_header_or_a_path_is_never_an_error_of_ours() -> None:
+    async with running_gateway() as gateway:
+        for path, header, octets in product(PATHS, HEADERS, OCTETS):
+            reader, writer = await asyncio.open_connection("127.0.0.1", gateway.ports["http"])
+            asked = path.replace(b"%b", octets)
+            writer.write(b"GET " + asked + b" HTTP/1.1\r\nConnection: close\r\n" + header + octets + b"\r\n\r\n")
+            answer = await reader.read()
+            assert answer.startswith(b"HTTP/1.1 "), (asked, header, answer)
+            assert not answer.startswith(b"HTTP/1.1 500"), (asked, header, answer)
+            writer.close()
+    assert not [entry for entry in gateway.log if entry["level"] == "error"]
 
 
 async def test_figures_are_made_once_a_second_however_often_they_are_asked_for() -> None:

@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
-from aiohttp.typedefs import Middleware
+from aiohttp.typedefs import Middleware, RawHeaders
 
 from gateway.api.framework.connections import ClientConnections
 from protocols.webrtc.http import problem
@@ -218,6 +218,9 @@ def bounded(connections: ClientConnections) -> Middleware:
         connection.begun()
         connections.began(connection.client)
         try:
+            if not _is_text(request.raw_headers):
+                connections.malformed += 1
+                return _closing(problem(HTTPStatus.BAD_REQUEST, "a header is not text: write ASCII, or UTF-8"))
             if connection.client.kept and request.path not in _HEALTH:
                 return _closing(
                     problem(HTTPStatus.SERVICE_UNAVAILABLE, "the gateway has no room for another connection: try again later")
@@ -232,6 +235,20 @@ def bounded(connections: ClientConnections) -> Middleware:
             connections.answered(connection.client)
 
     return middleware
+
+
+def _is_text(headers: RawHeaders) -> bool:
+    """Octets beyond ASCII mean nothing in a header (RFC 9110 §5.5). What is UTF-8 can be a name; anything else would come to us as half
+    characters that cannot be written or hashed."""
+    values = b"".join(value for _, value in headers)
+    if values.isascii():
+        return True
+    try:
+        for _, value in headers:
+            value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _closing(response: web.Response) -> web.Response:

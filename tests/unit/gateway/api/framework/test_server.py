@@ -180,6 +180,8 @@ async def test_where_everybody_is_being_answered_health_still_is_told_and_nothin
         b"GET / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
         b"GET /" + b"x" * 20000 + b" HTTP/1.1\r\n\r\n",
         b"GET / HTTP/1.1\r\nX: " + b"x" * 20000 + b"\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer \xff\xfe\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nHost: here\r\nX: \xed\xa0\x80\r\n\r\n",
         b"POST /read HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n\r\n",
         b"POST /read HTTP/1.1\r\nHost: here\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nxxxx",
         b"POST /read HTTP/1.1\r\nHost: here\r\nContent-Encoding: deflate\r\nContent-Length: 4\r\n\r\n\xff\xff\xff\xff",
