@@ -114,7 +114,7 @@ async def running(settings: Sequence[str]) -> AsyncIterator[tuple[GatewayProcess
         "unshare", "--mount", "sh", "-c", script, "sh", *container, stderr=subprocess.PIPE, limit=1 << 20
     )
     assert process.stderr is not None
-    gateway = GatewayProcess(process, Tokens(Secret(secret.encode())), {})
+    gateway = GatewayProcess(process, Tokens(Secret(secret.encode())), {}, state="")
     try:
         async with asyncio.timeout(60):
             async for line in process.stderr:
