@@ -36,8 +36,9 @@ class Streams:
 
     async def _streams(self, request: web.Request) -> web.Response:
         """Those of calls that whoever asks may watch now; without a token those that anybody may."""
+        # By address alone, and not as a list: the page of live streams asks every two seconds, and many look at it from one address.
+        self._quotas.asked(Identity(), request.remote or "", for_list=False)
         identity = self._authorizer.identify(bearer(request), address=request.remote or "")
-        self._quotas.asked(identity, request.remote or "", for_list=True)
         shown = listed(self._authorizer, identity, self._registry.seats.values())
         streams = [stream(each, self._registry.viewers(each.call_cid)).model_dump(mode="json") for each in shown]
         return web.json_response({"streams": streams}, headers={"Cache-Control": "no-store"})

@@ -8,9 +8,9 @@ from gateway.config.values import Section
 class QuotasConfig(Section):
     """How much one user may ask of the API; an application's server, and all of one address together, ten times as much. 0: no limit."""
 
-    requests_per_minute: int = Field(default=600, ge=0, le=1_000_000, description="Requests; a sixth of them at once.")
+    requests_per_minute: int = Field(default=1200, ge=0, le=1_000_000, description="Requests; a sixth of them at once.")
     lists_per_minute: int = Field(
-        default=60,
+        default=120,
         ge=0,
         le=1_000_000,
         description="Of these, requests for lists, which cost more: calls, members, users, streams, keys.",
