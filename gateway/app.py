@@ -17,15 +17,16 @@ from gateway.access.credentials import Secret, Tokens
 from gateway.config import Config
 from gateway.events.producers import CallEvents
 from gateway.model.events import Bus
+from gateway.node.descriptors import raise_limit
 from gateway.node.drain import Drain
 from gateway.telemetry.latency import Histogram
 from gateway.telemetry.log import event
 from gateway.telemetry.tracing import tracing
 from gateway.wiring.api import observed, routes
-from gateway.wiring.background import at_work
+from gateway.wiring.background import at_work, retention
 from gateway.wiring.enforcement import change_feed
 from gateway.wiring.events import event_services
-from gateway.wiring.http import http_server, http_sockets, port_of
+from gateway.wiring.http import http_connections, http_server, http_sockets, operator_socket, port_of
 from gateway.wiring.listeners import PROTOCOLS, listeners, ports
 from gateway.wiring.output import MakeOutput
 from gateway.wiring.outputs import OUTPUTS
@@ -92,7 +93,7 @@ async def gateway(
     """Everything running; leaving it says goodbye to encoders and viewers and closes all. Encoders come by `protocols`; their media go to
     the call, and to `outputs`."""
     tokens, bus, lag = Tokens(Secret.load(config)), Bus(), Histogram()
-    calls = CallEvents(bus)
+    calls, connections = CallEvents(bus), http_connections(config, raise_limit())
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         sockets = await enter(http_sockets(config))
@@ -106,8 +107,9 @@ async def gateway(
         whep = WhepResource(mux, seats.viewers, cors_origins=config.http.cors_origins)
         needs = ListenerNeeds(config, tokens, access.authorizer, seats.admission, seats.drain, mux)
         listening = await enter(listeners(protocols, needs))
-        figures = observed(config, seats, told, protocols, listening, workers, mux, whep, lag)
+        figures = observed(config, seats, told, protocols, listening, workers, mux, whep, lag, connections)
         served = routes(config, tokens, access, seats, told, listening, whep, figures)
-        await enter(http_server(config, sockets, served))
-        await enter(at_work(seats, told, listening, whep, feed, lag))
+        await enter(http_server(config, sockets, connections, served))
+        await enter(operator_socket(config, seats.drain))
+        await enter(at_work(seats, told, listening, whep, feed, lag, retention(config, access.store)))
         yield Running({"http": port_of(sockets), **ports(listening), "webrtc": mux.port}, seats.drain)

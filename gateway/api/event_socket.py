@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from time import monotonic_ns, time
 from typing import Any, Final, assert_never
 
-from aiohttp import WSMsgType, web
+from aiohttp import WSMsgType, hdrs, web
 from pydantic import ValidationError
 
 from gateway.access.authorizer import Authorizer
@@ -112,7 +112,8 @@ class Sockets:
 
     def _examined(self, request: web.Request) -> Identity | None:
         """Who asks, before there is a connection; None where the first message is to tell. Raises `ApiError` and `Rejected`."""
-        if not web.WebSocketResponse().can_prepare(request).ok:
+        key = request.headers.get(hdrs.SEC_WEBSOCKET_KEY, "")
+        if not (key.isascii() and web.WebSocketResponse().can_prepare(request).ok):
             raise Rejected(Reason.BAD_REQUEST, "this is a WebSocket: ask for it with Upgrade: websocket (RFC 6455)")
         origin = request.headers.get("Origin")
         if origin is not None and not self._origins & {"*", origin} and origin.partition("://")[2] != request.host:

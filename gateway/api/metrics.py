@@ -30,6 +30,7 @@ from protocols.metric import MetricFamily
 from protocols.publisher import LinkReading, Listener
 from transcode.host.pool import Workers
 
+_FRESH_NS = 1_000_000_000
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _STAGES_HELP = (
@@ -106,6 +107,15 @@ class Counted(Protocol):
     def counters(self) -> Iterable[MetricFamily]: ...
 
 
+class HttpCounted(Protocol):
+    """Connections to the HTTP port."""
+
+    @property
+    def open(self) -> int: ...
+
+    def counters(self) -> Iterable[MetricFamily]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Observed:
     """The live objects that are read on scrape."""
@@ -122,6 +132,7 @@ class Observed:
     certificates: Certificates
     capacity: Capacity
     events: Counted
+    http: HttpCounted
     api_answers: Counter[int]  # by status
 
 
@@ -139,6 +150,7 @@ class GatewayCollector(Collector):
         yield from self._viewers()
         yield from self._listeners()
         yield from self._node(totals)
+        yield from self._http()
         yield from self._told()
         yield from self._outputs()
 
@@ -265,6 +277,11 @@ class GatewayCollector(Collector):
         yield _gauge("certificate_expiry_seconds", "Until the certificate ends; negative: ended", ("certificate",), ends)
         yield from _capacity(observed.capacity)
 
+    def _http(self) -> Iterator[Metric]:
+        http = self._observed.http
+        yield _gauge("http_connections", "HTTP connections open", (), [((), http.open)])
+        yield from map(_shown, http.counters())
+
     def _told(self) -> Iterator[Metric]:
         answers = (((str(status),), n) for status, n in self._observed.api_answers.items())
         yield _counter("api_requests", "Requests of the livestream API, by the status of the answer", ("status",), answers)
@@ -326,12 +343,17 @@ def _counters(prefix: str, counters: Iterable[tuple[str, str, int]]) -> Iterator
 
 
 class Metrics:
-    """The text of `/metrics`."""
+    """The text of `/metrics`, made at most once a second: whoever asks more often gets the same one."""
 
     def __init__(self, observed: Observed) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(GatewayCollector(observed))
         ProcessCollector(registry=self._registry)
+        self._text = b""
+        self._fresh_until = 0  # monotonic ns
 
     def render(self) -> bytes:
-        return generate_latest(self._registry)
+        now = time.monotonic_ns()
+        if now >= self._fresh_until:
+            self._text, self._fresh_until = generate_latest(self._registry), now + _FRESH_NS
+        return self._text

@@ -7,6 +7,7 @@ from aiohttp import web
 
 from gateway.access.authorizer import Authorizer
 from gateway.access.credentials import Identity
+from gateway.api.framework.quotas import Quotas
 from gateway.api.metrics import CONTENT_TYPE, Metrics
 from gateway.api.schemas.answers import LinkResponse, StreamResponse, TrackResponse
 from gateway.model.permissions import Capability
@@ -21,10 +22,11 @@ from protocols.webrtc.http import bearer
 class Streams:
     """Reads the registry for people: the figures of each live stream and what its streamer should change."""
 
-    def __init__(self, registry: Registry, metrics: Metrics, authorizer: Authorizer) -> None:
+    def __init__(self, registry: Registry, metrics: Metrics, authorizer: Authorizer, quotas: Quotas) -> None:
         self._registry = registry
         self._metrics = metrics
         self._authorizer = authorizer
+        self._quotas = quotas
 
     def routes(self) -> list[web.RouteDef]:
         return [
@@ -34,6 +36,8 @@ class Streams:
 
     async def _streams(self, request: web.Request) -> web.Response:
         """Those of calls that whoever asks may watch now; without a token those that anybody may."""
+        # By address alone, and not as a list: the page of live streams asks every two seconds, and many look at it from one address.
+        self._quotas.asked(Identity(), request.remote or "", for_list=False)
         identity = self._authorizer.identify(bearer(request), address=request.remote or "")
         shown = listed(self._authorizer, identity, self._registry.seats.values())
         streams = [stream(each, self._registry.viewers(each.call_cid)).model_dump(mode="json") for each in shown]

@@ -11,6 +11,7 @@ from gateway.config.calls import AuthConfig, CallsConfig, WebhooksConfig
 from gateway.config.listeners import HttpConfig, RtmpConfig, SourceConfig, SrtConfig, WebrtcConfig, WhipConfig
 from gateway.config.media import HlsConfig, LiveEdgeConfig, TranscodeConfig
 from gateway.config.operations import CapacityConfig, DatabaseConfig, LogConfig, ShutdownConfig, StateConfig, TracingConfig
+from gateway.config.quotas import QuotasConfig
 from gateway.config.values import CALL_ID, USER_ID, CallId
 
 PREFIX = "GATEWAY_"
@@ -29,6 +30,7 @@ __all__ = [
     "HttpConfig",
     "LiveEdgeConfig",
     "LogConfig",
+    "QuotasConfig",
     "RtmpConfig",
     "ShutdownConfig",
     "SourceConfig",
@@ -62,6 +64,7 @@ class Config(BaseSettings):
     webrtc: WebrtcConfig = WebrtcConfig()
     auth: AuthConfig = AuthConfig()
     calls: CallsConfig = CallsConfig()
+    quotas: QuotasConfig = QuotasConfig()
     webhooks: WebhooksConfig = WebhooksConfig()
     transcode: TranscodeConfig = TranscodeConfig()
     hls: HlsConfig = HlsConfig()

@@ -36,6 +36,18 @@ class HttpConfig(Certified):
         default=(ip_network("127.0.0.0/8"), ip_network("::1/128")),
         description="Networks of proxies whose X-Forwarded-For is believed, so that limits by address are those of the clients.",
     )
+    max_connections: int = Field(
+        default=5000,
+        ge=16,
+        le=100_000,
+        description="Connections at once, all together; or what the limit on open files leaves beside RTMP, workers and database.",
+    )
+    max_connections_per_address: int = Field(
+        default=200,
+        ge=1,
+        le=100_000,
+        description="Connections at once from one address (IPv6: one /64); those of trusted proxies are not counted so.",
+    )
 
 
 class RtmpConfig(Certified):

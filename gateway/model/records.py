@@ -257,11 +257,19 @@ class Sort:
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """Items and the opaque cursors of the pages around them; None where there is none."""
+    """Items and the opaque cursors of the pages around them; None where there is none. `after` has for each item that of the page that
+    begins behind it."""
 
     items: tuple[T, ...]
     next: str | None = None
     previous: str | None = None
+    after: tuple[str, ...] = ()
+
+    def first(self, number: int) -> "Page[T]":
+        """The same without the items behind so many (at least 1): they are on the next page."""
+        if number >= len(self.items):
+            return self
+        return Page(self.items[:number], self.after[number - 1], self.previous, self.after[:number])
 
 
 def merged(settings: Settings, override: Json, *, strict: bool = True) -> Settings:

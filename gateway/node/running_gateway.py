@@ -6,6 +6,7 @@ import ssl
 from ipaddress import ip_address
 
 from gateway.config import Config
+from gateway.node.operator_socket import connected, socket_file
 
 TIMEOUT_S = 2.0
 
@@ -22,9 +23,13 @@ def alive(config: Config) -> str:
 def drain(config: Config, wait_s: int) -> int:
     """Send it home and wait up to `wait_s` for its streams to end: how many are left. Raises `OSError` when it is silent or refuses."""
     try:
-        status, text = _ask(config, "POST", f"/drain?wait_s={wait_s}", TIMEOUT_S + wait_s)
+        asking = http.client.HTTPConnection("gateway")
+        asking.sock = connected(config, TIMEOUT_S + wait_s)
+        status, text = _asked(asking, "POST", f"/drain?wait_s={wait_s}")
     except http.client.HTTPException as error:
         raise OSError(str(error) or type(error).__name__) from error
+    except OSError as error:
+        raise OSError(f"{socket_file(config)}: {error.strerror or error}") from None
     if status not in (200, 202):
         raise OSError(f"{status}: {text.strip()}")
     return int(json.loads(text)["streams"])
@@ -38,6 +43,10 @@ def _ask(config: Config, method: str, path: str, timeout: float) -> tuple[int, s
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         connection = http.client.HTTPSConnection(host, port, timeout=timeout, context=context)
+    return _asked(connection, method, path)
+
+
+def _asked(connection: http.client.HTTPConnection, method: str, path: str) -> tuple[int, str]:
     try:
         connection.request(method, path)
         answer = connection.getresponse()

@@ -160,7 +160,7 @@ class Seat:
 
     def _output_changed(self) -> None:
         if self.pipeline is not None:
-            self.pipeline.staging.replan()
+            self.pipeline.staging.replan_soon.ask()
 
     def _lost_spare(self) -> None:
         if self.pipeline is not None:

@@ -18,6 +18,7 @@ from gateway.sessions.counters import PipelineCounters
 from gateway.sessions.output import Output
 from gateway.sessions.replanner import Decide, Form, Plan, PlannedStage, Replanner, Room
 from gateway.sessions.routes import Routes
+from gateway.sessions.spaced import Spaced
 from gateway.sessions.track_pipeline import TrackPipeline, TrackStage
 from gateway.sessions.transcoders import SpareWorker, Transcoders
 from gateway.telemetry.log import event
@@ -34,6 +35,7 @@ from transcode.stage import OnTracks, Stage
 log = logging.getLogger(__name__)
 
 SILENT_NS = 1_500_000_000  # after which a layer that has stopped gives way to another
+REPLAN_S = 1.0  # between two plans for what others change
 LOST_WORKER_NS = 5_000_000_000  # until what was made in a spare worker is made anew
 
 
@@ -72,6 +74,8 @@ class Staging:
         self._arranging = False
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self.replan_soon = Spaced(self.replan, REPLAN_S)
+        """For what viewers and publishers can change as often as they like."""
         self._tracks: tuple[Track, ...] = ()  # what the publisher has
         self._retired: set[asyncio.Task[None]] = set()  # stages of optional outputs that are being closed
 
@@ -353,7 +357,7 @@ class Staging:
         silent = {id for id, last in self._last_of_layer.items() if packet.arrival - last > SILENT_NS}
         if silent != self._silent:
             self._silent = silent
-            self.replan()
+            self.replan_soon.ask()
 
     def request_source_keyframe(self) -> None:
         """Where only the source's own key frame lets the video go on."""
@@ -381,6 +385,7 @@ class Staging:
     async def aclose(self) -> None:
         """Close all stages. Routes stay as they are: the seat may go on with another publisher."""
         self._plan_again_at(None)
+        self.replan_soon.close()
         for track_pipeline in self.track_pipelines.values():
             await track_pipeline.close()
         if self._retired:

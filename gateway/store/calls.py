@@ -54,11 +54,16 @@ class Calls:
                 found.setdefault(row.call_cid, {})[row.user_id] = row.role
         return found
 
-    async def get_or_create(self, call: Call, members: Iterable[Member] = ()) -> tuple[Call, bool]:
-        """The call with this cid, and whether it was made just now, with its members; one that was there stays as it is."""
+    async def get_or_create(self, call: Call, members: Iterable[Member] = (), *, most_open: int = 0) -> tuple[Call, bool]:
+        """The call with this cid, and whether it was made just now, with its members; one that was there stays as it is.
+
+        Raises `Rejected` (TOO_MANY_REQUESTS) where its creator has `most_open` calls that have not ended (0: any number)."""
         async with self._database.write() as writing:
             if (present := await _get(writing.connection, call.cid)) is not None:
                 return present, False
+            if most_open and await _open_calls(writing.connection, call.created_by_id) >= most_open:
+                words = f"you have {most_open} calls that have not ended: end or delete one first"
+                raise Rejected(Reason.TOO_MANY_REQUESTS, words)
             await writing.connection.execute(insert(CALLS).values(rows.call_row(call)))
             await _put_members(writing, call.cid, list(members))
             writing.changed(ChangeKind.CALL, call.cid)
@@ -86,6 +91,16 @@ class Calls:
                 writing.changed(ChangeKind.CALL, cid)
         return gone.rowcount > 0
 
+    async def forget_ended(self, before: datetime, *, limit: int) -> list[str]:
+        """Deletes up to `limit` calls that ended before this, the oldest first, with their members and stream keys: their cids."""
+        old = select(CALLS.c.cid).where(CALLS.c.ended_at < before).order_by(CALLS.c.ended_at).limit(limit)
+        async with self._database.write() as writing:
+            cids = [row.cid for row in await writing.connection.execute(old)]
+            await writing.connection.execute(delete(CALLS).where(CALLS.c.cid.in_(cids)))
+            for cid in cids:
+                writing.changed(ChangeKind.CALL, cid)
+        return cids
+
     async def query(
         self, wanted: Filter = EVERYTHING, sort: Sequence[Sort] = _NEWEST_FIRST, *, limit: int = 25, cursor: str | None = None
     ) -> Page[Call]:
@@ -102,6 +117,12 @@ class Calls:
             query = query.where(MEMBERS.c.user_id.in_(user_ids))
         async with self._database.read() as connection:
             return tuple(map(rows.member, await connection.execute(query.limit(MAX_MEMBERS))))
+
+    async def memberships(self, user_id: str, cids: Collection[str]) -> dict[str, Member]:
+        """What the user is in those of these calls of which they are a member, by cid."""
+        query = select(MEMBERS).where(MEMBERS.c.user_id == user_id, MEMBERS.c.call_cid.in_(cids))
+        async with self._database.read() as connection:
+            return {row.call_cid: rows.member(row) for row in await connection.execute(query)}
 
     async def query_members(
         self,
@@ -189,6 +210,11 @@ def unmuted(call: Call, user_ids: Iterable[str], kinds: frozenset[Kind]) -> Call
 async def _get(connection: AsyncConnection, cid: str) -> Call | None:
     row = (await connection.execute(select(CALLS).where(CALLS.c.cid == cid))).one_or_none()
     return rows.call(row) if row is not None else None
+
+
+async def _open_calls(connection: AsyncConnection, user_id: str) -> int:
+    theirs = select(func.count()).where(CALLS.c.created_by_id == user_id, CALLS.c.ended_at.is_(None))
+    return int((await connection.execute(theirs)).scalar_one())
 
 
 async def _remove_members(writing: Writing, cid: str, user_ids: Collection[str]) -> None:

@@ -97,10 +97,12 @@ async def page(
     if not rows:
         return Page(())
     has_next, has_previous = (True, more) if backwards else (more, position is not None)
+    after = tuple(_cursor(row, order, backwards=False) for row in rows)
     return Page(
         tuple(rows),
-        next=_cursor(rows[-1], order, backwards=False) if has_next else None,
+        next=after[-1] if has_next else None,
         previous=_cursor(rows[0], order, backwards=True) if has_previous else None,
+        after=after,
     )
 
 

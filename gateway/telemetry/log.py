@@ -1,25 +1,30 @@
 """The log: one event, one line, on standard error, as text for people or as JSON for machines.
 
 Kept true: a peer cannot forge a line or colour a terminal, because control characters are escaped wherever they come from; a stream
-key or token never appears, because whatever looks like one is replaced before a line is written, tracebacks included. Every line that is
-written in a session's task, or in one that it started, has the session's id.
+key or token never appears, because whatever looks like one is replaced before a line is written, tracebacks included; the same line is
+written once a second at most. Every line that is written in a session's task, or in one that it started, has the session's id.
 """
 
 import json
 import logging
 import re
 import sys
+from collections.abc import Callable
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from time import monotonic_ns
 from typing import TextIO
 
 from gateway.config import LogConfig
+from protocols.bounded_map import BoundedMap
+from protocols.rate_limit import SECOND
 
 # A JSON Web Token begins with {" in base64url, which is eyJ; what is cut off after one part is still a secret's beginning.
 _TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*){0,2}|(?i:\bsk[a-z2-7]{13}-[a-z2-7]+)")  # and short stream keys
 _NAMED = re.compile(r"(?i)\b(token|password|passphrase|secret|authorization|bearer)([=: ]+)(?:bearer +)?[^\s&\"',;]+")
 _BARE = re.compile(r"[^\s=\"']+")
 _MAX_TEXT = 8000
+_KNOWN_LINES = 1024
 _OF_EVERY_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 SESSION: ContextVar[str] = ContextVar("session", default="")
@@ -30,6 +35,7 @@ def setup(config: LogConfig, stream: TextIO | None = None) -> None:
     """Sends every log of the process, libraries included, to `stream` (standard error) in the configured format and level."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonLines() if config.format == "json" else TextLines())
+    handler.addFilter(Repeats())
     root = logging.getLogger()
     for former in root.handlers[:]:
         root.removeHandler(former)
@@ -38,6 +44,30 @@ def setup(config: LogConfig, stream: TextIO | None = None) -> None:
     # What these say at info is about themselves, a line for each request or candidate.
     for name in ("aiohttp.access", "aioice", "aiortc", "aiosqlite", "alembic", "asyncio"):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+
+
+class Repeats(logging.Filter):
+    """Lets the same line (logger, level, message and fields) through once a second; the next one says how many were left out, as
+    `repeated`. The newest `_KNOWN_LINES` are known."""
+
+    def __init__(self, now: Callable[[], int] = monotonic_ns) -> None:
+        """`now` in monotonic ns."""
+        super().__init__()
+        self._now = now
+        self._written: BoundedMap[int, tuple[int, int]] = BoundedMap(_KNOWN_LINES)  # when, and how many were left out since
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        given = {name: value for name, value in vars(record).items() if name not in _OF_EVERY_RECORD}
+        line = hash((record.name, record.levelno, record.getMessage(), str(given), SESSION.get()))
+        now = self._now()
+        written, left_out = self._written.get(line, (None, 0))
+        if written is not None and now - written < SECOND:
+            self._written[line] = (written, left_out + 1)
+            return False
+        self._written[line] = (now, 0)
+        if left_out:
+            record.repeated = left_out
+        return True
 
 
 def event(logger: logging.Logger, level: int, message: str, **fields: object) -> None:

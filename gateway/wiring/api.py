@@ -7,8 +7,10 @@ from aiohttp import web
 
 from gateway import VERSION
 from gateway.access.credentials import Tokens
+from gateway.api.framework.connections import ClientConnections
 from gateway.api.framework.dispatch import Api
 from gateway.api.framework.encoder_addresses import EncoderAddresses
+from gateway.api.framework.quotas import Quotas
 from gateway.api.framework.services import Services
 from gateway.api.health import Health
 from gateway.api.metrics import Metrics, Observed
@@ -47,6 +49,7 @@ def routes(
         interactions=told.interactions,
         broadcasts=seats.broadcasts,
         ingress=EncoderAddresses(observed.listeners),
+        quotas=Quotas(config.quotas),
         stream_key_secret=tokens.secret.value,
     )
     yield from whep.routes()
@@ -54,7 +57,7 @@ def routes(
         yield from each.routes
     for output in seats.outputs:
         yield from output.routes
-    yield from Streams(seats.registry, Metrics(observed), access.authorizer).routes()
+    yield from Streams(seats.registry, Metrics(observed), access.authorizer, services.quotas).routes()
     yield from Health(seats.drain, access.authorizer).routes()
     yield from told.sockets.routes()
     yield from Pages(config).routes()
@@ -71,6 +74,7 @@ def observed(
     mux: UdpMux,
     whep: WhepResource,
     loop_lag: Histogram,
+    connections: ClientConnections,
 ) -> Observed:
     """What metrics read."""
     files = {"http": config.http.certificate}
@@ -89,5 +93,6 @@ def observed(
         certificates=Certificates(files),
         capacity=seats.capacity,
         events=told,
+        http=connections,
         api_answers=Counter(),
     )

@@ -2,13 +2,17 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import timedelta
 
+from gateway.config import Config
 from gateway.enforcement.change_feed import ChangeFeed
+from gateway.enforcement.retention import forget_ended_calls
 from gateway.node.cpu import measure
 from gateway.node.event_loop import measure_lag
+from gateway.store.store import Store
 from gateway.telemetry.latency import Histogram
 from gateway.telemetry.log import event
 from gateway.wiring.events import EventServices
@@ -32,10 +36,12 @@ async def at_work(
     whep: WhepResource,
     feed: ChangeFeed,
     lag: Histogram,
+    further: Iterable[Work],
 ) -> AsyncIterator[None]:
     """Leaving it tells encoders, viewers and sockets that it is over, and waits for them for a moment."""
     async with asyncio.TaskGroup() as group:
-        work = [*_work(seats, listening, whep), ("following the store", feed.run()), ("event loop delay", measure_lag(lag))]
+        work = [("following the store", feed.run()), ("event loop delay", measure_lag(lag)), *further]
+        work += _work(seats, listening, whep)
         tasks = [group.create_task(each, name=name) for name, each in work]
         try:
             yield
@@ -44,6 +50,12 @@ async def at_work(
             told.sockets.close()
             for task in tasks:
                 task.cancel()
+
+
+def retention(config: Config, store: Store) -> Iterator[Work]:
+    """What deletes old calls, where they are not kept for ever."""
+    if config.quotas.keep_ended_days:
+        yield "retention", forget_ended_calls(store, timedelta(days=config.quotas.keep_ended_days))
 
 
 def _work(seats: SessionServices, listening: Sequence[Listening], whep: WhepResource) -> Iterator[Work]:

@@ -5,13 +5,20 @@ import logging
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 
 from aiohttp import web
 
+from gateway.api.framework.connections import KEPT, ClientConnections, ConnectionLimits
 from gateway.api.framework.middleware import cors, errors, security_headers
+from gateway.api.framework.server import HttpServer, bounded
+from gateway.api.health import begin_drain
 from gateway.api.proxies import forwarded
 from gateway.config import Config
+from gateway.node.descriptors import for_http
+from gateway.node.drain import Drain
+from gateway.node.operator_socket import listening, socket_file
+from gateway.telemetry.log import event
 from protocols.rtmp.tls import ServerTls, TlsFiles
 
 log = logging.getLogger(__name__)
@@ -46,22 +53,63 @@ def port_of(sockets: Sequence[socket.socket]) -> int:
     return int(sockets[0].getsockname()[1])
 
 
-@asynccontextmanager
-async def http_server(config: Config, sockets: Sequence[socket.socket], routes: Iterable[web.RouteDef]) -> AsyncIterator[None]:
-    """Serves `routes` on `sockets`."""
+def http_connections(config: Config, descriptors: int) -> ClientConnections:
+    """As many as are wanted, and as the process's `descriptors` leave beside all else."""
+    wanted, left = config.http.max_connections, for_http(config, descriptors) - KEPT
+    if left < wanted:
+        event(
+            log, logging.WARNING, "fewer HTTP connections than http.max_connections: raise the limit on open files", places=left
+        )
+    return ClientConnections(
+        ConnectionLimits(min(wanted, left), config.http.max_connections_per_address), config.http.trusted_proxies
+    )
+
+
+def http_server(
+    config: Config, sockets: Sequence[socket.socket], connections: ClientConnections, routes: Iterable[web.RouteDef]
+) -> HttpServer:
+    """Serves `routes` on `sockets` while it is entered."""
     application = web.Application(
-        middlewares=[forwarded(config.http.trusted_proxies), security_headers, cors(config.http.cors_origins), errors],
+        middlewares=[
+            bounded(connections),
+            forwarded(config.http.trusted_proxies),
+            security_headers,
+            cors(config.http.cors_origins),
+            errors,
+        ],
         client_max_size=_MOST_BYTES,
     )
     application.add_routes(routes)
     context = _renewed(TlsFiles(config.http.certificate, config.http.key)) if config.http.certificate else None
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0, handler_cancellation=True)
-    async with AsyncExitStack() as stack:
+    return HttpServer(application, connections, sockets, context)
+
+
+@asynccontextmanager
+async def operator_socket(config: Config, drain: Drain) -> AsyncIterator[None]:
+    """What the command line of this machine asks: `gateway drain`. Without the socket that takes a server's token."""
+    with ExitStack() as stack:
+        try:
+            bound = stack.enter_context(listening(config))
+        except OSError as error:
+            words = f"no operator's socket: gateway drain will not work: {error.strerror}"
+            event(log, logging.WARNING, words, file=str(socket_file(config)))
+            yield
+            return
+
+        async def begin(request: web.Request) -> web.Response:
+            return await begin_drain(drain, request, "asked for on this machine")
+
+        application = web.Application(middlewares=[errors])
+        application.add_routes([web.post("/drain", begin)])
+        runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0, handler_cancellation=True)
         await runner.setup()
-        stack.push_async_callback(runner.cleanup)
-        for each in sockets:
-            await web.SockSite(runner, each, ssl_context=context).start()
-        yield
+        assert runner.server is not None
+        server = await asyncio.get_running_loop().create_unix_server(runner.server, sock=bound)
+        try:
+            yield
+        finally:
+            server.close()
+            await runner.cleanup()
 
 
 def _renewed(files: TlsFiles) -> ssl.SSLContext:

@@ -28,8 +28,8 @@ from tests.support.gateway_process import ROOT, GatewayProcess
 from tests.support.viewer import watching
 
 NAME = "ingress-gateway:bench"
-BASE = "docker.io/library/debian:bookworm-slim"
-NODE = "docker.io/library/node:24-slim"
+BASE = "docker.io/library/debian:12.11-slim"
+NODE = "docker.io/library/node:24.4.1-slim"
 SUITE = "bookworm"
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")  # pip's, where a proxy of this network has its own
 FRAMES = 90
@@ -114,7 +114,7 @@ async def running(settings: Sequence[str]) -> AsyncIterator[tuple[GatewayProcess
         "unshare", "--mount", "sh", "-c", script, "sh", *container, stderr=subprocess.PIPE, limit=1 << 20
     )
     assert process.stderr is not None
-    gateway = GatewayProcess(process, Tokens(Secret(secret.encode())), {})
+    gateway = GatewayProcess(process, Tokens(Secret(secret.encode())), {}, state="")
     try:
         async with asyncio.timeout(60):
             async for line in process.stderr:

@@ -138,6 +138,29 @@ def test_compose_brings_up_a_gateway_with_all_its_ports_and_no_rights(monkeypatc
     assert all("127.0.0.1" in port for name in ("prometheus", "grafana") for port in services[name]["ports"])
 
 
+def services() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Of both compose files; what the second adds to a service of the first is not one of its own."""
+    for name in ("compose.yaml", "tls/compose.yaml"):
+        yield from ((name, each) for name, each in yaml_of(name)["services"].items() if "image" in each)
+
+
+@pytest.mark.parametrize(("name", "service"), list(services()))
+def test_no_service_gains_rights_or_takes_the_whole_machine(name: str, service: dict[str, Any]) -> None:
+    assert service["cap_drop"] == ["ALL"]
+    assert service.get("cap_add", []) in ([], ["NET_BIND_SERVICE"])
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert 0 < service["pids_limit"] <= 4096
+    assert re.search(r"\d+[mg]\b", service["mem_limit"])
+    assert service.get("read_only") or name == "grafana"
+
+
+def test_what_is_built_on_is_named_by_exact_version_or_digest() -> None:
+    images = [each["image"] for name, each in services() if name != "gateway"]
+    images += re.findall(r"^ARG (?:BASE|NODE)=(\S+)$", dockerfile(), re.MULTILINE)
+    assert len(images) == 5
+    assert all(re.search(r"@sha256:[0-9a-f]{64}$|:v?\d+\.\d+(\.\d+)?(-slim)?$", image) for image in images), images
+
+
 def test_kubernetes_manifests_are_as_the_schemas_of_kubernetes_say() -> None:
     for each in manifests():
         kubernetes_validate.validate(each, kubernetes_validate.latest_version(), strict=True)
@@ -244,6 +267,40 @@ def test_the_unit_stops_the_workers_after_the_gateway_and_waits_for_its_drain(mo
 def test_the_gateway_believes_the_proxy_in_front_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     config = known_to_the_gateway(yaml_of("tls/compose.yaml")["services"]["gateway"]["environment"], monkeypatch)
     assert any(ip_address("172.18.0.2") in network for network in config.http.trusted_proxies)
+
+
+def test_the_gateway_believes_the_ingress_of_its_cluster(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text(manifest("ConfigMap")["data"]["gateway.toml"])
+    trusted = load(file).http.trusted_proxies
+    assert any(ip_address("10.244.1.7") in network for network in trusted)
+    assert not any(ip_address("203.0.113.7") in network for network in trusted)
+
+
+@pytest.mark.parametrize("proxy", ["tls/Caddyfile", "tls/nginx.conf"])
+def test_a_proxy_waits_for_nobody_for_long_and_does_not_say_what_it_is(proxy: str) -> None:
+    text = (DEPLOY / proxy).read_text()
+    bounds = ("read_header 10s", "idle 30s", "max_size 256KB", "-Server")
+    theirs = (
+        "client_header_timeout 10s",
+        "keepalive_timeout 30s",
+        "client_max_body_size 256k",
+        "server_tokens off",
+        "limit_conn",
+    )
+    assert all(each in text for each in (bounds if proxy.endswith("Caddyfile") else theirs))
+
+
+def test_nginx_understands_its_file(tmp_path: Path) -> None:
+    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=here"]
+    subprocess.run([*make, "-keyout", tmp_path / "key.pem", "-out", tmp_path / "chain.pem"], check=True, capture_output=True)
+    text = re.sub(r"(ssl_certificate\S* )\S+/(\S+);", rf"\1{tmp_path}/\2;", (DEPLOY / "tls/nginx.conf").read_text())
+    text = text.replace("fullchain.pem", "chain.pem").replace("privkey.pem", "key.pem")
+    whole = tmp_path / "nginx.conf"
+    whole.write_text(f"pid {tmp_path}/pid; error_log stderr; events {{}}\nhttp {{ access_log off;\n{text}\n}}")
+    nginx = shutil.which("nginx", path="/usr/sbin:/usr/bin") or "nginx"
+    done = subprocess.run([nginx, "-t", "-c", whole], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("proxy", ["tls/Caddyfile", "tls/nginx.conf"])

@@ -1,8 +1,11 @@
 """A gateway that is sent home takes nobody new, and loses no stream that is live before it ends or the limit is reached."""
 
 import asyncio
+import signal
+import stat
 import sys
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import aiohttp
 
@@ -30,10 +33,16 @@ async def post(gateway: GatewayProcess, path: str, **headers: str) -> tuple[int,
 
 async def command(gateway: GatewayProcess, *words: str) -> tuple[int | None, str]:
     """`gateway` on this machine's command line, with the configuration of the one that runs."""
-    arguments = [sys.executable, "-m", "gateway", *words, "--set", f"http.port={gateway.ports['http']}"]
+    there = (f"state.directory={gateway.state}", f"http.port={0 if words[0] == 'drain' else gateway.ports['http']}")
+    arguments = [sys.executable, "-m", "gateway", *words, *(part for each in there for part in ("--set", each))]
     process = await asyncio.create_subprocess_exec(*arguments, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
     output, _ = await process.communicate()
     return process.returncode, output.decode()
+
+
+def mode_of(file: Path) -> int | None:
+    """Of a file that there is."""
+    return stat.S_IMODE(file.stat().st_mode) if file.exists() else None
 
 
 async def refused_in_their_own_words(gateway: GatewayProcess) -> None:
@@ -100,36 +109,47 @@ async def test_whom_the_limit_finds_is_told_and_a_second_signal_waits_for_nobody
         assert "shutting down" in ended["why"]
 
 
-async def test_the_machine_itself_may_ask_for_a_drain_and_nobody_else() -> None:
+async def test_who_may_open_the_operators_socket_may_ask_for_a_drain_and_nobody_else() -> None:
     async with running_gateway("calls.linger_s=0") as gateway:
-        for foreign in ("X-Forwarded-For", "Forwarded", "Via", "Origin", "Sec-Fetch-Site"):
-            status, text = await post(gateway, "/drain", **{foreign: "x"})
-            assert status == 403, text
-            assert "gateway drain" in text
-        assert (await post(gateway, "/drain?wait_s=-1"))[0] == 400
+        status, text = await post(gateway, "/drain")
+        assert status == 403, "an address is no credential, not even this machine's"
+        assert "gateway drain" in text
         assert await gateway.text("/readyz") == "ready\n"
+        file = Path(gateway.state, "gateway-0.sock")
+        assert mode_of(file) == 0o600
+        async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(file))) as http:
+            async with http.post("http://gateway/drain?wait_s=-1") as wrong, http.get("http://gateway/metrics") as other:
+                assert (wrong.status, other.status) == (400, 404)
         async with ffmpeg(*SMALL, *AAC, "-f", "flv", gateway.rtmp()):
             await gateway.stream()
-            assert await post(gateway, "/drain") == (202, '{"draining": true, "streams": 1}')
+            assert await command(gateway, "drain") == (0, "The gateway takes no new streams; 1 are left.\n")
             assert (await gateway.text("/readyz")).startswith("draining: 1")
             waiting = asyncio.create_task(command(gateway, "drain", "--wait", "60s"))  # as a container's preStop does
             await gateway.stream()
         assert await waiting == (0, "The gateway takes no new streams; 0 are left.\n")
         assert await command(gateway, "live") == (0, "The gateway is well.\n")
+    assert mode_of(file) is None
     code, said = await command(gateway, "live")
     assert (code, "Connection refused" in said) == (1, True)
 
 
+async def test_a_state_directory_may_have_a_long_name_and_the_socket_of_a_gateway_that_was_killed(tmp_path: Path) -> None:
+    folder = tmp_path / ("x" * 100)
+    async with running_gateway(f"state.directory={folder}", expect_exit=-signal.SIGKILL) as killed:
+        killed.process.kill()
+        await killed.process.wait()
+    async with running_gateway(f"state.directory={folder}") as gateway:
+        assert await command(gateway, "drain") == (0, "The gateway takes no new streams; 0 are left.\n")
+
+
 async def test_from_elsewhere_it_takes_a_servers_token_for_all_calls() -> None:
     async with running_application() as application:
-        # A proxy's mark makes a connection from this machine one from elsewhere
-        far = {"X-Forwarded-For": "203.0.113.7"}
         path = f"/drain?api_key={application.api_key}"
         tokens = {"a user": application.token("host"), "one call": application.token(call_cids=["livestream:demo"])}
         for whose, token in tokens.items():
-            assert (await post(application.gateway, path, **far, Authorization=f"Bearer {token}"))[0] == 403, whose
-        assert (await post(application.gateway, path, **far, Authorization="Bearer nonsense"))[0] == 401
+            assert (await post(application.gateway, path, Authorization=f"Bearer {token}"))[0] == 403, whose
+        assert (await post(application.gateway, path, Authorization="Bearer nonsense"))[0] == 401
         assert await application.gateway.text("/readyz") == "ready\n"
-        status, _ = await post(application.gateway, path, **far, Authorization=f"Bearer {application.token()}")
+        status, _ = await post(application.gateway, path, Authorization=f"Bearer {application.token()}")
         assert status == 200
         assert (await application.gateway.text("/readyz")).startswith("draining")

@@ -22,6 +22,7 @@ from gateway.wiring.listeners import PROTOCOLS
 from protocols.media import Codec, EncodedPacket, Track
 from tests.support.delivery import DROPS, assert_shown, total
 from tests.support.encoders import BITS, STRIP
+from tests.support.gateway_process import fresh_metrics
 from tests.support.line_listener import HEADER, line_protocol
 from tests.support.viewer import watching
 from tests.unit.transcode.media import SECOND, tone
@@ -116,7 +117,7 @@ async def test_an_invented_protocol_crosses_the_whole_gateway(tmp_path: Path) ->
             assert said == "go on"
             await viewer.until(frames=60, audio=50)
             (stream,) = (await answer(f"{here}/api/streams"))["streams"]
-            exposition = await answer(f"{here}/metrics")
+            exposition = await fresh_metrics(f"{here}/metrics")
             lost = total(exposition, DROPS) + viewer.lost()
             metrics = exposition.splitlines()
 

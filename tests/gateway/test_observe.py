@@ -8,11 +8,10 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 
 from tests.support.encoders import X264_LIVE, ffmpeg, programme
-from tests.support.gateway_process import ROOT, GatewayProcess, running_gateway
+from tests.support.gateway_process import ROOT, GatewayProcess, fresh_metrics, running_gateway
 from tests.support.prometheus import Prometheus, alert_rules, figure, filled_in, panel_queries, running_prometheus, self_signed
 from tests.support.publishing import Pasted, publishing
 from tests.support.viewer import watching
@@ -56,10 +55,8 @@ async def served(gateway: GatewayProcess) -> str:
 
 async def expiry_days(gateway: GatewayProcess) -> float:
     address = gateway.url("/metrics").replace("http:", "https:")
-    async with aiohttp.ClientSession() as http, http.get(address, ssl=False) as response:
-        (line,) = (
-            line for line in (await response.text()).splitlines() if line.startswith("ingress_certificate_expiry_seconds{")
-        )
+    lines = (await fresh_metrics(address, verify=False)).splitlines()
+    (line,) = (line for line in lines if line.startswith("ingress_certificate_expiry_seconds{"))
     return float(line.split()[1]) / 86400
 
 

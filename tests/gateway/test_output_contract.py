@@ -16,6 +16,7 @@ from gateway.wiring.outputs import OUTPUTS
 from protocols.bitstream.h26x import NalStream
 from protocols.media import Codec, Kind
 from tests.support.encoders import X264_LIVE, ffmpeg, programme
+from tests.support.gateway_process import fresh_metrics
 from tests.support.memory import MemoryOutput
 from tests.support.viewer import watching
 from tests.support.waiting import eventually
@@ -81,8 +82,7 @@ async def running(tmp_path: Path, *outputs: Beside) -> AsyncIterator[Running]:
 
 
 async def figure(it: Running, name: str) -> float:
-    async with aiohttp.ClientSession() as http, http.get(f"http://127.0.0.1:{it.ports['http']}/metrics") as response:
-        lines = (await response.text()).splitlines()
+    lines = (await fresh_metrics(f"http://127.0.0.1:{it.ports['http']}/metrics")).splitlines()
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
 
 

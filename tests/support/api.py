@@ -22,9 +22,10 @@ from gateway.access.viewers import Viewers
 from gateway.api.framework.dispatch import Api
 from gateway.api.framework.encoder_addresses import EncoderAddresses
 from gateway.api.framework.middleware import cors, errors
+from gateway.api.framework.quotas import Quotas
 from gateway.api.framework.services import Services
 from gateway.api.routes import ROUTES
-from gateway.config import Config, DatabaseConfig, StateConfig
+from gateway.config import Config, DatabaseConfig, QuotasConfig, StateConfig
 from gateway.enforcement.change_feed import ChangeFeed
 from gateway.enforcement.enforcement import Enforcement
 from gateway.events.interactions import Interactions
@@ -46,6 +47,7 @@ from tests.support.unheard import unheard
 
 BASE = "/api/v2/video"
 API_KEY = "test-key"
+MANY = QuotasConfig(requests_per_minute=0, lists_per_minute=0, calls_per_hour=0, open_calls=0)
 
 
 class Broadcasts:
@@ -125,9 +127,11 @@ async def _open(stream: StreamId, host: str) -> Access:
 
 
 @asynccontextmanager
-async def api_stage(directory: Path, database: str = "") -> AsyncIterator[Stage]:
+async def api_stage(directory: Path, database: str = "", quotas: QuotasConfig = MANY) -> AsyncIterator[Stage]:
     """The API with a fresh store: a file in `directory`, or the (empty) `database` at this address."""
-    config = Config(state=StateConfig(directory=str(directory)), database=DatabaseConfig(url=SecretStr(database)))
+    config = Config(
+        state=StateConfig(directory=str(directory)), database=DatabaseConfig(url=SecretStr(database)), quotas=quotas
+    )
     tokens = Tokens(Secret(secrets.token_bytes(48)))
     async with open_store_access(config, tokens, unheard) as store_access:
         registry = Registry(lambda cid, on_empty: EmbeddedCall(cid, max_participants=4, on_empty=on_empty))
@@ -163,6 +167,7 @@ async def api_stage(directory: Path, database: str = "") -> AsyncIterator[Stage]
             bus=bus,
             interactions=Interactions(bus),
             broadcasts=broadcasts,
+            quotas=Quotas(config.quotas),
             ingress=EncoderAddresses(
                 [RtmpListener(port=1935), SrtListener("", 9000, authorise=_open), WhipListener(UdpMux("", 0))]
             ),

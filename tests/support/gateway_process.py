@@ -7,7 +7,7 @@ import secrets
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,13 +23,31 @@ ROOT = Path(__file__).parents[2]
 PORTS = ("http.host=127.0.0.1", "http.port=0", "rtmp.port=0", "rtmp.tls_port=0", "webrtc.port=0", "srt.port=0")
 
 
+async def fresh_metrics(url: str, *, verify: bool = True) -> str:
+    """Made after this was asked: the gateway makes them once a second, and CPU seconds stand in them. `verify` its certificate."""
+    async with aiohttp.ClientSession() as http:
+
+        async def read() -> str:
+            async with http.get(url, ssl=verify) as response:
+                return await response.text()
+
+        former = await read()
+
+        async def changed() -> str | None:
+            text = await read()
+            return text if text != former else None
+
+        return await eventually(changed, every_s=0.05)
+
+
 @dataclass
 class GatewayProcess:
-    """`log` holds every line that the gateway has logged, parsed; `key()` makes stream keys that it takes."""
+    """`state` is its state directory, `log` every line that it has logged, parsed; `key()` makes stream keys that it takes."""
 
     process: asyncio.subprocess.Process
     tokens: Tokens
     ports: dict[str, int]
+    state: str
     log: list[dict[str, Any]] = field(default_factory=list)
     news: asyncio.Event = field(default_factory=asyncio.Event)  # another line
 
@@ -57,6 +75,8 @@ class GatewayProcess:
             return await response.json()
 
     async def text(self, path: str) -> str:
+        if path == "/metrics":
+            return await fresh_metrics(self.url(path))
         async with aiohttp.ClientSession() as http, http.get(self.url(path)) as response:
             return await response.text()
 
@@ -107,6 +127,11 @@ class GatewayProcess:
         return await self.process.wait()
 
 
+def state_of(settings: Sequence[str]) -> str:
+    """The state directory that is set last; empty: none."""
+    return next((each.partition("=")[2] for each in reversed(settings) if each.startswith("state.directory=")), "")
+
+
 @asynccontextmanager
 async def running_gateway(*settings: str, expect_exit: int | None = 0, secret: str = "") -> AsyncIterator[GatewayProcess]:
     """`settings` are `key=value` as for `gateway run --set`. At the end the gateway must stop by itself with `expect_exit`."""
@@ -126,7 +151,7 @@ async def running_gateway(*settings: str, expect_exit: int | None = 0, secret: s
             stderr=asyncio.subprocess.PIPE,
             limit=1 << 20,
         )
-        gateway = GatewayProcess(process, Tokens(Secret(secret.encode())), {})
+        gateway = GatewayProcess(process, Tokens(Secret(secret.encode())), {}, state_of(settings) or directory)
         ready = asyncio.Event()
 
         async def read_log() -> None:

@@ -1,7 +1,7 @@
 """From an HTTP request to an answer of the API, the same way for every route: who asks, what is meant, whether it is allowed, the answer.
 
-Kept true: the body is read only for who is allowed, it is bounded in bytes and in time; the rule of the route's line is asked before its
-function runs; whatever goes wrong is answered in the one form of `errors`.
+Kept true: how often one caller may ask is bounded (`quotas`); the body is read only for who is allowed, it is bounded in bytes and in
+time; the rule of the route's line is asked before its function runs; whatever goes wrong is answered in the one form of `errors`.
 """
 
 import asyncio
@@ -20,10 +20,11 @@ from pydantic import ValidationError
 from gateway.access.credentials import Identity
 from gateway.api.framework.errors import ApiError, answer
 from gateway.api.framework.openapi import ADDRESS, document
+from gateway.api.framework.quotas import QuotaExceeded
 from gateway.api.framework.request_credentials import identity_of
 from gateway.api.framework.route import BASE, PARAMETERS, AnyRoute, ApiRequest, Scope
 from gateway.api.framework.services import Services
-from gateway.api.schemas.answers import ApiAnswer
+from gateway.api.schemas.answers import ApiAnswer, ListAnswer
 from gateway.api.schemas.parts import FieldError, Request
 from gateway.telemetry.log import event
 from protocols.errors import Rejected
@@ -71,6 +72,9 @@ class Api:
             given = await self._answer(route, request)
         except ApiError as error:
             return self._refused(route, request, error)
+        except QuotaExceeded as refusal:
+            later = {"Retry-After": str(refusal.wait_s)}
+            return self._refused(route, request, ApiError(refusal.reason.status, refusal.detail, headers=later))
         except Rejected as refusal:
             return self._refused(route, request, ApiError.of(refusal))
         return _response(route, given, perf_counter_ns() - began)
@@ -84,6 +88,7 @@ class Api:
 
     async def _answer(self, route: AnyRoute, request: web.Request) -> ApiAnswer:
         identity = identity_of(request, self._services.authorizer)
+        self._services.quotas.asked(identity, request.remote or "", for_list=issubclass(route.gives, ListAnswer))
         path = _path(route, request)
         trusted = await self._services.trusted(identity)
         _check_scope(route, identity, trusted)

@@ -50,6 +50,8 @@ async def errors(request: web.Request, handler: Answer) -> web.StreamResponse:
             raise
         allow = {"Allow": other.headers["Allow"]} if "Allow" in other.headers else {}
         return answer(ApiError(other.status, _SAID[other.status], headers=allow))
+    except (web.RequestPayloadError, ConnectionError):
+        raise  # a body that is none, or a client that has gone: the server's to tell and to count
     except Exception:
         # the boundary that the design names
         log.exception("request failed", extra={"method": request.method, "route": str(request.match_info.route.name)})

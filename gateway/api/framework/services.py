@@ -15,6 +15,7 @@ from gateway.api.framework.broadcasts import Broadcasts
 from gateway.api.framework.call_access import CallAccess
 from gateway.api.framework.encoder_addresses import EncoderAddresses
 from gateway.api.framework.errors import ApiError
+from gateway.api.framework.quotas import Quotas
 from gateway.api.schemas.answers import (
     AddressResponse,
     CallResponse,
@@ -47,6 +48,7 @@ class Services:
     interactions: Interactions
     broadcasts: Broadcasts
     ingress: EncoderAddresses
+    quotas: Quotas
     stream_key_secret: bytes
 
     # Who stands where

@@ -8,6 +8,7 @@ from gateway.api.framework import filters
 from gateway.api.framework.broadcasts import follow
 from gateway.api.framework.call_access import CallAccess
 from gateway.api.framework.errors import ApiError
+from gateway.api.framework.paging import fitting
 from gateway.api.framework.route import ApiRequest
 from gateway.api.framework.services import Services
 from gateway.api.schemas.answers import (
@@ -45,6 +46,9 @@ async def _create(services: Services, request: ApiRequest[GetOrCreateCallRequest
     """Makes the call; False when somebody else did at the same moment."""
     await services.authorizer.admit(request.identity, request.cid, Capability.CREATE_CALL)
     data, creator = request.body.data, _creator(request)
+    bound = not (request.trusted or request.identity.server)
+    if bound:
+        services.quotas.making_call(creator)
     call = lifecycle.created(
         services.call_type(request.path["type"]),
         request.path["id"],
@@ -58,7 +62,8 @@ async def _create(services: Services, request: ApiRequest[GetOrCreateCallRequest
         await services.store.users.put([stored_user(data.created_by, request.now)])
     await services.store.users.ensure({creator, *(each.user_id for each in data.members)}, request.now)
     members = [stored_member(call.cid, each, request.now) for each in data.members]
-    return (await services.store.calls.get_or_create(call, members))[1]
+    most_open = services.quotas.open_calls if bound else 0
+    return (await services.store.calls.get_or_create(call, members, most_open=most_open))[1]
 
 
 def _creator(request: ApiRequest[GetOrCreateCallRequest]) -> str:
@@ -114,12 +119,23 @@ async def query(services: Services, request: ApiRequest[QueryCallsRequest]) -> Q
         limit=body.limit,
         cursor=filters.cursor(body),
     )
-    found: list[QueriedCallResponse] = []
-    for call in page.items:
-        access = await services.access_if(request.identity, call.cid, Capability.READ_CALL)
-        if access is not None:
-            found.append(QueriedCallResponse(**await _shown(services, request, access, MEMBERS_SHOWN)))
-    return QueryCallsResponse(calls=found, next=page.next, prev=page.previous)
+    reached = {call.cid: await services.access_if(request.identity, call.cid, Capability.READ_CALL) for call in page.items}
+    readable = {cid: access for cid, access in reached.items() if access is not None}
+    me = request.identity.user_id
+    mine = await services.store.calls.memberships(me, readable) if me else {}
+    people = await services.people([me, *(access.call.created_by_id for access in readable.values())])
+    shown = {
+        cid: QueriedCallResponse(
+            call=services.shown(access, people, request.origin),
+            membership=people.member(mine[cid]) if cid in mine else None,
+            own_capabilities=sorted(access.capabilities),
+        )
+        for cid, access in readable.items()
+    }
+    calls = list(fitting(shown.values()))
+    if len(calls) < len(shown):
+        page = page.first(list(reached).index(calls[-1].call.cid) + 1)
+    return QueryCallsResponse(calls=calls, next=page.next, prev=page.previous)
 
 
 async def _state(
@@ -136,7 +152,7 @@ async def _shown(services: Services, request: ApiRequest[Any], access: CallAcces
     people = await services.people([access.call.created_by_id, me, *(each.user_id for each in members)])
     return {
         "call": services.shown(access, people, request.origin),
-        "members": people.members(members),
+        "members": list(fitting(people.members(members))),
         "membership": people.member(mine[0]) if mine else None,
         "own_capabilities": sorted(access.capabilities),
     }

@@ -2,6 +2,7 @@
 
 from gateway.api.framework import filters
 from gateway.api.framework.errors import ApiError
+from gateway.api.framework.paging import fitting
 from gateway.api.framework.route import ApiRequest
 from gateway.api.framework.services import Services
 from gateway.api.schemas import conversion
@@ -49,7 +50,8 @@ async def update_members(services: Services, request: ApiRequest[UpdateMembersRe
             roles = {each.user_id: each.role for each in put}
             services.tell(kind, request.cid, members=[{"user_id": each, "role": roles.get(each)} for each in ids])
     people = await services.people(named)
-    return UpdateMembersResponse(members=people.members(await services.store.calls.members(request.cid, named)))
+    members = map(people.member, await services.store.calls.members(request.cid, named))
+    return UpdateMembersResponse(members=list(fitting(members)))
 
 
 async def query_members(services: Services, request: ApiRequest[QueryMembersRequest]) -> QueryMembersResponse:
@@ -62,7 +64,9 @@ async def query_members(services: Services, request: ApiRequest[QueryMembersRequ
         cursor=filters.cursor(body),
     )
     people = await services.people(each.user_id for each in page.items)
-    return QueryMembersResponse(members=people.members(page.items), next=page.next, prev=page.previous)
+    members = list(fitting(map(people.member, page.items)))
+    page = page.first(len(members))
+    return QueryMembersResponse(members=members, next=page.next, prev=page.previous)
 
 
 async def block(services: Services, request: ApiRequest[UserOfCallRequest]) -> EmptyResponse:
@@ -139,4 +143,6 @@ async def query_users(services: Services, request: ApiRequest[QueryUsersRequest]
         limit=body.limit,
         cursor=filters.cursor(body),
     )
-    return QueryUsersResponse(users=[conversion.user(each) for each in page.items], next=page.next, prev=page.previous)
+    users = list(fitting(map(conversion.user, page.items)))
+    page = page.first(len(users))
+    return QueryUsersResponse(users=users, next=page.next, prev=page.previous)

@@ -5,6 +5,7 @@ from datetime import timedelta
 from gateway.access import stream_keys
 from gateway.api.framework.encoder_addresses import ALWAYS_SHOWN
 from gateway.api.framework.errors import ApiError
+from gateway.api.framework.paging import fitting
 from gateway.api.framework.route import ApiRequest
 from gateway.api.framework.services import Services
 from gateway.api.schemas import conversion
@@ -66,7 +67,7 @@ async def get_all(services: Services, request: ApiRequest[EmptyRequest]) -> Stre
     """One's own, and everybody's for who may make keys for others."""
     everybody = Capability.CREATE_STREAM_KEY in request.access.capabilities
     keys = await services.store.stream_keys.of_call(request.cid, None if everybody else [request.identity.user_id])
-    return StreamKeysResponse(stream_keys=[conversion.stream_key(each) for each in keys])
+    return StreamKeysResponse(stream_keys=list(fitting(map(conversion.stream_key, keys))))
 
 
 async def revoke(services: Services, request: ApiRequest[EmptyRequest]) -> EmptyResponse:

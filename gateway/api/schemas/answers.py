@@ -117,7 +117,7 @@ class EmptyResponse(ApiAnswer):
 
 class CallStateResponse(ApiAnswer):
     call: CallResponse
-    members: list[MemberResponse]
+    members: list[MemberResponse] = Field(description="The first of them: members/query has all.")
     membership: MemberResponse | None = Field(description="The caller's own.")
     own_capabilities: list[Capability] = Field(description="What the caller may do now.")
 
@@ -144,13 +144,20 @@ class UpdateMembersResponse(ApiAnswer):
 
 
 class QueriedCallResponse(Model):
+    """Its members are told by the call itself, and by `members/query`."""
+
     call: CallResponse
-    members: list[MemberResponse]
     membership: MemberResponse | None
     own_capabilities: list[Capability]
 
 
-class PagedAnswer(ApiAnswer):
+class ListAnswer(ApiAnswer):
+    """A list: it costs more than another answer, and is asked for less often."""
+
+
+class PagedAnswer(ListAnswer):
+    """A page may have fewer items than were asked for: it has so many bytes at most."""
+
     next: str | None
     prev: str | None
 
@@ -230,7 +237,7 @@ class CreatedStreamKeyResponse(ApiAnswer):
     whip: WhipWay
 
 
-class StreamKeysResponse(ApiAnswer):
+class StreamKeysResponse(ListAnswer):
     stream_keys: list[StreamKeyResponse]
 
 
@@ -247,7 +254,7 @@ class OneCallTypeResponse(ApiAnswer):
     call_type: CallTypeResponse
 
 
-class CallTypesResponse(ApiAnswer):
+class CallTypesResponse(ListAnswer):
     call_types: dict[str, CallTypeResponse]
 
 
@@ -314,7 +321,7 @@ class StreamResponse(Model):
     warnings: list[str] = Field(description="What the streamer should change.")
 
 
-class StreamsResponse(ApiAnswer):
+class StreamsResponse(ListAnswer):
     streams: list[StreamResponse]
 
 

@@ -8,6 +8,7 @@ the same hour are the same, so that a CDN keeps one copy for all viewers.
 import base64
 import hashlib
 import hmac
+import re
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from urllib.parse import quote
@@ -19,6 +20,8 @@ PLAYLIST = "index.m3u8"
 _STEP_S = 3600
 _SIGNATURE_BYTES = 18
 _MARK_BYTES = 9
+# One spelling for each: a cache would keep every other one beside it
+_PERMIT = re.compile(r"(?P<expires>[0-9a-f]{8})\.(?P<whose>(?:[A-Za-z0-9_-]*\.)?)(?P<signature>[A-Za-z0-9_-]*)")
 
 
 class SignedUrls:
@@ -47,7 +50,7 @@ class SignedUrls:
         """Of the call's playlist, without scheme and host; where that says anything, for this user."""
         expires = (int(self._now()) + self._ttl_s) // _STEP_S * _STEP_S + _STEP_S
         whose = f"{self._mark(user_id)}." if user_id else ""
-        permit = OPEN if self.open(cid) else f"{expires:x}.{whose}{self._signature(cid, expires, whose)}"
+        permit = OPEN if self.open(cid) else f"{expires:08x}.{whose}{self._signature(cid, expires, whose)}"
         return f"/hls/{quote(cid)}/{permit}/{PLAYLIST}"
 
     async def check(self, cid: str, permit: str, *, to_the_end: bool = False) -> None:
@@ -56,19 +59,17 @@ class SignedUrls:
             if not to_the_end:  # who was let in while the call was open; nobody else knows the stream's id
                 await self._admit(cid)
             return
-        hexadecimal, _, signed = permit.partition(".")
-        mark, dot, signature = signed.rpartition(".")
-        try:
-            expires = int(hexadecimal, 16)
-        except ValueError:
-            raise Rejected(Reason.NOT_FOUND, "There is no such playlist: copy its address again, in one piece") from None
-        if not hmac.compare_digest(signature.encode(), self._signature(cid, expires, mark + dot).encode()):
+        parts = _PERMIT.fullmatch(permit)
+        if parts is None:
+            raise Rejected(Reason.NOT_FOUND, "There is no such playlist: copy its address again, in one piece")
+        expires, whose = int(parts["expires"], 16), parts["whose"]
+        if not hmac.compare_digest(parts["signature"], self._signature(cid, expires, whose)):
             raise Rejected(Reason.FORBIDDEN, "This playlist's address is not one of this gateway: copy it again, in one piece")
         if expires < self._now():
             raise Rejected(Reason.FORBIDDEN, "This playlist's address has expired: ask the call's host for a new one")
         if self._is_over(cid) and not to_the_end:
             raise Rejected(Reason.FORBIDDEN, "This call has ended")
-        if mark and mark in map(self._mark, self._taken_out(cid)):
+        if whose and whose.rstrip(".") in map(self._mark, self._taken_out(cid)):
             raise Rejected(Reason.FORBIDDEN, "The call's host has taken you out of it")
 
     def _signature(self, cid: str, expires: int, whose: str) -> str:

@@ -27,6 +27,42 @@ from protocols.addresses import client_network, host_of, is_public, unmapped
         ("64:ff9b::a00:1", False),
         ("2002:7f00:1::", False),
         ("2001:0:4136:e378:8000:63bf:80ff:fffe", False),  # Teredo, whose client is 127.0.0.1
+        ("2001:0:4136:e378:8000:63bf:f7f7:f7f7", True),  # whose client is 8.8.8.8
+        ("2001:0:7f00:1:8000:63bf:f7f7:f7f7", False),  # and whose server is 127.0.0.1
+        ("64:ff9b::808:808", True),
+        ("64:ff9b:1::7f00:1", False),  # the local NAT64
+        ("64:ff9b:1::808:808", False),
+        ("2002:808:808::1", True),
+        ("2002:a9fe:a9fe::1", False),
+        ("2002:c000:201::", False),
+        ("::ffff:169.254.169.254", False),
+        ("::ffff:0:7f00:1", False),  # IPv4-translated
+        ("::8.8.8.8", False),  # IPv4-compatible
+        ("fec0::1", False),
+        ("3fff::1", False),
+        ("3fff:1000::1", True),
+        ("5f00::1", False),
+        ("100::1", False),
+        ("100:0:0:1::1", False),
+        ("2001:2::1", False),
+        ("2001:1::1", False),
+        ("2001:20::1", False),
+        ("2001:db8::1", False),
+        ("2001:4860:4860::8888", True),
+        ("2620:4f:8000::1", True),
+        ("4000::1", False),
+        ("192.0.0.9", False),
+        ("192.0.0.170", False),
+        ("192.88.99.1", False),
+        ("192.31.196.1", True),
+        ("192.0.2.1", False),
+        ("198.19.255.255", False),
+        ("198.20.0.1", True),
+        ("172.15.255.255", True),
+        ("172.32.0.1", True),
+        ("203.0.113.9", False),
+        ("240.0.0.1", False),
+        ("255.255.255.255", False),
     ],
 )
 def test_which_addresses_are_public(host: str, public: bool) -> None:

@@ -6,7 +6,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from gateway.api.proxies import client_of, forwarded
+from gateway.api.proxies import ClientsSeen, client_of, forwarded
 
 TRUSTED = [ip_network("127.0.0.0/8"), ip_network("::1/128"), ip_network("10.0.0.0/8")]
 
@@ -40,3 +40,22 @@ async def test_handlers_see_the_client_and_the_body_is_still_there() -> None:
         for headers, remote in (({}, "127.0.0.1"), ({"X-Forwarded-For": "192.0.2.1"}, "192.0.2.1")):
             async with client.post("/x", data="body", headers=headers) as response:
                 assert await response.text() == f"x {remote} body"
+
+
+@pytest.mark.parametrize(
+    ("addresses", "warned"),
+    [
+        (["172.18.0.1"] * 300, 1),
+        (["::ffff:10.0.0.9"] * 300, 1),
+        (["fd00::9"] * 300, 1),
+        (["172.18.0.1"] * 99, 0),
+        (["172.18.0.1"] * 99 + ["172.18.0.2"] * 300, 0),
+        (["198.51.100.7", *["172.18.0.1"] * 300], 0),
+        (["8.8.8.8"] * 300, 0),
+        (["127.0.0.1"] * 300, 0),
+        ([""] * 300, 0),
+    ],
+)
+def test_all_clients_at_one_private_address_are_a_proxy_that_nobody_told_of(addresses: list[str], warned: int) -> None:
+    seen = ClientsSeen()
+    assert sum(map(seen.are_one_in_private, addresses)) == warned

@@ -18,10 +18,10 @@ from gateway.sessions.registry import Registry
 from gateway.sessions.seat import Seat, SeatPolicy, SeatRoom
 from gateway.sessions.seat_state import TRANSITIONS, SeatState
 from protocols.errors import ProtocolError, Reason, Rejected
-from protocols.media import Codec, Kind, TracksChanged
+from protocols.media import Codec, Kind, Track, TracksChanged
 from tests.support.memory import H264, OPUS, EnoughRoom, MemoryCall, MemoryPublisher, packet
 from transcode.host.pool import Workers
-from transcode.plan import Policy, plan
+from transcode.plan import Policy, Want, plan
 
 
 @dataclass
@@ -77,6 +77,32 @@ async def test_media_reaches_the_call_on_the_sessions_time_line() -> None:
         assert it.session.state is SeatState.LIVE
         assert [p.pts for p in video.packets] == [0, 33_000_000]
         assert [p.pts for p in it.call.sinks[Kind.AUDIO].packets] == [10_000_000]
+
+
+async def test_however_often_an_output_changes_its_mind_a_seat_plans_once_a_second() -> None:
+    planned, again = 0, asyncio.Event()
+
+    class Fickle(MemoryCall):
+        def wants(self, track: Track) -> Want | None:
+            nonlocal planned
+            planned += 1
+            again.set()
+            return super().wants(track)
+
+    publisher, call = MemoryPublisher(), Fickle()
+    async with running(publisher, call=call) as it:
+        publisher.say(TracksChanged((H264,)), packet(1, 0, keyframe=True))
+        await (await it.call.sink(Kind.VIDEO)).until(1)
+        call.changed()
+        once = planned
+        for _ in range(500):
+            call.changed()
+        assert planned == once
+        it.session.set_muted(frozenset({Kind.VIDEO}))
+        assert planned > once, "what is muted does not wait"
+        again.clear()
+        async with asyncio.timeout(10):
+            await again.wait()
 
 
 async def test_where_there_is_no_room_to_transcode_for_a_viewer_the_stream_passes_for_the_others(

@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -18,6 +18,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from gateway.access.sealing import Sealing
+from gateway.enforcement.retention import forget_now
 from gateway.model import lifecycle
 from gateway.model.permissions import BUILT_IN, Capability
 from gateway.model.records import (
@@ -501,3 +502,32 @@ def test_settings_of_a_newer_gateway_are_passed_over() -> None:
     for one in override:
         with pytest.raises(ValueError, match=f"settings_override.{one}"):
             merged(Settings(), {one: override[one]})
+
+
+async def test_calls_that_ended_long_ago_are_deleted_with_what_was_in_them(store: Store) -> None:
+    for number in range(5):
+        ended = replace(call(f"ended-{number}"), ended_at=NOW + number * MINUTE)
+        await store.calls.get_or_create(ended, [member("ann")])
+    await store.calls.get_or_create(call("open"), [member("ann")])
+    written: list[str] = []
+
+    async def follow(changes: Sequence[Change]) -> None:
+        written.extend(change.key for change in changes)
+
+    store.follow(follow)
+    assert await forget_now(store, NOW + 3 * MINUTE) == 3
+    assert written == [f"livestream:ended-{number}" for number in range(3)]
+    assert {each.id for each in (await store.calls.query()).items} == {"ended-3", "ended-4", "open"}
+    assert await store.calls.members("livestream:ended-0") == ()
+    assert await forget_now(store, NOW + 3 * MINUTE) == 0
+
+
+async def test_a_user_has_so_many_calls_that_have_not_ended(store: Store) -> None:
+    for name in ("one", "two"):
+        await store.calls.get_or_create(call(name), most_open=2)
+    with pytest.raises(Rejected, match="2 calls that have not ended"):
+        await store.calls.get_or_create(call("three"), most_open=2)
+    assert (await store.calls.get_or_create(call("two"), most_open=2))[1] is False
+    await store.calls.change("livestream:one", lambda it: replace(it, ended_at=NOW), now=NOW)
+    assert (await store.calls.get_or_create(call("three"), most_open=2))[1] is True
+    assert set(await store.calls.memberships("ann", ["livestream:one"])) == set()

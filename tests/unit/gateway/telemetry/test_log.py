@@ -11,7 +11,7 @@ import pytest
 
 from gateway.access.credentials import Secret, Tokens
 from gateway.config import LogConfig
-from gateway.telemetry.log import SESSION, event, setup
+from gateway.telemetry.log import SESSION, Repeats, event, setup
 
 KEY = Tokens(Secret(b"k" * 32)).issue("host", ["livestream:demo"], 60)
 logger = logging.getLogger("gateway.test")
@@ -131,3 +131,23 @@ def test_the_level_is_kept_and_chatty_libraries_are_quieter() -> None:
     logger.info("shown")
     logging.getLogger("aioice.ice").warning("shown too")
     assert [line.rsplit(" ", 1)[-1] for line in stream.getvalue().splitlines()] == ["shown", "too"]
+
+
+def test_the_same_line_is_written_once_a_second_and_says_how_many_were_left_out() -> None:
+    stream, now = lines("json"), [0]
+    (handler,) = logging.getLogger().handlers
+    handler.filters[:] = [Repeats(lambda: now[0])]
+    for tenth in range(25):
+        now[0] = tenth * 100_000_000
+        event(logger, logging.WARNING, "again", user="ann")
+        event(logger, logging.WARNING, "again", user=f"user-{tenth}")
+    entries = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [each.get("repeated") for each in entries if each["user"] == "ann"] == [None, 9, 9]
+    assert sum(each["user"] != "ann" for each in entries) == 25, "with other fields it is another line"
+
+
+def test_a_flood_of_one_line_is_one_line() -> None:
+    stream = lines("text")
+    for _ in range(1000):
+        logger.error("it broke", exc_info=ValueError("why"))
+    assert stream.getvalue().count("it broke") <= 2

@@ -92,6 +92,32 @@ async def test_what_is_no_permit_is_refused(forged: str) -> None:
         await links(Clock()).check(CID, forged)
 
 
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        "{0:X}",
+        "0{0:x}",
+        "+{0:x}",
+        "0x{0:x}",
+        " {0:x}",
+        "{0:x}\n",
+        "{1}_{2}",
+        "{0:x}" + "0" * 5000,
+        "0" * 5000 + "{0:x}",
+        "-{0:x}",
+        "{3}",
+    ],
+)
+async def test_a_signed_address_has_one_spelling_since_caches_keep_each_for_itself(spelled: str) -> None:
+    made = links(Clock())
+    expires, signature = permit(made.path(CID, "")).split(".")
+    fullwidth = "".join(chr(ord(each) + 0xFEE0) for each in expires)
+    other = spelled.format(int(expires, 16), expires[:4], expires[4:], fullwidth)
+    with pytest.raises(Rejected) as refused:
+        await made.check(CID, f"{other}.{signature}")
+    assert refused.value.reason is Reason.NOT_FOUND
+
+
 async def test_an_open_call_has_a_plain_address_that_is_asked_about_each_time() -> None:
     made = links(Clock(), is_open=True)
     assert made.path(CID) == "/hls/livestream%3Ademo/open/index.m3u8"
