@@ -11,11 +11,11 @@ from collections.abc import AsyncIterator, Callable
 from typing import Final, Protocol
 
 from protocols.errors import ProtocolError
-from protocols.media import EncodedPacket, Kind, TracksChanged
+from protocols.media import EncodedPacket, Kind, LeftOut, TracksChanged
 
 MAX_ITEMS: Final = 8192  # each costs some 300 bytes beside its data
 
-Item = TracksChanged | EncodedPacket
+Item = TracksChanged | EncodedPacket | LeftOut
 
 
 class Held:

@@ -28,7 +28,8 @@ class NalStream:
         self._codec = codec
         self._syntax: Syntax = _SYNTAX[codec]
         self._track_id = track_id
-        self._length_size = 0  # 0: no configuration record yet
+        self.length_size = 0
+        """Bytes of a NAL unit's length, by the configuration record; 0: none yet."""
         self._sets: dict[tuple[int, int], bytes] = {}
         self._ordered: tuple[bytes, ...] = ()
         self._unsent = False  # the sets have changed since they were last written before a picture
@@ -47,36 +48,41 @@ class NalStream:
     def configure(self, record: Buffer) -> None:
         """Take an AVCDecoderConfigurationRecord or HEVCDecoderConfigurationRecord (ISO/IEC 14496-15 §5.3.3, §8.3.3).
 
-        Its parameter sets replace all that were known; it may have none, then they come in band.
+        Its parameter sets replace all that were known; it may have none, then they come in band. One that cannot be read changes nothing.
         """
         read = _read_avcc if self._codec is Codec.H264 else _read_hvcc
         length_size, sets = read(Reader(record))
         if length_size == 3:
             raise ProtocolError("NAL unit lengths of 3 bytes")
-        self._length_size = length_size
+        kept = [unit for unit in sets if self._role(unit) is NalRole.PARAMETER_SET]
+        if len(kept) > MAX_SETS or sum(map(len, kept)) > MAX_SET_BYTES:
+            raise ProtocolError("too many or too large parameter sets in a configuration record")
+        for unit in kept:
+            self._judge(unit)  # all of them, before those that were known go
+        self.length_size = length_size
         if tuple(sets) == self._ordered:
             return
         self._sets.clear()
         self._ordered = ()
         self._sps = None
         self._started = False
-        for unit in sets:
-            if self._role(unit) is NalRole.PARAMETER_SET:
-                self._keep(unit)
+        for unit in kept:
+            self._keep(unit)
 
     def length_prefixed(self, data: Buffer) -> AccessUnit:
         """One access unit in the framing of the configuration record."""
         check_size(data)
-        if not self._length_size:
+        if not self.length_size:
             raise ProtocolError("video data before its configuration record")
-        return self._assemble(split_length_prefixed(data, self._length_size))
+        return self.assemble(split_length_prefixed(data, self.length_size))
 
     def annexb(self, data: Buffer) -> AccessUnit:
         """One access unit as a byte stream."""
         check_size(data)
-        return self._assemble(split_annexb(bytes(data)))
+        return self.assemble(split_annexb(bytes(data)))
 
-    def _assemble(self, units: list[bytes]) -> AccessUnit:
+    def assemble(self, units: list[bytes]) -> AccessUnit:
+        """One access unit, cut into NAL units that are not empty."""
         passed: list[bytes] = []
         picture = key = None
         recovery = False
@@ -126,14 +132,18 @@ class NalStream:
         others = sum(len(other) for known, other in self._sets.items() if known != key)
         if others + len(unit) > MAX_SET_BYTES or len(self._sets.keys() | {key}) > MAX_SETS:
             raise ProtocolError("too many or too large parameter sets")
-        if key[0] == self._syntax.sps_rank:
-            self._syntax.describe(unit, self._track_id, b"")  # refuse a broken one before it replaces a good one
-            if not self._started:
-                self._sps = key
+        self._judge(unit)
+        if key[0] == self._syntax.sps_rank and not self._started:
+            self._sps = key
         self._sets[key] = unit
         self._ordered = tuple(self._sets[known] for known in sorted(self._sets))
         self._unsent = True
         self._describe()
+
+    def _judge(self, unit: bytes) -> None:
+        """Refuse a broken parameter set before it replaces a good one."""
+        if self._syntax.set_key(unit)[0] == self._syntax.sps_rank:
+            self._syntax.describe(unit, self._track_id, b"")
 
     def _activate(self, key: bytes) -> bool:
         """Take the SPS that a key frame's slice names for the facts; False if it or its PPS is not known."""

@@ -2,7 +2,8 @@
 
 Its stages are a line: HANDSHAKE, OPENING (connect, createStream, publish), HELD until the publisher is accepted or refused, LIVE, OVER.
 While HELD nothing is read, so what a client sends too early waits in the small buffer. Media before `publish` is an error; media after
-the end, unknown messages and unknown commands are ignored and counted. What the peer breaks is told as `Broken`, and it is over.
+the end, unknown messages and unknown commands are ignored and counted. A message whose body cannot be read costs that body, once LIVE: it
+is left out, counted and told. What breaks the chunk layer, or the opening, is told as `Broken`, and it is over.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from enum import Enum, auto
 from typing import TypeAlias
 
 from protocols.errors import ProtocolError
+from protocols.media import Kind
 from protocols.publisher import Credential
 from protocols.rtmp import amf0, handshake
 from protocols.rtmp.address import app_and_params, name_and_params, raw_query
@@ -38,6 +40,14 @@ _CHUNK_SIZE = 65536  # ffmpeg takes it over for its own sending: cheap for both
 _MAX_STREAMS = 8
 _MAX_AGGREGATED = 256
 _MAX_TEXT = 80
+_KINDS = {
+    MessageType.VIDEO: Kind.VIDEO,
+    MessageType.AUDIO: Kind.AUDIO,
+    MessageType.AGGREGATE: Kind.VIDEO,
+}  # what may be lost with it
+_COURTESY = frozenset(
+    {MessageType.DATA_AMF0, MessageType.DATA_AMF3}
+)  # metadata and cues: those that are too long are passed over
 
 
 class SessionPhase(Enum):
@@ -51,8 +61,10 @@ class SessionPhase(Enum):
 class ServerSession:
     """The state of one connection. The caller reads into `space()`, tells by `received()`, and sends `take_output()` after each call."""
 
-    def __init__(self, limits: RtmpLimits, address: str = "", authenticator: AdobeAuthenticator | None = None) -> None:
-        """`address` is the peer's, for counting failed passwords."""
+    def __init__(
+        self, limits: RtmpLimits, address: str = "", authenticator: AdobeAuthenticator | None = None, patient: bool = False
+    ) -> None:
+        """`address` is the peer's, for counting failed passwords. `patient`: the owner calls `settle` at `due`."""
         self.stage = SessionPhase.HANDSHAKE
         self.software = ""
         self.ending = False  # the encoder has said that it is about to end
@@ -70,7 +82,7 @@ class ServerSession:
             partial=2 * limits.message_bytes,
         )
         self._writer = MessageWriter()
-        self._media = MediaTracks()
+        self._media = MediaTracks(patient)
         self._greeted = False  # S0, S1 and S2 are sent
         self._ignored = 0
         self._acknowledged = 0
@@ -84,6 +96,15 @@ class ServerSession:
     @property
     def packets_ignored(self) -> int:
         return self._ignored + self._media.ignored
+
+    @property
+    def packets_unreadable(self) -> int:
+        return self._media.left_out.unreadable
+
+    @property
+    def due(self) -> int | None:
+        """Monotonic ns at which `settle` has something to give, if nothing comes before."""
+        return self._media.due if self.stage is SessionPhase.LIVE else None
 
     @property
     def unfinished(self) -> bool:
@@ -114,6 +135,7 @@ class ServerSession:
             self._chunks.steps = self._limits.steps
             while self.stage in (SessionPhase.OPENING, SessionPhase.LIVE) and (message := self._chunks.next(now)):
                 events.extend(self._take(message))
+                events.extend(self._media.left_out.take())
             if self.stage is SessionPhase.OPENING and self.bytes_received > self._limits.opening_bytes:
                 raise ProtocolError(f"{self.bytes_received} bytes and no publish")
         except ProtocolError as error:
@@ -125,6 +147,10 @@ class ServerSession:
             self._acknowledged = self.bytes_received
             self._writer.acknowledgement(self.bytes_received)
         return events
+
+    def settle(self, now: int | None = None) -> list[MediaItem]:
+        """What has waited long enough by `now` for more of it to come; None: nothing more comes."""
+        return list(self._media.settle(now))
 
     def take_output(self) -> bytes:
         """The bytes to send now."""
@@ -143,7 +169,7 @@ class ServerSession:
             MessageType.VIDEO: limits.video_bytes,
             MessageType.AGGREGATE: limits.video_bytes,
         }
-        self._chunks.allow(longest, limits.partial_bytes)
+        self._chunks.allow(longest, limits.partial_bytes, _COURTESY)
         self.stage = SessionPhase.LIVE
 
     def end(self, code: str, description: str) -> None:
@@ -170,8 +196,17 @@ class ServerSession:
         take = _TAKE.get(message.type)
         if take is None:
             self._ignored += 1
-        else:
+            return
+        try:
             yield from take(self, message) or ()
+        except ProtocolError as error:
+            if self.stage is not SessionPhase.LIVE or message.type == MessageType.SET_CHUNK_SIZE:
+                raise
+            kind = _KINDS.get(message.type)
+            if kind is None:
+                self._media.left_out.broken(None, str(error))
+            else:
+                self._media.broken(kind, len(message.payload), str(error))
 
     # Control messages
 
@@ -232,10 +267,15 @@ class ServerSession:
         return self._data(message, skip=1)
 
     def _data(self, message: RtmpMessage, skip: int = 0) -> Iterator[Event]:
+        if message.passed_over:
+            self._ignored += 1
+            self._media.left_out.broken(None, f"a data message of {message.passed_over} bytes")
+            return
         try:
             values = amf0.decode(memoryview(message.payload)[skip:])
-        except ProtocolError:  # metadata is a courtesy: a stream without it is as good
+        except ProtocolError as error:  # metadata is a courtesy: a stream without it is as good
             self._ignored += 1
+            self._media.left_out.broken(None, str(error))
             return
         if values and values[0] == "@setDataFrame":  # nginx sends onMetaData without it
             del values[0]
@@ -333,6 +373,7 @@ class ServerSession:
         # The argument of deleteStream is a number, text (GStreamer) or missing: there is one stream, so it does not matter.
         if self.stage is SessionPhase.LIVE:
             self.stage = SessionPhase.OVER
+            yield from self._media.settle(None)
             yield StreamEnded()
 
     def _need_connection(self) -> None:

@@ -109,7 +109,7 @@ def test_unknown_video_codecs_are_counted(body: bytes) -> None:
     assert media.tracks.ignored == 1
 
 
-@pytest.mark.parametrize("body", [b"\x22", b"\x72\x00", b"\x90alac\x00"])
+@pytest.mark.parametrize("body", [b"\x22", b"\xf2\x00", b"\x90alac\x00"])
 def test_unknown_audio_codecs_are_counted(body: bytes) -> None:
     media = Media()
     assert media.audio(body) == []
