@@ -41,8 +41,23 @@ class Codec(StrEnum):
     def kind(self) -> Kind:
         return Kind.VIDEO if self in _VIDEO else Kind.AUDIO
 
+    @property
+    def label(self) -> str:
+        """What people call it."""
+        return _LABELS.get(self, self.value.upper())
+
 
 _VIDEO = frozenset({Codec.H264, Codec.HEVC, Codec.AV1, Codec.VP8, Codec.VP9})
+
+_LABELS = {
+    Codec.H264: "H.264",
+    Codec.OPUS: "Opus",
+    Codec.AC3: "AC-3",
+    Codec.EAC3: "E-AC-3",
+    Codec.G711_ALAW: "G.711 A-law",
+    Codec.G711_ULAW: "G.711 µ-law",
+    Codec.SPEEX: "Speex",
+}
 
 WEBRTC_VIDEO = frozenset({Codec.H264, Codec.VP8, Codec.VP9, Codec.AV1})
 """The video codecs that viewers are sent over WebRTC. Which of them one takes is up to its player; beside them there is Opus."""

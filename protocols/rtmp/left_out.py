@@ -8,7 +8,7 @@ _ADVICE = {
     Kind.VIDEO: "choose H.264 in the encoder (OBS: Settings > Output > Streaming > Video Encoder; ffmpeg: -c:v libx264)",
     Kind.AUDIO: "choose AAC in the encoder (ffmpeg: -c:a aac)",
 }
-_NAMES = {Kind.VIDEO: "picture", Kind.AUDIO: "sound", None: "data"}
+_NAMES = {Kind.VIDEO: "video", Kind.AUDIO: "sound", None: "metadata or commands"}
 
 
 class LeftOutParts:
@@ -43,10 +43,7 @@ class LeftOutParts:
     def broken(self, kind: Kind | None, why: str) -> None:
         """A message that could not be read, or a part of it."""
         self.unreadable += 1
-        text = (
-            f"The encoder sends {_NAMES[kind]} that cannot be read ({why}); what cannot is left out. "
-            "If viewers miss anything, update the encoder or use another."
-        )
+        text = f"A part of the {_NAMES[kind]} cannot be read and is left out ({why}): if viewers miss anything, update the encoder."
         self._tell(Lack.UNREADABLE, kind, text)
 
     def _tell(self, lack: Lack, kind: Kind | None, text: str, name: str = "") -> None:

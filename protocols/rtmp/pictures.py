@@ -1,4 +1,4 @@
-"""Pictures of a video track out of its messages, one after the other: whole, or not at all. Sans-IO.
+"""VideoReading of a video track out of its messages, one after the other: whole, or not at all. Sans-IO.
 
 Kept true: a message is one access unit and goes on at once, but where an encoder sends each slice in a message of its own: those are
 joined, and an access unit is whole where the next begins (H.264 §7.4.1.2.4, H.265 §7.4.2.4.4). After a picture was lost that others need,
@@ -30,7 +30,7 @@ _MAX_BEFORE_BYTES: Final = 64 << 10
 Note = Callable[[str], None]
 
 
-class Stamp(NamedTuple):
+class MessageStamp(NamedTuple):
     """When a message is due (ns of the encoder's clock), and when it came (monotonic ns)."""
 
     pts: int
@@ -39,20 +39,20 @@ class Stamp(NamedTuple):
     arrival: int
 
 
-class Pictures(Protocol):
+class VideoReading(Protocol):
     """The one face of the codecs."""
 
     @property
     def track(self) -> Track | None: ...
 
     @property
-    def held(self) -> Stamp | None:
+    def held(self) -> MessageStamp | None:
         """That of a picture to which the next message may belong: `settle` gives it out."""
 
     def configure(self, record: Buffer) -> None:
         """A sequence header. One that cannot be read raises `ProtocolError` and changes nothing."""
 
-    def take(self, data: Buffer, stamp: Stamp) -> list[EncodedPacket]:
+    def take(self, data: Buffer, stamp: MessageStamp) -> list[EncodedPacket]:
         """The pictures that are whole with this message. Raises `ProtocolError` where nothing of it can be read: see `lost`."""
 
     def settle(self) -> list[EncodedPacket]: ...
@@ -64,7 +64,7 @@ class Pictures(Protocol):
 class FramePictures:
     """AV1, VP8 and VP9: a message is a picture."""
 
-    held: Stamp | None = None
+    held: MessageStamp | None = None
 
     def __init__(self, stream: Av1Stream | VpxStream) -> None:
         self._stream = stream
@@ -78,7 +78,7 @@ class FramePictures:
         if isinstance(self._stream, Av1Stream):  # vpcC says nothing that the frames do not
             self._stream.configure(record)
 
-    def take(self, data: Buffer, stamp: Stamp) -> list[EncodedPacket]:
+    def take(self, data: Buffer, stamp: MessageStamp) -> list[EncodedPacket]:
         stream = self._stream
         unit = stream.temporal_unit(data) if isinstance(stream, Av1Stream) else stream.frame(data)
         self._waiting = self._waiting and not unit.keyframe
@@ -101,11 +101,11 @@ class _Syntax(NamedTuple):
 _SYNTAX: Final = {Codec.H264: _Syntax(h264.SYNTAX, 1), Codec.HEVC: _Syntax(hevc.SYNTAX, 2)}
 
 
-class _Held(NamedTuple):
+class _OpenUnit(NamedTuple):
     """An access unit to which more may come."""
 
     units: list[bytes]
-    stamp: Stamp
+    stamp: MessageStamp
     cut: bool
     messages: int
     size: int
@@ -124,7 +124,7 @@ class NalPictures:
         self._undecided = patient  # whether a message is a picture
         self._joining = False
         self._single = 0  # pictures of one message since slices were last joined
-        self._held: _Held | None = None
+        self._held: _OpenUnit | None = None
         self._before: list[bytes] = []  # what belongs to the picture that comes next
         self._waiting = False  # for a key frame
         self._doubtful = False  # something was lost: does the next picture follow the last one?
@@ -135,7 +135,7 @@ class NalPictures:
         return self._stream.track
 
     @property
-    def held(self) -> Stamp | None:
+    def held(self) -> MessageStamp | None:
         return self._held.stamp if self._held is not None else None
 
     def configure(self, record: Buffer) -> None:
@@ -145,7 +145,7 @@ class NalPictures:
             self._stream.configure(record)
             self._by_start_code = self._by_length = False
 
-    def take(self, data: Buffer, stamp: Stamp) -> list[EncodedPacket]:
+    def take(self, data: Buffer, stamp: MessageStamp) -> list[EncodedPacket]:
         units, flaw, cut = self._split(data)
         if flaw:
             self._note(flaw)
@@ -157,10 +157,10 @@ class NalPictures:
             self._note("a slice that is cut off")
             cut = True
         elif not first[self._syntax.first] & 0x80:
-            self._join(_Held(units, stamp, cut, 1, len(data)))
+            self._join(_OpenUnit(units, stamp, cut, 1, len(data)))
             return []
         out = self.settle()
-        return out + self._begin(_Held(units, stamp, cut, 1, len(data)))
+        return out + self._begin(_OpenUnit(units, stamp, cut, 1, len(data)))
 
     def settle(self) -> list[EncodedPacket]:
         held, self._held = self._held, None
@@ -207,7 +207,7 @@ class NalPictures:
             self._before.clear()
         return out
 
-    def _join(self, more: _Held) -> None:
+    def _join(self, more: _OpenUnit) -> None:
         """Slices of the picture under way."""
         held, self._held = self._held, None
         self._joining, self._undecided, self._single = True, False, 0
@@ -220,15 +220,15 @@ class NalPictures:
         else:
             held.units.extend(more.units)
             stamp = held.stamp._replace(arrival=more.stamp.arrival)
-            self._held = _Held(held.units, stamp, held.cut or more.cut, held.messages + 1, held.size + more.size)
+            self._held = _OpenUnit(held.units, stamp, held.cut or more.cut, held.messages + 1, held.size + more.size)
 
-    def _begin(self, held: _Held) -> list[EncodedPacket]:
+    def _begin(self, held: _OpenUnit) -> list[EncodedPacket]:
         if self._joining or self._undecided:
             self._held = held
             return []
         return self._give(held)
 
-    def _give(self, held: _Held) -> list[EncodedPacket]:
+    def _give(self, held: _OpenUnit) -> list[EncodedPacket]:
         unit = None if held.cut else self._assemble(held.units)
         if unit is None:
             self.lost(_EMPTY_BODY + 1)
@@ -268,7 +268,7 @@ class NalPictures:
             return None
 
 
-def pictures_of(codec: Codec, note: Note, patient: bool) -> Pictures:
+def pictures_of(codec: Codec, note: Note, patient: bool) -> VideoReading:
     """For a video codec that RTMP carries."""
     match codec:
         case Codec.AV1:
@@ -279,5 +279,5 @@ def pictures_of(codec: Codec, note: Note, patient: bool) -> Pictures:
             return NalPictures(codec, note, patient)
 
 
-def _packet(unit: AccessUnit, stamp: Stamp) -> EncodedPacket:
+def _packet(unit: AccessUnit, stamp: MessageStamp) -> EncodedPacket:
     return EncodedPacket(VIDEO_TRACK, stamp.pts, stamp.dts, unit.keyframe, unit.data, stamp.begun, stamp.arrival)

@@ -13,7 +13,7 @@ from typing import TypeAlias
 from protocols.errors import ProtocolError
 from protocols.media import Kind
 from protocols.publisher import Credential
-from protocols.rtmp import amf0, handshake
+from protocols.rtmp import handshake
 from protocols.rtmp.address import app_and_params, name_and_params, raw_query
 from protocols.rtmp.amf0 import Value
 from protocols.rtmp.authmod import AdobeAuthenticator, ChallengeRefused
@@ -29,7 +29,11 @@ from protocols.rtmp.message import (
     UserControl,
     amf3_body,
     control_value,
+    printable,
     read_command,
+    read_metadata,
+    split_aggregate,
+    text_of,
 )
 from protocols.rtmp.tracks import MediaItem, MediaTracks
 from protocols.wire import Reader
@@ -38,13 +42,11 @@ _WINDOW = 2_500_000
 _LEAST_WINDOW = 64 * 1024  # an acknowledgement may not be asked for every few bytes
 _CHUNK_SIZE = 65536  # ffmpeg takes it over for its own sending: cheap for both
 _MAX_STREAMS = 8
-_MAX_AGGREGATED = 256
-_MAX_TEXT = 80
-_KINDS = {
+_MEDIA: dict[int, Kind] = {  # what may be lost with a message
     MessageType.VIDEO: Kind.VIDEO,
     MessageType.AUDIO: Kind.AUDIO,
     MessageType.AGGREGATE: Kind.VIDEO,
-}  # what may be lost with it
+}
 _COURTESY = frozenset(
     {MessageType.DATA_AMF0, MessageType.DATA_AMF3}
 )  # metadata and cues: those that are too long are passed over
@@ -202,11 +204,7 @@ class ServerSession:
         except ProtocolError as error:
             if self.stage is not SessionPhase.LIVE or message.type == MessageType.SET_CHUNK_SIZE:
                 raise
-            kind = _KINDS.get(message.type)
-            if kind is None:
-                self._media.left_out.broken(None, str(error))
-            else:
-                self._media.broken(kind, len(message.payload), str(error))
+            self._media.broken(_MEDIA.get(message.type), len(message.payload), str(error))
 
     # Control messages
 
@@ -247,21 +245,10 @@ class ServerSession:
 
     def _aggregate(self, message: RtmpMessage) -> Iterator[Event]:
         """Several FLV tags in one message (§7.1.6): their times count from that of the first, which is the message's."""
-        reader = Reader(message.payload)
-        first: int | None = None
-        for _ in range(_MAX_AGGREGATED):
-            if not len(reader):
-                return
-            type_, size = reader.u8(), reader.u24()
-            time = reader.u24() | reader.u8() << 24
-            reader.skip(3)  # stream id
-            payload = reader.take(size)
-            reader.skip(4)  # back pointer
-            first = time if first is None else first
-            timestamp = (message.timestamp + time - first) & 0xFFFFFFFF
+        for type_, time, payload in split_aggregate(message.payload):
             if type_ in (MessageType.AUDIO, MessageType.VIDEO):
+                timestamp = (message.timestamp + time) & 0xFFFFFFFF
                 yield from self._take(RtmpMessage(type_, message.stream_id, timestamp, payload, message.begun, message.arrival))
-        raise ProtocolError(f"more than {_MAX_AGGREGATED} tags in one aggregate message")
 
     def _data_amf3(self, message: RtmpMessage) -> Iterator[Event]:
         return self._data(message, skip=1)
@@ -269,22 +256,20 @@ class ServerSession:
     def _data(self, message: RtmpMessage, skip: int = 0) -> Iterator[Event]:
         if message.passed_over:
             self._ignored += 1
-            self._media.left_out.broken(None, f"a data message of {message.passed_over} bytes")
+            self._media.broken(None, message.passed_over, f"a message of {message.passed_over} bytes")
             return
         try:
-            values = amf0.decode(memoryview(message.payload)[skip:])
+            facts = read_metadata(memoryview(message.payload)[skip:])
         except ProtocolError as error:  # metadata is a courtesy: a stream without it is as good
             self._ignored += 1
-            self._media.left_out.broken(None, str(error))
+            self._media.broken(None, len(message.payload), str(error))
             return
-        if values and values[0] == "@setDataFrame":  # nginx sends onMetaData without it
-            del values[0]
-        if len(values) < 2 or values[0] != "onMetaData" or not isinstance(values[1], dict):
+        if facts is None:
             self._ignored += 1
             return
-        encoder, frame_rate = values[1].get("encoder"), values[1].get("framerate")
+        encoder, frame_rate = facts.get("encoder"), facts.get("framerate")
         if isinstance(encoder, str) and encoder:
-            self.software = _printable(encoder)
+            self.software = printable(encoder)
         if isinstance(frame_rate, float):
             yield from self._media.frame_rate(frame_rate)
 
@@ -307,9 +292,9 @@ class ServerSession:
         if self._connected:
             raise ProtocolError("a second connect")
         facts = command.members()
-        app = _text(facts, "app")
-        self.software = _printable(_text(facts, "flashVer"))
-        path, self._params = app_and_params(app, _text(facts, "tcUrl"))
+        app = text_of(facts, "app")
+        self.software = printable(text_of(facts, "flashVer"))
+        path, self._params = app_and_params(app, text_of(facts, "tcUrl"))
         self._greet()
         if self._authenticator and path.split("/")[0] == self._authenticator.app:
             verdict = self._authenticator.judge(raw_query(app), self._address, message.arrival)
@@ -411,12 +396,3 @@ _PERFORM: dict[str, _Perform] = {
     "deleteStream": ServerSession._end_stream,
     "closeStream": ServerSession._end_stream,
 }
-
-
-def _text(facts: dict[str, Value], name: str) -> str:
-    value = facts.get(name)
-    return value if isinstance(value, str) else ""
-
-
-def _printable(text: str) -> str:
-    return "".join(character for character in text[:_MAX_TEXT] if character.isprintable())

@@ -14,7 +14,7 @@ from protocols.media import Codec, EncodedPacket, Kind, Track, TracksChanged
 from protocols.rtmp.chunk import RtmpMessage
 from protocols.rtmp.flv import MAX_TRACKS, Content, TagPart, split_audio, split_video
 from protocols.rtmp.left_out import LeftOutParts
-from protocols.rtmp.pictures import Pictures, Stamp, pictures_of
+from protocols.rtmp.pictures import MessageStamp, VideoReading, pictures_of
 from protocols.rtmp.sound import AUDIO_TRACK, Frames
 
 MediaItem: TypeAlias = TracksChanged | EncodedPacket
@@ -75,8 +75,8 @@ class MediaTracks:
         self._headers: dict[Kind, dict[int, TagPart]] = {}  # of such tracks, by their numbers
         self._lacking_since: dict[Kind, int] = {}  # ns: since when frames have come of which nothing can be made
         self._codec: Codec | None = None  # of the video
-        self._pictures: Pictures | None = None
-        self._candidate: tuple[Codec, Pictures] | None = None  # of another codec: taken once something of it could be read
+        self._pictures: VideoReading | None = None
+        self._candidate: tuple[Codec, VideoReading] | None = None  # of another codec: taken once something of it could be read
         self._configuration = b""
         self._seen: Track | None = None  # of the video, as its parser had it last
         self._reordered = False  # seen: a picture leaves before one that came earlier
@@ -109,8 +109,8 @@ class MediaTracks:
             for taken in self._of_chosen_track(Kind.AUDIO, part, message):
                 yield from self._sound(taken, message)
 
-    def broken(self, kind: Kind, size: int, why: str) -> None:
-        """A message of `size` bytes could not be read, or not to its end."""
+    def broken(self, kind: Kind | None, size: int, why: str) -> None:
+        """A message of `size` bytes could not be read, or not to its end; `kind` None: one without media."""
         self.left_out.broken(kind, why)
         if kind is Kind.VIDEO and self._pictures is not None:
             self._pictures.lost(size)
@@ -177,7 +177,7 @@ class MediaTracks:
     def _lacks_header(self, kind: Kind, codec: Codec, arrival: int) -> None:
         since = self._lacking_since.setdefault(kind, arrival)
         if arrival - since >= _HEADER_NS and codec in _LACKED:
-            self.left_out.header(kind, codec.value.upper(), _LACKED[codec])
+            self.left_out.header(kind, codec.label, _LACKED[codec])
 
     # Video
 
@@ -197,12 +197,12 @@ class MediaTracks:
         out: list[EncodedPacket] = []
         if part.data:
             dts = self._clock.unwrap(message.timestamp) * _NS_PER_MS + part.offset
-            stamp = Stamp(dts + part.composition * _NS_PER_MS, dts, message.begun, message.arrival)
+            stamp = MessageStamp(dts + part.composition * _NS_PER_MS, dts, message.begun, message.arrival)
             out = pictures.take(part.data, stamp)
         if pictures is not self._pictures:
             if pictures.track is None:
                 self.ignored += 1
-                self.broken(Kind.VIDEO, len(message.payload), f"a message of {part.codec.value.upper()}")
+                self.broken(Kind.VIDEO, len(message.payload), f"a message of {part.codec.label}")
                 return
             self._adopt(part.codec, pictures)
         if not out and pictures.held is None:
@@ -211,7 +211,7 @@ class MediaTracks:
                 self._lacks_header(Kind.VIDEO, part.codec, message.arrival)
         yield from self._shown(out)
 
-    def _pictures_of(self, codec: Codec) -> Pictures:
+    def _pictures_of(self, codec: Codec) -> VideoReading:
         """What reads this codec: at first, and where it is another than before, it is only a candidate until it could read something."""
         if codec is self._codec and self._pictures is not None:
             return self._pictures
@@ -222,7 +222,7 @@ class MediaTracks:
             self._adopt(codec, pictures)
         return pictures
 
-    def _adopt(self, codec: Codec, pictures: Pictures) -> None:
+    def _adopt(self, codec: Codec, pictures: VideoReading) -> None:
         if pictures is not self._pictures:
             self._codec, self._pictures, self._candidate = codec, pictures, None
             self._configuration, self._reordered = b"", False

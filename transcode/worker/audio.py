@@ -32,7 +32,12 @@ _DECODERS = {
     Codec.EAC3: "eac3",
     Codec.FLAC: "flac",
     Codec.OPUS: "libopus",
+    Codec.G711_ALAW: "pcm_alaw",
+    Codec.G711_ULAW: "pcm_mulaw",
+    Codec.SPEEX: "speex",
 }
+_PCM = {8: "pcm_u8", 16: "pcm_s16le"}  # by bits of a sample
+_WITHOUT_HEADER = frozenset({Codec.G711_ALAW, Codec.G711_ULAW, Codec.PCM, Codec.SPEEX})  # of a rate that only the track says
 _WITH_EXTRADATA = frozenset({Codec.AAC, Codec.FLAC, Codec.OPUS})
 
 
@@ -171,11 +176,15 @@ class AudioTranscoder:
 
 
 def _open_decoder(track: Track) -> AudioCodecContext:
-    decoder = CodecContext.create(_DECODERS[track.codec], "r")
+    name = _PCM[track.bit_depth] if track.codec is Codec.PCM else _DECODERS[track.codec]
+    decoder = CodecContext.create(name, "r")
     assert isinstance(decoder, AudioCodecContext)
     decoder.thread_count = 1
     if track.codec in _WITH_EXTRADATA and track.extradata:
         decoder.extradata = track.extradata
+    if track.codec in _WITHOUT_HEADER:
+        decoder.sample_rate = track.sample_rate
+        decoder.layout = "mono" if track.channels == 1 else "stereo"
     if track.codec is Codec.OPUS:
         decoder.sample_rate = OPUS_RATE
         decoder.layout = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}.get(
