@@ -216,11 +216,15 @@ class MediaTracks:
         if codec is self._codec and self._pictures is not None:
             return self._pictures
         if self._candidate is None or self._candidate[0] is not codec:
-            self._candidate = (codec, pictures_of(codec, lambda why: self.left_out.broken(Kind.VIDEO, why), self._patient))
+            self._candidate = (codec, pictures_of(codec, lambda why: self._note(codec, why), self._patient))
         pictures = self._candidate[1]
         if self._pictures is None:
             self._adopt(codec, pictures)
         return pictures
+
+    def _note(self, codec: Codec, why: str) -> None:
+        if codec is self._codec:  # a message that a candidate cannot read is broken as a whole
+            self.left_out.broken(Kind.VIDEO, why)
 
     def _adopt(self, codec: Codec, pictures: VideoReading) -> None:
         if pictures is not self._pictures:

@@ -7,6 +7,7 @@ nothing.
 """
 
 from collections.abc import Iterator
+from functools import partial
 
 from av import AudioFrame, AudioResampler, FFmpegError, Packet
 from av.audio.codeccontext import AudioCodecContext
@@ -15,6 +16,7 @@ from av.codec import CodecContext
 from protocols.media import Codec, EncodedPacket, Track
 from transcode.plan import AudioTarget
 from transcode.worker.encoders import AAC_FRAME, OPUS_FRAME, OPUS_RATE, open_aac, open_opus
+from transcode.worker.speex import SpeexDecoder
 
 _SECOND = 1_000_000_000
 _JUMP = 40_000_000
@@ -58,7 +60,7 @@ class AudioTranscoder:
         self.outputs = (Track(track.id, target.codec, extradata=head, sample_rate=OPUS_RATE, channels=2),)
         self.decoded = self.encoded = self.errors = self.dropped = 0
         self._track = track
-        self._decoder: AudioCodecContext | None = None
+        self._decoder: AudioCodecContext | SpeexDecoder | None = None
         self._resampler: AudioResampler | None = None
         self._format: tuple[int, str, str] | None = None  # rate, layout and sample format that the resampler was made for
         self._pcm = bytearray()
@@ -101,7 +103,8 @@ class AudioTranscoder:
         coded.update(packet.data)
         try:
             if self._decoder is None:
-                self._decoder = _open_decoder(self._track)
+                begin = partial(_open_decoder, self._track)
+                self._decoder = SpeexDecoder(begin) if self._track.codec is Codec.SPEEX else begin()
             frames = [frame for frame in self._decoder.decode(coded) if isinstance(frame, AudioFrame) and frame.sample_rate > 0]
         except FFmpegError:
             self.errors += 1
