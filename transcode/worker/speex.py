@@ -7,6 +7,7 @@ there is no difference, and an error has no time to grow.
 
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 from av import AudioFrame, Packet
 from av.audio.codeccontext import AudioCodecContext
@@ -21,10 +22,10 @@ class SpeexDecoder:
     def __init__(self, begin: Callable[[], AudioCodecContext]) -> None:
         self._begin = begin
         self._decoder = begin()
-        self._recent: deque[Packet] = deque(maxlen=_WARMING)
+        self._recent: deque[Packet[Any]] = deque(maxlen=_WARMING)
         self._left = _PACKETS
 
-    def decode(self, packet: Packet) -> list[AudioFrame]:
+    def decode(self, packet: Packet[Any]) -> list[AudioFrame]:
         """Raises `FFmpegError`."""
         if not self._left:
             self._left = _PACKETS
