@@ -22,10 +22,10 @@ class SpeexDecoder:
     def __init__(self, begin: Callable[[], AudioCodecContext]) -> None:
         self._begin = begin
         self._decoder = begin()
-        self._recent: deque[Packet[Any]] = deque(maxlen=_WARMING)
+        self._recent: "deque[Packet[Any]]" = deque(maxlen=_WARMING)
         self._left = _PACKETS
 
-    def decode(self, packet: Packet[Any]) -> list[AudioFrame]:
+    def decode(self, packet: "Packet[Any]") -> list[AudioFrame]:
         """Raises `FFmpegError`."""
         if not self._left:
             self._left = _PACKETS

@@ -66,7 +66,7 @@ async def test_bytes_are_bounded() -> None:
 
 async def test_what_is_told_of_the_stream_is_never_dropped() -> None:
     told = LeftOut(Lack.CODEC, Kind.AUDIO, "it is ADPCM")
-    given = [BOTH, told, packet(0, key=True), packet(500), packet(1100), told, packet(1200), packet(1300, key=True)]
+    given: list[Item] = [BOTH, told, packet(0, key=True), packet(500), packet(1100), told, packet(1200), packet(1300, key=True)]
     assert await through(given) == ([BOTH, told, told, packet(1300, key=True)], 4)
 
 

@@ -78,7 +78,7 @@ def test_another_codec_is_taken_once_it_can_be_read() -> None:
             sound.take(bad)
     with pytest.raises(ProtocolError):
         sound.frames.configure(Codec.AAC, b"\x12")
-    assert sound.facts[0] is Codec.AAC
+    assert sound.facts == (Codec.AAC, 48000, 2, 8)
     assert sound.take(b"\xaf\x01\x21\x10") == [(b"\x21\x10", 0)]
     sound.take(b"\x2f" + bytes.fromhex("fffb9064") + bytes(60))
-    assert sound.facts[0] is Codec.MP3
+    assert sound.facts == (Codec.MP3, 44100, 2, 8)
