@@ -22,7 +22,7 @@ class SpeexDecoder:
     def __init__(self, begin: Callable[[], AudioCodecContext]) -> None:
         self._begin = begin
         self._decoder = begin()
-        self._recent: "deque[Packet[Any]]" = deque(maxlen=_WARMING)
+        self._recent: deque[Packet[Any]] = deque(maxlen=_WARMING)
         self._left = _PACKETS
 
     def decode(self, packet: "Packet[Any]") -> list[AudioFrame]:

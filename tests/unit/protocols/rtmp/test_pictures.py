@@ -21,10 +21,10 @@ CODECS = pytest.mark.parametrize("codec", HEADS)
 
 
 @cache
-def source(codec: Codec, count: int = 4, size: tuple[int, int] = (320, 192)) -> tuple[tuple[bytes, ...], ...]:
-    """The NAL units of each of 30 pictures of `count` slices, with parameter sets at each 10th, a key frame."""
+def source(codec: Codec, size: tuple[int, int] = (320, 192)) -> tuple[tuple[bytes, ...], ...]:
+    """The NAL units of each of 30 pictures of 4 slices, with parameter sets at each 10th, a key frame."""
     name, options = OPTIONS[codec]
-    packets = pictures(codec, size, seconds=1, options={name: f"{options}:slices={count}"}, gop=10)[1]
+    packets = pictures(codec, size, seconds=1, options={name: f"{options}:slices=4"}, gop=10)[1]
     return tuple(tuple(split_annexb(packet.data)) for packet in packets)
 
 
@@ -96,12 +96,11 @@ def test_a_header_of_start_codes(codec: Codec) -> None:
     assert len(encoder.end()) == 30
 
 
-@CODECS
-def test_lengths_that_look_like_start_codes(codec: Codec) -> None:
+def test_lengths_that_look_like_start_codes() -> None:
     """A unit of 256 to 511 bytes has 00 00 01 in its length."""
-    encoder = Encoder(codec)
-    small = source(codec, 4, (64, 64)) if codec is Codec.H264 else source(codec, 1, (48, 48))
+    small = source(Codec.H264, (64, 64))
     assert any(256 <= len(units[0]) < 512 for units in small)
+    encoder = Encoder(Codec.H264)
     for number, units in enumerate(small):
         encoder.send(by_length(units), 40 * number)
     assert [packet.data for packet in encoder.end()] == [by_start_code(units) for units in small]
