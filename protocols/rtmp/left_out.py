@@ -12,13 +12,17 @@ _NAMES = {Kind.VIDEO: "video", Kind.AUDIO: "sound", None: "metadata or commands"
 
 
 class LeftOutParts:
-    """`pending` is what is to be told now; whoever tells it takes it with `take`."""
+    """Whoever tells of it takes what is new with `take`."""
 
     def __init__(self) -> None:
         self.unreadable = 0
         """Messages, and parts of them, that could not be read."""
         self._told: set[tuple[Lack, Kind | None, str]] = set()
         self._pending: list[LeftOut] = []
+
+    def __len__(self) -> int:
+        """What there is to be told now."""
+        return len(self._pending)
 
     def take(self) -> list[LeftOut]:
         """What is to be told and has not been."""

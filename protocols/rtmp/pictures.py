@@ -149,10 +149,11 @@ class NalPictures:
         units, flaw, cut = self._split(data)
         if flaw:
             self._note(flaw)
-        first = next((unit for unit in units if self._role(unit) in PICTURE), None)
+        first = self._first_slice(units)
         if first is None:
             return self._take_no_picture(units, cut)
-        units, self._before = [*self._before, *units], []
+        if self._before:
+            units, self._before = [*self._before, *units], []
         if len(first) <= self._syntax.first:  # its header alone
             self._note("a slice that is cut off")
             cut = True
@@ -160,7 +161,10 @@ class NalPictures:
             self._join(_OpenUnit(units, stamp, cut, 1, len(data)))
             return []
         out = self.settle()
-        return out + self._begin(_OpenUnit(units, stamp, cut, 1, len(data)))
+        if self._joining or self._undecided:
+            self._held = _OpenUnit(units, stamp, cut, 1, len(data))
+            return out
+        return out + self._give(units, first, stamp, cut)
 
     def settle(self) -> list[EncodedPacket]:
         held, self._held = self._held, None
@@ -169,7 +173,9 @@ class NalPictures:
         self._undecided = False
         self._single = self._single + 1 if held.messages == 1 else 0
         self._joining = self._joining and self._single < _ONE_EACH
-        return self._give(held)
+        first = self._first_slice(held.units)
+        assert first is not None
+        return self._give(held.units, first, held.stamp, held.cut)
 
     def lost(self, size: int) -> None:
         if self._codec is Codec.H264:
@@ -179,8 +185,9 @@ class NalPictures:
 
     def _split(self, data: Buffer) -> NalUnits:
         """By what the messages before were like, and by what this one is."""
-        coded = begins_with_start_code(data)
-        surely = coded and bytes(data[:4]) == START
+        head = bytes(data[:4])
+        surely = head == START
+        coded = surely or begins_with_start_code(head)
         if not (surely and self._by_start_code):
             found = by_length(data, self._stream.length_size or _LENGTH_SIZE, self._syntax.nal)
             if not found.flaw:
@@ -190,6 +197,13 @@ class NalPictures:
                 return found
         self._by_start_code = True
         return by_start_code(data)
+
+    def _first_slice(self, units: list[bytes]) -> bytes | None:
+        roles = self._syntax.nal.roles
+        for unit in units:
+            if roles[unit[0]] in PICTURE:
+                return unit
+        return None
 
     def _role(self, unit: bytes) -> NalRole:
         return self._syntax.nal.roles[unit[0]]
@@ -222,20 +236,13 @@ class NalPictures:
             stamp = held.stamp._replace(arrival=more.stamp.arrival)
             self._held = _OpenUnit(held.units, stamp, held.cut or more.cut, held.messages + 1, held.size + more.size)
 
-    def _begin(self, held: _OpenUnit) -> list[EncodedPacket]:
-        if self._joining or self._undecided:
-            self._held = held
-            return []
-        return self._give(held)
-
-    def _give(self, held: _OpenUnit) -> list[EncodedPacket]:
-        unit = None if held.cut else self._assemble(held.units)
+    def _give(self, units: list[bytes], first: bytes, stamp: MessageStamp, cut: bool) -> list[EncodedPacket]:
+        unit = None if cut else self._assemble(units)
         if unit is None:
             self.lost(_EMPTY_BODY + 1)
             return []
         if not unit.data or self.track is None:
             return []
-        first = next(each for each in held.units if self._role(each) in PICTURE)
         if unit.keyframe:
             self._waiting = False
         elif self._doubtful:
@@ -244,7 +251,7 @@ class NalPictures:
         if self._waiting:
             return []
         self._last = first
-        return [_packet(unit, held.stamp)]
+        return [_packet(unit, stamp)]
 
     def _assemble(self, units: list[bytes]) -> AccessUnit | None:
         """None where the picture cannot be read. A parameter set that cannot costs itself: the one before it goes on holding."""

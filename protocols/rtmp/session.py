@@ -137,7 +137,8 @@ class ServerSession:
             self._chunks.steps = self._limits.steps
             while self.stage in (SessionPhase.OPENING, SessionPhase.LIVE) and (message := self._chunks.next(now)):
                 events.extend(self._take(message))
-                events.extend(self._media.left_out.take())
+                if self._media.left_out:
+                    events.extend(self._media.left_out.take())
             if self.stage is SessionPhase.OPENING and self.bytes_received > self._limits.opening_bytes:
                 raise ProtocolError(f"{self.bytes_received} bytes and no publish")
         except ProtocolError as error:

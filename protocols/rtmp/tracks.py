@@ -5,7 +5,7 @@ What belongs to others is counted and told. A track is told as soon as it is kno
 header that says nothing new changes nothing. Nothing waits for a track that may never come.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import isfinite
 from typing import Final, TypeAlias
@@ -100,13 +100,13 @@ class MediaTracks:
     def video(self, message: RtmpMessage) -> Iterator[MediaItem]:
         """Raises `ProtocolError`; `broken` is to be told of it."""
         for part in split_video(message.payload):
-            for taken in self._of_chosen_track(Kind.VIDEO, part, message):
+            for taken in self._taken(Kind.VIDEO, part, message):
                 yield from self._video(taken, message)
 
     def audio(self, message: RtmpMessage) -> Iterator[MediaItem]:
         """Raises `ProtocolError`; `broken` is to be told of it."""
         for part in split_audio(message.payload):
-            for taken in self._of_chosen_track(Kind.AUDIO, part, message):
+            for taken in self._taken(Kind.AUDIO, part, message):
                 yield from self._sound(taken, message)
 
     def broken(self, kind: Kind | None, size: int, why: str) -> None:
@@ -123,25 +123,24 @@ class MediaTracks:
 
     # Which track
 
-    def _of_chosen_track(self, kind: Kind, part: TagPart, message: RtmpMessage) -> Iterator[TagPart]:
+    def _taken(self, kind: Kind, part: TagPart, message: RtmpMessage) -> Sequence[TagPart]:
         """The part, if it is of the track that is taken; behind the header of that, where it came while the default was waited for."""
         if part.codec is None:
             self._name(kind, part, len(message.payload))
-        elif kind in self._chosen:
-            if part.track == 0 != self._chosen[kind]:
-                self._restart(kind)
-            if part.track == self._chosen[kind]:
-                yield part
-            else:
-                self.ignored += 1
-                self.left_out.track(kind, part.track)
-        elif part.track == 0 or not self._patient:
-            self._chosen[kind] = part.track
-            yield part
-        else:
-            yield from self._after_waiting(kind, part, message.arrival)
+            return ()
+        chosen = self._chosen.get(kind)
+        if chosen == part.track:
+            return (part,)
+        if chosen is None and part.track and self._patient:
+            return self._after_waiting(kind, part, message.arrival)
+        if chosen is None or part.track == 0:
+            self._choose(kind, part.track)
+            return (part,)
+        self.ignored += 1
+        self.left_out.track(kind, part.track)
+        return ()
 
-    def _after_waiting(self, kind: Kind, part: TagPart, arrival: int) -> Iterator[TagPart]:
+    def _after_waiting(self, kind: Kind, part: TagPart, arrival: int) -> Sequence[TagPart]:
         """The part of a track beside the default, once that has been waited for: of several the lowest is taken."""
         headers = self._headers.setdefault(kind, {})
         if part.content is Content.CONFIGURATION and len(part.data) <= _MAX_HEADER and len(headers) < MAX_TRACKS:
@@ -149,16 +148,17 @@ class MediaTracks:
         since = self._others_since.setdefault(kind, arrival)
         if arrival - since < _DEFAULT_NS or part.track > min(headers, default=part.track):
             self.ignored += 1
-            return
-        self._chosen[kind] = part.track
-        if part.content is Content.FRAMES and part.track in headers:
-            yield headers[part.track]
-        yield part
+            return ()
+        self._choose(kind, part.track)
+        return (headers[part.track], part) if part.content is Content.FRAMES and part.track in headers else (part,)
 
-    def _restart(self, kind: Kind) -> None:
-        """The default track has come, late: it is taken instead."""
-        self.left_out.track(kind, self._chosen[kind])
-        self._chosen[kind] = 0
+    def _choose(self, kind: Kind, track: int) -> None:
+        """Instead of another, which is left out, where the default comes late."""
+        before = self._chosen.get(kind)
+        self._chosen[kind] = track
+        if before is None:
+            return
+        self.left_out.track(kind, before)
         if kind is Kind.VIDEO:
             self._codec = self._pictures = self._candidate = None
         else:
