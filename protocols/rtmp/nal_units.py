@@ -12,6 +12,7 @@ from protocols.errors import ProtocolError
 from protocols.wire import Buffer
 
 _SHORT_START = START[1:]
+_MAX_EMPTY = 64
 PICTURE = frozenset({NalRole.PICTURE, NalRole.KEY})
 
 
@@ -42,7 +43,7 @@ def by_start_code(data: Buffer) -> NalUnits:
     try:
         return NalUnits(split_annexb(whole))
     except ProtocolError:
-        before, *pieces = whole.split(_SHORT_START)
+        before, *pieces = whole.split(_SHORT_START, MAX_UNITS + 1)
     units = [unit for piece in pieces if (unit := piece.rstrip(b"\x00"))]
     if len(units) > MAX_UNITS:
         return NalUnits([], "too many NAL units", cut=True)
@@ -53,7 +54,7 @@ def by_start_code(data: Buffer) -> NalUnits:
 
 def _what_is_whole(data: bytes, size: int, syntax: Syntax) -> NalUnits:
     units: list[bytes] = []
-    flaw, cut = "", False
+    flaw, cut, empty = "", False, 0
     at, end = 0, len(data)
     while at < end:
         start = at + size
@@ -66,7 +67,10 @@ def _what_is_whole(data: bytes, size: int, syntax: Syntax) -> NalUnits:
             flaw, cut = "a NAL unit that is cut off", cut or _may_be_picture(unit, units, syntax)
             break
         if not unit:
-            flaw = "an empty NAL unit"
+            flaw, empty = "an empty NAL unit", empty + 1
+            if empty > _MAX_EMPTY:  # the rest is filled with zeros, or with anything
+                cut = cut or data[at:].strip(b"\x00") != b""
+                break
         elif _SHORT_START in unit:
             inner = by_start_code(START + unit)
             units += inner.units

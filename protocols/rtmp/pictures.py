@@ -11,7 +11,7 @@ from typing import Final, NamedTuple, Protocol
 from protocols.bitstream import AccessUnit, h264, hevc
 from protocols.bitstream.av1 import Av1Stream
 from protocols.bitstream.h26x import NalStream
-from protocols.bitstream.h264_continuity import follows
+from protocols.bitstream.h264_numbers import PictureNumbers
 from protocols.bitstream.nal import START, NalRole, Syntax
 from protocols.bitstream.unit import MAX_BYTES, MAX_UNITS
 from protocols.bitstream.vpx import VpxStream
@@ -129,6 +129,7 @@ class NalPictures:
         self._waiting = False  # for a key frame
         self._doubtful = False  # something was lost: does the next picture follow the last one?
         self._last = b""  # the first slice of the last picture given out
+        self._numbers = PictureNumbers(b"")
 
     @property
     def track(self) -> Track | None:
@@ -210,11 +211,12 @@ class NalPictures:
 
     def _take_no_picture(self, units: list[bytes], cut: bool) -> list[EncodedPacket]:
         """Parameter sets are known at once, the rest waits for the picture that it belongs to."""
-        out = self.settle()
+        out = self.settle() if units else []
         if any(self._role(unit) is NalRole.BROKEN for unit in units):
             self._note("broken NAL unit header")
             cut = True
-        self._doubtful = self._doubtful or cut
+        if cut:
+            self.lost(_EMPTY_BODY + 1)
         self._assemble([unit for unit in units if self._role(unit) is NalRole.PARAMETER_SET])
         self._before += [unit for unit in units if self._role(unit) in (NalRole.SEI, NalRole.OTHER)]
         if len(self._before) > _MAX_BEFORE_UNITS or sum(map(len, self._before)) > _MAX_BEFORE_BYTES:
@@ -240,18 +242,26 @@ class NalPictures:
         unit = None if cut else self._assemble(units)
         if unit is None:
             self.lost(_EMPTY_BODY + 1)
+            self._waiting = self._waiting or self._role(first) is NalRole.KEY
             return []
         if not unit.data or self.track is None:
             return []
         if unit.keyframe:
             self._waiting = False
         elif self._doubtful:
-            self._waiting = self._waiting or not follows(self._last, first, self.track.extradata)
+            self._waiting = self._waiting or not self._follows(first)
         self._doubtful = False
         if self._waiting:
             return []
         self._last = first
         return [_packet(unit, stamp)]
+
+    def _follows(self, first: bytes) -> bool:
+        """Whether no picture is missing before this one that it needs."""
+        assert self.track is not None
+        if self._numbers.parameter_sets != self.track.extradata:
+            self._numbers = PictureNumbers(self.track.extradata)
+        return self._numbers.follow(self._last, first)
 
     def _assemble(self, units: list[bytes]) -> AccessUnit | None:
         """None where the picture cannot be read. A parameter set that cannot costs itself: the one before it goes on holding."""

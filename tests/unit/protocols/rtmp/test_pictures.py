@@ -1,5 +1,6 @@
 """Pictures of messages in every framing that encoders use: each whole, in order, and none after one that is missing."""
 
+import time
 from collections.abc import Callable, Sequence
 from functools import cache
 
@@ -239,3 +240,20 @@ def test_slices_without_end_are_bounded() -> None:
         encoder.send(by_length([second]), 0)
     assert encoder.end() == []
     assert encoder.told() == [(Lack.UNREADABLE, Kind.VIDEO)]
+
+
+@pytest.mark.parametrize("filling", [bytes(8 << 20), (bytes(3) + b"\x01") * (2 << 20)], ids=["zeros", "start codes"])
+def test_a_message_of_nothing_costs_little(filling: bytes) -> None:
+    encoder = Encoder(Codec.H264)
+    began = time.thread_time()
+    encoder.send(by_length(source(Codec.H264)[0]) + filling, 0)
+    assert time.thread_time() - began < 0.5, "in one pass of C, not in Python for each of two million units"
+    assert encoder.told() == [(Lack.UNREADABLE, Kind.VIDEO)]
+
+
+def test_a_key_frame_that_is_cut_is_waited_for() -> None:
+    """Whatever its pictures' numbers say."""
+    encoder = Encoder(Codec.H264)
+    for number, units in enumerate(source(Codec.H264)):
+        encoder.send(by_length(units)[: -7 if number == 10 else None], 40 * number)
+    assert [packet.dts // 40 // MS for packet in encoder.end()] == [*range(10), *range(20, 30)]
