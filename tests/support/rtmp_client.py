@@ -9,7 +9,7 @@ from protocols.rtmp.chunk import ChunkWriter
 from protocols.rtmp.message import MessageType
 from tests.support.flv import Tag
 
-_CHUNK_STREAMS = {MessageType.AUDIO: 4, MessageType.DATA_AMF0: 5, MessageType.VIDEO: 6}
+_CHUNK_STREAMS = {MessageType.AUDIO: 4, MessageType.DATA_AMF0: 5, MessageType.COMMAND_AMF0: 3, MessageType.VIDEO: 6}
 _HANDSHAKE = b"\x03" + bytes(2 * 1536)
 _STARTED = b"NetStream.Publish.Start"
 
