@@ -199,6 +199,8 @@ class MediaTracks:
             dts = self._clock.unwrap(message.timestamp) * _NS_PER_MS + part.offset
             stamp = MessageStamp(dts + part.composition * _NS_PER_MS, dts, message.begun, message.arrival)
             out = pictures.take(part.data, stamp)
+        else:
+            pictures.lost(0)
         if pictures is not self._pictures:
             if pictures.track is None:
                 self.ignored += 1
@@ -216,7 +218,8 @@ class MediaTracks:
         if codec is self._codec and self._pictures is not None:
             return self._pictures
         if self._candidate is None or self._candidate[0] is not codec:
-            self._candidate = (codec, pictures_of(codec, lambda why: self._note(codec, why), self._patient))
+            patient = self._patient and self._pictures is None  # a candidate shows at once what it is
+            self._candidate = (codec, pictures_of(codec, lambda why: self._note(codec, why), patient))
         pictures = self._candidate[1]
         if self._pictures is None:
             self._adopt(codec, pictures)

@@ -49,10 +49,10 @@ class Encoder:
     def __init__(self, codec: Codec, *, patient: bool = True) -> None:
         self.tracks = MediaTracks(patient)
         self.items: list[MediaItem] = []
-        self._head = HEADS[codec]
+        self.head = HEADS[codec]
 
     def send(self, body: bytes, time: int, *, kind: int = 1) -> None:
-        head = bytes([self._head, kind, 0, 0, 0])
+        head = bytes([self.head, kind, 0, 0, 0])
         self.items += self.tracks.video(RtmpMessage(9, 1, time, head + body, time * MS, time * MS))
 
     def end(self) -> list[EncodedPacket]:
@@ -218,6 +218,21 @@ def test_another_codec_among_the_messages_costs_that_message(codec: Codec) -> No
     shown = [packet.dts // 40 // MS for packet in encoder.end()]
     assert shown == ([*range(30)] if codec is Codec.H264 else [*range(5), *range(10, 30)])
     assert encoder.tracks.left_out.unreadable == 3
+
+
+@CODECS
+@pytest.mark.parametrize("patient", [True, False])
+def test_another_codec_in_band_takes_over_at_its_key_frame(codec: Codec, patient: bool) -> None:
+    other = Codec.HEVC if codec is Codec.H264 else Codec.H264
+    encoder = Encoder(codec, patient=patient)
+    for number, units in enumerate(source(codec)[:5]):
+        encoder.send(by_length(units), 40 * number)
+    encoder.head = HEADS[other]
+    for number, units in enumerate(source(other)[:5], 5):
+        encoder.send(by_length(units), 40 * number)
+    assert [packet.data for packet in encoder.end()] == whole(codec)[:5] + whole(other)[:5]
+    assert [item.tracks[0].codec for item in encoder.items if isinstance(item, TracksChanged)] == [codec, other]
+    assert encoder.told() == []
 
 
 @CODECS
