@@ -7,10 +7,11 @@ from itertools import groupby
 import pytest
 
 from protocols.media import EncodedPacket, LeftOut
+from protocols.rtmp.limits import RtmpLimits
 from protocols.rtmp.message import MessageType
-from protocols.rtmp.session import SessionPhase
+from protocols.rtmp.session import ServerSession, SessionPhase
 from tests.support.flv import Tag, tags
-from tests.unit.protocols.rtmp.peer import Run, control, message, opening, run
+from tests.unit.protocols.rtmp.peer import Run, control, message, opening
 
 GROUP = 25
 CHUNK = 1 << 16
@@ -68,30 +69,57 @@ def put_in(chance: random.Random, time: int) -> Tag:
     return Tag(kind, time, first + chance.randbytes(chance.choice((0, 1, 2, 5, 40))))
 
 
-def stream(source: Iterable[Tag]) -> Run:
+def stream(source: Iterable[Tag], patient: bool) -> Run:
     body = b"".join(message(tag.kind, tag.body, _CHUNK_STREAMS[tag.kind], timestamp=tag.time, chunk=CHUNK) for tag in source)
-    return run(opening() + control(MessageType.SET_CHUNK_SIZE, CHUNK) + body)
+    fed = Run(ServerSession(RtmpLimits(), patient=patient))
+    fed.feed(opening() + control(MessageType.SET_CHUNK_SIZE, CHUNK) + body)
+    fed.events += fed.session.settle()
+    return fed
 
 
 def data_of(packets: Sequence[EncodedPacket]) -> dict[int, bytes]:
     return {packet.dts // 1_000_000: packet.data for packet in packets}
 
 
-@pytest.fixture(scope="module")
-def sound_stream() -> list[Tag]:
+def clean() -> list[Tag]:
     """As it should be: 100 pictures and 4 s of sound."""
     return [tag for tag in tags("rtmp-bad-mp3-tag") if not tag.body.startswith(b"\x2f")]
 
 
-@pytest.mark.parametrize("seed", range(60))
-def test_damage_anywhere_costs_its_group_at_most(sound_stream: list[Tag], seed: int) -> None:
-    chance = random.Random(seed)
+def with_start_codes(source: Iterable[Tag]) -> list[Tag]:
+    """Annex B in the place of lengths of 4 bytes."""
+    return [tag._replace(body=_coded(tag.body)) if tag.kind == 9 and tag.body[1] else tag for tag in source]
+
+
+def _coded(body: bytes) -> bytes:
+    coded, at = body[:5], 5
+    while at < len(body):
+        end = at + 4 + int.from_bytes(body[at : at + 4])
+        coded, at = coded + START + body[at + 4 : end], end
+    return coded
+
+
+SOURCES = {
+    "headers": clean(),
+    "start codes": with_start_codes(clean()),
+    "parameter sets in band": tags("rtmp-sets-in-band"),
+    "start codes, in band": with_start_codes(tags("rtmp-sets-in-band")),
+    "ADTS": tags("rtmp-adts-in-tags"),
+}
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("source", SOURCES)
+def test_damage_anywhere_costs_its_group_at_most(source: str, seed: int) -> None:
+    undamaged = SOURCES[source]
+    chance = random.Random(f"{source} {seed}")
+    patient = chance.random() < 0.5
     rate = chance.choice((0.005, 0.02, 0.1))
-    headers = {index for index, tag in enumerate(sound_stream) if tag.body[1:2] == b"\x00" or tag.kind == 18}
+    headers = {index for index, tag in enumerate(undamaged) if tag.body[1:2] == b"\x00" or tag.kind == 18}
     sent: list[Tag] = []
     damaged: set[int] = set()  # groups
     silent: set[int] = set()  # times of sound
-    for index, tag in enumerate(sound_stream):
+    for index, tag in enumerate(undamaged):
         group = tag.time // 40 // GROUP
         if index not in headers and chance.random() < rate:
             body = chance.choice(DAMAGES)(tag.body, chance)
@@ -102,7 +130,7 @@ def test_damage_anywhere_costs_its_group_at_most(sound_stream: list[Tag], seed: 
             sent.append(put_in(chance, tag.time))
             damaged |= {group} if sent[-1].kind == 9 else set()
             silent |= {tag.time} if sent[-1].kind == 8 else set()
-    right, got = stream(sound_stream), stream(sent)
+    right, got = stream(undamaged, patient), stream(sent, patient)
     assert got.session.stage is SessionPhase.LIVE
     pictures, shown = data_of(right.of(0)), data_of(got.of(0))
     for group, times in groupby(sorted(pictures), key=lambda time: time // 40 // GROUP):
