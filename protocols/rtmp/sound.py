@@ -56,7 +56,7 @@ class Frames:
         missing."""
         data = bytes(part.data)
         match part.codec:
-            case Codec.AAC if data[0] == 0xFF and data[1:2] and data[1] & 0xF6 == 0xF0:  # raw AAC never begins so
+            case Codec.AAC if _looks_like_adts(data) and (Codec.AAC not in self._known or _is_adts(data)):
                 return self._take_adts(data)
             case Codec.AAC | Codec.FLAC:
                 track = self._known.get(part.codec)
@@ -73,7 +73,7 @@ class Frames:
         return [(data, 0)]
 
     def _follow(self, track: Track) -> None:
-        if track != self.track:
+        if track is not self.track and track != self.track:
             self.track = track
 
     def _take_adts(self, data: bytes) -> list[tuple[bytes, int]]:
@@ -100,6 +100,22 @@ class Frames:
                 raise ProtocolError("ADTS with channel configuration 0: choose mono or stereo")
             self._adts = (config, aac_track(AUDIO_TRACK, config))
         return self._adts[1]
+
+
+def _looks_like_adts(data: bytes) -> bool:
+    """As raw AAC of elements never does; that of LD, ELD and xHE-AAC may, by chance."""
+    return data[0] == 0xFF and len(data) > 1 and data[1] & 0xF6 == 0xF0
+
+
+def _is_adts(data: bytes) -> bool:
+    """Whether frames with their headers fill it to the end."""
+    at = 0
+    try:
+        while at < len(data) and (frame := read_adts(data, at)) is not None:
+            at += frame.size
+    except ProtocolError:
+        return False
+    return at == len(data)
 
 
 def _by_tag(part: TagPart) -> Track:

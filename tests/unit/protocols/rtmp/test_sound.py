@@ -62,6 +62,14 @@ def test_adts_that_cannot_be_read(body: bytes) -> None:
     assert sound.frames.track is None
 
 
+def test_what_only_looks_like_adts_behind_a_header_is_raw() -> None:
+    sound = Sound()
+    sound.frames.configure(Codec.AAC, b"\x11\x90")
+    chance = ADTS[0][:-1]
+    assert sound.take(b"\xaf\x01" + chance) == [(chance, 0)]
+    assert sound.take(b"\xaf\x01" + ADTS[0]) == [(ADTS[0][7:], 0)]
+
+
 def test_opus_without_its_header_is_stereo() -> None:
     sound = Sound()
     assert sound.take(b"\x91Opus\xfc\xff\xfe") == [(b"\xfc\xff\xfe", 0)]
