@@ -28,8 +28,7 @@ class NalStream:
         self._codec = codec
         self._syntax: Syntax = _SYNTAX[codec]
         self._track_id = track_id
-        self.length_size = 0
-        """Bytes of a NAL unit's length, by the configuration record; 0: none yet."""
+        self._length_size = 0  # 0: no configuration record yet
         self._sets: dict[tuple[int, int], bytes] = {}
         self._ordered: tuple[bytes, ...] = ()
         self._unsent = False  # the sets have changed since they were last written before a picture
@@ -45,6 +44,11 @@ class NalStream:
         """A picture that is no key frame, of slices alone, would be what it is: nothing is to be learned of it or put before it."""
         return self._started and not self._unsent
 
+    @property
+    def length_size(self) -> int:
+        """Bytes of a NAL unit's length, by the configuration record; 0: there was none."""
+        return self._length_size
+
     def configure(self, record: Buffer) -> None:
         """Take an AVCDecoderConfigurationRecord or HEVCDecoderConfigurationRecord (ISO/IEC 14496-15 §5.3.3, §8.3.3).
 
@@ -59,7 +63,7 @@ class NalStream:
             raise ProtocolError("too many or too large parameter sets in a configuration record")
         for unit in kept:
             self._judge(unit)  # all of them, before those that were known go
-        self.length_size = length_size
+        self._length_size = length_size
         if tuple(sets) == self._ordered:
             return
         self._sets.clear()
@@ -72,17 +76,20 @@ class NalStream:
     def length_prefixed(self, data: Buffer) -> AccessUnit:
         """One access unit in the framing of the configuration record."""
         check_size(data)
-        if not self.length_size:
+        if not self._length_size:
             raise ProtocolError("video data before its configuration record")
-        return self.assemble(split_length_prefixed(data, self.length_size))
+        return self._assemble(split_length_prefixed(data, self._length_size))
 
     def annexb(self, data: Buffer) -> AccessUnit:
         """One access unit as a byte stream."""
         check_size(data)
-        return self.assemble(split_annexb(bytes(data)))
+        return self._assemble(split_annexb(bytes(data)))
 
-    def assemble(self, units: list[bytes]) -> AccessUnit:
-        """One access unit, cut into NAL units that are not empty."""
+    def units(self, units: list[bytes]) -> AccessUnit:
+        """One access unit that is cut into its NAL units already, none of them empty."""
+        return self._assemble(units)
+
+    def _assemble(self, units: list[bytes]) -> AccessUnit:
         passed: list[bytes] = []
         picture = key = None
         recovery = False

@@ -141,7 +141,7 @@ class NalPictures:
 
     def configure(self, record: Buffer) -> None:
         if begins_with_start_code(record):
-            self._stream.assemble(by_start_code(record).units)
+            self._stream.units(by_start_code(record).units)
         else:
             self._stream.configure(record)
             self._by_start_code = self._by_length = False
@@ -266,21 +266,21 @@ class NalPictures:
     def _assemble(self, units: list[bytes]) -> AccessUnit | None:
         """None where the picture cannot be read. A parameter set that cannot costs itself: the one before it goes on holding."""
         try:
-            return self._stream.assemble(units)
+            return self._stream.units(units)
         except ProtocolError as error:
             self._note(str(error))
         readable: list[bytes] = []
         for unit in units:
             try:
                 if self._role(unit) is NalRole.PARAMETER_SET:
-                    self._stream.assemble([unit])
+                    self._stream.units([unit])
                     continue
             except ProtocolError:
                 continue
             if self._role(unit) is not NalRole.BROKEN or self._role(bytes([unit[0] & 0x7F])) in PICTURE:
                 readable.append(unit)
         try:
-            return self._stream.assemble(readable)
+            return self._stream.units(readable)
         except ProtocolError:
             return None
 
