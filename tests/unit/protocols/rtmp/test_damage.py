@@ -111,8 +111,15 @@ SOURCES = {
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("source", SOURCES)
 def test_damage_anywhere_costs_its_group_at_most(source: str, seed: int) -> None:
-    undamaged = SOURCES[source]
-    chance = random.Random(f"{source} {seed}")
+    damage(SOURCES[source], random.Random(f"{source} {seed}"))
+
+
+def damage(undamaged: Sequence[Tag], chance: random.Random) -> None:
+    """Draws where, how and how often, and judges what is left.
+
+    Raises:
+        AssertionError: more is missing than may be, or something else came of it.
+    """
     patient = chance.random() < 0.5
     rate = chance.choice((0.005, 0.02, 0.1))
     headers = {index for index, tag in enumerate(undamaged) if tag.body[1:2] == b"\x00" or tag.kind == 18}
