@@ -11,11 +11,11 @@ from collections.abc import AsyncIterator, Callable
 from typing import Final, Protocol
 
 from protocols.errors import ProtocolError
-from protocols.media import EncodedPacket, Kind, TracksChanged
+from protocols.media import EncodedPacket, Kind, LeftOut, TracksChanged
 
 MAX_ITEMS: Final = 8192  # each costs some 300 bytes beside its data
 
-Item = TracksChanged | EncodedPacket
+Item = TracksChanged | EncodedPacket | LeftOut
 
 
 class Held:
@@ -162,7 +162,7 @@ class DropToKeyframe:
             self._video = frozenset(track.id for track in item.tracks if track.kind is Kind.VIDEO)
             self._waiting &= self._video
             self._stopped = self._stopped and bool(self._video)
-        elif self._waiting and not self._fits(item):
+        elif isinstance(item, EncodedPacket) and self._waiting and not self._fits(item):
             self._on_drop(1)
             return False
         return True
@@ -194,6 +194,7 @@ class DropToKeyframe:
         else:
             self._waiting, self._stopped = set(self._video), keep == len(items)
         tracks = [item for item in items[:keep] if isinstance(item, TracksChanged)]
-        kept = [item for item in items[keep:] if isinstance(item, TracksChanged) or not self._waiting or self._fits(item)]
-        held.replace([*tracks[-1:], *kept])
-        self._on_drop(len(items) - len(tracks) - len(kept))
+        told = [item for item in items[:keep] if isinstance(item, LeftOut)]
+        kept = [item for item in items[keep:] if not (isinstance(item, EncodedPacket) and self._waiting) or self._fits(item)]
+        held.replace([*tracks[-1:], *told, *kept])
+        self._on_drop(len(items) - len(tracks) - len(told) - len(kept))

@@ -6,7 +6,8 @@ Kept true by every protocol at its own edge, so that nobody after it asks "which
 * Video data is one access unit in decoding order: H.264 and HEVC as Annex B (ITU-T H.264/H.265 Annex B, 4-byte start codes) with the
   parameter sets before each key frame and without access unit delimiters or filler; AV1 as one temporal unit of OBUs with size fields,
   without temporal delimiters, with the sequence header before each key frame; VP8 and VP9 as the raw frame.
-* Audio data is one raw access unit: AAC without ADTS or LATM framing, Opus, FLAC, MP3, AC-3 as one frame.
+* Audio data is one raw access unit: AAC without ADTS or LATM framing, Opus, FLAC, MP3, AC-3 as one frame; PCM and G.711 any number of whole
+  samples, interleaved; Speex one or more frames.
 """
 
 from dataclasses import dataclass
@@ -31,13 +32,32 @@ class Codec(StrEnum):
     AC3 = "ac3"
     EAC3 = "eac3"
     FLAC = "flac"
+    G711_ALAW = "g711_alaw"
+    G711_ULAW = "g711_ulaw"
+    PCM = "pcm"  # of 8 bits unsigned, of 16 signed and little-endian
+    SPEEX = "speex"
 
     @property
     def kind(self) -> Kind:
         return Kind.VIDEO if self in _VIDEO else Kind.AUDIO
 
+    @property
+    def label(self) -> str:
+        """What people call it."""
+        return _LABELS.get(self, self.value.upper())
+
 
 _VIDEO = frozenset({Codec.H264, Codec.HEVC, Codec.AV1, Codec.VP8, Codec.VP9})
+
+_LABELS = {
+    Codec.H264: "H.264",
+    Codec.OPUS: "Opus",
+    Codec.AC3: "AC-3",
+    Codec.EAC3: "E-AC-3",
+    Codec.G711_ALAW: "G.711 A-law",
+    Codec.G711_ULAW: "G.711 µ-law",
+    Codec.SPEEX: "Speex",
+}
 
 WEBRTC_VIDEO = frozenset({Codec.H264, Codec.VP8, Codec.VP9, Codec.AV1})
 """The video codecs that viewers are sent over WebRTC. Which of them one takes is up to its player; beside them there is Opus."""
@@ -80,6 +100,25 @@ class TracksChanged:
     """All tracks of the stream as they are from here on: an item of the stream, so that a change is no special path."""
 
     tracks: tuple[Track, ...]
+
+
+class Lack(StrEnum):
+    """Why something of a stream is left out: a bounded label."""
+
+    CODEC = "codec_not_taken"
+    TRACK = "track_left_out"
+    NO_HEADER = "no_header"  # it may yet come
+    UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Something of the stream that viewers do not get: an item of the stream, once for each thing that is left out. `text` says what it is
+    and what to choose instead, for the streamer; `kind` is that of the track, None where it is of none."""
+
+    lack: Lack
+    kind: Kind | None
+    text: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol, Self
 
 from protocols.errors import Rejected
-from protocols.media import EncodedPacket, TracksChanged
+from protocols.media import EncodedPacket, LeftOut, TracksChanged
 from protocols.metric import MetricFamily
 
 
@@ -44,6 +44,7 @@ class PublisherStats:
     bytes_received: int = 0
     packets_received: int = 0
     packets_ignored: int = 0  # of tracks that we do not take, and unknown messages
+    packets_unreadable: int = 0  # left out, in whole or in part, since they could not be read
     round_trip_ns: int = 0
 
     @property
@@ -97,7 +98,7 @@ class Publisher(Protocol):
     async def reject(self, refusal: Rejected) -> None:
         """Tell the encoder why not, in its protocol's words, and close."""
 
-    def __aiter__(self) -> AsyncIterator[TracksChanged | EncodedPacket]:
+    def __aiter__(self) -> AsyncIterator[TracksChanged | EncodedPacket | LeftOut]:
         """Media in the order received; ends when the encoder ends the stream; raises `ProtocolError` when it breaks off."""
 
     def pause(self, paused: bool) -> None:

@@ -272,10 +272,10 @@ def _plan_video(track: Track, want: Want, policy: Policy) -> Decision:
     why = _why_not_pass(track, want, policy)
     made = _made(want, policy)
     if why is None and (policy.policy != "always" or want.unlimited):
-        untouched = Why(Label.SAME_CODEC, f"{want.taker} takes {_name(track.codec)} as it comes.")
+        untouched = Why(Label.SAME_CODEC, f"{want.taker} takes {track.codec.label} as it comes.")
         return Passthrough(untouched, _below(track, made, want, policy), 0 if want.unlimited else policy.pass_bitrate)
     if made not in want.makes:
-        unknown = f"{want.taker} does not take {_name(made)}, to which video is transcoded."
+        unknown = f"{want.taker} does not take {made.label}, to which video is transcoded."
         return Refuse(why or Why(Label.NOT_SUPPORTED, unknown))
     if why is not None and policy.policy == "never":
         return Refuse(replace(why, text=f"{why.text} This gateway does not transcode video (transcode.video = never)."))
@@ -302,9 +302,9 @@ def _otherwise_than_wished(made: Codec, target: VideoTarget, want: Want, policy:
     wished = Codec(policy.codec)
     if made is not wished:
         cause = "there is no encoder here" if wished in policy.missing else "a viewer's player does not take it"
-        return f" It becomes H.264 and not {_name(wished)}: {cause}."
+        return f" It becomes H.264 and not {wished.label}: {cause}."
     if policy.layers > target.layers and made in _ONE_LAYER:
-        return f" It has one layer, since more of {_name(made)} cost too much."
+        return f" It has one layer, since more of {made.label} cost too much."
     return ""
 
 
@@ -317,7 +317,7 @@ def _below(track: Track, made: Codec, want: Want, policy: Policy) -> VideoTarget
 
 
 def _why_not_pass(track: Track, want: Want, policy: Policy) -> Why | None:
-    name = _name(track.codec)
+    name = track.codec.label
     if track.codec not in want.codecs:
         if track.codec in want.carries:
             return Why(Label.VIEWER, f"A viewer's player does not take {name}.", _SEND_H264)
@@ -360,7 +360,7 @@ def _video_target(track: Track, made: Codec, want: Want, policy: Policy) -> Vide
 def _plan_audio(track: Track, want: Want, policy: Policy) -> Decision:
     surround = track.codec is Codec.OPUS and _is_surround(track)
     if track.codec in want.codecs and not surround:
-        return Passthrough(Why(Label.SAME_CODEC, f"{want.taker} takes {_name(track.codec)} as it comes."))
+        return Passthrough(Why(Label.SAME_CODEC, f"{want.taker} takes {track.codec.label} as it comes."))
     made = next((codec for codec in (Codec.OPUS, Codec.AAC) if codec in want.makes), None)
     if made is None:
         return Refuse(Why(Label.NOT_SUPPORTED, f"{want.taker} does not take Opus, to which audio is transcoded."))
@@ -370,10 +370,8 @@ def _plan_audio(track: Track, want: Want, policy: Policy) -> Decision:
             Why(Label.CHANNELS, "WebRTC carries Opus in mono or stereo.", "Send stereo to spare the transcoding."), target
         )
     if made is Codec.OPUS:
-        return Transcode(Why(Label.CODEC, f"Browsers do not take {_name(track.codec)} in a call; it becomes Opus."), target)
-    return Transcode(
-        Why(Label.CODEC, f"{want.taker} does not take this {_name(track.codec)}; it becomes {_name(made)}."), target
-    )
+        return Transcode(Why(Label.CODEC, f"Browsers do not take {track.codec.label} in a call; it becomes Opus."), target)
+    return Transcode(Why(Label.CODEC, f"{want.taker} does not take this {track.codec.label}; it becomes {made.label}."), target)
 
 
 def _is_surround(track: Track) -> bool:
@@ -384,10 +382,3 @@ def _is_surround(track: Track) -> bool:
 
 def _mbps(bits_per_second: int) -> str:
     return f"{bits_per_second / 1e6:.1f} Mbit/s"
-
-
-def _name(codec: Codec) -> str:
-    return _NAMES.get(codec, codec.value.upper())
-
-
-_NAMES = {Codec.H264: "H.264", Codec.OPUS: "Opus", Codec.AC3: "AC-3", Codec.EAC3: "E-AC-3"}

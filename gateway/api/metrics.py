@@ -58,6 +58,7 @@ _COUNTED: tuple[tuple[str, str, Labels, Callable[[PipelineCounters], dict[Labels
         ("kind", "mode", "reason"),
         lambda t: {(kind.value, mode, reason): n for (kind, mode, reason), n in t.treatments.items()},
     ),
+    ("unreadable", "Messages and parts of them left out since they could not be read", (), lambda t: {(): t.unreadable}),
     ("timeline_rebases", "Jumps of a source's clock that were taken out", (), lambda t: {(): t.rebases}),
     ("worker_restarts", "Workers started anew after a crash or hang", (), lambda t: {(): t.worker_restarts}),
     ("worker_dropped", "Access units that transcoding could not keep up with", (), lambda t: {(): t.worker_dropped}),

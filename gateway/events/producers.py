@@ -24,6 +24,7 @@ _TYPES: Final[dict[SeatChange, EventType]] = {
     SeatChange.STARTED: EventType.INGRESS_STARTED,
     SeatChange.STOPPED: EventType.INGRESS_STOPPED,
     SeatChange.FAILED: EventType.INGRESS_ERROR,
+    SeatChange.LACKING: EventType.INGRESS_WARNING,
 }
 _WITH_REASON: Final = frozenset({SeatChange.LEFT, SeatChange.STOPPED, SeatChange.FAILED})
 
@@ -46,6 +47,8 @@ class EventProducers:
     def seat_changed(self, seat: Seat, change: SeatChange) -> None:
         """`gateway.sessions.seat.SeatPolicy.on_change`."""
         reason = {"reason": seat.why_ended} if change in _WITH_REASON else {}
+        if change is SeatChange.LACKING:
+            reason = {"reason": seat.left_out[-1].text}
         if change in (SeatChange.JOINED, SeatChange.LEFT):
             payload: dict[str, Any] = {"participant": {"user_id": seat.user_id, "protocol": seat.protocol}}
         else:

@@ -43,6 +43,7 @@ class EventType(StrEnum):
     INGRESS_STARTED = "ingress.started"  # user_id, protocol, software, stream
     INGRESS_STOPPED = "ingress.stopped"  # user_id, protocol, stream, reason: in the streamer's words
     INGRESS_ERROR = "ingress.error"  # as before; what the streamer should change is in `reason`
+    INGRESS_WARNING = "ingress.warning"  # the same of a stream that goes on: something of it is left out
     USER_BLOCKED = "call.user_blocked"  # user_id
     USER_UNBLOCKED = "call.user_unblocked"  # user_id
     USER_KICKED = "call.user_kicked"  # user_id
@@ -72,6 +73,7 @@ AUDIENCE: Final[Mapping[EventType, EventAudience]] = {
     EventType.INGRESS_STARTED: EventAudience.HOSTS,
     EventType.INGRESS_STOPPED: EventAudience.HOSTS,
     EventType.INGRESS_ERROR: EventAudience.HOSTS,
+    EventType.INGRESS_WARNING: EventAudience.HOSTS,
 }
 
 

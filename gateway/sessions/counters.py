@@ -29,6 +29,7 @@ class PipelineCounters:
     bytes: Counter[Kind] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)  # by the pacer's reasons
     treatments: Counter[tuple[Kind, str, str]] = field(default_factory=Counter)  # kind, mode, reason label
+    unreadable: int = 0  # messages, and parts of them, that were left out
     rebases: int = 0
     worker_restarts: int = 0
     worker_dropped: int = 0  # packets, before the worker or in it
@@ -47,6 +48,7 @@ class PipelineCounters:
         self.bytes.update(other.bytes)
         self.dropped.update(other.dropped)
         self.treatments.update(other.treatments)
+        self.unreadable += other.unreadable
         self.rebases += other.rebases
         self.worker_restarts += other.worker_restarts
         self.worker_dropped += other.worker_dropped

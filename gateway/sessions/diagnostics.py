@@ -10,6 +10,7 @@ from enum import StrEnum
 from gateway.sessions.pacer import LATE, OVERFLOW
 from gateway.sessions.seat import Seat
 from gateway.sessions.seat_state import SeatState
+from protocols.media import Lack
 
 
 class Concern(StrEnum):
@@ -23,6 +24,10 @@ class Concern(StrEnum):
     TOO_FAST = "too_fast"
     EFFORT_LOWERED = "effort_lowered"
     TRANSCODE_DROPPED = "transcode_dropped"
+    CODEC_NOT_TAKEN = "codec_not_taken"
+    TRACK_LEFT_OUT = "track_left_out"
+    NO_HEADER = "no_header"
+    UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,7 @@ def findings(seat: Seat, now: int) -> Iterator[Finding]:
         yield Finding(Concern.ENCODER_GONE, text)
     if seat.publisher is not None and (advice := seat.publisher.stats.advice):
         yield Finding(Concern.LINK, advice)
+    yield from _left_out(seat)
     if seat.pipeline is None:
         return
     for track_pipeline in seat.pipeline.track_pipelines.values():
@@ -60,3 +66,13 @@ def findings(seat: Seat, now: int) -> Iterator[Finding]:
     if n := totals.worker_dropped:
         text = f"{n} frames were dropped because transcoding cannot keep up: send what passes through (see the advice for the track)."
         yield Finding(Concern.TRANSCODE_DROPPED, text)
+
+
+def _left_out(seat: Seat) -> Iterator[Finding]:
+    shown = {each.track.kind for each in seat.pipeline.track_pipelines.values()} if seat.pipeline is not None else set()
+    unreadable = seat.publisher.stats.packets_unreadable if seat.publisher is not None else 0
+    for each in seat.left_out:
+        if each.lack is Lack.NO_HEADER and each.kind in shown:
+            continue  # it has come
+        count = f" {unreadable} so far." if each.lack is Lack.UNREADABLE and unreadable > 1 else ""
+        yield Finding(Concern(each.lack.value), each.text + count)

@@ -148,6 +148,7 @@ class Pipeline:
         """The totals with what the parts count themselves."""
         totals = self.totals
         totals.rebases = self._timeline.rebases
+        totals.unreadable = self._publisher.stats.packets_unreadable
         self._transcoders.count(totals)
         totals.dropped = Counter(self._pacer.dropped)
         return totals

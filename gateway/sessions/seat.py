@@ -20,12 +20,13 @@ from gateway.sessions.pacer import LiveEdgePolicy
 from gateway.sessions.pipeline import Pipeline
 from gateway.sessions.replanner import Decide
 from gateway.sessions.routes import Routes
+from gateway.sessions.seat_log import log_ended, log_gone, log_left_out, log_live
 from gateway.sessions.seat_state import STEPS, TRANSITIONS, SeatChange, SeatState
 from gateway.sessions.transcoders import SpareWorker
-from gateway.telemetry.log import SESSION, event
+from gateway.telemetry.log import SESSION
 from gateway.telemetry.tracing import NO_TRACE, Trace
 from protocols.errors import ProtocolError, Reason, Rejected
-from protocols.media import EncodedPacket, Kind, Track, TracksChanged
+from protocols.media import EncodedPacket, Kind, LeftOut, Track, TracksChanged
 from protocols.publisher import Publisher
 from transcode.host.pool import Workers
 from transcode.plan import Decision, Label, Refuse, Want, Why
@@ -98,6 +99,8 @@ class Seat:
         self.muted = muted
         """What no output is given, by the word of who may mute: it outlasts the encoder's reconnects."""
         self.reconnects = 0
+        self.left_out: list[LeftOut] = []
+        """Of the present publisher's stream, or the last one's."""
         self.why_ended = ""
         self.trace = trace
         self._destinations = destinations
@@ -208,6 +211,7 @@ class Seat:
         """One publisher from its acceptance to its end, however it ends."""
         self._enter(SeatState.PROBING)
         self.publisher, self.protocol = publisher, publisher.protocol
+        self.left_out.clear()
         try:
             async with asyncio.timeout(0 if self._aborted else self._policy.track_timeout_s) as self._reading:
                 async for item in publisher:
@@ -217,10 +221,13 @@ class Seat:
                         case EncodedPacket():
                             if self.pipeline is not None:
                                 await self.pipeline.push(item)
+                        case LeftOut():
+                            self._leave_out(item)
             self.why_ended = "the encoder ended the stream"
         except TimeoutError:
             if not self._aborted:
-                self._fail("no video or audio of a known codec came: choose H.264 and AAC in the encoder")
+                why = " ".join(["no video or audio of a known codec came:", *(each.text for each in self.left_out)])
+                self._fail(why if self.left_out else f"{why} choose H.264 and AAC in the encoder")
         except ProtocolError as error:
             self._fail(str(error))
         except Rejected as refusal:
@@ -235,6 +242,11 @@ class Seat:
     def _fail(self, why: str) -> None:
         self.why_ended = why
         self._policy.on_change(self, SeatChange.FAILED)
+
+    def _leave_out(self, item: LeftOut) -> None:
+        self.left_out.append(item)
+        log_left_out(self, item)
+        self._policy.on_change(self, SeatChange.LACKING)
 
     def _abort(self, why: str) -> None:
         """Stop reading the present publisher; it is then told why."""
@@ -255,16 +267,7 @@ class Seat:
         if self.state is not SeatState.LIVE:
             self._enter(SeatState.LIVE)
             self._policy.on_change(self, SeatChange.STARTED)
-            event(
-                log,
-                logging.INFO,
-                "live",
-                session=self.id,
-                call=self.call_cid,
-                user=self.user_id,
-                protocol=publisher.protocol,
-                tracks=",".join(track.codec.value for track in tracks),
-            )
+            log_live(self, tracks)
 
     async def _begin(self, publisher: Publisher, tracks: tuple[Track, ...]) -> Pipeline:
         """The publisher's pipeline, and the participant in its call and wherever else media go, if it is not there yet. Raises `Rejected`,
@@ -329,7 +332,7 @@ class Seat:
             return None
         self._enter(SeatState.LINGERING)
         if self._successor is None:
-            event(log, logging.INFO, "encoder gone, waiting for it", session=self.id, why=self.why_ended)
+            log_gone(self)
             try:
                 async with asyncio.timeout(self._policy.linger_s):
                     await self._wake.wait()
@@ -372,15 +375,7 @@ class Seat:
         if self.publisher is not None:
             await self.publisher.aclose(self.why_ended)
             self.publisher = None
-        event(
-            log,
-            logging.INFO,
-            "ended",
-            session=self.id,
-            why=self.why_ended,
-            seconds=round((datetime.now(UTC) - self.started_at).total_seconds(), 1),
-            reconnects=self.reconnects or None,
-        )
+        log_ended(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ class SeatChange(StrEnum):
     JOINED = "joined"  # a participant in its call
     STARTED = "started"  # the encoder's media are in the call
     FAILED = "failed"  # the encoder's stream ends because something is wrong with it
+    LACKING = "lacking"  # something of the encoder's stream is left out, the last of the seat's `left_out`
     STOPPED = "stopped"  # the encoder's media are in the call no longer, for whatever reason
     LEFT = "left"
 

@@ -44,15 +44,25 @@ class NalStream:
         """A picture that is no key frame, of slices alone, would be what it is: nothing is to be learned of it or put before it."""
         return self._started and not self._unsent
 
+    @property
+    def length_size(self) -> int:
+        """Bytes of a NAL unit's length, by the configuration record; 0: there was none."""
+        return self._length_size
+
     def configure(self, record: Buffer) -> None:
         """Take an AVCDecoderConfigurationRecord or HEVCDecoderConfigurationRecord (ISO/IEC 14496-15 §5.3.3, §8.3.3).
 
-        Its parameter sets replace all that were known; it may have none, then they come in band.
+        Its parameter sets replace all that were known; it may have none, then they come in band. One that cannot be read changes nothing.
         """
         read = _read_avcc if self._codec is Codec.H264 else _read_hvcc
         length_size, sets = read(Reader(record))
         if length_size == 3:
             raise ProtocolError("NAL unit lengths of 3 bytes")
+        kept = [unit for unit in sets if self._role(unit) is NalRole.PARAMETER_SET]
+        if len(kept) > MAX_SETS or sum(map(len, kept)) > MAX_SET_BYTES:
+            raise ProtocolError("too many or too large parameter sets in a configuration record")
+        for unit in kept:
+            self._judge(unit)  # all of them, before those that were known go
         self._length_size = length_size
         if tuple(sets) == self._ordered:
             return
@@ -60,9 +70,8 @@ class NalStream:
         self._ordered = ()
         self._sps = None
         self._started = False
-        for unit in sets:
-            if self._role(unit) is NalRole.PARAMETER_SET:
-                self._keep(unit)
+        for unit in kept:
+            self._keep(unit)
 
     def length_prefixed(self, data: Buffer) -> AccessUnit:
         """One access unit in the framing of the configuration record."""
@@ -75,6 +84,10 @@ class NalStream:
         """One access unit as a byte stream."""
         check_size(data)
         return self._assemble(split_annexb(bytes(data)))
+
+    def units(self, units: list[bytes]) -> AccessUnit:
+        """One access unit that is cut into its NAL units already, none of them empty."""
+        return self._assemble(units)
 
     def _assemble(self, units: list[bytes]) -> AccessUnit:
         passed: list[bytes] = []
@@ -126,14 +139,18 @@ class NalStream:
         others = sum(len(other) for known, other in self._sets.items() if known != key)
         if others + len(unit) > MAX_SET_BYTES or len(self._sets.keys() | {key}) > MAX_SETS:
             raise ProtocolError("too many or too large parameter sets")
-        if key[0] == self._syntax.sps_rank:
-            self._syntax.describe(unit, self._track_id, b"")  # refuse a broken one before it replaces a good one
-            if not self._started:
-                self._sps = key
+        self._judge(unit)
+        if key[0] == self._syntax.sps_rank and not self._started:
+            self._sps = key
         self._sets[key] = unit
         self._ordered = tuple(self._sets[known] for known in sorted(self._sets))
         self._unsent = True
         self._describe()
+
+    def _judge(self, unit: bytes) -> None:
+        """Refuse a broken parameter set before it replaces a good one."""
+        if self._syntax.set_key(unit)[0] == self._syntax.sps_rank:
+            self._syntax.describe(unit, self._track_id, b"")
 
     def _activate(self, key: bytes) -> bool:
         """Take the SPS that a key frame's slice names for the facts; False if it or its PPS is not known."""

@@ -22,7 +22,8 @@ _LONGEST_FIRST_DELTA_MS = 5000
 
 @dataclass(frozen=True, slots=True)
 class RtmpMessage:
-    """One message. `timestamp` in ms modulo 2^32; `begun` and `arrival` in ns, of its first and last byte."""
+    """One message. `timestamp` in ms modulo 2^32; `begun` and `arrival` in ns, of its first and last byte. `passed_over`: bytes of one that
+    was too long to be kept, whose payload is empty."""
 
     type: int
     stream_id: int
@@ -30,12 +31,25 @@ class RtmpMessage:
     payload: bytes | bytearray
     begun: int
     arrival: int
+    passed_over: int = 0
 
 
 class _ChunkStream:
     """What §5.3.1.2 says that the next header of a chunk stream may leave out, and its unfinished message."""
 
-    __slots__ = ("begun", "delta", "extended", "extension", "length", "missing", "part", "stream_id", "timestamp", "type")
+    __slots__ = (
+        "begun",
+        "delta",
+        "extended",
+        "extension",
+        "length",
+        "missing",
+        "part",
+        "passed",
+        "stream_id",
+        "timestamp",
+        "type",
+    )
 
     def __init__(self) -> None:
         self.timestamp = 0
@@ -46,6 +60,7 @@ class _ChunkStream:
         self.extended = False
         self.extension = b""  # the four bytes of the last extended timestamp
         self.part: bytearray | None = None  # None: the next chunk begins a message
+        self.passed = False  # the message is too long to be kept
         self.missing = 0
         self.begun = 0
 
@@ -62,6 +77,7 @@ class ChunkReader:
         self._max_streams = streams
         self._longest: dict[int, int] = {}
         self._otherwise = otherwise
+        self._passed_over: frozenset[int] = frozenset()
         self._max_partial = partial
         self._partial = 0  # bytes held of all unfinished messages
         self._chunk = DEFAULT_CHUNK
@@ -74,10 +90,12 @@ class ChunkReader:
         """Bytes held of messages that are not complete."""
         return self._partial
 
-    def allow(self, longest: dict[int, int], partial: int) -> None:
-        """New bounds: the longest message by type, and of all unfinished messages together."""
+    def allow(self, longest: dict[int, int], partial: int, passed_over: frozenset[int] = frozenset()) -> None:
+        """New bounds: the longest message by type, and of all unfinished messages together. Longer ones of the types in `passed_over` are
+        no error: their bytes are read and not kept."""
         self._longest = longest
         self._max_partial = partial
+        self._passed_over = passed_over
 
     def set_chunk_size(self, size: int) -> None:
         # RTMP 1.0 §5.4.1: the top bit is 0, at least 1; beyond 0xFFFFFF all are equivalent, as no message is longer.
@@ -135,12 +153,13 @@ class ChunkReader:
         self._streams[chunk_stream] = stream
         if stream.part is None:
             stream.part = bytearray()
+            stream.passed = stream.length > self._longest.get(stream.type, self._otherwise)
             stream.missing = stream.length
             stream.begun = now
         buffer.start = following
         self._current = stream
         self._left = min(stream.missing, self._chunk)
-        if stream.missing > self._chunk and chunk_stream < 64 and not stream.extended:
+        if stream.missing > self._chunk and chunk_stream < 64 and not stream.extended and not stream.passed:
             self._run(stream, 0xC0 | chunk_stream)
         return stream
 
@@ -162,8 +181,7 @@ class ChunkReader:
         if kind < 2:
             stream.length = int.from_bytes(data[at + 3 : at + 6], "big")
             stream.type = data[at + 6]
-            if stream.length > self._longest.get(stream.type, self._otherwise):
-                raise ProtocolError(f"a message of type {stream.type} with {stream.length} bytes")
+            self._check_length(stream)
         if kind == 0:
             stream.stream_id = int.from_bytes(data[at + 7 : at + 11], "little")
             stream.timestamp = time
@@ -190,10 +208,12 @@ class ChunkReader:
                 stream.delta = int.from_bytes(there, "big")
         if begins:
             stream.timestamp = (stream.timestamp + stream.delta) & _MODULO
-            # The bound may have changed since the header that gave the length.
-            if stream.length > self._longest.get(stream.type, self._otherwise):
-                raise ProtocolError(f"a message of type {stream.type} with {stream.length} bytes")
+            self._check_length(stream)  # the bound may have changed since the header that gave the length
         return at
+
+    def _check_length(self, stream: _ChunkStream) -> None:
+        if stream.length > self._longest.get(stream.type, self._otherwise) and stream.type not in self._passed_over:
+            raise ProtocolError(f"a message of type {stream.type} with {stream.length} bytes")
 
     def _run(self, stream: _ChunkStream, header: int) -> None:
         """Reads the run of whole chunks at the start of the buffer, if each of its inner headers is `header`; else nothing."""
@@ -226,8 +246,9 @@ class ChunkReader:
         buffer = self._buffer
         count = min(self._left, len(buffer))
         if count:
-            self._hold(count)
-            stream.part += buffer.view[buffer.start : buffer.start + count]
+            if not stream.passed:
+                self._hold(count)
+                stream.part += buffer.view[buffer.start : buffer.start + count]
             buffer.start += count
             stream.missing -= count
             self._left -= count
@@ -250,7 +271,8 @@ class ChunkReader:
         assert payload is not None
         self._partial -= len(payload)
         stream.part = None
-        return RtmpMessage(stream.type, stream.stream_id, stream.timestamp, payload, stream.begun, now)
+        passed_over = stream.length if stream.passed else 0
+        return RtmpMessage(stream.type, stream.stream_id, stream.timestamp, payload, stream.begun, now, passed_over)
 
 
 class ChunkWriter:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from protocols.errors import ProtocolError
+from protocols.media import LeftOut
 from protocols.publisher import Credential
 from protocols.rtmp.tracks import MediaItem
 
@@ -41,4 +42,4 @@ class Broken:
     error: ProtocolError
 
 
-Event: TypeAlias = HandshakeDone | PublishRequested | StreamEnded | Dismissed | Broken | MediaItem
+Event: TypeAlias = HandshakeDone | PublishRequested | StreamEnded | Dismissed | Broken | MediaItem | LeftOut

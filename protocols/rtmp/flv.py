@@ -1,8 +1,8 @@
 """The bodies of RTMP audio and video messages (FLV tags: Adobe FLV 10.1 §E.4; Enhanced RTMP v2). Sans-IO.
 
 `split_video` and `split_audio` cut a body into `Part`s, in which the legacy form, FourCC codecs, time modifiers and multitrack have become
-one thing: a track number, a codec, and a sequence header or coded frames. What is not known here is left out: new kinds of parts come
-with every version, and an encoder that sends one still streams.
+one thing: a track number, a codec, and a sequence header or coded frames. A codec that is not taken is named. What is not known here is
+left out: new kinds of parts come with every version, and an encoder that sends one still streams.
 """
 
 from collections.abc import Iterator
@@ -32,9 +32,31 @@ AUDIO_FOURCC = {
     b".mp3": Codec.MP3,
 }
 _LEGACY_VIDEO = {7: Codec.H264, 12: Codec.HEVC}  # 12: what encoders of before Enhanced RTMP use for HEVC
-_LEGACY_MP3 = (2, 14)
 _LEGACY_AAC = 10
+_LEGACY_FRAMES = {  # E.4.2.1: sound without packet types
+    0: Codec.PCM,  # of the platform's byte order: all that are left are little-endian
+    2: Codec.MP3,
+    3: Codec.PCM,
+    7: Codec.G711_ALAW,
+    8: Codec.G711_ULAW,
+    11: Codec.SPEEX,
+    14: Codec.MP3,
+}
 _ENHANCED_AUDIO = 9
+# What these are called, for people: those that are not taken
+_VIDEO_NAMES = {
+    1: "JPEG",
+    2: "Sorenson H.263",
+    3: "Screen Video",
+    4: "VP6",
+    5: "VP6 with alpha",
+    6: "Screen Video 2",
+    8: "H.263",
+    9: "MPEG-4 part 2",
+    13: "AV1 by a number of no standard",
+}
+_SOUND_NAMES = {1: "ADPCM", 4: "Nellymoser 16 kHz", 5: "Nellymoser 8 kHz", 6: "Nellymoser", 15: "device-specific sound"}
+_FOURCC_NAMES = {b"vvc1": "VVC", b"vvi1": "VVC", b"mp4v": "MPEG-4 part 2", b"alac": "ALAC"}
 _ENHANCED_VIDEO = 0x80
 _COMMAND_FRAME = 5  # FrameType "video info/command": no picture
 
@@ -50,7 +72,8 @@ class Content(Enum):
 class TagPart:
     """What one message says of one track. `composition` in ms (pts - dts), `offset` in ns to be added to the message's time.
 
-    `codec` is None if it is one that we do not know; then the rest means nothing.
+    `codec` is None if it is one that is not taken, whose name for people is `name`; then the rest means nothing. `sound` are the bits of
+    rate, size and channels of a legacy sound tag (E.4.2.1).
     """
 
     track: int
@@ -59,6 +82,8 @@ class TagPart:
     data: Buffer
     composition: int = 0
     offset: int = 0
+    name: str = ""
+    sound: int = 0
 
 
 class _Packet(IntEnum):
@@ -91,7 +116,7 @@ def split_video(body: Buffer) -> Iterator[TagPart]:
         return
     codec = _LEGACY_VIDEO.get(first & 0x0F)
     if codec is None:
-        yield TagPart(0, None, Content.FRAMES, b"")
+        yield _unknown(0, _VIDEO_NAMES.get(first & 0x0F, f"video codec {first & 0x0F}"))
         return
     content = {0: Content.CONFIGURATION, 1: Content.FRAMES}.get(reader.u8())  # 2 = end of sequence
     composition = reader.i24()
@@ -110,10 +135,10 @@ def split_audio(body: Buffer) -> Iterator[TagPart]:
         content = {0: Content.CONFIGURATION, 1: Content.FRAMES}.get(reader.u8())
         if content:
             yield TagPart(0, Codec.AAC, content, _rest(body, reader))
-    elif sound_format in _LEGACY_MP3:
-        yield TagPart(0, Codec.MP3, Content.FRAMES, _rest(body, reader))
+    elif (codec := _LEGACY_FRAMES.get(sound_format)) is not None:
+        yield TagPart(0, codec, Content.FRAMES, _rest(body, reader), sound=first & 0x0F)
     else:
-        yield TagPart(0, None, Content.FRAMES, b"")
+        yield _unknown(0, _SOUND_NAMES.get(sound_format, f"sound format {sound_format}"))
 
 
 def _split_enhanced(
@@ -158,7 +183,7 @@ def _split_enhanced(
 def _part(codecs: dict[bytes, Codec], track: int, packet: int, offset: int, fourcc: bytes, data: bytes) -> Iterator[TagPart]:
     codec = codecs.get(fourcc)
     if codec is None:
-        yield TagPart(track, None, Content.FRAMES, b"")
+        yield _unknown(track, _FOURCC_NAMES.get(fourcc) or _printable(fourcc))
     elif packet == _Packet.SEQUENCE_START:
         yield TagPart(track, codec, Content.CONFIGURATION, data)
     elif packet == _Packet.CODED_FRAMES and codec in _WITH_COMPOSITION_TIME:
@@ -167,6 +192,15 @@ def _part(codecs: dict[bytes, Codec], track: int, packet: int, offset: int, four
         yield TagPart(track, codec, Content.FRAMES, _rest(data, reader), composition, offset)
     elif packet == _Packet.CODED_FRAMES or (packet == _Packet.CODED_FRAMES_X and codec in _WITH_COMPOSITION_TIME):
         yield TagPart(track, codec, Content.FRAMES, data, 0, offset)
+
+
+def _unknown(track: int, name: str) -> TagPart:
+    return TagPart(track, None, Content.FRAMES, b"", name=name)
+
+
+def _printable(fourcc: bytes) -> str:
+    text = fourcc.decode("ascii", "replace")
+    return f"the codec {text!r}" if text.isascii() and text.isprintable() else f"the codec {fourcc.hex()}"
 
 
 def _rest(body: Buffer, reader: Reader) -> memoryview:

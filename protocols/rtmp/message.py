@@ -1,5 +1,6 @@
 """RTMP messages other than media: control messages and commands, read and made (RTMP 1.0 §5.4, §7). Sans-IO."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -35,6 +36,8 @@ class UserControl(IntEnum):
 _CONTROL_CHUNK_STREAM = 2  # RTMP 1.0 §5.4: control goes on chunk stream 2, message stream 0
 _COMMAND_CHUNK_STREAM = 3
 _STATUS_CHUNK_STREAM = 5
+_MAX_AGGREGATED = 256
+_MAX_TEXT = 80
 _DYNAMIC = 2  # limit type of Set Peer Bandwidth (§5.4.5)
 
 
@@ -64,6 +67,44 @@ def read_command(payload: Buffer) -> Command:
         raise ProtocolError("a command without a name")
     transaction = values[1] if len(values) > 1 else None
     return Command(values[0], transaction if isinstance(transaction, float) else 0.0, tuple(values[2:]))
+
+
+def text_of(facts: dict[str, Value], name: str) -> str:
+    """A member if it is there and text, else empty."""
+    value = facts.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def printable(text: str) -> str:
+    """What of the peer's words may stand in a log."""
+    return "".join(character for character in text[:_MAX_TEXT] if character.isprintable())
+
+
+def read_metadata(payload: Buffer) -> dict[str, Value] | None:
+    """The members of onMetaData; None if it is other data. Raises `ProtocolError` if the body is not AMF0."""
+    values = amf0.decode(payload)
+    if values and values[0] == "@setDataFrame":  # nginx sends onMetaData without it
+        del values[0]
+    if len(values) < 2 or values[0] != "onMetaData" or not isinstance(values[1], dict):
+        return None
+    return values[1]
+
+
+def split_aggregate(payload: Buffer) -> Iterator[tuple[int, int, bytes]]:
+    """The FLV tags of an aggregate message (RTMP 1.0 §7.1.6): type, ms after the first one, body. Raises `ProtocolError`."""
+    reader = Reader(payload)
+    first: int | None = None
+    for _ in range(_MAX_AGGREGATED):
+        if not len(reader):
+            return
+        type_, size = reader.u8(), reader.u24()
+        time = reader.u24() | reader.u8() << 24
+        reader.skip(3)  # stream id
+        body = reader.take(size)
+        reader.skip(4)  # back pointer
+        first = time if first is None else first
+        yield type_, time - first, body
+    raise ProtocolError(f"more than {_MAX_AGGREGATED} tags in one aggregate message")
 
 
 def amf3_body(payload: Buffer) -> Buffer:

@@ -12,14 +12,13 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import cast
 
 from protocols.errors import ProtocolError, Reason, Rejected
-from protocols.inbox import Inbox, PauseSender
-from protocols.media import EncodedPacket, TracksChanged
+from protocols.inbox import Inbox, Item, PauseSender
+from protocols.media import EncodedPacket, LeftOut, TracksChanged
 from protocols.publisher import Credential, PublisherStats
 from protocols.rtmp.authmod import AdobeAuthenticator
 from protocols.rtmp.events import Broken, Dismissed, Event, HandshakeDone, PublishRequested, StreamEnded
 from protocols.rtmp.limits import RtmpLimits
 from protocols.rtmp.session import ServerSession, SessionPhase
-from protocols.rtmp.tracks import MediaItem
 
 _TCP_INFO_BYTES = 104
 _TCP_INFO_RTT = 68  # offset of tcpi_rtt in struct tcp_info (linux/tcp.h), µs
@@ -31,7 +30,7 @@ class RtmpConnection(asyncio.BufferedProtocol):
     """The events of one socket: `greeted`, `opened`, `decided` and `lost`, each set when the connection is lost at the latest."""
 
     def __init__(self, limits: RtmpLimits, address: str, authenticator: AdobeAuthenticator | None) -> None:
-        self.session = ServerSession(limits, address, authenticator)
+        self.session = ServerSession(limits, address, authenticator, patient=True)
         self.filling = PauseSender(self._regulate)
         self.inbox = Inbox(limits.queue_ms, limits.queue_bytes, self.filling)
         self.greeted = asyncio.Event()  # the handshake is done
@@ -49,6 +48,7 @@ class RtmpConnection(asyncio.BufferedProtocol):
         self.resumed = 0  # ns, when reading last began again
         self._reading = True
         self._going_on = False
+        self._settling: asyncio.TimerHandle | None = None
         self._closing = False
         self._ended = False  # by the encoder, in order
 
@@ -72,6 +72,8 @@ class RtmpConnection(asyncio.BufferedProtocol):
         elif self.session.stage is SessionPhase.LIVE and self.session.unfinished and not (self._closing or self.session.ending):
             self._finish(ProtocolError("the connection ended within a message"))
         else:  # ffmpeg 5 and nginx end their streams by closing the connection
+            for item in self.session.settle():
+                self.inbox.put(item)
             self._finish(None)
         for event in (self.greeted, self.opened, self.decided, self.lost):
             event.set()
@@ -157,7 +159,7 @@ class RtmpConnection(asyncio.BufferedProtocol):
     def _handle(self, events: Iterable[Event]) -> None:
         for event in events:
             match event:
-                case EncodedPacket() | TracksChanged():
+                case EncodedPacket() | TracksChanged() | LeftOut():
                     self.inbox.put(event)
                 case HandshakeDone():
                     self.shaken = True
@@ -176,6 +178,14 @@ class RtmpConnection(asyncio.BufferedProtocol):
         if self.dismissal is None:  # its answer waits for its time
             self.flush()
         self._regulate()
+        due = self.session.due
+        if due is not None and self._settling is None:
+            self._settling = asyncio.get_running_loop().call_later(max(0, due - time.monotonic_ns()) / 1e9, self._settle)
+
+    def _settle(self) -> None:
+        self._settling = None
+        if not self._closing:
+            self._handle(self.session.settle(time.monotonic_ns()))
 
     def _regulate(self) -> None:
         """Reads from the socket exactly while there is a use for more, and goes on with what was left of the last read."""
@@ -264,6 +274,7 @@ class RtmpPublisher:
         self._stats.bytes_received = session.bytes_received
         self._stats.packets_received = session.packets_received
         self._stats.packets_ignored = session.packets_ignored
+        self._stats.packets_unreadable = session.packets_unreadable
         self._stats.round_trip_ns = self._connection.round_trip_ns() or self._stats.round_trip_ns
         return self._stats
 
@@ -273,7 +284,7 @@ class RtmpPublisher:
     async def reject(self, refusal: Rejected) -> None:
         await self._connection.close(refusal.reason.rtmp_code, refusal.detail)
 
-    def __aiter__(self) -> AsyncIterator[MediaItem]:
+    def __aiter__(self) -> AsyncIterator[Item]:
         return aiter(self._connection.inbox)
 
     def pause(self, paused: bool) -> None:

@@ -2,7 +2,8 @@
 
 Its stages are a line: HANDSHAKE, OPENING (connect, createStream, publish), HELD until the publisher is accepted or refused, LIVE, OVER.
 While HELD nothing is read, so what a client sends too early waits in the small buffer. Media before `publish` is an error; media after
-the end, unknown messages and unknown commands are ignored and counted. What the peer breaks is told as `Broken`, and it is over.
+the end, unknown messages and unknown commands are ignored and counted. A message whose body cannot be read costs that body, once LIVE: it
+is left out, counted and told. What breaks the chunk layer, or the opening, is told as `Broken`, and it is over.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,8 +11,9 @@ from enum import Enum, auto
 from typing import TypeAlias
 
 from protocols.errors import ProtocolError
+from protocols.media import Kind
 from protocols.publisher import Credential
-from protocols.rtmp import amf0, handshake
+from protocols.rtmp import handshake
 from protocols.rtmp.address import app_and_params, name_and_params, raw_query
 from protocols.rtmp.amf0 import Value
 from protocols.rtmp.authmod import AdobeAuthenticator, ChallengeRefused
@@ -27,7 +29,11 @@ from protocols.rtmp.message import (
     UserControl,
     amf3_body,
     control_value,
+    printable,
     read_command,
+    read_metadata,
+    split_aggregate,
+    text_of,
 )
 from protocols.rtmp.tracks import MediaItem, MediaTracks
 from protocols.wire import Reader
@@ -36,8 +42,14 @@ _WINDOW = 2_500_000
 _LEAST_WINDOW = 64 * 1024  # an acknowledgement may not be asked for every few bytes
 _CHUNK_SIZE = 65536  # ffmpeg takes it over for its own sending: cheap for both
 _MAX_STREAMS = 8
-_MAX_AGGREGATED = 256
-_MAX_TEXT = 80
+_MEDIA: dict[int, Kind] = {  # what may be lost with a message
+    MessageType.VIDEO: Kind.VIDEO,
+    MessageType.AUDIO: Kind.AUDIO,
+    MessageType.AGGREGATE: Kind.VIDEO,
+}
+_COURTESY = frozenset(
+    {MessageType.DATA_AMF0, MessageType.DATA_AMF3}
+)  # metadata and cues: those that are too long are passed over
 
 
 class SessionPhase(Enum):
@@ -51,8 +63,10 @@ class SessionPhase(Enum):
 class ServerSession:
     """The state of one connection. The caller reads into `space()`, tells by `received()`, and sends `take_output()` after each call."""
 
-    def __init__(self, limits: RtmpLimits, address: str = "", authenticator: AdobeAuthenticator | None = None) -> None:
-        """`address` is the peer's, for counting failed passwords."""
+    def __init__(
+        self, limits: RtmpLimits, address: str = "", authenticator: AdobeAuthenticator | None = None, patient: bool = False
+    ) -> None:
+        """`address` is the peer's, for counting failed passwords. `patient`: the owner calls `settle` at `due`."""
         self.stage = SessionPhase.HANDSHAKE
         self.software = ""
         self.ending = False  # the encoder has said that it is about to end
@@ -70,7 +84,7 @@ class ServerSession:
             partial=2 * limits.message_bytes,
         )
         self._writer = MessageWriter()
-        self._media = MediaTracks()
+        self._media = MediaTracks(patient)
         self._greeted = False  # S0, S1 and S2 are sent
         self._ignored = 0
         self._acknowledged = 0
@@ -84,6 +98,15 @@ class ServerSession:
     @property
     def packets_ignored(self) -> int:
         return self._ignored + self._media.ignored
+
+    @property
+    def packets_unreadable(self) -> int:
+        return self._media.left_out.unreadable
+
+    @property
+    def due(self) -> int | None:
+        """Monotonic ns at which `settle` has something to give, if nothing comes before."""
+        return self._media.due if self.stage is SessionPhase.LIVE else None
 
     @property
     def unfinished(self) -> bool:
@@ -114,6 +137,8 @@ class ServerSession:
             self._chunks.steps = self._limits.steps
             while self.stage in (SessionPhase.OPENING, SessionPhase.LIVE) and (message := self._chunks.next(now)):
                 events.extend(self._take(message))
+                if self._media.left_out:
+                    events.extend(self._media.left_out.take())
             if self.stage is SessionPhase.OPENING and self.bytes_received > self._limits.opening_bytes:
                 raise ProtocolError(f"{self.bytes_received} bytes and no publish")
         except ProtocolError as error:
@@ -125,6 +150,10 @@ class ServerSession:
             self._acknowledged = self.bytes_received
             self._writer.acknowledgement(self.bytes_received)
         return events
+
+    def settle(self, now: int | None = None) -> list[MediaItem]:
+        """What has waited long enough by `now` for more of it to come; None: nothing more comes."""
+        return list(self._media.settle(now))
 
     def take_output(self) -> bytes:
         """The bytes to send now."""
@@ -143,7 +172,7 @@ class ServerSession:
             MessageType.VIDEO: limits.video_bytes,
             MessageType.AGGREGATE: limits.video_bytes,
         }
-        self._chunks.allow(longest, limits.partial_bytes)
+        self._chunks.allow(longest, limits.partial_bytes, _COURTESY)
         self.stage = SessionPhase.LIVE
 
     def end(self, code: str, description: str) -> None:
@@ -170,8 +199,13 @@ class ServerSession:
         take = _TAKE.get(message.type)
         if take is None:
             self._ignored += 1
-        else:
+            return
+        try:
             yield from take(self, message) or ()
+        except ProtocolError as error:
+            if self.stage is not SessionPhase.LIVE or message.type == MessageType.SET_CHUNK_SIZE:
+                raise
+            self._media.broken(_MEDIA.get(message.type), len(message.payload), str(error))
 
     # Control messages
 
@@ -212,39 +246,31 @@ class ServerSession:
 
     def _aggregate(self, message: RtmpMessage) -> Iterator[Event]:
         """Several FLV tags in one message (§7.1.6): their times count from that of the first, which is the message's."""
-        reader = Reader(message.payload)
-        first: int | None = None
-        for _ in range(_MAX_AGGREGATED):
-            if not len(reader):
-                return
-            type_, size = reader.u8(), reader.u24()
-            time = reader.u24() | reader.u8() << 24
-            reader.skip(3)  # stream id
-            payload = reader.take(size)
-            reader.skip(4)  # back pointer
-            first = time if first is None else first
-            timestamp = (message.timestamp + time - first) & 0xFFFFFFFF
+        for type_, time, payload in split_aggregate(message.payload):
             if type_ in (MessageType.AUDIO, MessageType.VIDEO):
+                timestamp = (message.timestamp + time) & 0xFFFFFFFF
                 yield from self._take(RtmpMessage(type_, message.stream_id, timestamp, payload, message.begun, message.arrival))
-        raise ProtocolError(f"more than {_MAX_AGGREGATED} tags in one aggregate message")
 
     def _data_amf3(self, message: RtmpMessage) -> Iterator[Event]:
         return self._data(message, skip=1)
 
     def _data(self, message: RtmpMessage, skip: int = 0) -> Iterator[Event]:
+        if message.passed_over:
+            self._ignored += 1
+            self._media.broken(None, message.passed_over, f"a message of {message.passed_over} bytes")
+            return
         try:
-            values = amf0.decode(memoryview(message.payload)[skip:])
-        except ProtocolError:  # metadata is a courtesy: a stream without it is as good
+            facts = read_metadata(memoryview(message.payload)[skip:])
+        except ProtocolError as error:  # metadata is a courtesy: a stream without it is as good
+            self._ignored += 1
+            self._media.broken(None, len(message.payload), str(error))
+            return
+        if facts is None:
             self._ignored += 1
             return
-        if values and values[0] == "@setDataFrame":  # nginx sends onMetaData without it
-            del values[0]
-        if len(values) < 2 or values[0] != "onMetaData" or not isinstance(values[1], dict):
-            self._ignored += 1
-            return
-        encoder, frame_rate = values[1].get("encoder"), values[1].get("framerate")
+        encoder, frame_rate = facts.get("encoder"), facts.get("framerate")
         if isinstance(encoder, str) and encoder:
-            self.software = _printable(encoder)
+            self.software = printable(encoder)
         if isinstance(frame_rate, float):
             yield from self._media.frame_rate(frame_rate)
 
@@ -267,9 +293,9 @@ class ServerSession:
         if self._connected:
             raise ProtocolError("a second connect")
         facts = command.members()
-        app = _text(facts, "app")
-        self.software = _printable(_text(facts, "flashVer"))
-        path, self._params = app_and_params(app, _text(facts, "tcUrl"))
+        app = text_of(facts, "app")
+        self.software = printable(text_of(facts, "flashVer"))
+        path, self._params = app_and_params(app, text_of(facts, "tcUrl"))
         self._greet()
         if self._authenticator and path.split("/")[0] == self._authenticator.app:
             verdict = self._authenticator.judge(raw_query(app), self._address, message.arrival)
@@ -333,6 +359,7 @@ class ServerSession:
         # The argument of deleteStream is a number, text (GStreamer) or missing: there is one stream, so it does not matter.
         if self.stage is SessionPhase.LIVE:
             self.stage = SessionPhase.OVER
+            yield from self._media.settle(None)
             yield StreamEnded()
 
     def _need_connection(self) -> None:
@@ -370,12 +397,3 @@ _PERFORM: dict[str, _Perform] = {
     "deleteStream": ServerSession._end_stream,
     "closeStream": ServerSession._end_stream,
 }
-
-
-def _text(facts: dict[str, Value], name: str) -> str:
-    value = facts.get(name)
-    return value if isinstance(value, str) else ""
-
-
-def _printable(text: str) -> str:
-    return "".join(character for character in text[:_MAX_TEXT] if character.isprintable())

@@ -19,7 +19,7 @@ from gateway.sessions.pacer import LiveEdgePolicy
 from gateway.sessions.pipeline import Pipeline
 from gateway.sessions.routes import Routes
 from gateway.sessions.transcoders import SpareWorker
-from protocols.media import Kind, TracksChanged
+from protocols.media import EncodedPacket, Kind, TracksChanged
 from protocols.webrtc.send.sender import Sender
 from protocols.webrtc.transport.egress import Egress
 from protocols.webrtc.transport.srtp import Arena, OutboundSrtp
@@ -71,7 +71,7 @@ async def session(publisher: WhipPublisher, participant: Participant, published:
             await pipeline.change(item.tracks)
             if len(item.tracks) == 2:
                 published.set()
-        else:
+        elif isinstance(item, EncodedPacket):
             await pipeline.push(item)
     await pipeline.aclose()
 

@@ -1,4 +1,4 @@
-"""Hostile bytes through the RTMP session: it ends in `Broken` or goes on, in bounded memory and time."""
+"""Hostile bytes through the RTMP session: it ends in `Broken` or goes on, in bounded memory and time. Damaged streams go on."""
 
 import random
 import time
@@ -7,6 +7,7 @@ from protocols.rtmp.events import Broken, PublishRequested
 from protocols.rtmp.limits import RtmpLimits
 from protocols.rtmp.session import ServerSession
 from tests.unit.protocols.rtmp.peer import HANDSHAKE, capture, capture_names, opening
+from tests.unit.protocols.rtmp.test_damage import SOURCES, damage
 
 LONGEST_NS = 50_000_000
 LONG, SHORT = 300_000, 20_000
@@ -79,6 +80,17 @@ def feed(data: bytes, chance: random.Random, limits: RtmpLimits) -> tuple[int, i
         assert session._chunks.partial <= limits.partial_bytes
         assert len(session._buffer.data) <= limits.buffer
     return longest, output
+
+
+def test_damaged_streams_go_on(seconds: float, seed: int) -> None:
+    chance = random.Random(seed)
+    deadline = time.monotonic() + seconds
+    inputs = 0
+    while time.monotonic() < deadline:
+        damage(chance.choice(list(SOURCES.values())), chance)
+        inputs += 1
+    print(f"{inputs} streams")
+    assert inputs > 0
 
 
 def test_hostile_bytes(seconds: float, seed: int) -> None:

@@ -82,7 +82,7 @@ class Collected:
             async for item in self.publisher:
                 if isinstance(item, TracksChanged):
                     self.tracks.append(item.tracks)
-                else:
+                elif isinstance(item, EncodedPacket):
                     self.packets.append(item)
                 async with self.news:
                     self.news.notify_all()

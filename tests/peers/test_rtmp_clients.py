@@ -13,7 +13,7 @@ import imageio_ffmpeg
 import pytest
 
 from protocols.errors import Reason, Rejected
-from protocols.media import Codec, Track, TracksChanged
+from protocols.media import Codec, EncodedPacket, Track, TracksChanged
 from protocols.rtmp.listener import RtmpListener
 from protocols.rtmp.publisher import RtmpPublisher
 from protocols.rtmp.tls import TlsFiles
@@ -79,7 +79,7 @@ async def take(listener: RtmpListener) -> Seen:
         if isinstance(item, TracksChanged):
             seen.tracks = item.tracks
             seen.changes += 1
-        else:
+        elif isinstance(item, EncodedPacket):
             seen.packets[item.track] += 1
             seen.keyframes += item.keyframe and item.track == 0
             seen.ordered &= item.dts >= last[item.track]

@@ -53,7 +53,7 @@ class Received:
                 if isinstance(item, TracksChanged):
                     self.tracks = item.tracks
                     self.changes.append(item.tracks)
-                else:
+                elif isinstance(item, EncodedPacket):
                     self.packets.append(item)
                 self.progress.set()
         except ProtocolError as error:

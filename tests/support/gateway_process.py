@@ -80,12 +80,13 @@ class GatewayProcess:
         async with aiohttp.ClientSession() as http, http.get(self.url(path)) as response:
             return await response.text()
 
-    async def logged(self, words: str, timeout: float = 20, *, session: str = "") -> dict[str, Any]:
-        """The first line of the log (of this session) with these words in any of its fields."""
+    async def logged(self, words: str, timeout: float = 20, *, session: str = "", user: str = "") -> dict[str, Any]:
+        """The first line of the log (of this session, of this user's stream) with these words in any of its fields."""
         async with asyncio.timeout(timeout):
             while True:
                 for entry in self.log:
-                    if words in str(entry) and session in ("", entry.get("session")):
+                    named = session in ("", entry.get("session")) and user in ("", entry.get("user"))
+                    if named and words in str(entry):
                         return entry
                 self.news.clear()
                 await self.news.wait()

@@ -13,7 +13,7 @@ from gateway.sessions.registry import Registry
 from gateway.sessions.seat import Seat, SeatPolicy
 from gateway.telemetry.latency import Histogram
 from protocols.errors import ProtocolError, Rejected
-from protocols.media import WEBRTC_VIDEO, Codec, EncodedPacket, Kind, Track, TracksChanged
+from protocols.media import WEBRTC_VIDEO, Codec, EncodedPacket, Kind, LeftOut, Track, TracksChanged
 from protocols.metric import MetricFamily
 from protocols.publisher import Credential, PublisherStats
 from transcode.host.fragments import Done
@@ -24,7 +24,7 @@ H264 = Track(1, Codec.H264, width=640, height=360, reorder=0)
 OPUS = Track(2, Codec.OPUS, sample_rate=48_000, channels=2)
 MS = 1_000_000
 
-Item = TracksChanged | EncodedPacket | ProtocolError | None
+Item = TracksChanged | EncodedPacket | LeftOut | ProtocolError | None
 """None ends the stream as an encoder does, an error breaks it off."""
 
 
@@ -63,7 +63,7 @@ class MemoryPublisher:
         self.rejected = refusal
         self.closed.set()
 
-    async def __aiter__(self) -> AsyncIterator[TracksChanged | EncodedPacket]:
+    async def __aiter__(self) -> AsyncIterator[TracksChanged | EncodedPacket | LeftOut]:
         while (item := await self._items.get()) is not None:
             if isinstance(item, ProtocolError):
                 raise item

@@ -17,6 +17,8 @@ from yarl import URL
 from gateway.node.host import udp_drops
 from tests.support.encoders import frame_number
 
+LOUD = 500  # of 32767
+
 
 @dataclass
 class Viewer:
@@ -28,6 +30,8 @@ class Viewer:
     numbers: list[int] = field(default_factory=list)
     sizes: list[tuple[int, int]] = field(default_factory=list)
     audio_frames: int = 0
+    sounding: int = 0
+    """Of them those that are loud."""
     loudness: float = 0.0
     frequency: float = 0.0
     progress: asyncio.Event = field(default_factory=asyncio.Event)
@@ -42,6 +46,13 @@ class Viewer:
         """Wait until that many frames and audio frames have been decoded."""
         async with asyncio.timeout(timeout):
             while len(self.numbers) < frames or self.audio_frames < audio:
+                self.progress.clear()
+                await self.progress.wait()
+
+    async def until_sounding(self, frames: int, timeout: float = 30) -> None:
+        """Wait until so many loud audio frames have been decoded."""
+        async with asyncio.timeout(timeout):
+            while self.sounding < frames:
                 self.progress.clear()
                 await self.progress.wait()
 
@@ -80,6 +91,7 @@ class Viewer:
                 crossings = np.count_nonzero(np.diff(np.signbit(samples)))
                 self.frequency = crossings / 2 / (len(samples) / frame.sample_rate)
                 self.audio_frames += 1
+                self.sounding += self.loudness > LOUD
             self.progress.set()
 
 

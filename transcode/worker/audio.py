@@ -7,6 +7,7 @@ nothing.
 """
 
 from collections.abc import Iterator
+from functools import partial
 
 from av import AudioFrame, AudioResampler, FFmpegError, Packet
 from av.audio.codeccontext import AudioCodecContext
@@ -15,6 +16,7 @@ from av.codec import CodecContext
 from protocols.media import Codec, EncodedPacket, Track
 from transcode.plan import AudioTarget
 from transcode.worker.encoders import AAC_FRAME, OPUS_FRAME, OPUS_RATE, open_aac, open_opus
+from transcode.worker.speex import SpeexDecoder
 
 _SECOND = 1_000_000_000
 _JUMP = 40_000_000
@@ -32,7 +34,12 @@ _DECODERS = {
     Codec.EAC3: "eac3",
     Codec.FLAC: "flac",
     Codec.OPUS: "libopus",
+    Codec.G711_ALAW: "pcm_alaw",
+    Codec.G711_ULAW: "pcm_mulaw",
+    Codec.SPEEX: "speex",
 }
+_PCM = {8: "pcm_u8", 16: "pcm_s16le"}  # by bits of a sample
+_WITHOUT_HEADER = frozenset({Codec.G711_ALAW, Codec.G711_ULAW, Codec.PCM, Codec.SPEEX})  # of a rate that only the track says
 _WITH_EXTRADATA = frozenset({Codec.AAC, Codec.FLAC, Codec.OPUS})
 
 
@@ -53,7 +60,7 @@ class AudioTranscoder:
         self.outputs = (Track(track.id, target.codec, extradata=head, sample_rate=OPUS_RATE, channels=2),)
         self.decoded = self.encoded = self.errors = self.dropped = 0
         self._track = track
-        self._decoder: AudioCodecContext | None = None
+        self._decoder: AudioCodecContext | SpeexDecoder | None = None
         self._resampler: AudioResampler | None = None
         self._format: tuple[int, str, str] | None = None  # rate, layout and sample format that the resampler was made for
         self._pcm = bytearray()
@@ -96,7 +103,8 @@ class AudioTranscoder:
         coded.update(packet.data)
         try:
             if self._decoder is None:
-                self._decoder = _open_decoder(self._track)
+                begin = partial(_open_decoder, self._track)
+                self._decoder = SpeexDecoder(begin) if self._track.codec is Codec.SPEEX else begin()
             frames = [frame for frame in self._decoder.decode(coded) if isinstance(frame, AudioFrame) and frame.sample_rate > 0]
         except FFmpegError:
             self.errors += 1
@@ -171,11 +179,15 @@ class AudioTranscoder:
 
 
 def _open_decoder(track: Track) -> AudioCodecContext:
-    decoder = CodecContext.create(_DECODERS[track.codec], "r")
+    name = _PCM[track.bit_depth] if track.codec is Codec.PCM else _DECODERS[track.codec]
+    decoder = CodecContext.create(name, "r")
     assert isinstance(decoder, AudioCodecContext)
     decoder.thread_count = 1
     if track.codec in _WITH_EXTRADATA and track.extradata:
         decoder.extradata = track.extradata
+    if track.codec in _WITHOUT_HEADER:
+        decoder.sample_rate = track.sample_rate
+        decoder.layout = "mono" if track.channels == 1 else "stereo"
     if track.codec is Codec.OPUS:
         decoder.sample_rate = OPUS_RATE
         decoder.layout = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}.get(

@@ -7,7 +7,7 @@ import pytest
 
 from protocols.errors import ProtocolError
 from protocols.inbox import MAX_ITEMS, DropToKeyframe, Inbox, Item, PauseSender
-from protocols.media import Codec, EncodedPacket, Track, TracksChanged
+from protocols.media import Codec, EncodedPacket, Kind, Lack, LeftOut, Track, TracksChanged
 
 MS = 1_000_000
 BOTH = TracksChanged((Track(1, Codec.H264), Track(2, Codec.AAC)))
@@ -62,6 +62,12 @@ async def test_the_newest_tracks_survive_an_overflow() -> None:
 async def test_bytes_are_bounded() -> None:
     given = (BOTH, packet(0, key=True, size=600), packet(1, size=600), packet(2, key=True, size=300))
     assert await through(given, max_bytes=1000) == ([BOTH, packet(2, key=True, size=300)], 2)
+
+
+async def test_what_is_told_of_the_stream_is_never_dropped() -> None:
+    told = LeftOut(Lack.CODEC, Kind.AUDIO, "it is ADPCM")
+    given: list[Item] = [BOTH, told, packet(0, key=True), packet(500), packet(1100), told, packet(1200), packet(1300, key=True)]
+    assert await through(given) == ([BOTH, told, told, packet(1300, key=True)], 4)
 
 
 async def test_items_are_bounded() -> None:

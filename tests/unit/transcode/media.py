@@ -23,6 +23,9 @@ ENCODERS = {
     Codec.EAC3: ("eac3", "fltp"),
     Codec.FLAC: ("flac", "s16"),
     Codec.OPUS: ("libopus", "s16"),
+    Codec.G711_ALAW: ("pcm_alaw", "s16"),
+    Codec.G711_ULAW: ("pcm_mulaw", "s16"),
+    Codec.PCM: ("pcm_s16le", "s16"),
     Codec.H264: ("libx264", "yuv420p"),
     Codec.HEVC: ("libx265", "yuv420p"),
     Codec.AV1: ("libsvtav1", "yuv420p"),
@@ -67,7 +70,8 @@ def tone(
             if rounded:
                 pts = pts // MS * MS
             packets.append(EncodedPacket(2, pts, pts, True, bytes(coded), pts + 1, pts + 2))
-    track = Track(2, codec, extradata=encoder.extradata or b"", sample_rate=rate, channels=channels)
+    depth = 16 if codec is Codec.PCM else 8
+    track = Track(2, codec, extradata=encoder.extradata or b"", sample_rate=rate, channels=channels, bit_depth=depth)
     return track, packets
 
 

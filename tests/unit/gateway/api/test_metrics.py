@@ -17,7 +17,7 @@ from gateway.sessions.seat import Seat, SeatPolicy
 from gateway.sessions.seat_state import SeatState
 from gateway.sessions.stream_figures import FIGURES, Figure, spread
 from gateway.telemetry.latency import Histogram, Window
-from protocols.media import Kind
+from protocols.media import Kind, Lack, LeftOut
 from tests.support.memory import EnoughRoom, MemoryCall, MemoryPublisher
 from transcode.host.pool import Workers
 from transcode.plan import Policy, plan
@@ -116,6 +116,25 @@ async def test_what_is_not_well_with_a_stream_is_told_with_its_name() -> None:
     (finding,) = findings(absent, 0)
     assert (finding.concern, "the encoder ended the stream" in finding.text) == (Concern.ENCODER_GONE, True)
     assert list(findings(session("eve"), 0)) == []
+
+
+async def test_what_is_left_out_is_a_finding_with_its_number() -> None:
+    seat = session("ada")
+    assert isinstance(seat.publisher, MemoryPublisher)
+    seat.publisher.stats.packets_unreadable = 3
+    seat.left_out += [
+        LeftOut(Lack.CODEC, Kind.VIDEO, "The video is VP6."),
+        LeftOut(Lack.TRACK, Kind.AUDIO, "Track 1 is left out."),
+        LeftOut(Lack.NO_HEADER, Kind.AUDIO, "There is no header."),
+        LeftOut(Lack.UNREADABLE, None, "A part cannot be read."),
+    ]
+    assert [(finding.concern.value, finding.text) for finding in findings(seat, 0)] == [
+        ("codec_not_taken", "The video is VP6."),
+        ("track_left_out", "Track 1 is left out."),
+        ("no_header", "There is no header."),
+        ("unreadable", "A part cannot be read. 3 so far."),
+    ]
+    assert {each.value for each in Lack} <= {each.value for each in Concern}
 
 
 def session(user: str) -> Seat:

@@ -15,7 +15,7 @@ from gateway.model.records import Call
 from gateway.sessions.pacer import LiveEdgePolicy
 from gateway.sessions.seat import Seat, SeatPolicy
 from protocols.errors import ProtocolError, Reason, Rejected
-from protocols.media import TracksChanged
+from protocols.media import Kind, Lack, LeftOut, TracksChanged
 from tests.support.memory import H264, EnoughRoom, MemoryCall, MemoryPublisher, packet
 from tests.support.unheard import unheard
 from transcode.host.pool import Workers
@@ -93,6 +93,23 @@ async def test_a_stream_that_breaks_is_an_error_in_the_streamers_words() -> None
             EventType.PARTICIPANT_LEFT,
         )
     assert told[2]["reason"] == told[3]["reason"] == "a chunk that is none"
+
+
+async def test_what_is_left_out_of_a_stream_is_a_warning_once() -> None:
+    bus, heard, publisher = Bus(), Heard(), MemoryPublisher()
+    with bus.listening(heard):
+        session = session_of(publisher, bus)
+        publisher.say(LeftOut(Lack.CODEC, Kind.AUDIO, "The sound is ADPCM: choose AAC."), *media(), None)
+        await session.run()
+        warning, *_ = await heard.until(
+            EventType.INGRESS_WARNING,
+            EventType.PARTICIPANT_JOINED,
+            EventType.INGRESS_STARTED,
+            EventType.INGRESS_STOPPED,
+            EventType.PARTICIPANT_LEFT,
+        )
+    who = {"user_id": "ada", "protocol": publisher.protocol, "software": publisher.software, "stream": publisher.id}
+    assert warning == {**who, "reason": "The sound is ADPCM: choose AAC."}
 
 
 async def test_a_stream_that_is_not_taken_never_started() -> None:

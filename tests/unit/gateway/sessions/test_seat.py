@@ -18,7 +18,7 @@ from gateway.sessions.registry import Registry
 from gateway.sessions.seat import Seat, SeatPolicy, SeatRoom
 from gateway.sessions.seat_state import TRANSITIONS, SeatState
 from protocols.errors import ProtocolError, Reason, Rejected
-from protocols.media import Codec, Kind, Track, TracksChanged
+from protocols.media import Codec, Kind, Lack, LeftOut, Track, TracksChanged
 from tests.support.memory import H264, OPUS, EnoughRoom, MemoryCall, MemoryPublisher, packet
 from transcode.host.pool import Workers
 from transcode.plan import Policy, Want, plan
@@ -44,6 +44,7 @@ async def running(
     call: MemoryCall | None = None,
     room: SeatRoom | None = None,
     workers: Workers | None = None,
+    track_timeout_s: float = 10,
 ) -> AsyncIterator[Running]:
     """A seat for this publisher. `workers` only where it transcodes: their process must end with the test."""
     call = call or MemoryCall()
@@ -56,6 +57,7 @@ async def running(
         on_retired=lambda _, totals: retired.append(totals),
         room=room or EnoughRoom(),
         on_change=lambda seat, change: None,
+        track_timeout_s=track_timeout_s,
     )
     session = Seat(publisher, "ada", "livestream:demo", [call], workers or Workers(), policy)
     task = asyncio.create_task(session.run())
@@ -142,6 +144,31 @@ async def test_of_a_publishers_layers_only_what_goes_into_the_call_needs_room() 
         publisher.say(TracksChanged(layers), packet(1, 0, keyframe=True))
         await it.call.sink(Kind.VIDEO)
     assert [[(each.width, each.height) for each in plan.video] for plan in plans] == [[(1280, 720)]]
+
+
+async def test_a_stream_of_which_nothing_is_taken_ends_with_what_was_left_out() -> None:
+    publisher = MemoryPublisher()
+    async with running(publisher, track_timeout_s=0.05) as it:
+        publisher.say(LeftOut(Lack.CODEC, Kind.VIDEO, "The video is VP6: choose H.264."))
+        await it.ended()
+        assert it.session.why_ended == "no video or audio of a known codec came: The video is VP6: choose H.264."
+        assert it.call.joined == 0
+
+
+async def test_what_was_left_out_of_one_encoders_stream_is_not_said_of_the_next() -> None:
+    first, second = MemoryPublisher(), MemoryPublisher()
+    async with running(first) as it:
+        first.say(
+            LeftOut(Lack.TRACK, Kind.AUDIO, "Track 1 is left out."), TracksChanged((H264,)), packet(1, 0, keyframe=True), None
+        )
+        await it.call.sink(Kind.VIDEO)
+        async with asyncio.timeout(10):
+            await first.closed.wait()
+        assert [each.text for each in it.session.left_out] == ["Track 1 is left out."]
+        await it.session.take_over(second)
+        second.say(TracksChanged((H264,)), packet(1, 0, keyframe=True))
+        await (await it.call.sink(Kind.VIDEO)).until(2)
+        assert it.session.left_out == []
 
 
 async def test_an_encoder_that_ends_and_does_not_come_back_leaves_the_call_after_the_linger_time() -> None:

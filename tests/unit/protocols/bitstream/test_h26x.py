@@ -1,5 +1,6 @@
 """H.264 and HEVC access units from real encoders, in every framing, and the facts in their parameter sets."""
 
+from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 
@@ -350,6 +351,21 @@ def test_broken_records_are_refused(name: str, codec: Codec) -> None:
         NalStream(Codec.H264, 1).configure(avcc([], [], 3))
     with pytest.raises(ProtocolError):
         NalStream(Codec.H264, 1).configure(avcc([b""], []))
+
+
+@pytest.mark.parametrize(("name", "codec"), [("h264_main.h264", Codec.H264), ("hevc_b0.hevc", Codec.HEVC)])
+def test_a_record_that_cannot_be_read_changes_nothing(name: str, codec: Codec) -> None:
+    stream, whole = NalStream(codec, 1), record(name)
+    stream.configure(whole)
+    before = stream.track
+    assert before is not None
+    size = stream.length_size
+    for end in range(len(whole)):
+        with suppress(ProtocolError):
+            stream.configure(whole[:end])
+            stream.configure(whole)  # it was a shorter one: of fewer parameter sets
+        assert stream.track == before
+    assert stream.length_size == size
 
 
 def test_every_sample_is_covered() -> None:

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from protocols.errors import ProtocolError, Reason, Rejected
+from protocols.inbox import Item
 from protocols.media import EncodedPacket, TracksChanged
 from protocols.rtmp import amf0
 from protocols.rtmp.amf0 import Value
@@ -106,7 +107,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
-async def collect(publisher: RtmpPublisher) -> list[TracksChanged | EncodedPacket]:
+async def collect(publisher: RtmpPublisher) -> list[Item]:
     async with asyncio.timeout(WAIT_S):
         return [item async for item in publisher]
 

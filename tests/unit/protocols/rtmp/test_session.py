@@ -3,6 +3,7 @@
 import pytest
 
 from protocols.errors import ProtocolError
+from protocols.media import Kind, Lack, LeftOut
 from protocols.rtmp import amf0
 from protocols.rtmp.amf0 import Value
 from protocols.rtmp.authmod import AdobeAuthenticator
@@ -12,6 +13,7 @@ from protocols.rtmp.message import MessageType
 from protocols.rtmp.session import SessionPhase
 from tests.unit.protocols.rtmp.peer import (
     HANDSHAKE,
+    Run,
     aac_config,
     aac_frame,
     audio,
@@ -32,6 +34,11 @@ def connect(**facts: Value) -> bytes:
 
 def data(*values: Value, chunk_stream: int = 4) -> bytes:
     return message(MessageType.DATA_AMF0, amf0.encode(*values), chunk_stream)
+
+
+def left_out(fed: Run) -> list[tuple[Lack, Kind | None]]:
+    """What the streamer is told of."""
+    return [(event.lack, event.kind) for event in fed.events if isinstance(event, LeftOut)]
 
 
 def info_of(sent: list[Value]) -> dict[str, Value]:
@@ -307,8 +314,8 @@ def test_aggregates_are_their_tags() -> None:
     )
     fed = run(opening() + message(MessageType.AGGREGATE, body, 4, timestamp=100))
     assert [packet.dts // 1_000_000 for packet in fed.packets] == [110, 131]
-    with pytest.raises(ProtocolError):
-        run(opening() + message(MessageType.AGGREGATE, tag(8, 0, b"") * 300, 4))
+    endless = run(opening() + message(MessageType.AGGREGATE, tag(8, 0, b"") * 300, 4))
+    assert (endless.session.stage, endless.session.packets_unreadable) == (SessionPhase.LIVE, 1)
     with pytest.raises(ProtocolError):
         run(connect() + message(MessageType.AGGREGATE, body, 4))
 
@@ -319,7 +326,6 @@ def test_aggregates_are_their_tags() -> None:
         (MessageType.VIDEO, 8 << 20),
         (MessageType.AUDIO, 256 << 10),
         (MessageType.COMMAND_AMF0, 64 << 10),
-        (MessageType.DATA_AMF0, 64 << 10),
     ],
 )
 def test_longest_messages(type_: int, limit: int) -> None:
@@ -331,6 +337,51 @@ def test_longest_messages(type_: int, limit: int) -> None:
         run(opening() + header(limit + 1))
     with pytest.raises(ProtocolError):
         run(connect() + header((64 << 10) + 1))
+
+
+@pytest.mark.parametrize("type_", [MessageType.DATA_AMF0, MessageType.DATA_AMF3])
+def test_data_messages_of_any_length_cost_nothing_but_themselves(type_: int) -> None:
+    """A key frame index in onMetaData, as recorders put it there, is longer than anything that is kept."""
+    body = b"\x00" * (type_ == MessageType.DATA_AMF3) + amf0.encode("onMetaData", {"encoder": "x", "index": "y" * 200_000})
+    fed = run(opening() + message(type_, body, 4) + aac_config() + aac_frame(20))
+    assert [packet.dts for packet in fed.packets] == [20_000_000]
+    assert left_out(fed) == [(Lack.UNREADABLE, None)]
+    with pytest.raises(ProtocolError):
+        run(connect() + message(type_, body[: (64 << 10) + 1], 4))
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        pytest.param(video(b"\x27"), Kind.VIDEO, id="a video tag of one byte"),
+        pytest.param(video(b"\x27\x01\x00"), Kind.VIDEO, id="a video tag cut in its head"),
+        pytest.param(video(b"\x17\x00\x00\x00\x00\x01\x42\xc0"), Kind.VIDEO, id="a video header cut"),
+        pytest.param(video(b"\x91hv"), Kind.VIDEO, id="cut in the FourCC"),
+        pytest.param(audio(b"\xaf"), Kind.AUDIO, id="a sound tag of one byte"),
+        pytest.param(audio(b"\xaf\x00\x12"), Kind.AUDIO, id="an AAC header of one byte"),
+        pytest.param(audio(b"\x2f" + bytes(40)), Kind.AUDIO, id="zeros that say they are MP3"),
+        pytest.param(message(MessageType.COMMAND_AMF0, b"\x0a\xff", 3), None, id="a command that is no AMF"),
+        pytest.param(message(MessageType.DATA_AMF0, b"\xff\xff", 4), None, id="data that is no AMF"),
+        pytest.param(message(MessageType.ABORT, b"\x00", 2, 0), None, id="an abort of one byte"),
+        pytest.param(message(MessageType.USER_CONTROL, b"\x00", 2, 0), None, id="user control of one byte"),
+        pytest.param(command("connect", 9, {"app": "live"}), None, id="a second connect"),
+        pytest.param(message(MessageType.AGGREGATE, b"\x08\x00\x00", 4), Kind.VIDEO, id="an aggregate that is cut"),
+    ],
+)
+def test_a_body_that_cannot_be_read_costs_that_body(body: bytes, kind: Kind | None) -> None:
+    before = h264_config() + aac_config() + h264_frame(0, key=True) + aac_frame(0)
+    after = h264_frame(40) + aac_frame(40)
+    fed = run(opening() + before + body + after + body)
+    assert fed.session.stage is SessionPhase.LIVE
+    assert [packet.dts // 1_000_000 for packet in fed.of(1)] == [0, 40]
+    assert len(fed.changes) == 2, "the headers before it go on holding"
+    assert left_out(fed) == [(Lack.UNREADABLE, kind)], "told once"
+    assert fed.session.packets_unreadable == 2
+
+
+def test_the_chunk_layer_stays_fatal() -> None:
+    with pytest.raises(ProtocolError, match="chunk size"):
+        run(opening() + control(MessageType.SET_CHUNK_SIZE, 0))
 
 
 def test_what_may_come_before_publish_is_bounded() -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from protocols.errors import ProtocolError
-from protocols.media import Codec, EncodedPacket, TracksChanged
+from protocols.media import Codec, EncodedPacket, Kind, Lack, TracksChanged
 from protocols.rtmp.chunk import RtmpMessage
 from protocols.rtmp.flv import MAX_TRACKS
 from protocols.rtmp.tracks import MediaItem, MediaTracks, Unwrapper
@@ -20,11 +20,12 @@ FLAC_HEADER = b"fLaC" + bytes.fromhex("80000022100010000000000000000bb802f000000
 class Media:
     """A `MediaTracks` fed body by body."""
 
-    def __init__(self) -> None:
-        self.tracks = MediaTracks()
+    def __init__(self, patient: bool = False) -> None:
+        self.tracks = MediaTracks(patient)
+        self.now = 2
 
     def video(self, body: bytes, timestamp: int = 0) -> list[MediaItem]:
-        return list(self.tracks.video(RtmpMessage(9, 1, timestamp, body, 1, 2)))
+        return list(self.tracks.video(RtmpMessage(9, 1, timestamp, body, 1, self.now)))
 
     def audio(self, body: bytes, timestamp: int = 0) -> list[MediaItem]:
         return list(self.tracks.audio(RtmpMessage(8, 1, timestamp, body, 1, 2)))
@@ -83,6 +84,71 @@ def test_enhanced_multitrack_takes_the_first_and_counts_the_others() -> None:
     assert media.tracks.ignored == 2
 
 
+def test_track_0_is_the_default_whichever_comes_first() -> None:
+    """Enhanced RTMP v2, multitrack."""
+    media = Media(patient=True)
+    smaller = b"\x96\x00avc1\x01" + silent_avcc()
+    assert media.video(smaller) == []
+    assert media.video(b"\x96\x01avc1\x01\x00\x00\x00" + IDR) == []
+    (change,) = media.video(b"\x96\x00avc1\x00" + AVCC)
+    assert isinstance(change, TracksChanged)
+    assert change.tracks[0].height == 180
+    media.video(b"\x96\x01avc1\x01\x00\x00\x00" + P_SLICE)
+    assert [item.text.split(":")[1] for item in media.tracks.left_out.take()] == [
+        " track 1 is left out, since a stream has one video here."
+    ]
+
+
+def test_another_track_is_taken_where_there_is_no_default() -> None:
+    media = Media(patient=True)
+    for time, number in ((0, 3), (0, 2), (400, 3), (400, 2), (600, 3)):
+        media.now = time * MS
+        assert media.video(b"\x96\x00avc1" + bytes([number]) + silent_avcc()) == []
+    media.now = 601 * MS
+    change, *_ = [*media.video(b"\x96\x01avc1\x02\x00\x00\x00" + IDR), *media.tracks.settle(None)]
+    assert isinstance(change, TracksChanged)
+    assert change.tracks[0].height == 192
+    assert media.video(b"\x96\x00avc1\x00" + AVCC) != [], "it comes late, and is the default all the same"
+    assert len(media.tracks.left_out.take()) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "name"),
+    [
+        (b"\x22\x00", "Sorenson H.263"),
+        (b"\x24\x00", "VP6"),
+        (b"\x29\x00", "MPEG-4 part 2"),
+        (b"\x91vvc1\x00\x00\x00", "VVC"),
+        (b"\x91\x00\xff\x00\x01\x00", "the codec 00ff0001"),
+        (b"\x91abcd\x00", "the codec 'abcd'"),
+    ],
+)
+def test_a_video_codec_that_is_not_taken_is_named(body: bytes, name: str) -> None:
+    media = Media()
+    media.video(body)
+    media.video(body)
+    (told,) = media.tracks.left_out.take()
+    assert (told.lack, told.kind) == (Lack.CODEC, Kind.VIDEO)
+    assert f"The video is {name}, which is not taken: choose H.264 in the encoder" in told.text
+
+
+@pytest.mark.parametrize(
+    ("body", "name"), [(b"\xf2\x00", "device-specific sound"), (b"\x62\x00", "Nellymoser"), (b"\x12", "ADPCM")]
+)
+def test_a_sound_codec_that_is_not_taken_is_named(body: bytes, name: str) -> None:
+    media = Media()
+    media.audio(body)
+    (told,) = media.tracks.left_out.take()
+    assert f"The sound is {name}, which is not taken: choose AAC in the encoder" in told.text
+
+
+def test_names_of_the_peer_are_bounded() -> None:
+    media = Media()
+    for number in range(1000):
+        media.video(b"\x91" + number.to_bytes(4) + b"\x00")
+    assert len(media.tracks.left_out.take()) == 16
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -109,7 +175,7 @@ def test_unknown_video_codecs_are_counted(body: bytes) -> None:
     assert media.tracks.ignored == 1
 
 
-@pytest.mark.parametrize("body", [b"\x22", b"\x72\x00", b"\x90alac\x00"])
+@pytest.mark.parametrize("body", [b"\x22", b"\xf2\x00", b"\x90alac\x00"])
 def test_unknown_audio_codecs_are_counted(body: bytes) -> None:
     media = Media()
     assert media.audio(body) == []

@@ -3,9 +3,11 @@
 import itertools
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from protocols.media import Codec, EncodedPacket, Track
+from tests.support.flv import tags
 from tests.unit.transcode.media import MS, SECOND, hear, onset, pitch, shifted, tone
 from transcode.plan import AudioTarget
 from transcode.worker.audio import AudioTranscoder
@@ -24,6 +26,10 @@ SOURCES = [
     pytest.param(Codec.EAC3, 48_000, "stereo", id="eac3"),
     pytest.param(Codec.FLAC, 44_100, "stereo", id="flac"),
     pytest.param(Codec.OPUS, 48_000, "mono", id="opus-mono"),
+    pytest.param(Codec.G711_ALAW, 8_000, "mono", id="G.711 A-law"),
+    pytest.param(Codec.G711_ULAW, 8_000, "stereo", id="G.711 µ-law"),
+    pytest.param(Codec.PCM, 44_100, "stereo", id="pcm"),
+    pytest.param(Codec.PCM, 11_025, "mono", id="pcm-mono"),
 ]
 
 
@@ -46,6 +52,27 @@ def test_pitch_steps_and_time_are_kept(codec: Codec, rate: int, layout: str) -> 
     assert pitch(samples[72_000:120_000]) == pytest.approx(1000, abs=2)
     assert abs(samples[72_000:120_000]).max() > 0.2
     assert onset(samples, outputs[0].pts) == pytest.approx(1000, abs=10)
+
+
+def test_pcm_of_8_bits() -> None:
+    track, packets = tone(Codec.PCM, 22_050, "mono")
+    narrow = [replace(packet, data=bytes(byte ^ 0x80 for byte in packet.data[1::2])) for packet in packets]
+    outputs, transcoder = transcode(replace(track, bit_depth=8), narrow)
+    assert transcoder.errors == 0
+    assert pitch(hear(outputs)[48_000:96_000]) == pytest.approx(1000, abs=2)
+
+
+def test_speex_keeps_to_a_steady_tone() -> None:
+    """Of libspeex; libav's own decoder leaves it after 3 s."""
+    frames = [tag for tag in tags("rtmp-speex") if tag.kind == 8]
+    packets = [EncodedPacket(2, tag.time * MS, tag.time * MS, True, tag.body[1:], 1, 2) for tag in frames]
+    outputs, transcoder = transcode(Track(2, Codec.SPEEX, sample_rate=16_000, channels=1), packets)
+    assert transcoder.errors == 0
+    samples = hear(outputs)
+    for second in range(4):
+        part = samples[second * 48_000 : (second + 1) * 48_000 - 4_800]
+        assert pitch(part) == pytest.approx(1000, abs=2)
+        assert 0.05 < np.sqrt(np.mean(part**2)) < 0.11
 
 
 def test_a_surround_opus_becomes_stereo() -> None:

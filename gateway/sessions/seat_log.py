@@ -1,0 +1,44 @@
+"""What the log says of a seat: one line for each thing that happens to it."""
+
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Protocol
+
+from gateway.telemetry.log import event
+from protocols.media import LeftOut, Track
+
+log = logging.getLogger(__name__)
+
+
+class Logged(Protocol):
+    """What a line names of a seat."""
+
+    id: str
+    user_id: str
+    call_cid: str
+    protocol: str
+    started_at: datetime
+    reconnects: int
+    why_ended: str
+
+
+def log_live(seat: Logged, tracks: Sequence[Track]) -> None:
+    _event(logging.INFO, "live", seat, tracks=",".join(track.codec.value for track in tracks))
+
+
+def log_left_out(seat: Logged, item: LeftOut) -> None:
+    _event(logging.WARNING, "left out", seat, lack=item.lack.value, what=item.text)
+
+
+def log_gone(seat: Logged) -> None:
+    event(log, logging.INFO, "encoder gone, waiting for it", session=seat.id, why=seat.why_ended)
+
+
+def log_ended(seat: Logged) -> None:
+    seconds = round((datetime.now(UTC) - seat.started_at).total_seconds(), 1)
+    event(log, logging.INFO, "ended", session=seat.id, why=seat.why_ended, seconds=seconds, reconnects=seat.reconnects or None)
+
+
+def _event(level: int, line: str, seat: Logged, **more: object) -> None:
+    event(log, level, line, session=seat.id, call=seat.call_cid, user=seat.user_id, protocol=seat.protocol, **more)

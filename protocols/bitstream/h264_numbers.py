@@ -1,0 +1,56 @@
+"""H.264: whether a picture follows another with none missing between them that decoding needs (ITU-T H.264 §7.4.3, frame_num). Sans-IO."""
+
+from contextlib import suppress
+
+from protocols.bitstream.bits import BitReader, unescape
+from protocols.bitstream.h264 import Sps, read_sps
+from protocols.bitstream.nal import split_annexb
+from protocols.errors import ProtocolError
+
+_SPS, _PPS = 7, 8
+_SLICE_BYTES = 24  # its header up to frame_num takes less
+
+
+class PictureNumbers:
+    """The numbers of the pictures of one stream, with its parameter sets (Annex B), which are read once."""
+
+    def __init__(self, parameter_sets: bytes) -> None:
+        self.parameter_sets = parameter_sets
+        self._sps: dict[int, Sps] = {}
+        self._pps: dict[int, int] = {}  # to its SPS
+        with suppress(ProtocolError):
+            for unit in split_annexb(parameter_sets):
+                self._read(unit)
+
+    def follow(self, before: bytes, after: bytes) -> bool:
+        """Of the first slices of two pictures, NAL units both; `after` is of no IDR picture. A picture that is no reference may be missing:
+        nothing depends on it. False where it cannot be told."""
+        try:
+            sps = self._sps[self._pps[_slice_header(after)[1]]]
+            expected = _frame_num(before, sps) + (before[0] >> 5 & 3 != 0)  # nal_ref_idc: only a reference is counted
+            return _frame_num(after, sps) == expected % (1 << sps.frame_num_bits)
+        except (ProtocolError, KeyError):
+            return False
+
+    def _read(self, unit: bytes) -> None:
+        with suppress(ProtocolError):
+            if unit[0] & 0x1F == _SPS:
+                sps = read_sps(unit)
+                self._sps[sps.identity] = sps
+            elif unit[0] & 0x1F == _PPS:
+                bits = BitReader(unescape(unit, 16)[1:])
+                self._pps[bits.ue(255)] = bits.ue(31)
+
+
+def _frame_num(unit: bytes, sps: Sps) -> int:
+    bits = _slice_header(unit)[0]
+    bits.skip(2 * sps.planes)  # colour_plane_id
+    return bits.bits(sps.frame_num_bits)
+
+
+def _slice_header(unit: bytes) -> tuple[BitReader, int]:
+    """§7.3.3 up to the id of its picture parameter set, which is given beside what follows it."""
+    bits = BitReader(unescape(unit, _SLICE_BYTES)[1:])
+    bits.ue()  # first_mb_in_slice
+    bits.ue(9)  # slice_type
+    return bits, bits.ue(255)
