@@ -10,7 +10,9 @@ from enum import Enum, auto
 from typing import TypeAlias
 
 from protocols.errors import ProtocolError
+from protocols.media import TracksChanged
 from protocols.publisher import Credential
+from protocols.rate_limit import TokenBucket
 from protocols.rtmp import amf0, handshake
 from protocols.rtmp.address import app_and_params, name_and_params, raw_query
 from protocols.rtmp.amf0 import Value
@@ -38,6 +40,10 @@ _CHUNK_SIZE = 65536  # ffmpeg takes it over for its own sending: cheap for both
 _MAX_STREAMS = 8
 _MAX_AGGREGATED = 256
 _MAX_TEXT = 80
+# Work beside that of the chunk headers, in their measure
+_SMALL, _SMALL_STEPS = 512, 11  # of a media message: what becomes of it, which costs more than so few bytes
+_TAG_STEPS = 2
+_CHANGE_STEPS = 50  # of a track, with what follows in whoever takes it
 
 
 class SessionPhase(Enum):
@@ -69,6 +75,7 @@ class ServerSession:
             otherwise=limits.message_bytes,
             partial=2 * limits.message_bytes,
         )
+        self._work = TokenBucket(limits.steps_per_second, limits.steps_at_once)
         self._writer = MessageWriter()
         self._media = MediaTracks()
         self._greeted = False  # S0, S1 and S2 are sent
@@ -102,6 +109,7 @@ class ServerSession:
     def received(self, count: int, now: int) -> list[Event]:
         """`count` bytes were written to `space()` at `now` ns: what they bring, the last event being `Broken` if they break the format."""
         self.bytes_received += count
+        self._work.spend(-count / self._limits.bytes_per_step, now)
         self._buffer.filled(count)
         return self.proceed(now)
 
@@ -114,6 +122,10 @@ class ServerSession:
             self._chunks.steps = self._limits.steps
             while self.stage in (SessionPhase.OPENING, SessionPhase.LIVE) and (message := self._chunks.next(now)):
                 events.extend(self._take(message))
+            changes = sum(isinstance(event, TracksChanged) for event in events)
+            self._work.spend(self._limits.steps - self._chunks.steps + _CHANGE_STEPS * changes, now)
+            if self._work.wait_s(now):
+                raise ProtocolError("more tiny messages and changes than any encoder sends")
             if self.stage is SessionPhase.OPENING and self.bytes_received > self._limits.opening_bytes:
                 raise ProtocolError(f"{self.bytes_received} bytes and no publish")
         except ProtocolError as error:
@@ -206,6 +218,8 @@ class ServerSession:
         self.last_media = message.arrival
         self.packets_received += 1
         if message.payload:
+            if len(message.payload) < _SMALL:
+                self._chunks.steps -= _SMALL_STEPS
             yield from read(message)
         else:
             self._ignored += 1
@@ -215,6 +229,7 @@ class ServerSession:
         reader = Reader(message.payload)
         first: int | None = None
         for _ in range(_MAX_AGGREGATED):
+            self._chunks.steps -= _TAG_STEPS
             if not len(reader):
                 return
             type_, size = reader.u8(), reader.u24()
@@ -232,6 +247,7 @@ class ServerSession:
         return self._data(message, skip=1)
 
     def _data(self, message: RtmpMessage, skip: int = 0) -> Iterator[Event]:
+        self._chunks.steps -= amf0.steps(message.payload)
         try:
             values = amf0.decode(memoryview(message.payload)[skip:])
         except ProtocolError:  # metadata is a courtesy: a stream without it is as good
@@ -257,6 +273,7 @@ class ServerSession:
         return self._perform(read_command(message.payload), message)
 
     def _perform(self, command: Command, message: RtmpMessage) -> Iterator[Event]:
+        self._chunks.steps -= amf0.steps(message.payload)
         perform = _PERFORM.get(command.name)
         if perform is None:
             self._ignored += 1
