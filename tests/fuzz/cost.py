@@ -27,7 +27,9 @@ PACKET_BYTES = 64
 
 HELD_PER_BYTE = 4
 PEAK_PER_BYTE = 6  # a unit stands in its packets, whole, in its parts and in its new form before the packets are let go
-STATE_BYTES = 256 << 10  # of one peer, whatever it sends: buffers, tables, streams
+STATE_BYTES = (
+    2 << 20
+)  # of one peer, whatever it sends: buffers, tables, streams, and the 4,096 units held until tracks are announced
 
 REFERENCE_S = 0.0043
 """CPU of `_reference` where the bounds were stated: one core of a virtual machine of 2026, CPython 3.11."""
