@@ -81,7 +81,6 @@ class NalStream:
     def length_prefixed(self, data: Buffer) -> AccessUnit:
         """One access unit in the framing of the configuration record."""
         check_size(data)
-        self._changes.earn(len(data))
         if not self._length_size:
             raise ProtocolError("video data before its configuration record")
         return self._assemble(split_length_prefixed(data, self._length_size))
@@ -89,10 +88,10 @@ class NalStream:
     def annexb(self, data: Buffer) -> AccessUnit:
         """One access unit as a byte stream."""
         check_size(data)
-        self._changes.earn(len(data))
         return self._assemble(split_annexb(bytes(data)))
 
     def _assemble(self, units: list[bytes]) -> AccessUnit:
+        self._changes.earn(sum(map(len, units)))
         passed: list[bytes] = []
         picture = key = None
         recovery = False
