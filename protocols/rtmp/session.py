@@ -123,8 +123,7 @@ class ServerSession:
             while self.stage in (SessionPhase.OPENING, SessionPhase.LIVE) and (message := self._chunks.next(now)):
                 events.extend(self._take(message))
             changes = sum(isinstance(event, TracksChanged) for event in events)
-            self._work.spend(self._limits.steps - self._chunks.steps + _CHANGE_STEPS * changes, now)
-            if self._work.wait_s(now):
+            if not self._work.spend(self._limits.steps - self._chunks.steps + _CHANGE_STEPS * changes, now):
                 raise ProtocolError("more tiny messages and changes than any encoder sends")
             if self.stage is SessionPhase.OPENING and self.bytes_received > self._limits.opening_bytes:
                 raise ProtocolError(f"{self.bytes_received} bytes and no publish")

@@ -66,10 +66,6 @@ class FrameSyntax(NamedTuple):
     unwrap: Callable[[bytes, AudioFrame], Sound]
 
 
-_Parts = tuple[int, list[bytes]]
-"""An access unit in the making: its time in ns and what it is joined of."""
-
-
 class Framed:
     """Audio whose frames say their own size: ADTS, LOAS, MPEG audio, AC-3."""
 
@@ -82,6 +78,7 @@ class Framed:
         self._rest = b""
         self._next: int | None = None  # ns at which the frame in `_rest` begins
         self._false = 0  # places in this PES that looked like a frame and were none
+        self._dependent: list[bytes] = []  # frames that belong to the last unit
         self.frames = 0
         self.track: Track | None = None
 
@@ -90,7 +87,8 @@ class Framed:
         data, self._rest = self._rest + data, b""
         self._changes.earn(len(data) - carried)
         time, stamped = self._next, pts is None
-        units: list[_Parts] = []
+        units: list[Unit] = []
+        self._dependent.clear()
         at, size = 0, len(data)
         self._false = 0
         most = self.frames + MAX_FRAMES
@@ -114,7 +112,8 @@ class Framed:
             self._next = time if at < carried else pts
         else:
             self._next = time
-        return [Unit(b"".join(parts), start, start, True) for start, parts in units]
+        self._join(units)
+        return units
 
     def reset(self) -> None:
         self._rest = b""
@@ -141,20 +140,27 @@ class Framed:
         begun = data.find(first, max(at, size - header_bytes + 1))
         return size if begun == -1 else begun
 
-    def _add(self, units: list[_Parts], raw: bytes, frame: AudioFrame, time: int) -> int:
+    def _add(self, units: list[Unit], raw: bytes, frame: AudioFrame, time: int) -> int:
         """Take one frame that begins at `time`; gives the time at which the next does."""
         if frame.dependent:
-            if units:
-                units[-1][1].append(raw)
+            self._dependent.append(raw)
             return time
+        if self._dependent:
+            self._join(units)
         sound = self._syntax.unwrap(raw, frame)
         if sound.track is not None and sound.track is not self.track and sound.track != self.track:
             self._changes.spend(_CHANGE_WORTH)
             self.track = sound.track
         for index, unit in enumerate(sound.units):
             start = time + sound.duration * index // len(sound.units)
-            units.append((start, [unit]))
+            units.append(Unit(unit, start, start, True))
         return time + sound.duration
+
+    def _join(self, units: list[Unit]) -> None:
+        """The frames that belong to the last unit become part of it, all at once."""
+        if self._dependent and units:
+            units[-1] = units[-1]._replace(data=b"".join((units[-1].data, *self._dependent)))
+        self._dependent.clear()
 
 
 class _Described:

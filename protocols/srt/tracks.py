@@ -49,6 +49,7 @@ class TsDemuxer:
         self.packets = self._reader.counts
         self._streams: dict[int, Elementary] = {}
         self._frames = TokenBucket(_FRAMES_PER_SECOND, _FRAMES_AT_ONCE)
+        self._too_many = False  # frames, for now
         self._lines: frozenset[ElementaryInfo] = frozenset()  # of the programme map that `_streams` was made from
         self._told: dict[int, Track] = {}
         self._held: deque[EncodedPacket] | None = deque()  # None: announced
@@ -92,7 +93,7 @@ class TsDemuxer:
         return [(pid, MAX_VIDEO_PES if stream.kind is Kind.VIDEO else MAX_AUDIO_PES) for pid, stream in streams.items()]
 
     def _split(self, stream: Elementary, pes: Pes, now: int, out: list[Item]) -> None:
-        if pes.broken or self._frames.wait_s(now):
+        if pes.broken or (self._too_many and self._frames.wait_s(now)):
             self.counts.broken += 1
             stream.reset()
             return
@@ -106,7 +107,7 @@ class TsDemuxer:
             stream.reset()
             return
         finally:
-            self._frames.spend(stream.frames - before, now)
+            self._too_many = not self._frames.spend(stream.frames - before, now)
         for unit in units:
             self._give(pes, unit, stream, now, out)
 
