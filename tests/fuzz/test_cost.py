@@ -10,7 +10,7 @@ import pytest
 from protocols.bitstream.h26x import NalStream
 from protocols.media import Codec
 from protocols.srt.tracks import TsDemuxer
-from tests.fuzz.cost import AT_ONCE_S, TURN_BYTES, Atom, Receive, Spent, check, counts, cut
+from tests.fuzz.cost import AT_ONCE_S, PER_BYTE_S, TURN_BYTES, Atom, Receive, Spent, check, counts, cut
 from tests.fuzz.subjects import (
     AV1,
     NAL,
@@ -79,12 +79,12 @@ KINDS: dict[str, tuple[Callable[[Random], Input], float]] = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_counts_and_orders(kind: str, seconds: float, seed: int) -> None:
-    make, at_once = KINDS[kind]
+    make, allowed = KINDS[kind]
     dearest = Spent(0.0, 0.0, 1)
     for number in rounds(seconds):
         subject, pieces = make(Random(f"{seed} {number}"))
-        spent = check(subject, pieces, f"{kind}, --fuzz-seed {seed}, input {number}", at_once=at_once, memory=number % 16 == 0)
-        dearest = max(dearest, spent, key=lambda each: each.total / (at_once + each.size * 2e-7))
+        spent = check(subject, pieces, f"{kind}, --fuzz-seed {seed}, input {number}", at_once=allowed, memory=number % 16 == 0)
+        dearest = max(dearest, spent, key=lambda each: each.total / (allowed + each.size * PER_BYTE_S))
     print(f"{number + 1} inputs, the dearest: {dearest}")
 
 
