@@ -32,6 +32,13 @@ class TokenBucket:
         self._left, self._at = level - 1, now
         return True
 
+    def spend(self, count: float, now: int) -> bool:
+        """Counts what has been done already, within the rate or not: until that is made up for nothing can be taken. Below 0: so much is
+        earned beside the rate. Whether one can be taken."""
+        left = min(self._burst, self._left + (now - self._at) / SECOND * self._rate) - count
+        self._left, self._at = left, now
+        return left >= 1
+
     def _level(self, now: int) -> float:
         return min(self._burst, self._left + (now - self._at) / SECOND * self._rate)
 

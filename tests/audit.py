@@ -3,7 +3,7 @@
     python -m tests.audit [--strict]
 
 The first needs nothing. The second asks OSV (https://google.github.io/osv.dev/api/) and so the network: what it knows, or that it cannot be
-asked, is said, and is a failure only with --strict, since it may change while nothing here does. Exit codes: 0 nothing found, 1 something is.
+asked, is said, and fails only with --strict: it may change while nothing here does. Exit codes: 0 nothing found, 1 something is.
 """
 
 import argparse

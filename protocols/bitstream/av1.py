@@ -5,6 +5,7 @@ frame with which it changed. A key frame is shown and has a sequence header: dec
 """
 
 from protocols.bitstream.bits import BitReader
+from protocols.bitstream.changes import ChangeAllowance
 from protocols.bitstream.obu import SEQUENCE_HEADER, Obu, split
 from protocols.bitstream.sps import frame_rate
 from protocols.bitstream.unit import AccessUnit, check_size
@@ -13,6 +14,7 @@ from protocols.media import Codec, Track
 from protocols.wire import Buffer
 
 MAX_SEQUENCE_HEADER = 1024
+_HEADER_WORTH = 2048  # bytes of the stream that a new sequence header is worth
 
 _FRAME_HEADER, _FRAME = 3, 6
 _PASSED = frozenset({3, 4, 5, 6, 7})  # frame header, tile group, metadata, frame, redundant frame header (§6.2.2)
@@ -24,6 +26,7 @@ class Av1Stream:
 
     def __init__(self, track_id: int) -> None:
         self._track_id = track_id
+        self._changes = ChangeAllowance()
         self._header = b""  # the sequence header OBU with its size field
         self._reduced = False  # reduced_still_picture_header
         self._unsent = False
@@ -34,6 +37,7 @@ class Av1Stream:
     def configure(self, av1c: Buffer) -> None:
         """Take an AV1CodecConfigurationRecord (AV1 in ISOBMFF §2.3.3); its sequence header may be missing, then it comes in band."""
         record = bytes(av1c)
+        self._changes.earn(len(record))
         if len(record) < 4 or record[0] != 0x81:
             raise ProtocolError("broken av1C")
         for obu in split(record[4:]):
@@ -43,6 +47,7 @@ class Av1Stream:
     def temporal_unit(self, data: Buffer) -> AccessUnit:
         """One temporal unit; its last OBU may lack its size field (§5.3.1)."""
         check_size(data)
+        self._changes.earn(len(data))
         passed: list[bytes] = []
         frame: bytes | None = None
         for obu in split(bytes(data)):
@@ -68,6 +73,7 @@ class Av1Stream:
             return
         if len(header) > MAX_SEQUENCE_HEADER:
             raise ProtocolError("AV1 sequence header is too large")
+        self._changes.spend(_HEADER_WORTH)
         track = describe(obu.payload, self._track_id, header)
         self._reduced = obu.payload[0] & 0x08 != 0
         self._header = header

@@ -54,14 +54,16 @@ class BitReader:
 
     def ue(self, most: int = 0xFFFFFFFE) -> int:
         """An unsigned Exp-Golomb number (H.264 §9.1). Above `most` it is refused: it would be a loop count or a size."""
-        window = min(33, self._end - self._at)
-        at = self._at
-        zeros = window - self.bits(window).bit_length()
-        self._at = at
-        if zeros >= window:  # no 1 bit within 32 zeros, or none before the end
+        begin, offset = self._at >> 3, self._at & 7
+        piece = self._data[begin : begin + 9]  # 32 zeros, a 1 and 32 bits
+        left = 8 * len(piece) - offset
+        window = int.from_bytes(piece) & (1 << left) - 1 if left > 0 else 0
+        zeros = left - window.bit_length()
+        size = 2 * zeros + 1
+        if zeros > 32 or size > left:  # no 1 bit within 32 zeros, or an end before it does
             raise ProtocolError("broken Exp-Golomb number")
-        self.skip(zeros)
-        value = self.bits(zeros + 1) - 1
+        self._at += size
+        value = (window >> left - size) - 1
         if value > most:
             raise ProtocolError(f"Exp-Golomb number {value} is above {most}")
         return value

@@ -7,7 +7,6 @@ from protocols.bitstream.nal import SPS_BYTES, NalRole, Syntax, roles_by_first_b
 from protocols.bitstream.sps import CHROMA, MAX_SIDE, cropped, frame_rate, skip_vui_colour
 from protocols.errors import ProtocolError
 from protocols.media import Codec, Track
-from protocols.wire import Reader
 
 _SPS, _PPS = 7, 8
 WITH_CHROMA_FORMAT = frozenset({100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135})  # §7.3.2.1.1
@@ -210,26 +209,29 @@ def _recovers(sei: bytes) -> bool:
     With recovery_frame_cnt above 0 a decoder that starts here shows its first picture that many frames later; the sources that send such
     have no better place to start at.
     """
-    reader = Reader(unescape(sei, _SEI_BYTES)[1:])
+    data = unescape(sei, _SEI_BYTES)
+    at, end = 1, len(data)
     for _ in range(_MAX_SEI_MESSAGES):
-        kind, size = _sei_number(reader), _sei_number(reader)
-        if not size or size >= len(reader):  # a message of nothing, or that breaks off: only trailing bits are left
+        kind = size = 0
+        # A payload type, then a size (§7.3.2.3.1): 255 means that more follows
+        while at < end:
+            byte = data[at]
+            at += 1
+            kind += byte
+            if byte != 0xFF:
+                break
+        while at < end:
+            byte = data[at]
+            at += 1
+            size += byte
+            if byte != 0xFF:
+                break
+        if not size or size >= end - at:  # a message of nothing, or that breaks off: only trailing bits are left
             return False
         if kind == _SEI_RECOVERY_POINT:
             return True
-        reader.skip(size)
+        at += size
     return False
-
-
-def _sei_number(reader: Reader) -> int:
-    """A payload type or size (§7.3.2.3.1): 255 means that more follows; 0 at the end."""
-    value = 0
-    while len(reader):
-        byte = reader.u8()
-        value += byte
-        if byte != 0xFF:
-            break
-    return value
 
 
 SYNTAX = Syntax(

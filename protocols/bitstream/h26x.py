@@ -2,20 +2,26 @@
 
 What stays true: parameter sets leave the access units, are kept by their id (the latest wins), and come back in one place, before each key
 frame and before the picture with which they changed. A key frame is one whose parameter sets are known. The facts of the track are those of
-the SPS that the last key frame used, or of the newest before the first.
+the SPS that the last key frame used, or of the newest before the first. Each set is read once, and what is new is paid with bytes of the
+stream (`ChangeAllowance`).
 """
 
 from dataclasses import replace
 
 from protocols.bitstream import h264, hevc
-from protocols.bitstream.nal import START, NalRole, Syntax, split_annexb, split_length_prefixed
+from protocols.bitstream.changes import ChangeAllowance
+from protocols.bitstream.nal import SPS_BYTES, START, NalRole, Syntax, split_annexb, split_length_prefixed
 from protocols.bitstream.unit import AccessUnit, check_size
 from protocols.errors import ProtocolError
 from protocols.media import Codec, Track
 from protocols.wire import Buffer, Reader
 
 MAX_SETS = 32
-MAX_SET_BYTES = 1 << 20  # of all parameter sets together: they are sent with every key frame
+MAX_SET_BYTES = 64 << 10  # of all parameter sets together: they are sent with every key frame; real ones are below 10 kB
+_SET_WORTH = 256  # bytes of the stream that a new parameter set is worth,
+_SPS_BYTE_WORTH = 64  # and more for each byte of an SPS, which is read for its facts
+_MAX_RECORD = 2 * MAX_SET_BYTES
+_MAX_ARRAY = 64  # NAL units of one type in an hvcC: no more than that are kept of all types
 
 _SYNTAX = {Codec.H264: h264.SYNTAX, Codec.HEVC: hevc.SYNTAX}
 
@@ -29,9 +35,12 @@ class NalStream:
         self._syntax: Syntax = _SYNTAX[codec]
         self._track_id = track_id
         self._length_size = 0  # 0: no configuration record yet
+        self._changes = ChangeAllowance()
         self._sets: dict[tuple[int, int], bytes] = {}
+        self._facts: dict[tuple[int, int], Track] = {}  # of each SPS, without its extradata
         self._ordered: tuple[bytes, ...] = ()
         self._unsent = False  # the sets have changed since they were last written before a picture
+        self._undescribed = False  # what the track is made of has changed
         self._sps: tuple[int, int] | None = None  # whose facts are the track's
         self._started = False  # a key frame has named its SPS
         self._open_gop = False  # a key frame was a recovery point (open GOP, intra refresh) and no IDR picture
@@ -54,24 +63,25 @@ class NalStream:
 
         Its parameter sets replace all that were known; it may have none, then they come in band. One that cannot be read changes nothing.
         """
+        if len(record) > _MAX_RECORD:
+            raise ProtocolError(f"configuration record of {len(record)} bytes")
+        self._changes.earn(len(record))
         read = _read_avcc if self._codec is Codec.H264 else _read_hvcc
         length_size, sets = read(Reader(record))
         if length_size == 3:
             raise ProtocolError("NAL unit lengths of 3 bytes")
-        kept = [unit for unit in sets if self._role(unit) is NalRole.PARAMETER_SET]
-        if len(kept) > MAX_SETS or sum(map(len, kept)) > MAX_SET_BYTES:
-            raise ProtocolError("too many or too large parameter sets in a configuration record")
-        for unit in kept:
-            self._judge(unit)  # all of them, before those that were known go
+        if tuple(sets) != self._ordered:
+            before = self._sets, self._facts, self._ordered, self._sps, self._started
+            self._sets, self._facts, self._ordered, self._sps, self._started = {}, {}, (), None, False
+            try:
+                for unit in sets:
+                    if self._role(unit) is NalRole.PARAMETER_SET:
+                        self._keep(unit)
+            except ProtocolError:
+                self._sets, self._facts, self._ordered, self._sps, self._started = before
+                raise
         self._length_size = length_size
-        if tuple(sets) == self._ordered:
-            return
-        self._sets.clear()
-        self._ordered = ()
-        self._sps = None
-        self._started = False
-        for unit in kept:
-            self._keep(unit)
+        self._describe()
 
     def length_prefixed(self, data: Buffer) -> AccessUnit:
         """One access unit in the framing of the configuration record."""
@@ -90,6 +100,7 @@ class NalStream:
         return self._assemble(units)
 
     def _assemble(self, units: list[bytes]) -> AccessUnit:
+        self._changes.earn(sum(map(len, units)))
         passed: list[bytes] = []
         picture = key = None
         recovery = False
@@ -110,9 +121,9 @@ class NalStream:
         if key is None and recovery:
             key = picture
             if not self._open_gop:
-                self._open_gop = True
-                self._describe()
+                self._open_gop = self._undescribed = True
         keyframe = key is not None and self._activate(key)
+        self._describe()
         if picture is None and key is None:
             passed.clear()
         elif keyframe or self._unsent:
@@ -139,18 +150,15 @@ class NalStream:
         others = sum(len(other) for known, other in self._sets.items() if known != key)
         if others + len(unit) > MAX_SET_BYTES or len(self._sets.keys() | {key}) > MAX_SETS:
             raise ProtocolError("too many or too large parameter sets")
-        self._judge(unit)
-        if key[0] == self._syntax.sps_rank and not self._started:
-            self._sps = key
+        is_sps = key[0] == self._syntax.sps_rank
+        self._changes.spend(_SET_WORTH + _SPS_BYTE_WORTH * min(len(unit), SPS_BYTES) * is_sps)
+        if is_sps:  # a broken one is refused before it replaces a good one
+            self._facts[key] = self._syntax.describe(unit, self._track_id, b"")
+            if not self._started:
+                self._sps = key
         self._sets[key] = unit
         self._ordered = tuple(self._sets[known] for known in sorted(self._sets))
-        self._unsent = True
-        self._describe()
-
-    def _judge(self, unit: bytes) -> None:
-        """Refuse a broken parameter set before it replaces a good one."""
-        if self._syntax.set_key(unit)[0] == self._syntax.sps_rank:
-            self._syntax.describe(unit, self._track_id, b"")
+        self._unsent = self._undescribed = True
 
     def _activate(self, key: bytes) -> bool:
         """Take the SPS that a key frame's slice names for the facts; False if it or its PPS is not known."""
@@ -164,16 +172,15 @@ class NalStream:
         self._started = True
         if sps != self._sps:
             self._sps = sps
-            self._describe()
+            self._undescribed = True
         return True
 
     def _describe(self) -> None:
-        if self._sps is None:
+        if not self._undescribed or self._sps is None:
             return
+        self._undescribed = False
         extradata = START.join((b"", *self._ordered))
-        track = self._syntax.describe(self._sets[self._sps], self._track_id, extradata)
-        if self._open_gop:
-            track = replace(track, open_gop=True)
+        track = replace(self._facts[self._sps], extradata=extradata, open_gop=self._open_gop)
         if track != self.track:
             self.track = track
 
@@ -196,7 +203,10 @@ def _read_hvcc(reader: Reader) -> tuple[int, list[bytes]]:
     sets: list[bytes] = []
     for _ in range(reader.u8()):
         reader.skip(1)  # array_completeness, NAL unit type: each has its own
-        sets += [reader.take(reader.u16()) for _ in range(reader.u16())]
+        count = reader.u16()
+        if count > _MAX_ARRAY:
+            raise ProtocolError(f"{count} parameter sets in a configuration record")
+        sets += [reader.take(reader.u16()) for _ in range(count)]
     return length_size, _filled(sets)
 
 

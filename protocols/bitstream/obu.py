@@ -11,6 +11,8 @@ SEQUENCE_HEADER = 1  # §6.2.2, as the other types of `Obu.kind`
 _FORBIDDEN, _EXTENSION, _HAS_SIZE = 0x80, 0x04, 0x02
 _LEB128_BYTES = 8  # §4.10.5
 _LARGEST = 0xFFFFFFFF
+_SMALL = 32  # OBUs: delimiter, sequence header, metadata and frame headers of all layers
+_TILE_BYTES = 32
 
 
 class Obu(NamedTuple):
@@ -34,20 +36,31 @@ def split(data: bytes) -> list[Obu]:
     """Those that follow one another in `data`; the last may lack its size field (§5.3.1). Raises `ProtocolError` for what is broken."""
     obus: list[Obu] = []
     at, end = 0, len(data)
+    most = most_obus(end)
     while at < end:
         first = data[at]
         begin = at + (2 if first & _EXTENSION else 1)
         if first & _FORBIDDEN or begin > end:
             raise ProtocolError("broken OBU header")
         header = bytes((first & ~_HAS_SIZE,)) + data[at + 1 : begin]
-        size, begin = read_leb128(data, begin) if first & _HAS_SIZE else (end - begin, begin)
+        if not first & _HAS_SIZE:
+            size = end - begin
+        elif begin < end and (size := data[begin]) < 0x80:
+            begin += 1
+        else:
+            size, begin = read_leb128(data, begin)
         at = begin + size
         if at > end:
             raise ProtocolError("size of an OBU leads out of the temporal unit")
         obus.append(Obu(header, data[begin:at]))
-        if len(obus) > MAX_UNITS:
+        if len(obus) > most:
             raise ProtocolError("too many OBUs in one temporal unit")
     return obus
+
+
+def most_obus(size: int) -> int:
+    """How many a temporal unit of so many bytes may have: the small ones in it, a tile group for each tile, and no dust."""
+    return min(MAX_UNITS, _SMALL + size // _TILE_BYTES)
 
 
 def read_leb128(data: bytes, at: int) -> tuple[int, int]:

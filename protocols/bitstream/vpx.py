@@ -1,6 +1,7 @@
 """One VP8 (RFC 6386) or VP9 (VP9 Bitstream & Decoding Process, v0.6) stream: the frames pass as they are, their headers give the facts."""
 
 from protocols.bitstream.bits import BitReader
+from protocols.bitstream.changes import ChangeAllowance
 from protocols.bitstream.unit import AccessUnit, check_size
 from protocols.errors import ProtocolError
 from protocols.media import Codec, Track
@@ -9,6 +10,7 @@ from protocols.wire import Buffer, Reader
 _SYNC_VP8 = b"\x9d\x01\x2a"
 _SYNC_VP9 = 0x498342
 _SRGB = 7
+_SIZE_WORTH = 2048  # bytes of the stream that a new size, or another fact, is worth
 _CHROMA = {(0, 0): "4:4:4", (0, 1): "4:4:0", (1, 0): "4:2:2", (1, 1): "4:2:0"}
 
 
@@ -21,6 +23,7 @@ class VpxStream:
         self._describe = {Codec.VP8: _vp8_key_frame, Codec.VP9: _vp9_key_frame}[codec]
         self._track_id = track_id
         self._level = 0
+        self._changes = ChangeAllowance()
         self._told: Track | None = None
         self.track: Track | None = None
         """The facts, from the first key frame on."""
@@ -36,9 +39,11 @@ class VpxStream:
     def frame(self, data: Buffer) -> AccessUnit:
         """One frame; of VP9 a superframe (Annex B) counts as its first."""
         check_size(data)
+        self._changes.earn(len(data))
         frame = bytes(data)
         track = self._describe(frame, self._track_id, self._level)
         if track is not None and track != self.track:
+            self._changes.spend(_SIZE_WORTH)
             self.track = track
         changed = self.track is not self._told
         self._told = self.track

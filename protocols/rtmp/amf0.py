@@ -16,6 +16,7 @@ Value: TypeAlias = "bool | float | str | list[Value] | dict[str, Value] | None"
 MAX_DEPTH = 16
 MAX_VALUES = 2000
 
+_BYTES_PER_STEP = 4
 _OBJECT_END = 0x09
 _AVMPLUS = 0x11
 
@@ -27,6 +28,11 @@ def decode(data: Buffer) -> list[Value]:
     while decoder.more():
         values.append(decoder.value(0))
     return values
+
+
+def steps(data: Buffer) -> int:
+    """What `decode` may cost, as so many chunk headers: a value takes a byte at least."""
+    return min(len(data), 2 * MAX_VALUES) // _BYTES_PER_STEP
 
 
 class _Decoder:

@@ -4,6 +4,12 @@ from dataclasses import dataclass
 
 KIB = 1024
 MIB = 1024 * KIB
+SMALL, SMALL_STEPS = (
+    512,
+    11,
+)  # steps of work, see `RtmpLimits.steps`, of a media message of fewer bytes: those alone would not pay for it,
+TAG_STEPS = 2  # of a tag in an aggregate,
+CHANGE_STEPS = 50  # and of a change of a track, with what follows in whoever takes it
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,4 +36,7 @@ class RtmpLimits:
     opening_bytes: int = 256 * KIB  # all that may come before `publish`
     opening_buffer: int = 4 * KIB  # 1,500 idle sockets must not cost 190 MB
     buffer: int = 128 * KIB
-    steps: int = 1024  # chunk headers looked at in one go, so that tiny chunks cannot hold the event loop
+    steps: int = 1024  # of work in one go, each that of a chunk header, so that tiny chunks cannot hold the event loop
+    steps_at_once: int = 100_000  # in all, beyond those that bytes pay for: a quarter of a second of CPU,
+    steps_per_second: int = 4000  # and so many come back; an encoder's smallest sound is 400 messages a second
+    bytes_per_step: int = 8

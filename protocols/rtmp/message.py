@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from protocols.errors import ProtocolError
+from protocols.media import Kind
 from protocols.rtmp import amf0
 from protocols.rtmp.amf0 import Value
 from protocols.rtmp.chunk import ChunkWriter
@@ -32,6 +33,11 @@ class UserControl(IntEnum):
     PING_REQUEST = 6
     PING_RESPONSE = 7
 
+
+MEDIA: dict[int, Kind] = {MessageType.VIDEO: Kind.VIDEO, MessageType.AUDIO: Kind.AUDIO, MessageType.AGGREGATE: Kind.VIDEO}
+"""What may be lost with a message of this type."""
+COURTESY = frozenset({MessageType.DATA_AMF0, MessageType.DATA_AMF3})
+"""A stream without them is as good: those that are too long are passed over."""
 
 _CONTROL_CHUNK_STREAM = 2  # RTMP 1.0 §5.4: control goes on chunk stream 2, message stream 0
 _COMMAND_CHUNK_STREAM = 3

@@ -11,9 +11,10 @@ from enum import Enum, auto
 from typing import TypeAlias
 
 from protocols.errors import ProtocolError
-from protocols.media import Kind
+from protocols.media import TracksChanged
 from protocols.publisher import Credential
-from protocols.rtmp import handshake
+from protocols.rate_limit import TokenBucket
+from protocols.rtmp import amf0, handshake
 from protocols.rtmp.address import app_and_params, name_and_params, raw_query
 from protocols.rtmp.amf0 import Value
 from protocols.rtmp.authmod import AdobeAuthenticator, ChallengeRefused
@@ -21,8 +22,10 @@ from protocols.rtmp.buffer import ReceiveBuffer
 from protocols.rtmp.chunk import ChunkReader, RtmpMessage
 from protocols.rtmp.connect import connect_accepted, connect_rejected
 from protocols.rtmp.events import Broken, Dismissed, Event, HandshakeDone, PublishRequested, StreamEnded
-from protocols.rtmp.limits import RtmpLimits
+from protocols.rtmp.limits import CHANGE_STEPS, SMALL, SMALL_STEPS, TAG_STEPS, RtmpLimits
 from protocols.rtmp.message import (
+    COURTESY,
+    MEDIA,
     Command,
     MessageType,
     MessageWriter,
@@ -42,14 +45,6 @@ _WINDOW = 2_500_000
 _LEAST_WINDOW = 64 * 1024  # an acknowledgement may not be asked for every few bytes
 _CHUNK_SIZE = 65536  # ffmpeg takes it over for its own sending: cheap for both
 _MAX_STREAMS = 8
-_MEDIA: dict[int, Kind] = {  # what may be lost with a message
-    MessageType.VIDEO: Kind.VIDEO,
-    MessageType.AUDIO: Kind.AUDIO,
-    MessageType.AGGREGATE: Kind.VIDEO,
-}
-_COURTESY = frozenset(
-    {MessageType.DATA_AMF0, MessageType.DATA_AMF3}
-)  # metadata and cues: those that are too long are passed over
 
 
 class SessionPhase(Enum):
@@ -83,6 +78,7 @@ class ServerSession:
             otherwise=limits.message_bytes,
             partial=2 * limits.message_bytes,
         )
+        self._work = TokenBucket(limits.steps_per_second, limits.steps_at_once)
         self._writer = MessageWriter()
         self._media = MediaTracks(patient)
         self._greeted = False  # S0, S1 and S2 are sent
@@ -125,6 +121,7 @@ class ServerSession:
     def received(self, count: int, now: int) -> list[Event]:
         """`count` bytes were written to `space()` at `now` ns: what they bring, the last event being `Broken` if they break the format."""
         self.bytes_received += count
+        self._work.spend(-count / self._limits.bytes_per_step, now)
         self._buffer.filled(count)
         return self.proceed(now)
 
@@ -139,6 +136,9 @@ class ServerSession:
                 events.extend(self._take(message))
                 if self._media.left_out:
                     events.extend(self._media.left_out.take())
+            changes = sum(isinstance(event, TracksChanged) for event in events)
+            if not self._work.spend(self._limits.steps - self._chunks.steps + CHANGE_STEPS * changes, now):
+                raise ProtocolError("more tiny messages and changes than any encoder sends")
             if self.stage is SessionPhase.OPENING and self.bytes_received > self._limits.opening_bytes:
                 raise ProtocolError(f"{self.bytes_received} bytes and no publish")
         except ProtocolError as error:
@@ -172,7 +172,7 @@ class ServerSession:
             MessageType.VIDEO: limits.video_bytes,
             MessageType.AGGREGATE: limits.video_bytes,
         }
-        self._chunks.allow(longest, limits.partial_bytes, _COURTESY)
+        self._chunks.allow(longest, limits.partial_bytes, COURTESY)
         self.stage = SessionPhase.LIVE
 
     def end(self, code: str, description: str) -> None:
@@ -205,7 +205,7 @@ class ServerSession:
         except ProtocolError as error:
             if self.stage is not SessionPhase.LIVE or message.type == MessageType.SET_CHUNK_SIZE:
                 raise
-            self._media.broken(_MEDIA.get(message.type), len(message.payload), str(error))
+            self._media.broken(MEDIA.get(message.type), len(message.payload), str(error))
 
     # Control messages
 
@@ -240,6 +240,8 @@ class ServerSession:
         self.last_media = message.arrival
         self.packets_received += 1
         if message.payload:
+            if len(message.payload) < SMALL:
+                self._chunks.steps -= SMALL_STEPS
             yield from read(message)
         else:
             self._ignored += 1
@@ -247,6 +249,7 @@ class ServerSession:
     def _aggregate(self, message: RtmpMessage) -> Iterator[Event]:
         """Several FLV tags in one message (§7.1.6): their times count from that of the first, which is the message's."""
         for type_, time, payload in split_aggregate(message.payload):
+            self._chunks.steps -= TAG_STEPS
             if type_ in (MessageType.AUDIO, MessageType.VIDEO):
                 timestamp = (message.timestamp + time) & 0xFFFFFFFF
                 yield from self._take(RtmpMessage(type_, message.stream_id, timestamp, payload, message.begun, message.arrival))
@@ -255,15 +258,14 @@ class ServerSession:
         return self._data(message, skip=1)
 
     def _data(self, message: RtmpMessage, skip: int = 0) -> Iterator[Event]:
-        if message.passed_over:
-            self._ignored += 1
-            self._media.broken(None, message.passed_over, f"a message of {message.passed_over} bytes")
-            return
+        self._chunks.steps -= amf0.steps(message.payload)
         try:
+            if message.passed_over:
+                raise ProtocolError(f"a message of {message.passed_over} bytes")
             facts = read_metadata(memoryview(message.payload)[skip:])
         except ProtocolError as error:  # metadata is a courtesy: a stream without it is as good
             self._ignored += 1
-            self._media.broken(None, len(message.payload), str(error))
+            self._media.broken(None, message.passed_over or len(message.payload), str(error))
             return
         if facts is None:
             self._ignored += 1
@@ -283,6 +285,7 @@ class ServerSession:
         return self._perform(read_command(message.payload), message)
 
     def _perform(self, command: Command, message: RtmpMessage) -> Iterator[Event]:
+        self._chunks.steps -= amf0.steps(message.payload)
         perform = _PERFORM.get(command.name)
         if perform is None:
             self._ignored += 1
@@ -296,7 +299,9 @@ class ServerSession:
         app = text_of(facts, "app")
         self.software = printable(text_of(facts, "flashVer"))
         path, self._params = app_and_params(app, text_of(facts, "tcUrl"))
-        self._greet()
+        self._writer.window(_WINDOW)
+        self._writer.peer_bandwidth(_WINDOW)
+        self._writer.chunk_size(_CHUNK_SIZE)
         if self._authenticator and path.split("/")[0] == self._authenticator.app:
             verdict = self._authenticator.judge(raw_query(app), self._address, message.arrival)
             if isinstance(verdict, ChallengeRefused):
@@ -309,11 +314,6 @@ class ServerSession:
         self._connected = True
         properties: Value = {"fmsVer": "FMS/3,5,7,7009", "capabilities": 31.0, "mode": 1.0}
         self._writer.command("_result", command.transaction, properties, connect_accepted(facts))
-
-    def _greet(self) -> None:
-        self._writer.window(_WINDOW)
-        self._writer.peer_bandwidth(_WINDOW)
-        self._writer.chunk_size(_CHUNK_SIZE)
 
     def _answer(self, command: Command, message: RtmpMessage) -> None:
         """Commands that want to hear that all is well."""

@@ -24,6 +24,10 @@ class Elementary(Protocol):
     def track(self) -> Track | None:
         """The facts, once known; a new value when they change."""
 
+    @property
+    def frames(self) -> int:
+        """Frames looked at since the start, taken or not: the work that was done."""
+
     def split(self, data: bytes, pts: int | None, dts: int | None) -> list[Unit]:
         """The access units that became whole with this PES payload."""
 
@@ -38,6 +42,7 @@ class VideoReader:
 
     def __init__(self, pid: int, codec: Codec) -> None:
         self._stream = NalStream(codec, pid)
+        self.frames = 0
         self._started = False
         self._dts: int | None = None
         self._step = _FRAME_STEP_NS
@@ -47,6 +52,7 @@ class VideoReader:
         return self._stream.track
 
     def split(self, data: bytes, pts: int | None, dts: int | None) -> list[Unit]:
+        self.frames += 1
         unit = self._stream.annexb(data)
         if dts is None and self._dts is not None:
             dts = self._dts + self._step
@@ -75,6 +81,10 @@ def _ac3(info: ElementaryInfo) -> Elementary:
     return ac3(info.pid)
 
 
+def _h264(info: ElementaryInfo) -> Elementary:
+    return VideoReader(info.pid, Codec.H264)
+
+
 def _hevc(info: ElementaryInfo) -> Elementary:
     return VideoReader(info.pid, Codec.HEVC)
 
@@ -85,7 +95,7 @@ _BY_STREAM_TYPE: Final[Mapping[int, _Factory]] = {
     0x04: lambda info: mpeg_audio(info.pid),
     0x0F: lambda info: adts(info.pid),
     0x11: lambda info: loas(info.pid),
-    0x1B: lambda info: VideoReader(info.pid, Codec.H264),
+    0x1B: _h264,
     0x24: _hevc,
     0x81: _ac3,
     0x87: _ac3,
@@ -93,6 +103,7 @@ _BY_STREAM_TYPE: Final[Mapping[int, _Factory]] = {
 _PRIVATE: Final = 0x06
 _BY_REGISTRATION: Final[Mapping[bytes, _Factory]] = {b"Opus": _opus, b"AC-3": _ac3, b"EAC3": _ac3, b"HEVC": _hevc}
 _BY_DESCRIPTOR: Final[Mapping[int, _Factory]] = {0x6A: _ac3, 0x7A: _ac3}  # ETSI EN 300 468 Annex D
+_PICTURES: Final = frozenset((_h264, _hevc))
 
 _NAMES: Final[Mapping[int, str]] = {
     0x01: "MPEG-1 video",
@@ -109,11 +120,21 @@ _NAMES: Final[Mapping[int, str]] = {
 
 def elementary(info: ElementaryInfo) -> Elementary | None:
     """The reader for a line of the PMT, None for what is not taken."""
+    factory = _factory(info)
+    return factory(info) if factory else None
+
+
+def is_video(info: ElementaryInfo) -> bool:
+    """Whether a line of the PMT is video that is taken."""
+    return _factory(info) in _PICTURES
+
+
+def _factory(info: ElementaryInfo) -> _Factory | None:
     factory = _BY_STREAM_TYPE.get(info.stream_type)
     if factory is None and info.stream_type == _PRIVATE:
         factory = _BY_REGISTRATION.get(info.registration)
         factory = factory or next((_BY_DESCRIPTOR[tag] for tag, _ in info.descriptors if tag in _BY_DESCRIPTOR), None)
-    return factory(info) if factory else None
+    return factory
 
 
 def describe(info: ElementaryInfo) -> str:

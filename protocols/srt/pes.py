@@ -6,14 +6,17 @@ Kept true here:
   that ended so, and never again after one that went on; without trust a PES ends when the next begins.
 * Lost packets are noticed by the continuity counter and mark the PES, duplicates are dropped, lost sync is found again.
 * Memory is bounded: per PES, in all, and in the number of streams.
+* Tables that change are read so often a second; one that comes too soon is read when it is repeated.
 """
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from struct import Struct
-from typing import Final
+from typing import Final, NamedTuple
 
 from protocols.errors import ProtocolError
+from protocols.rate_limit import TokenBucket
 from protocols.srt.psi import ElementaryInfo, ProgrammeMap, SectionReader, parse_pat, parse_pmt
 
 PACKET: Final = 188
@@ -26,11 +29,14 @@ _MAX_PROGRAMMES: Final = 64
 _PROGRAMME_WAIT_NS: Final = 1_000_000_000  # for the tables of all programmes before one without video is taken
 _LOST_LIMIT: Final = 128 << 10  # bytes out of sync, less than 16 packets in sync between them: this is not MPEG-TS
 _IN_SYNC_AGAIN: Final = 16
+_TABLES_PER_SECOND: Final = 16  # that are not as they were; muxers repeat theirs 2 to 40 times a second
+_TABLES_AT_ONCE: Final = 80  # those of all programmes
 _PAT_PID: Final = 0
 _NULL_PID: Final = 0x1FFF
 _TRUSTED: Final = 3
 _NEVER: Final = -(1 << 30)
 _HEADER: Final = Struct(">I").unpack_from
+_IN_SYNC: Final = re.compile(rb"\x47(?=.{%d}\x47)" % (PACKET - 1), re.DOTALL)  # a sync byte with another a packet behind it
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +104,13 @@ class _PesStream:
         return self.expected - 1 & 15 if self.expected >= 0 else self.counter
 
 
+class _Candidate(NamedTuple):
+    """A programme that could be followed."""
+
+    programme: ProgrammeMap
+    has_video: bool
+
+
 class PesReader:
     """Follows one programme: the first with video, or else the first.
 
@@ -114,8 +127,9 @@ class PesReader:
         self.programme: ProgrammeMap | None = None
         self._take = take
         self._has_video = has_video
-        self._maps: dict[int, ProgrammeMap] = {}
+        self._candidates: dict[int, _Candidate] = {}  # by programme number
         self._first_map_at: int | None = None
+        self._changes = TokenBucket(_TABLES_PER_SECOND, _TABLES_AT_ONCE)
         self._sections: dict[int, SectionReader] = {_PAT_PID: SectionReader()}
         self._streams: dict[int, _PesStream] = {}
         self._rest = b""
@@ -269,11 +283,16 @@ class PesReader:
         sections = reader.feed(packet[at:], bool(header & 0x400000))
         self.counts.section_errors += reader.errors - errors
         for section in sections:
+            if not self._changes.take(now):
+                reader.forget()
+                break
             if pid == _PAT_PID:
                 self._programmes(section)
             elif (found := parse_pmt(section)) is not None and self.programmes.get(found.programme) == pid:
                 self._first_map_at = now if self._first_map_at is None else self._first_map_at
-                self._maps[found.programme] = found
+                self._candidates[found.programme] = _Candidate(found, any(map(self._has_video, found.streams)))
+        if not sections and (self.programme is not None or not self._waited(now)):
+            return False
         self._choose(now)
         return True
 
@@ -282,22 +301,26 @@ class PesReader:
         if programmes is None:
             return
         self.programmes = dict(list(programmes.items())[:_MAX_PROGRAMMES])
-        self._maps = {number: found for number, found in self._maps.items() if number in self.programmes}
+        self._candidates = {number: found for number, found in self._candidates.items() if number in self.programmes}
         kept = self._sections
         self._sections = {pid: kept.get(pid) or SectionReader() for pid in (_PAT_PID, *self.programmes.values())}
+
+    def _waited(self, now: int) -> bool:
+        return self._first_map_at is not None and now - self._first_map_at > _PROGRAMME_WAIT_NS
 
     def _choose(self, now: int) -> None:
         """Stay with the programme if it is still there; else the first with video, or the first."""
         current = self.programme
-        found: ProgrammeMap | None
+        found = current
         if current is not None and current.programme in self.programmes:
-            found = self._maps.get(current.programme, current)
+            if current.programme in self._candidates:
+                found = self._candidates[current.programme].programme
         else:
-            maps = [self._maps[number] for number in self.programmes if number in self._maps]
-            with_video = (found for found in maps if any(self._has_video(stream) for stream in found.streams))
-            waited = self._first_map_at is not None and now - self._first_map_at > _PROGRAMME_WAIT_NS
-            complete = waited or len(maps) == len(self.programmes)
-            found = next(with_video, maps[0] if maps and complete else current)
+            candidates = [self._candidates[number] for number in self.programmes if number in self._candidates]
+            complete = self._waited(now) or len(candidates) == len(self.programmes)
+            first = candidates[0] if candidates and complete else None
+            preferred = next((each for each in candidates if each.has_video), first)
+            found = preferred.programme if preferred is not None else current
         if found is None or found == current:
             return
         if current is None or found.programme != current.programme:
@@ -310,9 +333,8 @@ class PesReader:
     def _resync(self, data: bytes, position: int) -> int:
         """The next sync byte with another a packet behind it; counts what is skipped."""
         size = len(data)
-        found = data.find(0x47, position + 1)
-        while found != -1 and found + PACKET < size and data[found + PACKET] != 0x47:
-            found = data.find(0x47, found + 1)
+        in_sync = _IN_SYNC.search(data, position + 1)
+        found = in_sync.start() if in_sync else data.find(0x47, max(position + 1, size - PACKET))
         if found == -1:
             found = size
         if self._offset + position - self._sync_from >= _IN_SYNC_AGAIN * PACKET:

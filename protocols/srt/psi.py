@@ -3,17 +3,20 @@
 A section is given out once whole and with a right CRC; anything else is counted and forgotten. Memory is bounded by one section per PID.
 """
 
+import zlib
 from dataclasses import dataclass
-from typing import Final
+from struct import Struct
+from typing import Final, NamedTuple
 
 MAX_SECTION: Final = 1024  # §2.4.4.1: PAT and PMT sections are at most 1021 bytes behind their length field
 _PAT, _PMT = 0x00, 0x02
 _CRC_BYTES: Final = 4
 _REGISTRATION: Final = 0x05
+_ENTRY: Final = Struct(">HH")  # of a PAT: programme number, PMT PID
+_LINE: Final = Struct(">BHH").unpack_from  # of a PMT: stream type, PID, size of the descriptors
 
 
-@dataclass(frozen=True, slots=True)
-class ElementaryInfo:
+class ElementaryInfo(NamedTuple):
     """One line of a PMT: what a PID carries."""
 
     pid: int
@@ -58,6 +61,10 @@ class SectionReader:
         self._take(sections)
         return sections
 
+    def forget(self) -> None:
+        """Give the next section out even if it is the same as the last."""
+        self._last = b""
+
     def _take(self, sections: list[bytes]) -> None:
         buffer = self._buffer
         while len(buffer) >= 3 and buffer[0] != 0xFF:  # 0xFF: stuffing up to the end of the packet
@@ -87,13 +94,9 @@ def parse_pat(section: bytes) -> dict[int, int] | None:
     """Programme number to PMT PID, in order; None if it is not a current PAT."""
     if section[0] != _PAT or not _is_current(section):
         return None
-    entries = section[8:-_CRC_BYTES]
-    programmes: dict[int, int] = {}
-    for at in range(0, len(entries) - 3, 4):
-        number = int.from_bytes(entries[at : at + 2], "big")
-        if number:  # 0 names the network information table
-            programmes[number] = int.from_bytes(entries[at + 2 : at + 4], "big") & 0x1FFF
-    return programmes
+    end = len(section) - _CRC_BYTES
+    entries = _ENTRY.iter_unpack(section[8 : end - (end - 8) % _ENTRY.size])
+    return {number: pid & 0x1FFF for number, pid in entries if number}  # 0 names the network information table
 
 
 def parse_pmt(section: bytes) -> ProgrammeMap | None:
@@ -104,10 +107,11 @@ def parse_pmt(section: bytes) -> ProgrammeMap | None:
     at = 12 + (int.from_bytes(section[10:12], "big") & 0x0FFF)
     streams = []
     while at + 5 <= end:
-        pid = int.from_bytes(section[at + 1 : at + 3], "big") & 0x1FFF
-        size = int.from_bytes(section[at + 3 : at + 5], "big") & 0x0FFF
-        streams.append(ElementaryInfo(pid, section[at], _descriptors(section[at + 5 : min(at + 5 + size, end)])))
-        at += 5 + size
+        kind, pid, size = _LINE(section, at)
+        at += 5
+        following = at + (size & 0x0FFF)
+        streams.append(ElementaryInfo(pid & 0x1FFF, kind, _descriptors(section[at : min(following, end)])))
+        at = following
     return ProgrammeMap(
         programme=int.from_bytes(section[3:5], "big"),
         streams=tuple(streams),
@@ -128,18 +132,11 @@ def _descriptors(raw: bytes) -> tuple[tuple[int, bytes], ...]:
 
 
 def crc32(data: bytes) -> int:
-    """ISO/IEC 13818-1 Annex A; 0 over a section that ends with its own right CRC."""
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc = (crc << 8 & 0xFFFFFFFF) ^ _CRC_TABLE[crc >> 24 ^ byte]
-    return crc
+    """ISO/IEC 13818-1 Annex A; 0 over a section that ends with its own right CRC.
+
+    It is the CRC of zlib with the bits of each byte, and of the sum, the other way round, and without the inversion at the end.
+    """
+    return int(f"{zlib.crc32(data.translate(_MIRRORED)) ^ 0xFFFFFFFF:032b}"[::-1], 2)
 
 
-def _crc_of_byte(byte: int) -> int:
-    crc = byte << 24
-    for _ in range(8):
-        crc = (crc << 1 ^ (0x04C11DB7 if crc & 0x80000000 else 0)) & 0xFFFFFFFF
-    return crc
-
-
-_CRC_TABLE: Final = tuple(_crc_of_byte(byte) for byte in range(256))
+_MIRRORED: Final = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))

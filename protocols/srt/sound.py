@@ -3,15 +3,22 @@
 A frame that goes on in the next PES is put together; its time is that of the PES in which it begins (ISO/IEC 13818-1 §2.4.3.7).
 """
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Hashable, Mapping
 from typing import Final, NamedTuple
 
 from protocols.bitstream.audio import aac_track, ac3_track, mp3_track, opus_packet_duration, opus_track
+from protocols.bitstream.changes import ChangeAllowance
 from protocols.errors import ProtocolError
-from protocols.media import Codec, Kind, Track
+from protocols.media import Kind, Track
 from protocols.srt.latm import AAC_RATES, LatmReader
 
 SECOND: Final = 1_000_000_000
+MAX_FRAMES: Final = 512  # of one PES: 10 s of AAC, and of the shortest that there are 0.6 s
+_LEAST: Final = 8  # bytes of a frame: with less there is no sound behind its header
+_MAX_FALSE: Final = 8  # places that look like a frame and are none, in one PES of no size; chance makes one in some kB
+_BYTES_PER_FALSE: Final = 64  # and one more for so many bytes of it
+_CHANGE_WORTH: Final = 2048  # bytes of the stream that a new track is worth
 _AAC_SAMPLES: Final = 1024
 _AC3_SAMPLES: Final = 1536
 
@@ -44,33 +51,47 @@ class Sound(NamedTuple):
     duration: int  # ns, of all together
 
 
-_Read = Callable[[bytes, int], AudioFrame | None]
-_Unwrap = Callable[[bytes, AudioFrame], Sound]
+class FrameSyntax(NamedTuple):
+    """How the frames of a codec are found and read.
+
+    `header` matches where one may begin, with the byte `first`, and `header_bytes` are all that is read of one. `read(data, at)` gives the
+    frame that begins there, None when the header is not whole, and raises `ProtocolError` for what is no header. `unwrap(bytes, frame)`
+    gives what is in it.
+    """
+
+    first: int
+    header: re.Pattern[bytes]
+    header_bytes: int
+    read: Callable[[bytes, int], AudioFrame | None]
+    unwrap: Callable[[bytes, AudioFrame], Sound]
 
 
 class Framed:
-    """Audio whose frames say their own size: ADTS, LOAS, MPEG audio, AC-3.
-
-    `read(data, at)` gives the frame that begins there, None when the header is not whole, and raises `ProtocolError` for what is no header;
-    `unwrap(bytes, frame)` gives what is in it.
-    """
+    """Audio whose frames say their own size: ADTS, LOAS, MPEG audio, AC-3."""
 
     kind = Kind.AUDIO
 
-    def __init__(self, sync: int, read: _Read, unwrap: _Unwrap) -> None:
-        self._read = read
-        self._sync = sync  # the first byte of each frame
-        self._unwrap = unwrap
+    def __init__(self, syntax: FrameSyntax) -> None:
+        self._read = syntax.read
+        self._syntax = syntax
+        self._changes = ChangeAllowance()
         self._rest = b""
         self._next: int | None = None  # ns at which the frame in `_rest` begins
+        self._false = 0  # places in this PES that looked like a frame and were none
+        self._dependent: list[bytes] = []  # frames that belong to the last unit
+        self.frames = 0
         self.track: Track | None = None
 
     def split(self, data: bytes, pts: int | None, dts: int | None) -> list[Unit]:
         carried = len(self._rest)
         data, self._rest = self._rest + data, b""
+        self._changes.earn(len(data) - carried)
         time, stamped = self._next, pts is None
         units: list[Unit] = []
+        self._dependent.clear()
         at, size = 0, len(data)
+        self._false = 0
+        most = self.frames + MAX_FRAMES
         while at < size:
             if not stamped and at >= carried:
                 time, stamped = pts, True
@@ -81,6 +102,9 @@ class Framed:
             if not frame.size:
                 at = self._resync(data, at + 1)
                 continue
+            self.frames += 1
+            if self.frames > most:
+                raise ProtocolError(f"more than {MAX_FRAMES} frames of sound in one PES")
             if time is not None:
                 time = self._add(units, data[at : at + frame.size], frame, time)
             at += frame.size
@@ -88,6 +112,7 @@ class Framed:
             self._next = time if at < carried else pts
         else:
             self._next = time
+        self._join(units)
         return units
 
     def reset(self) -> None:
@@ -101,45 +126,73 @@ class Framed:
 
     def _resync(self, data: bytes, at: int) -> int:
         """The next place that looks like a frame and, where it can be seen, is followed by another."""
-        size = len(data)
-        while (at := data.find(self._sync, at)) != -1:
+        size, (first, header, header_bytes, *_) = len(data), self._syntax
+        most = _MAX_FALSE + size // _BYTES_PER_FALSE
+        while (found := header.search(data, at)) is not None:
+            at = found.start()
             frame = self._frame(data, at)
-            if frame is None or (frame.size and (at + frame.size >= size or data[at + frame.size] == self._sync)):
+            if frame is None or (frame.size and (at + frame.size >= size or data[at + frame.size] == first)):
                 return at
+            self._false += 1
+            if self._false > most:
+                raise ProtocolError("sound without frames")
             at += 1
-        return size
+        begun = data.find(first, max(at, size - header_bytes + 1))
+        return size if begun == -1 else begun
 
     def _add(self, units: list[Unit], raw: bytes, frame: AudioFrame, time: int) -> int:
         """Take one frame that begins at `time`; gives the time at which the next does."""
         if frame.dependent:
-            if units:
-                units[-1] = units[-1]._replace(data=units[-1].data + raw)
+            self._dependent.append(raw)
             return time
-        sound = self._unwrap(raw, frame)
-        if sound.track is not None and sound.track != self.track:
+        if self._dependent:
+            self._join(units)
+        sound = self._syntax.unwrap(raw, frame)
+        if sound.track is not None and sound.track is not self.track and sound.track != self.track:
+            self._changes.spend(_CHANGE_WORTH)
             self.track = sound.track
         for index, unit in enumerate(sound.units):
             start = time + sound.duration * index // len(sound.units)
             units.append(Unit(unit, start, start, True))
         return time + sound.duration
 
+    def _join(self, units: list[Unit]) -> None:
+        """The frames that belong to the last unit become part of it, all at once."""
+        if self._dependent and units:
+            units[-1] = units[-1]._replace(data=b"".join((units[-1].data, *self._dependent)))
+        self._dependent.clear()
+
+
+class _Described:
+    """The track of the frames that say the same of themselves: a header is read for its facts where it differs from the one before."""
+
+    def __init__(self) -> None:
+        self._said: Hashable = None
+        self._track: Track | None = None
+
+    def track(self, said: Hashable, read: Callable[[], Track]) -> Track:
+        if self._track is None or said != self._said:
+            self._said, self._track = said, read()
+        return self._track
+
 
 def adts(pid: int) -> Framed:
     """AAC with ADTS headers (ISO/IEC 13818-7 §6.2)."""
-    known: dict[int, Track] = {}  # by the header bits that describe the sound; one entry
+    described = _Described()
 
     def unwrap(raw: bytes, frame: AudioFrame) -> Sound:
-        described = (raw[2] << 8 | raw[3]) & 0xFDC0
-        if described not in known:
+        def track() -> Track:
             # audioObjectType is the profile and 1; sampling index and channel configuration stand as they are
             config = ((raw[2] >> 6) + 1) << 11 | (raw[2] >> 2 & 15) << 7 | ((raw[2] & 1) << 2 | raw[3] >> 6) << 3
-            track = aac_track(pid, config.to_bytes(2, "big"))
-            known.clear()
-            known[described] = track
-        header = 7 if raw[1] & 1 else 9
-        return Sound([raw[header:]], known[described], frame.duration)
+            return aac_track(pid, config.to_bytes(2, "big"))
 
-    return Framed(0xFF, _read_adts, unwrap)
+        header = 7 if raw[1] & 1 else 9
+        return Sound([raw[header:]], described.track((raw[2] << 8 | raw[3]) & 0xFDC0, track), frame.duration)
+
+    return Framed(FrameSyntax(0xFF, _ADTS, 7, _read_adts, unwrap))
+
+
+_ADTS: Final = re.compile(rb"\xff[\xf0\xf1\xf8\xf9]")
 
 
 def _read_adts(data: bytes, at: int) -> AudioFrame | None:
@@ -149,7 +202,7 @@ def _read_adts(data: bytes, at: int) -> AudioFrame | None:
         raise ProtocolError("no ADTS header")
     size = (data[at + 3] & 3) << 11 | data[at + 4] << 3 | data[at + 5] >> 5
     rate = data[at + 2] >> 2 & 15
-    if size < 8 or rate >= len(AAC_RATES) or data[at + 6] & 3:  # several raw data blocks in a frame: nobody sends them
+    if size < _LEAST or rate >= len(AAC_RATES) or data[at + 6] & 3:  # several raw data blocks in a frame: nobody sends them
         raise ProtocolError("broken ADTS header")
     return AudioFrame(size, _AAC_SAMPLES * SECOND // AAC_RATES[rate])
 
@@ -157,25 +210,32 @@ def _read_adts(data: bytes, at: int) -> AudioFrame | None:
 def loas(pid: int) -> Framed:
     """AAC in LATM with LOAS framing (ISO/IEC 14496-3 §1.7.2)."""
     latm = LatmReader()
-
-    def read(data: bytes, at: int) -> AudioFrame | None:
-        if len(data) - at < 3:
-            return None
-        if data[at] != 0x56 or data[at + 1] & 0xE0 != 0xE0:
-            raise ProtocolError("no LOAS header")
-        size = (data[at + 1] & 0x1F) << 8 | data[at + 2]
-        return AudioFrame(3 + size, 0) if size else _NO_FRAME
+    described = _Described()
 
     def unwrap(raw: bytes, frame: AudioFrame) -> Sound:
         units = latm.access_units(raw[3:])
         if not latm.config:
             return Sound([], None, 0)
-        return Sound(units, aac_track(pid, latm.config), len(units) * _AAC_SAMPLES * SECOND // latm.rate)
+        track = described.track(latm.config, lambda: aac_track(pid, latm.config))
+        return Sound(units, track, len(units) * _AAC_SAMPLES * SECOND // latm.rate)
 
-    return Framed(0x56, read, unwrap)
+    return Framed(FrameSyntax(0x56, _LOAS, 3, _read_loas, unwrap))
 
 
-# ISO/IEC 11172-3 §2.4.2.3 and 13818-3: kbit/s by (MPEG-1, layer)
+_LOAS: Final = re.compile(rb"\x56[\xe0-\xff]")
+
+
+def _read_loas(data: bytes, at: int) -> AudioFrame | None:
+    if len(data) - at < 3:
+        return None
+    if data[at] != 0x56 or data[at + 1] & 0xE0 != 0xE0:
+        raise ProtocolError("no LOAS header")
+    size = 3 + ((data[at + 1] & 0x1F) << 8 | data[at + 2])
+    return AudioFrame(size, 0) if size >= _LEAST else _NO_FRAME
+
+
+_MPEG_RATES: Final = (44100, 48000, 32000)  # ISO/IEC 11172-3 §2.4.2.3; half and a quarter of them in the versions after
+# and 13818-3: kbit/s by (MPEG-1, layer)
 _MPEG_BIT_RATES: Final = {
     (True, 2): (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
     (True, 3): (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
@@ -186,21 +246,38 @@ _MPEG_BIT_RATES: Final = {
 
 def mpeg_audio(pid: int) -> Framed:
     """MPEG-1 and -2 audio, layers II and III."""
-    return Framed(0xFF, _read_mpeg_audio, lambda raw, frame: Sound([raw], mp3_track(pid, raw), frame.duration))
+    described = _Described()
+
+    def unwrap(raw: bytes, frame: AudioFrame) -> Sound:
+        return Sound([raw], described.track(_mpeg_facts(raw), lambda: mp3_track(pid, raw)), frame.duration)
+
+    return Framed(FrameSyntax(0xFF, _MPEG, 4, _read_mpeg_audio, unwrap))
+
+
+# Eleven bits of sync, a version and a layer (III or II) that there are; a bit rate that is neither free nor forbidden; a sampling frequency
+_MPEG: Final = re.compile(
+    rb"\xff[\xe2-\xe5\xf2-\xf5\xfa-\xfd][%b]"
+    % b"".join(b"\\x%02x" % byte for byte in range(0x10, 0xF0) if byte >> 2 & 3 < len(_MPEG_RATES))
+)
+
+
+def _mpeg_facts(raw: bytes) -> tuple[int, int, int]:
+    """What the track is made of: version and layer, sampling frequency, channels."""
+    return raw[1] & 0xFE, raw[2] & 0x0C, raw[3] & 0xC0
 
 
 def _read_mpeg_audio(data: bytes, at: int) -> AudioFrame | None:
     if len(data) - at < 4:
         return None
-    track = mp3_track(0, data[at : at + 4])
-    first = (data[at + 1] >> 3 & 3) == 3  # MPEG-1; else the low sampling frequencies
-    layer = 3 if track.codec is Codec.MP3 else 2
+    if _MPEG.match(data, at) is None:
+        raise ProtocolError("no header of MPEG audio, or one of free format")
+    version, layer = data[at + 1] >> 3 & 3, 4 - (data[at + 1] >> 1 & 3)
+    first = version == 3  # MPEG-1; else the low sampling frequencies
+    rate = _MPEG_RATES[data[at + 2] >> 2 & 3] >> (0 if first else 1 if version else 2)
     bit_rate = _MPEG_BIT_RATES[first, layer][data[at + 2] >> 4] * 1000
-    if not bit_rate:
-        raise ProtocolError("MPEG audio of free format")
     samples = 576 if layer == 3 and not first else 1152
-    size = samples // 8 * bit_rate // track.sample_rate + (data[at + 2] >> 1 & 1)
-    return AudioFrame(size, samples * SECOND // track.sample_rate)
+    size = samples // 8 * bit_rate // rate + (data[at + 2] >> 1 & 1)
+    return AudioFrame(size, samples * SECOND // rate)
 
 
 _AC3_RATES: Final = (48000, 44100, 32000)
@@ -209,7 +286,20 @@ _AC3_KBITS: Final = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 3
 
 def ac3(pid: int) -> Framed:
     """AC-3 and E-AC-3 (ATSC A/52 §5.3, Annex E)."""
-    return Framed(0x0B, _read_ac3, lambda raw, frame: Sound([raw], ac3_track(pid, raw), frame.duration))
+    described = _Described()
+
+    def unwrap(raw: bytes, frame: AudioFrame) -> Sound:
+        return Sound([raw], described.track(_ac3_facts(raw), lambda: ac3_track(pid, raw)), frame.duration)
+
+    return Framed(FrameSyntax(0x0B, _AC3, 6, _read_ac3, unwrap))
+
+
+_AC3: Final = re.compile(rb"\x0b\x77")
+
+
+def _ac3_facts(raw: bytes) -> bytes:
+    """What the track is made of: all from the sampling frequency to the flag of the low-frequency channel."""
+    return raw[4:6] if raw[5] >> 3 > 10 else raw[4:7]
 
 
 def _read_ac3(data: bytes, at: int) -> AudioFrame | None:
@@ -221,14 +311,14 @@ def _read_ac3(data: bytes, at: int) -> AudioFrame | None:
     if bsid > 10:
         size = 2 * ((data[at + 2] & 7) << 8 | data[at + 3]) + 2
         if data[at + 2] >> 6 == 1:  # §E.2.3.1.1: a dependent substream belongs to the frame before
-            return AudioFrame(size, 0, dependent=True)
+            return AudioFrame(size, 0, dependent=True) if size >= _LEAST else _NO_FRAME
         code, blocks = data[at + 4] >> 6, (256, 512, 768, 1536)[data[at + 4] >> 4 & 3]
         if code == 3:
             code, blocks = data[at + 4] >> 4 & 3, 1536
             rate = (24000, 22050, 16000, 0)[code]
         else:
             rate = _AC3_RATES[code]
-        if not rate or size < 8:
+        if not rate or size < _LEAST:
             raise ProtocolError("broken E-AC-3 header")
         return AudioFrame(size, blocks * SECOND // rate)
     code, size_code = data[at + 4] >> 6, data[at + 4] & 0x3F
@@ -246,6 +336,7 @@ class Opus:
 
     def __init__(self, pid: int, channel_code: int) -> None:
         self.track: Track | None = opus_track(pid, _opus_head(channel_code))
+        self.frames = 0
         self._next: int | None = None
 
     def split(self, data: bytes, pts: int | None, dts: int | None) -> list[Unit]:
@@ -257,6 +348,9 @@ class Opus:
             packet = data[start : start + size]
             if len(packet) < size or not size:
                 raise ProtocolError("broken Opus control header")
+            self.frames += 1
+            if len(units) == MAX_FRAMES:
+                raise ProtocolError(f"more than {MAX_FRAMES} packets of Opus in one PES")
             units.append(Unit(packet, time, time, True))
             time += opus_packet_duration(packet)
             at = start + size

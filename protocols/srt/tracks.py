@@ -6,6 +6,7 @@ Kept true here:
 * Times are ns on the source's clock, unwrapped from 33 bits (it wraps each 26.5 hours) by one reference for all tracks.
 * A lost packet costs the unit that it was part of, which is counted and not given out; nothing broken ends the stream but bytes that are no
   transport stream, or one in which there is nothing to take.
+* Work is bounded by bytes, and by frames in time: beyond those that a right stream can have they are not looked at.
 """
 
 from collections import deque
@@ -14,8 +15,9 @@ from typing import Final
 
 from protocols.errors import ProtocolError
 from protocols.media import EncodedPacket, Kind, Track, TracksChanged
-from protocols.srt.elementary import Elementary, describe, elementary
-from protocols.srt.pes import MAX_AUDIO_PES, MAX_VIDEO_PES, Pes, PesReader
+from protocols.rate_limit import TokenBucket
+from protocols.srt.elementary import Elementary, describe, elementary, is_video
+from protocols.srt.pes import MAX_AUDIO_PES, MAX_STREAMS, MAX_VIDEO_PES, Pes, PesReader
 from protocols.srt.psi import ElementaryInfo, ProgrammeMap
 from protocols.srt.sound import SECOND, Unit
 
@@ -23,6 +25,8 @@ FIRST_MEDIA_NS: Final = 10 * SECOND
 _ANNOUNCE_NS: Final = SECOND
 _MAX_HELD_BYTES: Final = 8 << 20
 _MAX_HELD: Final = 4096
+_FRAMES_PER_SECOND: Final = 4000  # of all tracks; sixteen of sound with Opus in its shortest packets but one have 3,200
+_FRAMES_AT_ONCE: Final = 2000  # what comes when a path of 8 s opens again
 _WRAP: Final = 1 << 33
 
 Item = TracksChanged | EncodedPacket
@@ -33,7 +37,7 @@ class UnitCounts:
     """Totals since the start, beside the packet layer's."""
 
     units: int = 0
-    broken: int = 0  # lost packets or not readable; not given out
+    broken: int = 0  # lost packets, not readable or too many; not given out
 
 
 class TsDemuxer:
@@ -41,10 +45,12 @@ class TsDemuxer:
 
     def __init__(self) -> None:
         self.counts = UnitCounts()
-        self._reader = PesReader(self._take, _is_video)
+        self._reader = PesReader(self._take, is_video)
         self.packets = self._reader.counts
         self._streams: dict[int, Elementary] = {}
-        self._lines: tuple[ElementaryInfo, ...] = ()  # of the programme map that `_streams` was made from
+        self._frames = TokenBucket(_FRAMES_PER_SECOND, _FRAMES_AT_ONCE)
+        self._too_many = False  # frames, for now
+        self._lines: frozenset[ElementaryInfo] = frozenset()  # of the programme map that `_streams` was made from
         self._told: dict[int, Track] = {}
         self._held: deque[EncodedPacket] | None = deque()  # None: announced
         self._held_bytes = 0
@@ -76,27 +82,32 @@ class TsDemuxer:
         """A new programme map: which PIDs to read, and up to how many bytes of PES."""
         streams: dict[int, Elementary] = {}
         for info in programme.streams:
+            if len(streams) == MAX_STREAMS:
+                break
             unchanged = info in self._lines and info.pid in self._streams
             stream = self._streams[info.pid] if unchanged else elementary(info)
             if stream is not None:
                 streams[info.pid] = stream
-        self._streams, self._lines = streams, programme.streams
+        self._streams, self._lines = streams, frozenset(programme.streams)
         self._changed = True
         return [(pid, MAX_VIDEO_PES if stream.kind is Kind.VIDEO else MAX_AUDIO_PES) for pid, stream in streams.items()]
 
     def _split(self, stream: Elementary, pes: Pes, now: int, out: list[Item]) -> None:
-        if pes.broken:
+        if pes.broken or (self._too_many and self._frames.wait_s(now)):
             self.counts.broken += 1
             stream.reset()
             return
         dts = self._unwrap(pes.dts)
         pts = None if pes.pts is None or dts is None else _ns(_near(pes.pts, dts))
+        before = stream.frames
         try:
             units = stream.split(pes.data, pts, None if dts is None else _ns(dts))
         except ProtocolError:
             self.counts.broken += 1
             stream.reset()
             return
+        finally:
+            self._too_many = not self._frames.spend(stream.frames - before, now)
         for unit in units:
             self._give(pes, unit, stream, now, out)
 
@@ -152,11 +163,6 @@ class TsDemuxer:
         if reader.counts.scrambled:
             return "the transport stream is scrambled; use SRT's own encryption instead"
         return "no key frame with parameter sets; send SPS and PPS with each key frame (x264: repeat-headers=1) every 2 s"
-
-
-def _is_video(info: ElementaryInfo) -> bool:
-    stream = elementary(info)
-    return stream is not None and stream.kind is Kind.VIDEO
 
 
 def _near(ticks: int, reference: int) -> int:

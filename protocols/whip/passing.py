@@ -25,6 +25,8 @@ class PassingH264:
 
     def __init__(self, track_id: int) -> None:
         self._stream = NalStream(Codec.H264, track_id)
+        self._described: Track | None = None
+        self._sets: tuple[bytes, ...] = ()  # the payloads of its parameter sets
 
     @property
     def track(self) -> Track | None:
@@ -42,8 +44,14 @@ class PassingH264:
             return unit, ()
         passing = _passing(payloads)
         if passing and (unit.keyframe or not settled) and not kinds >= _SETS and self.track is not None:
-            passing = (*packetize_h264(self.track.extradata), *passing)
+            passing = (*self._parameter_sets(self.track), *passing)
         return unit, passing
+
+    def _parameter_sets(self, track: Track) -> tuple[bytes, ...]:
+        """As payloads, cut once for all key frames that need them."""
+        if track is not self._described:
+            self._described, self._sets = track, tuple(packetize_h264(track.extradata))
+        return self._sets
 
 
 def _passing(payloads: Sequence[bytes]) -> tuple[bytes, ...]:

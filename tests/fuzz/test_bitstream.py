@@ -1,9 +1,9 @@
 """Hostile bitstreams: mutations of real ones raise `ProtocolError` or nothing, hold bounded state, and no call takes long."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from random import Random
-from time import monotonic, thread_time
+from time import monotonic
 
 import pytest
 
@@ -14,6 +14,8 @@ from protocols.bitstream.unit import MAX_BYTES
 from protocols.bitstream.vpx import VpxStream
 from protocols.errors import ProtocolError
 from protocols.media import Codec
+from tests.fuzz.cost import Receive, check
+from tests.fuzz.subjects import at_once, forgiving
 from tests.unit.protocols.bitstream.samples import (
     FOLDER,
     access_units,
@@ -25,8 +27,6 @@ from tests.unit.protocols.bitstream.samples import (
     sample,
     temporal_units,
 )
-
-LONGEST = 0.05  # s of CPU in one call
 
 INTERESTING = (
     b"\x00\x00\x01",
@@ -112,35 +112,45 @@ def mutate(data: bytes, random: Random) -> bytes:
     return bytes(out[: 1 << 20])
 
 
-def run(call: Callable[[], object], what: str) -> bool:
-    """True if the input was taken; fails on any error but `ProtocolError`, and on a call that takes long."""
-    started = thread_time()
-    taken = True
-    try:
-        call()
-    except ProtocolError:
-        taken = False
-    except Exception as error:
-        raise AssertionError(f"{what}: {error!r}") from error
-    took = thread_time() - started
-    assert took < LONGEST, f"{what}: {took * 1000:.0f} ms"
-    return taken
+class Subject:
+    """A fresh stream for each run of a script, and how its last run went."""
+
+    def __init__(self, make: Callable[[], object], methods: list[str]) -> None:
+        self._make = make
+        self._methods = methods
+        self.stream: object = None
+        self.refused = 0
+
+    def __call__(self) -> Receive:
+        self.stream, self.refused = self._make(), 0
+        methods = iter(self._methods)
+
+        def receive(data: bytes) -> Iterator[None]:
+            try:
+                getattr(self.stream, next(methods))(data)
+            except ProtocolError:
+                self.refused += 1
+            yield
+
+        return receive
 
 
 def test_mutated_streams(seconds: float, seed: int) -> None:
     random = Random(seed)
     streams = cases()
-    calls = refused = 0
+    calls = refused = rounds = 0
     until = monotonic() + seconds * 0.8
     while monotonic() < until:
         make, script = random.choice(streams)
-        stream = make()
-        for method, data in random.sample(script, k=random.randint(1, len(script))):
-            hostile = mutate(data, random) if random.random() < 0.7 else data
-            calls += 1
-            refused += not run(partial(getattr(stream, method), hostile), f"{stream} {method} {hostile[:2000].hex()}")
-        if isinstance(stream, NalStream) and stream.track is not None:
-            assert len(stream.track.extradata) <= MAX_SET_BYTES + 4 * 32
+        chosen = random.sample(script, k=random.randint(1, len(script)))
+        hostile = [mutate(data, random) if random.random() < 0.7 else data for _, data in chosen]
+        subject = Subject(make, [method for method, _ in chosen])
+        check(subject, hostile, f"{[(method, data[:2000].hex()) for method, data in chosen]}", memory=rounds % 64 == 0)
+        rounds += 1
+        calls += len(chosen)
+        refused += subject.refused
+        if isinstance(subject.stream, NalStream) and subject.stream.track is not None:
+            assert len(subject.stream.track.extradata) <= MAX_SET_BYTES + 4 * 32
     assert 0 < refused < calls  # the mutations are neither harmless nor all absurd
 
 
@@ -152,7 +162,11 @@ def test_mutated_headers(seconds: float, seed: int) -> None:
         parse, header = random.choice(HEADERS)
         hostile = mutate(header, random)
         calls += 1
-        refused += not run(partial(parse, hostile), hostile.hex())
+        check(partial(at_once, parse), [hostile], hostile.hex())
+        try:
+            parse(hostile)
+        except ProtocolError:
+            refused += 1
     assert 0 < refused < calls
 
 
@@ -175,10 +189,8 @@ LARGE = {
 def test_the_largest_access_units_stall_nothing(data: bytes) -> None:
     assert len(data) <= MAX_BYTES
     for codec, record in ((Codec.H264, avcc([], [])), (Codec.HEVC, hvcc([]))):
-        stream = NalStream(codec, 1)
-        stream.configure(record)
-        run(partial(stream.annexb, data), "annexb")
-        run(partial(stream.length_prefixed, data), "length-prefixed")
-    run(partial(Av1Stream(1).temporal_unit, data), "AV1")
-    run(partial(VpxStream(Codec.VP8, 1).frame, data), "VP8")
-    run(partial(VpxStream(Codec.VP9, 1).frame, data), "VP9")
+        for method in ("annexb", "length_prefixed"):
+            check(Subject(partial(NalStream, codec, 1), ["configure", method]), [record, data], method, memory=True)
+    check(lambda: forgiving(Av1Stream(1).temporal_unit), [data], "AV1", memory=True)
+    check(lambda: forgiving(VpxStream(Codec.VP8, 1).frame), [data], "VP8", memory=True)
+    check(lambda: forgiving(VpxStream(Codec.VP9, 1).frame), [data], "VP9", memory=True)

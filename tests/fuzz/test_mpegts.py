@@ -3,15 +3,16 @@
 import contextlib
 import random
 import time
-import tracemalloc
+from collections.abc import Iterator
+from functools import partial
 
-from protocols.errors import ProtocolError, Rejected
+from protocols.errors import Rejected
 from protocols.srt.latm import LatmReader
 from protocols.srt.streamid import parse_stream_id
 from protocols.srt.tracks import TsDemuxer
+from tests.fuzz.cost import Receive, check
+from tests.fuzz.subjects import forgiving
 from tests.unit.protocols.srt.streams import X264, gstreamer_muxed, muxed
-
-FEED_S = 0.05  # CPU of one feed
 
 
 def sources() -> list[bytes]:
@@ -53,44 +54,56 @@ def mutate(data: bytes, chance: random.Random) -> bytes:
     return bytes(piece)
 
 
-def feed(demuxer: TsDemuxer, data: bytes, chance: random.Random) -> None:
-    now = at = 0
+def pieces(data: bytes, chance: random.Random) -> Iterator[tuple[bytes, int]]:
+    """As it is read of a socket, and the ns since the piece before."""
+    at = 0
     while at < len(data):
         size = chance.choice((1, 188, 1316, 20_000))
-        begun = time.process_time()
-        demuxer.feed(data[at : at + size], now)
-        assert time.process_time() - begun < FEED_S
+        yield data[at : at + size], chance.choice((0, 10_000_000, 2_000_000_000 if chance.random() < 0.01 else 0))
         at += size
-        now += chance.choice((0, 10_000_000, 2_000_000_000 if chance.random() < 0.01 else 0))
+
+
+def demuxer_at(waits: list[int]) -> Receive:
+    """Each piece so many ns after the one before."""
+    demuxer, now, steps = TsDemuxer(), 0, iter(waits)
+
+    def receive(data: bytes) -> Iterator[None]:
+        nonlocal now
+        now += next(steps)
+        demuxer.feed(data, now)
+        yield
+
+    return receive
 
 
 def test_transport_streams(seconds: float, seed: int) -> None:
     originals = sources()
     chance = random.Random(seed)
     until, runs = time.monotonic() + seconds, 0
-    tracemalloc.start()
-    try:
-        while time.monotonic() < until:
-            demuxer = TsDemuxer()
-            with contextlib.suppress(ProtocolError):
-                for _ in range(3):
-                    feed(demuxer, mutate(chance.choice(originals), chance), chance)
-            runs += 1
-        assert tracemalloc.get_traced_memory()[1] < 64 << 20
-    finally:
-        tracemalloc.stop()
+    while time.monotonic() < until:
+        script = [piece for _ in range(3) for piece in pieces(mutate(chance.choice(originals), chance), chance)]
+        data, waits = [piece for piece, _ in script], [wait for _, wait in script]
+        check(partial(demuxer_at, waits), data, f"--fuzz-seed {seed}, input {runs}", memory=runs % 8 == 0)
+        runs += 1
     assert runs > 5
 
 
 def test_latm_elements(seconds: float, seed: int) -> None:
     chance = random.Random(seed)
-    until = time.monotonic() + seconds / 5
+    until, runs = time.monotonic() + seconds / 5, 0
     while time.monotonic() < until:
-        reader = LatmReader()
-        for _ in range(20):
-            element = b"\x20\x00\x11\x90" * chance.randrange(2) + chance.randbytes(chance.randrange(400))
-            with contextlib.suppress(ProtocolError):
-                assert sum(map(len, reader.access_units(element))) <= len(element)
+        elements = [b"\x20\x00\x11\x90" * chance.randrange(2) + chance.randbytes(chance.randrange(400)) for _ in range(20)]
+
+        def subject() -> Receive:
+            reader = LatmReader()
+            return forgiving(lambda element: _units_of(reader, element))
+
+        check(subject, elements, f"--fuzz-seed {seed}, input {runs}", memory=runs % 64 == 0)
+        runs += 1
+
+
+def _units_of(reader: LatmReader, element: bytes) -> None:
+    assert sum(map(len, reader.access_units(element))) <= len(element)
 
 
 def test_stream_ids(seconds: float, seed: int) -> None:

@@ -1,6 +1,8 @@
 """What an authenticated publisher may send, mutated: offers, RTP and RTCP give media, nothing, or `ProtocolError`, within bounds."""
 
 import random
+import time
+from itertools import islice
 
 from protocols.bitstream.unit import MAX_BYTES
 from protocols.errors import ProtocolError
@@ -12,6 +14,8 @@ from protocols.webrtc.sdp import answer
 from protocols.webrtc.sdp import description as sdp
 from protocols.webrtc.send.packetize import packetize_h264
 from protocols.whip.tracks import Item, Tracks
+from tests.fuzz.cost import Receive, check, orders
+from tests.fuzz.subjects import forgiving
 from tests.fuzz.test_webrtc import OFFERS, TRANSPORT, inputs, survives
 from tests.unit.protocols.bitstream.samples import access_units
 from tests.unit.protocols.webrtc.loopback import MS, SECOND
@@ -23,7 +27,11 @@ LINES = (video(layers=("h", "l")), audio())
 class Publisher:
     """A reception and its tracks, with the time going on."""
 
-    def __init__(self) -> None:
+    def __init__(self, step: int = 2 * MS, poll: int = 0) -> None:
+        """`step`: ns from one packet to the next; what is due is looked for each `poll` ns at the most."""
+        self._step = step
+        self._poll = poll
+        self._polled = 0
         self.items: list[Item] = []
         self.tracks = Tracks(LINES, self.items.append, self._want)
         self.admission = RtpReceiver(LINES, 1, "us", self.tracks.frame)
@@ -33,13 +41,14 @@ class Publisher:
         self.admission.want_keyframe(stream)
 
     def receive(self, data: bytes) -> None:
-        self.now += 2 * MS
+        self.now += self._step
         self.items.clear()
         try:
             if len(data) >= 12:  # what libsrtp lets through
                 (self.admission.receive_rtcp if 192 <= data[1] <= 223 else self.admission.receive_rtp)(data, self.now)
         finally:
-            if self.admission.due <= self.now:
+            if max(self.admission.due, self._polled + self._poll) <= self.now:
+                self._polled = self.now
                 for compound in self.admission.poll(self.now):
                     rtcp.parse(compound)
                     assert len(compound) <= 1352
@@ -70,6 +79,46 @@ def packets() -> list[bytes]:
 def test_rtp_and_rtcp(seconds: float, seed: int) -> None:
     publisher = Publisher()
     survives(packets(), publisher.receive, seconds, seed, at_least=2000)
+
+
+def test_numbers_in_any_order(seconds: float, seed: int) -> None:
+    """What a sequence number and a timestamp may do from one packet to the next, in orders that no path makes."""
+    steps = [
+        (1, 0),
+        (1, 3000),
+        (2, 3000),
+        (2000, 3000),
+        (2047, 0),
+        (2048, 3000),
+        (-1, 0),
+        (-2000, -3000),
+        (30_000, 1 << 31),
+        (0, 0),
+    ]
+    payloads = (b"\x41\x9a", b"\x41\x1a", b"\x7c\x81\x9a", b"\x7c\x41\x9a", b"")
+    until, runs = time.monotonic() + seconds, 0
+    while time.monotonic() < until:
+        chance = random.Random(f"{seed} {runs}")
+        sequence = stamp = 0
+        datagrams = []
+        for step, stamps in islice(orders(chance, chance.sample(steps, k=chance.randint(1, 4))), 1500):
+            sequence, stamp = sequence + step & 0xFFFF, stamp + stamps & 0xFFFFFFFF
+            extensions = transport_cc(sequence) if chance.random() < 0.5 else {}
+            data = rtp(
+                H264,
+                sequence,
+                stamp,
+                7 + (chance.random() < 0.01),
+                chance.choice(payloads),
+                extensions | {MID: b"1", RID: b"h"},
+            )
+            datagrams.append(data)
+
+        def subject() -> Receive:
+            return forgiving(Publisher(step=MS // 20, poll=MS).receive)
+
+        check(subject, datagrams, f"--fuzz-seed {seed}, input {runs}", memory=runs % 8 == 0)
+        runs += 1
 
 
 def test_streams_with_any_packets_lost_doubled_and_moved() -> None:

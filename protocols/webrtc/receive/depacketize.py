@@ -8,7 +8,8 @@ are. What is kept true: an incomplete or broken frame is a `ProtocolError`, neve
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from protocols.bitstream.obu import Obu, read_leb128, split
+from protocols.bitstream.obu import Obu, most_obus, read_leb128, split
+from protocols.bitstream.unit import MAX_UNITS
 from protocols.errors import ProtocolError
 from protocols.media import Codec
 
@@ -131,6 +132,7 @@ def av1_frame(payloads: Sequence[bytes]) -> bytes:
     """One temporal unit. OBU elements (§4.3) may go on in the next packet: Z says so of the first, Y of the last."""
     obus: list[Obu] = []
     rest: list[bytes] = []
+    most = most_obus(sum(map(len, payloads)))
     for payload in payloads:
         header = payload[0]
         if (header & 0x80 != 0) != bool(rest):
@@ -144,6 +146,8 @@ def av1_frame(payloads: Sequence[bytes]) -> bytes:
                 if not whole:
                     raise ProtocolError("empty OBU")
                 obus += split(whole)
+                if len(obus) > most:
+                    raise ProtocolError("too many OBUs in one frame")
     if rest:
         raise ProtocolError("AV1 fragment without its end")
     return b"".join([obu.sized for obu in obus])
@@ -178,14 +182,20 @@ def _fragment(parts: list[bytes], payload: bytes, size: int, open_unit: bool, he
     return not flags & 0x40
 
 
+_SMALL_UNITS, _UNIT_BYTES = 32, 16  # of one aggregation packet: so many of any size, and one more for so many bytes of it
+
+
 def _aggregate(parts: list[bytes], payload: bytes, header: int) -> None:
     position, end = header, len(payload)
+    most = min(2 * MAX_UNITS, len(parts) + 2 * (_SMALL_UNITS + end // _UNIT_BYTES))
     while position < end:
         unit = position + 2
         position = unit + int.from_bytes(payload[position:unit], "big")
         if position > end or position == unit:
             raise ProtocolError("aggregation packet with a broken length")
         parts += (_START, payload[unit:position])
+        if len(parts) > most:
+            raise ProtocolError("too many NAL units in a frame or packet")
 
 
 def _h264_begins(payload: bytes) -> bool:
@@ -288,6 +298,7 @@ def _av1_elements(payload: bytes, count: int) -> list[bytes]:
     """§4.4: with W > 0 there are that many and the last has no length; else each has one."""
     elements: list[bytes] = []
     position, end = 1, len(payload)
+    most = most_obus(end)
     while position < end:
         if count and len(elements) == count - 1:
             elements.append(payload[position:])
@@ -296,6 +307,8 @@ def _av1_elements(payload: bytes, count: int) -> list[bytes]:
         length, position = read_leb128(payload, position)
         if position + length > end:
             raise ProtocolError("AV1 element with a broken length")
+        if len(elements) == most:
+            raise ProtocolError("too many OBUs in one packet")
         elements.append(payload[position : position + length])
         position += length
     if not elements or (count and len(elements) != count):

@@ -18,6 +18,7 @@ _LONGEST_TRIP_NS = 400_000_000
 
 _MAX_SPAN = 2048  # packets between the oldest gap and the newest packet; 1.6 s of 12 Mbit/s
 _MAX_BYTES = 4 << 20
+_GAPS_AT_ONCE = 2 * _MAX_SPAN  # that may be noted before packets have come; each packet lets one more be
 
 NEVER = 1 << 62
 
@@ -77,6 +78,9 @@ class JitterBuffer:
         self._early_bytes = 0
         self.gaps: dict[int, Gap] = {}
         """What is missing, by sequence number and in its order: it is found in order."""
+        self.news = False
+        """Something is missing that was not when `due` was last asked."""
+        self._room = _GAPS_AT_ONCE
         self._payloads: list[bytes] = []
         self._stamp = self._type = self._begun = self._arrival = 0
         self._continuous = True
@@ -89,6 +93,7 @@ class JitterBuffer:
         if not following:
             following = self._next = sequence + 0x10000
             self.highest = following - 1
+        self._room += 1
         extended = following + ((sequence - following + 0x8000 & 0xFFFF) - 0x8000)
         frames: list[ReceivedFrame] = []
         if extended == following and not self.gaps:  # nearly always
@@ -100,6 +105,11 @@ class JitterBuffer:
         if extended < following or extended in self._early:
             self.late += 1
             return frames
+        missing = extended - max(self.highest, following - 1) - 1
+        if missing > 0:
+            self._room = min(self._room, _GAPS_AT_ONCE) - missing
+            if self._room < 0:
+                return self._restart(sequence, packet)
         self._note(extended, packet[4])
         self._early[extended] = packet
         self._early_bytes += len(packet[3])
@@ -129,6 +139,7 @@ class JitterBuffer:
 
     def due(self, round_trip: int) -> int:
         """When something is to be asked for or given up (monotonic ns); `NEVER` without a gap."""
+        self.news = False
         if not self.gaps:
             return NEVER
         oldest = next(iter(self.gaps.values())).since + patience(round_trip, self.repairable)
@@ -145,6 +156,7 @@ class JitterBuffer:
                 self.repair_time = now - gap.asked
         for missing in range(max(self.highest, self._next - 1) + 1, extended):
             self.gaps[missing] = Gap(now)
+            self.news = True
         self.highest = max(self.highest, extended)
 
     def _take(self, packet: Packet, frames: list[ReceivedFrame]) -> None:
@@ -200,6 +212,7 @@ class JitterBuffer:
 
     def _restart(self, sequence: int, packet: Packet) -> list[ReceivedFrame]:
         """A jump that no loss explains: the sender began anew, or so much is missing that nothing before is of use."""
+        self._room = max(0, self._room)
         self.lost += len(self.gaps)
         self.gaps.clear()
         self._early.clear()

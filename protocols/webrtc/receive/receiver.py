@@ -104,7 +104,7 @@ class RtpReceiver:
                     self._bitrate_due = self.due = now
         for frame in frames:
             self._on_frame(stream, frame)
-        if stream.buffer.gaps and now < self.due:
+        if stream.buffer.news and now < self.due:
             self.due = min(self.due, max(now, stream.buffer.due(self.round_trip or ROUND_TRIP_NS)))
 
     def receive_rtcp(self, data: bytes, now: int) -> None:

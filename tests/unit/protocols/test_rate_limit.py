@@ -45,3 +45,12 @@ def test_the_keys_used_longest_ago_are_forgotten() -> None:
     limit = RateLimit(rate=1, burst=1, most=2)
     now = count()
     assert [limit.take(key, next(now)) for key in "abacba"] == [True, True, False, True, True, True]
+
+
+def test_what_was_done_already_is_made_up_for() -> None:
+    bucket = TokenBucket(rate=10, burst=5)
+    bucket.spend(25, 0)
+    assert taken(bucket, 1, 2 * SECOND) == 0
+    assert taken(bucket, 9, 2 * SECOND + SECOND // 5) == 2
+    bucket.spend(-3, 2 * SECOND + SECOND // 5)
+    assert taken(bucket, 9, 2 * SECOND + SECOND // 5) == 3

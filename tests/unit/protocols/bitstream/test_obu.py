@@ -32,3 +32,10 @@ def test_what_is_split_can_be_put_together_in_both_forms() -> None:
 def test_broken_obus_are_errors(data: bytes) -> None:
     with pytest.raises(ProtocolError):
         split(data)
+
+
+def test_dust_is_refused_and_tiles_are_not() -> None:
+    delimiter, tile = b"\x12\x00", b"\x22\x1e" + bytes(30)
+    assert len(split(delimiter + tile * 512)) == 513
+    with pytest.raises(ProtocolError, match="too many"):
+        split(delimiter * 40)

@@ -413,6 +413,21 @@ def test_tiny_messages_are_read_in_slices() -> None:
     assert fed.session.packets_received == 100_001
 
 
+def test_tiny_messages_without_end_are_refused() -> None:
+    fed = run(opening() + message(8, b"", 4, timestamp=1))
+    with pytest.raises(ProtocolError, match="tiny messages"):
+        fed.feed(b"\xc4" * 200_000)
+
+
+def test_the_smallest_sound_goes_on_for_ever() -> None:
+    """Opus in packets of 2.5 ms, of 20 bytes: 400 messages a second, for five minutes."""
+    fed = run(opening())
+    second = audio(b"\x9fOpus" + bytes(15)) * 400
+    for now in range(300):
+        fed.feed(second, now=now * 1_000_000_000)
+    assert fed.session.packets_received == 400 * 300
+
+
 def test_adobe_challenge_over_the_wire() -> None:
     judge = AdobeAuthenticator("auth", {"bob": "secret"}.get)
     fed = run(HANDSHAKE + command("connect", 1, {"app": "auth"}), authenticator=judge)

@@ -184,3 +184,25 @@ def test_memory_is_bounded_by_payload_and_by_packets() -> None:
     for _ in range(70_000 // 16):
         layer.feed(small, 0)
     assert layer.counts.oversized == 2
+
+
+def test_tables_that_change_too_often_are_read_when_they_are_repeated() -> None:
+    layer = reader()
+    for number in range(200):
+        layer.feed(pat({1 + number: PMT_PID}), 0)
+    last = pat({7: PMT_PID}) + pmt({VIDEO_PID: 0x1B}, programme=7)
+    layer.feed(last, 0)
+    assert layer.programme is None
+    layer.feed(last, 1_000_000_000)
+    assert layer.programme is not None
+    assert layer.programme.programme == 7
+
+
+def test_all_programmes_are_read_at_once() -> None:
+    layer = reader()
+    numbers = range(1, 41)
+    layer.feed(pat({number: PMT_PID + number for number in numbers}), 0)
+    for number in numbers:
+        layer.feed(pmt({0x100 + number: 0x1B if number == 40 else 0x0F}, number, PMT_PID + number), 0)
+    assert layer.programme is not None
+    assert layer.programme.programme == 40

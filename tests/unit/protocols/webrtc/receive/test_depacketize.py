@@ -160,3 +160,11 @@ def test_random_payloads_raise_nothing_else(codec: Codec) -> None:
         except ProtocolError:
             continue
         assert len(data) <= sum(map(len, payloads)) + 8 * sum(map(len, payloads))
+
+
+def test_an_aggregate_of_a_slice_for_each_row_is_taken_and_dust_is_not() -> None:
+    slices = [b"\x41" + bytes((row, 7, 7, 7, 7, 7, 9)) for row in range(68)]
+    packet = b"\x78" + b"".join([len(unit).to_bytes(2, "big") + unit for unit in slices])
+    assert nals(depacketize.h264_frame([packet])) == slices
+    with pytest.raises(ProtocolError, match="too many"):
+        depacketize.h264_frame([b"\x78" + b"\x00\x01\x41" * 399])

@@ -229,3 +229,31 @@ def test_what_waits_is_bounded() -> None:
     for number in range(2, 60_000, 700):  # every packet leaves a large gap
         far.buffer.push(number, (96, number, True, big, far.now))
         assert len(far.buffer.gaps) <= 2 * jitter._MAX_SPAN
+
+
+def test_gaps_are_paid_with_packets() -> None:
+    """A jump of nearly the longest span and back to the start, again and again: after the second nothing is noted of it."""
+    feed = Feed()
+    feed.push(0)
+    noted = []
+    for number in range(10):
+        before = feed.buffer.lost
+        feed.push(2040 + number * 6000)
+        noted.append(len(feed.buffer.gaps))
+        feed.push(6000 + number * 6000)  # too far: begins anew
+        assert feed.buffer.lost - before == noted[-1]
+    assert noted[0] == 2039
+    assert noted.count(0) >= 7
+
+
+def test_what_is_due_is_news_only_with_a_new_gap() -> None:
+    feed = Feed()
+    feed.push(0, 1)
+    assert not feed.buffer.news
+    feed.push(3)
+    assert feed.buffer.news
+    feed.buffer.due(TRIP)
+    feed.push(4, 5)
+    assert not feed.buffer.news
+    feed.push(8)
+    assert feed.buffer.news
