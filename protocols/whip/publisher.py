@@ -20,6 +20,7 @@ from protocols.webrtc.receive.stream import Stream
 from protocols.webrtc.sdp.answer import Accepted
 from protocols.webrtc.sdp.description import Offer
 from protocols.webrtc.transport.peer import Peer
+from protocols.webrtc.transport.places import Standing
 from protocols.webrtc.transport.srtp import SrtpError
 from protocols.webrtc.transport.udp_mux import UdpMux
 from protocols.whip.limits import WhipLimits
@@ -118,7 +119,7 @@ class WhipPublisher:
         if self.decided.is_set():
             raise self._inbox.error or ProtocolError("the encoder has gone")
         try:
-            self.peer = self._mux.add(self.offer, self._client)
+            self.peer = self._mux.add(self.offer, self._client, Standing.PUBLISHER)
         except Rejected as refusal:
             await self.reject(refusal)
             raise ProtocolError(refusal.detail) from None
