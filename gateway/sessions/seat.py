@@ -21,6 +21,7 @@ from gateway.sessions.pipeline import Pipeline
 from gateway.sessions.replanner import Decide
 from gateway.sessions.routes import Routes
 from gateway.sessions.seat_state import STEPS, TRANSITIONS, SeatChange, SeatState
+from gateway.sessions.socket_watch import watched
 from gateway.sessions.transcoders import SpareWorker
 from gateway.telemetry.log import SESSION, event
 from gateway.telemetry.tracing import NO_TRACE, Trace
@@ -209,7 +210,8 @@ class Seat:
         self._enter(SeatState.PROBING)
         self.publisher, self.protocol = publisher, publisher.protocol
         try:
-            async with asyncio.timeout(0 if self._aborted else self._policy.track_timeout_s) as self._reading:
+            longest = 0 if self._aborted else self._policy.track_timeout_s
+            async with asyncio.timeout(longest) as self._reading, watched(publisher, self._policy.max_bitrate, self._abort):
                 async for item in publisher:
                     match item:
                         case TracksChanged(tracks):

@@ -102,6 +102,7 @@ class WhipPublisher:
     @property
     def stats(self) -> PublisherStats:
         self._stats.round_trip_ns = self._round_trip()
+        self._stats.bytes_received = self.peer.received_bytes if self.peer is not None else 0
         self._stats.packets_ignored = self._admission.ignored
         return self._stats
 
@@ -203,7 +204,6 @@ class WhipPublisher:
     def _on_rtp(self, packet: bytes, now: int) -> None:
         admission = self._admission
         self._stats.packets_received += 1
-        self._stats.bytes_received += len(packet)
         admission.receive_rtp(packet, now)
         if admission.due < self._armed:
             self._arm(now)

@@ -114,6 +114,8 @@ class Peer:
         self.round_trip = 0
         """To the peer and back (ns), as the last answer to `measure` says; 0 until one came."""
         self.received = 0
+        self.received_bytes = 0
+        """Of media, as they lay in their datagrams, whatever became of them."""
         self.rejected = 0  # SRTP and SRTCP that did not verify or parse
 
         self._inbound: InboundSrtp | None = None
@@ -252,6 +254,7 @@ class Peer:
                 self._early.append((packet, now))
             return
         self.received += 1
+        self.received_bytes += len(packet)
         rtcp = 192 <= packet[1] <= 223
         callback = self.on_rtcp if rtcp else self.on_rtp
         if callback is None or self._over_budget(now):
