@@ -130,9 +130,9 @@ class WhepResource:
     async def aclose(self) -> None:
         await self._resources.aclose("the gateway is shutting down")
 
-    async def _create(self, request: web.Request, body: bytes) -> WhepSession:
+    async def _create(self, request: web.Request) -> WhepSession:
         audience = await self._program.admit(request.match_info["call"], bearer(request), request.remote or "")
-        offer = parse_offer(body)
+        offer = parse_offer(await read_body(request))
         accepted = answer.sending(offer, cname=secrets.token_hex(8))
         if not any(accepted):
             raise Rejected(

@@ -102,6 +102,20 @@ def offers() -> Mapping[str, bytes]:
         "rtpmaps of one": _lines(b"a=rtpmap:96 H264/90000\r\n"),
         "rtpmaps": _lines(b"a=rtpmap:%d H264/90000\r\n"),
         "rtpmaps in 32": _lines(b"a=rtpmap:%d H264/90000\r\n", sections=32),
+        "as many codecs as there may be": _HEAD
+        + b"".join(
+            _SECTION % line + b"".join(b"a=rtpmap:%d H264/90000\r\n" % number for number in range(128)) for line in range(32)
+        ),
+        "as many codecs with repairs": _HEAD
+        + b"".join(
+            _SECTION % line
+            + b"".join(
+                b"a=rtpmap:%d VP8/90000\r\na=rtpmap:%d rtx/90000\r\na=fmtp:%d apt=%d\r\n"
+                % (number, number + 64, number + 64, number)
+                for number in range(58)
+            )
+            for line in range(32)
+        ),
         "repairs": _lines(b"a=rtpmap:%d rtx/90000\r\na=fmtp:%d apt=%d\r\n", sections=2),
         "parameters": _lines(b"a=fmtp:%d a=1;b=2;c=3;d=4\r\n"),
         "a parameter without end": _lines(b"a=fmtp:96 " + b"a=b;" * 1000 + b"\r\n"),
