@@ -1,8 +1,8 @@
 """Sessions over HTTP as WHIP and WHEP have them (RFC 9725; draft-ietf-wish-whep): one endpoint that makes resources, each a peer.
 
 What is kept true: a body is bounded before it is read, and an offer is read of those who may make a session and of nobody else; the address
-of a resource is unguessable, holds no secret of the caller and is the capability to change it; an error is problem+json (RFC 9457) and never
-ends a session; every answer but an event stream has a Content-Length, since encoders fail on chunks; DELETE can be repeated.
+of a resource is unguessable, holds no secret of the caller and is the capability to change it; an error is problem+json (RFC 9457) and
+never ends a session; every answer but an event stream has a Content-Length, since encoders fail on chunks; DELETE can be repeated.
 """
 
 import asyncio

@@ -36,12 +36,17 @@ def dtls(datagrams: list[bytes]) -> list[bytes]:
 async def client_hello(certificate: Certificate) -> bytes:
     """The first flight of another handshake each time."""
     said: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-    client = DtlsSession(certificate, active=True, send=lambda datagram: said.done() or said.set_result(datagram))
+
+    def say(datagram: bytes) -> None:
+        if not said.done():
+            said.set_result(datagram)
+
+    client = DtlsSession(certificate, active=True, send=say)
     attempt = asyncio.create_task(client.handshake([("sha-256", "AA")]))
-    hello = await within(said)
+    hello: bytes = await within(said)
     attempt.cancel()
     await asyncio.wait({attempt})
-    return bytes(hello)
+    return hello
 
 
 async def test_handshakes_that_wait_hold_up_nobody() -> None:
