@@ -146,7 +146,10 @@ async def test_an_address_that_was_only_claimed_goes_to_who_comes_later() -> Non
 async def test_few_unconnected_peers_of_one_address() -> None:
     async with UdpMux("127.0.0.1") as mux:
         with ExitStack() as stack:
-            made = [stack.enter_context(BarePeer(mux, standing=Standing.ANONYMOUS, client="203.0.113.1")) for _ in range(16)]
+            made = [
+                stack.enter_context(BarePeer(mux, standing=Standing.ANONYMOUS, client="203.0.113.1"))
+                for _ in range(Limits().unconnected_per_client)
+            ]
             with pytest.raises(Rejected, match="not connected yet"):
                 BarePeer(mux, standing=Standing.ANONYMOUS, client="203.0.113.1")
             stack.enter_context(BarePeer(mux, standing=Standing.PUBLISHER, client="203.0.113.1"))
