@@ -194,10 +194,15 @@ class Peer:
 
     # What the mux has read from the socket
 
+    def over_budget(self, now: int) -> bool:
+        """Whether what it sends is not to be looked at now; it is then counted."""
+        if not self._work.spent(now):
+            return False
+        self._stats.over_budget += 1
+        return True
+
     def check(self, request: stun.Binding, ufrag: bytes, password: bytes, address: Address, now: int) -> None:
         """An authentic connectivity check (RFC 8445 §7.3) that used one of our ufrags."""
-        if self._over_budget(now):
-            return
         self._check(request, ufrag, password, address, now)
         self._work.charge(time.monotonic_ns() - now)
 
@@ -242,7 +247,7 @@ class Peer:
             self.address, self._moving = address, None
 
     def dtls(self, datagram: bytes, now: int) -> None:
-        if not self._over_budget(now) and not self._dtls.receive(datagram):
+        if not self.over_budget(now) and not self._dtls.receive(datagram):
             self._stats.dropped += 1
 
     def media(self, packet: bytes, now: int) -> None:
@@ -257,7 +262,7 @@ class Peer:
         self.received_bytes += len(packet)
         rtcp = 192 <= packet[1] <= 223
         callback = self.on_rtcp if rtcp else self.on_rtp
-        if callback is None or self._over_budget(now):
+        if callback is None or self.over_budget(now):
             return
         try:
             opened = inbound.unprotect_rtcp(packet) if rtcp else inbound.unprotect_rtp(packet)
@@ -373,12 +378,6 @@ class Peer:
             self._send(datagram, address)
         elif list(self._challenges.values()).count(address) < _UNANSWERED:
             self._challenge(address)  # who answers gets what was held back
-
-    def _over_budget(self, now: int) -> bool:
-        if not self._work.spent(now):
-            return False
-        self._stats.over_budget += 1
-        return True
 
     def _register(self, credentials: Credentials) -> None:
         self._port.by_ufrag[credentials.ufrag.encode()] = (self, credentials.password.encode())

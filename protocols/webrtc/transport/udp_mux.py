@@ -198,7 +198,12 @@ class UdpMux:
                 peer.answered(message, address, now)
             return
         entry = port.by_ufrag.get(message.ufrag)
-        if entry is None or not message.authentic(entry[1]):
+        if entry is None:
+            self.stats.forged += 1
+            return
+        if entry[0].over_budget(now):
+            return
+        if not message.authentic(entry[1]):
             self.stats.forged += 1
             return
         # The check came to one of our addresses: the answer, and all that follows, must come from that one (RFC 8445 §7.2.5.2.1).

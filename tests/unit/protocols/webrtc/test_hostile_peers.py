@@ -21,7 +21,7 @@ from protocols.webrtc.transport.places import Standing
 from protocols.webrtc.transport.udp_mux import UdpMux
 from protocols.whep.viewer import Viewer
 from tests.unit.protocols.webrtc import hostile
-from tests.unit.protocols.webrtc.clients import BarePeer, within
+from tests.unit.protocols.webrtc.clients import CONTROLLING, BarePeer, within
 from tests.unit.protocols.webrtc.loopback import (
     MS,
     SECOND,
@@ -235,3 +235,22 @@ async def until(done: Callable[[], bool]) -> None:
         asyncio.get_running_loop().call_soon(turn.set)
         await turn.wait()
         turn.clear()
+
+
+@pytest.mark.parametrize("kind", ["checks", "records"])
+async def test_a_flood_of_checks_or_records_is_cut_off_and_others_connect(kind: str) -> None:
+    async with UdpMux("127.0.0.1") as mux:
+        with WatchingPeer(mux, standing=Standing.ANONYMOUS) as thief, BarePeer(mux) as other:
+            await thief.connect()
+            record = b"\x17\xfe\xfd" + bytes(8) + (40).to_bytes(2, "big") + bytes(40)
+            begun = time.monotonic()
+            connecting = asyncio.create_task(other.connect())
+            sent = 0
+            while not mux.stats.over_budget and mux.stats.dropped < 1000 and sent < 40_000:
+                for _ in range(50):
+                    thief.send(record if kind == "records" else thief.request(CONTROLLING))
+                sent += 50
+                await asyncio.sleep(0)
+            await within(connecting)
+            assert time.monotonic() - begun < 5
+            assert mux.stats.over_budget or mux.stats.dropped  # before they cost more, or because few of them may wait
