@@ -264,6 +264,7 @@ class Peer:
         callback = self.on_rtcp if rtcp else self.on_rtp
         if callback is None or self.over_budget(now):
             return
+        begun = time.monotonic_ns()  # what came early has waited since `now`
         try:
             opened = inbound.unprotect_rtcp(packet) if rtcp else inbound.unprotect_rtp(packet)
         except ProtocolError:  # perhaps of somebody else who writes from this address: it is nobody's debt
@@ -273,7 +274,7 @@ class Peer:
             callback(opened, now)
         except ProtocolError:
             self.rejected += 1
-        self._work.charge(time.monotonic_ns() - now)
+        self._work.charge(time.monotonic_ns() - begun)
 
     def keeps(self, address: Address, now: int) -> bool:
         """Whether nobody else may have the address."""

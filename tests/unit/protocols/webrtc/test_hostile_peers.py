@@ -21,7 +21,7 @@ from protocols.webrtc.transport.places import Standing
 from protocols.webrtc.transport.udp_mux import UdpMux
 from protocols.whep.viewer import Viewer
 from tests.unit.protocols.webrtc import hostile
-from tests.unit.protocols.webrtc.clients import CONTROLLING, BarePeer, within
+from tests.unit.protocols.webrtc.clients import CONTROLLING, USE_CANDIDATE, BarePeer, within
 from tests.unit.protocols.webrtc.loopback import (
     MS,
     SECOND,
@@ -254,3 +254,25 @@ async def test_a_flood_of_checks_or_records_is_cut_off_and_others_connect(kind: 
             await within(connecting)
             assert time.monotonic() - begun < 5
             assert mux.stats.over_budget or mux.stats.dropped  # before they cost more, or because few of them may wait
+
+
+async def test_what_came_on_the_heels_of_the_handshake_is_not_charged_for_its_wait() -> None:
+    async with UdpMux("127.0.0.1") as mux:
+        with BarePeer(mux, setup="passive", standing=Standing.ANONYMOUS) as bare:
+            heard: list[bytes] = []
+            bare.peer.on_rtcp = lambda data, now: heard.append(data)
+            await bare.check(USE_CANDIDATE)
+            pump = asyncio.create_task(bare._pump())
+            fingerprint = bare.peer.transport.fingerprint.split()
+            outbound, _ = await within(bare.dtls.handshake([(fingerprint[0], fingerprint[1])]))
+            assert not bare.peer.connected.is_set()
+            report = hostile.rtcp(1, 0)["receiver reports of nothing"]
+            for _ in range(128):
+                bare.peer.media(outbound.protect_rtcp(report), time.monotonic_ns() - SECOND)
+            await within(until(lambda: len(heard) == 128))
+            for _ in range(20):
+                bare.send(outbound.protect_rtcp(report))
+            await within(until(lambda: len(heard) == 148))
+            pump.cancel()
+            await asyncio.wait({pump})
+            assert mux.stats.over_budget == 0
