@@ -33,6 +33,7 @@ from tests.unit.protocols.webrtc.clients import CONTROLLING, USE_CANDIDATE, Bare
 from tests.unit.protocols.webrtc.loopback import packet, source_of
 
 LONGEST_S = 0.02  # CPU of one operation
+CONSENT_S = 2.0
 HELD_PER_BYTE = 4
 STATE_BYTES = 12 << 20  # of one peer, whatever it sends: a frame that is not whole, packets out of order, what can be repaired
 WATCHING_NS, PUBLISHING_NS = 100_000_000, 5_000_000  # from operation to operation, so that no budget keeps the fuzzer out
@@ -179,6 +180,9 @@ class Hostile:
     def junk(self) -> bytes:
         return self._deliver(self.chance.randbytes(self.chance.randrange(1, 1500)))
 
+    def renew(self) -> None:
+        self._deliver(self.bare.request(CONTROLLING, USE_CANDIDATE))
+
     def restart(self) -> bytes:
         """ICE begins anew, as by PATCH, and the peer goes on with the new credentials or does not."""
         if self.restarts < 20:
@@ -298,7 +302,7 @@ async def test_what_connected_peers_send(kind: Connect, seconds: float, seed: in
     async with UdpMux("127.0.0.1") as mux, kind(mux, chance) as peer:
         with BarePeer(mux) as witness:
             await witness.connect()
-            until = time.monotonic() + seconds
+            until, renew = time.monotonic() + seconds, 0.0
             slow: list[tuple[float, str]] = []
             while time.monotonic() < until and not peer.bare.peer.closed.is_set():
                 begun = time.thread_time()
@@ -310,6 +314,10 @@ async def test_what_connected_peers_send(kind: Connect, seconds: float, seed: in
                 if operations % 50 == 0:
                     await asyncio.sleep(0)
                     heard_of = peer.bare.peer.received
+                if time.monotonic() > renew:  # consent (RFC 7675)
+                    renew = time.monotonic() + CONSENT_S
+                    await witness.check(USE_CANDIDATE)
+                    peer.renew()
             assert len(slow) <= operations // 10_000, slow[:3]  # a pause of the garbage collector is nobody's
             assert await heard(witness)
             assert not peer.bare.peer.closed.is_set(), peer.bare.peer.why
