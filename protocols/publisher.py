@@ -63,8 +63,8 @@ class PublisherStats:
         return ""
 
 
-class Publisher(Protocol):
-    """One encoder that wants to publish, on any protocol."""
+class Applicant(Protocol):
+    """Who asks to publish, on any protocol."""
 
     @property
     def id(self) -> str:
@@ -88,6 +88,10 @@ class Publisher(Protocol):
     @property
     def params(self) -> Mapping[str, str]:
         """The query of the key or address, without secrets' meaning: e.g. `call`, `user` where given beside the key."""
+
+
+class Publisher(Applicant, Protocol):
+    """One encoder that wants to publish: who it is, and its media."""
 
     @property
     def stats(self) -> PublisherStats: ...

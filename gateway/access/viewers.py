@@ -14,7 +14,7 @@ Admit = Callable[[str, str | None, str], Awaitable[Identity]]
 
 
 class AdmittedViewer:
-    """One admitted viewer of a call (a `protocols.whep.viewer.ViewerAdmission`). The call is looked up when the viewer comes and not
+    """One admitted viewer of a call (a `protocols.whep.viewer.Admitted`). The call is looked up when the viewer comes and not
     when they were admitted: in between the call may have ended and begun anew, and who never comes leaves none behind."""
 
     def __init__(self, viewers_admitted: "Viewers", cid: str, identity: Identity) -> None:
@@ -23,6 +23,10 @@ class AdmittedViewer:
         self._viewers_admitted = viewers_admitted
         self._call: ViewerAdmission | None = None
         self._viewer: Viewer | None = None
+
+    @property
+    def known(self) -> bool:
+        return self.identity.server or bool(self.identity.user_id)
 
     def add_viewer(self, viewer: Viewer) -> None:
         self._viewer = viewer

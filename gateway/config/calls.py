@@ -63,7 +63,8 @@ class CallsConfig(Section):
         default=50_000_000,
         ge=0,
         le=1_000_000_000,
-        description="Most that an encoder may send for one track over some seconds, in bits per second; 0: no limit.",
+        description="Most that an encoder may send for one track over some seconds, in bits per second; 0: no limit. All that comes over "
+        "its connection may be two and a half times that, whatever it is.",
     )
 
 

@@ -134,7 +134,11 @@ class WebrtcConfig(Section):
         description="The secret shared with the TURN servers, from which time-limited credentials are made.",
     )
     max_viewers: int = Field(
-        default=500, ge=1, le=10_000, description="Viewers and WHIP publishers at once, all calls together."
+        default=500,
+        ge=1,
+        le=10_000,
+        description="Viewers and WHIP publishers at once, all calls together. One place in twenty is kept for publishers, and one in ten "
+        "for viewers who show a token.",
     )
     connect_timeout_s: float = Field(
         default=10.0, ge=1, le=60, description="Time a viewer has from its offer to a working connection, in seconds."

@@ -14,7 +14,7 @@ from gateway.sessions.seat import Seat
 from gateway.sessions.seat_state import SeatChange
 from protocols.errors import Rejected
 from protocols.media import Kind
-from protocols.publisher import Credential, Publisher
+from protocols.publisher import Applicant, Credential
 
 VIEWERS_S: Final = 1.0  # between two numbers of a call's viewers
 
@@ -56,13 +56,13 @@ class EventProducers:
             payload = {"user_id": seat.user_id, "protocol": seat.protocol, "software": software, "stream": seat.id}
         self._bus.publish(_TYPES[change], seat.call_cid, payload | reason)
 
-    def refused(self, publisher: Publisher, refusal: Rejected) -> None:
-        """A publisher was turned away."""
-        whose = self._whose(publisher.credential, publisher.params.get("call"))
+    def refused(self, applicant: Applicant, refusal: Rejected) -> None:
+        """Who asked to publish was turned away."""
+        whose = self._whose(applicant.credential, applicant.params.get("call"))
         if whose is None:
             return
         user_id, cid = whose
-        who = {"user_id": user_id, "protocol": publisher.protocol, "software": publisher.software, "stream": publisher.id}
+        who = {"user_id": user_id, "protocol": applicant.protocol, "software": applicant.software, "stream": applicant.id}
         self._bus.publish(EventType.INGRESS_ERROR, cid, who | {"reason": refusal.detail})
 
     def muted(self, cid: str, user_id: str, kinds: frozenset[Kind]) -> None:

@@ -1,7 +1,7 @@
 """Admission: each publisher that a listener yields is authorised and becomes a seat, takes over its own seat, or is told why not.
 
-Kept true: `examine` alone decides; who asks before there is a publisher (SRT, before the handshake) gets the same answer. `rights` has the
-grant of each seat that is in the registry, so that it can be asked again.
+Kept true: `examine` alone decides; who asks before there is a publisher (SRT, before the handshake; WHIP, before the offer is read) gets
+the same answer. `rights` has the grant of each seat that is in the registry, so that it can be asked again.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from gateway.telemetry.tracing import Begin, Trace
 from protocols.addresses import host_of
 from protocols.defects import log_defect
 from protocols.errors import Reason, Rejected
-from protocols.publisher import Credential, Listener, Publisher
+from protocols.publisher import Applicant, Credential, Listener, Publisher
 from transcode.host.pool import Workers
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class Admission:
         closing: Closing,
         adapt: Adapt,
         fits: Callable[[], None],
-        on_refused: Callable[[Publisher, Rejected], None],
+        on_refused: Callable[[Applicant, Rejected], None],
         trace: Begin,
     ) -> None:
         self.rights: dict[tuple[str, str], Grant] = {}
@@ -124,26 +124,27 @@ class Admission:
             self._fits()
         return grant
 
+    async def authorise(self, applicant: Applicant) -> None:
+        """For a listener, before it does work for somebody: raises `Rejected` for those who may not publish, who are counted and told of as
+        any other. They are examined again when their publisher comes."""
+        credential, call = applicant.credential, applicant.params.get("call")
+        trace = self._trace_of(applicant)
+        try:
+            await self._gate.prepare(credential, call)
+            self.examine(credential, call, host_of(applicant.remote))
+        except Rejected as refusal:
+            self._refuse(applicant, refusal, trace)
+            raise
+
     def log_refusal(self, refusal: Rejected, **who: str) -> None:
         event(log, logging.WARNING, f"refused: {refusal.detail}", **who, reason=refusal.reason.label)
 
     async def _receive(self, publisher: Publisher, policy: SeatPolicy) -> None:
-        trace = self._trace()
-        trace.know(session=publisher.id, protocol=publisher.protocol, software=publisher.software)
-        trace.step("authorise")
+        trace = self._trace_of(publisher)
         try:
             seat = await self._admit(publisher, policy, trace)
         except Rejected as refusal:
-            trace.end(refusal.detail, refusal.reason.label)
-            self._registry.refused[publisher.protocol, refusal.reason.label] += 1
-            self.log_refusal(
-                refusal,
-                session=publisher.id,
-                protocol=publisher.protocol,
-                remote=publisher.remote,
-                software=publisher.software,
-            )
-            self._on_refused(publisher, refusal)
+            self._refuse(publisher, refusal, trace)
             await publisher.reject(refusal)
             return
         if seat is not None:
@@ -152,6 +153,19 @@ class Admission:
             finally:
                 self._registry.remove(seat)
                 self.rights.pop((seat.call_cid, seat.user_id), None)
+
+    def _trace_of(self, applicant: Applicant) -> Trace:
+        trace = self._trace()
+        trace.know(session=applicant.id, protocol=applicant.protocol, software=applicant.software)
+        trace.step("authorise")
+        return trace
+
+    def _refuse(self, applicant: Applicant, refusal: Rejected, trace: Trace) -> None:
+        trace.end(refusal.detail, refusal.reason.label)
+        self._registry.refused[applicant.protocol, refusal.reason.label] += 1
+        who = {"protocol": applicant.protocol, "remote": applicant.remote, "software": applicant.software}
+        self.log_refusal(refusal, session=applicant.id, **who)
+        self._on_refused(applicant, refusal)
 
     async def _admit(self, publisher: Publisher, policy: SeatPolicy, trace: Trace) -> Seat | None:
         """The new seat to run, or None when the publisher went to the seat that its user already has."""

@@ -22,6 +22,7 @@ from gateway.sessions.replanner import Decide
 from gateway.sessions.routes import Routes
 from gateway.sessions.seat_log import log_ended, log_gone, log_left_out, log_live
 from gateway.sessions.seat_state import STEPS, TRANSITIONS, SeatChange, SeatState
+from gateway.sessions.socket_watch import watched
 from gateway.sessions.transcoders import SpareWorker
 from gateway.telemetry.log import SESSION
 from gateway.telemetry.tracing import NO_TRACE, Trace
@@ -213,7 +214,8 @@ class Seat:
         self.publisher, self.protocol = publisher, publisher.protocol
         self.left_out.clear()
         try:
-            async with asyncio.timeout(0 if self._aborted else self._policy.track_timeout_s) as self._reading:
+            longest = 0 if self._aborted else self._policy.track_timeout_s
+            async with asyncio.timeout(longest) as self._reading, watched(publisher, self._policy.max_bitrate, self._abort):
                 async for item in publisher:
                     match item:
                         case TracksChanged(tracks):

@@ -24,7 +24,9 @@ async def _listening(needs: ListenerNeeds) -> AsyncIterator[Sequence[Listening]]
         return
     secret = config.webrtc.turn_secret.get_secret_value()
     servers = [IceServer(address, secret) for address in config.webrtc.ice_servers]
-    async with WhipListener(needs.mux, cors_origins=config.http.cors_origins, ice_servers=servers) as listener:
+    async with WhipListener(
+        needs.mux, authorise=needs.admission.authorise, cors_origins=config.http.cors_origins, ice_servers=servers
+    ) as listener:
         yield [Listening(listener, listener.routes())]
 
 

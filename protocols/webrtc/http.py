@@ -1,8 +1,8 @@
 """Sessions over HTTP as WHIP and WHEP have them (RFC 9725; draft-ietf-wish-whep): one endpoint that makes resources, each a peer.
 
-What is kept true: a body is bounded before it is read; a resource's address is unguessable, holds no secret of the caller and is the
-capability to change it; an error is problem+json (RFC 9457) and never ends a session; every answer but an event stream has a
-Content-Length, since encoders fail on chunks; DELETE can be repeated.
+What is kept true: a body is bounded before it is read, and an offer is read of those who may make a session and of nobody else; the address
+of a resource is unguessable, holds no secret of the caller and is the capability to change it; an error is problem+json (RFC 9457) and
+never ends a session; every answer but an event stream has a Content-Length, since encoders fail on chunks; DELETE can be repeated.
 """
 
 import asyncio
@@ -61,9 +61,10 @@ class HttpSession(Protocol):
 
 
 class Create(Protocol):
-    """Makes a session for an offer; raises `Rejected` or `ProtocolError`."""
+    """Makes a session for a request, whose body (`read_body`) is an offer; raises `Rejected`, `ProtocolError` or `HttpProblem`. Who asks is
+    known before the body is read."""
 
-    async def __call__(self, request: web.Request, offer: bytes, /) -> HttpSession: ...
+    async def __call__(self, request: web.Request, /) -> HttpSession: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +160,7 @@ class Resources:
             raise HttpProblem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"send the offer as {SDP}", {"Accept-Post": SDP})
         if not _accepts_sdp(request.headers.get(hdrs.ACCEPT)):
             raise HttpProblem(HTTPStatus.NOT_ACCEPTABLE, f"the answer is {SDP}")
-        session = await self._create(request, await read_body(request))
+        session = await self._create(request)
         self.created += 1
         name = secrets.token_urlsafe(24)
         self.sessions[name] = session

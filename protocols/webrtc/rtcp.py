@@ -22,8 +22,13 @@ _FEEDBACK = Struct("!LL")
 _BLOCK_HEADER = Struct("!BBH")
 _DELAY = Struct("!LLL")
 _TRANSPORT = Struct("!LLHHL")
+_CHUNK = Struct("!H")
+_LARGE_DELTA = Struct("!h")
+_SMALL, _LARGE = 1, 2  # symbols of transport-wide feedback; 0: not received; 3: reserved
+_DELTA_SIZES = (0, 1, 2, 0)
 _CNAME = 1
 _REFERENCE_TIME, _REFERENCE_DELAY = 4, 5  # blocks of XR: RRTR and DLRR (RFC 3611 §4.4, §4.5)
+_PACKETS_LIMIT = 64  # in one compound; browsers put in a handful
 _NTP_EPOCH = 2_208_988_800  # RFC 868: seconds from 1900 to 1970
 _TRANSPORT_LIMIT = 2048  # packets that one transport-wide feedback may speak of; Chrome's speak of some hundred
 
@@ -67,9 +72,11 @@ class ReportBlock:
 
 def parse(data: bytes) -> list[RtcpPacket]:
     """The packets of a compound, reduced-size ones too (RFC 5506). Raises `ProtocolError`."""
-    packets = []
+    packets: list[RtcpPacket] = []
     position = 0
     while position < len(data):
+        if len(packets) >= _PACKETS_LIMIT:
+            raise ProtocolError("RTCP compound of too many packets")
         if len(data) - position < 4:
             raise ProtocolError("RTCP header cut off")
         first, kind, words = _HEADER.unpack_from(data, position)
@@ -124,49 +131,108 @@ def remb(packet: RtcpPacket) -> int | None:
     return mantissa << exponent
 
 
-def transport_arrivals(packet: RtcpPacket) -> list[tuple[int, int | None]]:
-    """(transport-wide sequence number, arrival in units of 250 us or None if lost)
-    (draft-holmer-rmcat-transport-wide-cc-extensions-01 §3.1). Arrivals count from an unknown instant; the same for all of a peer."""
+@dataclass(frozen=True, slots=True)
+class TransportFeedback:
+    """Transport-wide feedback (draft-holmer-rmcat-transport-wide-cc-extensions-01 §3.1): which of `count` packets, of the transport-wide
+    sequence numbers from `base` (16 bits) on, have come, and when.
+
+    A chunk of two bytes may speak of 8191 packets, so that nothing is laid out before `arrivals` is asked for a stretch.
+    """
+
+    base: int
+    count: int
+    _reference: int  # in units of 250 us
+    _chunks: bytes
+    _deltas: bytes
+
+    def arrivals(self, begin: int, end: int) -> list[int | None]:
+        """Of the packets from the `begin`-th to before the `end`-th: when each came, in units of 250 us from an instant that is the same
+        for all of a peer's; None: not received. The work grows with the bytes of the feedback and with what is asked for."""
+        told: list[int | None] = []
+        end = min(end, self.count)
+        deltas, arrival = self._deltas, self._reference
+        at = position = 0
+        for symbol, length in self._runs():
+            if at >= end:
+                break
+            before, until = max(0, min(length, begin - at)), min(length, end - at)
+            if symbol == _SMALL:
+                arrival += sum(deltas[position : position + before])
+                for delta in deltas[position + before : position + until]:
+                    arrival += delta
+                    told.append(arrival)
+                position += length
+            elif symbol == _LARGE:
+                for index, (delta,) in enumerate(_LARGE_DELTA.iter_unpack(deltas[position : position + 2 * until])):
+                    arrival += delta
+                    if index >= before:
+                        told.append(arrival)
+                position += 2 * length
+            else:
+                told += [None] * (until - before)
+            at += length
+        return told
+
+    def _runs(self) -> Iterator[tuple[int, int]]:
+        """(symbol, packets) in their order."""
+        for (chunk,) in _CHUNK.iter_unpack(self._chunks):
+            if not chunk >> 15:
+                yield chunk >> 13 & 3, chunk & 0x1FFF
+            elif not chunk & 0x3FFF:
+                yield 0, 7 if chunk >> 14 & 1 else 14
+            elif chunk >> 14 & 1:
+                for shift in range(12, -1, -2):
+                    yield chunk >> shift & 3, 1
+            else:
+                for shift in range(13, -1, -1):
+                    yield chunk >> shift & 1, 1
+
+
+def transport_feedback_of(packet: RtcpPacket) -> TransportFeedback:
+    """Reads one, whole or not at all: raises `ProtocolError` for one that lacks a chunk or a delta, or has an empty run."""
     body = packet.body
     if len(body) < 16:
         raise ProtocolError("transport-wide feedback too short")
     base, count = _NACK.unpack_from(body, 8)
     if count > _TRANSPORT_LIMIT:
         raise ProtocolError("transport-wide feedback of too many packets")
-    arrival = int.from_bytes(body[12:15], "big") * 256  # 64 ms in units of 250 us
-    symbols, position = _symbols(body, 16, count)
-    if len(body) < position + symbols.count(1) + 2 * symbols.count(2):
-        raise ProtocolError("transport-wide feedback without its deltas")
-    arrivals: list[tuple[int, int | None]] = []
-    for sequence, symbol in enumerate(symbols, base):
-        if symbol == 1:  # §3.1.5: a small delta takes one byte unsigned, a large one two signed
-            arrival += body[position]
-        elif symbol == 2:
-            arrival += int.from_bytes(body[position : position + 2], "big", signed=True)
-        else:  # not received; reserved
-            arrivals.append((sequence & 0xFFFF, None))
-            continue
-        position += symbol
-        arrivals.append((sequence & 0xFFFF, arrival))
-    return arrivals
-
-
-def _symbols(body: bytes, position: int, count: int) -> tuple[list[int], int]:
-    symbols: list[int] = []
-    while len(symbols) < count:
+    position, left, size = 16, count, 0  # of the deltas in bytes
+    while left > 0:
         if len(body) < position + 2:
             raise ProtocolError("transport-wide feedback without its chunks")
         chunk = int.from_bytes(body[position : position + 2], "big")
         position += 2
-        if not chunk >> 15:  # run length
-            symbols += [chunk >> 13 & 3] * min(chunk & 0x1FFF, count - len(symbols))
-            if not chunk & 0x1FFF:
-                raise ProtocolError("transport-wide feedback with an empty run")
-        elif chunk >> 14 & 1:
-            symbols += [chunk >> shift & 3 for shift in range(12, -1, -2)]
-        else:
-            symbols += [chunk >> shift & 1 for shift in range(13, -1, -1)]
-    return symbols[:count], position
+        length, deltas = _spoken_of(chunk, left)
+        left, size = left - length, size + deltas
+    if len(body) < position + size:
+        raise ProtocolError("transport-wide feedback without its deltas")
+    reference = int.from_bytes(body[12:15], "big") * 256  # 64 ms in units of 250 us
+    return TransportFeedback(base, count, reference, body[16:position], body[position : position + size])
+
+
+def _spoken_of(chunk: int, left: int) -> tuple[int, int]:
+    """(packets, bytes of their deltas) of a chunk where `left` packets are still to be spoken of. §3.1.5: a small delta takes one byte, a
+    large one two."""
+    if not chunk >> 15:  # run length
+        length = min(chunk & 0x1FFF, left)
+        if not length:
+            raise ProtocolError("transport-wide feedback with an empty run")
+        return length, length * _DELTA_SIZES[chunk >> 13 & 3]
+    if chunk >> 14 & 1:  # symbols of two bits
+        length = min(7, left)
+        value = (chunk & 0x3FFF) >> 2 * (7 - length)
+        low, high = value & 0x1555, value >> 1 & 0x1555
+        return length, (low & ~high).bit_count() + 2 * (high & ~low).bit_count()
+    length = min(14, left)
+    return length, ((chunk & 0x3FFF) >> 14 - length).bit_count()
+
+
+def transport_arrivals(packet: RtcpPacket) -> list[tuple[int, int | None]]:
+    """(transport-wide sequence number, arrival in units of 250 us or None if lost) of all that one feedback speaks of. Raises
+    `ProtocolError`."""
+    feedback = transport_feedback_of(packet)
+    told = feedback.arrivals(0, feedback.count)
+    return [(sequence & 0xFFFF, arrival) for sequence, arrival in enumerate(told, feedback.base)]
 
 
 def reference_time(packet: RtcpPacket) -> int | None:

@@ -22,6 +22,7 @@ from protocols.webrtc.sdp import answer
 from protocols.webrtc.sdp.description import Fragment, Offer, parse_offer
 from protocols.webrtc.send.sender import Sender
 from protocols.webrtc.transport.peer import Peer
+from protocols.webrtc.transport.places import Standing
 from protocols.webrtc.transport.udp_mux import UdpMux
 from protocols.whep import layer
 from protocols.whep.viewer import Program, Viewer, ViewerAdmission
@@ -129,16 +130,17 @@ class WhepResource:
     async def aclose(self) -> None:
         await self._resources.aclose("the gateway is shutting down")
 
-    async def _create(self, request: web.Request, body: bytes) -> WhepSession:
+    async def _create(self, request: web.Request) -> WhepSession:
         audience = await self._program.admit(request.match_info["call"], bearer(request), request.remote or "")
-        offer = parse_offer(body)
+        offer = parse_offer(await read_body(request))
         accepted = answer.sending(offer, cname=secrets.token_hex(8))
         if not any(accepted):
             raise Rejected(
                 Reason.UNSUPPORTED_MEDIA,
                 "offer to receive H.264 (packetization-mode=1), VP8, VP9 or AV1 (both of profile 0) or Opus, bundled, with rtcp-mux",
             )
-        peer = self._mux.add(offer, request.remote or "")
+        standing = Standing.KNOWN if audience.known else Standing.ANONYMOUS
+        peer = self._mux.add(offer, request.remote or "", standing)
         viewer = Viewer(peer, accepted, without=request.query.get("without", ""))
         self._live.add(viewer)
         return WhepSession(peer, offer, accepted, viewer, audience, self._ended)

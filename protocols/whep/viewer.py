@@ -34,10 +34,18 @@ class ViewerAdmission(Protocol):
     def remove_viewer(self, viewer: "Viewer") -> None: ...
 
 
+class Admitted(ViewerAdmission, Protocol):
+    """The same for one who was let in."""
+
+    @property
+    def known(self) -> bool:
+        """Whether they showed a token that is worth something."""
+
+
 class Program(Protocol):
     """What there is to watch; given by the owner of the calls."""
 
-    async def admit(self, call: str, token: str | None, address: str) -> ViewerAdmission:
+    async def admit(self, call: str, token: str | None, address: str) -> Admitted:
         """The audience of `call` for who comes from `address`; raises `Rejected` for those who may not watch it."""
 
 

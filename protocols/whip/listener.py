@@ -1,24 +1,27 @@
 """WHIP over HTTP (RFC 9725): `POST /whip/{call}` with the stream key as Bearer token makes a publisher, and what it makes is a resource.
 
-What is kept true: nothing but an HTTP answer is spent on who shows no key; the answer waits for the session's decision and says it in
-HTTP; the publisher lives exactly as long as its peer; who deletes or changes a resource shows the key that made it.
+What is kept true: nothing but an HTTP answer is spent on who may not publish: their offer is not read; the answer waits for the session's
+decision and says it in HTTP; the publisher lives exactly as long as its peer; who deletes or changes a resource shows the key that made it.
 """
 
 import asyncio
 import hashlib
 import hmac
+import secrets
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Self
+from typing import Self, TypeAlias
 
 from aiohttp import hdrs, web
 
 from protocols.errors import ProtocolError, Reason, Rejected
 from protocols.metric import MetricFamily
-from protocols.publisher import BoundPort, Credential, ReachedBy
-from protocols.webrtc.http import HttpProblem, HttpSession, Resources, bearer
+from protocols.publisher import Applicant, BoundPort, Credential, ReachedBy
+from protocols.webrtc.http import HttpProblem, HttpSession, Resources, bearer, read_body
 from protocols.webrtc.sdp import answer
 from protocols.webrtc.sdp import description as sdp
 from protocols.webrtc.transport.ice_servers import IceServer
@@ -33,6 +36,23 @@ _PATH = "/whip/{call}"
 _ALIAS = ("/whip", "/whip/-")  # for a key that names its call
 _SOFTWARE = 80
 _DIRECTIONS = ("sendonly", "sendrecv")
+_BUSY = "too many encoders connect at once: try again in a moment"
+
+
+Authorise: TypeAlias = Callable[[Applicant], Awaitable[None]]
+"""Whether somebody may publish now; raises `Rejected`, and counts and tells who was refused. The session decides all the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class WhipApplicant:
+    """Who asks to publish, as far as the head of the request says (a `protocols.publisher.Applicant`)."""
+
+    id: str
+    remote: str
+    software: str
+    credential: Credential
+    params: Mapping[str, str]
+    protocol: str = "whip"
 
 
 class WhipSession:
@@ -81,11 +101,13 @@ class WhipListener:
         self,
         mux: UdpMux,
         *,
+        authorise: Authorise,
         cors_origins: Sequence[str] = ("*",),
         ice_servers: Sequence[IceServer] = (),
         limits: WhipLimits | None = None,
     ) -> None:
         self._mux = mux
+        self._may_publish = authorise
         self._limits = limits or WhipLimits()
         self._ice_servers = tuple(ice_servers)
         self._publishers: asyncio.Queue[WhipPublisher | None] = asyncio.Queue(self._limits.waiting + 1)
@@ -126,37 +148,52 @@ class WhipListener:
     def addresses(self, call: str, by: ReachedBy) -> Mapping[str, str]:
         return {"whip": endpoint(by.origin, call)}
 
-    async def _create(self, request: web.Request, body: bytes) -> WhipSession:
-        try:
-            publisher = self._publisher(request, body)
-        except (Rejected, ProtocolError, HttpProblem) as refusal:
-            self._refused[refusal.reason.label if isinstance(refusal, Rejected) else Reason.BAD_REQUEST.label] += 1
-            raise
+    async def _create(self, request: web.Request) -> WhipSession:
+        with self._counting_refusals():
+            applicant = self._applicant(request)
+        await self._may_publish(applicant)
+        with self._counting_refusals():
+            publisher = self._publisher(applicant, await read_body(request), request.remote or "")
         self._publishers.put_nowait(publisher)
         peer = await self._decision(publisher)
         self._live.add(publisher)
         return WhipSession(publisher, peer, publisher.credential.key, self._ended)
 
-    def _publisher(self, request: web.Request, body: bytes) -> WhipPublisher:
-        """Who asks to publish; raises `Rejected`, `ProtocolError` and `Problem` for what no session needs to be asked about."""
+    @contextmanager
+    def _counting_refusals(self) -> Iterator[None]:
+        try:
+            yield
+        except (Rejected, ProtocolError, HttpProblem) as refusal:
+            self._refused[refusal.reason.label if isinstance(refusal, Rejected) else Reason.BAD_REQUEST.label] += 1
+            raise
+
+    def _applicant(self, request: web.Request) -> WhipApplicant:
+        """Who asks; raises `Rejected` for those of whom nobody need be asked."""
         token = bearer(request)
         if token is None:
             raise Rejected(Reason.UNAUTHORIZED, "send the stream key as the Bearer token")
+        if self._publishers.qsize() >= self._limits.waiting:
+            raise Rejected(Reason.OVERLOADED, _BUSY)
+        call = request.match_info.get("call")
+        params = {"call": call} if call else {}
+        return WhipApplicant(secrets.token_urlsafe(12), _remote(request), _software(request), Credential(token), params)
+
+    def _publisher(self, applicant: WhipApplicant, body: bytes, client: str) -> WhipPublisher:
+        """Raises `Rejected`, `ProtocolError` and `HttpProblem` for an offer that no session need be asked about."""
         offer = sdp.parse_offer(body)
         accepted = answer.receiving(offer)
         _refuse_what_is_partial(offer, accepted)
-        if self._publishers.qsize() >= self._limits.waiting:
-            raise Rejected(Reason.OVERLOADED, "too many encoders connect at once: try again in a moment")
-        call = request.match_info.get("call")
+        if self._publishers.qsize() >= self._limits.waiting:  # others have come meanwhile
+            raise Rejected(Reason.OVERLOADED, _BUSY)
         return WhipPublisher(
             self._mux,
             offer,
             accepted,
-            credential=Credential(token),
-            params={"call": call} if call else {},
-            client=request.remote or "",
-            remote=_remote(request),
-            software=_software(request),
+            credential=applicant.credential,
+            params=applicant.params,
+            client=client,
+            remote=applicant.remote,
+            software=applicant.software,
             limits=self._limits,
         )
 

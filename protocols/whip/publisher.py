@@ -20,6 +20,7 @@ from protocols.webrtc.receive.stream import Stream
 from protocols.webrtc.sdp.answer import Accepted
 from protocols.webrtc.sdp.description import Offer
 from protocols.webrtc.transport.peer import Peer
+from protocols.webrtc.transport.places import Standing
 from protocols.webrtc.transport.srtp import SrtpError
 from protocols.webrtc.transport.udp_mux import UdpMux
 from protocols.whip.limits import WhipLimits
@@ -101,6 +102,7 @@ class WhipPublisher:
     @property
     def stats(self) -> PublisherStats:
         self._stats.round_trip_ns = self._round_trip()
+        self._stats.bytes_received = self.peer.received_bytes if self.peer is not None else 0
         self._stats.packets_ignored = self._admission.ignored
         return self._stats
 
@@ -118,7 +120,7 @@ class WhipPublisher:
         if self.decided.is_set():
             raise self._inbox.error or ProtocolError("the encoder has gone")
         try:
-            self.peer = self._mux.add(self.offer, self._client)
+            self.peer = self._mux.add(self.offer, self._client, Standing.PUBLISHER)
         except Rejected as refusal:
             await self.reject(refusal)
             raise ProtocolError(refusal.detail) from None
@@ -202,7 +204,6 @@ class WhipPublisher:
     def _on_rtp(self, packet: bytes, now: int) -> None:
         admission = self._admission
         self._stats.packets_received += 1
-        self._stats.bytes_received += len(packet)
         admission.receive_rtp(packet, now)
         if admission.due < self._armed:
             self._arm(now)

@@ -16,6 +16,7 @@ COUNTERS: Final[Mapping[str, str]] = MappingProxyType(
         "late": "Packets that came twice or too late",
         "plis": "Key frames asked for",
         "broken": "Frames that could not be put together",
+        "oversized": "Frames given up because they had too many packets or bytes, or no end",
         "undecodable": "Frames left out up to the next key frame",
     }
 )

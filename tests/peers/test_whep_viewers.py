@@ -113,6 +113,18 @@ async def test_one_viewer_killed_leaves_the_other_undisturbed(media: Media) -> N
         assert_shown(first.numbers, first.numbers[0], first.numbers[-1], served.dropped + first.lost())
 
 
+async def test_the_offer_of_who_may_not_watch_is_not_waited_for() -> None:
+    async with stage() as served:
+        served.token = "right"
+        url = URL(served.url)
+        reader, writer = await asyncio.open_connection(url.host, url.port)
+        writer.write(
+            f"POST {url.path} HTTP/1.1\r\nHost: x\r\nContent-Type: {SDP}\r\nContent-Length: 100000\r\n\r\nv=0".encode()
+        )
+        assert (await within(reader.readline())).startswith(b"HTTP/1.1 401")
+        writer.close()
+
+
 async def test_without_the_token_nobody_watches() -> None:
     async with stage() as served, aiohttp.ClientSession() as http:
         served.token = "right"

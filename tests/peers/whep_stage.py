@@ -181,6 +181,10 @@ class Stage:
             raise Rejected(Reason.UNAUTHORIZED, "show the token of the call")
         return self
 
+    @property
+    def known(self) -> bool:
+        return self.token is not None
+
     def add_viewer(self, viewer: Viewer) -> None:
         self.viewers.add(viewer)
         for participant in self.participants:

@@ -9,11 +9,12 @@ from aiohttp import web
 
 from protocols.errors import ProtocolError, Rejected
 from protocols.media import EncodedPacket, Kind, Track, TracksChanged
+from protocols.publisher import Applicant
 from protocols.webrtc.transport.ice_servers import IceServer
 from protocols.webrtc.transport.peer import Limits
 from protocols.webrtc.transport.udp_mux import UdpMux
 from protocols.whip.limits import WhipLimits
-from protocols.whip.listener import WhipListener
+from protocols.whip.listener import Authorise, WhipListener
 from protocols.whip.publisher import WhipPublisher
 
 Decide = Callable[[WhipPublisher], Rejected | None]
@@ -112,6 +113,10 @@ def accept(publisher: WhipPublisher) -> Rejected | None:
     return None
 
 
+async def anybody(applicant: Applicant) -> None:
+    """Whoever shows a key is asked for the offer."""
+
+
 @asynccontextmanager
 async def whip_stage(
     decide: Decide | None = accept,
@@ -119,8 +124,12 @@ async def whip_stage(
     limits: Limits | None = None,
     whip: WhipLimits | None = None,
     ice_servers: tuple[IceServer, ...] = (),
+    authorise: Authorise = anybody,
 ) -> AsyncIterator[Stage]:
-    async with UdpMux("127.0.0.1", limits=limits) as mux, WhipListener(mux, ice_servers=ice_servers, limits=whip) as listener:
+    async with (
+        UdpMux("127.0.0.1", limits=limits) as mux,
+        WhipListener(mux, authorise=authorise, ice_servers=ice_servers, limits=whip) as listener,
+    ):
         stage = Stage(mux, listener, decide=decide)
         application = web.Application()
         application.add_routes(listener.routes())

@@ -37,6 +37,7 @@ from gateway.outputs.embedded.call import EmbeddedCall
 from gateway.sessions.registry import Registry
 from gateway.wiring.store import StoreAccess, open_store_access
 from protocols.errors import Rejected
+from protocols.publisher import Applicant
 from protocols.rtmp.listener import RtmpListener
 from protocols.srt.admission import Access
 from protocols.srt.listener import SrtListener
@@ -122,6 +123,10 @@ class Stage:
         await self.ok("POST", "/users", {"users": [{"id": user, "role": role}]})
 
 
+async def _anybody(applicant: Applicant) -> None:
+    """Nobody publishes here."""
+
+
 async def _open(stream: StreamId, host: str) -> Access:
     return Access()
 
@@ -169,7 +174,11 @@ async def api_stage(directory: Path, database: str = "", quotas: QuotasConfig = 
             broadcasts=broadcasts,
             quotas=Quotas(config.quotas),
             ingress=EncoderAddresses(
-                [RtmpListener(port=1935), SrtListener("", 9000, authorise=_open), WhipListener(UdpMux("", 0))]
+                [
+                    RtmpListener(port=1935),
+                    SrtListener("", 9000, authorise=_open),
+                    WhipListener(UdpMux("", 0), authorise=_anybody),
+                ]
             ),
             stream_key_secret=tokens.secret.value,
         )

@@ -2,7 +2,8 @@
 (RTP Payload Format for AV1, v1.0) and Opus (RFC 7587). Sans-IO.
 
 A function takes the payloads of one whole frame in order and gives its data: H.264 and HEVC as Annex B, AV1 as OBUs, the others as they
-are. What is kept true: an incomplete or broken frame is a `ProtocolError`, never half a frame.
+are. What is kept true: an incomplete or broken frame is a `ProtocolError`, never half a frame; so is one of more units than an access unit
+may have, before they are all taken apart.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from protocols.bitstream.obu import Obu, most_obus, read_leb128, split
 from protocols.bitstream.unit import MAX_UNITS
 from protocols.errors import ProtocolError
 from protocols.media import Codec
+from protocols.webrtc.receive.jitter import FRAME_PACKETS
 
 _START = b"\x00\x00\x00\x01"
 _STAP_A, _FU_A = 24, 28  # RFC 6184 §5.2; 25 to 27 and 29 are of the interleaved mode, which is not negotiated
@@ -19,7 +21,6 @@ _AP, _FU = 48, 49  # RFC 7798 §4.4; 50 (PACI) is never sent by those that we kn
 _FIRST = (
     0x80  # the S bit of an FU header; the first bit of a slice header: first_mb_in_slice 0, first_slice_segment_in_pic_flag
 )
-_MAX_PACKETS = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +162,7 @@ def opus_frame(payloads: Sequence[bytes]) -> bytes:
 
 def check(payloads: Sequence[bytes]) -> None:
     """What every frame must keep to: a number of packets, and none of them empty."""
-    if not 0 < len(payloads) <= _MAX_PACKETS or not all(payloads):
+    if not 0 < len(payloads) <= FRAME_PACKETS or not all(payloads):
         raise ProtocolError(f"frame of {len(payloads)} packets")
 
 

@@ -1,7 +1,8 @@
 """The packets of one RTP stream back in order, a frame at a time, with no delay beyond what a loss costs. Sans-IO.
 
 What is kept true: a frame leaves the moment it is whole (its marker, or the next timestamp), in order, once; a gap is asked for again and
-then given up, after which a frame leaves only if its beginning is there; what waits is bounded in time, packets and bytes.
+then given up, after which a frame leaves only if its beginning is there; what waits is bounded in time, packets and bytes, and so is a
+frame that does not end.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,6 +20,9 @@ _LONGEST_TRIP_NS = 400_000_000
 _MAX_SPAN = 2048  # packets between the oldest gap and the newest packet; 1.6 s of 12 Mbit/s
 _MAX_BYTES = 4 << 20
 _GAPS_AT_ONCE = 2 * _MAX_SPAN  # that may be noted before packets have come; each packet lets one more be
+FRAME_PACKETS = 8192
+FRAME_BYTES = 4 << 20
+"""Of one frame: a key frame of 4K at a quality that no way takes live. What is larger, or never ends, is given up."""
 
 NEVER = 1 << 62
 
@@ -68,6 +72,8 @@ class JitterBuffer:
         self.begins = begins
         self.repairable = repairable
         self.lost = self.late = self.repaired = 0
+        self.oversized = 0
+        """Frames that were given up before their end."""
         self.repair_time = 0
         """How long the last repair took that was asked for once (ns): a round trip, as the media itself sees it."""
         self.highest = 0
@@ -82,6 +88,7 @@ class JitterBuffer:
         """Something is missing that was not when `due` was last asked."""
         self._room = _GAPS_AT_ONCE
         self._payloads: list[bytes] = []
+        self._frame_bytes = 0
         self._stamp = self._type = self._begun = self._arrival = 0
         self._continuous = True
         self._skipping = True  # up to the next packet that a frame begins with, of another timestamp than `_skipped`
@@ -177,7 +184,13 @@ class JitterBuffer:
             payloads = self._payloads
         if not payloads:
             self._type, self._stamp, self._begun, self._arrival = payload_type, timestamp, now, now
+            self._frame_bytes = 0
         payloads.append(payload)
+        self._frame_bytes += len(payload)
+        if self._frame_bytes > FRAME_BYTES or len(payloads) > FRAME_PACKETS:
+            self.oversized += 1
+            self._break_off()
+            return
         if now > self._arrival:
             self._arrival = now
         elif now < self._begun:

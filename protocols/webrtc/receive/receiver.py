@@ -141,7 +141,7 @@ class RtpReceiver:
         return estimate.note_timestamp(stream.ssrc, stream.format.clock_rate, timestamp, now)
 
     def totals(self) -> dict[str, int]:
-        """`lost`, `late` and `repaired` packets, and `plis`, of all streams that are or were."""
+        """`lost`, `late` and `repaired` packets, `oversized` frames, and `plis`, of all streams that are or were."""
         totals = Counter(self._former)
         for stream in self.streams.values():
             totals.update(_counts(stream))
@@ -281,7 +281,13 @@ class RtpReceiver:
 
 def _counts(stream: Stream) -> dict[str, int]:
     buffer = stream.buffer
-    return {"lost": buffer.lost, "late": buffer.late, "repaired": buffer.repaired, "plis": stream.plis}
+    return {
+        "lost": buffer.lost,
+        "late": buffer.late,
+        "repaired": buffer.repaired,
+        "oversized": buffer.oversized,
+        "plis": stream.plis,
+    }
 
 
 def _take_other(stream: Stream, sequence: int, packet: Packet) -> list[ReceivedFrame]:

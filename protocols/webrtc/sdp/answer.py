@@ -13,7 +13,7 @@ from types import MappingProxyType
 from protocols.media import Codec as MediaCodec
 from protocols.media import Kind
 from protocols.webrtc.rtp import ReceiveFormat, ReceiveParameters, SendFormat, SendParameters
-from protocols.webrtc.sdp.description import Media, Offer, OfferedCodec
+from protocols.webrtc.sdp.description import FEEDBACK, Media, Offer, OfferedCodec
 from protocols.webrtc.transport.ice import Candidate, Credentials
 
 MID = "urn:ietf:params:rtp-hdrext:sdes:mid"
@@ -22,7 +22,6 @@ REPAIRED_RID = "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id"
 ABS_SEND_TIME = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time"
 TRANSPORT_CC = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01"
 
-_FEEDBACK = ("nack", "nack pli", "ccm fir", "goog-remb", "transport-cc")
 _PARAMETER = re.compile(r"[a-z0-9-]{1,32}=[A-Za-z0-9.,_+-]{1,64}")
 _MAX_EXTENSION_ID = 14  # RFC 8285 §4.2: one-byte headers
 # What the peer's decoder is likeliest to have in hardware and software alike comes first; what the stream really is, its SPS says.
@@ -57,7 +56,7 @@ class NegotiatedFormat:
 
     @property
     def feedback(self) -> tuple[str, ...]:
-        return tuple(each for each in _FEEDBACK if each in self.codec.feedback)
+        return tuple(each for each in FEEDBACK if each in self.codec.feedback)
 
     @property
     def payload_types(self) -> tuple[int, ...]:

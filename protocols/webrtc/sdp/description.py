@@ -1,9 +1,9 @@
 """What a WebRTC peer offers (SDP: RFC 8866, RFC 9429) and trickles (RFC 8840), read into plain data. Sans-IO.
 
-What is kept true: an offer is bounded in bytes, m-lines, lines and candidates; whatever a reader is given, it returns data or raises
-`ProtocolError`; every text that an answer will repeat is a printable token without spaces. Attributes count at session or media level;
-unknown ones are ignored. aiortc's reader is not used: it asserts on what it does not know, knows no `bundle-only` or `rid`, and its work
-grows with the square of the offer.
+What is kept true: an offer is bounded in bytes, m-lines, lines and attributes of each kind, and what the session says is read once, so that
+none takes long; whatever a reader is given, it returns data or raises `ProtocolError`; every text that an answer will repeat is a printable
+token without spaces. Attributes count at session or media level; unknown ones are ignored. aiortc's reader is not used: it asserts on what
+it does not know, knows no `bundle-only` or `rid`, and its work grows with the square of the offer.
 """
 
 import re
@@ -18,8 +18,13 @@ MAX_BYTES = 128 * 1024  # a browser that asks for 16 pairs of video and audio se
 MAX_MEDIA = 32
 MAX_CANDIDATES = 64
 MAX_LAYERS = 8
+FEEDBACK = ("nack", "nack pli", "ccm fir", "goog-remb", "transport-cc")
+"""What of `a=rtcp-fb` we know (RFC 4585 §4.2, RFC 5104 §7.1); the rest is left out."""
 _MAX_SOURCES = 32
 _MAX_LINES = 8192
+_MAX_PARAMETERS = 64  # of one fmtp
+_MOST: Mapping[str, int] = MappingProxyType({"rtpmap": 128, "fmtp": 256, "rtcp-fb": 1024, "extmap": 64, "rtcp-xr": 8})
+"""Lines of one m-line, or of the session, by attribute. There are 128 payload types; browsers give up to 8 kinds of feedback for each."""
 
 _TOKEN = re.compile(r"[!-~]{1,256}")
 _ICE_CHARS = re.compile(r"[A-Za-z0-9+/]+")  # RFC 8839 §5.4
@@ -99,6 +104,19 @@ class _Section:
     def all(self, name: str) -> Sequence[str]:
         return self.attributes.get(name, ())
 
+    @property
+    def direction(self) -> str | None:
+        return next((name for name in self.attributes if name in _DIRECTIONS), None)
+
+
+@dataclass(frozen=True, slots=True)
+class _SessionDefaults:
+    """What an m-line takes from the session where it does not say."""
+
+    direction: str
+    rtcp_mux: bool
+    extensions: Mapping[str, int]
+
 
 def parse_offer(body: bytes) -> Offer:
     """Read an offer. Raises `ProtocolError` that says what is wrong."""
@@ -107,11 +125,14 @@ def parse_offer(body: bytes) -> Offer:
         raise ProtocolError("not a session description: it does not begin with v=0")
     if not sections:
         raise ProtocolError("the offer has no m-line")
-    media = tuple(_media(section, session) for section in sections)
+    defaults = _SessionDefaults(session.direction or "sendrecv", "rtcp-mux" in session.attributes, _extensions(session))
+    media = tuple(_media(section, defaults) for section in sections)
     mids = [each.mid for each in media if each.mid]
     if len(set(mids)) != len(mids):
         raise ProtocolError("two m-lines have the same mid")
     bundle = next((tuple(value.split()[1:]) for value in session.all("group") if value.startswith("BUNDLE ")), ())
+    if len(bundle) > MAX_MEDIA:
+        raise ProtocolError(f"the bundle has more than {MAX_MEDIA} m-lines")
     # RFC 9143 §7.1: the transport of the bundle is that of its first m-line; a bundle-only one may carry none.
     tagged = next((s for s, m in zip(sections, media, strict=True) if m.live and s.first("ice-ufrag", session)), sections[0])
     return Offer(media, bundle, _credentials(tagged, session), _fingerprints(tagged, session), _setup(tagged, session))
@@ -154,13 +175,16 @@ def _sections(body: bytes) -> tuple[_Section, list[_Section]]:
             case "a":
                 name, _, value = value.partition(":")
                 candidates += name == "candidate"
-                current.attributes.setdefault(name, []).append(value)
+                values = current.attributes.setdefault(name, [])
+                values.append(value)
+                if len(values) > _MOST.get(name, _MAX_LINES):
+                    raise ProtocolError(f"the description has more than {_MOST[name]} lines a={name} in one place")
         if len(sections) > MAX_MEDIA or candidates > MAX_CANDIDATES * max(1, len(sections)):
             raise ProtocolError(f"the description has more than {MAX_MEDIA} m-lines or {MAX_CANDIDATES} candidates in each")
     return session, sections
 
 
-def _media(section: _Section, session: _Section) -> Media:
+def _media(section: _Section, session: _SessionDefaults) -> Media:
     parts = _MEDIA_LINE.fullmatch(section.head)
     if parts is None:
         raise ProtocolError("an m-line cannot be read")
@@ -169,18 +193,17 @@ def _media(section: _Section, session: _Section) -> Media:
     if mid and not _TOKEN.fullmatch(mid):
         raise ProtocolError("a mid is not a token")
     repairs = _repairs(section)
-    directions = [name for scope in (section, session) for name in scope.attributes if name in _DIRECTIONS]
     return Media(
         kind=kind,
         protocol=protocol,
         formats=tuple(formats.split()),
         mid=mid,
-        direction=directions[0] if directions else "sendrecv",
+        direction=section.direction or session.direction,
         live=port != "0" or "bundle-only" in section.attributes,
-        rtcp_mux="rtcp-mux" in section.attributes or "rtcp-mux" in session.attributes,
+        rtcp_mux=session.rtcp_mux or "rtcp-mux" in section.attributes,
         receiver_round_trip=any("rcvr-rtt=all" in value for value in section.all("rtcp-xr")),
         codecs=_codecs(section),
-        extensions=MappingProxyType(_extensions(section) | _extensions(session)),
+        extensions=MappingProxyType({**_extensions(section), **session.extensions}),
         layers=_layers(section),
         sources=tuple(ssrc for ssrc in _sources(section) if ssrc not in repairs),
         repairs=MappingProxyType(repairs),
@@ -190,11 +213,12 @@ def _media(section: _Section, session: _Section) -> Media:
 def _codecs(section: _Section) -> tuple[OfferedCodec, ...]:
     parameters: dict[str, Mapping[str, str]] = {}
     for payload_type, text in map(_split, section.all("fmtp")):
-        pairs = (item.strip().partition("=") for item in text.split(";"))
+        pairs = (item.strip().partition("=") for item in text.split(";", _MAX_PARAMETERS)[:_MAX_PARAMETERS])
         parameters[payload_type] = MappingProxyType({name.lower(): value for name, _, value in pairs if name})
     feedback: dict[str, set[str]] = {}
     for payload_type, text in map(_split, section.all("rtcp-fb")):
-        feedback.setdefault(payload_type, set()).add(text.strip())
+        if (kind := text.strip()) in FEEDBACK:
+            feedback.setdefault(payload_type, set()).add(kind)
     for_all = feedback.get("*", set())
     codecs: dict[int, OfferedCodec] = {}
     for value in section.all("rtpmap"):

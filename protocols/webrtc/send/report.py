@@ -1,20 +1,20 @@
 """What one viewer says of what it gets, and our reports to it: one RTCP session for all m-lines of a peer (RFC 3550 §6, RFC 4585). Sans-IO.
 
-What is kept true: feedback on streams that are not ours is ignored; the work that one datagram causes is bounded by the sender's
-limits on repair and replay, whatever it says.
+What is kept true: feedback on streams that are not ours, or of a kind that was not agreed on, is ignored; the work that one datagram causes
+is bounded by its size, by the sender's limits on repair and replay, and by what was sent since the last feedback, whatever it says; it
+causes one key frame of each stream and one answer at most.
 """
 
 from collections.abc import Callable, Iterable
 
 from protocols.webrtc import rtcp
 from protocols.webrtc.rtcp import RtcpPacket
-from protocols.webrtc.rtp import OVERHEAD
 from protocols.webrtc.send.bandwidth import BandwidthEstimator
+from protocols.webrtc.send.departures import Departures
 from protocols.webrtc.send.sender import Sender
 
 _TICK_NS = 250_000  # transport-wide feedback tells arrivals in 250 us
 _COMPOUND_LIMIT = 1200
-_UNANSWERED = 1 << 15  # half of the sequence space: what is further back is not told apart from what is to come
 
 
 class RtcpSession:
@@ -30,14 +30,23 @@ class RtcpSession:
         self._senders = {sender.parameters.ssrc: sender for sender in senders}
         self._on_answer = on_answer
         self._fir_numbers: dict[int, int] = {}
+        self._departures = Departures(self._senders.values())
+        self._wanting: dict[Sender, None] = {}  # a key frame, by the datagram that is being read
+        self._answered = False  # whether that datagram's question was
         self._bandwidth = BandwidthEstimator()
 
     # -- in --------------------------------------------------------------------------------------------------------------------------
 
     def receive(self, data: bytes, now: int) -> None:
         """Takes one decrypted compound packet. Raises `ProtocolError`; what stood before the broken part has been acted on."""
-        for packet in rtcp.parse(data):
-            self._take(packet, now)
+        self._answered = False
+        try:
+            for packet in rtcp.parse(data):
+                self._take(packet, now)
+        finally:
+            for sender in self._wanting:
+                sender.request_keyframe(now)
+            self._wanting.clear()
 
     def _take(self, packet: RtcpPacket, now: int) -> None:
         match packet.type, packet.count:
@@ -48,9 +57,9 @@ class RtcpSession:
             case rtcp.RTPFB, rtcp.TRANSPORT_CC:
                 self._transport(packet, now)
             case rtcp.PSFB, rtcp.PLI:
-                self._with_sender(packet, lambda sender: sender.request_keyframe(now))
+                self._with_sender(packet, lambda sender: self._wanting.setdefault(sender))
             case rtcp.PSFB, rtcp.FIR:
-                self._full_intra(packet, now)
+                self._full_intra(packet)
             case rtcp.PSFB, rtcp.APPLICATION:
                 self.estimated_bitrate = rtcp.remb(packet) or self.estimated_bitrate
             case rtcp.XR, _:
@@ -63,8 +72,9 @@ class RtcpSession:
     def _answer_reference_time(self, packet: RtcpPacket) -> None:
         """Answer a receiver's reference time. A browser that does not know the round trip takes it for 100 ms, and asks again so late
         that the picture stands still whenever a repair is lost too."""
-        reference = rtcp.reference_time(packet)
+        reference = None if self._answered else rtcp.reference_time(packet)
         if reference is not None and self._senders:
+            self._answered = True
             ssrc = next(iter(self._senders))
             self._on_answer(rtcp.receiver_report(ssrc) + rtcp.reference_delay(ssrc, packet.ssrc, reference, 0))
 
@@ -81,48 +91,32 @@ class RtcpSession:
             if sender is not None:  # else of a repair stream: the original's report says what counts
                 sender.reported(block, now)
 
-    def _full_intra(self, packet: RtcpPacket, now: int) -> None:
+    def _full_intra(self, packet: RtcpPacket) -> None:
         for ssrc, number in rtcp.full_intra_requests(packet):
             sender = self._senders.get(ssrc)
             # RFC 5104 §4.3.1.2: the same number is the same request, repeated until the key frame comes.
             if sender is not None and self._fir_numbers.get(ssrc) != number:
                 self._fir_numbers[ssrc] = number
-                sender.request_keyframe(now)
+                self._wanting[sender] = None
 
     def _transport(self, packet: RtcpPacket, now: int) -> None:
-        arrivals = rtcp.transport_arrivals(packet)
-        if not arrivals:
+        if not self._departures.agreed:
+            self.ignored += 1
             return
-        departures = self._departures(arrivals[0][0], len(arrivals))
+        feedback = rtcp.transport_feedback_of(packet)
+        first, departures = self._departures.take(feedback.base, feedback.count)
+        if not departures:
+            return
+        arrivals = feedback.arrivals(first, first + len(departures))
         self.collapses += self._bandwidth.add(
             [
-                (departure[0], None if arrival is None else arrival * _TICK_NS, departure[1])
-                for (_, arrival), departure in zip(arrivals, departures, strict=True)
+                (departure.at, None if arrival is None else arrival * _TICK_NS, departure.size)
+                for arrival, departure in zip(arrivals, departures, strict=True)
                 if departure is not None
             ],
             now,
         )
         self.estimated_bitrate = self._bandwidth.bits_per_second or self.estimated_bitrate
-
-    def _departures(self, first: int, count: int) -> list[tuple[int, int] | None]:
-        """(when it left, bytes) of each packet of the stretch that begins with `first`; None for repairs and what is forgotten.
-
-        Browsers speak of every packet ten times a second: the work is done by runs.
-        """
-        departures: list[tuple[int, int] | None] = [None] * count
-        for sender in self._senders.values():
-            if not sender.parameters.transport_cc_extension:
-                continue
-            for _, packets, _, _, begin, at, size in reversed(sender.stream.sent):
-                ahead = begin - first & 0xFFFF
-                if ahead >= _UNANSWERED:  # it begins before the stretch
-                    ahead -= 1 << 16
-                    if ahead + packets <= 0:
-                        break
-                low, high = max(0, ahead), min(count, ahead + packets)
-                if low < high:
-                    departures[low:high] = [(at, size // packets + OVERHEAD)] * (high - low)
-        return departures
 
     # -- out -------------------------------------------------------------------------------------------------------------------------
 

@@ -2,12 +2,15 @@
 
 What is kept true: nothing that a peer sends raises anything but `ProtocolError` out of `handshake`; the peer's certificate has the
 fingerprint of its offer; peers with ECDSA and with RSA certificates both connect, in either role; a lost first flight is sent again after
-100 ms, not after OpenSSL's second; closing sends close_notify, so that the peer sees it at once.
+100 ms, not after OpenSSL's second; closing sends close_notify, so that the peer sees it at once; whatever is computed for a datagram is
+computed within `computing`, and nothing is waited for in it.
 """
 
 import asyncio
 import datetime
+from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 
 import pylibsrtp
 from aiortc.rtcdtlstransport import (
@@ -79,18 +82,28 @@ class _Path:
 
     role = "controlled"
 
-    def __init__(self, send: Callable[[bytes], None]) -> None:
+    def __init__(self, send: Callable[[bytes], None], computing: AbstractAsyncContextManager[object]) -> None:
         self.arrived = asyncio.Event()
+        """Set while something waits to be read."""
         self._send_datagram = send
-        self._inbox: asyncio.Queue[bytes] = asyncio.Queue(_INBOX)
+        self._inbox: deque[bytes] = deque()
         self._flight: list[bytes] | None = []
+        self._computing = computing
+        self._step = AsyncExitStack()
 
     def receive(self, datagram: bytes) -> bool:
-        if self._inbox.full():
+        if len(self._inbox) >= _INBOX:
             return False
-        self._inbox.put_nowait(datagram)
+        self._inbox.append(datagram)
         self.arrived.set()
         return True
+
+    async def begin_step(self) -> None:
+        """From here until `end_step` or the next read something is computed."""
+        await self._step.enter_async_context(self._computing)
+
+    async def end_step(self) -> None:
+        await self._step.aclose()
 
     def established(self) -> None:
         """Nothing is answered any more: flights are not sent again."""
@@ -103,6 +116,7 @@ class _Path:
 
     async def _recv(self) -> bytes:
         """The next datagram. RFC 6347 §4.2.4.1 allows a shorter timer: the flight goes out again until something comes."""
+        await self.end_step()
         for wait in _RESEND_AFTER if self._flight else ():
             try:
                 async with asyncio.timeout(wait):
@@ -113,17 +127,29 @@ class _Path:
         return await self._next()
 
     async def _next(self) -> bytes:
-        datagram = await self._inbox.get()
+        await self.arrived.wait()
+        await self.begin_step()  # before it is taken: who is called off while waiting for their turn loses nothing
+        datagram = self._inbox.popleft()
+        if not self._inbox:
+            self.arrived.clear()
         if self._flight:
             self._flight.clear()
         return datagram
 
 
 class DtlsSession:
-    """One DTLS association. `send` puts a datagram on the peer's path and must not raise."""
+    """One DTLS association. `send` puts a datagram on the peer's path and must not raise. `computing` is entered for each step that
+    something is computed in; it can be entered again and again, and says when it is this association's turn."""
 
-    def __init__(self, certificate: Certificate, *, active: bool, send: Callable[[bytes], None]) -> None:
-        self._path = _Path(send)
+    def __init__(
+        self,
+        certificate: Certificate,
+        *,
+        active: bool,
+        send: Callable[[bytes], None],
+        computing: AbstractAsyncContextManager[object] | None = None,
+    ) -> None:
+        self._path = _Path(send, computing or nullcontext())
         self._active = active
         self._transport = RTCDtlsTransport(self._path, [certificate])  # type: ignore[arg-type]  # duck-typed
         self._transport._set_role("client" if active else "server")
@@ -143,10 +169,13 @@ class DtlsSession:
         Raises `ProtocolError`; it has no timeout of its own.
         """
         parameters = RTCDtlsParameters([RTCDtlsFingerprint(algorithm, value) for algorithm, value in fingerprints])
+        await self._path.begin_step()
         try:
             await self._transport.start(parameters)
         except _FAILURES as error:
             raise ProtocolError(f"the DTLS handshake failed: {type(error).__name__}") from error
+        finally:
+            await self._path.end_step()
         outbound, inbound = self._transport._tx_srtp, self._transport._rx_srtp
         if self._transport.state != "connected" or outbound is None or inbound is None:
             raise ProtocolError("the DTLS handshake failed")
@@ -161,6 +190,7 @@ class DtlsSession:
     async def aclose(self) -> None:
         """Send close_notify and end. Idempotent, and never waits for the peer."""
         pump = self._transport._task
+        await self._path.end_step()
         await self._transport.stop()
         if pump is not None:
             await _ended(pump)

@@ -2,26 +2,34 @@
 
 What is kept true: one task per peer, whose timeouts bound each phase, and no timer that polls. Media leaves only to an address that an
 authenticated connectivity check has named; once connected, only to one that has itself answered a check of ours, because the source
-address of a check can be forged (a lite agent that believes it could be aimed at a victim). However a peer ends, it ends alone.
+address of a check can be forged (a lite agent that believes it could be aimed at a victim); before, it gets a few flights of DTLS. A
+connected peer's address is its own until it ends. What a peer sends is looked at within its budget of time. However a peer ends, it ends
+alone.
 """
 
 import asyncio
 import logging
 import secrets
 import struct
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from protocols.addresses import client_network
 from protocols.bounded_map import BoundedMap
 from protocols.defects import log_defect
 from protocols.errors import ProtocolError
 from protocols.webrtc.sdp.answer import LocalTransport
 from protocols.webrtc.sdp.description import Offer
 from protocols.webrtc.transport import stun
+from protocols.webrtc.transport.budget import WORK, WorkBudget
 from protocols.webrtc.transport.dtls import Certificate, DtlsSession
 from protocols.webrtc.transport.egress import Egress
+from protocols.webrtc.transport.flights import Flights
+from protocols.webrtc.transport.handshakes import Handshakes, HandshakeStep
 from protocols.webrtc.transport.ice import Candidate, Credentials
+from protocols.webrtc.transport.places import Standing
 from protocols.webrtc.transport.srtp import InboundSrtp, OutboundSrtp
 
 Address: TypeAlias = tuple[Any, ...]
@@ -30,8 +38,9 @@ OnPacket: TypeAlias = Callable[[bytes, int], None]
 
 _MAX_ADDRESSES = 16  # candidate pairs of one peer that count as its own
 _MAX_CHALLENGES = 4
+_UNANSWERED = 3  # of them to one address that has not answered, where nothing but that waits for an answer
 _MAX_EARLY = 128  # packets: of a first key frame as much as a sender lets go at once
-_OWNED_NS = 5_000_000_000  # an address belongs to the peer that was checked on it this recently
+_OWNED_NS = 5_000_000_000  # an address belongs to the peer that was checked on it this recently, and to the one connected on it
 _PRIORITY = struct.pack("!I", 110 << 24 | 65535 << 8 | 255)  # RFC 8445 §7.1.1: as a peer-reflexive candidate of ours
 
 _log = logging.getLogger(__name__)
@@ -43,7 +52,9 @@ class Limits:
 
     peers: int = 2000
     peers_per_client: int = 128
-    handshakes: int = 16  # at once: each costs ~3 ms of the event loop, in slices
+    unconnected_per_client: int = 32
+    handshakes: int = 4  # steps of handshakes in one turn of the event loop: each takes ~1 ms, and media goes between the turns
+    handshakes_per_client: int = 16  # unfinished ones with one address
     connect: float = 10.0
     handshake: float = 5.0
     consent: float = 15.0
@@ -58,6 +69,7 @@ class MuxStats:
     unknown_source: int = 0  # DTLS or SRTP from an address that passed no check
     forged: int = 0  # STUN for no ufrag of ours, or with a wrong password; SRTCP that does not verify
     dropped: int = 0  # from a peer, but too much at once
+    over_budget: int = 0  # from a peer that has taken too much time
     send_errors: int = 0
     handshakes: int = 0
     handshakes_failed: int = 0
@@ -75,7 +87,7 @@ class Port:
     send: Callable[[bytes, Address], None]
     limits: Limits
     stats: MuxStats
-    handshakes: asyncio.Semaphore
+    handshakes: Handshakes
     by_ufrag: dict[bytes, tuple["Peer", bytes]] = field(default_factory=dict)
     by_address: dict[Address, "Peer"] = field(default_factory=dict)
 
@@ -86,7 +98,9 @@ class Peer:
     It is a sender's transport: `address` is where media goes now (None: nowhere yet, or no more), `outbound` encrypts it.
     """
 
-    def __init__(self, port: Port, offer: Offer, certificate: Certificate) -> None:
+    def __init__(
+        self, port: Port, offer: Offer, certificate: Certificate, standing: Standing, on_connected: Callable[[], None]
+    ) -> None:
         self.address: Address | None = None
         self.outbound: OutboundSrtp | None = None
         self.egress = port.egress
@@ -96,9 +110,12 @@ class Peer:
         self.why = ""
         self.on_rtp: OnPacket | None = None
         self.on_rtcp: OnPacket | None = None
+        self._on_connected = on_connected
         self.round_trip = 0
         """To the peer and back (ns), as the last answer to `measure` says; 0 until one came."""
         self.received = 0
+        self.received_bytes = 0
+        """Of media, as they lay in their datagrams, whatever became of them."""
         self.rejected = 0  # SRTP and SRTCP that did not verify or parse
 
         self._inbound: InboundSrtp | None = None
@@ -118,10 +135,19 @@ class Peer:
         self._tie_breaker = secrets.token_bytes(8)
         self._addresses: dict[Address, int] = {}  # checked, with the time of the last check
         self._challenges: BoundedMap[bytes, Address] = BoundedMap(_MAX_CHALLENGES)
+        self._proven: set[Address] = set()  # of these, those that have answered a check of ours
+        self._moving: Address | None = None  # where the peer says it has moved, until that answers
+        self._flights = Flights()
+        self._work = WorkBudget(*WORK[standing], time.monotonic_ns())
         self._probe: tuple[bytes, int] | None = None  # the transaction that measures, and when it left
         self._checked = asyncio.Event()
         self._deadline: asyncio.Timeout | None = None
-        self._dtls = DtlsSession(certificate, active=self._setup == "active", send=self._send_dtls)
+        self._dtls = DtlsSession(
+            certificate,
+            active=self._setup == "active",
+            send=self._send_dtls,
+            computing=HandshakeStep(port.handshakes, self._work),
+        )
         self._register(self._local)
         self._task = asyncio.get_running_loop().create_task(self._live())
         self._task.add_done_callback(self._ended)
@@ -168,8 +194,19 @@ class Peer:
 
     # What the mux has read from the socket
 
+    def over_budget(self, now: int) -> bool:
+        """Whether what it sends is not to be looked at now; it is then counted."""
+        if not self._work.spent(now):
+            return False
+        self._stats.over_budget += 1
+        return True
+
     def check(self, request: stun.Binding, ufrag: bytes, password: bytes, address: Address, now: int) -> None:
         """An authentic connectivity check (RFC 8445 §7.3) that used one of our ufrags."""
+        self._check(request, ufrag, password, address, now)
+        self._work.charge(time.monotonic_ns() - now)
+
+    def _check(self, request: stun.Binding, ufrag: bytes, password: bytes, address: Address, now: int) -> None:
         if request.unknown:
             self._send(stun.error(request.transaction, stun.ErrorCode.UNKNOWN_ATTRIBUTE, password, request.unknown), address)
             return
@@ -184,13 +221,13 @@ class Peer:
             self._former = None
         if self.connected.is_set() and self._deadline is not None and not self._deadline.expired():
             self._deadline.reschedule(asyncio.get_running_loop().time() + self._limits.consent)
-        if address == self.address:
+        if request.nominated and self.connected.is_set() and address != self.address:
+            self._moving = address
+            self._challenge(address)
             return
-        if self.address is None or (request.nominated and not self.connected.is_set()):
+        if self.address is None or request.nominated:
             self.address = address
             self._checked.set()
-        elif request.nominated:
-            self._challenge(address)
 
     def answered(self, response: stun.Binding, address: Address, now: int) -> None:
         """The answer to a check of ours: whoever is at `address` has seen it, so media may go there."""
@@ -203,11 +240,14 @@ class Peer:
         if expected != address or not response.authentic(self._remote.password.encode()):
             self._stats.forged += 1
             return
-        self._challenges.clear()
-        self.address = address
+        del self._challenges[response.transaction]
+        if address in self._addresses:
+            self._proven.add(address)
+        if address == self._moving:
+            self.address, self._moving = address, None
 
-    def dtls(self, datagram: bytes) -> None:
-        if not self._dtls.receive(datagram):
+    def dtls(self, datagram: bytes, now: int) -> None:
+        if not self.over_budget(now) and not self._dtls.receive(datagram):
             self._stats.dropped += 1
 
     def media(self, packet: bytes, now: int) -> None:
@@ -219,17 +259,31 @@ class Peer:
                 self._early.append((packet, now))
             return
         self.received += 1
+        self.received_bytes += len(packet)
         rtcp = 192 <= packet[1] <= 223
         callback = self.on_rtcp if rtcp else self.on_rtp
-        if callback is None:
+        if callback is None or self.over_budget(now):
+            return
+        begun = time.monotonic_ns()  # what came early has waited since `now`
+        try:
+            opened = inbound.unprotect_rtcp(packet) if rtcp else inbound.unprotect_rtp(packet)
+        except ProtocolError:  # perhaps of somebody else who writes from this address: it is nobody's debt
+            self.rejected += 1
             return
         try:
-            callback(inbound.unprotect_rtcp(packet) if rtcp else inbound.unprotect_rtp(packet), now)
+            callback(opened, now)
         except ProtocolError:
             self.rejected += 1
+        self._work.charge(time.monotonic_ns() - begun)
+
+    def keeps(self, address: Address, now: int) -> bool:
+        """Whether nobody else may have the address."""
+        connected_here = self.connected.is_set() and address == self.address
+        return connected_here or now - self._addresses.get(address, 0) < _OWNED_NS
 
     def disown(self, address: Address) -> None:
         self._addresses.pop(address, None)
+        self._proven.discard(address)
 
     # Inside
 
@@ -239,10 +293,11 @@ class Peer:
             async with asyncio.timeout(limits.connect) as self._deadline:
                 await self._checked.wait()
                 await self._dtls.ready()
-                async with self._port.handshakes:
+                async with self._port.handshakes.unfinished(client_network(self.address[0]) if self.address else ""):
                     await self._shake_hands()
                 self._deadline.reschedule(asyncio.get_running_loop().time() + limits.consent)
                 self.connected.set()
+                self._on_connected()
                 await self._dtls.closed()
             self.why = self.why or "closed by the peer"
         except TimeoutError:
@@ -281,6 +336,7 @@ class Peer:
             if self._port.by_address.get(address) is self:
                 del self._port.by_address[address]
         self._addresses.clear()
+        self._proven.clear()
         self._early.clear()
         self.on_rtp = self.on_rtcp = None
         if log_defect(_log, "a WebRTC peer ended", task):
@@ -293,7 +349,7 @@ class Peer:
         owner = by_address.get(address)
         if owner is not self:
             if owner is not None:
-                if now - owner._addresses.get(address, 0) < _OWNED_NS:
+                if owner.keeps(address, now):
                     return False
                 owner.disown(address)
             by_address[address] = self
@@ -316,8 +372,13 @@ class Peer:
         self._send(stun.binding_request(transaction, username, self._remote.password.encode(), attributes), address)
 
     def _send_dtls(self, datagram: bytes) -> None:
-        if self.address is not None:
-            self._send(datagram, self.address)
+        address = self.address
+        if address is None:
+            return
+        if self.connected.is_set() or address in self._proven or self._flights.take(datagram):
+            self._send(datagram, address)
+        elif list(self._challenges.values()).count(address) < _UNANSWERED:
+            self._challenge(address)  # who answers gets what was held back
 
     def _register(self, credentials: Credentials) -> None:
         self._port.by_ufrag[credentials.ufrag.encode()] = (self, credentials.password.encode())

@@ -8,21 +8,20 @@ import asyncio
 import socket
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import ip_address
 from types import MappingProxyType
 from typing import Self
 
-from protocols.addresses import client_network
 from protocols.bounded_map import BoundedMap
-from protocols.errors import Reason, Rejected
 from protocols.webrtc.sdp.description import Offer
 from protocols.webrtc.transport import stun
 from protocols.webrtc.transport.dtls import Certificate
 from protocols.webrtc.transport.egress import Ancillary, Egress
+from protocols.webrtc.transport.handshakes import Handshakes
 from protocols.webrtc.transport.ice import Candidate, host_candidates
 from protocols.webrtc.transport.peer import Address, Limits, MuxStats, Peer, Port
+from protocols.webrtc.transport.places import Place, Places, Standing
 
 _READS_PER_WAKE = 64
 _SOCKET_BUFFER = 8 << 20  # bytes; the kernel gives what its own limit allows
@@ -50,6 +49,7 @@ _COUNTERS: Mapping[str, str] = MappingProxyType(
         "unknown_source": "DTLS and SRTP datagrams from an address that passed no connectivity check",
         "forged": "Connectivity checks for nobody, or with a wrong password",
         "dropped": "DTLS datagrams of a peer that sent too many at once",
+        "over_budget": "Datagrams not looked at because what their peer sends takes too much time",
         "send_errors": "STUN and DTLS datagrams that could not be sent",
         "handshakes": "DTLS handshakes begun",
         "handshakes_failed": "DTLS handshakes that failed",
@@ -78,7 +78,8 @@ class UdpMux:
         self._limits = limits or Limits()
         self._certificate = Certificate.generate()
         self._peers: set[Peer] = set()
-        self._clients: Counter[str] = Counter()
+        limits = self._limits
+        self._places = Places(limits.peers, limits.peers_per_client, limits.unconnected_per_client)
         self._socket: socket.socket | None = None
         self._shared: Port | None = None
         self._usual_sources: BoundedMap[Address, str] = BoundedMap(_MAX_SOURCES)
@@ -101,7 +102,7 @@ class UdpMux:
             send=self._send,
             limits=self._limits,
             stats=self.stats,
-            handshakes=asyncio.Semaphore(self._limits.handshakes),
+            handshakes=Handshakes(self._limits.handshakes, self._limits.handshakes_per_client),
         )
         asyncio.get_running_loop().add_reader(self._socket.fileno(), self._readable, self._socket, self._shared)
         return self
@@ -128,31 +129,24 @@ class UdpMux:
             yield "packets_dropped", "Media packets lost to a full socket buffer", egress.dropped
             yield "packets_unsendable", "Media packets that could not go to their address", egress.errors
 
-    def add(self, offer: Offer, client: str = "") -> Peer:
-        """A new peer for `offer`; `client` is the address that asks for it (empty: not counted).
+    def add(self, offer: Offer, client: str = "", standing: Standing = Standing.ANONYMOUS) -> Peer:
+        """A new peer for `offer`; `client` is the address that asks for it (empty: not counted), `standing` what it has shown.
 
         Raises `Rejected` when there are too many.
         """
         if self._shared is None:
             raise RuntimeError("the port is not open")
-        network = client_network(client)
-        if len(self._peers) >= self._limits.peers:
-            raise Rejected(Reason.OVERLOADED, "this gateway has as many WebRTC peers as it takes; try again later")
-        if network and self._clients[network] >= self._limits.peers_per_client:
-            raise Rejected(Reason.TOO_MANY_REQUESTS, "too many WebRTC peers from your address")
+        place = self._places.take(standing, client)
         if self._certificate.expiring:
             self._certificate = Certificate.generate()
-        peer = Peer(self._shared, offer, self._certificate)
+        peer = Peer(self._shared, offer, self._certificate, standing, on_connected=lambda: self._places.connect(place))
         self._peers.add(peer)
-        self._clients[network] += 1
-        peer.task.add_done_callback(lambda _: self._forget(peer, network))
+        peer.task.add_done_callback(lambda _: self._forget(peer, place))
         return peer
 
-    def _forget(self, peer: Peer, network: str) -> None:
+    def _forget(self, peer: Peer, place: Place) -> None:
         self._peers.discard(peer)
-        self._clients[network] -= 1
-        if not self._clients[network]:
-            del self._clients[network]
+        self._places.give_back(place)
         if self._shared is not None:
             sources, owned = self._shared.egress.sources, self._shared.by_address
             for address in [address for address in sources if address not in owned]:
@@ -189,7 +183,7 @@ class UdpMux:
         elif media:
             peer.media(data, now)
         else:
-            peer.dtls(data)
+            peer.dtls(data, now)
 
     def _check(self, port: Port, data: bytes, ancillary: list[Ancillary], address: Address, now: int) -> None:
         message = stun.parse(data)
@@ -204,7 +198,12 @@ class UdpMux:
                 peer.answered(message, address, now)
             return
         entry = port.by_ufrag.get(message.ufrag)
-        if entry is None or not message.authentic(entry[1]):
+        if entry is None:
+            self.stats.forged += 1
+            return
+        if entry[0].over_budget(now):
+            return
+        if not message.authentic(entry[1]):
             self.stats.forged += 1
             return
         # The check came to one of our addresses: the answer, and all that follows, must come from that one (RFC 8445 §7.2.5.2.1).

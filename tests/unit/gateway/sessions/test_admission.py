@@ -1,7 +1,7 @@
 """Who is let in while somebody is there already."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -17,7 +17,7 @@ from gateway.telemetry.tracing import untraced
 from protocols.errors import Reason, Rejected
 from protocols.media import Codec, Kind, TracksChanged
 from protocols.metric import MetricFamily
-from protocols.publisher import BoundPort, Credential, Publisher, ReachedBy
+from protocols.publisher import Applicant, BoundPort, Credential, Publisher, ReachedBy
 from tests.support.memory import H264, OPUS, EnoughRoom, MemoryCall, MemoryPublisher, packet
 from tests.support.unheard import WayOut, unheard
 from tests.unit.transcode.media import tone
@@ -33,6 +33,7 @@ class MemoryListener:
 
     def __init__(self) -> None:
         self.publishers: asyncio.Queue[Publisher] = asyncio.Queue()
+        self.authorise: Callable[[Applicant], Awaitable[None]]
 
     async def __aenter__(self) -> "MemoryListener":
         return self
@@ -101,6 +102,7 @@ async def receiving(
         trace=untraced,
     )
     listener = MemoryListener()
+    listener.authorise = admission.authorise
     serving = asyncio.create_task(admission.serve(listener, policy))
     try:
         yield listener, registry, call
@@ -135,6 +137,19 @@ async def test_a_busy_stream_is_refused_where_the_operator_says_so_but_not_while
         await third.accepted.wait()
         assert third.rejected is None
         assert call.joined == 1
+
+
+async def test_who_asks_before_there_is_a_publisher_hears_the_same_and_counts_once() -> None:
+    async with receiving(take_over=False) as (listener, registry, call), asyncio.timeout(10):
+        await listener.authorise(MemoryPublisher("host"))
+        await live(listener, call)
+        await (await call.sink(Kind.VIDEO)).until(1)
+        applicant = MemoryPublisher("host")
+        with pytest.raises(Rejected) as refused:
+            await listener.authorise(applicant)
+        assert refused.value.reason is Reason.CONFLICT
+        assert registry.refused == {("rtmp", "conflict"): 1}
+        assert applicant.rejected is None  # it is the listener that answers
 
 
 async def test_otherwise_the_second_encoder_takes_over() -> None:

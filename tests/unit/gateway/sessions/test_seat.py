@@ -10,6 +10,7 @@ import pytest
 
 from gateway.node.cpu import CpuRoom
 from gateway.outputs.embedded.call import EmbeddedCall
+from gateway.sessions import socket_watch
 from gateway.sessions.capacity import Capacity, Demand, VideoCost, demand
 from gateway.sessions.counters import PipelineCounters
 from gateway.sessions.output import OnChange, SeatView
@@ -45,6 +46,7 @@ async def running(
     room: SeatRoom | None = None,
     workers: Workers | None = None,
     track_timeout_s: float = 10,
+    max_bitrate: int = 0,
 ) -> AsyncIterator[Running]:
     """A seat for this publisher. `workers` only where it transcodes: their process must end with the test."""
     call = call or MemoryCall()
@@ -53,7 +55,7 @@ async def running(
         decide=lambda track, want: plan(track, want, Policy()),
         live_edge=LiveEdgePolicy(),
         linger_s=linger_s,
-        max_bitrate=0,
+        max_bitrate=max_bitrate,
         on_retired=lambda _, totals: retired.append(totals),
         room=room or EnoughRoom(),
         on_change=lambda seat, change: None,
@@ -296,3 +298,24 @@ async def test_media_time_goes_on_behind_a_publisher_that_ran_ahead_of_real_time
         await video.until(ahead + 1)
         free = LiveEdgePolicy().free  # by so much a packet may be ahead of the live edge
         assert video.packets[-1].pts > video.packets[-2].pts - free
+
+
+@pytest.mark.parametrize(("bytes_a_look", "ends"), [(1000, False), (20_000, True)])
+async def test_what_comes_over_the_connection_counts_though_no_frame_comes_of_it(
+    bytes_a_look: int, ends: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket_watch, "EVERY_S", 0.01)
+    monkeypatch.setattr(socket_watch, "WINDOW_NS", 100_000_000)
+    publisher = MemoryPublisher()
+    async with running(publisher, linger_s=0.05, max_bitrate=1_000_000) as it:
+        async with asyncio.timeout(10):
+            await publisher.accepted.wait()
+            for _ in range(60):
+                publisher.stats.bytes_received += bytes_a_look
+                await asyncio.sleep(0.01)
+                if publisher.closed.is_set():
+                    break
+        assert publisher.closed.is_set() is ends
+        assert ("Mbit/s, more than the 2.5 Mbit/s allowed here" in publisher.why) is ends
+        if ends:
+            await it.ended()

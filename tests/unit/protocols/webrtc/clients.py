@@ -17,6 +17,7 @@ from protocols.webrtc.sdp import description as sdp
 from protocols.webrtc.transport import stun
 from protocols.webrtc.transport.dtls import Certificate, DtlsSession
 from protocols.webrtc.transport.peer import Peer
+from protocols.webrtc.transport.places import Standing
 from protocols.webrtc.transport.udp_mux import UdpMux
 
 USE_CANDIDATE = (stun.Attribute.USE_CANDIDATE, b"")
@@ -78,13 +79,20 @@ class BarePeer:
     """One UDP socket, ICE credentials and DTLS; nothing happens by itself."""
 
     def __init__(
-        self, mux: UdpMux, certificate: Certificate | None = None, *, setup: str = "active", host: str = "127.0.0.1"
+        self,
+        mux: UdpMux,
+        certificate: Certificate | None = None,
+        *,
+        setup: str = "active",
+        host: str = "127.0.0.1",
+        standing: Standing = Standing.PUBLISHER,
+        client: str = "",
     ) -> None:
         self.certificate = certificate or Certificate.generate()
         self.ufrag, self.password = secrets.token_hex(4), secrets.token_hex(12)
         self.destination = (host, mux.port)
         self.socket = self._open()
-        self.peer = mux.add(self.offer(setup))
+        self.peer = mux.add(self.offer(setup), client, standing)
         self.dtls = DtlsSession(self.certificate, active=setup != "passive", send=self.send)
 
     def __enter__(self) -> Self:

@@ -12,7 +12,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from protocols.errors import ProtocolError, Reason, Rejected
-from protocols.webrtc.http import FRAGMENT, SDP, HttpSession, Resources, SubResource, bearer
+from protocols.webrtc.http import FRAGMENT, SDP, HttpSession, Resources, SubResource, bearer, read_body
 from protocols.webrtc.sdp import description as sdp
 
 NEW_ICE = "a=ice-ufrag:{}\r\na=ice-pwd:0123456789012345678901\r\nm=audio 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:0\r\n"
@@ -53,8 +53,8 @@ class Endpoint:
             "/whip/{call}", self.create, origins=origins, extra=[SubResource("more", 'rel="urn:more"', "GET", self.more)]
         )
 
-    async def create(self, request: web.Request, offer: bytes) -> HttpSession:
-        self.offer, self.token = offer, bearer(request)
+    async def create(self, request: web.Request) -> HttpSession:
+        self.offer, self.token = await read_body(request), bearer(request)
         if self.refusal is not None:
             raise self.refusal
         self.session = Remembering()

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ import aiohttp
 import pytest
 
 from protocols.errors import ProtocolError, Reason, Rejected
-from protocols.publisher import Credential
+from protocols.publisher import Applicant, Credential
 from protocols.webrtc.http import FRAGMENT, SDP
 from protocols.webrtc.sdp import answer
 from protocols.webrtc.sdp import description as sdp
@@ -18,6 +19,7 @@ from protocols.webrtc.transport.peer import Limits
 from protocols.whip.limits import WhipLimits
 from protocols.whip.publisher import WhipPublisher
 from tests.peers.whip_stage import Stage, whip_stage
+from tests.unit.protocols.webrtc import hostile
 from tests.unit.protocols.webrtc.sdp.test_answer import DATA
 
 KEY = "a-stream-key"
@@ -382,3 +384,37 @@ async def test_a_thousand_posts_without_a_key_cost_nothing() -> None:
         await asyncio.gather(*(many() for _ in range(10)))
         assert client.stage.listener._publishers.empty()
         assert (await client.post())[0] == 201
+
+
+async def test_the_offer_of_who_may_not_publish_is_not_read() -> None:
+    """128 KB of it took a third of a second, before anybody looked at the key."""
+    asked: list[Applicant] = []
+
+    async def nobody(applicant: Applicant) -> None:
+        asked.append(applicant)
+        raise Rejected(Reason.FORBIDDEN, "not here")
+
+    offer = hostile.offers()["sources"]
+    async with serving(authorise=nobody) as client:
+        begun = time.process_time()
+        for _ in range(20):
+            assert problem(await client.post(offer), 403) == "not here"
+        assert problem(await client.post(b"no offer at all"), 403) == "not here"
+        assert (time.process_time() - begun) / 20 < 0.02  # what reads the answers in it
+        assert client.stage.listener._publishers.empty()
+        assert (asked[0].credential.key, dict(asked[0].params), asked[0].protocol) == (KEY, {"call": "livestream:demo"}, "whip")
+        assert client.stage.listener.refusals() == {}  # who refuses counts
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for_where_nobody_may_publish() -> None:
+    async def nobody(applicant: Applicant) -> None:
+        raise Rejected(Reason.FORBIDDEN, "not here")
+
+    async with serving(authorise=nobody) as client:
+        host, port = client.stage.address.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        head = f"POST /whip/livestream:demo HTTP/1.1\r\nHost: x\r\nContent-Type: {SDP}\r\nAuthorization: Bearer {KEY}\r\n"
+        writer.write(f"{head}Content-Length: 100000\r\n\r\nv=0".encode())
+        async with asyncio.timeout(5):
+            assert (await reader.readline()).startswith(b"HTTP/1.1 403")
+        writer.close()

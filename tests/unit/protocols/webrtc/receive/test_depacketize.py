@@ -1,6 +1,7 @@
 """Payloads into access units, against our own packetizer, ffmpeg's, and payloads that nobody may send."""
 
 import random
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -168,3 +169,20 @@ def test_an_aggregate_of_a_slice_for_each_row_is_taken_and_dust_is_not() -> None
     assert nals(depacketize.h264_frame([packet])) == slices
     with pytest.raises(ProtocolError, match="too many"):
         depacketize.h264_frame([b"\x78" + b"\x00\x01\x41" * 399])
+
+
+MANY_UNITS = {
+    Codec.H264: b"\x78" + b"\x00\x01\x41" * 399,
+    Codec.HEVC: b"\x60\x01" + b"\x00\x03\x02\x01\x80" * 239,
+    Codec.AV1: b"\x00" + b"\x02\x10\x00" * 399,
+}
+
+
+@pytest.mark.parametrize("codec", MANY_UNITS)
+def test_frames_of_tiny_units_are_refused_before_they_are_all_taken_apart(codec: Codec) -> None:
+    """8000 packets of aggregated units of one byte took more than a second."""
+    payloads = [MANY_UNITS[codec]] * 3000
+    begun = time.process_time()
+    with pytest.raises(ProtocolError, match="too many"):
+        FORMATS[codec].frame(payloads)
+    assert time.process_time() - begun < 0.02

@@ -1,10 +1,13 @@
 """Packets in any order, some of them missing, into frames: when each leaves, what is asked for, and what is given up."""
 
 import random
+import tracemalloc
 
 import pytest
 
+from protocols.media import Codec
 from protocols.webrtc.receive import jitter
+from protocols.webrtc.receive.depacketize import FORMATS
 from protocols.webrtc.receive.jitter import MARGIN_NS, NEVER, REORDERING_NS, JitterBuffer, ReceivedFrame, patience
 from tests.unit.protocols.webrtc.loopback import MS
 
@@ -257,3 +260,50 @@ def test_what_is_due_is_news_only_with_a_new_gap() -> None:
     assert not feed.buffer.news
     feed.push(8)
     assert feed.buffer.news
+
+
+BEGINNINGS = {
+    Codec.H264: b"\x65\x88",
+    Codec.HEVC: b"\x26\x01\xaf",
+    Codec.VP8: b"\x10\x00",
+    Codec.VP9: b"\x08\x00",
+    Codec.AV1: b"\x10\x0a",
+}
+
+
+@pytest.mark.parametrize("codec", BEGINNINGS)
+@pytest.mark.parametrize("size", [2, 1200])
+@pytest.mark.parametrize("late", [False, True])
+def test_a_frame_that_never_ends_holds_little_and_the_next_one_comes(codec: Codec, size: int, late: bool) -> None:
+    """One timestamp and no marker: 60,000 packets of it, 72 MB, were all kept."""
+    buffer = JitterBuffer(FORMATS[codec].begins, repairable=True, single=False)
+    beginning = BEGINNINGS[codec].ljust(size, b"\x01")
+    frames: list[ReceivedFrame] = []
+    tracemalloc.start()
+    try:
+        for number in range(1, 60_000):
+            if late and number % 50 == 0:  # one in fifty is lost, and comes 20 later
+                continue
+            packet = 96, 3000, False, bytes(bytearray(beginning)), number * MS
+            frames += buffer.push(number & 0xFFFF, packet)
+            if late and number % 50 == 20:
+                frames += buffer.push(number - 20 & 0xFFFF, packet)
+        assert not frames
+        assert tracemalloc.get_traced_memory()[1] < 3 * jitter.FRAME_BYTES
+    finally:
+        tracemalloc.stop()
+    assert buffer.oversized == 1
+    for number in (60_000, 60_001):
+        frames += buffer.push(number, (96, 6000, number == 60_001, beginning, number * MS))
+    (frame,) = frames
+    assert (frame.timestamp, len(frame.payloads), frame.continuous) == (6000, 2, False)
+
+
+def test_the_largest_frame_that_may_be_is_taken() -> None:
+    buffer = JitterBuffer(begins, repairable=True, single=False)
+    size = jitter.FRAME_BYTES // 4096
+    for number in range(4095):
+        assert not buffer.push(number, (96, 0, False, BEGIN * size, 0))
+    (frame,) = buffer.push(4095, (96, 0, True, MORE * size, 0))
+    assert sum(map(len, frame.payloads)) == jitter.FRAME_BYTES
+    assert buffer.oversized == 0

@@ -1,0 +1,44 @@
+"""How much of the event loop's time one peer may take for what it sends. Sans-IO.
+
+What is kept true: over any time t a peer takes at most `burst + share * t` of it and one more datagram; beyond that what it sends is not
+looked at, and whoever else the loop serves does not notice.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from protocols.webrtc.transport.places import Standing
+
+WORK: Mapping[Standing, tuple[float, int]] = MappingProxyType(
+    {
+        Standing.ANONYMOUS: (0.02, 100_000_000),  # a browser that watches needs a tenth of it
+        Standing.KNOWN: (0.02, 100_000_000),
+        Standing.PUBLISHER: (0.4, 1_000_000_000),
+    }
+)
+"""Of the event loop's time what a peer of each standing may take: which share for good, and how much at once (ns)."""
+
+_LONGEST_NS = 5_000_000
+"""What one datagram is charged with at most: longer than any takes, so that a pause of the whole process is nobody's debt."""
+
+
+class WorkBudget:
+    """Of one peer: `share` of the loop's time for good, `burst` (ns) at once. Times are monotonic ns."""
+
+    __slots__ = ("_at", "_burst", "_left", "_share")
+
+    def __init__(self, share: float, burst: int, now: int) -> None:
+        self._share = share
+        self._burst = self._left = burst
+        self._at = now
+
+    def spent(self, now: int) -> bool:
+        """Whether there is nothing left."""
+        if now > self._at:
+            self._left = min(self._burst, self._left + int((now - self._at) * self._share))
+            self._at = now
+        return self._left <= 0
+
+    def charge(self, took: int) -> None:
+        """A datagram took so long (ns)."""
+        self._left -= min(took, _LONGEST_NS)

@@ -1,0 +1,94 @@
+"""Who gets a place on the port while there are others: by who they are, and by the address that asks. Sans-IO.
+
+What is kept true: strangers leave places to those who show a token, and both leave some to publishers, however many come; those who have
+not connected yet are few of one address; strangers use up nothing of what an address has for those who show a token.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from enum import Enum
+
+from protocols.addresses import client_network
+from protocols.errors import Reason, Rejected
+
+_KEPT_FOR_PUBLISHERS = 20  # one in so many
+_KEPT_FOR_KNOWN = 10
+
+
+class Standing(Enum):
+    """What a peer has shown before it got here."""
+
+    ANONYMOUS = "anonymous"
+    KNOWN = "known"
+    """A token that lets it watch."""
+    PUBLISHER = "publisher"
+
+
+@dataclass(slots=True, eq=False)
+class Place:
+    """What one peer takes up until it is given back."""
+
+    standing: Standing
+    client: tuple[str, bool] | None
+    """Of whom it counts: the network that asked, and whether as a stranger. None: of nobody."""
+    connected: bool = False
+
+
+class Places:
+    """`most` in all, `per_client` of one address, `unconnected` of those not connected yet."""
+
+    def __init__(self, most: int, per_client: int, unconnected: int) -> None:
+        for_all_but_strangers = most - most // _KEPT_FOR_PUBLISHERS
+        self._most = {
+            Standing.ANONYMOUS: for_all_but_strangers - most // _KEPT_FOR_KNOWN,
+            Standing.KNOWN: for_all_but_strangers,
+            Standing.PUBLISHER: most,
+        }
+        self._per_client = per_client
+        self._unconnected = unconnected
+        self._taken: Counter[Standing] = Counter()
+        self._clients: Counter[tuple[str, bool]] = Counter()
+        self._connecting: Counter[tuple[str, bool]] = Counter()
+
+    def take(self, standing: Standing, address: str) -> Place:
+        """For who asks from `address` (empty: not counted). Raises `Rejected`."""
+        counted = 0
+        for each, most in self._most.items():  # whoever stands lower is counted with those above
+            counted += self._taken[each]
+            if counted >= most and _RANKS[each] >= _RANKS[standing]:
+                raise Rejected(Reason.OVERLOADED, "this gateway has as many WebRTC peers as it takes; try again later")
+        client = (client_network(address), standing is Standing.ANONYMOUS) if address else None
+        if client is not None:
+            if self._clients[client] >= self._per_client:
+                raise Rejected(Reason.TOO_MANY_REQUESTS, "too many WebRTC peers from your address")
+            if self._connecting[client] >= self._unconnected:
+                raise Rejected(
+                    Reason.TOO_MANY_REQUESTS,
+                    "too many WebRTC peers from your address have not connected yet: try again in a moment",
+                )
+            self._clients[client] += 1
+            self._connecting[client] += 1
+        self._taken[standing] += 1
+        return Place(standing, client)
+
+    def connect(self, place: Place) -> None:
+        """The peer has connected."""
+        if not place.connected:
+            place.connected = True
+            _less(self._connecting, place.client)
+
+    def give_back(self, place: Place) -> None:
+        """The peer has ended. Once for each place."""
+        self.connect(place)
+        self._taken[place.standing] -= 1
+        _less(self._clients, place.client)
+
+
+_RANKS = {standing: rank for rank, standing in enumerate(Standing)}
+
+
+def _less(counter: Counter[tuple[str, bool]], client: tuple[str, bool] | None) -> None:
+    if client is not None:
+        counter[client] -= 1
+        if not counter[client]:
+            del counter[client]

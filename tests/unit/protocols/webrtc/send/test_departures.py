@@ -1,0 +1,88 @@
+"""Transport-wide feedback is compared with what was sent, and each packet once."""
+
+import random
+from collections.abc import Callable
+
+from protocols.media import Codec, Track
+from protocols.webrtc.send.departures import Departures
+from protocols.webrtc.send.sender import Sender
+from tests.unit.protocols.webrtc.loopback import FRAME, Peer, Programme, Timers, packet, source_of, video, watch
+
+
+def sending(peer: Peer, timers: Timers, frames: int) -> Sender:
+    source = video(timers)
+    sender = watch(source, peer, 0)
+    Programme(source, timers, key_bytes=13_000).play(frames)
+    return sender
+
+
+def test_each_packet_is_given_once_and_with_when_it_left(peer: Peer, timers: Timers) -> None:
+    sender = sending(peer, timers, 10)
+    first = peer.receive()[0].extensions.transport_sequence_number
+    assert first is not None
+    departures = Departures([sender])
+    skipped, given = departures.take(first, 50)
+    assert (skipped, len(given)) == (0, 50)
+    times = [each.at for each in given if each is not None]
+    assert times == sorted(times)
+    assert (times[0], times[-1]) == (0, 4 * FRAME)
+    skipped, given = departures.take(first + 30 & 0xFFFF, 40)
+    assert (skipped, len(given)) == (20, 20)
+    assert departures.take(first, 70) == (0, [])
+
+
+def test_what_was_not_sent_is_not_given(peer: Peer, timers: Timers) -> None:
+    departures = Departures([sending(peer, timers, 10)])
+    following = peer.transport_sequence
+    assert departures.take(following, 2048) == (0, [])
+    assert departures.take(following + 5 & 0xFFFF, 2048) == (0, [])
+    skipped, given = departures.take(following - 3 & 0xFFFF, 2048)
+    assert (skipped, len(given)) == (0, 3)
+
+
+def test_repairs_and_what_is_forgotten_are_none(peer: Peer, timers: Timers) -> None:
+    sender = sending(peer, timers, 3)
+    before = peer.transport_sequence
+    sender.repair([peer.receive()[5].sequence_number], timers.now)
+    peer.receive()
+    departures = Departures([sender])
+    assert departures.take(before, 1) == (0, [None])
+    sender.detach()
+    assert departures.take(before - 5 & 0xFFFF, 5) == (0, [])
+
+
+def test_lines_share_the_count_and_packets_of_all_are_found(peer: Peer, timers: Timers) -> None:
+    picture, sound = video(timers), source_of(Track(1, Codec.OPUS), timers)
+    senders = [watch(picture, peer, 0), watch(sound, peer, 0, ssrc=7, mid="1")]
+    departures = Departures(senders)
+    programme = Programme(picture, timers, key_bytes=13_000)
+    base = peer.transport_sequence
+    chance = random.Random(1)
+    for frame in range(400):
+        programme.play(1)
+        sound.push(packet(b"opus", frame * FRAME, True), timers.now)
+        if chance.random() < 0.3:
+            count = peer.transport_sequence - base & 0xFFFF
+            skipped, given = departures.take(base, count)
+            assert (skipped, len(given), given.count(None)) == (0, count, 0)
+            assert len({each.size for each in given if each}) >= 2
+            base = peer.transport_sequence
+
+
+def test_nothing_is_kept_of_what_no_feedback_speaks_of(peer: Peer, timers: Timers) -> None:
+    source = video(timers)
+    sender = watch(source, peer, 0)
+    departures = Departures([sender])
+    programme = Programme(source, timers, key_bytes=13_000)
+    for _ in range(20):
+        programme.play(60)
+        departures.take(peer.transport_sequence - 1 & 0xFFFF, 1)
+        assert len(departures._lines[0].runs) == 0
+
+
+def test_without_the_extension_there_is_nothing_to_compare(peer_of: Callable[..., Peer], timers: Timers) -> None:
+    source, peer = video(timers), peer_of()
+    sender = watch(source, peer, 0, transport_cc_extension=0)
+    departures = Departures([sender])
+    assert not departures.agreed
+    assert departures.take(0, 2048) == (0, [])
