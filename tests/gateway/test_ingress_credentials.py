@@ -85,7 +85,8 @@ async def peopled(url: str) -> AsyncIterator[Town]:
         await store.call_types.ensure_built_in(it.now)
         kind = (await store.call_types.all())["livestream"]
         call = lifecycle.created(kind, "x", "john", it.now)
-        roles = {"john": "host", "ann": "viewer", "eve": "host"}
+        encoders = dict.fromkeys(("rtmp", "adobe", "srt", "whip", "cam"), "cohost")
+        roles = {"john": "host", "ann": "viewer", "eve": "host"} | encoders
         await store.calls.get_or_create(
             replace(call, blocked_user_ids=("eve",)), [Member(X, user, it.now, it.now, role) for user, role in roles.items()]
         )
@@ -135,10 +136,12 @@ async def bad_keys(town: Town) -> dict[str, tuple[str, str, Reason, str]]:
         "revoked": (f"{name}-{half}", X, Reason.UNAUTHORIZED, "was revoked"),
         "mistyped": (mistyped, X, Reason.UNAUTHORIZED, "missing or changed"),
         "a viewer": (town.token("ann"), X, Reason.FORBIDDEN, "make you a host"),
+        "a viewer's key": ("-".join(await town.short("ann")), X, Reason.FORBIDDEN, "make you a host"),
         "blocked": (town.token("eve"), X, Reason.FORBIDDEN, "blocked"),
+        "into no call": (town.token("john"), "livestream:typo", Reason.NOT_FOUND, "there is no call livestream:typo"),
         "of an ended call": (town.token("john"), OVER, Reason.FORBIDDEN, "has ended"),
         "of no type": (town.token("john"), "nothing:x", Reason.NOT_FOUND, "no call type"),
-        "a server": (town.token("", user_id=None), X, Reason.FORBIDDEN, "nobody's"),
+        "a server": (town.token("", user_id=None, server=True), X, Reason.FORBIDDEN, "nobody's"),
     }
 
 
@@ -178,20 +181,27 @@ async def test_what_is_wrong_is_refused_on_every_protocol_in_its_words(town: Tow
         assert not [entry for entry in gateway.log if entry["message"] == "publishing"]
 
 
-async def test_addresses_with_too_many_wrong_keys_wait_on_every_way_in(town: Town) -> None:
+async def test_an_address_that_guesses_waits_on_every_way_in_and_a_right_key_does_not(town: Town) -> None:
     wrong, right = town.token("john", secret="x" * 43), town.token("john")
     async with gateway_of(town, "auth.max_failures_per_minute=3") as gateway:
         for _ in range(3):
             assert (await over_whip(gateway, wrong, X))[0] == 401
-        status, text = await over_whip(gateway, right, X)
+        status, text = await over_whip(gateway, wrong, X)
         assert (status, "too many wrong keys" in text) == (429, True)
-        assert "too many wrong keys" in await over_rtmp(gateway, right, X)
-        assert await over_srt(gateway, right, X) == {"reject": Reason.TOO_MANY_REQUESTS.srt_code}
-        assert (await over_api(gateway, right, X))[0] == 429
+        assert "too many wrong keys" in await over_rtmp(gateway, wrong, X)
+        assert await over_srt(gateway, wrong, X) == {"reject": Reason.TOO_MANY_REQUESTS.srt_code}
+        assert (await over_api(gateway, wrong, X))[0] == (await over_whip(gateway, wrong, X, path="whep"))[0] == 429
         elsewhere = {"X-Forwarded-For": "198.51.100.7"}  # by a proxy on this machine: who else comes through it is not held up
         address = gateway.url("/api/v2/video/call/livestream/x?api_key=app")
-        assert (await over_http("GET", address, right, headers=elsewhere))[0] == 200
-        assert (await over_whip(gateway, right, X, path="whep"))[0] == 429
+        assert (await over_http("GET", address, wrong, headers=elsewhere))[0] == 401
+        assert (await over_api(gateway, right, X))[0] == 200
+        for path in ("whip", "whep"):
+            assert (await over_whip(gateway, right, X, path=path))[0] not in (401, 403, 429), (
+                "they are let in, and what they offer is none"
+            )
+        rtmp = f"rtmp://127.0.0.1:{gateway.ports['rtmp']}/live/{right}?call={X}"
+        async with ffmpeg(*LIVE, "-f", "flv", rtmp):
+            await live(gateway, "john")
 
 
 async def ended(gateway: GatewayProcess, user: str) -> dict[str, Any]:
@@ -284,8 +294,8 @@ async def test_a_restart_keeps_calls_keys_and_what_is_live(town: Town) -> None:
             address = f"rtmp://127.0.0.1:{gateway.ports['rtmp']}/live/{name}-{half}"
             async with ffmpeg(*LIVE, "-f", "flv", address), asyncio.timeout(60):
                 await live(gateway, "rtmp")
-                async with watching(gateway.url(f"/whep/{X}")) as anybody:
-                    await anybody.until(frames=10)
+                async with watching(gateway.url(f"/whep/{X}"), town.token("ann")) as viewer:
+                    await viewer.until(frames=10)
                 gateway.process.kill()
 
 
