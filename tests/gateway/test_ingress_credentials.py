@@ -286,6 +286,50 @@ async def test_a_session_over_every_protocol_and_what_ends_it(town: Town) -> Non
         assert secret not in log
 
 
+async def test_whose_role_goes_loses_the_picture_the_connection_and_the_place_at_once(town: Town) -> None:
+    key, john = "-".join(await town.short("cam")), town.token("john")
+
+    async def becomes(user: str, role: str | None) -> None:
+        put = [Member(X, user, town.now, town.now, role)] if role is not None else []
+        await town.store.calls.update_members(X, put, [user] if role is None else [])
+
+    def treated(video: str) -> Callable[[dict[str, Any]], bool]:
+        modes = {"video": video, "audio": "transcode"}
+        return lambda stream: {track["kind"]: track["mode"] for track in stream["tracks"]} == modes
+
+    async with gateway_of(town) as gateway:
+        rtmp = f"rtmp://127.0.0.1:{gateway.ports['rtmp']}/live/{key}"
+        async with ffmpeg(*LIVE, "-f", "flv", rtmp):
+            await gateway.stream("cam", tracks=2, wanted=treated("passthrough"), token=john, timeout=60)
+            async with watching(gateway.url(f"/whep/{X}"), town.token("adobe")) as viewer:
+                await viewer.until(frames=5)
+                await becomes("cam", "speaker")
+                shown = await gateway.stream("cam", tracks=2, wanted=treated("refuse"), token=john)
+                assert "audio only" in next(track["why"] for track in shown["tracks"] if track["kind"] == "video")
+                await becomes("cam", "moderator")
+                await gateway.stream("cam", tracks=2, wanted=treated("passthrough"), token=john)
+                await becomes("adobe", None)  # it is in backstage, where users are not
+                async with asyncio.timeout(20):
+                    await viewer.closed.wait()
+            await becomes("cam", "viewer")
+            assert "make you a host" in (await ended(gateway, "cam"))["why"]
+
+
+async def test_what_an_api_key_gave_ends_with_it_while_it_is_live(town: Town) -> None:
+    leaked = secrets.token_urlsafe(32)
+    sealed = SealedSecret(Sealing(town.own.encode()).seal(leaked.encode(), "leaked"), town.now)
+    await town.store.api_keys.add(ApiKey("leaked", "", (sealed,), town.now))
+    await town.store.calls.update_members(X, [Member(X, "cam", town.now, town.now, "cohost", api_key="leaked")])
+    async with gateway_of(town) as gateway:
+        rtmp = f"rtmp://127.0.0.1:{gateway.ports['rtmp']}/live/{town.token('cam')}?call={X}"
+        async with ffmpeg(*LIVE, "-f", "flv", rtmp), watching(gateway.url(f"/whep/{X}"), town.token("cam")) as viewer:
+            await live(gateway, "cam")
+            await town.store.api_keys.revoke("leaked", town.now)
+            assert "make you a host" in (await ended(gateway, "cam"))["why"]
+            async with asyncio.timeout(20):
+                await viewer.closed.wait()
+
+
 async def test_a_restart_keeps_calls_keys_and_what_is_live(town: Town) -> None:
     name, half = await town.short("rtmp")
     await town.change(X, lifecycle.gone_live)

@@ -109,7 +109,7 @@ class Walk:
         for route in (each for each in ROUTES if "{id}" not in each.path):
             found[route.name, ANY] = {who: _cell(await self.of_api(route, who, subject)) for who in WHO}
         for name in _ABOUT_ALL:
-            found[name, ANY] = {who: _cell(await self.beside_api(name, who, subject)) for who in reversed(WHO)}
+            found[name, ANY] = {who: _cell(await self.beside_api(name, who, subject)) for who in reversed(list(WHO))}
         return found
 
     async def call_in(self, state: str) -> Subject:

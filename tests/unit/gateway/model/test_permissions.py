@@ -109,10 +109,10 @@ def test_a_public_call_may_be_watched_whatever_its_type_and_nothing_more() -> No
     "state", [BACKSTAGE, ENDED, CallState(backstage=True, public=True), CallState(ended=True, public=True)]
 )
 def test_who_is_nobody_reads_what_is_open_now_and_nothing_else(state: CallState) -> None:
-    open_to_all = {Role.ANONYMOUS: frozenset({Capability.READ_CALL, Capability.JOIN_CALL})}
+    open_to_all: Grants = {Role.ANONYMOUS: frozenset({Capability.READ_CALL, Capability.JOIN_CALL})}
     assert capabilities(open_to_all, [Role.ANONYMOUS], LIVE) == open_to_all[Role.ANONYMOUS]
     assert not capabilities(open_to_all, [Role.ANONYMOUS], state)
-    only_read = {Role.ANONYMOUS: frozenset({Capability.READ_CALL})}
+    only_read: Grants = {Role.ANONYMOUS: frozenset({Capability.READ_CALL})}
     assert not capabilities(only_read, [Role.ANONYMOUS], LIVE), "what nobody may enter is not open"
 
 
