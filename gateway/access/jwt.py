@@ -94,7 +94,7 @@ def read(
     signer = next((each for each in signers if _signed_by(token, each)), signers[0])
     try:
         payload = jwt.decode(token, signer.value, algorithms=["HS256"], options=_OPTIONS)  # type: ignore[arg-type]
-    except (jwt.PyJWTError, RecursionError) as error:
+    except jwt.PyJWTError as error:
         # A signature that was cut may still decode, and then only does not match: its length tells the two apart.
         cut = isinstance(error, jwt.InvalidSignatureError) and len(token.rpartition(".")[2]) < SIGNATURE
         detail = next((words for kind, words in _REFUSALS if isinstance(error, kind) and not cut), _REFUSALS[-1][1])

@@ -147,7 +147,7 @@ _REFUSALS: Final[Mapping[Capability, str]] = {
 
 
 def allowed(grants: Grants, roles: Collection[str], capability: Capability, state: CallState) -> Allowed | Denied:
-    """Whether one of these roles may do it in a call of this state. Who is the server (a token without a user) is never asked."""
+    """Whether one of these roles may do it in a call of this state. Of an application's server it is never asked."""
     if state.blocked:
         return Denied(Reason.FORBIDDEN, "you are blocked in this call: its host can unblock you")
     nobody = not set(roles) - {Role.ANONYMOUS}
