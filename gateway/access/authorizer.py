@@ -32,6 +32,18 @@ _MOST_SENT_OUT: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
+class _Standing:
+    """Where somebody stands in a call: what is asked for every capability."""
+
+    cid: str
+    is_there: bool  # the call; to the operator's own tokens it is, since they may come before it
+    state: CallState
+    grants: Mapping[str, frozenset[Capability]]
+    roles: frozenset[str]
+    out_for_s: int  # seconds until who was kicked may come back
+
+
+@dataclass(frozen=True, slots=True)
 class Rules:
     """The configuration's part in it."""
 
@@ -203,7 +215,10 @@ class Authorizer:
 
     def capabilities(self, identity: Identity, cid: str) -> frozenset[Capability]:
         """All that they may do now in a call that is in memory (`own_capabilities`)."""
-        return frozenset(each for each in Capability if self._verdict(identity, cid, each) is None)
+        if self.authenticator.withdrawn(identity) or not (identity.call_cids is None or cid in identity.call_cids):
+            return frozenset()
+        standing = self._standing(identity, cid)  # once: a list of calls asks this of each
+        return frozenset(each for each in identity.reach if self._judged(identity, each, standing) is None)
 
     def inside(self, identity: Identity, cid: str) -> bool:
         """Whether more of a call that they may read is theirs to see than its state and its start: it is not closed to them."""
@@ -238,18 +253,30 @@ class Authorizer:
 
     def _verdict(self, identity: Identity, cid: str, capability: Capability) -> Rejected | None:
         """None: they may. Raises `NotInMemory`."""
-        if (refusal := self.authenticator.withdrawn(identity) or self._outside(identity, cid, capability)) is not None:
-            return refusal
+        refusal = self.authenticator.withdrawn(identity) or self._outside(identity, cid, capability)
+        return refusal or self._judged(identity, capability, self._standing(identity, cid))
+
+    def _standing(self, identity: Identity, cid: str) -> _Standing:
         known = self._rights_cache.call(cid)
-        if known is None and not identity.claimed and capability is not Capability.CREATE_CALL:
-            return NoSuchCall(cid)
-        state = self._state(identity, cid, known)
+        return _Standing(
+            cid,
+            known is not None or bool(identity.claimed),
+            self._state(identity, cid, known),
+            self._grants(identity, cid),
+            self._roles(identity, known),
+            self._out_for(identity, cid),
+        )
+
+    def _judged(self, identity: Identity, capability: Capability, standing: _Standing) -> Rejected | None:
+        """Of a credential that is good for it."""
+        if not standing.is_there and capability is not Capability.CREATE_CALL:
+            return NoSuchCall(standing.cid)
         if identity.server:
-            gone = state.ended and capability in _OF_WHO_IS_IN
+            gone = standing.state.ended and capability in _OF_WHO_IS_IN
             return Rejected(Reason.FORBIDDEN, "the call has ended: create another one") if gone else None
-        if capability in _OF_WHO_IS_IN and (seconds := self._out_for(identity, cid)):
+        if capability in _OF_WHO_IS_IN and (seconds := standing.out_for_s):
             return Rejected(Reason.FORBIDDEN, f"the call's host has taken you out of it: you may come back in {seconds} s")
-        verdict = allowed(self._grants(identity, cid), self._roles(identity, known), capability, state)
+        verdict = allowed(standing.grants, standing.roles, capability, standing.state)
         return None if isinstance(verdict, Allowed) else Rejected(verdict.reason, verdict.why)
 
     def _out_for(self, identity: Identity, cid: str) -> int:
