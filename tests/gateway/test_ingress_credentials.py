@@ -330,6 +330,18 @@ async def test_what_an_api_key_gave_ends_with_it_while_it_is_live(town: Town) ->
                 await viewer.closed.wait()
 
 
+async def test_after_a_change_of_the_secret_what_was_sealed_signs_nothing_and_the_log_says_so(town: Town) -> None:
+    claims: dict[str, object] = {"server": True, "exp": int(time.time()) + 600}
+    async with running_gateway(f"database.url={town.url}", secret=secrets.token_hex(32)) as gateway:
+        told = await gateway.logged("signs nothing")
+        assert (told["level"], told["api_key"], "gateway apikey rotate" in told["message"]) == ("error", "app", True)
+        for token in (town.token("john"), forged({"alg": "HS256"}, claims, b"\0")):
+            assert (await over_api(gateway, token, X))[0] == 401
+        empty = forged({"alg": "HS256"}, claims, b"\0").rpartition(".")[0]
+        signature = base64.urlsafe_b64encode(hmac.digest(b"", empty.encode(), "sha256")).decode().rstrip("=")
+        assert (await over_api(gateway, f"{empty}.{signature}", X))[0] == 401
+
+
 async def test_a_restart_keeps_calls_keys_and_what_is_live(town: Town) -> None:
     name, half = await town.short("rtmp")
     await town.change(X, lifecycle.gone_live)
