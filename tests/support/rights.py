@@ -236,7 +236,11 @@ def as_text(rights: Rights) -> str:
 
 @asynccontextmanager
 async def walking() -> AsyncIterator[Walk]:
-    async with running_application("auth.max_failures_per_minute=0") as application, aiohttp.ClientSession() as http:
+    unbounded = (
+        "auth.max_failures_per_minute=0",
+        *(f"quotas.{each}=0" for each in ("requests_per_minute", "lists_per_minute")),
+    )
+    async with running_application(*unbounded) as application, aiohttp.ClientSession() as http:
         yield Walk(application, http)
 
 
