@@ -1,31 +1,33 @@
 """Who stands behind a credential: a token of the gateway itself, a user's or server's token of an application, a short stream key or its
 name (proved by the protocol's challenge), or nothing.
 
-Kept true: this reads memory only, so that it answers at once; who shows wrong credentials is slowed by address; what a credential rests on
-can be asked again at any time (`withdrawn`).
+Kept true: this reads memory only, so that it answers at once; who shows a credential that verifies is let in, whatever came from their
+address before, and who guesses is slowed by address; what a credential rests on can be asked again at any time (`withdrawn`).
 """
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from time import monotonic_ns
-from typing import Final
+from typing import Final, NamedTuple
 
 from gateway.access import stream_keys
 from gateway.access.credentials import Identity, Tokens
-from gateway.access.jwt import HOST, VIEWER, Signer, is_token, read
+from gateway.access.jwt import HOST, MIN_SECRET, VIEWER, WATCHER, Signer, is_token, read
 from gateway.access.rights_cache import RightsCache
 from gateway.access.sealing import Sealing
 from gateway.access.throttle import Throttle
+from gateway.config import LONGEST_USER_TOKEN_S
 from gateway.model.permissions import Role
 from gateway.model.records import ApiKey
 from protocols.errors import Reason, Rejected
 from protocols.publisher import Credential
 
-_CLAIMED: Final[Mapping[str, str]] = {HOST: Role.HOST, VIEWER: Role.INVITED}
+_CLAIMED: Final[Mapping[str, str]] = {HOST: Role.HOST, VIEWER: Role.INVITED, WATCHER: ""}  # a watcher is who they are
 
 
 class Authenticator:
-    """See the file. `failures_per_minute` 0: no limit; the time is that of `tokens`."""
+    """See the file. `failures_per_minute` 0: no limit; `longest_s` is how long the token of an application's user may be good for; the
+    time is that of `tokens`."""
 
     def __init__(
         self,
@@ -33,13 +35,15 @@ class Authenticator:
         rights_cache: RightsCache,
         failures_per_minute: int = 0,
         monotonic: Callable[[], int] = monotonic_ns,
+        longest_s: int = LONGEST_USER_TOKEN_S,
     ) -> None:
         self.throttle = Throttle(failures_per_minute)
         self._tokens = tokens
         self._rights_cache = rights_cache
         self._sealing = Sealing(tokens.secret.value)
         self._monotonic = monotonic
-        self._signers: tuple[Mapping[str, ApiKey], Mapping[str, tuple[Signer, ...]]] = ({}, {})
+        self._longest_s = longest_s
+        self._signers: tuple[Mapping[str, ApiKey], Mapping[str, tuple[_Signs, ...]]] = ({}, {})
 
     @property
     def now(self) -> datetime:
@@ -47,15 +51,16 @@ class Authenticator:
 
     def identify(self, credential: Credential, what: str, *, api_key: str = "", address: str = "") -> Identity:
         """`what` begins the refusals: "The stream key". Raises `Rejected` (UNAUTHORIZED, TOO_MANY_REQUESTS, OVERLOADED)."""
-        at = self._monotonic()
-        if address and (wait := self.throttle.wait_s(address, at)):
-            words = f"too many wrong keys came from this address: wait {wait} s, and check the key"
-            raise Rejected(Reason.TOO_MANY_REQUESTS, words)
         try:
             return self._identify(credential, what, api_key)
         except Rejected as refusal:
-            if address and refusal.reason is Reason.UNAUTHORIZED:
-                self.throttle.failed(address, at)
+            if not address or refusal.reason is not Reason.UNAUTHORIZED:
+                raise
+            at = self._monotonic()
+            if wait := self.throttle.wait_s(address, at):
+                words = f"too many wrong keys came from this address: wait {wait} s, and check the key"
+                raise Rejected(Reason.TOO_MANY_REQUESTS, words) from None
+            self.throttle.failed(address, at)
             raise
 
     def stream_key_name(self, credential: Credential) -> str:
@@ -80,11 +85,15 @@ class Authenticator:
                 self._stream_key(identity.stream_key)
             except Rejected as refusal:
                 return refusal
-        if identity.api_key:
-            key = self._rights_cache.api_keys.get(identity.api_key)
-            if key is None or key.revoked_at is not None:
-                return Rejected(Reason.UNAUTHORIZED, "The API key of this token was revoked: get a token of another one")
+        if not self._rights_cache.stands(identity.api_key):
+            return Rejected(Reason.UNAUTHORIZED, "The API key of this token was revoked: get a token of another one")
         return None
+
+    def useless_secrets(self) -> Mapping[str, str]:
+        """By API key, why a secret of it signs nothing."""
+        keys = (key for key in self._rights_cache.api_keys.values() if key.revoked_at is None)
+        found = {key.key: self._unsealed(key)[1] for key in keys}
+        return {key: why for key, why in found.items() if why}
 
     def _identify(self, credential: Credential, what: str, api_key: str = "") -> Identity:
         secret, text = self._tokens.secret.value, credential.key.strip()
@@ -93,24 +102,23 @@ class Authenticator:
                 return self._stream_key(credential.user)
             claims = self._tokens.claims_of(credential.user)
             return Identity(
-                claims.user_id, call_cids=frozenset(claims.call_cids), claimed=Role.HOST, expires_at=claims.exp or 0
+                claims.user_id, call_cids=frozenset(claims.call_cids or ()), claimed=Role.HOST, expires_at=claims.exp
             )
         if not is_token(text) and stream_keys.looks_like_key(text):
             if (name := stream_keys.name_of(secret, text)) is None:
                 words = "is not one of this gateway's, or a character of it is missing or changed: copy it again in one piece"
                 raise Rejected(Reason.UNAUTHORIZED, f"{what} {words}")
             return self._stream_key(name)
-        claims, signer = read(credential.key, what, self._signers_of(api_key), self._tokens.now())
-        calls = frozenset(claims.call_cids) or None
-        if not signer.api_key:
-            claimed = _CLAIMED.get(claims.role, claims.role)
-            return Identity(claims.user_id, call_cids=calls, claimed=claimed, expires_at=claims.exp or 0)
+        claims, signer = read(credential.key, what, self._signers_of(api_key), self._tokens.now(), self._longest_s)
+        own = not signer.api_key
         return Identity(
             claims.user_id,
-            server=not claims.user_id,
-            api_key=signer.api_key,
-            call_cids=calls,
-            expires_at=claims.exp or 0,
+            server=claims.server,
+            api_key=claims.api_key if own else signer.api_key,
+            call_cids=frozenset(claims.call_cids) if claims.call_cids is not None else None,
+            claimed=_CLAIMED.get(claims.role, claims.role) if own else "",
+            watching=own and claims.role == WATCHER,
+            expires_at=claims.exp,
         )
 
     def _stream_key(self, name: str) -> Identity:
@@ -134,23 +142,30 @@ class Authenticator:
         keys, signers = self._signers
         if keys is not self._rights_cache.api_keys:
             keys = self._rights_cache.api_keys
-            signers = {key: self._unsealed(each) for key, each in keys.items() if each.revoked_at is None}
+            signers = {key: self._unsealed(each)[0] for key, each in keys.items() if each.revoked_at is None}
             self._signers = (keys, signers)
         if api_key and api_key not in signers:
             raise Rejected(
                 Reason.UNAUTHORIZED, "There is no such api_key, or it was revoked: list them with gateway apikey list"
             )
         now = self.now
-        ends = {key: [each.expires_at for each in keys[key].secrets] for key in ([api_key] if api_key else signers)}
-        usable = [
-            signer
-            for key, times in ends.items()
-            for signer, end in zip(signers[key], times, strict=True)
-            if end is None or now < end
-        ]
-        return (self._tokens.signer, *usable)
+        named = signers[api_key] if api_key else (each for of in signers.values() for each in of)
+        return (self._tokens.signer, *(each.signer for each in named if each.until is None or now < each.until))
 
-    def _unsealed(self, key: ApiKey) -> tuple[Signer, ...]:
-        """What does not open (the gateway's own secret was changed) verifies nothing."""
-        values = (self._sealing.unseal(each.sealed, key.key) for each in key.secrets)
-        return tuple(Signer(value if value is not None else b"", key.key) for value in values)
+    def _unsealed(self, key: ApiKey) -> tuple[tuple["_Signs", ...], str]:
+        """Of its secrets those that sign, and why another does not; empty: they all do."""
+        found, why_not = [], ""
+        for each in key.secrets:
+            value = self._sealing.unseal(each.sealed, key.key)
+            if value is None:
+                why_not = "it was sealed with another secret of the gateway (auth.secret was changed)"
+            elif len(value) < MIN_SECRET:
+                why_not = f"it is shorter than {MIN_SECRET} bytes"
+            else:
+                found.append(_Signs(Signer(value, key.key), each.expires_at))
+        return tuple(found), why_not
+
+
+class _Signs(NamedTuple):
+    signer: Signer
+    until: datetime | None  # None: no end

@@ -6,7 +6,7 @@ Kept true: `examine` and `judge` read memory only, so that they answer at once; 
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from math import ceil
@@ -17,7 +17,7 @@ from gateway.access.credentials import Grant, Identity
 from gateway.access.rights_cache import KnownCall, NotInMemory, RightsCache
 from gateway.config import CALL_ID
 from gateway.model.lifecycle import created
-from gateway.model.permissions import MEMBERS, Allowed, CallState, Capability, Role, allowed, capabilities
+from gateway.model.permissions import MEMBERS, SENDING, Allowed, CallState, Capability, Role, above, allowed, granted
 from gateway.model.records import Call, CallType
 from gateway.store.calls import NoSuchCall
 from gateway.store.store import Store
@@ -25,18 +25,22 @@ from protocols.bounded_map import BoundedMap
 from protocols.errors import Reason, Rejected
 from protocols.publisher import Credential
 
-_SEND: Final = (Capability.SEND_VIDEO, Capability.SEND_AUDIO)
-_OF_WHO_IS_IN: Final = frozenset({*_SEND, Capability.JOIN_CALL})
-_OF_ENCODERS: Final = frozenset(
-    {*_SEND, Capability.JOIN_CALL, Capability.JOIN_BACKSTAGE, Capability.READ_CALL, Capability.LIST_STREAMS}
-)
-
+_OF_WHO_IS_IN: Final = SENDING | {Capability.JOIN_CALL}
 
 SENT_OUT_S: Final = 30  # after a kick: encoders and pages come back by themselves, people when they are let
 _MOST_SENT_OUT: Final = 10_000
 
-OPERATOR: Final = "gateway"
-"""Who creates the calls of the configuration and of the command line: nobody who shows a token is that user's host."""
+
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """Where somebody stands in a call: what is asked for every capability."""
+
+    cid: str
+    is_there: bool  # the call; to the operator's own tokens it is, since they may come before it
+    state: CallState
+    grants: Mapping[str, frozenset[Capability]]
+    roles: frozenset[str]
+    out_for_s: int  # seconds until who was kicked may come back
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +48,7 @@ class Rules:
     """The configuration's part in it."""
 
     public: frozenset[str] = frozenset()  # calls that anybody may watch
-    create_on_publish: bool = True  # who may publish into a call that is not there makes it
+    create_on_publish: bool = True  # who publishes into a call that is not there makes it, by this gateway's own key
 
 
 class Authorizer:
@@ -78,9 +82,9 @@ class Authorizer:
             raise Rejected(Reason.FORBIDDEN, "The stream key is a server's token, which is nobody's: make one for a user")
         cid = self._call_of(identity, call)
         known = self._rights_cache.call(cid)
-        kinds = frozenset(each for each in _SEND if self._verdict(identity, cid, each) is None)
+        sends = self._sends(identity, cid)
         absent = known is None and not self._may_create(identity, cid)
-        if absent or (known is not None and not kinds):
+        if absent or not sends:
             raise self._verdict(identity, cid, Capability.SEND_VIDEO) or NoSuchCall(cid)
         settings = known.call.settings(self._kind(cid)) if known is not None else self._kind(cid).settings
         return Grant(
@@ -89,7 +93,7 @@ class Authorizer:
             identity.expires_at,
             identity,
             settings,
-            sends=kinds or frozenset(_SEND),
+            sends=sends,
             exists=known is not None,
             muted=known.call.muted_users.get(identity.user_id, frozenset()) if known is not None else frozenset(),
         )
@@ -104,6 +108,8 @@ class Authorizer:
         except Rejected:
             return
         await self._rights_cache.look_up(cid=cid, user_id=identity.user_id)
+        if self._rights_cache.call(cid) is None:
+            await self._rights_cache.refresh(cid)  # one that has ended is not in memory: it is not one that never was
 
     async def settle(self, grant: Grant) -> Grant:
         """The call is there: publishing into one that is not makes it. Raises `Rejected`: meanwhile it may have been made by others."""
@@ -115,10 +121,13 @@ class Authorizer:
         if made:
             self._on_created(None, call)
         await self._rights_cache.refresh(grant.call_cid)  # one that has ended is not in memory
-        sends = frozenset(each for each in _SEND if self._verdict(grant.identity, grant.call_cid, each) is None)
+        sends = self._sends(grant.identity, grant.call_cid)
         if not sends:
             self.judge(grant.identity, grant.call_cid, Capability.SEND_VIDEO)
         return replace(grant, sends=sends, exists=True)
+
+    def _sends(self, identity: Identity, cid: str) -> frozenset[Capability]:
+        return frozenset(each for each in SENDING if self._verdict(identity, cid, each) is None)
 
     def whose(self, credential: Credential, call: str | None) -> tuple[str, str] | None:
         """The user and the call of a good credential of somebody who belongs there, allowed to publish now or not; else None."""
@@ -130,7 +139,7 @@ class Authorizer:
             return None
         if identity.call_cids is not None and cid not in identity.call_cids:
             return None
-        at_home = known is not None and (identity.user_id in known.roles or identity.user_id == known.call.created_by_id)
+        at_home = known is not None and bool(self._rights_cache.roles_in(known, identity.user_id))
         return (identity.user_id, cid) if identity.claimed or identity.stream_key or at_home else None
 
     async def watch(self, cid: str, token: str | None, address: str = "") -> Identity:
@@ -148,8 +157,19 @@ class Authorizer:
 
     async def admit(self, identity: Identity, cid: str, capability: Capability) -> None:
         """Looks up what is not in memory, and judges. Raises `Rejected`."""
-        await self._rights_cache.look_up(cid=cid, user_id=identity.user_id, stream_key=identity.stream_key)
+        await self._look_up(identity, cid)
         self.judge(identity, cid, capability)
+
+    async def _look_up(self, identity: Identity, cid: str) -> None:
+        await self._rights_cache.look_up(cid=cid, user_id=identity.user_id, stream_key=identity.stream_key)
+
+    async def administers(self, identity: Identity) -> bool:
+        """Whether they may what is about no call, or about all: the server of an application or its administrator, narrowed to nothing.
+        Raises `StoreUnavailable`."""
+        if identity.server or not identity.user_id or not identity.unrestricted:
+            return identity.server and identity.unrestricted
+        await self._rights_cache.look_up(user_id=identity.user_id)
+        return self._rights_cache.role(identity.user_id) == Role.ADMIN
 
     def judge(self, identity: Identity, cid: str, capability: Capability) -> None:
         """Raises `Rejected` where they may not, now. Reads memory only."""
@@ -195,12 +215,31 @@ class Authorizer:
 
     def capabilities(self, identity: Identity, cid: str) -> frozenset[Capability]:
         """All that they may do now in a call that is in memory (`own_capabilities`)."""
-        if identity.server:
-            return frozenset(Capability)
+        if self.authenticator.withdrawn(identity) or not (identity.call_cids is None or cid in identity.call_cids):
+            return frozenset()
+        standing = self._standing(identity, cid)  # once: a list of calls asks this of each
+        return frozenset(each for each in identity.reach if self._judged(identity, each, standing) is None)
+
+    def inside(self, identity: Identity, cid: str) -> bool:
+        """Whether more of a call that they may read is theirs to see than its state and its start: it is not closed to them."""
         known = self._rights_cache.call(cid)
-        held = capabilities(self._grants(identity, cid), self._roles(identity, known), self._state(identity, cid, known))
-        held -= _OF_WHO_IS_IN if self._out_for(identity, cid) else frozenset()
-        return held & _OF_ENCODERS if identity.stream_key else held
+        if identity.server or known is None:
+            return identity.server
+        call, state = known.call, self._state(identity, cid, known)
+        closed = state.backstage and (call.ended_at is None or call.live_started_at is None)
+        return not closed or Capability.JOIN_BACKSTAGE in identity.reach & self._held(identity, cid, known)
+
+    def check_gives(self, identity: Identity, cid: str, roles: Iterable[str], *, creating: bool = False) -> None:
+        """Raises `Rejected` where one of these roles is above their own: nobody gives away what is not theirs. `creating`: who makes a
+        call is its host."""
+        if identity.server:
+            return
+        own = self._roles(identity, self._rights_cache.call(cid)) | ({Role.HOST} if creating else set())
+        grants = self._grants(identity, cid)
+        for role in roles:
+            if lacking := above(grants, own, role):
+                words = f"{role} is above your own role: it may {sorted(lacking)[0]}, which you may not. Give a lesser one, or ask a server"
+                raise Rejected(Reason.FORBIDDEN, words)
 
     def _call_of(self, identity: Identity, call: str | None) -> str:
         if call is not None:
@@ -214,18 +253,30 @@ class Authorizer:
 
     def _verdict(self, identity: Identity, cid: str, capability: Capability) -> Rejected | None:
         """None: they may. Raises `NotInMemory`."""
-        if (refusal := self.authenticator.withdrawn(identity) or self._outside(identity, cid, capability)) is not None:
-            return refusal
+        refusal = self.authenticator.withdrawn(identity) or self._outside(identity, cid, capability)
+        return refusal or self._judged(identity, capability, self._standing(identity, cid))
+
+    def _standing(self, identity: Identity, cid: str) -> _Standing:
         known = self._rights_cache.call(cid)
-        if known is None and not identity.claimed and capability is not Capability.CREATE_CALL:
-            return NoSuchCall(cid)
-        state = self._state(identity, cid, known)
+        return _Standing(
+            cid,
+            known is not None or bool(identity.claimed),
+            self._state(identity, cid, known),
+            self._grants(identity, cid),
+            self._roles(identity, known),
+            self._out_for(identity, cid),
+        )
+
+    def _judged(self, identity: Identity, capability: Capability, standing: _Standing) -> Rejected | None:
+        """Of a credential that is good for it."""
+        if not standing.is_there and capability is not Capability.CREATE_CALL:
+            return NoSuchCall(standing.cid)
         if identity.server:
-            gone = state.ended and capability in (*_SEND, Capability.JOIN_CALL)
+            gone = standing.state.ended and capability in _OF_WHO_IS_IN
             return Rejected(Reason.FORBIDDEN, "the call has ended: create another one") if gone else None
-        if capability in _OF_WHO_IS_IN and (seconds := self._out_for(identity, cid)):
+        if capability in _OF_WHO_IS_IN and (seconds := standing.out_for_s):
             return Rejected(Reason.FORBIDDEN, f"the call's host has taken you out of it: you may come back in {seconds} s")
-        verdict = allowed(self._grants(identity, cid), self._roles(identity, known), capability, state)
+        verdict = allowed(standing.grants, standing.roles, capability, standing.state)
         return None if isinstance(verdict, Allowed) else Rejected(verdict.reason, verdict.why)
 
     def _out_for(self, identity: Identity, cid: str) -> int:
@@ -237,41 +288,35 @@ class Authorizer:
         """What the credential is not for, whatever the call says."""
         if cid.partition(":")[0] not in self._rights_cache.call_types:
             return _no_type(cid)
-        what = "The stream key" if capability in _SEND else "The token"
+        what = "The stream key" if capability in SENDING else "The token"
         if identity.call_cids is not None and cid not in identity.call_cids:
             return Rejected(Reason.FORBIDDEN, f"{what} is for another call: make one for this call")
-        if identity.claimed == Role.INVITED and capability in _SEND:
-            return Rejected(Reason.FORBIDDEN, f"{what} is for watching only: make one for publishing")
-        if identity.stream_key and capability not in _OF_ENCODERS:
-            return Rejected(Reason.FORBIDDEN, "A stream key is for publishing only: use a user's token")
+        if capability not in identity.reach:
+            words = "publishing only: use a user's token" if identity.stream_key else "watching only: make one for publishing"
+            return Rejected(Reason.FORBIDDEN, f"{what} is for {words}")
         return None
 
     def _may_create(self, identity: Identity, cid: str) -> bool:
-        """By publishing into it, and with the right to publish in it then."""
-        if self.authenticator.withdrawn(identity) or self._outside(identity, cid, Capability.SEND_VIDEO) or identity.server:
-            return False
-        if identity.claimed:
-            return self.rules.create_on_publish and identity.claimed == Role.HOST
-        creating = allowed(self._grants(identity, cid), self._roles(identity, None), Capability.CREATE_CALL, CallState())
-        return self.rules.create_on_publish and isinstance(creating, Allowed)
+        """By publishing into it: only who shows a key that this gateway's own command made. To an application a call that is not there is a
+        mistake, or was deleted."""
+        return self.rules.create_on_publish and identity.claimed == Role.HOST
 
     def _roles(self, identity: Identity, known: KnownCall | None) -> frozenset[str]:
         if identity.claimed:
             return frozenset({identity.claimed})
         if not identity.user_id:
             return frozenset({Role.ANONYMOUS})
-        roles: set[str] = {self._rights_cache.role(identity.user_id)}
-        if identity.stream_key:
-            roles.add(Role.HOST)
-        if known is not None:
-            roles |= {known.roles[identity.user_id]} if identity.user_id in known.roles else set()
-            roles |= {Role.HOST} if known.call.created_by_id == identity.user_id != OPERATOR else set()
-        return frozenset(roles)
+        in_call = self._rights_cache.roles_in(known, identity.user_id) if known is not None else frozenset()
+        return in_call | {self._rights_cache.role(identity.user_id)}
+
+    def _held(self, identity: Identity, cid: str, known: KnownCall | None) -> frozenset[Capability]:
+        """Whatever the call's state."""
+        return granted(self._grants(identity, cid), self._roles(identity, known))
 
     def _grants(self, identity: Identity, cid: str) -> Mapping[str, frozenset[Capability]]:
-        """The gateway's own credentials are the operator's word: their roles mean something in every type."""
+        """The gateway's own tokens are the operator's word: their roles mean something in every type."""
         grants = self._kind(cid).grants
-        return {**MEMBERS, **grants} if identity.claimed or identity.stream_key else grants
+        return {**MEMBERS, **grants} if identity.claimed else grants
 
     def _kind(self, cid: str) -> CallType:
         kind = self._rights_cache.call_types.get(cid.partition(":")[0])
@@ -290,5 +335,5 @@ def _no_type(cid: str) -> Rejected:
     kind = cid.partition(":")[0]
     return Rejected(
         Reason.NOT_FOUND,
-        f"there is no call type {kind}: choose livestream, default, audio_room, development or one of your own",
+        f"there is no call type {kind}: choose livestream, default, audio_room or one of your own",
     )

@@ -23,10 +23,10 @@ from typing import Final, Self
 
 import jwt
 
-from gateway.access.jwt import HOST, Claims, Signer, date, expired
+from gateway.access.jwt import HOST, VIEWER, WATCHER, Claims, Signer, date, expired
 from gateway.config import USER_ID, Config
 from gateway.config.sources import ConfigError, ConfigProblem
-from gateway.model.permissions import Capability
+from gateway.model.permissions import ALL, SENDING, WATCHING, Capability, Role, barred
 from gateway.model.records import Settings
 from protocols.errors import Reason, Rejected
 from protocols.media import Kind
@@ -35,6 +35,9 @@ from protocols.media import Kind
 _USER_NAME: Final = re.compile(
     rf"(?P<type>[A-Za-z0-9_-]{{1,64}})~(?P<id>[A-Za-z0-9_.-]{{1,64}})~(?P<user>{USER_ID})~(?P<exp>[0-9]{{1,12}})"
 )
+
+
+WATCH_S: Final = 86400  # that a token which is made for watching lasts
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,20 @@ class Identity:
     call_cids: frozenset[str] | None = None  # the only calls that it is for; None: any
     claimed: str = ""  # the role that the gateway's own credential gives, in place of all that the user has
     stream_key: str = ""  # the name of the short key
+    watching: bool = False  # the user's, but for watching alone
     expires_at: int = 0  # Unix seconds; 0: no end
+
+    @property
+    def reach(self) -> frozenset[Capability]:
+        """All that the credential is for, whatever its user may do."""
+        if self.stream_key:
+            return SENDING
+        return WATCHING if self.watching or self.claimed == Role.INVITED else ALL
+
+    @property
+    def unrestricted(self) -> bool:
+        """It is narrowed to nothing: only such a one is good for what is about no call, or about all of them."""
+        return self.call_cids is None and self.reach == ALL
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +99,14 @@ class Grant:
     expires_at: int
     identity: Identity = Identity()
     settings: Settings = field(default_factory=Settings)
-    sends: frozenset[Capability] = frozenset({Capability.SEND_AUDIO, Capability.SEND_VIDEO})
+    sends: frozenset[Capability] = SENDING
     exists: bool = True  # the call; if not, publishing makes it
     muted: frozenset[Kind] = frozenset()  # taken, but given to nobody
+
+    @property
+    def barred(self) -> frozenset[Kind]:
+        """What its user may not send: given to nobody either."""
+        return barred(self.sends)
 
 
 def is_user_name(text: str) -> bool:
@@ -104,11 +125,20 @@ class Tokens:
     def signer(self) -> Signer:
         return Signer(self.secret.value)
 
-    def issue(self, user_id: str, call_cids: Sequence[str], ttl_s: int, role: str = HOST) -> str:
-        """A token for `user_id` in `call_cids`, valid for `ttl_s` seconds. Raises `ValueError` for names that are none."""
+    def issue(self, user_id: str, call_cids: Sequence[str], ttl_s: int, role: str = HOST, api_key: str = "") -> str:
+        """A token for `user_id`, of the application with this key or of nobody's, in `call_cids`, valid for `ttl_s` seconds. Raises
+        `ValueError` for names that are none."""
         now = int(self.now())
-        claims = Claims(user_id=user_id, call_cids=list(call_cids), exp=now + ttl_s, role=role)
-        return jwt.encode(claims.model_dump() | {"iat": now}, self.secret.value, algorithm="HS256")
+        claims = Claims(user_id=user_id, call_cids=list(call_cids), exp=now + ttl_s, role=role, api_key=api_key)
+        said = claims.model_dump(exclude_defaults=True) | {"role": role, "iat": now}
+        return jwt.encode(said, self.secret.value, algorithm="HS256")
+
+    def for_watching(self, identity: Identity, call_cid: str) -> tuple[str, int]:
+        """Of the same user, in one call and for watching alone, and when it ends: with what it is made of, and within `WATCH_S`. Where the
+        gateway's operator has given the role, as a viewer; else what its user may do is asked when it is used."""
+        left = identity.expires_at - int(self.now()) if identity.expires_at else WATCH_S
+        ttl_s, role = min(left, WATCH_S), VIEWER if identity.claimed else WATCHER
+        return self.issue(identity.user_id, [call_cid], ttl_s, role, identity.api_key), int(self.now()) + ttl_s
 
     def user_name(self, user_id: str, call_cid: str, ttl_s: int) -> str:
         """The user name for encoders with user and password fields: call, user and expiry joined by `~`."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from gateway.model.permissions import Role
-from gateway.model.records import ApiKey, Call, CallType, Change, ChangeKind, StreamKey
+from gateway.model.records import ApiKey, Call, CallType, Change, ChangeKind, GivenRole, StreamKey
 from gateway.store.store import Store
 from protocols.bounded_map import BoundedMap
 from protocols.errors import Reason, Rejected
@@ -18,6 +18,9 @@ from protocols.errors import Reason, Rejected
 MAX_CALLS: Final = 10_000
 MAX_USERS: Final = 50_000
 MAX_STREAM_KEYS: Final = 50_000
+
+OPERATOR: Final = "gateway"
+"""Who creates the calls of the configuration and of the command line: nobody who shows a token is that user's host."""
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -28,7 +31,7 @@ class KnownCall:
     """A call with what its members are."""
 
     call: Call
-    roles: dict[str, str]  # user id -> role in the call
+    roles: dict[str, GivenRole]  # user id -> role in the call
 
 
 class NotInMemory(Rejected):
@@ -100,7 +103,7 @@ class RightsCache:
         self._store = store
         self._max_calls = max_calls
         self._calls: Memory[str, KnownCall] = Memory(max_calls)
-        self._roles: Memory[str, str] = Memory(MAX_USERS)  # only those who are more or less than a plain user
+        self._roles: Memory[str, GivenRole] = Memory(MAX_USERS)  # only those who are more or less than a plain user
         self._stream_keys: Memory[str, StreamKey] = Memory(MAX_STREAM_KEYS)
 
     async def start(self) -> None:
@@ -126,13 +129,27 @@ class RightsCache:
         """None: there is no such call. Raises `NotInMemory`."""
         return self._calls.get(cid)
 
+    def stands(self, api_key: str) -> bool:
+        """Whether what this API key has given holds: it was not revoked since. What the gateway's operator has given (empty) does."""
+        return not api_key or ((key := self.api_keys.get(api_key)) is not None and key.revoked_at is None)
+
     def role(self, user_id: str) -> str:
         """The user's role in the app, that of a plain user for one nobody named yet. Raises `NotInMemory`."""
-        return self._roles.get(user_id) or Role.USER
+        given = self._roles.get(user_id)
+        return given.role if given is not None and self.stands(given.api_key) else Role.USER
+
+    def roles_in(self, known: KnownCall, user_id: str) -> frozenset[str]:
+        """What they are in the call, as its member and as who has created it, so far as that holds."""
+        call, given = known.call, known.roles.get(user_id)
+        roles = {given.role} if given is not None and self.stands(given.api_key) else set[str]()
+        if call.created_by_id == user_id != OPERATOR and self.stands(call.api_key):
+            roles.add(Role.HOST)
+        return frozenset(roles)
 
     def stream_key(self, name: str) -> StreamKey | None:
-        """None: there is none, or it was revoked. Raises `NotInMemory`."""
-        return self._stream_keys.get(name)
+        """None: there is none, or it was revoked, or the API key that made it. Raises `NotInMemory`."""
+        key = self._stream_keys.get(name)
+        return key if key is not None and self.stands(key.api_key) else None
 
     async def look_up(self, *, cid: str = "", user_id: str = "", stream_key: str = "") -> None:
         """Afterwards these are in memory. Raises `StoreUnavailable`."""
@@ -177,9 +194,9 @@ class RightsCache:
             return None
         return KnownCall(call, (await self._store.calls.roles(cid)).get(cid, {}))
 
-    async def _read_role(self, user_id: str) -> str | None:
+    async def _read_role(self, user_id: str) -> GivenRole | None:
         user = (await self._store.users.get([user_id])).get(user_id)
-        return user.role if user is not None and user.role != Role.USER else None
+        return GivenRole(user.role, user.api_key) if user is not None and user.role != Role.USER else None
 
     async def _read_stream_key(self, name: str) -> StreamKey | None:
         key = await self._store.stream_keys.get(name)

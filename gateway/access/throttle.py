@@ -1,4 +1,4 @@
-"""Slows who shows wrong credentials: an address may fail so and so often; then it is refused unseen until that has worn off. Sans-IO.
+"""Slows who shows wrong credentials: an address may fail so and so often; then it is told to wait until that has worn off. Sans-IO.
 
 Kept true: one forgotten encoder that tries again and again with an old key does not lock out its neighbours behind the same address; the
 table is bounded, and who pushes others out of it by using many addresses gains nothing but those addresses' own allowance.
@@ -20,7 +20,7 @@ class Throttle:
         self._failures = RateLimit(per_minute / 60, per_minute, _MAX_ADDRESSES) if per_minute else None
 
     def wait_s(self, address: str, now: int) -> int:
-        """Whole seconds until the address is listened to again; 0: at once. A positive answer is counted as a refusal."""
+        """Whole seconds until the address may fail again; 0: at once. A positive answer is counted as a refusal."""
         wait_s = self._failures.wait_s(client_network(address), now) if self._failures is not None else 0.0
         if wait_s <= 0:
             return 0

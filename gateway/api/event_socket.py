@@ -40,7 +40,7 @@ from gateway.api.schemas.socket_messages import (
 )
 from gateway.events.fanout import EVERY_CALL, EventFanout, text_frame
 from gateway.events.interactions import Interactions, InteractionSender
-from gateway.model.events import AUDIENCE, Event, EventAudience
+from gateway.model.events import AUDIENCE, EventAudience
 from gateway.model.permissions import Capability, Role
 from gateway.store.store import Store
 from protocols.errors import Reason, Rejected
@@ -309,20 +309,26 @@ class SocketClient:
         if cid not in self._calls and len(self._calls) >= MAX_SUBSCRIPTIONS:
             raise Rejected(Reason.TOO_MANY_REQUESTS, f"a connection may have {MAX_SUBSCRIPTIONS} calls: unsubscribe from one")
         if cid == EVERY_CALL:
-            if not identity.server:
-                raise Rejected(Reason.FORBIDDEN, "every call: that takes a server token")
-            audience, capabilities = EventAudience.HOSTS, frozenset(Capability)
+            capabilities = frozenset(Capability)
         else:
             await self._sockets.authorizer.admit(identity, cid, Capability.READ_CALL)
-            audience, capabilities = self._audience(cid), self._sockets.authorizer.capabilities(identity, cid)
+            capabilities = self._sockets.authorizer.capabilities(identity, cid)
+        audience = self._audience(cid)
         self._calls.add(cid)
         self._sockets.broadcast.add(self, cid, audience)
         recent = [each for each in self._sockets.broadcast.recent.of(cid) if AUDIENCE[each.type] <= audience]
-        self._tell("subscribed", reply_to, recent, cid=cid, own_capabilities=sorted(capabilities))
+        told = [each.told(audience) for each in recent]
+        self._tell("subscribed", reply_to, told, cid=cid, own_capabilities=sorted(capabilities))
 
     def _audience(self, cid: str) -> EventAudience:
-        """Raises `Rejected` where it may not read the call."""
+        """Raises `Rejected` where it may not read the call; `EVERY_CALL`, where it may not all."""
         identity, authorizer = self._known(), self._sockets.authorizer
+        if cid == EVERY_CALL:
+            if (refusal := authorizer.authenticator.withdrawn(identity)) is not None:
+                raise refusal
+            if not (identity.server and identity.unrestricted):
+                raise Rejected(Reason.FORBIDDEN, "every call: that takes a server token that is not narrowed to calls")
+            return EventAudience.HOSTS
         authorizer.judge(identity, cid, Capability.READ_CALL)
         if identity.server or authorizer.may(identity, cid, Capability.SEND_VIDEO):
             return EventAudience.HOSTS
@@ -354,11 +360,11 @@ class SocketClient:
         code = KINDS[refusal.status].code
         self._tell("error", reply_to, code=code, status=refusal.status, message=refusal.message, details=details)
 
-    def _tell(self, kind: str, reply_to: str | None = None, recent: Sequence[Event] = (), **fields: Any) -> None:
+    def _tell(self, kind: str, reply_to: str | None = None, recent: Sequence[str] = (), **fields: Any) -> None:
         form = {"type": kind} | ({"reply_to": reply_to} if reply_to is not None else {}) | fields
         text = json.dumps(form, separators=(",", ":"))
         if recent:
-            text = f'{text[:-1]},"recent":[{",".join(each.text for each in recent)}]}}'  # they are JSON already
+            text = f'{text[:-1]},"recent":[{",".join(recent)}]}}'  # they are JSON already
         self.write(text_frame(text))
 
 

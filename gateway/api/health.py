@@ -41,7 +41,7 @@ class Health:
         _, _, token = request.headers.get(hdrs.AUTHORIZATION, "").rpartition(" ")  # alone or after Bearer, as in the API
         api_key = request.query.get("api_key") or request.headers.get("X-Api-Key") or ""
         identity = self._authorizer.identify(token, api_key=api_key, address=request.remote or "")
-        if not identity.server or identity.call_cids is not None:
+        if not (identity.server and identity.unrestricted):
             words = "only a server's token for all calls may drain the gateway: run `gateway drain` on its machine instead"
             raise Rejected(Reason.FORBIDDEN, words)
         return await begin_drain(self._drain, request, f"asked for by {request.remote}")

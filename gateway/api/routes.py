@@ -22,8 +22,10 @@ CALLS: Final[tuple[AnyRoute, ...]] = (
           gives.CallStateResponse, calls.update),
     Route("DELETE", _CALL, "delete_call", "Deletes a call with its members and keys", _C.DELETE_CALL, None,
           gives.EmptyResponse, calls.delete),
-    Route("POST", "/calls", "query_calls", "Calls by filter, in pages", Scope.ANYBODY, takes.QueryCallsRequest,
+    Route("POST", "/calls", "query_calls", "Calls that the caller may read, by filter, in pages", Scope.USER, takes.QueryCallsRequest,
           gives.QueryCallsResponse, calls.query),
+    Route("POST", _CALL + "/watch_token", "create_watch_token", "The caller's own token, narrowed to watching this call", _C.JOIN_CALL,
+          takes.EmptyRequest, gives.WatchTokenResponse, calls.watch_token, makes=True),
     Route("POST", _CALL + "/go_live", "go_live", "Lets viewers in", _C.GO_LIVE, takes.GoLiveRequest,
           gives.GoLiveResponse, live.go_live, refuses=_CONFLICT),
     Route("POST", _CALL + "/stop_live", "stop_live", "Sends viewers out; the call is in backstage", _C.GO_LIVE,
@@ -64,7 +66,7 @@ PEOPLE: Final[tuple[AnyRoute, ...]] = (
 )  # fmt: skip
 
 ENCODERS: Final[tuple[AnyRoute, ...]] = (
-    Route("GET", "/streams", "list_streams", "Streams of all calls whose streams the caller may list", Scope.ANYBODY, None,
+    Route("GET", "/streams", "list_streams", "Streams of all calls whose streams the caller may list", Scope.USER, None,
           gives.StreamsResponse, streams.get_all),
     Route("GET", _CALL + "/streams", "list_streams_of_call", "Streams of a call", _C.LIST_STREAMS, None,
           gives.StreamsResponse, streams.of_call),

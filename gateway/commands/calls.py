@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from gateway.access.authorizer import OPERATOR
+from gateway.access.rights_cache import OPERATOR
 from gateway.commands import options as typed
 from gateway.commands.options import Command, Commands, awaited
 from gateway.config import Config
@@ -38,7 +38,7 @@ async def _create(options: argparse.Namespace, config: Config) -> int:
     now = datetime.now(UTC)
     name, _, call_id = options.call.partition(":")
     async with opened(config) as store:
-        await store.call_types.ensure_built_in(now)
+        await store.call_types.ensure_built_in(now, development=config.calls.development)
         kinds = await store.call_types.all()
         if name not in kinds:
             raise Rejected(Reason.NOT_FOUND, f"there is no call type {name}: choose from {', '.join(sorted(kinds))}")

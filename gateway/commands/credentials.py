@@ -2,6 +2,7 @@
 
 import argparse
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import jwt
 
@@ -13,6 +14,9 @@ from gateway.commands.options import Commands, awaited
 from gateway.config import Config
 from gateway.ingress import IngressKey, MakeWay
 from protocols.errors import Reason, Rejected
+
+if TYPE_CHECKING:
+    from gateway.store.store import Store
 
 
 def add(commands: Commands) -> None:
@@ -50,7 +54,9 @@ def add(commands: Commands) -> None:
     )
     way.add_argument("--obs", action="store_true", help="the steps in OBS Studio")
     way.add_argument(
-        "--short", action="store_true", help="with a short stream key, which is kept in the store and can be revoked"
+        "--short",
+        action="store_true",
+        help="with a short stream key, which is kept in the store and can be revoked; a user who is new to the call becomes its host",
     )
 
 
@@ -82,9 +88,13 @@ async def _of_application(options: argparse.Namespace, config: Config) -> str:
         raise Rejected(Reason.BAD_REQUEST, "whose token is it? Give --user with a name, or --server")
     key, secret = await usable_secret(config, options.api_key)
     now = int(datetime.now(UTC).timestamp())
+    longest = config.auth.max_user_token_s
+    if options.user and options.ttl > longest:
+        raise Rejected(
+            Reason.BAD_REQUEST, f"a user's token is good for {longest} s at most (auth.max_user_token_s): give a shorter --ttl"
+        )
     claims: dict[str, object] = {"iat": now, "exp": now + options.ttl}
-    if options.user:
-        claims["user_id"] = options.user
+    claims |= {"user_id": options.user} if options.user else {"server": True}
     if options.call:
         claims["call_cids"] = options.call
     return jwt.encode(claims, secret, algorithm="HS256", headers={"kid": key})
@@ -100,7 +110,7 @@ async def _ingress(options: argparse.Namespace, config: Config) -> int:
 
 
 async def _short_key(options: argparse.Namespace, config: Config, tokens: Tokens) -> IngressKey:
-    from gateway.access.authorizer import OPERATOR
+    from gateway.access.rights_cache import OPERATOR
     from gateway.model.records import StreamKey
     from gateway.wiring.store import opened
 
@@ -109,4 +119,16 @@ async def _short_key(options: argparse.Namespace, config: Config, tokens: Tokens
     key = StreamKey(name, options.call, options.user, OPERATOR, now, now + timedelta(seconds=options.ttl))
     async with opened(config) as store:
         await store.stream_keys.add(key)
+        await _let_publish(store, options.call, options.user, now)
     return IngressKey.short(tokens.secret.value, name, int(now.timestamp()) + options.ttl)
+
+
+async def _let_publish(store: "Store", cid: str, user: str, now: datetime) -> None:
+    """A short key is good for what its user may do: who is nobody in the call yet becomes a host of it."""
+    from gateway.model.permissions import Role
+    from gateway.model.records import Member
+
+    call, members = await store.calls.get(cid), await store.calls.members(cid, [user])
+    if not members and call is not None and call.created_by_id != user:
+        await store.users.ensure([user], now)
+        await store.calls.update_members(cid, [Member(cid, user, now, now, Role.HOST)])

@@ -7,7 +7,7 @@ models and a test holds the two equal.
 
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from gateway.config.calls import AuthConfig, CallsConfig, WebhooksConfig
+from gateway.config.calls import LONGEST_USER_TOKEN_S, AuthConfig, CallsConfig, WebhooksConfig
 from gateway.config.listeners import HttpConfig, RtmpConfig, SourceConfig, SrtConfig, WebrtcConfig, WhipConfig
 from gateway.config.media import HlsConfig, LiveEdgeConfig, TranscodeConfig
 from gateway.config.operations import CapacityConfig, DatabaseConfig, LogConfig, ShutdownConfig, StateConfig, TracingConfig
@@ -18,6 +18,7 @@ PREFIX = "GATEWAY_"
 
 __all__ = [
     "CALL_ID",
+    "LONGEST_USER_TOKEN_S",
     "PREFIX",
     "USER_ID",
     "AuthConfig",

@@ -1,12 +1,14 @@
 """The calls, who may publish into them and watch them, and who is told of it."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from gateway.config.values import CallId, Items, Section, long_enough
 from gateway.model.events import EventType
+
+LONGEST_USER_TOKEN_S: Final = 30 * 86400
 
 
 def _receiver(url: SecretStr) -> SecretStr:
@@ -32,7 +34,13 @@ class AuthConfig(Section):
         default=60,
         ge=0,
         le=100_000,
-        description="Wrong keys and tokens from one address (IPv6: one /64) before the next ones are refused unseen; 0: no limit.",
+        description="Wrong keys and tokens from one address (IPv6: one /64) before the next wrong ones are told to wait; 0: no limit.",
+    )
+    max_user_token_s: int = Field(
+        default=LONGEST_USER_TOKEN_S,
+        ge=60,
+        le=10 * 365 * 86400,
+        description="How long a token that an application signs for a user may be good for, in seconds.",
     )
 
 
@@ -42,6 +50,10 @@ class CallsConfig(Section):
     public: Items[CallId] = Field(
         default=("livestream:demo",),
         description="Calls that there are from the start, live, and that anybody may watch without a token, e.g. livestream:demo.",
+    )
+    development: bool = Field(
+        default=False,
+        description="There is the call type development, in whose calls every signed-in user may do everything.",
     )
     create_on_publish: bool = Field(
         default=True,

@@ -1,5 +1,5 @@
 """Takes out of a call, at once, who may not be in it any more: viewers when it is not live, publishers when it has ended, whoever is
-blocked, kicked or has lost their key. Mutes those in it of what the call says.
+blocked, kicked or has lost their role or key. Withholds of those in it what they may not send any more, and what the call says is muted.
 
 Nobody gives orders for that: whatever is written into the store, on this node, another one or by the command line, the rights of those whom
 it concerns are asked again. Kept true: it ends nobody while the store does not answer.
@@ -16,7 +16,7 @@ from gateway.access.credentials import Grant, Identity
 from gateway.access.rights_cache import RightsCache
 from gateway.access.viewers import AdmittedViewer, Viewers
 from gateway.model import lifecycle
-from gateway.model.permissions import Capability
+from gateway.model.permissions import SENDING, Capability, barred
 from gateway.model.records import Call, Change, ChangeKind
 from gateway.sessions.registry import Registry
 from gateway.store.calls import NoSuchCall, muted
@@ -35,7 +35,7 @@ _CONCERNS: Mapping[ChangeKind, Callable[[str, str, Identity], bool]] = {
     ChangeKind.CALL: lambda key, cid, who: cid == key,
     ChangeKind.USER: lambda key, cid, who: who.user_id == key,
     ChangeKind.STREAM_KEY: lambda key, cid, who: who.stream_key == key,
-    ChangeKind.API_KEY: lambda key, cid, who: who.api_key == key,
+    ChangeKind.API_KEY: lambda key, cid, who: True,  # it may have given anybody their role
     ChangeKind.CALL_TYPE: lambda key, cid, who: cid.startswith(f"{key}:"),
 }
 """Whom a change concerns: (key of the change, cid, who is in it). The other kinds are said of one person."""
@@ -93,12 +93,13 @@ class Enforcement:
         """Asks the rights of these people again."""
         for (cid, user_id), grant in list(self._rights.items()):
             if concerned(cid, grant.identity):
-                refusals = [await self._refusal(grant.identity, cid, each) for each in sorted(grant.sends)]
+                refusals = {each: await self._refusal(grant.identity, cid, each) for each in sorted(SENDING)}
+                sends = [each for each, refusal in refusals.items() if refusal is None]
                 seat = self._registry.seats.get((cid, user_id))
-                if seat is not None and None not in refusals:
-                    seat.end(refusals[-1] or "")
+                if seat is not None and not sends:
+                    seat.end(refusals[Capability.SEND_VIDEO] or "")
                 elif seat is not None:
-                    seat.set_muted(await self._muted(cid, user_id))
+                    seat.withhold(await self._muted(cid, user_id), barred(sends))
         for viewer in list(self._viewers_admitted.admitted):
             if concerned(viewer.cid, viewer.identity) and (
                 why := await self._refusal(viewer.identity, viewer.cid, Capability.JOIN_CALL)

@@ -73,8 +73,10 @@ class EventFanout:
     def reconsider(self, cid: str) -> None:
         """Rights in this call (`EVERY_CALL`: in any) may have changed: each outlet is asked again before it is told more."""
         for each in list(self._outlets) if cid == EVERY_CALL else [cid]:
-            if each in self._outlets and each != EVERY_CALL:
+            if each in self._outlets:
                 self._put(each, None)
+        if cid == EVERY_CALL and EVERY_CALL in self._pending:
+            self._pending.move_to_end(EVERY_CALL, last=False)  # before the events of any call are told to who listens to all
 
     def _put(self, cid: str, event: Event | None) -> None:
         pending = self._pending.setdefault(cid, deque())
@@ -157,4 +159,4 @@ def _next_batch(pending: deque[Pending]) -> list[tuple[int, Event]]:
 
 
 def _frames(events: Iterable[Event], audience: EventAudience) -> list[bytes]:
-    return [text_frame(event.text) for event in events if AUDIENCE[event.type] <= audience]
+    return [text_frame(event.told(audience)) for event in events if AUDIENCE[event.type] <= audience]

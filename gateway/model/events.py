@@ -58,18 +58,19 @@ class EventType(StrEnum):
 class EventAudience(IntEnum):
     """Who is told of an event in a call; each is told what those before it are, and more. Webhooks are told everything."""
 
-    READERS = 0  # may read the call: whether it is live, who is a member
-    PRESENT = 1  # may be in it now: what goes on, which backstage hides from viewers
+    READERS = 0  # may read the call: whether it is live
+    PRESENT = 1  # may be in it now: what it is, who is in it and what goes on, which backstage hides from others
     HOSTS = 2  # may publish into it: what their own encoders do
 
 
 AUDIENCE: Final[Mapping[EventType, EventAudience]] = {
-    **dict.fromkeys(EventType, EventAudience.READERS),
-    EventType.PARTICIPANT_JOINED: EventAudience.PRESENT,
-    EventType.PARTICIPANT_LEFT: EventAudience.PRESENT,
-    EventType.VIEWERS_CHANGED: EventAudience.PRESENT,
-    EventType.REACTION_NEW: EventAudience.PRESENT,
-    EventType.CUSTOM: EventAudience.PRESENT,
+    **dict.fromkeys(EventType, EventAudience.PRESENT),
+    EventType.CALL_DELETED: EventAudience.READERS,
+    EventType.CALL_LIVE_STARTED: EventAudience.READERS,
+    EventType.CALL_LIVE_ENDED: EventAudience.READERS,
+    EventType.CALL_ENDED: EventAudience.READERS,
+    EventType.HLS_STARTED: EventAudience.READERS,
+    EventType.HLS_STOPPED: EventAudience.READERS,
     EventType.INGRESS_STARTED: EventAudience.HOSTS,
     EventType.INGRESS_STOPPED: EventAudience.HOSTS,
     EventType.INGRESS_ERROR: EventAudience.HOSTS,
@@ -77,9 +78,14 @@ AUDIENCE: Final[Mapping[EventType, EventAudience]] = {
 }
 
 
+_INSIDE: Final = frozenset({"created_by_id", "custom"})
+"""Of a call as events tell it, what those who may not be in it are not told."""
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that happened. `text` is its JSON, made once for all that are told."""
+    """One thing that happened. `text` is its JSON, made once for all that are told; `outside_text`, where there is one, is for those who
+    may not be in the call: they are told its state and its times."""
 
     id: str
     type: EventType
@@ -89,6 +95,11 @@ class Event:
     payload: Mapping[str, Any]
     text: str
     elsewhere: bool = False  # another node or the command line did it: told here to who listens here, and to nobody beyond
+    outside_text: str = ""
+
+    def told(self, audience: EventAudience) -> str:
+        """Its JSON, for this audience."""
+        return self.outside_text or self.text if audience is EventAudience.READERS else self.text
 
 
 def event_of(call: Call) -> dict[str, Any]:
@@ -156,5 +167,8 @@ def _made(kind: EventType, cid: str, seq: int, now: datetime, payload: Mapping[s
         "created_at": now.isoformat(timespec="milliseconds"),
         "payload": dict(payload),
     }
-    text = json.dumps(form, separators=(",", ":"), default=str)
-    return Event(name, kind, cid, seq, now, payload, text, elsewhere)
+    text, outside = json.dumps(form, separators=(",", ":"), default=str), ""
+    if isinstance(call := payload.get("call"), Mapping) and AUDIENCE[kind] is EventAudience.READERS:
+        state = {name: value for name, value in call.items() if name not in _INSIDE}
+        outside = json.dumps(form | {"payload": {**payload, "call": state}}, separators=(",", ":"), default=str)
+    return Event(name, kind, cid, seq, now, payload, text, elsewhere, outside)

@@ -19,6 +19,7 @@ def created(
     starts_at: datetime | None = None,
     settings_override: Mapping[str, Any] | None = None,
     custom: Mapping[str, Any] | None = None,
+    api_key: str = "",
 ) -> Call:
     """A new call: in backstage where its settings say so. Raises `Rejected` (BAD_REQUEST) for settings that are none."""
     override = dict(settings_override or {})
@@ -36,6 +37,7 @@ def created(
         starts_at=starts_at,
         settings_override=override,
         custom=dict(custom or {}),
+        api_key=api_key,
     )
 
 

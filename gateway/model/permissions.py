@@ -1,7 +1,8 @@
 """Who may do what in a call: one rule for the API, viewers and the encoders of all protocols. Sans-IO: it reads its arguments alone.
 
 What is kept true: a role may do what its call type grants it, and no more; a user who is blocked may do nothing; in a call that has ended
-nothing goes on; while a call is in backstage only those who may `join-backstage` see, hear or write in it, but encoders may publish.
+nothing goes on; while a call is in backstage only those who may `join-backstage` see, hear or write in it, but encoders may publish; who is
+nobody in particular reads only what is open to anybody now; nobody gives a role that may do more than they may themselves.
 A refusal says what to do, in words that fit any client.
 """
 
@@ -12,6 +13,7 @@ from types import MappingProxyType
 from typing import Final
 
 from protocols.errors import Reason
+from protocols.media import Kind
 
 
 class Capability(StrEnum):
@@ -82,6 +84,15 @@ class Denied:
 
 
 ALL: Final = frozenset(Capability)
+SENDING: Final = frozenset({Capability.SEND_AUDIO, Capability.SEND_VIDEO})
+"""All that a stream key is for."""
+WATCHING: Final = frozenset(
+    {
+        *(Capability.READ_CALL, Capability.JOIN_CALL, Capability.JOIN_BACKSTAGE, Capability.LIST_STREAMS),
+        *(Capability.CREATE_REACTION, Capability.SEND_EVENT),
+    }
+)
+"""All that a token for watching is for."""
 _WATCH: Final = frozenset({Capability.READ_CALL, Capability.JOIN_CALL, Capability.LIST_STREAMS})
 _INTERACT: Final = _WATCH | {Capability.CREATE_REACTION, Capability.SEND_EVENT}
 _TALK: Final = _INTERACT | {Capability.SEND_AUDIO}
@@ -103,13 +114,15 @@ MEMBERS: Final[Grants] = {
 }
 BUILT_IN: Final[Mapping[str, Grants]] = MappingProxyType(
     {
-        "livestream": {**MEMBERS, Role.USER: _INTERACT | _CREATE, Role.GUEST: _INTERACT, Role.ANONYMOUS: _WATCH},
+        "livestream": {**MEMBERS, Role.USER: _INTERACT | _CREATE, Role.GUEST: _INTERACT, Role.ANONYMOUS: frozenset()},
         "default": {**MEMBERS, Role.USER: _PUBLISH | _CREATE, Role.GUEST: _PUBLISH, Role.ANONYMOUS: frozenset()},
         "audio_room": {**MEMBERS, Role.USER: _INTERACT | _CREATE, Role.GUEST: _INTERACT, Role.ANONYMOUS: frozenset()},
-        "development": dict.fromkeys(Role, ALL),
+        "development": {**dict.fromkeys(Role, ALL), Role.ANONYMOUS: frozenset()},
     }
 )
 """The grants of the built-in call types."""
+DEVELOPMENT: Final = "development"
+"""The one of them that is there only where the configuration says so: in it every user may do everything."""
 
 _PRESENCE: Final = frozenset(
     {
@@ -123,7 +136,9 @@ _AFTER_THE_END: Final = frozenset(
     {Capability.READ_CALL, Capability.CREATE_CALL, Capability.DELETE_CALL, Capability.UPDATE_CALL, Capability.UPDATE_MEMBERS}
 )
 _PUBLIC: Final = frozenset({Capability.READ_CALL, Capability.JOIN_CALL, Capability.LIST_STREAMS})
+IN_BACKSTAGE: Final = "the call is in backstage, where only its hosts are: wait until it is live"
 
+_TO_SEND: Final[Mapping[Kind, Capability]] = {Kind.VIDEO: Capability.SEND_VIDEO, Kind.AUDIO: Capability.SEND_AUDIO}
 _REFUSALS: Final[Mapping[Capability, str]] = {
     Capability.JOIN_CALL: "you may not watch this call: ask its host to make you a member",
     Capability.SEND_AUDIO: "you may not send audio into this call: ask its host to make you a host or speaker",
@@ -132,20 +147,27 @@ _REFUSALS: Final[Mapping[Capability, str]] = {
 
 
 def allowed(grants: Grants, roles: Collection[str], capability: Capability, state: CallState) -> Allowed | Denied:
-    """Whether one of these roles may do it in a call of this state. Who is the server (a token without a user) is never asked."""
+    """Whether one of these roles may do it in a call of this state. Of an application's server it is never asked."""
     if state.blocked:
         return Denied(Reason.FORBIDDEN, "you are blocked in this call: its host can unblock you")
-    if state.ended and capability not in _AFTER_THE_END:
+    nobody = not set(roles) - {Role.ANONYMOUS}
+    looks_in = nobody and capability is Capability.READ_CALL  # as who takes part: what is not open now is not shown
+    if state.ended and (capability not in _AFTER_THE_END or looks_in):
         return Denied(Reason.FORBIDDEN, "the call has ended: create another one")
-    held = granted(grants, roles)
-    if capability not in held and not (state.public and capability in _PUBLIC):
+    held = granted(grants, roles) | (_PUBLIC if state.public else frozenset())
+    if capability not in held or (looks_in and Capability.JOIN_CALL not in held):
         words = _REFUSALS.get(capability, f"you may not do this in this call: it takes {capability.value}")
-        if not set(roles) - {Role.ANONYMOUS}:
+        if nobody:
             return Denied(Reason.UNAUTHORIZED, f"{words.partition(':')[0]} without a token: ask its host for a link")
         return Denied(Reason.FORBIDDEN, words)
-    if state.backstage and capability in _PRESENCE and Capability.JOIN_BACKSTAGE not in held:
-        return Denied(Reason.FORBIDDEN, "the call is in backstage, where only its hosts are: wait until it is live")
+    if state.backstage and (capability in _PRESENCE or looks_in) and Capability.JOIN_BACKSTAGE not in held:
+        return Denied(Reason.FORBIDDEN, IN_BACKSTAGE)
     return Allowed()
+
+
+def barred(held: Collection[Capability]) -> frozenset[Kind]:
+    """What who holds these may not send."""
+    return frozenset(kind for kind, needed in _TO_SEND.items() if needed not in held)
 
 
 def granted(grants: Grants, roles: Collection[str]) -> frozenset[Capability]:
@@ -153,6 +175,7 @@ def granted(grants: Grants, roles: Collection[str]) -> frozenset[Capability]:
     return frozenset().union(*(grants.get(role, frozenset()) for role in roles))
 
 
-def capabilities(grants: Grants, roles: Collection[str], state: CallState) -> frozenset[Capability]:
-    """What they may do now (`own_capabilities`)."""
-    return frozenset(each for each in Capability if isinstance(allowed(grants, roles, each, state), Allowed))
+def above(grants: Grants, roles: Collection[str], role: str) -> frozenset[Capability]:
+    """What somebody with this role may do in a call that those with `roles` may not: who gives it gives away what is not theirs."""
+    every = {**MEMBERS, **grants}  # a type may come to grant the members' roles later
+    return granted(every, [role]) - granted(grants, roles) - _CREATE

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, Final, Generic, Literal, TypeVar, get_type_hints
+from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar, get_type_hints
 
 from gateway.model.permissions import BUILT_IN, CallState, Grants, Role
 from protocols.media import Kind
@@ -88,8 +88,17 @@ class CallType:
     built_in: bool = False
 
 
+class GivenRole(NamedTuple):
+    """A role, and the API key by which it was given: with the key it goes. Empty: by the gateway's operator, or before this was kept."""
+
+    role: str
+    api_key: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class User:
+    """`api_key`: by which the role was given, as in `GivenRole`."""
+
     id: str
     created_at: datetime
     updated_at: datetime
@@ -97,21 +106,26 @@ class User:
     name: str = ""
     image: str = ""
     custom: Json = field(default_factory=dict)
+    api_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
+    """`api_key`: by which the role was given, as in `GivenRole`."""
+
     call_cid: str
     user_id: str
     created_at: datetime
     updated_at: datetime
     role: str = Role.USER
     custom: Json = field(default_factory=dict)
+    api_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call. It is live, in backstage or has ended; `live_ended_at` says when it was last live."""
+    """One call. It is live, in backstage or has ended; `live_ended_at` says when it was last live. `api_key`: by which it was made, and its
+    creator its host, as in `GivenRole`."""
 
     type: str
     id: str
@@ -129,6 +143,7 @@ class Call:
     blocked_user_ids: tuple[str, ...] = ()
     muted_users: Mapping[str, frozenset[Kind]] = field(default_factory=dict)
     """By user id, what nobody is given of whom, whether they are in the call or not; nobody with nothing."""
+    api_key: str = ""
 
     @property
     def cid(self) -> str:
@@ -177,7 +192,8 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True)
 class StreamKey:
-    """A short stream key, for one user in one call. `name` is its public half (see `gateway.access.stream_keys`)."""
+    """A short stream key, for one user in one call. `name` is its public half (see `gateway.access.stream_keys`); `api_key`: by which it
+    was made, as in `GivenRole`."""
 
     name: str
     call_cid: str
@@ -186,6 +202,7 @@ class StreamKey:
     created_at: datetime
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
+    api_key: str = ""
 
     def usable(self, now: datetime) -> bool:
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)

@@ -193,6 +193,7 @@ class Admission:
         if present is not None:
             trace.end(f"it goes on in the session {present.id}")
             self.rights[key] = grant
+            present.withhold(grant.muted, grant.barred)  # another credential of the same user may give less
             await present.take_over(publisher)
             return None
         seat = Seat(
@@ -204,6 +205,7 @@ class Admission:
             self._adapt(policy, grant),
             grant.muted,
             trace,
+            grant.barred,
         )
         self.rights[key] = grant
         self._registry.add(seat)

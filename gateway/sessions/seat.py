@@ -24,13 +24,14 @@ from gateway.sessions.seat_log import log_ended, log_gone, log_left_out, log_liv
 from gateway.sessions.seat_state import STEPS, TRANSITIONS, SeatChange, SeatState
 from gateway.sessions.socket_watch import watched
 from gateway.sessions.transcoders import SpareWorker
+from gateway.sessions.withheld import why_withheld
 from gateway.telemetry.log import SESSION
 from gateway.telemetry.tracing import NO_TRACE, Trace
 from protocols.errors import ProtocolError, Reason, Rejected
 from protocols.media import EncodedPacket, Kind, LeftOut, Track, TracksChanged
 from protocols.publisher import Publisher
 from transcode.host.pool import Workers
-from transcode.plan import Decision, Label, Refuse, Want, Why
+from transcode.plan import Decision, Refuse, Want
 
 log = logging.getLogger(__name__)
 
@@ -69,12 +70,6 @@ class SeatPolicy:
     track_timeout_s: float | None = TRACK_TIMEOUT_S  # None: for publishers that may be without media for long
 
 
-_MUTED = {
-    Kind.VIDEO: Why(Label.MUTED, "This video is muted in its call.", "Ask the call's host to unmute it."),
-    Kind.AUDIO: Why(Label.MUTED, "This audio is muted in its call.", "Ask the call's host to unmute it."),
-}
-
-
 class Seat:
     """One user's stream in one call; the `SeatView` of its outputs."""
 
@@ -88,6 +83,7 @@ class Seat:
         policy: SeatPolicy,
         muted: frozenset[Kind] = frozenset(),
         trace: Trace = NO_TRACE,
+        barred: frozenset[Kind] = frozenset(),
     ) -> None:
         self.id = publisher.id
         self.user_id = user_id
@@ -99,6 +95,8 @@ class Seat:
         self.pipeline: Pipeline | None = None
         self.muted = muted
         """What no output is given, by the word of who may mute: it outlasts the encoder's reconnects."""
+        self.barred = barred
+        """What no output is given because its user may not send it."""
         self.reconnects = 0
         self.left_out: list[LeftOut] = []
         """Of the present publisher's stream, or the last one's."""
@@ -136,15 +134,15 @@ class Seat:
         """The media time in ns that is live at monotonic `now`: it runs on between publishers."""
         return self._media_now(now)
 
-    def set_muted(self, kinds: frozenset[Kind]) -> None:
+    def withhold(self, muted: frozenset[Kind], barred: frozenset[Kind]) -> None:
         """These and no others are given to no output, at once, until the next call."""
-        if kinds == self.muted:
+        if (muted, barred) == (self.muted, self.barred):
             return
-        self.muted = kinds
+        self.muted, self.barred = muted, barred
         if self.pipeline is not None:
             self.pipeline.staging.replan()
         elif self._routes is not None:
-            for kind in kinds:
+            for kind in muted | barred:
                 self._routes.keep(kind, ())  # whoever joins while the encoder is away sees nothing of it
 
     def cost_of(self, output: Output) -> Demand:
@@ -160,7 +158,8 @@ class Seat:
         return Seen(demand, self._spare.cpu_ns, economised=self._spare.adaptation is not None, optional=True)
 
     def _decide(self, track: Track, want: Want) -> Decision:
-        return Refuse(_MUTED[track.kind]) if track.kind in self.muted else self._policy.decide(track, want)
+        why = why_withheld(track.kind, self.muted, self.barred)
+        return Refuse(why) if why is not None else self._policy.decide(track, want)
 
     def _output_changed(self) -> None:
         if self.pipeline is not None:

@@ -1,30 +1,18 @@
-"""How media is treated in one call: as the configuration says, narrowed by the call's settings and by what its publisher may send."""
+"""How media is treated in one call: as the configuration says, narrowed by the call's settings."""
 
 from collections.abc import Callable
 from dataclasses import replace
 
 from gateway.access.credentials import Grant
 from gateway.config import TranscodeConfig
-from gateway.model.permissions import Capability
 from gateway.sessions.seat import SeatPolicy
-from protocols.media import Codec, Kind, Track
+from protocols.media import Codec
 from transcode.encoder_table import SOFTWARE
-from transcode.plan import Decision, Label, Policy, Refuse, Want, Why, plan
+from transcode.plan import Policy, plan
 from transcode.settings import SETTINGS
 
-_MAY_NOT = {
-    Kind.VIDEO: Why(
-        Label.POLICY,
-        "This publisher may send audio only into this call.",
-        "Ask the call's host to make you a host, or send audio only.",
-    ),
-    Kind.AUDIO: Why(
-        Label.POLICY, "This publisher may send video only into this call.", "Ask the call's host, or send video only."
-    ),
-}
 _KEYS = {"policy": "video", "max_bitrate": "max_bitrate_bps"}
 """Keys of the configuration that have another name than their setting."""
-_NEEDED = {Kind.VIDEO: Capability.SEND_VIDEO, Kind.AUDIO: Capability.SEND_AUDIO}
 
 
 def configured(wanted: TranscodeConfig, encoder: str, built_in: frozenset[str]) -> Policy:
@@ -44,12 +32,6 @@ def adapted(base: Policy) -> Callable[[SeatPolicy, Grant], SeatPolicy]:
 
     def adapt(policy: SeatPolicy, grant: Grant) -> SeatPolicy:
         treatment = base.narrowed(grant.settings.transcoding)
-
-        def decide(track: Track, want: Want) -> Decision:
-            if _NEEDED[track.kind] not in grant.sends:
-                return Refuse(_MAY_NOT[track.kind])
-            return plan(track, want, treatment)
-
-        return replace(policy, decide=decide)
+        return replace(policy, decide=lambda track, want: plan(track, want, treatment))
 
     return adapt

@@ -8,7 +8,19 @@ from typing import Final
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.model.records import EVERYTHING, MAX_BLOCKED, MAX_MEMBERS, MAX_MUTED, Call, ChangeKind, Filter, Member, Page, Sort
+from gateway.model.records import (
+    EVERYTHING,
+    MAX_BLOCKED,
+    MAX_MEMBERS,
+    MAX_MUTED,
+    Call,
+    ChangeKind,
+    Filter,
+    GivenRole,
+    Member,
+    Page,
+    Sort,
+)
 from gateway.store import queries, rows
 from gateway.store.database import Database, Writing
 from gateway.store.models import CALLS, MEMBERS
@@ -43,15 +55,16 @@ class Calls:
             found = list(map(rows.call, await connection.execute(query)))
         return found[:limit], len(found) <= limit
 
-    async def roles(self, cid: str | None = None) -> dict[str, dict[str, str]]:
+    async def roles(self, cid: str | None = None) -> dict[str, dict[str, GivenRole]]:
         """User id -> role, by cid, of the members of one call or of all that have not ended."""
         which = (
             MEMBERS.c.call_cid == cid if cid else MEMBERS.c.call_cid.in_(select(CALLS.c.cid).where(CALLS.c.ended_at.is_(None)))
         )
-        found: dict[str, dict[str, str]] = {}
+        found: dict[str, dict[str, GivenRole]] = {}
+        members = select(MEMBERS.c.call_cid, MEMBERS.c.user_id, MEMBERS.c.role, MEMBERS.c.api_key).where(which)
         async with self._database.read() as connection:
-            for row in await connection.execute(select(MEMBERS.c.call_cid, MEMBERS.c.user_id, MEMBERS.c.role).where(which)):
-                found.setdefault(row.call_cid, {})[row.user_id] = row.role
+            for row in await connection.execute(members):
+                found.setdefault(row.call_cid, {})[row.user_id] = GivenRole(row.role, row.api_key)
         return found
 
     async def get_or_create(self, call: Call, members: Iterable[Member] = (), *, most_open: int = 0) -> tuple[Call, bool]:

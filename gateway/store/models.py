@@ -52,6 +52,12 @@ _USER: Final = String(64)
 # SQLite counts up only its own INTEGER.
 _SERIAL: Final = BigInteger().with_variant(Integer, "sqlite")
 
+
+def _given_by() -> Column[str]:
+    """The API key by which a right was given; empty: this gateway's operator, or a gateway that did not keep it."""
+    return Column("api_key", String(64), nullable=False, server_default="")
+
+
 CALLS: Final = Table(
     "calls",
     METADATA,
@@ -71,6 +77,7 @@ CALLS: Final = Table(
     Column("custom", JSON, nullable=False),
     Column("blocked_user_ids", JSON, nullable=False),
     Column("muted_users", JSON, nullable=False, server_default="{}"),  # a gateway of before, on the same store, names none
+    _given_by(),
 )
 MEMBERS: Final = Table(
     "members",
@@ -81,6 +88,7 @@ MEMBERS: Final = Table(
     Column("custom", JSON, nullable=False),
     Column("created_at", Moment, nullable=False),
     Column("updated_at", Moment, nullable=False),
+    _given_by(),
 )
 USERS: Final = Table(
     "users",
@@ -92,6 +100,7 @@ USERS: Final = Table(
     Column("custom", JSON, nullable=False),
     Column("created_at", Moment, nullable=False, index=True),
     Column("updated_at", Moment, nullable=False),
+    _given_by(),
 )
 CALL_TYPES: Final = Table(
     "call_types",
@@ -130,6 +139,7 @@ STREAM_KEYS: Final = Table(
     Column("created_at", Moment, nullable=False),
     Column("expires_at", Moment),
     Column("revoked_at", Moment),
+    _given_by(),
 )
 # One row: whoever writes counts it up first, which puts all writers, of all processes, in one order.
 CLOCK: Final = Table("clock", METADATA, Column("id", Integer, primary_key=True), Column("seq", BigInteger, nullable=False))

@@ -7,8 +7,8 @@ from typing import Final
 
 from sqlalchemy import delete, func, insert, select
 
-from gateway.model.permissions import Role
-from gateway.model.records import EVERYTHING, CallType, ChangeKind, Filter, Page, Sort, User, built_in_types
+from gateway.model.permissions import DEVELOPMENT, Role
+from gateway.model.records import EVERYTHING, CallType, ChangeKind, Filter, GivenRole, Page, Sort, User, built_in_types
 from gateway.store import queries, rows
 from gateway.store.database import Database
 from gateway.store.models import CALL_TYPES, CALLS, USERS
@@ -30,11 +30,12 @@ class Users:
             found = await connection.execute(select(USERS).where(USERS.c.id.in_(ids)))
             return {row.id: rows.user(row) for row in found}
 
-    async def special(self, limit: int) -> dict[str, str]:
+    async def special(self, limit: int) -> dict[str, GivenRole]:
         """Id -> role of those who are not plain users."""
-        query = select(USERS.c.id, USERS.c.role).where(USERS.c.role != Role.USER).order_by(USERS.c.updated_at).limit(limit)
+        columns = (USERS.c.id, USERS.c.role, USERS.c.api_key)
+        query = select(*columns).where(USERS.c.role != Role.USER).order_by(USERS.c.updated_at).limit(limit)
         async with self._database.read() as connection:
-            return {row.id: row.role for row in await connection.execute(query)}
+            return {row.id: GivenRole(row.role, row.api_key) for row in await connection.execute(query)}
 
     async def put(self, users: Sequence[User]) -> tuple[User, ...]:
         """Adds users or replaces them; those that were there keep the time they were made."""
@@ -122,13 +123,20 @@ class CallTypes:
             writing.changed(ChangeKind.CALL_TYPE, name)
         return True
 
-    async def ensure_built_in(self, now: datetime) -> None:
-        """Every store has the built-in types; what was changed of them stays."""
-        missing = built_in_types(now).keys() - (await self.all()).keys()
-        if not missing:
+    async def ensure_built_in(self, now: datetime, *, development: bool = False) -> None:
+        """Every store has the built-in types; what was changed of them stays. `development` is there where it is wanted, and else not."""
+        wanted = {name: kind for name, kind in built_in_types(now).items() if development or name != DEVELOPMENT}
+        present = await self.all()
+        unwanted = DEVELOPMENT in present and present[DEVELOPMENT].built_in and not development
+        if not wanted.keys() - present.keys() and not unwanted:
             return
         async with self._database.write() as writing:
-            present = set((await writing.connection.execute(select(CALL_TYPES.c.name))).scalars())
-            for name in sorted(missing - present):
-                await writing.connection.execute(insert(CALL_TYPES).values(rows.call_type_row(built_in_types(now)[name])))
+            stored = set((await writing.connection.execute(select(CALL_TYPES.c.name))).scalars())
+            for name in sorted(wanted.keys() - stored):
+                await writing.connection.execute(insert(CALL_TYPES).values(rows.call_type_row(wanted[name])))
                 writing.changed(ChangeKind.CALL_TYPE, name)
+            if unwanted:
+                await writing.connection.execute(
+                    delete(CALL_TYPES).where(CALL_TYPES.c.name == DEVELOPMENT, CALL_TYPES.c.built_in)
+                )
+                writing.changed(ChangeKind.CALL_TYPE, DEVELOPMENT)

@@ -3,13 +3,14 @@
  * thousand pages of a restarted gateway do not all come back in the same moment.
  *
  * Events: "allowed" (detail: {user, capabilities}) whenever the gateway says what this page may do; "told" (detail: the gateway's event);
- * "barred" (detail: why, in words) when the call is not to be listened to, or not any more; it is then asked again by `subscribe`.
+ * "barred" (detail: why, in words) when the call is not to be listened to, or not any more; it is then asked again after a while.
  */
 
 const PING_MS = 25_000;
 const SILENT_MS = 40_000;
 const REPLY_MS = 10_000;
 const LONGEST_WAIT_MS = 30_000;
+const BARRED_MS = 10_000;
 const UNAUTHENTICATED = 4001;
 const REMEMBERED = 200;
 
@@ -61,8 +62,16 @@ export class Events extends EventTarget {
       recent.forEach((event) => this.#tell(event)); // said before this page came
       this.dispatchEvent(new CustomEvent("allowed", { detail: { user: this.#user, capabilities: new Set(own_capabilities) } }));
     } catch ({ message }) {
-      this.dispatchEvent(new CustomEvent("barred", { detail: message }));
+      this.#bar(message);
     }
+  }
+
+  /* What is closed now may open, and who is nobody in particular is told nothing of it. */
+  #bar(why) {
+    this.dispatchEvent(new CustomEvent("barred", { detail: why }));
+    if (this.#socket?.readyState !== WebSocket.OPEN) return;
+    clearTimeout(this.#retry);
+    this.#retry = setTimeout(() => this.subscribe(), BARRED_MS * (0.5 + Math.random() / 2));
   }
 
   /* Sends a message about the call; resolves with the answer, rejects with the gateway's words. */
@@ -93,7 +102,7 @@ export class Events extends EventTarget {
       this.#pinging = setInterval(() => this.#ping(), PING_MS);
       this.subscribe();
     } else if (message.type === "subscription.ended") {
-      this.dispatchEvent(new CustomEvent("barred", { detail: message.message }));
+      this.#bar(message.message);
     } else if (message.cid === this.#call && message.payload) {
       this.#tell(message);
     }

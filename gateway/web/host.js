@@ -38,6 +38,7 @@ function goLive(on) {
 publisher.addEventListener("state", ({ detail }) => {
   showState(label, notice, detail);
   statistics = new Statistics();
+  if (detail.state === "live" && !watch.hash) linkWatching(); // publishing may have made the call
   if (detail.state === "error") goLive(false), showState(label, notice, detail);
 });
 
@@ -124,6 +125,20 @@ othersSound.addEventListener("click", () => setSound(!tiles.sound));
 
 /* The page */
 
+/* The link is handed on: it gets a token of its own, that watches and cannot publish; none where the call is not there yet. */
+async function linkWatching() {
+  const page = `/watch/${encodeURIComponent(call)}`;
+  watch.href = page;
+  if (!token) return;
+  const made = `/api/v2/video/call/${call.split(":").map(encodeURIComponent).join("/")}/watch_token`;
+  try {
+    const response = await fetch(made, { method: "POST", headers: { Authorization: `Bearer ${token}` } });
+    if (response.ok) watch.href = `${page}#token=${(await response.json()).token}`;
+  } catch {
+    // the gateway is away: the link opens the page all the same
+  }
+}
+
 async function readStatistics() {
   const peer = publisher.peer;
   const rows = peer?.connectionState === "connected" ? await statistics.readSending(peer) : [];
@@ -136,7 +151,7 @@ addEventListener("hashchange", () => location.reload()); // another token
 
 title.textContent = call;
 document.title = `${call} – host`;
-watch.href = `/watch/${encodeURIComponent(call)}${location.hash}`;
+linkWatching();
 offer(codecs, [["", "Automatic"], ...Publisher.codecs().map((codec) => [codec, CODECS[codec]])], "");
 Object.assign(globalThis, { publisher, viewer }); // for the console and the tests
 setInterval(readStatistics, STATISTICS_MS);

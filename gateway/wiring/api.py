@@ -50,7 +50,7 @@ def routes(
         broadcasts=seats.broadcasts,
         ingress=EncoderAddresses(observed.listeners),
         quotas=Quotas(config.quotas),
-        stream_key_secret=tokens.secret.value,
+        tokens=tokens,
     )
     yield from whep.routes()
     for each in listening:

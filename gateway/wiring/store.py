@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from gateway.access.authenticator import Authenticator
-from gateway.access.authorizer import OPERATOR, Authorizer, Rules
+from gateway.access.authorizer import Authorizer, Rules
 from gateway.access.credentials import Tokens
-from gateway.access.rights_cache import RightsCache
+from gateway.access.rights_cache import OPERATOR, RightsCache
 from gateway.config import Config
 from gateway.config.sources import ConfigError, ConfigProblem
 from gateway.model import lifecycle
@@ -50,10 +50,11 @@ async def open_store_access(
     """`on_created` is told of each call that is made by publishing into it. Raises `ConfigError`."""
     async with opened(config) as store:
         now = datetime.now(UTC)
-        await store.call_types.ensure_built_in(now)
+        await store.call_types.ensure_built_in(now, development=config.calls.development)
         await _ensure_public(config, store, now)
         rights_cache = RightsCache(store)
-        authenticator = Authenticator(tokens, rights_cache, config.auth.max_failures_per_minute)
+        auth = config.auth
+        authenticator = Authenticator(tokens, rights_cache, auth.max_failures_per_minute, longest_s=auth.max_user_token_s)
         rules = Rules(frozenset(config.calls.public), config.calls.create_on_publish)
         yield StoreAccess(store, rights_cache, authenticator, Authorizer(authenticator, rights_cache, store, rules, on_created))
 

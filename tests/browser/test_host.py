@@ -8,6 +8,7 @@ from playwright.async_api import Page
 
 from tests.browser.chromium import Chromium, Observed, audio_energy, decoded_frames, moving_picture, open_page, state, until
 from tests.support.gateway_process import running_gateway
+from tests.support.publishing import over_whip
 from tests.support.shared import OwnCall
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -64,6 +65,20 @@ async def test_a_browser_publishes_and_another_watches(own: OwnCall, studio: Chr
         answer = await page.evaluate("publisher.peer.remoteDescription.sdp")
         assert "a=rtcp-fb:111 nack\r\n" in answer  # lost sound is sent again
         assert not observed.complaints
+
+
+async def test_the_link_to_the_watch_page_watches_and_cannot_publish(own: OwnCall, studio: Chromium) -> None:
+    async with hosting(studio, own) as (page, _):
+        await until(page, "document.getElementById('watch').hash.startsWith('#token=')")
+        link = await page.locator("#watch").get_attribute("href")
+        assert link is not None
+        shown = link.partition("#token=")[2]
+        assert shown != own.key()
+        assert (await over_whip(own.gateway, shown, own.cid))[0] == 403
+        await page.goto(own.gateway.url(link))
+        await page.goto(page.url.replace("/watch/", "/host/"))  # nor by the page for hosts
+        await page.get_by_role("button", name="Go live").click()
+        await state(page, "error")
 
 
 async def test_level_bitrate_loss_and_round_trip_are_shown_and_it_ends_as_it_is_told(own: OwnCall, studio: Chromium) -> None:

@@ -222,6 +222,8 @@ async def test_the_api_starts_it_with_the_show_and_ends_it_with_the_show() -> No
     call = "/call/livestream/show"
     async with running_application() as application, aiohttp.ClientSession() as http:
         gateway = application.gateway
+        anybody = {"anonymous": ["read-call", "join-call", "list-streams"]}  # as who wants an audience without tokens has it
+        await application.ok("PUT", "/calltypes/livestream", {"grants": anybody})
         made = await application.ok(
             "POST", call, {"data": {"created_by_id": "john", "members": [{"role": "host", "user_id": "john"}]}}, user="john"
         )

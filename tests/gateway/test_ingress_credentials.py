@@ -85,7 +85,8 @@ async def peopled(url: str) -> AsyncIterator[Town]:
         await store.call_types.ensure_built_in(it.now)
         kind = (await store.call_types.all())["livestream"]
         call = lifecycle.created(kind, "x", "john", it.now)
-        roles = {"john": "host", "ann": "viewer", "eve": "host"}
+        encoders = dict.fromkeys(("rtmp", "adobe", "srt", "whip", "cam"), "cohost")
+        roles = {"john": "host", "ann": "viewer", "eve": "host"} | encoders
         await store.calls.get_or_create(
             replace(call, blocked_user_ids=("eve",)), [Member(X, user, it.now, it.now, role) for user, role in roles.items()]
         )
@@ -135,10 +136,12 @@ async def bad_keys(town: Town) -> dict[str, tuple[str, str, Reason, str]]:
         "revoked": (f"{name}-{half}", X, Reason.UNAUTHORIZED, "was revoked"),
         "mistyped": (mistyped, X, Reason.UNAUTHORIZED, "missing or changed"),
         "a viewer": (town.token("ann"), X, Reason.FORBIDDEN, "make you a host"),
+        "a viewer's key": ("-".join(await town.short("ann")), X, Reason.FORBIDDEN, "make you a host"),
         "blocked": (town.token("eve"), X, Reason.FORBIDDEN, "blocked"),
+        "into no call": (town.token("john"), "livestream:typo", Reason.NOT_FOUND, "there is no call livestream:typo"),
         "of an ended call": (town.token("john"), OVER, Reason.FORBIDDEN, "has ended"),
         "of no type": (town.token("john"), "nothing:x", Reason.NOT_FOUND, "no call type"),
-        "a server": (town.token("", user_id=None), X, Reason.FORBIDDEN, "nobody's"),
+        "a server": (town.token("", user_id=None, server=True), X, Reason.FORBIDDEN, "nobody's"),
     }
 
 
@@ -178,20 +181,27 @@ async def test_what_is_wrong_is_refused_on_every_protocol_in_its_words(town: Tow
         assert not [entry for entry in gateway.log if entry["message"] == "publishing"]
 
 
-async def test_addresses_with_too_many_wrong_keys_wait_on_every_way_in(town: Town) -> None:
+async def test_an_address_that_guesses_waits_on_every_way_in_and_a_right_key_does_not(town: Town) -> None:
     wrong, right = town.token("john", secret="x" * 43), town.token("john")
     async with gateway_of(town, "auth.max_failures_per_minute=3") as gateway:
         for _ in range(3):
             assert (await over_whip(gateway, wrong, X))[0] == 401
-        status, text = await over_whip(gateway, right, X)
+        status, text = await over_whip(gateway, wrong, X)
         assert (status, "too many wrong keys" in text) == (429, True)
-        assert "too many wrong keys" in await over_rtmp(gateway, right, X)
-        assert await over_srt(gateway, right, X) == {"reject": Reason.TOO_MANY_REQUESTS.srt_code}
-        assert (await over_api(gateway, right, X))[0] == 429
+        assert "too many wrong keys" in await over_rtmp(gateway, wrong, X)
+        assert await over_srt(gateway, wrong, X) == {"reject": Reason.TOO_MANY_REQUESTS.srt_code}
+        assert (await over_api(gateway, wrong, X))[0] == (await over_whip(gateway, wrong, X, path="whep"))[0] == 429
         elsewhere = {"X-Forwarded-For": "198.51.100.7"}  # by a proxy on this machine: who else comes through it is not held up
         address = gateway.url("/api/v2/video/call/livestream/x?api_key=app")
-        assert (await over_http("GET", address, right, headers=elsewhere))[0] == 200
-        assert (await over_whip(gateway, right, X, path="whep"))[0] == 429
+        assert (await over_http("GET", address, wrong, headers=elsewhere))[0] == 401
+        assert (await over_api(gateway, right, X))[0] == 200
+        for path in ("whip", "whep"):
+            assert (await over_whip(gateway, right, X, path=path))[0] not in (401, 403, 429), (
+                "they are let in, and what they offer is none"
+            )
+        rtmp = f"rtmp://127.0.0.1:{gateway.ports['rtmp']}/live/{right}?call={X}"
+        async with ffmpeg(*LIVE, "-f", "flv", rtmp):
+            await live(gateway, "john")
 
 
 async def ended(gateway: GatewayProcess, user: str) -> dict[str, Any]:
@@ -276,6 +286,62 @@ async def test_a_session_over_every_protocol_and_what_ends_it(town: Town) -> Non
         assert secret not in log
 
 
+async def test_whose_role_goes_loses_the_picture_the_connection_and_the_place_at_once(town: Town) -> None:
+    key, john = "-".join(await town.short("cam")), town.token("john")
+
+    async def becomes(user: str, role: str | None) -> None:
+        put = [Member(X, user, town.now, town.now, role)] if role is not None else []
+        await town.store.calls.update_members(X, put, [user] if role is None else [])
+
+    def treated(video: str) -> Callable[[dict[str, Any]], bool]:
+        modes = {"video": video, "audio": "transcode"}
+        return lambda stream: {track["kind"]: track["mode"] for track in stream["tracks"]} == modes
+
+    async with gateway_of(town) as gateway:
+        rtmp = f"rtmp://127.0.0.1:{gateway.ports['rtmp']}/live/{key}"
+        async with ffmpeg(*LIVE, "-f", "flv", rtmp):
+            await gateway.stream("cam", tracks=2, wanted=treated("passthrough"), token=john, timeout=60)
+            async with watching(gateway.url(f"/whep/{X}"), town.token("adobe")) as viewer:
+                await viewer.until(frames=5)
+                await becomes("cam", "speaker")
+                shown = await gateway.stream("cam", tracks=2, wanted=treated("refuse"), token=john)
+                assert "audio only" in next(track["why"] for track in shown["tracks"] if track["kind"] == "video")
+                await becomes("cam", "moderator")
+                await gateway.stream("cam", tracks=2, wanted=treated("passthrough"), token=john)
+                await becomes("adobe", None)  # it is in backstage, where users are not
+                async with asyncio.timeout(20):
+                    await viewer.closed.wait()
+            await becomes("cam", "viewer")
+            assert "make you a host" in (await ended(gateway, "cam"))["why"]
+
+
+async def test_what_an_api_key_gave_ends_with_it_while_it_is_live(town: Town) -> None:
+    leaked = secrets.token_urlsafe(32)
+    sealed = SealedSecret(Sealing(town.own.encode()).seal(leaked.encode(), "leaked"), town.now)
+    await town.store.api_keys.add(ApiKey("leaked", "", (sealed,), town.now))
+    await town.store.calls.update_members(X, [Member(X, "cam", town.now, town.now, "cohost", api_key="leaked")])
+    async with gateway_of(town) as gateway:
+        rtmp = f"rtmp://127.0.0.1:{gateway.ports['rtmp']}/live/{town.token('cam')}?call={X}"
+        async with ffmpeg(*LIVE, "-f", "flv", rtmp), watching(gateway.url(f"/whep/{X}"), town.token("cam")) as viewer:
+            await live(gateway, "cam")
+            await town.store.api_keys.revoke("leaked", town.now)
+            assert "make you a host" in (await ended(gateway, "cam"))["why"]
+            async with asyncio.timeout(20):
+                await viewer.closed.wait()
+
+
+async def test_after_a_change_of_the_secret_what_was_sealed_signs_nothing_and_the_log_says_so(town: Town) -> None:
+    claims: dict[str, object] = {"server": True, "exp": int(time.time()) + 600}
+    async with running_gateway(f"database.url={town.url}", secret=secrets.token_hex(32)) as gateway:
+        told = await gateway.logged("signs nothing")
+        assert (told["level"], told["api_key"], "gateway apikey rotate" in told["message"]) == ("error", "app", True)
+        for token in (town.token("john"), forged({"alg": "HS256"}, claims, b"\0")):
+            assert (await over_api(gateway, token, X))[0] == 401
+        empty = forged({"alg": "HS256"}, claims, b"\0").rpartition(".")[0]
+        signature = base64.urlsafe_b64encode(hmac.digest(b"", empty.encode(), "sha256")).decode().rstrip("=")
+        assert (await over_api(gateway, f"{empty}.{signature}", X))[0] == 401
+
+
 async def test_a_restart_keeps_calls_keys_and_what_is_live(town: Town) -> None:
     name, half = await town.short("rtmp")
     await town.change(X, lifecycle.gone_live)
@@ -284,8 +350,8 @@ async def test_a_restart_keeps_calls_keys_and_what_is_live(town: Town) -> None:
             address = f"rtmp://127.0.0.1:{gateway.ports['rtmp']}/live/{name}-{half}"
             async with ffmpeg(*LIVE, "-f", "flv", address), asyncio.timeout(60):
                 await live(gateway, "rtmp")
-                async with watching(gateway.url(f"/whep/{X}")) as anybody:
-                    await anybody.until(frames=10)
+                async with watching(gateway.url(f"/whep/{X}"), town.token("ann")) as viewer:
+                    await viewer.until(frames=10)
                 gateway.process.kill()
 
 

@@ -114,14 +114,15 @@ async def strangers_are_shown_no_streams(application: Application) -> None:
 
 
 async def viewers_are_refused_in_backstage(application: Application) -> None:
-    for user, status in (("viewer", 403), (None, 403)):
+    for user, status, why in (("viewer", 403, "backstage"), (None, 401, "without a token")):
         headers = {"Content-Type": "application/sdp"} | ({"Authorization": f"Bearer {application.token(user)}"} if user else {})
         address = application.gateway.url(f"/whep/{CID}")
         async with aiohttp.ClientSession() as http, http.post(address, data="v=0", headers=headers) as response:
             assert response.status == status
-            assert "backstage" in (await response.json())["detail"]
-        seen = (await application.ok("GET", CALL, user=user))["call"]["session"]
-        assert (seen["participants"], seen["viewers"]) == ([], 0)
+            assert why in (await response.json())["detail"]
+    assert (await application.ask("GET", CALL, user=None))[0] == 401
+    seen = (await application.ok("GET", CALL, user="viewer"))["call"]["session"]
+    assert (seen["participants"], seen["viewers"]) == ([], 0)
     assert (await application.ask("POST", f"{CALL}/go_live", user="viewer"))[0] == 403
 
 
@@ -146,7 +147,7 @@ async def the_show(application: Application, http: aiohttp.ClientSession) -> Non
     bearer = {"Authorization": application.token("viewer")}
     async with (
         http.ws_connect(application.url("/connect"), headers=bearer) as socket,
-        open_page(application.gateway.url(f"/watch/{CID}")) as (page, _),
+        open_page(application.gateway.url(f"/watch/{CID}#token={application.token('viewer')}")) as (page, _),
     ):
         await socket.send_json({"type": "subscribe", "id": "1", "cid": CID})
         assert (await told(socket, "subscribed"))["cid"] == CID

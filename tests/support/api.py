@@ -99,8 +99,8 @@ class Stage:
 
     def token(self, user: str = "", *, lasts_s: int = 3600, **claims: Any) -> str:
         """Signed with the application's secret."""
-        who = {"user_id": user, "exp": int(time.time()) + lasts_s} if user else {}
-        return jwt.encode({**who, **claims}, self.secret, algorithm="HS256")
+        who = {"user_id": user} if user else {"server": True}
+        return jwt.encode({**who, "exp": int(time.time()) + lasts_s, **claims}, self.secret, algorithm="HS256")
 
     async def ask(self, method: str, path: str, body: Any = None, *, user: str | None = "", **headers: str) -> Answered:
         who = {} if user is None else {"Authorization": self.token(user)}
@@ -180,7 +180,7 @@ async def api_stage(directory: Path, database: str = "", quotas: QuotasConfig = 
                     WhipListener(UdpMux("", 0), authorise=_anybody),
                 ]
             ),
-            stream_key_secret=tokens.secret.value,
+            tokens=tokens,
         )
         application = web.Application(middlewares=[cors(("*",)), errors])
         application.add_routes(Api(services, ROUTES, "test", counted).routes())

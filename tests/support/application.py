@@ -29,8 +29,8 @@ class Application:
 
     def token(self, user: str = "", *, lasts_s: int = 3600, **claims: Any) -> str:
         """For a user, or (without one) for the application's server."""
-        who = {"user_id": user, "exp": int(time.time()) + lasts_s} if user else {}
-        return jwt.encode({**who, **claims}, self.secret, algorithm="HS256")
+        who = {"user_id": user} if user else {"server": True}
+        return jwt.encode({**who, "exp": int(time.time()) + lasts_s, **claims}, self.secret, algorithm="HS256")
 
     def url(self, path: str) -> str:
         return self.gateway.url(f"{BASE}{path}?api_key={self.api_key}")

@@ -8,12 +8,13 @@ from gateway.model.records import Call, CallType, Settings
 
 @dataclass(frozen=True, slots=True)
 class CallAccess:
-    """`capabilities` are all that the caller may do in it now."""
+    """`capabilities` are all that the caller may do in it now; `inside`: the call is not closed to them, all of it is theirs to see."""
 
     call: Call
     call_type: CallType
     capabilities: frozenset[Capability]
     user_id: str  # of the caller; empty: a server, or somebody anonymous
+    inside: bool
 
     @property
     def settings(self) -> Settings:

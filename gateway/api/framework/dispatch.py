@@ -90,7 +90,7 @@ class Api:
         identity = identity_of(request, self._services.authorizer)
         self._services.quotas.asked(identity, request.remote or "", for_list=issubclass(route.gives, ListAnswer))
         path = _path(route, request)
-        trusted = await self._services.trusted(identity)
+        trusted = await self._services.authorizer.administers(identity)
         _check_scope(route, identity, trusted)
         access = None
         if (capability := route.call_capability) is not None:
@@ -146,6 +146,10 @@ async def _read(request: web.Request) -> bytes:
 
 
 def _check_scope(route: AnyRoute, identity: Identity, trusted: bool) -> None:
+    if identity.stream_key:  # else one key could make another, which outlives it
+        raise ApiError(403, "a stream key is for encoders: use a user's token here")
+    if isinstance(route.needs, Scope) and not identity.unrestricted:
+        raise ApiError(403, "the token is narrowed to calls, and this is about no call or about all: use one that is not")
     match route.needs:
         case Scope.SERVER if not trusted:
             raise ApiError(403 if identity.user_id else 401, f"this takes {Scope.SERVER.value}")

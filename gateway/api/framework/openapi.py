@@ -15,8 +15,8 @@ ADDRESS: Final = "/api/v2/openapi.json"
 _REF: Final = "#/components/schemas/{model}"
 _ABOUT: Final = (
     "Calls, their people and their encoders. A request has `api_key` in the query (or as header `X-Api-Key`) and a token (HS256 JSON Web "
-    "Token, signed with the key's secret) as `Authorization`; a token without `user_id` is the application's server. "
-    "`stream-auth-type: anonymous` needs no token and may do what the call type grants to the role anonymous."
+    'Token, signed with the key\'s secret) as `Authorization`; it names a `user_id`, or says `"server": true`, and expires. '
+    "`stream-auth-type: anonymous` needs no token; it reads what is open to anybody now, and lists nothing."
 )
 
 

@@ -37,11 +37,10 @@ PARAMETERS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
 
 
 class Scope(Enum):
-    """Who may, where it is not about one call."""
+    """Who may, where it is not about one call: by a token that is not narrowed to calls."""
 
-    SERVER = "a server token, or a user whose role is admin"
+    SERVER = "a server token, or the token of a user whose role is admin"
     USER = "a server token or a user's token"
-    ANYBODY = "anybody, within what each call grants"
 
 
 Needs = Capability | Scope
@@ -52,7 +51,7 @@ class ApiRequest(Generic[B]):
     """One request, understood and allowed."""
 
     identity: Identity  # who asks
-    trusted: bool  # an application's server, or an administrator
+    trusted: bool  # an application's server or administrator, narrowed to nothing
     path: Mapping[str, str]
     body: B
     origin: str  # by which the client reached this gateway, such as http://example.org:8080
@@ -70,6 +69,11 @@ class ApiRequest(Generic[B]):
     @property
     def cid(self) -> str:
         return f"{self.path['type']}:{self.path['id']}"
+
+    @property
+    def somebody(self) -> bool:
+        """Not anonymous."""
+        return self.identity.server or bool(self.identity.user_id)
 
     def speaking_for(self, user_id: str | None) -> str:
         """Who does it: the user whose token it is, or whom a server names. Empty: somebody anonymous. Raises `ApiError` (400, 403)."""

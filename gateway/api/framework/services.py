@@ -1,7 +1,7 @@
 """What the API works with: the store, who may do what, who is here, and those that it tells; and how a call looks in an answer.
 
 Kept true: who may is decided by `gateway.access.authorizer` alone; nothing shown of a call is a credential, and who may not block does not
-see who is blocked, nor who may not come in who is in it.
+see who is blocked, nor who may not come in who is in it; of a call in backstage others see its state and its start alone.
 """
 
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.access.authorizer import Authorizer
-from gateway.access.credentials import Identity
+from gateway.access.credentials import Identity, Tokens
 from gateway.access.rights_cache import KnownCall, RightsCache
 from gateway.api.framework.broadcasts import Broadcasts
 from gateway.api.framework.call_access import CallAccess
@@ -28,7 +28,7 @@ from gateway.api.schemas.answers import (
 from gateway.api.schemas.conversion import People
 from gateway.events.interactions import Interactions
 from gateway.model.events import Bus, EventType, event_of
-from gateway.model.permissions import Capability, Role
+from gateway.model.permissions import Capability
 from gateway.model.records import Call, CallType
 from gateway.sessions.registry import Registry
 from gateway.sessions.seat import Seat
@@ -49,7 +49,7 @@ class Services:
     broadcasts: Broadcasts
     ingress: EncoderAddresses
     quotas: Quotas
-    stream_key_secret: bytes
+    tokens: Tokens
 
     # Who stands where
 
@@ -75,7 +75,11 @@ class Services:
         if known is None:
             raise ApiError(404, f"there is no call {cid}: create it with POST /call/{cid.replace(':', '/')}")
         return CallAccess(
-            known.call, self.call_type(known.call.type), self.authorizer.capabilities(identity, cid), identity.user_id
+            known.call,
+            self.call_type(known.call.type),
+            self.authorizer.capabilities(identity, cid),
+            identity.user_id,
+            self.authorizer.inside(identity, cid),
         )
 
     async def access_if(self, identity: Identity, cid: str, capability: Capability) -> CallAccess | None:
@@ -86,13 +90,6 @@ class Services:
             raise
         except (Rejected, ApiError):
             return None
-
-    async def trusted(self, identity: Identity) -> bool:
-        """Whether it is an application's server, or an administrator of it."""
-        if identity.claimed or identity.stream_key or not identity.user_id:
-            return identity.server
-        await self.rights_cache.look_up(user_id=identity.user_id)
-        return self.rights_cache.role(identity.user_id) == Role.ADMIN
 
     # Who is there
 
@@ -109,19 +106,21 @@ class Services:
         call, may_watch = access.call, Capability.JOIN_CALL in access.capabilities
         playlist = self.broadcasts.playlist_url(call.cid, access.user_id) if may_watch else ""
         addresses = self.ingress.addresses(call.cid, origin)
+        if not access.inside:
+            addresses = dict.fromkeys(addresses, "")
         return CallResponse(
             cid=call.cid,
             type=call.type,
             id=call.id,
-            created_by=people.user(call.created_by_id, call.created_at),
+            created_by=people.user(call.created_by_id, call.created_at) if access.inside else None,
             created_at=call.created_at,
             updated_at=call.updated_at,
             starts_at=call.starts_at,
             ended_at=call.ended_at,
             backstage=call.backstage,
             live=call.live,
-            custom=dict(call.custom),
-            settings=access.settings,
+            custom=dict(call.custom) if access.inside else {},
+            settings=access.settings if access.inside else None,
             blocked_user_ids=list(call.blocked_user_ids) if Capability.BLOCK_USERS in access.capabilities else [],
             ingress=IngressResponse.model_validate({name: AddressResponse(address=each) for name, each in addresses.items()}),
             egress=EgressResponse(broadcasting=call.broadcasting, hls=HlsEgressResponse(playlist_url=playlist)),

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 from gateway.api.framework import filters
@@ -17,6 +18,7 @@ from gateway.api.schemas.answers import (
     GetOrCreateCallResponse,
     QueriedCallResponse,
     QueryCallsResponse,
+    WatchTokenResponse,
 )
 from gateway.api.schemas.conversion import stored_member, stored_user
 from gateway.api.schemas.requests import (
@@ -57,11 +59,13 @@ async def _create(services: Services, request: ApiRequest[GetOrCreateCallRequest
         starts_at=data.starts_at,
         settings_override=data.settings_override.model_dump(exclude_unset=True),
         custom=data.custom,
+        api_key=request.identity.api_key,
     )
+    services.authorizer.check_gives(request.identity, call.cid, (each.role for each in data.members), creating=True)
     if data.created_by is not None and request.trusted:
-        await services.store.users.put([stored_user(data.created_by, request.now)])
+        await services.store.users.put([stored_user(data.created_by, request.now, request.identity.api_key)])
     await services.store.users.ensure({creator, *(each.user_id for each in data.members)}, request.now)
-    members = [stored_member(call.cid, each, request.now) for each in data.members]
+    members = [stored_member(call.cid, each, request.now, request.identity.api_key) for each in data.members]
     most_open = services.quotas.open_calls if bound else 0
     return (await services.store.calls.get_or_create(call, members, most_open=most_open))[1]
 
@@ -72,7 +76,7 @@ def _creator(request: ApiRequest[GetOrCreateCallRequest]) -> str:
     named = {each for each in (data.created_by_id, data.created_by.id if data.created_by else None) if each}
     if len(named) > 1:
         raise ApiError(400, "data.created_by: it is another user than data.created_by_id")
-    if not request.trusted and named - {self_id}:
+    if not (request.trusted or request.identity.server) and named - {self_id}:
         raise ApiError(403, "a call that you create is yours: leave out created_by_id, or use a server token")
     creator = named.pop() if named else self_id
     if not creator:
@@ -111,6 +115,14 @@ async def delete(services: Services, request: ApiRequest[EmptyRequest]) -> Empty
     return EmptyResponse()
 
 
+async def watch_token(services: Services, request: ApiRequest[EmptyRequest]) -> WatchTokenResponse:
+    """So that nobody hands on the token by which they publish. It ends with the token that it is made of, and within a day."""
+    if not request.identity.user_id:
+        raise ApiError(400, "a token for watching is a user's: come with a user's token")
+    token, expires_at = services.tokens.for_watching(request.identity, request.cid)
+    return WatchTokenResponse(token=token, expires_at=datetime.fromtimestamp(expires_at, UTC))
+
+
 async def query(services: Services, request: ApiRequest[QueryCallsRequest]) -> QueryCallsResponse:
     body = request.body
     page = await services.store.calls.query(
@@ -147,7 +159,8 @@ async def _state(
 async def _shown(services: Services, request: ApiRequest[Any], access: CallAccess, members_limit: int) -> dict[str, Any]:
     """A call, its first members, and what the caller is in it."""
     cid, me = access.call.cid, request.identity.user_id
-    members = (await services.store.calls.query_members(cid, limit=members_limit)).items
+    listed = access.inside and request.somebody
+    members = (await services.store.calls.query_members(cid, limit=members_limit)).items if listed else ()
     mine = await services.store.calls.members(cid, [me]) if me else ()
     people = await services.people([access.call.created_by_id, me, *(each.user_id for each in members)])
     return {

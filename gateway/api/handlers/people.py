@@ -1,5 +1,7 @@
 """The people of a call (members, who is blocked, kicked or muted) and the users of the application."""
 
+from typing import Any
+
 from gateway.api.framework import filters
 from gateway.api.framework.errors import ApiError
 from gateway.api.framework.paging import fitting
@@ -27,6 +29,7 @@ from gateway.api.schemas.requests import (
     UserOfCallRequest,
 )
 from gateway.model.events import EventType
+from gateway.model.permissions import IN_BACKSTAGE
 from gateway.store.calls import muted, unblocked, unmuted
 from protocols.media import Kind
 
@@ -35,11 +38,12 @@ async def update_members(services: Services, request: ApiRequest[UpdateMembersRe
     put, remove = request.body.update_members, request.body.remove_members
     if both := {each.user_id for each in put} & set(remove):
         raise ApiError(400, f"remove_members: {sorted(both)[0]} is in update_members too")
+    services.authorizer.check_gives(request.identity, request.cid, (each.role for each in put))
     named = [each.user_id for each in put]
     present = {each.user_id for each in await services.store.calls.members(request.cid, [*named, *remove])}
     await services.store.users.ensure(named, request.now)
     await services.store.calls.update_members(
-        request.cid, [stored_member(request.cid, each, request.now) for each in put], remove
+        request.cid, [stored_member(request.cid, each, request.now, request.identity.api_key) for each in put], remove
     )
     for kind, ids in (
         (EventType.MEMBER_ADDED, [each for each in named if each not in present]),
@@ -56,6 +60,10 @@ async def update_members(services: Services, request: ApiRequest[UpdateMembersRe
 
 async def query_members(services: Services, request: ApiRequest[QueryMembersRequest]) -> QueryMembersResponse:
     body = request.body
+    if not request.somebody:
+        raise ApiError(401, "members are shown to who has a token: send it as Authorization")
+    if not request.access.inside:
+        raise ApiError(403, IN_BACKSTAGE)
     page = await services.store.calls.query_members(
         request.cid,
         filters.parsed(body.filter_conditions),
@@ -71,6 +79,7 @@ async def query_members(services: Services, request: ApiRequest[QueryMembersRequ
 
 async def block(services: Services, request: ApiRequest[UserOfCallRequest]) -> EmptyResponse:
     user_id = request.body.user_id
+    _check_not_self(request, user_id)
     await services.store.calls.kick(request.cid, user_id, block=True, now=request.now)
     if user_id not in request.access.call.blocked_user_ids:
         services.tell(EventType.USER_BLOCKED, request.cid, user_id=user_id)
@@ -87,11 +96,19 @@ async def unblock(services: Services, request: ApiRequest[UserOfCallRequest]) ->
 
 async def kick(services: Services, request: ApiRequest[KickRequest]) -> EmptyResponse:
     user_id = request.body.user_id
+    if request.body.block:
+        _check_not_self(request, user_id)
     await services.store.calls.kick(request.cid, user_id, block=request.body.block, now=request.now)
     services.tell(EventType.USER_KICKED, request.cid, user_id=user_id)
     if request.body.block and user_id not in request.access.call.blocked_user_ids:
         services.tell(EventType.USER_BLOCKED, request.cid, user_id=user_id)
     return EmptyResponse()
+
+
+def _check_not_self(request: ApiRequest[Any], user_id: str) -> None:
+    """Who blocks themselves could not undo it."""
+    if user_id == request.identity.user_id:
+        raise ApiError(400, "user_id: you cannot block yourself")
 
 
 async def mute(services: Services, request: ApiRequest[MuteUsersRequest]) -> EmptyResponse:
@@ -121,7 +138,9 @@ def _kinds(body: MuteUsersRequest | UnmuteUsersRequest) -> frozenset[Kind]:
 
 
 async def upsert_users(services: Services, request: ApiRequest[UpsertUsersRequest]) -> UpsertUsersResponse:
-    users = await services.store.users.put([stored_user(each, request.now) for each in request.body.users])
+    users = await services.store.users.put(
+        [stored_user(each, request.now, request.identity.api_key) for each in request.body.users]
+    )
     return UpsertUsersResponse(users={each.id: conversion.user(each) for each in users})
 
 

@@ -32,12 +32,13 @@ async def create(services: Services, request: ApiRequest[StreamKeyRequest]) -> C
         services.authorizer.judge(request.identity, request.cid, Capability.CREATE_STREAM_KEY)
     lasts = timedelta(seconds=body.expires_in_seconds) if body.expires_in_seconds is not None else None
     key = StreamKey(
-        name=stream_keys.new_name(services.stream_key_secret),
+        name=stream_keys.new_name(services.tokens.secret.value),
         call_cid=request.cid,
         user_id=user_id,
         created_by_id=me,
         created_at=request.now,
         expires_at=request.now + lasts if lasts is not None else None,
+        api_key=request.identity.api_key,
     )
     await services.store.users.ensure([user_id], request.now)
     await services.store.stream_keys.add(key)
@@ -45,7 +46,7 @@ async def create(services: Services, request: ApiRequest[StreamKeyRequest]) -> C
 
 
 def _created(services: Services, request: ApiRequest[StreamKeyRequest], key: StreamKey) -> CreatedStreamKeyResponse:
-    secret = services.stream_key_secret
+    secret = services.tokens.secret.value
     whole, passphrase = stream_keys.whole(secret, key.name), stream_keys.password(secret, key.name)
     where = services.ingress.addresses(request.cid, request.origin)
     query = f"streamid={key.name}&passphrase={passphrase}&pbkeylen=16"

@@ -90,7 +90,9 @@ class CallResponse(Model):
     cid: str
     type: str
     id: str
-    created_by: UserResponse
+    created_by: UserResponse | None = Field(
+        description="null, as everything but the call's state and start is empty, to whom backstage is closed."
+    )
     created_at: datetime
     updated_at: datetime
     starts_at: datetime | None
@@ -98,7 +100,7 @@ class CallResponse(Model):
     backstage: bool = Field(description="Closed to viewers: only who may join-backstage is in it.")
     live: bool
     custom: dict[str, Any]
-    settings: Settings
+    settings: Settings | None
     blocked_user_ids: list[str] = Field(description="Shown to who may block.")
     ingress: IngressResponse
     egress: EgressResponse
@@ -117,9 +119,16 @@ class EmptyResponse(ApiAnswer):
 
 class CallStateResponse(ApiAnswer):
     call: CallResponse
-    members: list[MemberResponse] = Field(description="The first of them: members/query has all.")
+    members: list[MemberResponse] = Field(description="The first of them: members/query has all. Empty for who shows no token.")
     membership: MemberResponse | None = Field(description="The caller's own.")
     own_capabilities: list[Capability] = Field(description="What the caller may do now.")
+
+
+class WatchTokenResponse(ApiAnswer):
+    token: str = Field(
+        description="Of the caller, in this call, for watching alone: it goes into the fragment of the watch page."
+    )
+    expires_at: datetime
 
 
 class GetOrCreateCallResponse(CallStateResponse):

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from typing import Any
 
 from gateway.api.schemas.answers import CallTypeResponse, MemberResponse, StreamKeyResponse, UserResponse
 from gateway.api.schemas.requests import MemberRequest, UserRequest
@@ -33,7 +34,7 @@ class People:
 
 
 def user(record: User) -> UserResponse:
-    return UserResponse(**asdict(record))
+    return UserResponse(**_shown(record))
 
 
 def call_type(record: CallType) -> CallTypeResponse:
@@ -48,12 +49,19 @@ def call_type(record: CallType) -> CallTypeResponse:
 
 
 def stream_key(record: StreamKey) -> StreamKeyResponse:
-    return StreamKeyResponse(**asdict(record))
+    return StreamKeyResponse(**_shown(record))
 
 
-def stored_user(given: UserRequest, now: datetime) -> User:
-    return User(given.id, now, now, given.role, given.name, given.image, given.custom)
+def _shown(record: User | StreamKey) -> dict[str, Any]:
+    """By whose API key it came about is for the gateway alone."""
+    return {name: value for name, value in asdict(record).items() if name != "api_key"}
 
 
-def stored_member(cid: str, given: MemberRequest, now: datetime) -> Member:
-    return Member(cid, given.user_id, now, now, given.role, given.custom)
+def stored_user(given: UserRequest, now: datetime, api_key: str) -> User:
+    """`api_key`: by which the role is given."""
+    return User(given.id, now, now, given.role, given.name, given.image, given.custom, api_key)
+
+
+def stored_member(cid: str, given: MemberRequest, now: datetime, api_key: str) -> Member:
+    """`api_key`: by which the role is given."""
+    return Member(cid, given.user_id, now, now, given.role, given.custom, api_key)

@@ -140,8 +140,8 @@ async def test_watching(gate: Ruling) -> None:
     assert not (await watch(DEMO, "nonsense")).user_id
     assert (await watch("livestream:closed", key)).user_id == "ann"
     for call, token, reason in (
-        ("livestream:closed", None, Reason.FORBIDDEN),
-        ("livestream:closed", "", Reason.FORBIDDEN),
+        ("livestream:closed", None, Reason.UNAUTHORIZED),
+        ("livestream:closed", "", Reason.UNAUTHORIZED),
         ("livestream:closed", "x.y.z", Reason.UNAUTHORIZED),
         ("livestream:third", key, Reason.FORBIDDEN),
         ("livestream:third", None, Reason.NOT_FOUND),

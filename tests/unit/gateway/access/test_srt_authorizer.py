@@ -112,7 +112,7 @@ async def test_what_is_not_in_memory_is_looked_up(tmp_path: Path) -> None:
     url = f"sqlite+aiosqlite:///{tmp_path}/gateway.db"
     async with ruling(url) as it, Store.open(url) as elsewhere:  # nothing follows the store here
         gate = Gate(it)
-        await it.call(DEMO)
+        await it.call(DEMO, host="host")
         name = stream_keys.new_name(SECRET.value)
         key = stream_keys.whole(SECRET.value, name)
         for text in (key, f"#!::m=publish,u={name}"):

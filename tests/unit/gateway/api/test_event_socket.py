@@ -27,7 +27,7 @@ from gateway.events.fanout import EventFanout
 from gateway.events.interactions import SENDER_BURST, Interactions
 from gateway.events.producers import CallEvents, EventProducers
 from gateway.model import lifecycle
-from gateway.model.events import Bus, EventType
+from gateway.model.events import Bus, EventType, event_of
 from gateway.model.records import ApiKey, Call, Member, SealedSecret, User
 from gateway.outputs.embedded.call import EmbeddedCall
 from gateway.sessions.registry import Registry
@@ -58,8 +58,9 @@ class Stage:
         exp = int(datetime.now(UTC).timestamp()) + ttl_s
         return jwt.encode({"user_id": user_id, "exp": exp} | claims, APP_SECRET, algorithm="HS256")
 
-    def server(self) -> str:
-        return jwt.encode({}, APP_SECRET, algorithm="HS256")
+    def server(self, **claims: Any) -> str:
+        exp = int(datetime.now(UTC).timestamp()) + 3600
+        return jwt.encode({"server": True, "exp": exp} | claims, APP_SECRET, algorithm="HS256")
 
     async def change(self, kind: EventType, change: Any) -> None:
         call = await self.store_access.store.calls.change(SHOW, change, now=datetime.now(UTC))
@@ -455,3 +456,33 @@ async def test_at_the_end_clients_are_told_to_come_back(stage: Stage) -> None:
         await client.hear("connection.ok")
         stage.sockets.close()
         assert await client.closed() == 1001
+
+
+async def test_every_call_is_for_an_unnarrowed_server_as_long_as_its_key_is_good(stage: Stage) -> None:
+    for narrowed in (stage.server(call_cids=[SHOW]), stage.user("vera", call_cids=[SHOW])):
+        async with stage.open(narrowed) as client:
+            assert (await client.say(type="subscribe", cid="*"))["status"] == 403
+    async with stage.open(stage.server()) as server:
+        await server.say(type="subscribe", cid="*")
+        stage.bus.publish(EventType.CUSTOM, SHOW, custom(1))
+        assert (await server.hear())["payload"] == custom(1)
+        await stage.store_access.store.api_keys.revoke("app", NOW)
+        stage.bus.publish(EventType.CUSTOM, SHOW, custom(2))
+        ended = await server.hear()
+        assert (ended["type"], ended["cid"], "revoked" in ended["message"]) == ("subscription.ended", "*", True)
+
+
+async def test_those_outside_are_told_a_calls_state_and_those_inside_what_it_is(stage: Stage) -> None:
+    call = await stage.store_access.store.calls.get(SHOW)
+    assert call is not None
+    async with stage.open(stage.user("vera")) as vera, stage.open(stage.user("john")) as john:
+        for client in (vera, john):
+            await client.say(type="subscribe", cid=SHOW)
+        stage.bus.publish(EventType.CALL_UPDATED, SHOW, {"call": event_of(call)})
+        stage.bus.publish(EventType.MEMBER_ADDED, SHOW, {"members": []})
+        stage.bus.publish(EventType.CALL_ENDED, SHOW, {"call": event_of(call)})
+        assert [(await john.hear())["type"] for _ in range(2)] == ["call.updated", "call.member_added"]
+        assert (await john.hear("call.ended"))["payload"]["call"]["created_by_id"] == "john"
+        told = await vera.hear()
+        assert told["type"] == "call.ended"
+        assert told["payload"]["call"].keys() == event_of(call).keys() - {"created_by_id", "custom"}

@@ -75,10 +75,10 @@ async def test_audiences_are_told_what_is_theirs() -> None:
     async with broadcasting() as (bus, broadcast):
         for audience, outlet in outlets.items():
             broadcast.add(outlet, CALL, audience)
-        for kind in (EventType.CALL_CREATED, EventType.REACTION_NEW, EventType.INGRESS_ERROR):
+        for kind in (EventType.CALL_LIVE_STARTED, EventType.REACTION_NEW, EventType.INGRESS_ERROR):
             bus.publish(kind, CALL)
         await settled(broadcast)
-    types = ["call.created", "call.reaction_new", "ingress.error"]
+    types = ["call.live_started", "call.reaction_new", "ingress.error"]
     assert [[kind for kind, _ in outlets[audience].told] for audience in EventAudience] == [types[:1], types[:2], types]
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.model.permissions import ALL, BUILT_IN, Allowed, CallState, Capability, Denied, Role, allowed, capabilities
+from gateway.model.permissions import ALL, BUILT_IN, Allowed, CallState, Capability, Denied, Grants, Role, above, allowed
 from protocols.errors import Reason
 
 LIVE, BACKSTAGE, ENDED = CallState(), CallState(backstage=True), CallState(ended=True)
@@ -13,11 +13,11 @@ STATES = {"live": LIVE, "backstage": BACKSTAGE, "ended": ENDED, "blocked": BLOCK
 #                                  admin  host   cohost mod.   viewer invit. user   guest  anonymous
 MATRIX: dict[str, tuple[str, ...]] = {
     "create-call":       ("LBE-P", "-----", "-----", "-----", "-----", "-----", "LBE-P", "-----", "-----"),
-    "read-call":         ("LBE-P", "LBE-P", "LBE-P", "LBE-P", "LBE-P", "LBE-P", "LBE-P", "LBE-P", "LBE-P"),
+    "read-call":         ("LBE-P", "LBE-P", "LBE-P", "LBE-P", "LBE-P", "LBE-P", "LBE-P", "LBE-P", "----P"),
     "update-call":       ("LBE-P", "LBE-P", "-----", "-----", "-----", "-----", "-----", "-----", "-----"),
     "delete-call":       ("LBE-P", "-----", "-----", "-----", "-----", "-----", "-----", "-----", "-----"),
     "end-call":          ("LB--P", "LB--P", "-----", "-----", "-----", "-----", "-----", "-----", "-----"),
-    "join-call":         ("LB--P", "LB--P", "LB--P", "LB--P", "L---P", "LB--P", "L---P", "L---P", "L---P"),
+    "join-call":         ("LB--P", "LB--P", "LB--P", "LB--P", "L---P", "LB--P", "L---P", "L---P", "----P"),
     "join-backstage":    ("LB--P", "LB--P", "LB--P", "LB--P", "-----", "LB--P", "-----", "-----", "-----"),
     "send-audio":        ("LB--P", "LB--P", "LB--P", "LB--P", "-----", "-----", "-----", "-----", "-----"),
     "send-video":        ("LB--P", "LB--P", "LB--P", "LB--P", "-----", "-----", "-----", "-----", "-----"),
@@ -29,7 +29,7 @@ MATRIX: dict[str, tuple[str, ...]] = {
     "update-members":    ("LBE-P", "LBE-P", "-----", "-----", "-----", "-----", "-----", "-----", "-----"),
     "create-reaction":   ("LB--P", "LB--P", "LB--P", "LB--P", "L---P", "LB--P", "L---P", "L---P", "-----"),
     "send-event":        ("LB--P", "LB--P", "LB--P", "LB--P", "L---P", "LB--P", "L---P", "L---P", "-----"),
-    "list-streams":      ("LB--P", "LB--P", "LB--P", "LB--P", "L---P", "LB--P", "L---P", "L---P", "L---P"),
+    "list-streams":      ("LB--P", "LB--P", "LB--P", "LB--P", "L---P", "LB--P", "L---P", "L---P", "----P"),
     "end-stream":        ("LB--P", "LB--P", "-----", "LB--P", "-----", "-----", "-----", "-----", "-----"),
     "create-stream-key": ("LB--P", "LB--P", "-----", "-----", "-----", "-----", "-----", "-----", "-----"),
 }  # fmt: skip
@@ -48,6 +48,10 @@ ROLES = (
 
 def may(role: str, capability: str, state: CallState, kind: str = "livestream") -> bool:
     return isinstance(allowed(BUILT_IN[kind], [role], Capability(capability), state), Allowed)
+
+
+def capabilities(grants: Grants, roles: list[str], state: CallState) -> frozenset[Capability]:
+    return frozenset(each for each in Capability if isinstance(allowed(grants, roles, each, state), Allowed))
 
 
 @pytest.mark.parametrize("capability", list(Capability))
@@ -88,6 +92,7 @@ def test_roles_add_up_and_unknown_ones_give_nothing() -> None:
         ("audio_room", Role.SPEAKER, "send-audio", "send-video"),
         ("audio_room", Role.USER, "join-call", "send-audio"),
         ("development", Role.GUEST, "delete-call", ""),
+        ("development", Role.ANONYMOUS, "", "join-call"),
     ],
 )
 def test_the_other_built_in_types(kind: str, role: str, can: str, cannot: str) -> None:
@@ -98,6 +103,36 @@ def test_the_other_built_in_types(kind: str, role: str, can: str, cannot: str) -
 def test_a_public_call_may_be_watched_whatever_its_type_and_nothing_more() -> None:
     public = capabilities(BUILT_IN["default"], [Role.ANONYMOUS], PUBLIC)
     assert public == {Capability.READ_CALL, Capability.JOIN_CALL, Capability.LIST_STREAMS}
+
+
+@pytest.mark.parametrize(
+    "state", [BACKSTAGE, ENDED, CallState(backstage=True, public=True), CallState(ended=True, public=True)]
+)
+def test_who_is_nobody_reads_what_is_open_now_and_nothing_else(state: CallState) -> None:
+    open_to_all: Grants = {Role.ANONYMOUS: frozenset({Capability.READ_CALL, Capability.JOIN_CALL})}
+    assert capabilities(open_to_all, [Role.ANONYMOUS], LIVE) == open_to_all[Role.ANONYMOUS]
+    assert not capabilities(open_to_all, [Role.ANONYMOUS], state)
+    only_read: Grants = {Role.ANONYMOUS: frozenset({Capability.READ_CALL})}
+    assert not capabilities(only_read, [Role.ANONYMOUS], LIVE), "what nobody may enter is not open"
+
+
+@pytest.mark.parametrize(
+    ("kind", "roles", "given", "lacking"),
+    [
+        ("livestream", [Role.HOST], Role.ADMIN, "delete-call"),
+        ("livestream", [Role.HOST, Role.USER], Role.ADMIN, "delete-call"),
+        ("livestream", [Role.ADMIN], Role.ADMIN, ""),
+        ("livestream", [Role.HOST], Role.HOST, ""),
+        ("livestream", [Role.COHOST], Role.HOST, "go-live"),
+        ("livestream", [Role.MODERATOR], Role.COHOST, ""),
+        ("default", [Role.HOST], Role.USER, ""),  # what every user is gives nobody anything
+        ("livestream", [Role.HOST], "magician", ""),
+    ],
+)
+def test_nobody_gives_a_role_above_their_own(kind: str, roles: list[str], given: str, lacking: str) -> None:
+    found = above(BUILT_IN[kind], roles, given)
+    assert Capability(lacking) in found if lacking else not found
+    assert above({}, roles, Role.ADMIN), "a type that grants nothing yet may come to"
 
 
 @pytest.mark.parametrize(

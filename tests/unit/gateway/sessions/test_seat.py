@@ -102,7 +102,7 @@ async def test_however_often_an_output_changes_its_mind_a_seat_plans_once_a_seco
         for _ in range(500):
             call.changed()
         assert planned == once
-        it.session.set_muted(frozenset({Kind.VIDEO}))
+        it.session.withhold(frozenset({Kind.VIDEO}), frozenset())
         assert planned > once, "what is muted does not wait"
         again.clear()
         async with asyncio.timeout(10):

@@ -13,14 +13,14 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import insert, select
+from sqlalchemy import Insert, insert, select
 from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from gateway.access.sealing import Sealing
 from gateway.enforcement.retention import forget_now
 from gateway.model import lifecycle
-from gateway.model.permissions import BUILT_IN, Capability
+from gateway.model.permissions import BUILT_IN, DEVELOPMENT, Capability
 from gateway.model.records import (
     EVERYTHING,
     MAX_BLOCKED,
@@ -37,6 +37,7 @@ from gateway.model.records import (
     ChangeKind,
     Condition,
     Filter,
+    GivenRole,
     Member,
     SealedSecret,
     Settings,
@@ -50,7 +51,7 @@ from gateway.store.calls import blocked, muted, unmuted
 from gateway.store.changes import Changes
 from gateway.store.database import Database, StoreUnavailable
 from gateway.store.migrate import settings
-from gateway.store.models import CALLS, METADATA, OUTBOX
+from gateway.store.models import CALL_TYPES, CALLS, MEMBERS, METADATA, OUTBOX, STREAM_KEYS
 from gateway.store.people import CallTypes
 from gateway.store.store import Store
 from protocols.errors import Reason, Rejected
@@ -230,7 +231,7 @@ async def test_members_are_replaced_removed_and_bounded(store: Store) -> None:
     page = await store.calls.query_members("livestream:one", Condition("role", "eq", "host"))
     assert [each.user_id for each in page.items] == ["ann"]
     await store.calls.update_members("livestream:one", remove=["john"])
-    assert (await store.calls.roles("livestream:one")) == {"livestream:one": {"ann": "host"}}
+    assert (await store.calls.roles("livestream:one")) == {"livestream:one": {"ann": GivenRole("host")}}
     for cid, members in (("livestream:one", [member(f"u{n}") for n in range(MAX_MEMBERS)]), ("livestream:none", [])):
         with pytest.raises(Rejected):
             await store.calls.update_members(cid, members)
@@ -247,14 +248,15 @@ async def test_users_are_made_by_being_named_and_keep_what_they_have(store: Stor
     assert again.created_at == NOW
     page = await store.users.query(Condition("role", "eq", "guest"), [Sort("name")])
     assert page.items == (again,)
-    assert await store.users.special(10) == {"ann": "guest"}
+    assert await store.users.special(10) == {"ann": GivenRole("guest")}
 
 
 async def test_call_types(store: Store, url: str) -> None:
     await store.call_types.ensure_built_in(NOW)
     await store.call_types.ensure_built_in(NOW + MINUTE)
     kinds = await store.call_types.all()
-    assert {name: kind.grants for name, kind in kinds.items()} == BUILT_IN
+    everywhere = {name: grants for name, grants in BUILT_IN.items() if name != DEVELOPMENT}
+    assert {name: kind.grants for name, kind in kinds.items()} == everywhere
     assert kinds["livestream"].settings.backstage.enabled
     assert kinds["livestream"].created_at == NOW
     settings = Settings(backstage=Backstage(True, 60), on_conflict="refuse", limits=CallLimits(3, 600))
@@ -275,7 +277,7 @@ async def test_call_types(store: Store, url: str) -> None:
     assert not await store.call_types.delete("town-hall")
     async with Database.open(url) as database:
         with pytest.raises(Rejected):
-            await CallTypes(database, max_types=4).put(replace(own, name="one-too-many"))
+            await CallTypes(database, max_types=3).put(replace(own, name="one-too-many"))
 
 
 async def test_api_keys_rotate_with_overlap_and_their_secrets_lie_sealed(store: Store, tmp_path: Path) -> None:
@@ -418,7 +420,8 @@ async def test_a_call_has_a_bounded_number_of_muted_users(store: Store) -> None:
 
 
 async def test_a_store_of_before_keeps_its_calls_and_takes_those_of_a_gateway_of_before(url: str) -> None:
-    without = {name: value for name, value in rows.call_row(call("old")).items() if name != "muted_users"}
+    since = ("muted_users", "api_key")
+    without = {name: value for name, value in rows.call_row(call("old")).items() if name not in since}
     async with AsyncExitStack() as stack:
         engine = create_async_engine(url)
         stack.push_async_callback(engine.dispose)
@@ -429,6 +432,56 @@ async def test_a_store_of_before_keeps_its_calls_and_takes_those_of_a_gateway_of
         async with engine.begin() as connection:  # it is still running, beside a new one
             await connection.execute(insert(CALLS).values(without | {"cid": "livestream:new", "id": "new"}))
         assert [await store.calls.get(f"livestream:{name}") for name in ("old", "new")] == [call("old"), call("new")]
+
+
+async def test_development_is_there_only_where_it_is_wanted(store: Store) -> None:
+    for wanted in (False, True, True, False):
+        await store.call_types.ensure_built_in(NOW, development=wanted)
+        assert (DEVELOPMENT in await store.call_types.all()) is wanted
+    own = CallType(DEVELOPMENT, {}, Settings(), NOW, NOW)
+    await store.call_types.put(own)
+    await store.call_types.ensure_built_in(NOW)
+    assert (await store.call_types.all())[DEVELOPMENT] == own, "one that the application made under this name is its own"
+
+
+async def test_what_rights_were_given_before_goes_on(url: str) -> None:
+    """Keys that others made for somebody made them publish; `livestream` as it came admitted everybody."""
+    former = {"user": ["read-call"], "anonymous": ["join-call", "list-streams", "read-call"]}
+    times = {"created_at": NOW, "updated_at": NOW}
+
+    def key(name: str, user: str, by: str, *, revoked: bool = False) -> Insert:
+        when = {"created_at": NOW, "revoked_at": NOW if revoked else None}
+        return insert(STREAM_KEYS).values(name=name, call_cid="livestream:one", user_id=user, created_by_id=by, **when)
+
+    def kind(name: str) -> Insert:
+        return insert(CALL_TYPES).values(name=name, grants=former, settings={}, built_in=True, **times)
+
+    made = {name: value for name, value in rows.call_row(call("one")).items() if name != "api_key"}
+    ann = {"call_cid": "livestream:one", "user_id": "ann", "role": "viewer", "custom": {}}
+    statements = [
+        insert(CALLS).values(made),
+        insert(MEMBERS).values(**ann, **times),
+        *(key("a", "zoe", ""), key("b", "zoe", "john"), key("c", "ann", "john"), key("d", "gone", "gone")),
+        *(key("e", "bob", "john", revoked=True), key("f", "john", "")),
+        *(kind("livestream"), kind("audio_room")),
+    ]
+    async with AsyncExitStack() as stack:
+        engine = create_async_engine(url)
+        stack.push_async_callback(engine.dispose)
+        async with engine.begin() as connection:
+            await connection.run_sync(lambda opened: command.upgrade(settings(opened), "0002"))
+            for statement in statements:
+                await connection.execute(statement)
+        store = await stack.enter_async_context(Store.open(url))
+        assert await store.calls.roles() == {"livestream:one": {"zoe": GivenRole("cohost"), "ann": GivenRole("viewer")}}
+        assert {each.name: each.api_key for each in await store.stream_keys.of_call("livestream:one")} == dict.fromkeys(
+            "abcdef", ""
+        )
+        kinds = await store.call_types.all()
+        assert [Capability.JOIN_CALL in kinds[name].grants["anonymous"] for name in ("livestream", "audio_room")] == [
+            False,
+            True,
+        ]
 
 
 async def test_the_migrations_make_the_tables_that_the_models_name(url: str) -> None:
@@ -447,7 +500,7 @@ async def test_several_nodes_may_start_at_once(url: str) -> None:
             await opened.call_types.ensure_built_in(NOW)
             return len(await opened.call_types.all())
 
-    assert await asyncio.gather(*(start() for _ in range(4))) == [4] * 4
+    assert await asyncio.gather(*(start() for _ in range(4))) == [3] * 4
 
 
 @pytest.mark.parametrize(

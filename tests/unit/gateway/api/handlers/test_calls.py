@@ -2,10 +2,12 @@
 
 from collections.abc import AsyncIterator, Iterator, Mapping
 from itertools import count
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
+from gateway.model.permissions import WATCHING, Capability
 from protocols.errors import Reason, Rejected
 from protocols.media import Kind
 from tests.support.api import Stage, api_stage
@@ -161,8 +163,8 @@ async def test_calls_are_queried_in_pages_of_what_one_may_read(api: Stage, call:
     assert [each["call"]["id"] for each in live["calls"]] == [f"{name}-3"]
     assert (await api.ask("POST", "/calls", {"filter_conditions": {"colour": "red"}})).status == 400
     assert (await api.ask("POST", "/calls", {"next": "AAAA"})).status == 400
-    own = await api.ask("POST", "/calls", {}, user="bert", Authorization=api.token("bert", call_cids=[f"livestream:{name}-1"]))
-    assert [each["call"]["id"] for each in own.body["calls"]] == [f"{name}-1"]
+    narrowed = api.token("bert", call_cids=[f"livestream:{name}-1"])
+    assert (await api.ask("POST", "/calls", {}, user="bert", Authorization=narrowed)).status == 403
 
 
 async def test_members_users_and_who_is_blocked(api: Stage, call: str) -> None:
@@ -254,7 +256,9 @@ async def test_stream_keys_are_told_once_and_revoked(api: Stage, call: str) -> N
 
 
 async def test_nobody_in_particular_gets_no_key_and_no_call_of_his_own(api: Stage, call: str) -> None:
-    open_to_all = call.replace("livestream", "development")
+    everything = {"anonymous": [each.value for each in Capability]}
+    await api.ok("POST", "/calltypes", {"name": "graffiti", "grants": everything})
+    open_to_all = call.replace("livestream", "graffiti")
     assert (await api.ask("POST", open_to_all, {}, user=None)).status == 400
     await api.ok("POST", open_to_all, SEED)
     assert (await api.ask("POST", open_to_all + "/stream_keys", {}, user=None)).status == 401
@@ -345,3 +349,100 @@ def cid_of(call: str) -> str:
 def told(api: Stage, call: str) -> list[str]:
     """The events of this call so far."""
     return [each.type.value for each in api.events if each.cid == cid_of(call)]
+
+
+async def test_nobody_gives_a_role_above_their_own_nor_blocks_themselves(api: Stage, call: str) -> None:
+    await api.ok("POST", call, SEED)
+
+    def gives(user: str, role: str) -> Any:
+        return {"update_members": [{"user_id": user, "role": role}]}
+
+    for user in ("john", "amy"):
+        refused = await api.ask("POST", call + "/members", gives(user, "admin"), user="john")
+        assert (refused.status, "above your own role" in refused.body["message"]) == (403, True)
+    await api.ok("POST", call + "/members", gives("amy", "host"), user="john")
+    own = await api.ask("POST", f"{call}-own", {"data": {"members": [{"user_id": "eve", "role": "admin"}]}}, user="eve")
+    assert own.status == 403
+    assert (await api.ask("GET", f"{call}-own")).status == 404, "and nothing was made"
+    await api.ok("POST", f"{call}-own", {"data": {"members": [{"user_id": "eve", "role": "host"}]}}, user="eve")
+    await api.ok("POST", call + "/members", gives("amy", "admin"))  # a server may
+    for path, body in (("/block", {}), ("/kick", {"block": True})):
+        refused = await api.ask("POST", call + path, body | {"user_id": "john"}, user="john")
+        assert (refused.status, "yourself" in refused.body["message"]) == (400, True)
+    await api.ok("POST", call + "/kick", {"user_id": "john"}, user="john")
+
+
+async def test_what_is_narrowed_makes_no_users_and_calls_of_others_only_where_it_is_for(api: Stage, call: str) -> None:
+    await api.role("ada", "admin")
+    server = api.token(call_cids=[cid_of(call)])
+    made = await api.ask(
+        "POST", call, {"data": {"created_by": {"id": "eve", "role": "admin"}}}, user=None, Authorization=server
+    )
+    assert (made.status, made.body["call"]["created_by"]["id"]) == (201, "eve")
+    assert (await api.ok("GET", "/user/eve"))["user"]["role"] == "user", "that is about no call"
+    elsewhere = await api.ask("POST", f"{call}-2", {"data": {"created_by_id": "eve"}}, user=None, Authorization=server)
+    assert elsewhere.status == 403
+    for token in (server, api.token("ada", call_cids=[cid_of(call)])):
+        for method, path, body in (
+            ("GET", "/user/ada", None),
+            ("POST", "/users", {"users": [{"id": "eve", "role": "admin"}]}),
+            ("POST", "/calls", {}),
+            ("GET", "/streams", None),
+            ("PUT", "/calltypes/livestream", {"grants": {"user": ["delete-call"]}}),
+        ):
+            assert (await api.ask(method, path, body, user=None, Authorization=token)).status == 403, path
+        assert (await api.ask("PATCH", call, {"custom": {"a": 1}}, user=None, Authorization=token)).status == 200
+
+
+async def test_backstage_shows_its_state_and_its_start_to_those_who_may_not_enter(api: Stage, call: str) -> None:
+    starts_at = "2030-01-01T20:00:00Z"
+    await api.ok("POST", call, {"data": {**SEED["data"], "starts_at": starts_at, "custom": {"title": "a secret"}}})
+    shown = {user: await api.ok("GET", call, user=user) for user in ("john", "vera")}
+    assert shown["john"]["call"]["custom"] == {"title": "a secret"}
+    inside = shown["vera"]["call"]
+    assert (inside["backstage"], inside["live"], inside["starts_at"]) == (True, False, starts_at)
+    assert (inside["created_by"], inside["custom"], inside["settings"]) == (None, {}, None)
+    assert {each["address"] for each in inside["ingress"].values()} == {""}
+    assert (shown["vera"]["members"], bool(shown["john"]["members"])) == ([], True)
+    assert (await api.ask("POST", call + "/members/query", {}, user="vera")).status == 403
+    listed = await api.ok("POST", "/calls", {"filter_conditions": {"cid": cid_of(call)}}, user="vera")
+    assert [each["call"]["custom"] for each in listed["calls"]] == [{}]
+    await api.ok("POST", call + "/go_live")
+    assert (await api.ok("GET", call, user="vera"))["call"]["custom"] == {"title": "a secret"}
+
+
+async def test_strangers_read_what_is_open_and_list_nothing(api: Stage, call: str) -> None:
+    await api.ok("POST", "/calltypes", {"name": "plaza", "grants": {"anonymous": ["read-call", "join-call"]}})
+    square = call.replace("livestream", "plaza")
+    await api.ok("POST", square, {"data": {**SEED["data"], "settings_override": {"backstage": {"enabled": True}}}})
+    assert (await api.ask("GET", square, user=None)).status == 403
+    await api.ok("POST", square + "/go_live")
+    assert (await api.ok("GET", square, user=None))["members"] == []
+    for method, path in (("POST", square + "/members/query"), ("POST", "/calls"), ("GET", "/streams")):
+        assert (await api.ask(method, path, {} if method == "POST" else None, user=None)).status == 401, path
+    await api.ok("POST", square + "/mark_ended")
+    assert (await api.ask("GET", square, user=None)).status == 403
+    await api.ok("POST", call, SEED)
+    await api.ok("POST", call + "/go_live")
+    assert (await api.ask("GET", call, user=None)).status == 401, "a livestream is for signed-in users"
+
+
+async def test_a_stream_key_is_for_encoders_alone(api: Stage, call: str) -> None:
+    await api.ok("POST", call, SEED)
+    key = (await api.ok("POST", call + "/stream_keys", {"expires_in_seconds": 60}, user="john"))["key"]
+    for method, path, body in (("POST", "/stream_keys", {}), ("GET", "/stream_keys", None), ("GET", "", None)):
+        assert (await api.ask(method, call + path, body, user=None, Authorization=key)).status == 403
+
+
+async def test_a_watch_token_watches_and_does_no_more(api: Stage, call: str) -> None:
+    await api.ok("POST", call, SEED)
+    for publishing in (api.token("john"), api.tokens.issue("john", [cid_of(call)], 60)):
+        made = await api.ask("POST", call + "/watch_token", user=None, Authorization=publishing)
+        assert made.status == 201
+        watching = {"Authorization": made.body["token"]}
+        own = (await api.ask("GET", call, user=None, **watching)).body["own_capabilities"]
+        assert {"join-call", "join-backstage"} <= set(own) <= {each.value for each in WATCHING}
+        assert (await api.ask("POST", call + "/stream_keys", {}, user=None, **watching)).status == 403
+        assert (await api.ask("POST", call + "/go_live", {}, user=None, **watching)).status == 403
+    assert (await api.ask("POST", call + "/watch_token", user="vera")).status == 403, "it is in backstage"
+    assert (await api.ask("POST", call + "/watch_token")).status == 400, "a server is no viewer"
