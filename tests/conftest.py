@@ -7,12 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.room import Room
+
 STANDS_STILL_S = 300.0
 """Of wall time; what takes longer stands in tests/slow."""
 AGAIN_S = 30.0  # for what the test does while it ends
 TESTS = Path(__file__).parent
 WAITING = ("browser", "gateway", "peers", "contract")
 """Folders of tests that wait for media more than they compute."""
+LIVE = ("browser", "gateway", "peers")
+ROOM: pytest.StashKey[Room | None] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,6 +37,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for number, path in enumerate(paths)
     }
     items.sort(key=lambda item: places[item.path])
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    worker = getattr(config, "workerinput", None)
+    config.stash[ROOM] = Room(worker["testrunuid"]) if worker else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Where several processes share a run, tests of live media begin when there is room for one more."""
+    room = item.config.stash[ROOM]
+    if room is None or item.path.relative_to(TESTS).parts[0] not in LIVE:
+        return (yield)
+    with room.taken():
+        return (yield)
 
 
 @pytest.hookimpl(wrapper=True)

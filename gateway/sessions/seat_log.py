@@ -24,7 +24,8 @@ class Logged(Protocol):
 
 
 def log_live(seat: Logged, tracks: Sequence[Track]) -> None:
-    _event(logging.INFO, "live", seat, tracks=",".join(track.codec.value for track in tracks))
+    tracks_by_codec = ",".join(track.codec.value for track in tracks)
+    _event(logging.INFO, "live", seat, tracks=tracks_by_codec, reconnects=seat.reconnects or None)
 
 
 def log_left_out(seat: Logged, item: LeftOut) -> None:

@@ -1,0 +1,58 @@
+"""Tests of live media side by side, as many as the machine has room for: one that is short of CPU runs them one after the other."""
+
+import fcntl
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+IDLE = 0.3
+"""So much of all cores is unused where another test may begin."""
+_LOOKED_S = 0.5
+_STAT = Path("/proc/stat")
+
+
+class Room:
+    """Shared by the processes of one run, by its name. One test at a time asks for room; none is asked of who is alone."""
+
+    def __init__(self, run: str) -> None:
+        folder = Path(tempfile.gettempdir())
+        self._asking, self._running = (
+            os.open(folder / f"tests-{run}-{name}", os.O_RDWR | os.O_CREAT) for name in ("ask", "run")
+        )
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Waits until there is room, and has it meanwhile."""
+        fcntl.flock(self._asking, fcntl.LOCK_EX)
+        try:
+            while not self._alone() and _idle() < IDLE:
+                pass  # `_idle` takes its time
+            fcntl.flock(self._running, fcntl.LOCK_SH)
+        finally:
+            fcntl.flock(self._asking, fcntl.LOCK_UN)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._running, fcntl.LOCK_UN)
+
+    def _alone(self) -> bool:
+        try:
+            fcntl.flock(self._running, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
+def _idle() -> float:
+    """The share of all cores that nobody uses now. Fields of proc_stat(5): user, nice, system, idle, waiting for disks, and other ones."""
+    before = _ticks()
+    time.sleep(_LOOKED_S)
+    spent = [after - earlier for after, earlier in zip(_ticks(), before, strict=True)]
+    return (spent[3] + spent[4]) / max(1, sum(spent))
+
+
+def _ticks() -> list[int]:
+    return [int(field) for field in _STAT.read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]]
