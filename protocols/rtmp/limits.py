@@ -37,6 +37,6 @@ class RtmpLimits:
     opening_buffer: int = 4 * KIB  # 1,500 idle sockets must not cost 190 MB
     buffer: int = 128 * KIB
     steps: int = 1024  # of work in one go, each that of a chunk header, so that tiny chunks cannot hold the event loop
-    steps_at_once: int = 100_000  # in all, beyond those that bytes pay for: a quarter of a second of CPU,
+    steps_at_once: int = 100_000  # in all, beyond those that bytes pay for: half a second of CPU,
     steps_per_second: int = 4000  # and so many come back; an encoder's smallest sound is 400 messages a second
     bytes_per_step: int = 8
