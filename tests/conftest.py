@@ -13,9 +13,8 @@ STANDS_STILL_S = 300.0
 """Of wall time; what takes longer stands in tests/slow."""
 AGAIN_S = 30.0  # for what the test does while it ends
 TESTS = Path(__file__).parent
-WAITING = ("browser", "gateway", "peers", "contract")
-"""Folders of tests that wait for media more than they compute."""
 LIVE = ("browser", "gateway", "peers")
+"""Folders of tests that wait for media more than they compute."""
 ROOM: pytest.StashKey[Room | None] = pytest.StashKey()
 
 
@@ -26,13 +25,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What waits comes first, its folders mixed evenly: at no time do only browsers run, which leave no core idle. What computes comes
-    last, in small pieces. Modules stay together, and in their order."""
+    """Folders of live media are mixed evenly: at no time do only browsers run, which leave no core idle. Modules stay together, and in
+    their order."""
     modules: defaultdict[str, list[Path]] = defaultdict(list)
     for path in dict.fromkeys(item.path for item in items):
         modules[path.relative_to(TESTS).parts[0]].append(path)
     places = {
-        path: (folder not in WAITING, number / len(paths) if folder in WAITING else 0)
+        path: (folder not in LIVE, number / len(paths) if folder in LIVE else 0)
         for folder, paths in modules.items()
         for number, path in enumerate(paths)
     }

@@ -1,4 +1,4 @@
-"""Tests of live media side by side, as many as the machine has room for: one that is short of CPU runs them one after the other."""
+"""Tests of live media run side by side where the machine has room for it: one that is busy runs them one after the other."""
 
 import fcntl
 import os
@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-IDLE = 0.3
-"""So much of all cores is unused where another test may begin."""
+FREE = 0.3
+"""So much of all cores is at hand where another test may begin."""
 _LOOKED_S = 0.5
 _STAT = Path("/proc/stat")
 
@@ -28,8 +28,8 @@ class Room:
         """Waits until there is room, and has it meanwhile."""
         fcntl.flock(self._asking, fcntl.LOCK_EX)
         try:
-            while not self._alone() and _idle() < IDLE:
-                pass  # `_idle` takes its time
+            while not self._alone() and _free() < FREE:
+                pass  # `_free` takes its time
             fcntl.flock(self._running, fcntl.LOCK_SH)
         finally:
             fcntl.flock(self._asking, fcntl.LOCK_UN)
@@ -46,12 +46,12 @@ class Room:
         return True
 
 
-def _idle() -> float:
-    """The share of all cores that nobody uses now. Fields of proc_stat(5): user, nice, system, idle, waiting for disks, and other ones."""
+def _free() -> float:
+    """The share of all cores that nobody uses now, or only at a low priority. proc_stat(5): user, nice, system, idle, waiting, and more."""
     before = _ticks()
     time.sleep(_LOOKED_S)
     spent = [after - earlier for after, earlier in zip(_ticks(), before, strict=True)]
-    return (spent[3] + spent[4]) / max(1, sum(spent))
+    return (spent[1] + spent[3] + spent[4]) / max(1, sum(spent))
 
 
 def _ticks() -> list[int]:
