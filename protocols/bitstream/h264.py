@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from protocols.bitstream.bits import BitReader, unescape
-from protocols.bitstream.nal import SPS_BYTES, NalRole, Syntax, roles_by_first_byte
+from protocols.bitstream.nal import SPS_BYTES, NalRole, Syntax, first_bytes, roles_by_first_byte
 from protocols.bitstream.sps import CHROMA, MAX_SIDE, cropped, frame_rate, skip_vui_colour
 from protocols.errors import ProtocolError
 from protocols.media import Codec, Track
@@ -252,6 +252,8 @@ SYNTAX = Syntax(
         },
     ),
     header_bytes=1,
+    first_slice_byte=1,  # first_mb_in_slice is 0
+    opening=first_bytes(0, 0x1F, (6, _SPS, _PPS, 9, *range(14, 19))),  # §7.4.1.2.3
     set_key=_set_key,
     sps_rank=0,
     slice_pps=_slice_pps,

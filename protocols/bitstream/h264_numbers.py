@@ -1,6 +1,7 @@
 """H.264: whether a picture follows another with none missing between them that decoding needs (ITU-T H.264 §7.4.3, frame_num). Sans-IO."""
 
 from contextlib import suppress
+from enum import Enum, auto
 
 from protocols.bitstream.bits import BitReader, unescape
 from protocols.bitstream.h264 import Sps, read_sps
@@ -32,6 +33,17 @@ class PictureNumbers:
         except (ProtocolError, KeyError):
             return False
 
+    def fields_of_one(self, first: bytes, second: bytes) -> bool:
+        """Of the first slices of two pictures: whether these are the fields of one frame (§7.4.1.2.4). False where it cannot be told."""
+        try:
+            sps = self._sps[self._pps[_slice_header(second)[1]]]
+            if sps.frames_only:
+                return False
+            numbers = [_number_and_field(unit, sps) for unit in (first, second)]
+        except (ProtocolError, KeyError):
+            return False
+        return numbers[0][0] == numbers[1][0] and {field for _, field in numbers} == {_Field.TOP, _Field.BOTTOM}
+
     def _read(self, unit: bytes) -> None:
         with suppress(ProtocolError):
             if unit[0] & 0x1F == _SPS:
@@ -40,6 +52,19 @@ class PictureNumbers:
             elif unit[0] & 0x1F == _PPS:
                 bits = BitReader(unescape(unit, 16)[1:])
                 self._pps[bits.ue(255)] = bits.ue(31)
+
+
+class _Field(Enum):
+    TOP = auto()
+    BOTTOM = auto()
+
+
+def _number_and_field(unit: bytes, sps: Sps) -> tuple[int, _Field | None]:
+    """frame_num, and which field it is; None: a frame."""
+    bits = _slice_header(unit)[0]
+    bits.skip(2 * sps.planes)
+    number = bits.bits(sps.frame_num_bits)
+    return number, (_Field.BOTTOM if bits.flag() else _Field.TOP) if bits.flag() else None
 
 
 def _frame_num(unit: bytes, sps: Sps) -> int:

@@ -1,7 +1,7 @@
 """HEVC (ITU-T H.265, 08/2021): the facts in a sequence parameter set of the base layer, and where decoding can start."""
 
 from protocols.bitstream.bits import BitReader, unescape
-from protocols.bitstream.nal import SPS_BYTES, NalRole, Syntax, roles_by_first_byte
+from protocols.bitstream.nal import SPS_BYTES, NalRole, Syntax, first_bytes, roles_by_first_byte
 from protocols.bitstream.sps import CHROMA, MAX_SIDE, cropped, frame_rate, skip_vui_colour
 from protocols.errors import ProtocolError
 from protocols.media import Codec, Track
@@ -177,6 +177,8 @@ SYNTAX = Syntax(
         },
     ),
     header_bytes=2,
+    first_slice_byte=2,  # first_slice_segment_in_pic_flag
+    opening=first_bytes(1, 0x3F, (_VPS, _SPS, _PPS, 35, 39, *range(41, 45), *range(48, 56))),  # §7.4.2.4.4
     set_key=_set_key,
     sps_rank=1,
     slice_pps=_slice_pps,

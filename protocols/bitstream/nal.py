@@ -1,6 +1,6 @@
 """NAL units (ITU-T H.264 §7.3.1, H.265 §7.3.1): how they are framed, and what the gateway must know of each codec's."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -33,6 +33,8 @@ class Syntax:
 
     roles: tuple[NalRole, ...]  # by the first byte of the NAL unit
     header_bytes: int
+    first_slice_byte: int  # the byte of a slice whose top bit says that it is the first of its picture
+    opening: frozenset[int]  # first bytes of the NAL units that begin the next access unit where they stand behind a slice
     set_key: Callable[[bytes], tuple[int, int]]  # of a parameter set: (its place among VPS, SPS, PPS; its id)
     sps_rank: int  # the place of the SPS; its PPS is the next
     slice_pps: Callable[[bytes], int]  # the PPS id that a slice of a key frame names
@@ -41,6 +43,12 @@ class Syntax:
     recovers: Callable[
         [bytes], bool
     ]  # of an SEI: decoding can start at this picture though it is no IDR, if not be whole at once
+
+
+def first_bytes(shift: int, mask: int, types: Iterable[int]) -> frozenset[int]:
+    """Those of NAL units whose nal_unit_type, `byte >> shift & mask`, is one of these."""
+    wanted = frozenset(types)
+    return frozenset(byte for byte in range(256) if byte >> shift & mask in wanted)
 
 
 def roles_by_first_byte(shift: int, mask: int, roles: dict[int, NalRole]) -> tuple[NalRole, ...]:

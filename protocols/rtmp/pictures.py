@@ -12,7 +12,7 @@ from protocols.bitstream import AccessUnit, h264, hevc
 from protocols.bitstream.av1 import Av1Stream
 from protocols.bitstream.h26x import NalStream
 from protocols.bitstream.h264_numbers import PictureNumbers
-from protocols.bitstream.nal import START, NalRole, Syntax
+from protocols.bitstream.nal import START, NalRole
 from protocols.bitstream.unit import MAX_BYTES, MAX_UNITS
 from protocols.bitstream.vpx import VpxStream
 from protocols.errors import ProtocolError
@@ -93,12 +93,7 @@ class FramePictures:
         self._waiting = self._waiting or size > _EMPTY_BODY
 
 
-class _Syntax(NamedTuple):
-    nal: Syntax
-    first: int  # the byte of a slice whose top bit says that it is the first of its picture: first_mb_in_slice 0, or the flag of HEVC
-
-
-_SYNTAX: Final = {Codec.H264: _Syntax(h264.SYNTAX, 1), Codec.HEVC: _Syntax(hevc.SYNTAX, 2)}
+_SYNTAX: Final = {Codec.H264: h264.SYNTAX, Codec.HEVC: hevc.SYNTAX}
 
 
 class _OpenUnit(NamedTuple):
@@ -155,10 +150,10 @@ class NalPictures:
             return self._take_no_picture(units, cut)
         if self._before:
             units, self._before = [*self._before, *units], []
-        if len(first) <= self._syntax.first:  # its header alone
+        if len(first) <= self._syntax.first_slice_byte:  # its header alone
             self._note("a slice that is cut off")
             cut = True
-        elif not first[self._syntax.first] & 0x80:
+        elif not first[self._syntax.first_slice_byte] & 0x80:
             self._join(_OpenUnit(units, stamp, cut, 1, len(data)))
             return []
         out = self.settle()
@@ -190,7 +185,7 @@ class NalPictures:
         surely = head == START
         coded = surely or begins_with_start_code(head)
         if not (surely and self._by_start_code):
-            found = by_length(data, self._stream.length_size or _LENGTH_SIZE, self._syntax.nal)
+            found = by_length(data, self._stream.length_size or _LENGTH_SIZE, self._syntax)
             if not found.flaw:
                 self._by_length = self._by_length or not coded
                 return found
@@ -200,14 +195,14 @@ class NalPictures:
         return by_start_code(data)
 
     def _first_slice(self, units: list[bytes]) -> bytes | None:
-        roles = self._syntax.nal.roles
+        roles = self._syntax.roles
         for unit in units:
             if roles[unit[0]] in PICTURE:
                 return unit
         return None
 
     def _role(self, unit: bytes) -> NalRole:
-        return self._syntax.nal.roles[unit[0]]
+        return self._syntax.roles[unit[0]]
 
     def _take_no_picture(self, units: list[bytes], cut: bool) -> list[EncodedPacket]:
         """Parameter sets are known at once, the rest waits for the picture that it belongs to."""

@@ -10,10 +10,10 @@ from dataclasses import replace
 from math import isfinite
 from typing import Final, TypeAlias
 
+from protocols.left_out import LeftOutParts
 from protocols.media import Codec, EncodedPacket, Kind, Track, TracksChanged
 from protocols.rtmp.chunk import RtmpMessage
 from protocols.rtmp.flv import MAX_TRACKS, Content, TagPart, split_audio, split_video
-from protocols.rtmp.left_out import LeftOutParts
 from protocols.rtmp.pictures import MessageStamp, VideoReading, pictures_of
 from protocols.rtmp.sound import AUDIO_TRACK, Frames
 

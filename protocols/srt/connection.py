@@ -10,7 +10,7 @@ from protocols.srt.libsrt import FAILED, READABLE, Libsrt, Option
 from protocols.srt.limits import ReceiveLimits
 from protocols.srt.receiver import SrtReceiver
 from protocols.srt.statistics import MS, LinkStatistics, SrtStats
-from protocols.srt.tracks import TsDemuxer
+from protocols.srt.tracks import Item, TsDemuxer
 
 _SILENT: Final = 0.8  # of the idle time-out: a connection that ends after such a silence was lost, not closed
 
@@ -56,16 +56,21 @@ class SrtConnection:
         if data is None:
             if now - self._last_data > _SILENT * self._limits.peer_idle_ms * MS:
                 raise ProtocolError(f"the encoder has been silent for {self._limits.peer_idle_ms // 1000} s: connection lost")
+            self._take(self._demuxer.end(now))
             self._receiver.end(self.socket, None)
         elif data:
             self._last_data = now
             self._stats.bytes_received += len(data)
             self._receiver.totals.bytes_received += len(data)
-            for item in self._demuxer.feed(data, now):
-                self._inbox.put(item)
+            self._take(self._demuxer.feed(data, now))
+
+    def _take(self, items: list[Item]) -> None:
+        for item in items:
+            self._inbox.put(item)
 
     def sweep(self, now: int) -> None:
         self._demuxer.check(now)
+        self._take(self._demuxer.settle(now))
         self._take_statistics()
         if not self._receiver.srt.connected(self.socket):  # one that broke before it was watched never raises an event
             self.ready(now)

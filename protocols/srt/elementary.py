@@ -4,14 +4,13 @@ What is broken raises `ProtocolError`, which on a lossy transport costs that uni
 """
 
 from collections.abc import Callable, Mapping
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
-from protocols.bitstream.h26x import NalStream
 from protocols.media import Codec, Kind, Track
+from protocols.srt.opus import Opus
 from protocols.srt.psi import ElementaryInfo
-from protocols.srt.sound import SECOND, Opus, Unit, ac3, adts, loas, mpeg_audio
-
-_FRAME_STEP_NS: Final = SECOND // 25  # of video without times, until two are known
+from protocols.srt.sound import Unit, ac3, adts, loas, mpeg_audio
+from protocols.srt.video import VideoReader
 
 
 class Elementary(Protocol):
@@ -28,44 +27,21 @@ class Elementary(Protocol):
     def frames(self) -> int:
         """Frames looked at since the start, taken or not: the work that was done."""
 
+    @property
+    def broken(self) -> int:
+        """Units since the start that could not be read, beside those for which `split` raised."""
+
     def split(self, data: bytes, pts: int | None, dts: int | None) -> list[Unit]:
         """The access units that became whole with this PES payload."""
 
-    def reset(self) -> None:
-        """Data was lost: forget what is in the making."""
+    def lost(self, data: bytes) -> list[Unit]:
+        """A PES came with packets missing; forgets what is in the making, but for the access unit that had come before it."""
 
-
-class VideoReader:
-    """H.264 or HEVC: one access unit per PES, from the first key frame on."""
-
-    kind = Kind.VIDEO
-
-    def __init__(self, pid: int, codec: Codec) -> None:
-        self._stream = NalStream(codec, pid)
-        self.frames = 0
-        self._started = False
-        self._dts: int | None = None
-        self._step = _FRAME_STEP_NS
-
-    @property
-    def track(self) -> Track | None:
-        return self._stream.track
-
-    def split(self, data: bytes, pts: int | None, dts: int | None) -> list[Unit]:
-        self.frames += 1
-        unit = self._stream.annexb(data)
-        if dts is None and self._dts is not None:
-            dts = self._dts + self._step
-        elif dts is not None and self._dts is not None and 0 < dts - self._dts < SECOND:
-            self._step = dts - self._dts
-        self._dts = dts
-        self._started = self._started or unit.keyframe
-        if not self._started or not unit.data or dts is None:
-            return []
-        return [Unit(unit.data, dts if pts is None else pts, dts, unit.keyframe)]
+    def settle(self) -> list[Unit]:
+        """Nothing more comes: the access unit that is held, if one is."""
 
     def reset(self) -> None:
-        """Nothing is in the making between two PES."""
+        """Forget what is in the making."""
 
 
 def _opus(info: ElementaryInfo) -> Opus:
@@ -105,17 +81,41 @@ _BY_REGISTRATION: Final[Mapping[bytes, _Factory]] = {b"Opus": _opus, b"AC-3": _a
 _BY_DESCRIPTOR: Final[Mapping[int, _Factory]] = {0x6A: _ac3, 0x7A: _ac3}  # ETSI EN 300 468 Annex D
 _PICTURES: Final = frozenset((_h264, _hevc))
 
-_NAMES: Final[Mapping[int, str]] = {
-    0x01: "MPEG-1 video",
-    0x02: "MPEG-2 video",
-    0x10: "MPEG-4 part 2 video",
-    0x15: "metadata",
-    0x21: "JPEG 2000 video",
-    0x33: "VVC video",
-    0x86: "SCTE-35",
-    0xD1: "Dirac video",
-    0xEA: "VC-1 video",
+
+class _Media(NamedTuple):
+    kind: Kind
+    name: str
+
+
+# What is media and not taken
+_NOT_TAKEN: Final[Mapping[int, _Media]] = {
+    0x01: _Media(Kind.VIDEO, "MPEG-1 video"),
+    0x02: _Media(Kind.VIDEO, "MPEG-2 video"),
+    0x10: _Media(Kind.VIDEO, "MPEG-4 part 2 video"),
+    0x1C: _Media(Kind.AUDIO, "AAC without headers"),
+    0x21: _Media(Kind.VIDEO, "JPEG 2000 video"),
+    0x2D: _Media(Kind.AUDIO, "MPEG-H audio"),
+    0x32: _Media(Kind.VIDEO, "JPEG XS video"),
+    0x33: _Media(Kind.VIDEO, "VVC video"),
+    0x42: _Media(Kind.VIDEO, "AVS video"),
+    0x82: _Media(Kind.AUDIO, "DTS audio"),
+    0x83: _Media(Kind.AUDIO, "TrueHD audio"),
+    0xD1: _Media(Kind.VIDEO, "Dirac video"),
+    0xD2: _Media(Kind.VIDEO, "AVS2 video"),
+    0xD4: _Media(Kind.VIDEO, "AVS3 video"),
+    0xEA: _Media(Kind.VIDEO, "VC-1 video"),
 }
+_NOT_TAKEN_PRIVATE: Final[Mapping[bytes, _Media]] = {
+    b"BSSD": _Media(Kind.AUDIO, "SMPTE 302M audio"),
+    b"AC-4": _Media(Kind.AUDIO, "AC-4 audio"),
+    b"DTS1": _Media(Kind.AUDIO, "DTS audio"),
+    b"DTS2": _Media(Kind.AUDIO, "DTS audio"),
+    b"DTS3": _Media(Kind.AUDIO, "DTS audio"),
+    b"AV01": _Media(Kind.VIDEO, "AV1 video in MPEG-TS"),
+    b"VP09": _Media(Kind.VIDEO, "VP9 video in MPEG-TS"),
+    b"VVC ": _Media(Kind.VIDEO, "VVC video"),
+}
+_NAMES: Final[Mapping[int, str]] = {0x15: "metadata", 0x86: "SCTE-35"}
 
 
 def elementary(info: ElementaryInfo) -> Elementary | None:
@@ -137,6 +137,16 @@ def _factory(info: ElementaryInfo) -> _Factory | None:
     return factory
 
 
+def not_taken(info: ElementaryInfo) -> tuple[Kind, str] | None:
+    """What a line of the PMT is that viewers would get if it were taken; None for what is taken, and for what is no media."""
+    if _factory(info) is not None:
+        return None
+    if info.stream_type == _PRIVATE:
+        return _NOT_TAKEN_PRIVATE.get(info.registration)
+    return _NOT_TAKEN.get(info.stream_type)
+
+
 def describe(info: ElementaryInfo) -> str:
     """What a line of the PMT is, for people."""
-    return _NAMES.get(info.stream_type, f"stream type 0x{info.stream_type:02x}")
+    media = not_taken(info)
+    return media[1] if media else _NAMES.get(info.stream_type, f"stream type 0x{info.stream_type:02x}")

@@ -4,22 +4,22 @@ Kept true here:
 * A PES leaves as soon as its end can be known: by its length, or, of unknown length (all video), by the stuffing in its last packet's
   adaptation field. A muxer that also stuffs in the middle gives itself away within its first frames: a PID is trusted after three PES
   that ended so, and never again after one that went on; without trust a PES ends when the next begins.
+* A length that is wrong (it wraps at 65536 in some muxers) shows in what stands behind it, and is not believed again. What goes on behind
+  a PES that has been given out is given out, too, as one without times: nothing is lost.
 * Lost packets are noticed by the continuity counter and mark the PES, duplicates are dropped, lost sync is found again.
 * Memory is bounded: per PES, in all, and in the number of streams.
 * Tables that change are read so often a second; one that comes too soon is read when it is repeated.
 """
 
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from struct import Struct
 from typing import Final, NamedTuple
 
-from protocols.errors import ProtocolError
 from protocols.rate_limit import TokenBucket
+from protocols.srt.packet_sync import PACKET, PacketSync
 from protocols.srt.psi import ElementaryInfo, ProgrammeMap, SectionReader, parse_pat, parse_pmt
 
-PACKET: Final = 188
 MAX_VIDEO_PES: Final = 8 << 20
 MAX_AUDIO_PES: Final = 256 << 10
 MAX_OPEN_BYTES: Final = 16 << 20  # over all streams
@@ -27,8 +27,6 @@ MAX_STREAMS: Final = 16
 _MAX_PARTS: Final = 65536  # packets of one PES, however little each holds
 _MAX_PROGRAMMES: Final = 64
 _PROGRAMME_WAIT_NS: Final = 1_000_000_000  # for the tables of all programmes before one without video is taken
-_LOST_LIMIT: Final = 128 << 10  # bytes out of sync, less than 16 packets in sync between them: this is not MPEG-TS
-_IN_SYNC_AGAIN: Final = 16
 _TABLES_PER_SECOND: Final = 16  # that are not as they were; muxers repeat theirs 2 to 40 times a second
 _TABLES_AT_ONCE: Final = 80  # those of all programmes
 _PAT_PID: Final = 0
@@ -36,7 +34,6 @@ _NULL_PID: Final = 0x1FFF
 _TRUSTED: Final = 3
 _NEVER: Final = -(1 << 30)
 _HEADER: Final = Struct(">I").unpack_from
-_IN_SYNC: Final = re.compile(rb"\x47(?=.{%d}\x47)" % (PACKET - 1), re.DOTALL)  # a sync byte with another a packet behind it
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +60,15 @@ class PacketCounts:
     sync_lost: int = 0  # bytes
     section_errors: int = 0
     oversized: int = 0  # PES over the limit
-    ended_wrongly: int = 0  # PES given out before their end: at most one per PID
+    ended_wrongly: int = 0  # PES given out before their end: at most two per PID
 
 
 class _PesStream:
     """One PID's PES in the making."""
 
     __slots__ = (
-        "at_start", "begun", "broken", "counter", "dts", "early", "expected", "known",
-        "left", "limit", "parts", "pid", "pts", "stuffed", "trust",
+        "at_start", "begun", "broken", "counter", "dts", "expected", "given", "known",
+        "left", "length", "limit", "parts", "pid", "pts", "said", "stuffed", "surplus", "trust", "wrong",
     )  # fmt: skip
 
     def __init__(self, pid: int, limit: int) -> None:
@@ -83,8 +80,11 @@ class _PesStream:
         self.parts: list[bytes] = []
         self.left = 0  # bytes to the end if `known`, to the limit if not; 0: no PES is open
         self.known = False
+        self.length = 0  # bytes of payload that the header says
+        self.wrong = False  # such lengths are
+        self.said, self.surplus = 0, 0  # parts at which the length was passed, and bytes of the last of them behind it
         self.stuffed = False  # the last packet of the open PES was stuffed
-        self.early = False  # the last PES was given out on its stuffing
+        self.given = False  # the last PES was given out before the next began
         self.trust = 0
         self.broken = False
         self.pts: int | None = None
@@ -96,7 +96,7 @@ class _PesStream:
         self.expected = -1
         self.at_start = self.at_start and len(self.parts) <= 1
         self.parts = []
-        self.left = 0
+        self.left = self.said = self.surplus = 0
         self.stuffed = self.broken = False
 
     @property
@@ -132,20 +132,20 @@ class PesReader:
         self._changes = TokenBucket(_TABLES_PER_SECOND, _TABLES_AT_ONCE)
         self._sections: dict[int, SectionReader] = {_PAT_PID: SectionReader()}
         self._streams: dict[int, _PesStream] = {}
+        self._sync = PacketSync()
         self._rest = b""
-        self._offset = 0  # of the first byte of `_rest` in all that was fed
-        self._lost_run = 0  # bytes
-        self._sync_from = 0  # offset
 
     def feed(self, data: bytes, now: int) -> list[Pes]:
         """Bytes in any split; gives what became whole. Raises `ProtocolError` if this is not MPEG-TS."""
         if self._rest:
             data = self._rest + data
+        sync, rest = self._sync, b""
+        if sync.stride != PACKET:
+            data, rest = sync.packets(data)
         out: list[Pes] = []
-        position, size = 0, len(data)
-        end = size - PACKET + 1
+        position, end = 0, len(data) - PACKET + 1
+        skipped = taken = 0
         streams = self._streams
-        before = self.counts.sync_lost
         while position < end:
             (header,) = _HEADER(data, position)
             stream = streams.get(header >> 8 & 0x1FFF)
@@ -158,34 +158,49 @@ class PesReader:
                     self._filled(stream, out)
                 continue
             if header >> 24 != 0x47:
-                position = self._resync(data, position)
+                at = sync.find(data, position)
+                skipped += at - position
+                position = at
+                if sync.stride != PACKET:
+                    taken += position
+                    data, rest = sync.packets(data[position:])
+                    position, end = 0, len(data) - PACKET + 1
                 continue
             if stream is not None:
                 self._packet(stream, header, data[position : position + PACKET], now, out)
             elif self._other(header, data[position : position + PACKET], now):
                 streams = self._streams
             position += PACKET
-        self._rest = data[position:]
-        self._offset += position
-        self.counts.packets += (position - (self.counts.sync_lost - before)) // PACKET
+        self._rest = data[position:] + rest
+        in_sync = taken + position - skipped
+        self.counts.packets += in_sync // PACKET
+        self.counts.sync_lost = sync.lost
+        sync.judge(in_sync)
         self._bound_open()
         return out
 
     def _filled(self, stream: _PesStream, out: list[Pes]) -> None:
-        if stream.known:
-            self._give(stream, out)
-        else:
+        if not stream.known:
             self.counts.oversized += 1
             stream.close()
+        elif stream.left == 0:
+            self._give(stream, out)
+            stream.given = True
+        else:  # there are bytes behind its end: do more follow?
+            stream.known = False
+            stream.said, stream.surplus = len(stream.parts), -stream.left
+            stream.left += stream.limit - stream.length
 
     def _give(self, stream: _PesStream, out: list[Pes]) -> None:
         data = b"".join(stream.parts)
-        broken = stream.broken
-        if stream.known:
-            if stream.left < 0:
-                data = data[: stream.left]
-            broken = broken or stream.left > 0
-        out.append(Pes(stream.pid, data, stream.pts, stream.dts, broken, stream.begun))
+        if stream.surplus:
+            if len(stream.parts) == stream.said:
+                data = data[: -stream.surplus]
+            else:
+                stream.wrong = True
+        elif stream.known and stream.left > 0 and not stream.broken:
+            stream.wrong = True
+        out.append(Pes(stream.pid, data, stream.pts, stream.dts, stream.broken, stream.begun))
         stream.close()
 
     def _packet(self, stream: _PesStream, header: int, packet: bytes, now: int, out: list[Pes]) -> None:
@@ -212,6 +227,8 @@ class PesReader:
                 return  # §2.4.3.3: a packet may be sent twice
             self.counts.continuity_errors += 1
             stream.broken = True
+            if stream.left <= 0:  # of what was before, or of a PES that never began
+                out.append(Pes(stream.pid, b"", None, None, True, now))
         stream.counter, stream.expected = counter, -1
         if starts:
             self._begin(stream, packet[at:], now, out)
@@ -222,11 +239,10 @@ class PesReader:
             stream.left -= PACKET - at
             if len(stream.parts) > _MAX_PARTS:
                 stream.left, stream.known = 0, False
+        elif stream.given and not lost:
+            self._go_on(stream, packet[at:], now)
         else:
-            if stream.early and not lost:  # it was given out too early: this muxer stuffs inside of a PES
-                stream.trust = _NEVER
-                self.counts.ended_wrongly += 1
-            stream.early = stream.at_start = False
+            stream.given = stream.at_start = False
             return
         stream.at_start = starts
         self._after(stream, header, stuffed, out)
@@ -239,7 +255,7 @@ class PesReader:
         elif stuffed and not stream.known:
             if stream.trust >= _TRUSTED:
                 self._give(stream, out)
-                stream.early = True
+                stream.given = True
             else:
                 stream.stuffed = True
         else:
@@ -252,17 +268,28 @@ class PesReader:
             if stream.stuffed and not stream.known:
                 stream.trust += 1
             self._give(stream, out)
-        stream.early = False
+        stream.given = False
         if len(payload) < 9 or payload[:3] != b"\0\0\1":
             return
         size, flags, header = payload[4] << 8 | payload[5], payload[7] >> 6, payload[8]
         stream.pts = _timestamp(payload, 9) if flags & 2 and len(payload) >= 14 else None
         stream.dts = _timestamp(payload, 14) if flags == 3 and len(payload) >= 19 else stream.pts
         stream.begun, stream.broken = now, False
-        stream.known = size > 3 + header
+        stream.length = size - 3 - header
+        stream.known = stream.length > 0 and not stream.wrong
         body = payload[9 + header :]
         stream.parts = [body]
-        stream.left = (size - 3 - header if stream.known else stream.limit) - len(body)
+        stream.left = (stream.length if stream.known else stream.limit) - len(body)
+
+    def _go_on(self, stream: _PesStream, body: bytes, now: int) -> None:
+        """A PES was given out before its end: this muxer stuffs inside of one, or its lengths are wrong."""
+        self.counts.ended_wrongly += 1
+        stream.trust, stream.wrong, stream.known = _NEVER, True, False
+        stream.given = stream.broken = False
+        stream.pts = stream.dts = None
+        stream.begun = now
+        stream.parts = [body]
+        stream.left = stream.limit - len(body)
 
     def _other(self, header: int, packet: bytes, now: int) -> bool:
         """A packet of no wanted stream: tables, or nothing to us. True if the streams may have changed."""
@@ -329,22 +356,6 @@ class PesReader:
         kept = self._streams
         wanted = list(self._take(found))[:MAX_STREAMS]
         self._streams = {pid: kept.get(pid) or _PesStream(pid, limit) for pid, limit in wanted if pid not in self._sections}
-
-    def _resync(self, data: bytes, position: int) -> int:
-        """The next sync byte with another a packet behind it; counts what is skipped."""
-        size = len(data)
-        in_sync = _IN_SYNC.search(data, position + 1)
-        found = in_sync.start() if in_sync else data.find(0x47, max(position + 1, size - PACKET))
-        if found == -1:
-            found = size
-        if self._offset + position - self._sync_from >= _IN_SYNC_AGAIN * PACKET:
-            self._lost_run = 0
-        self._sync_from = self._offset + found
-        self.counts.sync_lost += found - position
-        self._lost_run += found - position
-        if self._lost_run > _LOST_LIMIT:
-            raise ProtocolError("this is not MPEG-TS: send a transport stream over SRT (ffmpeg: -f mpegts)")
-        return found
 
     def _bound_open(self) -> None:
         held = [stream for stream in self._streams.values() if stream.parts]

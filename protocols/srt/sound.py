@@ -4,14 +4,15 @@ A frame that goes on in the next PES is put together; its time is that of the PE
 """
 
 import re
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable
 from typing import Final, NamedTuple
 
-from protocols.bitstream.audio import aac_track, ac3_track, mp3_track, opus_packet_duration, opus_track
+from protocols.bitstream.adts import read_adts
+from protocols.bitstream.audio import aac_track, ac3_track, mp3_track
 from protocols.bitstream.changes import ChangeAllowance
 from protocols.errors import ProtocolError
 from protocols.media import Kind, Track
-from protocols.srt.latm import AAC_RATES, LatmReader
+from protocols.srt.latm import LatmReader
 
 SECOND: Final = 1_000_000_000
 MAX_FRAMES: Final = 512  # of one PES: 10 s of AAC, and of the shortest that there are 0.6 s
@@ -70,6 +71,7 @@ class Framed:
     """Audio whose frames say their own size: ADTS, LOAS, MPEG audio, AC-3."""
 
     kind = Kind.AUDIO
+    broken = 0
 
     def __init__(self, syntax: FrameSyntax) -> None:
         self._read = syntax.read
@@ -114,6 +116,13 @@ class Framed:
             self._next = time
         self._join(units)
         return units
+
+    def lost(self, data: bytes) -> list[Unit]:
+        self.reset()
+        return []
+
+    def settle(self) -> list[Unit]:
+        return []
 
     def reset(self) -> None:
         self._rest = b""
@@ -181,13 +190,8 @@ def adts(pid: int) -> Framed:
     described = _Described()
 
     def unwrap(raw: bytes, frame: AudioFrame) -> Sound:
-        def track() -> Track:
-            # audioObjectType is the profile and 1; sampling index and channel configuration stand as they are
-            config = ((raw[2] >> 6) + 1) << 11 | (raw[2] >> 2 & 15) << 7 | ((raw[2] & 1) << 2 | raw[3] >> 6) << 3
-            return aac_track(pid, config.to_bytes(2, "big"))
-
-        header = 7 if raw[1] & 1 else 9
-        return Sound([raw[header:]], described.track((raw[2] << 8 | raw[3]) & 0xFDC0, track), frame.duration)
+        track = described.track((raw[2] << 8 | raw[3]) & 0xFDC0, lambda: _adts_track(pid, raw))
+        return Sound([raw[7 if raw[1] & 1 else 9 :]], track, frame.duration)
 
     return Framed(FrameSyntax(0xFF, _ADTS, 7, _read_adts, unwrap))
 
@@ -196,15 +200,20 @@ _ADTS: Final = re.compile(rb"\xff[\xf0\xf1\xf8\xf9]")
 
 
 def _read_adts(data: bytes, at: int) -> AudioFrame | None:
-    if len(data) - at < 7:
-        return None
-    if data[at] != 0xFF or data[at + 1] & 0xF6 != 0xF0:
-        raise ProtocolError("no ADTS header")
-    size = (data[at + 3] & 3) << 11 | data[at + 4] << 3 | data[at + 5] >> 5
-    rate = data[at + 2] >> 2 & 15
-    if size < _LEAST or rate >= len(AAC_RATES) or data[at + 6] & 3:  # several raw data blocks in a frame: nobody sends them
-        raise ProtocolError("broken ADTS header")
-    return AudioFrame(size, _AAC_SAMPLES * SECOND // AAC_RATES[rate])
+    frame = read_adts(data, at)
+    return AudioFrame(frame.size, frame.duration) if frame is not None else None
+
+
+def _adts_track(pid: int, raw: bytes) -> Track:
+    frame = read_adts(raw)
+    assert frame is not None
+    try:
+        return aac_track(pid, frame.config)
+    except ProtocolError:  # §8.5: the layout stands in the frames; which nobody but broadcasts does
+        raise ProtocolError(_NO_LAYOUT) from None
+
+
+_NO_LAYOUT: Final = "AAC of channel configuration 0: choose mono, stereo or 5.1 in the encoder"
 
 
 def loas(pid: int) -> Framed:
@@ -327,73 +336,3 @@ def _read_ac3(data: bytes, at: int) -> AudioFrame | None:
     rate, bit_rate = _AC3_RATES[code], _AC3_KBITS[size_code >> 1] * 1000
     words = _AC3_SAMPLES * bit_rate // (16 * rate) + (size_code & 1 if code == 1 else 0)  # §5.4.1.4: 44.1 kHz pads
     return AudioFrame(2 * words, _AC3_SAMPLES * SECOND // (rate >> max(0, bsid - 8)))
-
-
-class Opus:
-    """Opus with control headers (ETSI TS 101 154 draft, "Opus in MPEG-TS" §4)."""
-
-    kind = Kind.AUDIO
-
-    def __init__(self, pid: int, channel_code: int) -> None:
-        self.track: Track | None = opus_track(pid, _opus_head(channel_code))
-        self.frames = 0
-        self._next: int | None = None
-
-    def split(self, data: bytes, pts: int | None, dts: int | None) -> list[Unit]:
-        time = self._next if pts is None else pts
-        units: list[Unit] = []
-        at = 0
-        while time is not None and at < len(data):
-            start, size = _opus_control(data, at)
-            packet = data[start : start + size]
-            if len(packet) < size or not size:
-                raise ProtocolError("broken Opus control header")
-            self.frames += 1
-            if len(units) == MAX_FRAMES:
-                raise ProtocolError(f"more than {MAX_FRAMES} packets of Opus in one PES")
-            units.append(Unit(packet, time, time, True))
-            time += opus_packet_duration(packet)
-            at = start + size
-        self._next = time
-        return units
-
-    def reset(self) -> None:
-        """Nothing is in the making between two PES."""
-
-
-def _opus_control(data: bytes, at: int) -> tuple[int, int]:
-    """Where the packet behind a control header begins, and its size."""
-    end = len(data)
-    if end - at < 3 or (data[at] << 8 | data[at + 1]) & 0xFFE0 != 0x7FE0:
-        raise ProtocolError("no Opus control header")
-    flags = data[at + 1]
-    at += 2
-    size = 0
-    while at < end:
-        size += data[at]
-        at += 1
-        if data[at - 1] != 0xFF:
-            break
-    at += 2 * bool(flags & 0x10) + 2 * bool(flags & 0x08)  # samples to trim at the start and end
-    if flags & 0x04:
-        at += 1 + (data[at] if at < end else 0)
-    return at, size
-
-
-# RFC 7845 §5.1.1.2: streams, coupled streams and mapping of the Vorbis channel orders
-_OPUS_LAYOUTS: Final[Mapping[int, tuple[int, int, bytes]]] = {
-    3: (2, 1, bytes((0, 2, 1))),
-    4: (2, 2, bytes((0, 1, 2, 3))),
-    5: (3, 2, bytes((0, 4, 1, 2, 3))),
-    6: (4, 2, bytes((0, 4, 1, 2, 3, 5))),
-    7: (4, 3, bytes((0, 4, 1, 2, 3, 5, 6))),
-    8: (5, 3, bytes((0, 6, 1, 2, 3, 4, 5, 7))),
-}
-
-
-def _opus_head(channel_code: int) -> bytes:
-    """An OpusHead for a channel_config_code; unknown ones are taken as stereo."""
-    channels = channel_code if 1 <= channel_code <= 8 else 2
-    layout = _OPUS_LAYOUTS.get(channels)
-    mapping = bytes((1, *layout[:2])) + layout[2] if layout else b"\0"
-    return b"OpusHead" + bytes((1, channels)) + bytes(2) + (48000).to_bytes(4, "little") + bytes(2) + mapping

@@ -5,7 +5,7 @@ Kept true here:
   have; what came before the announcement follows it. A change of the programme or of a track's facts is announced where it happens.
 * Times are ns on the source's clock, unwrapped from 33 bits (it wraps each 26.5 hours) by one reference for all tracks.
 * A lost packet costs the unit that it was part of, which is counted and not given out; nothing broken ends the stream but bytes that are no
-  transport stream, or one in which there is nothing to take.
+  transport stream, or one in which there is nothing to take. What is left out of it is told.
 * Work is bounded by bytes, and by frames in time: beyond those that a right stream can have they are not looked at.
 """
 
@@ -14,22 +14,24 @@ from dataclasses import dataclass
 from typing import Final
 
 from protocols.errors import ProtocolError
-from protocols.media import EncodedPacket, Kind, Track, TracksChanged
+from protocols.left_out import LeftOutParts
+from protocols.media import EncodedPacket, Kind, LeftOut, Track, TracksChanged
 from protocols.rate_limit import TokenBucket
-from protocols.srt.elementary import Elementary, describe, elementary, is_video
+from protocols.srt.elementary import Elementary, describe, elementary, is_video, not_taken
 from protocols.srt.pes import MAX_AUDIO_PES, MAX_STREAMS, MAX_VIDEO_PES, Pes, PesReader
 from protocols.srt.psi import ElementaryInfo, ProgrammeMap
 from protocols.srt.sound import SECOND, Unit
 
 FIRST_MEDIA_NS: Final = 10 * SECOND
 _ANNOUNCE_NS: Final = SECOND
+_SILENT_NS: Final = SECOND  # after which a picture is not waited with for the next
 _MAX_HELD_BYTES: Final = 8 << 20
 _MAX_HELD: Final = 4096
 _FRAMES_PER_SECOND: Final = 4000  # of all tracks; sixteen of sound with Opus in its shortest packets but one have 3,200
 _FRAMES_AT_ONCE: Final = 2000  # what comes when a path of 8 s opens again
 _WRAP: Final = 1 << 33
 
-Item = TracksChanged | EncodedPacket
+Item = TracksChanged | EncodedPacket | LeftOut
 
 
 @dataclass(slots=True)
@@ -47,6 +49,7 @@ class TsDemuxer:
         self.counts = UnitCounts()
         self._reader = PesReader(self._take, is_video)
         self.packets = self._reader.counts
+        self._left_out = LeftOutParts()
         self._streams: dict[int, Elementary] = {}
         self._frames = TokenBucket(_FRAMES_PER_SECOND, _FRAMES_AT_ONCE)
         self._too_many = False  # frames, for now
@@ -58,17 +61,35 @@ class TsDemuxer:
         self._changed = False
         self._reference: int | None = None  # unwrapped ticks of the last time seen
         self._started: int | None = None
+        self._fed = 0  # ns of the last bytes
         self._given = False
 
     def feed(self, data: bytes, now: int) -> list[Item]:
         """Bytes that arrived at `now` (monotonic ns); gives tracks and packets in order. Raises `ProtocolError` as `check` does."""
+        self._fed = now
         out: list[Item] = []
         for pes in self._reader.feed(data, now):
             stream = self._streams.get(pes.pid)
             if stream is not None:
                 self._split(stream, pes, now, out)
         self._announce(now, out)
+        if self._left_out:
+            out.extend(self._left_out.take())
         self.check(now)
+        return out
+
+    def settle(self, now: int) -> list[Item]:
+        """What is held until the next shows its end, where nothing has come for a second."""
+        if now - self._fed < _SILENT_NS:
+            return []
+        return self.end(now)
+
+    def end(self, now: int) -> list[Item]:
+        """What is held, where nothing more comes."""
+        out: list[Item] = []
+        for pid, stream in self._streams.items():
+            for unit in stream.settle():
+                self._give(pid, self._fed, unit, stream, now, out)
         return out
 
     def check(self, now: int) -> None:
@@ -82,6 +103,8 @@ class TsDemuxer:
         """A new programme map: which PIDs to read, and up to how many bytes of PES."""
         streams: dict[int, Elementary] = {}
         for info in programme.streams:
+            if (media := not_taken(info)) is not None:
+                self._left_out.codec(*media)
             if len(streams) == MAX_STREAMS:
                 break
             unchanged = info in self._lines and info.pid in self._streams
@@ -93,34 +116,36 @@ class TsDemuxer:
         return [(pid, MAX_VIDEO_PES if stream.kind is Kind.VIDEO else MAX_AUDIO_PES) for pid, stream in streams.items()]
 
     def _split(self, stream: Elementary, pes: Pes, now: int, out: list[Item]) -> None:
-        if pes.broken or (self._too_many and self._frames.wait_s(now)):
+        if self._too_many and self._frames.wait_s(now):
             self.counts.broken += 1
             stream.reset()
             return
         dts = self._unwrap(pes.dts)
         pts = None if pes.pts is None or dts is None else _ns(_near(pes.pts, dts))
-        before = stream.frames
+        before, broken = stream.frames, stream.broken
         try:
-            units = stream.split(pes.data, pts, None if dts is None else _ns(dts))
-        except ProtocolError:
+            units = stream.lost(pes.data) if pes.broken else stream.split(pes.data, pts, None if dts is None else _ns(dts))
+        except ProtocolError as error:
             self.counts.broken += 1
+            self._left_out.broken(stream.kind, str(error))
             stream.reset()
             return
         finally:
+            self.counts.broken += pes.broken + stream.broken - broken
             self._too_many = not self._frames.spend(stream.frames - before, now)
         for unit in units:
-            self._give(pes, unit, stream, now, out)
+            self._give(pes.pid, pes.begun, unit, stream, now, out)
 
-    def _give(self, pes: Pes, unit: Unit, stream: Elementary, now: int, out: list[Item]) -> None:
+    def _give(self, pid: int, begun: int, unit: Unit, stream: Elementary, now: int, out: list[Item]) -> None:
         self.counts.units += 1
-        packet = EncodedPacket(pes.pid, unit.pts, unit.dts, unit.keyframe, unit.data, pes.begun, now)
+        packet = EncodedPacket(pid, unit.pts, unit.dts, unit.keyframe, unit.data, begun, now)
         if self._held is not None:
             self._hold_from = now if self._hold_from is None else self._hold_from
             self._held.append(packet)
             self._held_bytes += len(unit.data)
             return
         track = stream.track
-        if track is not None and self._told.get(pes.pid) is not track:
+        if track is not None and self._told.get(pid) is not track:
             self._tell(out)
         out.append(packet)
 
@@ -141,6 +166,11 @@ class TsDemuxer:
 
     def _tell(self, out: list[Item]) -> None:
         self._told = {pid: stream.track for pid, stream in self._streams.items() if stream.track is not None}
+        kinds: set[Kind] = set()
+        for pid, track in self._told.items():
+            if track.kind in kinds:
+                self._left_out.track(track.kind, pid)
+            kinds.add(track.kind)
         out.append(TracksChanged(tuple(self._told.values())))
 
     def _unwrap(self, ticks: int | None) -> int | None:

@@ -37,7 +37,7 @@ def caller_main(settings: dict[str, Any]) -> None:
         print(json.dumps({"reject": srt.reject_reason(socket)}), flush=True)
         return
     print(json.dumps({"connected": True}), flush=True)
-    while message := sys.stdin.buffer.read(1316):
+    while message := sys.stdin.buffer.read(settings.get("message", 1316)):
         srt.send(socket, message)
     srt.close(socket)
 

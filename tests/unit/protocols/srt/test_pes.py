@@ -63,7 +63,7 @@ def test_a_muxer_that_stuffs_inside_is_not_trusted() -> None:
     assert layer.counts.ended_wrongly == 0
 
 
-def test_trust_that_was_wrong_costs_one_unit() -> None:
+def test_trust_that_was_wrong_cuts_one_pes_and_loses_nothing() -> None:
     layer, counter, given = started(), 0, []
     for n in range(4):
         made = packets(VIDEO_PID, pes(body(1000, n), n), counter)
@@ -77,7 +77,9 @@ def test_trust_that_was_wrong_costs_one_unit() -> None:
     whole = [unit.data for unit in given]
     assert layer.counts.ended_wrongly == 1
     assert whole[:4] == [body(1000, n) for n in range(4)]
-    assert whole[5:] == [body(400, n) for n in (5, 6)]
+    assert b"".join(whole[4:6]) == body(400, 4)
+    assert whole[6:] == [body(400, n) for n in (5, 6)]
+    assert [unit.pts for unit in given[4:6]] == [4, None]
 
 
 def test_a_lost_packet_marks_its_pes_only() -> None:
