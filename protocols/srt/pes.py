@@ -179,6 +179,20 @@ class PesReader:
         self._bound_open()
         return out
 
+    def progress(self, pid: int) -> tuple[int, int]:
+        """Another with each packet of this PID."""
+        stream = self._streams.get(pid)
+        return (stream.last_counter, len(stream.parts)) if stream is not None else (-1, 0)
+
+    def settle(self, pid: int) -> list[Pes]:
+        """Nothing more comes of this PID for now: its PES of unknown length is given out. If it goes on nevertheless, so does this."""
+        out: list[Pes] = []
+        stream = self._streams.get(pid)
+        if stream is not None and stream.parts and not stream.known:
+            self._give(stream, out)
+            stream.given = True
+        return out
+
     def _filled(self, stream: _PesStream, out: list[Pes]) -> None:
         if not stream.known:
             self.counts.oversized += 1

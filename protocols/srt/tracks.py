@@ -11,7 +11,7 @@ Kept true here:
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from protocols.errors import ProtocolError
 from protocols.left_out import LeftOutParts
@@ -24,7 +24,7 @@ from protocols.srt.sound import SECOND, Unit
 
 FIRST_MEDIA_NS: Final = 10 * SECOND
 _ANNOUNCE_NS: Final = SECOND
-_SILENT_NS: Final = SECOND  # after which a picture is not waited with for the next
+_SILENT_NS: Final = SECOND // 4  # after which a picture is not waited with for the next
 _MAX_HELD_BYTES: Final = 8 << 20
 _MAX_HELD: Final = 4096
 _FRAMES_PER_SECOND: Final = 4000  # of all tracks; sixteen of sound with Opus in its shortest packets but one have 3,200
@@ -40,6 +40,14 @@ class UnitCounts:
 
     units: int = 0
     broken: int = 0  # lost packets, not readable or too many; not given out
+
+
+class _Progress(NamedTuple):
+    """How far a stream has come, since when (ns), and whether what it held has been given out."""
+
+    of: tuple[int, int]
+    since: int
+    settled: bool = False
 
 
 class TsDemuxer:
@@ -61,35 +69,37 @@ class TsDemuxer:
         self._changed = False
         self._reference: int | None = None  # unwrapped ticks of the last time seen
         self._started: int | None = None
-        self._fed = 0  # ns of the last bytes
+        self._progress: dict[int, _Progress] = {}
         self._given = False
 
     def feed(self, data: bytes, now: int) -> list[Item]:
         """Bytes that arrived at `now` (monotonic ns); gives tracks and packets in order. Raises `ProtocolError` as `check` does."""
-        self._fed = now
         out: list[Item] = []
         for pes in self._reader.feed(data, now):
             stream = self._streams.get(pes.pid)
             if stream is not None:
                 self._split(stream, pes, now, out)
+        out.extend(self.settle(now))
         self._announce(now, out)
         if self._left_out:
             out.extend(self._left_out.take())
         self.check(now)
         return out
 
-    def settle(self, now: int) -> list[Item]:
-        """What is held until the next shows its end, where nothing has come for a second."""
-        if now - self._fed < _SILENT_NS:
-            return []
-        return self.end(now)
-
-    def end(self, now: int) -> list[Item]:
-        """What is held, where nothing more comes."""
+    def settle(self, now: int, silence: int = _SILENT_NS) -> list[Item]:
+        """What is held until the next shows its end, of streams of which nothing has come for so long (ns)."""
         out: list[Item] = []
         for pid, stream in self._streams.items():
+            progress, before = self._reader.progress(pid), self._progress.get(pid)
+            if before is None or before.of != progress:
+                before = self._progress[pid] = _Progress(progress, now)
+            if before.settled or now - before.since < silence:
+                continue
+            self._progress[pid] = _Progress(progress, now, settled=True)
+            for pes in self._reader.settle(pid):
+                self._split(stream, pes, now, out)
             for unit in stream.settle():
-                self._give(pid, self._fed, unit, stream, now, out)
+                self._give(pid, before.since, unit, stream, now, out)
         return out
 
     def check(self, now: int) -> None:
@@ -112,6 +122,7 @@ class TsDemuxer:
             if stream is not None:
                 streams[info.pid] = stream
         self._streams, self._lines = streams, frozenset(programme.streams)
+        self._progress = {pid: each for pid, each in self._progress.items() if pid in streams}
         self._changed = True
         return [(pid, MAX_VIDEO_PES if stream.kind is Kind.VIDEO else MAX_AUDIO_PES) for pid, stream in streams.items()]
 
