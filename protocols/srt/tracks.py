@@ -70,6 +70,7 @@ class TsDemuxer:
         self._reference: int | None = None  # unwrapped ticks of the last time seen
         self._started: int | None = None
         self._progress: dict[int, _Progress] = {}
+        self._look_at = 0  # for what has not come on (ns)
         self._given = False
 
     def feed(self, data: bytes, now: int) -> list[Item]:
@@ -79,7 +80,9 @@ class TsDemuxer:
             stream = self._streams.get(pes.pid)
             if stream is not None:
                 self._split(stream, pes, now, out)
-        out.extend(self.settle(now))
+        if now >= self._look_at:
+            self._look_at = now + _SILENT_NS // 4
+            out.extend(self.settle(now))
         self._announce(now, out)
         if self._left_out:
             out.extend(self._left_out.take())
