@@ -59,8 +59,8 @@ class Rivals:
         return Rejected(Reason.CONFLICT, words)
 
     def taken_over(self, present: Publisher | None, now: int) -> None:
-        """Another encoder comes in place of `present`, or of none."""
-        if present is not None and self.sends(present, now, LIVELY):
+        """Another encoder comes in place of `present`, or of none. One that has not sent a byte yet was no rival."""
+        if present is not None and self.sends(present, now, LIVELY) and self._bytes:
             self._replaced = {host: at for host, at in self._replaced.items() if now - at < REPLACED}
             self._replaced[host_of(present.remote)] = now
             self._changes.append(now)

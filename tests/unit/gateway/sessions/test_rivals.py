@@ -79,6 +79,14 @@ def test_an_encoder_that_comes_back_behind_its_own_broken_connection_is_never_ke
     assert rivals.advice(now) == ""
 
 
+def test_one_that_never_sent_a_byte_was_no_rival() -> None:
+    rivals = Rivals(0)
+    for second in range(20):
+        rivals.check("192.0.2.1", second * S // 10)
+        rivals.taken_over(Sender("192.0.2.1"), second * S // 10)
+    assert rivals.advice(2 * S) == ""
+
+
 def test_silence_begins_with_the_last_byte_and_not_with_the_last_look() -> None:
     rivals, encoder = Rivals(0), Sender("192.0.2.1").go_on()
     rivals.note(encoder.stats.bytes_received, S)
