@@ -353,7 +353,7 @@ class Seat:
         """Another connection with the same right: it replaces the present one. Raises `Rejected` when the seat is ending."""
         if self._closing or self.state is SeatState.CLOSED:
             raise Rejected(Reason.CONFLICT, "the stream is just being closed: try again")
-        self.rivals.taken_over(self.publisher, monotonic_ns())
+        self.rivals.taken_over(self.publisher if self._successor is None else None, monotonic_ns())
         replaced, self._successor = self._successor, publisher
         self._wake.set()
         if replaced is not None:
