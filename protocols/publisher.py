@@ -46,6 +46,7 @@ class PublisherStats:
     packets_ignored: int = 0  # of tracks that we do not take, and unknown messages
     packets_unreadable: int = 0  # left out, in whole or in part, since they could not be read
     round_trip_ns: int = 0
+    keyframes_on_demand: bool = False  # the encoder makes them when asked, so that how often it does so by itself is no matter
 
     @property
     def network_latency_ns(self) -> int:

@@ -206,13 +206,19 @@ _OBSTACLES = (
         Label.BIT_DEPTH,
         lambda track, want, _: track.bit_depth > want.bit_depth,
         lambda track, _: f"Browsers do not play {track.bit_depth}-bit video everywhere.",
-        lambda _: "Send 8 bit (OBS: Settings > Advanced > Color Format: NV12; ffmpeg: -pix_fmt yuv420p).",
+        lambda _: (
+            "Send 8 bit (OBS: Settings > Advanced > Color Format: NV12; ffmpeg: -pix_fmt yuv420p; GStreamer, before its encoder: "
+            "video/x-raw,format=I420)."
+        ),
     ),
     _Obstacle(
         Label.CHROMA,
         lambda track, _, __: track.chroma not in ("4:2:0", ""),
         lambda track, _: f"Browsers do not decode {track.chroma} chroma in a call.",
-        lambda _: "Send 4:2:0 (OBS: Settings > Advanced > Color Format: NV12; ffmpeg: -pix_fmt yuv420p).",
+        lambda _: (
+            "Send 4:2:0 (OBS: Settings > Advanced > Color Format: NV12; ffmpeg: -pix_fmt yuv420p; GStreamer, before its encoder: "
+            "video/x-raw,format=I420)."
+        ),
     ),
     _Obstacle(
         Label.INTERLACED,

@@ -68,7 +68,8 @@ class CallsConfig(Section):
     on_conflict: Literal["take_over", "refuse"] = Field(
         default="take_over",
         description="A second encoder comes for a stream that is live: "
-        '"take_over": it replaces the first one; "refuse": it is told that the stream is in use.',
+        '"take_over": it replaces the first one, but not who has just replaced it; "refuse": it is told that the stream is in use. Who has '
+        "sent nothing for 2 s is replaced either way.",
     )
     max_streams: int = Field(default=200, ge=1, le=10_000, description="Streams at once, all calls and protocols together.")
     max_bitrate_bps: int = Field(

@@ -99,8 +99,8 @@ class SrtConfig(Section):
     ports: Annotated[Mapping[Annotated[int, Field(ge=1, le=65535)], SecretStr], BeforeValidator(table)] = Field(
         default_factory=dict,
         max_length=256,
-        description="Further UDP ports, each for one encoder that has no field for a stream id, with what that would be: "
-        '{ 9001 = "…" }, as printed by: gateway ingress srt.',
+        description="Further UDP ports, each for one encoder that has no field for a stream id but SRT 1.3 or later, with what that would "
+        'be: { 9001 = "…" }, as printed by: gateway ingress srt.',
     )
     sources: Annotated[Mapping[Name, SourceConfig], BeforeValidator(table)] = Field(
         default_factory=dict,

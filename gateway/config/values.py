@@ -1,6 +1,7 @@
 """What the sections of the configuration share: kinds of values, with their bounds, and how they are written in an environment variable."""
 
 import json
+import tomllib
 from typing import Annotated, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
@@ -18,8 +19,18 @@ def items(value: object) -> object:
 
 
 def table(value: object) -> object:
-    """Tables in the environment and on the command line: JSON."""
-    return json.loads(value) if isinstance(value, str) else value
+    """Tables in the environment and on the command line: as in TOML, `{ 9001 = "a" }`, or JSON. Raises `ValueError` for neither, with
+    words that hold nothing of it."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        pass
+    try:
+        return tomllib.loads(f"table = {value}")["table"]
+    except tomllib.TOMLDecodeError:
+        raise ValueError('is no table: write { name = "value" }, with quotes around the whole on a command line') from None
 
 
 def word(value: object) -> object:

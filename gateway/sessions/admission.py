@@ -7,11 +7,13 @@ the same answer. `rights` has the grant of each seat that is in the registry, so
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from time import monotonic_ns
 from typing import Protocol
 
 from gateway.access.credentials import Grant
 from gateway.sessions.output import Destination
 from gateway.sessions.registry import Registry
+from gateway.sessions.rivals import LIVELY, SILENT
 from gateway.sessions.seat import Seat, SeatPolicy
 from gateway.telemetry.log import event
 from gateway.telemetry.tracing import Begin, Trace
@@ -48,9 +50,9 @@ class Closing(Protocol):
 class Admission:
     """Serves listeners until cancelled. At most `max_sessions` at once; more are refused as overloaded.
 
-    `destinations` take media besides the call itself. `take_over`: a second encoder with the same right replaces the first one; else it is
-    refused while that one is live. `fits` raises `Rejected` while there is no room for any further stream. `on_refused` is told of each
-    publisher that is turned away.
+    `destinations` take media besides the call itself. `take_over`: a second encoder with the same right replaces the first one, within the
+    bounds of `rivals`; else it is refused while that one sends. `fits` raises `Rejected` while there is no room for any further stream.
+    `on_refused` is told of each publisher that is turned away.
     """
 
     def __init__(
@@ -109,12 +111,8 @@ class Admission:
         present = self._registry.seats.get((grant.call_cid, grant.user_id))
         if present is None and self._closing.begun:
             raise Rejected(Reason.OVERLOADED, "the gateway is shutting down: connect again in a moment")
-        on_conflict = grant.settings.on_conflict
-        take_over = on_conflict == "take_over" if on_conflict else self._take_over
-        if present is not None and present.occupied and not take_over:
-            raise Rejected(
-                Reason.CONFLICT, "another encoder is live with this key: stop that one first, or wait until it is gone"
-            )
+        if present is not None and present.occupied:
+            self._check_conflict(present, grant, address)
         if present is None and len(self._registry.seats) >= self._max_sessions:
             raise Rejected(Reason.OVERLOADED, "the gateway has no room for another stream: try again later or on another node")
         most = grant.settings.limits.participants
@@ -123,6 +121,18 @@ class Admission:
         if present is None:
             self._fits()
         return grant
+
+    def _check_conflict(self, present: Seat, grant: Grant, address: str) -> None:
+        """Raises `Rejected` where the encoder that is there stays. One that does not send any more never does."""
+        now, rivals = monotonic_ns(), present.rivals
+        on_conflict = grant.settings.on_conflict
+        take_over = on_conflict == "take_over" if on_conflict else self._take_over
+        paused = present.pipeline is not None and present.pipeline.paused
+        if not paused and not rivals.sends(present.publisher, now, LIVELY if take_over else SILENT):
+            return
+        if not take_over:
+            raise rivals.refusal("another encoder is live with this key: stop that one first, or wait until it is gone", now)
+        rivals.check(address, now)
 
     async def authorise(self, applicant: Applicant) -> None:
         """For a listener, before it does work for somebody: raises `Rejected` for those who may not publish, who are counted and told of as

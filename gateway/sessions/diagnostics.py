@@ -12,12 +12,15 @@ from gateway.sessions.seat import Seat
 from gateway.sessions.seat_state import SeatState
 from protocols.media import Lack
 
+NOTED = 3  # frames dropped: fewer are seen by nobody, and need no advice
+
 
 class Concern(StrEnum):
     """What a finding is about."""
 
     ENCODER_GONE = "encoder_gone"
     LINK = "link"
+    TWO_ENCODERS = "two_encoders"
     KEYFRAME_INTERVAL = "keyframe_interval"
     STALLED = "stalled"
     LATE = "late"
@@ -45,25 +48,29 @@ def findings(seat: Seat, now: int) -> Iterator[Finding]:
         yield Finding(Concern.ENCODER_GONE, text)
     if seat.publisher is not None and (advice := seat.publisher.stats.advice):
         yield Finding(Concern.LINK, advice)
+    if advice := seat.rivals.advice(now):
+        yield Finding(Concern.TWO_ENCODERS, advice)
     yield from _left_out(seat)
     if seat.pipeline is None:
         return
+    on_demand = seat.publisher is not None and seat.publisher.stats.keyframes_on_demand
     for track_pipeline in seat.pipeline.track_pipelines.values():
-        if advice := track_pipeline.meter.keyframe_advice:
+        meter = track_pipeline.meter
+        if not on_demand and (advice := meter.keyframe_advice or meter.keyframe_wait_advice(now)):
             yield Finding(Concern.KEYFRAME_INTERVAL, advice)
-        if advice := track_pipeline.meter.stall_advice(now):
+        if advice := meter.stall_advice(now):
             yield Finding(Concern.STALLED, advice)
     totals = seat.pipeline.gather()
-    if n := totals.dropped[LATE]:
+    if (n := totals.dropped[LATE]) >= NOTED:
         text = f"{n} frames came too late and were dropped: the upload is unsteady, a lower bitrate may be needed."
         yield Finding(Concern.LATE, text)
-    if n := totals.dropped[OVERFLOW]:
+    if (n := totals.dropped[OVERFLOW]) >= NOTED:
         text = f"{n} frames came faster than real time and were dropped: let the encoder send at the speed of the media."
         yield Finding(Concern.TOO_FAST, text)
     if (effort := seat.pipeline.adaptation) is not None:
         text = f"This gateway's CPU does not keep up, so that the video is encoded with less effort: {effort.text}."
         yield Finding(Concern.EFFORT_LOWERED, text)
-    if n := totals.worker_dropped:
+    if (n := totals.worker_dropped) >= NOTED:
         text = f"{n} frames were dropped because transcoding cannot keep up: send what passes through (see the advice for the track)."
         yield Finding(Concern.TRANSCODE_DROPPED, text)
 

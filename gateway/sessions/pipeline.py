@@ -67,6 +67,11 @@ class Pipeline:
         )
         self.track_pipelines = self.staging.track_pipelines
 
+    @property
+    def paused(self) -> bool:
+        """Its publisher is not read for now, since it is far enough ahead."""
+        return self._pacer.paused
+
     async def change(self, tracks: tuple[Track, ...]) -> None:
         """The publisher's tracks are these from here on."""
         await self.staging.change(tracks)

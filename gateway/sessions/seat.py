@@ -19,6 +19,7 @@ from gateway.sessions.output import Destination, Muxer, Output
 from gateway.sessions.pacer import LiveEdgePolicy
 from gateway.sessions.pipeline import Pipeline
 from gateway.sessions.replanner import Decide
+from gateway.sessions.rivals import Rivals
 from gateway.sessions.routes import Routes
 from gateway.sessions.seat_log import log_ended, log_gone, log_left_out, log_live
 from gateway.sessions.seat_state import STEPS, TRANSITIONS, SeatChange, SeatState
@@ -98,6 +99,7 @@ class Seat:
         self.barred = barred
         """What no output is given because its user may not send it."""
         self.reconnects = 0
+        self.rivals = Rivals(monotonic_ns())
         self.left_out: list[LeftOut] = []
         """Of the present publisher's stream, or the last one's."""
         self.why_ended = ""
@@ -213,8 +215,8 @@ class Seat:
         self.publisher, self.protocol = publisher, publisher.protocol
         self.left_out.clear()
         try:
-            longest = 0 if self._aborted else self._policy.track_timeout_s
-            async with asyncio.timeout(longest) as self._reading, watched(publisher, self._policy.max_bitrate, self._abort):
+            longest, most = 0 if self._aborted else self._policy.track_timeout_s, self._policy.max_bitrate
+            async with asyncio.timeout(longest) as self._reading, watched(publisher, most, self._abort, self.rivals.note):
                 async for item in publisher:
                     match item:
                         case TracksChanged(tracks):
@@ -351,6 +353,7 @@ class Seat:
         """Another connection with the same right: it replaces the present one. Raises `Rejected` when the seat is ending."""
         if self._closing or self.state is SeatState.CLOSED:
             raise Rejected(Reason.CONFLICT, "the stream is just being closed: try again")
+        self.rivals.taken_over(self.publisher if self._successor is None else None, monotonic_ns())
         replaced, self._successor = self._successor, publisher
         self._wake.set()
         if replaced is not None:

@@ -13,7 +13,7 @@ from time import monotonic_ns
 from protocols.publisher import Publisher
 
 WINDOW_NS = 5_000_000_000  # as of a track: what a stall held back is no high rate
-EVERY_S = 1.0
+EVERY_S = 0.5
 
 
 class SocketRate:
@@ -33,17 +33,21 @@ class SocketRate:
 
 
 @asynccontextmanager
-async def watched(publisher: Publisher, max_bitrate: int, on_excess: Callable[[str], None]) -> AsyncIterator[None]:
+async def watched(
+    publisher: Publisher, max_bitrate: int, on_excess: Callable[[str], None], on_look: Callable[[int, int], None]
+) -> AsyncIterator[None]:
     """While `publisher` is read: `on_excess` is told once, in words for the streamer, that it sends too much where a track may have
-    `max_bitrate` (bits per second; 0: no limit)."""
+    `max_bitrate` (bits per second; 0: no limit), and `on_look` until then how many bytes have come by when (monotonic ns)."""
     loop, rate = asyncio.get_running_loop(), SocketRate()
     timer: asyncio.TimerHandle | None = None
     most = max_bitrate * 5 // 2
 
     def look() -> None:
         nonlocal timer
-        found = rate.note(publisher.stats.bytes_received, monotonic_ns())
-        if found > most:
+        received, now = publisher.stats.bytes_received, monotonic_ns()
+        on_look(received, now)
+        found = rate.note(received, now)
+        if max_bitrate and found > most:
             on_excess(
                 f"the connection carries {found / 1e6:.1f} Mbit/s, more than the {most / 1e6:.1f} Mbit/s allowed here: lower the "
                 "encoder's bitrate"
@@ -51,8 +55,7 @@ async def watched(publisher: Publisher, max_bitrate: int, on_excess: Callable[[s
         else:
             timer = loop.call_later(EVERY_S, look)
 
-    if max_bitrate:
-        look()
+    look()
     try:
         yield
     finally:

@@ -9,6 +9,7 @@ from protocols.media import EncodedPacket, Kind
 
 WINDOW = 5_000_000_000  # ns over which rates are measured
 LONG_GOP = 4_500_000_000
+LONG_WAIT = 4_200_000_000  # without a key frame: a little more than an interval that gives no advice for itself
 STALLED = 5_000_000_000
 
 
@@ -23,16 +24,20 @@ class TrackMeter:
         self.last_arrival = 0
         self.jitter = 0
         """ns by which frames come unevenly: RFC 3550 §6.4.1, of whole frames."""
+        self._begun = 0  # arrival of the first packet
         self._last_dts = 0
         self._window: deque[tuple[int, int]] = deque(maxlen=4096)
         self._window_bytes = 0
         self._last_keyframe: int | None = None
+        self._last_keyframe_arrival = 0
 
     def count(self, packet: EncodedPacket) -> None:
         size = len(packet.data)
         if self.packets:
             drift = abs((packet.arrival - self.last_arrival) - (packet.dts - self._last_dts))
             self.jitter += (drift - self.jitter) // 16
+        else:
+            self._begun = packet.arrival
         self._last_dts = packet.dts
         self.packets += 1
         self.bytes += size
@@ -47,7 +52,7 @@ class TrackMeter:
         if packet.keyframe and self.kind is Kind.VIDEO:
             if self._last_keyframe is not None:
                 self.keyframe_interval = packet.dts - self._last_keyframe
-            self._last_keyframe = packet.dts
+            self._last_keyframe, self._last_keyframe_arrival = packet.dts, packet.arrival
 
     def _span(self) -> float:
         """Seconds that the window covers; at least half a second, so that a start does not show absurd rates."""
@@ -74,6 +79,17 @@ class TrackMeter:
             return ""
         seconds = self.keyframe_interval / 1e9
         return f"Key frames come every {seconds:.1f} s: set the keyframe interval to 2 s, so that viewers join and recover at once."
+
+    def keyframe_wait_advice(self, now: int) -> str:
+        """What to set while no key frame comes (`now` in monotonic ns), known or not how far they are apart; empty where they come."""
+        waited = now - max(self._begun, self._last_keyframe_arrival)
+        coming = self.kind is Kind.VIDEO and self.packets and now - self.last_arrival <= STALLED
+        if not coming or waited <= LONG_WAIT:
+            return ""
+        return (
+            f"No key frame has come for {waited // 1_000_000_000} s so far: set the keyframe interval to 2 s, so that viewers join and "
+            "recover at once."
+        )
 
     def stall_advice(self, now: int) -> str:
         """What to look at where nothing has come for long (`now` in monotonic ns); empty where it has."""

@@ -1,11 +1,19 @@
-"""What the address and the stream key say: app, name and the queries of both. Sans-IO."""
+"""What the address and the stream key say: app, name and the queries of both. Sans-IO.
+
+Kept true: who typed them nearly right is understood. The whole address in either field, the key as the app or behind it, slashes, quotes,
+blanks, line ends and percent signs make no difference.
+"""
 
 from typing import Final
 from urllib.parse import parse_qsl
 
 from protocols.errors import ProtocolError
+from protocols.pasted import cleaned, last_part, path_and_query
 
 APP: Final = "live"
+NO_KEY: Final = (
+    "The stream key is empty: paste it into the encoder's field for the stream key, or behind the server's address and a slash."
+)
 _MAX_FIELDS = 64
 _MAX_NAME = 4096  # characters; a key is a signed token of some hundred
 
@@ -18,17 +26,22 @@ def server(host: str, port: int, *, secure: bool = False, app: str = APP, call: 
 
 
 def app_and_params(app: str, tc_url: str) -> tuple[str, dict[str, str]]:
-    """The path of `app` (it may have two levels), and the queries of tcUrl and app together, with that path as `app`."""
-    path, _, query = app.partition("?")
-    path = path.strip("/")
-    return path, {**_params(tc_url.partition("?")[2]), **_params(query), "app": path}
+    """The path of `app` (it may have two levels, of which the last may be a key), and the queries of tcUrl and app together, with that
+    path as `app`."""
+    path, query = path_and_query(cleaned(app))
+    path = cleaned(path).strip("/")
+    return path, {**_params(path_and_query(cleaned(tc_url))[1]), **_params(query), "app": path}
 
 
-def name_and_params(name: str) -> tuple[str, dict[str, str]]:
-    """The stream key, as it was typed, and the query behind it."""
+def name_and_params(name: str, app: str = "") -> tuple[str, dict[str, str]]:
+    """The stream key in a publish name, else the one at the end of `app` (the path), and the query behind the name. The key is empty where
+    neither holds one. Raises `ProtocolError` for what is too long to be one."""
     if len(name) > _MAX_NAME:
         raise ProtocolError("the stream key is too long")
-    key, _, query = name.partition("?")
+    path, query = path_and_query(cleaned(name))
+    key = last_part(path)
+    if key in ("", APP):
+        key = next((last_part(part) for part in reversed(app.split("/")) if part not in ("", APP)), key)
     return key, _params(query)
 
 

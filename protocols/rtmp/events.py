@@ -37,9 +37,10 @@ class Dismissed:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """The peer broke the wire format; what came before stands."""
+    """The peer broke the wire format; what came before stands. `told`: it is told so in what is to be sent now."""
 
     error: ProtocolError
+    told: bool = False
 
 
 Event: TypeAlias = HandshakeDone | PublishRequested | StreamEnded | Dismissed | Broken | MediaItem | LeftOut

@@ -173,8 +173,8 @@ class RtmpConnection(asyncio.BufferedProtocol):
                 case StreamEnded():
                     self._ended = True
                     self._finish(None)
-                case Broken():
-                    self._break(event.error)
+                case Broken(error, told):
+                    self._break(error, told)
         if self.dismissal is None:  # its answer waits for its time
             self.flush()
         self._regulate()
@@ -214,9 +214,13 @@ class RtmpConnection(asyncio.BufferedProtocol):
             return
         self._handle(self.session.proceed(time.monotonic_ns()))
 
-    def _break(self, error: ProtocolError) -> None:
+    def _break(self, error: ProtocolError, told: bool = False) -> None:
         self._finish(error)
-        self.abort()
+        if told and self._transport is not None:  # how long it may take is whoever waits for `opened` to say
+            self.flush()
+            self._transport.close()
+        else:
+            self.abort()
 
     def _finish(self, error: ProtocolError | None) -> None:
         self.error = self.error or error

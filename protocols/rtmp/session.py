@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 from enum import Enum, auto
 from typing import TypeAlias
 
-from protocols.errors import ProtocolError
+from protocols.errors import ProtocolError, Reason
 from protocols.media import TracksChanged
 from protocols.publisher import Credential
 from protocols.rate_limit import TokenBucket
 from protocols.rtmp import amf0, handshake
-from protocols.rtmp.address import app_and_params, name_and_params, raw_query
+from protocols.rtmp.address import NO_KEY, app_and_params, name_and_params, raw_query
 from protocols.rtmp.amf0 import Value
 from protocols.rtmp.authmod import AdobeAuthenticator, ChallengeRefused
 from protocols.rtmp.buffer import ReceiveBuffer
@@ -344,13 +344,14 @@ class ServerSession:
         if self.stage is not SessionPhase.OPENING:
             self._writer.status(message.stream_id, "error", "NetStream.Publish.BadName", "This connection publishes already.")
             return
-        key, params = name_and_params(command.text(1))
+        key, params = name_and_params(command.text(1), "" if self._user else self._params["app"])
         if not key:
-            raise ProtocolError("publish without a name")
-        self.stage = SessionPhase.HELD
-        self._stream_id = message.stream_id
-        merged = {**self._params, **params, "app": self._params["app"]}
-        yield PublishRequested(Credential(key, self._user), merged)
+            self._writer.status(message.stream_id, "error", Reason.UNAUTHORIZED.rtmp_code, NO_KEY)
+            self.stage = SessionPhase.OVER
+            yield Broken(ProtocolError("publish without a name"), told=True)
+            return
+        self.stage, self._stream_id = SessionPhase.HELD, message.stream_id
+        yield PublishRequested(Credential(key, self._user), {**self._params, **params, "app": self._params["app"]})
 
     def _play(self, command: Command, message: RtmpMessage) -> None:
         self._writer.status(message.stream_id, "error", "NetStream.Play.Failed", "This address takes streams and gives none.")

@@ -1,11 +1,13 @@
 """Who may go through the handshake: the rate of each address, and what is reserved between the listen callback and the accept. Sans-IO.
 
-The callback never learns that a passphrase was wrong (libsrt compares it afterwards): a reservation that nobody takes up within 10 s is
-counted as a failed authentication. It keeps nobody else out, or whoever knows a stream's name could block it with wrong passphrases.
+The callback never learns that a passphrase was wrong (libsrt compares it afterwards, and ends the socket): a reservation whose socket has
+ended, or that nobody takes up within 10 s, is counted as a failed authentication. It keeps nobody else out, or whoever knows a stream's
+name could block it with wrong passphrases.
 
 Nothing is received on a port while one of its callers is decided on, so there is also a bound on how long that may take (`LookUpBudget`).
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from protocols.addresses import client_network
@@ -47,7 +49,7 @@ class CallerAdmission:
     """`rate` calls a second from one address after `burst` at once; `expiry_ns` and `max_pending` bound the reservations."""
 
     def __init__(self, rate: float, burst: int, expiry_ns: int, max_pending: int) -> None:
-        self.expired = 0
+        self.expired = 0  # or broken off
         self._calls = RateLimit(rate, burst)
         self._expiry = expiry_ns
         self._max_pending = max_pending
@@ -69,12 +71,18 @@ class CallerAdmission:
     def take(self, socket: int) -> Reservation | None:
         return self._reserved.pop(socket, None)
 
-    def expire(self, now: int) -> None:
-        """Forget reservations that were not taken up."""
-        for socket, reservation in list(self._reserved.items()):
-            if now - reservation.made_at > self._expiry:
-                del self._reserved[socket]
-                self.expired += 1
+    def expire(self, now: int) -> Sequence[Reservation]:
+        """Forget reservations that were not taken up in time, and return them."""
+        return self._forget(lambda _, reservation: now - reservation.made_at > self._expiry)
+
+    def break_off(self, over: Callable[[int], bool]) -> Sequence[Reservation]:
+        """Forget reservations whose socket is `over`, and return them."""
+        return self._forget(lambda socket, _: over(socket))
+
+    def _forget(self, gone: Callable[[int, Reservation], bool]) -> Sequence[Reservation]:
+        sockets = [socket for socket, reservation in self._reserved.items() if gone(socket, reservation)]
+        self.expired += len(sockets)
+        return [self._reserved.pop(socket) for socket in sockets]
 
 
 class LookUpBudget:

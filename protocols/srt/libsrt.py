@@ -232,6 +232,10 @@ class Libsrt:
     def connected(self, socket: int) -> bool:
         return bool(self._lib.srt_getsockstate(socket) == _CONNECTED)
 
+    def over(self, socket: int) -> bool:
+        """It was connected or being connected, and is not any more; or there is no such socket."""
+        return bool(self._lib.srt_getsockstate(socket) > _CONNECTED)
+
     def reject_reason(self, socket: int) -> int:
         return int(self._lib.srt_getrejectreason(socket))
 

@@ -17,7 +17,8 @@ from typing import Self
 from protocols.errors import ProtocolError, Reason, Rejected
 from protocols.metric import MetricFamily
 from protocols.publisher import BoundPort, ReachedBy
-from protocols.srt.address import server, unpack_sockaddr
+from protocols.rate_limit import TokenBucket
+from protocols.srt.address import Address, server, unpack_sockaddr
 from protocols.srt.admission import Access, CallerAdmission, LookUpBudget, Reservation
 from protocols.srt.connection import SrtConnection, inbox, prepare
 from protocols.srt.libsrt import FAILED, READABLE, Option, SrtError, load
@@ -30,6 +31,10 @@ from protocols.srt.threads import ask, tell
 from protocols.srt.tracks import TsDemuxer
 
 log = logging.getLogger(__name__)
+
+_LOG_RATE = 1.0  # lines a second of callers whose stream id cannot be read: each calls dozens of times a second
+_WRONG_PASSPHRASE = "its passphrase is wrong (it shows code 10) or missing (code 11): copy it again from gateway ingress srt"
+_NEEDLESS_PASSPHRASE = "it has a passphrase, and a stream key as the stream id needs none (it shows code 11): leave it out"
 
 Authorise = Callable[[StreamId, str], Awaitable[Access]]
 """(stream id, caller's host) -> what it needs; raises `Rejected`. Nothing is received on the port meanwhile: what takes longer than some
@@ -76,6 +81,7 @@ class SrtListener:
         self._admission = CallerAdmission(
             limit.calls_per_second, limit.call_burst, round(limit.pending_s * 1e9), limit.max_pending
         )
+        self._lines = TokenBucket(_LOG_RATE, 1)
         self._budget = LookUpBudget(round(limit.look_up_s * 1e9), limit.look_up_share)
         self._deciding: set[asyncio.Future[Access]] = set()
         self._live: dict[int, SrtPublisher] = {}  # by socket
@@ -186,7 +192,7 @@ class SrtListener:
             self._admission.check_rate(address.host, now)
             if len(self._live) >= self._limits.max_publishers:
                 raise Rejected(Reason.OVERLOADED, "no room for another publisher")
-            stream = mapped or parse_stream_id(raw)
+            stream = mapped or self._named(raw, address)
             access = await self._decide(stream, address.host)
             if access.passphrase is not None:
                 self._receiver.srt.set(socket, Option.PASSPHRASE, access.passphrase)
@@ -197,6 +203,14 @@ class SrtListener:
             self.stats.refused[refusal.reason.label] += 1
             return refusal.reason.srt_code
         return 0
+
+    def _named(self, raw: bytes, address: Address) -> StreamId:
+        try:
+            return parse_stream_id(raw)
+        except Rejected as refusal:
+            if self._lines.take(monotonic_ns()):
+                log.warning("SRT: %s was refused with %d: %s", address, refusal.reason.srt_code, refusal.detail)
+            raise
 
     async def _decide(self, stream: StreamId, host: str) -> Access:
         """What `authorise` says, as far as there is time for it; what it has to look up will be known when the caller comes again."""
@@ -263,10 +277,14 @@ class SrtListener:
         return fits
 
     def expire(self, now: int) -> None:
-        self._admission.expire(now)
-        if new := self._admission.expired - self.stats.auth_failed:
-            log.warning("SRT: %d handshakes broke off: a wrong or missing passphrase", new)
+        broken_off = [*self._admission.break_off(self._receiver.srt.over), *self._admission.expire(now)]
         self.stats.auth_failed = self._admission.expired
+        if broken_off:  # at most a line for each look: who is refused calls dozens of times a second
+            first, more = broken_off[0], len(broken_off) - 1
+            why = _WRONG_PASSPHRASE if first.access.passphrase is not None else _NEEDLESS_PASSPHRASE
+            log.warning(
+                "SRT: %s was not connected: %s%s", first.address, why, f" ({more} more calls broke off)" if more else ""
+            )
 
     def stopped(self, error: ProtocolError | None) -> None:
         """A listening socket has ended; with an error, nobody will be accepted any more."""

@@ -63,7 +63,7 @@ class WhipPublisher:
         self._remote = remote
         self._software = software
         self._idle_s = limits.idle_s
-        self._stats = PublisherStats()
+        self._stats = PublisherStats(keyframes_on_demand=True)
         lines = tuple(each.receive for each in accepted if each is not None and each.receive is not None)
         self._inbox = Inbox(limits.queue_ms, limits.queue_bytes, DropToKeyframe(self._on_drop))
         self._tracks = Tracks(lines, self._inbox.put, self._want_keyframe)

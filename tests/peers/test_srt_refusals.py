@@ -21,6 +21,7 @@ from protocols.srt.listener import SrtListener
 from protocols.srt.streamid import StreamId
 from tests.peers.srt_peers import STEP_S, Collected, Collector, caller, collecting
 from tests.support.encoders import X264_LIVE, ffmpeg, programme
+from tests.support.waiting import eventually
 from tests.unit.protocols.srt.streams import X264, muxed
 
 PASSPHRASE = "correct-horse-battery"
@@ -104,6 +105,43 @@ async def test_a_wrong_passphrase_is_counted_when_its_reservation_expires() -> N
             assert said == {"reject": 10}
         await witness.until(lambda: collector.listener.stats.auth_failed == 1)
         assert collector.listener.stats.auth_failed == 1
+
+
+@pytest.mark.parametrize(
+    ("stream_id", "passphrase", "code", "words"),
+    [
+        ("encrypted", "a wrong passphrase", 10, "its passphrase is wrong (it shows code 10) or missing (code 11)"),
+        ("encrypted", "", 11, "its passphrase is wrong (it shows code 10) or missing (code 11)"),
+        ("plain", PASSPHRASE, 11, "needs none (it shows code 11): leave it out"),
+    ],
+)
+async def test_a_wrong_passphrase_is_logged_at_once_with_the_address_and_what_the_encoder_shows(
+    stream_id: str, passphrase: str, code: int, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with collecting(listener(SrtLimits(pending_s=600.0, answer_s=1.0))) as collector:
+        async with caller(collector.listener.port, stream_id, passphrase=passphrase) as (_, said):
+            assert said == {"reject": code}
+
+        async def counted() -> bool:
+            return collector.listener.stats.auth_failed == 1
+
+        await eventually(counted, within_s=3)
+    (line,) = (record.getMessage() for record in caplog.records if "was not connected" in record.getMessage())
+    assert line.startswith("SRT: 127.0.0.1:")
+    assert words in line
+    assert PASSPHRASE not in line
+
+
+async def test_a_stream_id_that_cannot_be_read_is_logged_with_the_address_and_why(caplog: pytest.LogCaptureFixture) -> None:
+    async with collecting(listener()) as collector:
+        for _ in range(2):
+            async with caller(collector.listener.port, "#!::r=hidden,r=hidden") as (_process, said):
+                assert said == {"reject": 1400}
+    lines = [record.getMessage() for record in caplog.records if "was refused with 1400" in record.getMessage()]
+    assert 1 <= len(lines) <= 2
+    assert lines[0].startswith("SRT: 127.0.0.1:")
+    assert lines[0].endswith("stream id has a key twice")
+    assert "hidden" not in lines[0]
 
 
 async def test_too_many_calls_from_an_address_are_refused() -> None:

@@ -14,25 +14,32 @@ _HANDSHAKE = b"\x03" + bytes(2 * 1536)
 _STARTED = b"NetStream.Publish.Start"
 
 
+class Refused(Exception):
+    """What the server has said, and closed the connection."""
+
+
 class RtmpClient:
     """One that publishes; `over` is set when the server has closed the connection."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.over = asyncio.Event()
-        self._started = asyncio.Event()
+        self._answered = asyncio.Event()
+        self._said = b""
         self._reader = reader
         self._writer = writer
         self._chunks = ChunkWriter()
 
     async def publish(self, app: str, key: str) -> None:
-        """Everything up to the first media; returns when the server wants it."""
+        """Everything up to the first media; returns when the server wants it. Raises `Refused` when it wants none."""
         address = f"rtmp://127.0.0.1/{app}"
         self._writer.write(_HANDSHAKE)
         self._command("connect", 1, {"app": app, "type": "nonprivate", "tcUrl": address})
         self._command("createStream", 2, None)
         self._command("publish", 3, None, key, "live", stream=1)
         async with asyncio.timeout(20):
-            await self._started.wait()
+            await self._answered.wait()
+        if _STARTED not in self._said:
+            raise Refused(self._said.decode(errors="replace"))
 
     async def send(self, tags: Sequence[Tag]) -> None:
         """Each tag as one message, when its time is due from now on."""
@@ -45,11 +52,11 @@ class RtmpClient:
             await self._writer.drain()
 
     async def read(self) -> None:
-        said = b""
         while data := await self._reader.read(1 << 16):
-            said = (said + data)[-4096:]
-            if _STARTED in said:
-                self._started.set()
+            self._said = (self._said + data)[-4096:]
+            if _STARTED in self._said:
+                self._answered.set()
+        self._answered.set()
         self.over.set()
 
     def _command(self, *values: amf0.Value, stream: int = 0) -> None:

@@ -162,3 +162,20 @@ def test_a_wrong_entry_of_a_table_is_named_without_its_secret(tmp_path: Path) ->
     ]
     assert "hidden" not in str(told)
     assert all("from gateway.toml" in problem for problem in told[1:])
+
+
+@pytest.mark.parametrize(
+    "text", ['{ 9001 = "hidden-key" }', '{9001="hidden-key"}', '{"9001": "hidden-key"}', "{ 9001 = 'hidden-key' }"]
+)
+def test_a_table_is_taken_as_its_help_shows_it(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(None, [f"srt.ports={text}"]).srt.ports[9001].get_secret_value() == "hidden-key"
+    monkeypatch.setenv("GATEWAY_SRT__PORTS", text)
+    assert load(None).srt.ports[9001].get_secret_value() == "hidden-key"
+
+
+@pytest.mark.parametrize("text", ["9001=hidden-key", "{ 9001 = hidden-key }", "", "hidden-key", "[hidden-key"])
+def test_what_is_no_table_is_refused_with_the_way_to_write_one_and_without_its_secret(text: str) -> None:
+    (told,) = problems(None, f"srt.ports={text}")
+    assert 'write { name = "value" }' in told
+    assert '{ 9001 = "…" }' in told
+    assert "hidden" not in told

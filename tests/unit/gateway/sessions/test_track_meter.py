@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.sessions.track_meter import TrackMeter
+from gateway.sessions.track_meter import LONG_WAIT, TrackMeter
 from protocols.media import EncodedPacket, Kind
 
 S = 1_000_000_000
@@ -60,3 +60,37 @@ def test_frames_that_come_evenly_have_no_jitter_and_uneven_ones_have() -> None:
         uneven.count(EncodedPacket(track=1, pts=at, dts=at, keyframe=False, data=b"", begun=late, arrival=late))
     assert even.jitter == 0
     assert uneven.jitter == pytest.approx(S / 100, rel=0.02)
+
+
+def test_that_no_key_frame_comes_is_told_after_four_seconds_and_not_with_the_second_one() -> None:
+    meter = TrackMeter(Kind.VIDEO)
+    for n in range(10 * 30):
+        now = S + n * S // 30
+        meter.count(packet(now, keyframe=n == 0))
+        advice = meter.keyframe_wait_advice(now)
+        assert (advice != "") is (now - S > LONG_WAIT)
+    assert advice.startswith("No key frame has come for 9 s so far: set the keyframe interval to 2 s")
+    meter.count(packet(11 * S, keyframe=True))
+    assert meter.keyframe_wait_advice(11 * S) == ""
+    assert "10.0 s" in meter.keyframe_advice
+
+
+def test_a_picture_that_never_had_a_key_frame_is_told_and_a_stall_is_none_of_its_kind() -> None:
+    meter, sound = TrackMeter(Kind.VIDEO), TrackMeter(Kind.AUDIO)
+    assert meter.keyframe_wait_advice(100 * S) == ""
+    for n in range(6):
+        meter.count(packet(100 * S + n * S))
+        sound.count(packet(100 * S + n * S))
+    assert meter.keyframe_wait_advice(105 * S).startswith("No key frame has come for 5 s so far")
+    assert sound.keyframe_wait_advice(105 * S) == ""
+    assert meter.keyframe_wait_advice(111 * S) == ""
+    assert meter.stall_advice(111 * S) != ""
+
+
+@pytest.mark.parametrize("every", [2, 4])
+def test_key_frames_that_come_give_no_advice_between_two_of_them(every: int) -> None:
+    meter = TrackMeter(Kind.VIDEO)
+    for n in range(20 * 30):
+        now = S + n * S // 30
+        meter.count(packet(now, keyframe=n % (30 * every) == 0))
+        assert meter.keyframe_wait_advice(now) == ""

@@ -103,3 +103,14 @@ def test_latency_below_three_round_trips_is_advised_against() -> None:
     stats.add_link(link(1, 0, 50.5, 120), None)
     assert "set latency to 152 ms or more" in stats.advice
     assert stats.network_latency_ns == 145_250_000
+
+
+def test_a_reservation_whose_socket_has_ended_is_given_back_at_once_with_its_address() -> None:
+    gate = admission()
+    for socket in (1, 2):
+        gate.reserve(socket, reservation(5 * SECOND))
+    (broken,) = gate.break_off(lambda socket: socket == 1)
+    assert str(broken.address)
+    assert (len(gate), gate.expired, gate.take(1)) == (1, 1, None)
+    assert gate.break_off(lambda socket: socket == 1) == []
+    assert gate.take(2) is not None

@@ -24,6 +24,49 @@ def test_forms_that_publish(text: str, resource: str, user: str, session: str, k
     assert (stream.mode, stream.resource, stream.user, stream.session, stream.key) == ("publish", resource, user, session, key)
 
 
+NAME = "livestream~demo~john@example.org~1795982330"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"/{NAME}",
+        f"//{NAME}/",
+        f"live/{NAME}",
+        f"publish/{NAME}",
+        f"publish:{NAME}",
+        f"publish:live/{NAME}",
+        f" {NAME}\n",
+        f'"{NAME}"',
+        f"\u201c{NAME}\u201d\r\n",
+        f"<{NAME}>",
+        NAME.replace("~", "%7E"),
+        f"live%2F{NAME}%0A",
+        f"streamid={NAME}",
+        f"srt://host:9000?streamid={NAME}",
+        f"srt://host:9000?mode=caller&streamid=%23!::m=publish,u={NAME}&latency=200000",
+        f"srt://[::1]:9000?streamid=live%2F{NAME}",
+        f"srt://host:9000/live/{NAME}",
+        f'"#!::m=publish,u={NAME}"\n',
+        f"#!::m=publish,r=live/{NAME}",
+        f"#!::m=publish,r=/{NAME}",
+        f"#!:: m=publish , u={NAME} ",
+        f"#!::m=publish,u={NAME.replace('~', '%7e')}",
+        f"#!::m=publish,s={NAME}\n",
+    ],
+)
+def test_a_key_that_was_typed_nearly_right_is_found(text: str) -> None:
+    stream = parse_stream_id(text.encode())
+    assert (stream.mode, stream.key) == ("publish", NAME)
+    assert stream.beside.get("call") is None
+
+
+def test_a_comma_in_a_value_belongs_to_it() -> None:
+    stream = parse_stream_id(b"#!::u=john,m=publish,bmd_name=Hall 2, left,,x=1")
+    assert (stream.user, stream.mode, stream.params) == ("john", "publish", {"bmd_name": "Hall 2, left", "x": "1"})
+    assert parse_stream_id(b"#!::m=publish,r=cam 1,2").resource == "cam 1,2"
+
+
 @pytest.mark.parametrize(
     ("raw", "reason"),
     [
