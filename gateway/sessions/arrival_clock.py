@@ -98,6 +98,10 @@ class _Lag:
         return self.lag - self.correction - self.usual
 
     @property
+    def uncorrected(self) -> float:
+        return self.level - self.correction
+
+    @property
     def moved(self) -> float:
         return abs(self.levels[-1] - self.levels[0]) if self.levels else 0.0
 
@@ -131,7 +135,8 @@ class ArrivalClock:
             it = self._lags[track] = _Lag(stamp, arrival, still_since=arrival, looked=arrival)
             it.looks.append(0)
             return 0
-        elapsed = max(0, arrival - it.arrival)
+        arrival = max(arrival, it.arrival)
+        elapsed = arrival - it.arrival
         self._note(it, stamp, elapsed)
         _estimate(it, elapsed)
         if it.followed_since is not None:
@@ -163,10 +168,10 @@ class ArrivalClock:
     def _look(self, track: int, it: _Lag, now: int) -> None:
         it.looked = now
         it.looks.append(it.lag)
-        it.levels.append(it.level)
+        it.levels.append(it.uncorrected)
         others = [each for id, each in self._lags.items() if id != track and now - each.arrival < ACTIVE]
         if others:
-            it.apart.append(it.level - min((each.level for each in others), key=lambda level: abs(level - it.level)))
+            it.apart.append(min((it.uncorrected - each.uncorrected for each in others), key=abs))
         else:
             it.apart.clear()
         if it.followed_since is None and (self._parts(it, others) or self._drifts(it, others)):

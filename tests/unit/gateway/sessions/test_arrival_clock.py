@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.sessions.arrival_clock import ClockFault, StampPace
@@ -137,6 +137,7 @@ def test_one_track_by_a_wrong_clock_is_shown_beside_the_right_one(wrong: int, ra
 
 
 @settings(max_examples=30, deadline=None)
+@example(0.5, 0.96875)
 @given(st.floats(0.3, 0.9), st.floats(0.3, 3))
 def test_each_track_by_a_wrong_clock_of_its_own(video: float, audio: float) -> None:
     assert_live_and_in_step(show({VIDEO: at_rate(video), AUDIO: at_rate(audio)}, 30 * SECOND))
@@ -201,6 +202,14 @@ def test_sound_in_spurts_of_a_second_is_not_the_clock() -> None:
     for arrival, track, t in stamps:
         assert timeline.map(EncodedPacket(track, t, t, True, b"", arrival, arrival)).dts == t
     assert list(timeline.arrival_clock.take()) == []
+
+
+def test_arrivals_that_are_not_in_order_add_up_to_nothing() -> None:
+    timeline = Timeline()
+    for number in range(2000):
+        t = number * 40 * MS
+        arrival = t + (120 * MS if number % 3 == 1 else 0)
+        assert timeline.map(EncodedPacket(VIDEO, t, t, True, b"", arrival, arrival)).dts == t
 
 
 def test_a_slow_clock_keeps_going_through_a_stall() -> None:
