@@ -109,6 +109,7 @@ class Lack(StrEnum):
     TRACK = "track_left_out"
     NO_HEADER = "no_header"  # it may yet come
     UNREADABLE = "unreadable"
+    CLOCK = "clock"  # its time stamps, not the media
 
 
 @dataclass(frozen=True, slots=True)

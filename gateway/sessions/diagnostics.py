@@ -31,6 +31,7 @@ class Concern(StrEnum):
     TRACK_LEFT_OUT = "track_left_out"
     NO_HEADER = "no_header"
     UNREADABLE = "unreadable"
+    CLOCK = "clock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,9 @@ def findings(seat: Seat, now: int) -> Iterator[Finding]:
             yield Finding(Concern.STALLED, advice)
     totals = seat.pipeline.gather()
     if (n := totals.dropped[LATE]) >= NOTED:
-        text = f"{n} frames came too late and were dropped: the upload is unsteady, a lower bitrate may be needed."
+        slow = any(each.lack is Lack.CLOCK for each in seat.left_out)
+        why = "" if slow else ": the upload is unsteady, a lower bitrate may be needed"
+        text = f"{n} frames came too late and were dropped{why}."
         yield Finding(Concern.LATE, text)
     if (n := totals.dropped[OVERFLOW]) >= NOTED:
         text = f"{n} frames came faster than real time and were dropped: let the encoder send at the speed of the media."

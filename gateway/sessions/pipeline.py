@@ -18,7 +18,7 @@ from gateway.sessions.staging import Staging
 from gateway.sessions.timeline import Timeline
 from gateway.sessions.transcoders import SpareWorker, Transcoders
 from gateway.telemetry.latency import Step
-from protocols.media import EncodedPacket, Kind, Track
+from protocols.media import EncodedPacket, Kind, Lack, LeftOut, Track
 from protocols.publisher import Publisher
 from transcode.adaptation import Effort
 from transcode.host.pool import Workers
@@ -40,14 +40,16 @@ class Pipeline:
         max_bitrate: int,
         origin: int,
         fail: Callable[[str], None],
+        on_lack: Callable[[LeftOut], None],
     ) -> None:
         """`routes` and `spare` are the seat's. `max_bitrate` is of one track, bit/s, 0 for none; `origin` the seat's media time in ns at
-        which this publisher starts; `fail` ends the publisher with a reason."""
+        which this publisher starts; `fail` ends the publisher with a reason; `on_lack` takes what the streamer is to be told, once."""
         self.totals = PipelineCounters()
         self._publisher = publisher
         self._transcoders = Transcoders(workers, publisher.id, fail)
         self._max_bitrate = max_bitrate
         self._fail = fail
+        self._on_lack = on_lack
         self._timeline = Timeline(origin=origin)
         self._pacer = Pacer(live_edge)
         self._loop = asyncio.get_running_loop()
@@ -89,6 +91,7 @@ class Pipeline:
             return
         kind = track_pipeline.track.kind
         packet = self._timeline.map(packet)
+        self._tell_of_clocks()
         track_pipeline.meter.count(packet)
         self.totals.packets[kind] += 1
         self.totals.bytes[kind] += len(packet.data)
@@ -111,6 +114,12 @@ class Pipeline:
             staging.request_source_keyframe()
         self._release(self._pacer.pop(now), now)
         await self._flowing.wait()
+
+    def _tell_of_clocks(self) -> None:
+        for fault in self._timeline.arrival_clock.take():
+            track_pipeline = self.track_pipelines.get(fault.track) if fault.track is not None else None
+            kind = track_pipeline.track.kind if track_pipeline is not None else None
+            self._on_lack(LeftOut(Lack.CLOCK, kind, fault.text(kind)))
 
     def _release(self, packets: list[EncodedPacket], now: int) -> None:
         for packet in packets:

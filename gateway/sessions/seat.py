@@ -289,6 +289,7 @@ class Seat:
             max_bitrate=self._policy.max_bitrate,
             origin=self._media_now(monotonic_ns()),
             fail=self._abort,  # it cannot go on with this publisher: the seat lingers for another try
+            on_lack=self._leave_out,
         )
         try:
             pipeline.staging.admit(tracks)

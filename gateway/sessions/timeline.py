@@ -5,6 +5,7 @@ What stays true:
 * The first packet of the seat is at 0, or at `origin` where an encoder comes back, and no dts is below that. Each track's dts rises
   strictly: one that does not is moved up by as little as it takes, never by more than about `BACKWARD`. A pts is never below its dts.
 * Tracks on the publisher's same clock are moved by the same offset, so that what the encoder aligned stays aligned to the nanosecond.
+  Only a track whose stamps part from arrival for long is moved by more: it goes on by arrival (`arrival_clock.py`).
 * A track *jumps* when its dts goes back by more than `BACKWARD`, or ahead of both the arrival line and every other track by more than
   `FORWARD`. The arrival line is where the seat would be if the least delayed packet of the last seconds had had no delay; a gap
   after a stall, or after an encoder was paused, is explained by it and is no jump.
@@ -16,6 +17,7 @@ What stays true:
 
 from dataclasses import dataclass
 
+from gateway.sessions.arrival_clock import ArrivalClock
 from protocols.media import EncodedPacket
 
 BACKWARD = 250_000_000  # ns; what an interleaver or millisecond rounding may do to a track
@@ -41,6 +43,8 @@ class Timeline:
     def __init__(self, origin: int = 0) -> None:
         """`origin` is the seat time in ns of the first packet: later than 0 for an encoder that comes back."""
         self.rebases = 0
+        self.arrival_clock = ArrivalClock()
+        """Of what its corrections are made, and what is to be told of the publisher's clocks."""
         self._origin = origin
         self._clocks: dict[int, _Clock] = {}
         self._offset = 0  # the newest, which a new track takes
@@ -58,16 +62,16 @@ class Timeline:
             self._window_end = arrival + WINDOW
         clock = self._clocks.get(packet.track)
         if clock is None:
-            clock = self._clocks[packet.track] = _Clock(self._offset, self._origin - STEP)
+            clock = self._clocks[packet.track] = _Clock(self._offset_of_new(), self._origin - STEP)
             earliest = self._newest - JOIN_BEHIND
         else:
             earliest = clock.last - BACKWARD
         now = max(self._newest, arrival + max(self._lead, self._lead_before))
-        dts = packet.dts + clock.offset
-        if not earliest <= dts <= now + FORWARD:
+        if not earliest <= packet.dts + self._total(packet.track) <= now + FORWARD:
             clock.offset = self._offset_after_jump(packet.dts, earliest, max(now, self._newest + clock.step))
-            dts = packet.dts + clock.offset
-        pts = packet.pts + clock.offset
+            self.arrival_clock.restart(packet.track)
+        offset = clock.offset + self.arrival_clock.correct(packet.track, packet.dts + clock.offset, arrival)
+        dts, pts = packet.dts + offset, packet.pts + offset
         if dts <= clock.last:
             dts = clock.last + STEP
         dts = max(dts, self._origin)
@@ -78,8 +82,16 @@ class Timeline:
             packet.track, max(pts, dts), dts, packet.keyframe, packet.data, packet.begun, arrival, packet.layer, packet.payloads
         )
 
+    def _total(self, track: int) -> int:
+        return self._clocks[track].offset + self.arrival_clock.correction_of(track)
+
+    def _offset_of_new(self) -> int:
+        """Of the tracks on the newest clock, that which arrival corrects the least."""
+        there = [self._total(id) for id, clock in self._clocks.items() if clock.offset == self._offset]
+        return min(there, key=lambda total: abs(total - self._offset), default=self._offset)
+
     def _offset_after_jump(self, source: int, earliest: int, now: int) -> int:
-        known = {self._offset, *(clock.offset for clock in self._clocks.values())}
+        known = {self._offset, *(self._total(track) for track in self._clocks)}
         fitting = [offset for offset in known if earliest <= source + offset <= now + FORWARD]
         if fitting:
             return min(fitting, key=lambda offset: abs(source + offset - now))

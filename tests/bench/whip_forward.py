@@ -65,6 +65,7 @@ async def session(publisher: WhipPublisher, participant: Participant, published:
         max_bitrate=0,
         origin=0,
         fail=print,
+        on_lack=print,
     )
     async for item in publisher:
         if isinstance(item, TracksChanged):

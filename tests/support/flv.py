@@ -25,3 +25,8 @@ def tags(name: str) -> list[Tag]:
         found.append(Tag(data[at], time, data[at + 11 : at + 11 + size]))
         at += 11 + size + 4
     return found
+
+
+def arrivals(name: str) -> list[int]:
+    """When each tag of the file is sent, where its time stamp is what is wrong: ms from the start."""
+    return [int(line) for line in (FAULTS / f"{name}.arrivals").read_text().split()]

@@ -41,12 +41,12 @@ class RtmpClient:
         if _STARTED not in self._said:
             raise Refused(self._said.decode(errors="replace"))
 
-    async def send(self, tags: Sequence[Tag]) -> None:
-        """Each tag as one message, when its time is due from now on."""
+    async def send(self, tags: Sequence[Tag], due: Sequence[int] = ()) -> None:
+        """Each tag as one message, when its time is due from now on, or so many ms from now where `due` says."""
         loop = asyncio.get_running_loop()
         start = loop.time()
-        for tag in tags:
-            await asyncio.sleep(start + tag.time / 1000 - loop.time())  # the encoder's pace, not a wait for anything
+        for tag, at in zip(tags, due or [tag.time for tag in tags], strict=True):
+            await asyncio.sleep(start + at / 1000 - loop.time())  # the encoder's pace, not a wait for anything
             kind = MessageType(tag.kind)
             self._write(kind, tag.body, _CHUNK_STREAMS[kind], 1, tag.time)
             await self._writer.drain()

@@ -57,6 +57,7 @@ def made(
         max_bitrate=max_bitrate,
         origin=0,
         fail=fail,
+        on_lack=lambda item: None,
     )
     for output in routes.outputs.values():
         assert isinstance(output, MemoryOutput)

@@ -1,0 +1,260 @@
+"""What arrival says of the publisher's time stamps: media that keep coming steadily are live, whatever their stamps say. Sans-IO.
+
+A track's *lag* is by how much its stamps have fallen behind arrival since its first packet, below 0 where they have run ahead. One
+estimator knows it (a critically damped alpha-beta filter: level and slope). Where stamps are right, nothing is corrected, to the
+nanosecond; a track whose stamps part from arrival is *followed*: its correction takes in what the estimator says, so that it goes on by
+arrival, until its lag has kept still for `HEALED`. What parts them:
+
+* the lag has left the track's usual one by `PARTED`, still moving; stamps that run ahead only where another track's do not, since all
+  of a file come faster than real time;
+* or the track alone has moved away from another in each of the last `DRIFTS` looks. A path that gets longer does so for both.
+
+A stall is no such thing: what a gap in arrival adds to the lag is a debt, which the backlog behind it pays back, and late stays late. Sound
+that comes in spurts while pictures keep coming has such gaps as well; what a spurt leaves unpaid is lag.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from itertools import pairwise
+
+from protocols.media import Kind
+
+PARTED = 450_000_000  # ns; what jitter of a network does is less, what the pacer takes for late is more
+GAP = 300_000_000  # ns without a packet
+LOOK = 150_000_000  # ns between two looks at where a lag is
+GROWS = 5_000_000  # ns in two looks: a clock wrong by 2 %
+DRIFTS = 14  # looks
+DRIFTED = 40_000_000  # ns in so many: a clock that is wrong by 2 %
+SETTLING = 400_000_000  # ns; time constant of the estimator
+TYPICAL = 200_000_000  # ns; the longest step between packets for which it is laid out
+CATCH_UP = 0.2  # of real time: how fast the lag that there was before a track was followed is taken in
+STILL = 60_000_000  # ns; a lag that moves in such a band keeps still
+QUIET = 4_000_000_000  # ns of that, and it is the track's usual lag
+HEALED = 10_000_000_000  # ns of that, and its stamps are right again
+ACTIVE = 2_000_000_000  # ns; a track without a packet for so long says nothing of others
+JUDGED = 1_000_000_000  # ns for which a track is followed before it is said how its clock runs
+STANDS = 0.05  # of real time
+ALIKE = 0.1  # of real time: clocks that differ by less are one
+
+
+class StampPace(StrEnum):
+    """How time stamps run that are not live's."""
+
+    STANDING = "stand still"
+    SLOW = "run slower than real time"
+    FAST = "run faster than real time"
+
+
+@dataclass(frozen=True, slots=True)
+class ClockFault:
+    """The stamps of one track, or of all (None), are not live's: they run at `rate` of real time."""
+
+    track: int | None
+    pace: StampPace
+    rate: float
+
+    def text(self, kind: Kind | None) -> str:
+        """For the streamer; `kind` is the track's, None for all."""
+        if kind is None and self.pace is StampPace.SLOW:
+            return (
+                f"The encoder is slower than real time ({self.rate:.2f} of it), so that it is shown as it comes: choose a faster preset, a "
+                "smaller picture or fewer frames per second."
+            )
+        whose = {None: "The", Kind.VIDEO: "The picture's", Kind.AUDIO: "The sound's"}[kind]
+        rate = "" if self.pace is StampPace.STANDING else f" ({self.rate:.2f} of it)"
+        return f"{whose} time stamps {self.pace.value}{rate}, so that it is shown as it comes: correct the encoder's clock or frame rate."
+
+
+@dataclass(slots=True)
+class _Lag:
+    """Of one track. `usual` is that of its right stamps, as far as they are corrected."""
+
+    stamp: int
+    arrival: int
+    lag: int = 0
+    debt: int = 0
+    spurts: bool = False  # the debt is from a gap of this track alone
+    level: float = 0.0
+    slope: float = 0.0
+    step: float = 20_000_000.0  # between packets
+    usual: float = 0.0
+    correction: float = 0.0
+    excess: float = 0.0  # of the level over what is corrected, which shrinks
+    followed_since: int | None = None
+    followed_from: int = 0  # the lag there
+    judged: bool = False
+    low: float = 0.0
+    high: float = 0.0
+    still_since: int = 0
+    looked: int = 0
+    looks: deque[int] = field(default_factory=lambda: deque(maxlen=3))  # the lag at each
+    levels: deque[float] = field(default_factory=lambda: deque(maxlen=DRIFTS))
+    apart: deque[float] = field(default_factory=lambda: deque(maxlen=DRIFTS))  # from the other track
+
+    @property
+    def parted(self) -> float:
+        return self.lag - self.correction - self.usual
+
+    @property
+    def uncorrected(self) -> float:
+        return self.level - self.correction
+
+    @property
+    def moved(self) -> float:
+        return abs(self.levels[-1] - self.levels[0]) if self.levels else 0.0
+
+
+class ArrivalClock:
+    """Corrections for all tracks of one publisher; `faults` are for whoever takes them out."""
+
+    def __init__(self) -> None:
+        self.faults: list[ClockFault] = []
+        self._lags: dict[int, _Lag] = {}
+        self._newest = 0  # arrival
+        self._silent_until = 0  # when the last gap of all tracks ended
+        self._told: set[tuple[int | None, StampPace]] = set()
+
+    def correction_of(self, track: int) -> int:
+        """ns, as it is now."""
+        lag = self._lags.get(track)
+        return round(lag.correction) if lag is not None else 0
+
+    def restart(self, track: int) -> None:
+        """Its stamps have jumped: what they said is over."""
+        self._lags.pop(track, None)
+
+    def correct(self, track: int, stamp: int, arrival: int) -> int:
+        """What to add to this stamp (all in ns); it counts as the track's newest."""
+        if arrival - self._newest > GAP:
+            self._silent_until = arrival
+        self._newest = max(self._newest, arrival)
+        it = self._lags.get(track)
+        if it is None:
+            it = self._lags[track] = _Lag(stamp, arrival, still_since=arrival, looked=arrival)
+            it.looks.append(0)
+            return 0
+        arrival = max(arrival, it.arrival)
+        elapsed = arrival - it.arrival
+        self._note(it, stamp, elapsed)
+        _estimate(it, elapsed)
+        if it.followed_since is not None:
+            _follow(it, stamp, elapsed)
+        it.stamp, it.arrival = stamp, arrival
+        if it.followed_since is not None and not it.judged:
+            self._judge(arrival)
+        _keep_still(it, arrival)
+        if arrival - it.looked >= LOOK:
+            self._look(track, it, arrival)
+        return round(it.correction)
+
+    def _note(self, it: _Lag, stamp: int, elapsed: int) -> None:
+        grown = elapsed - (stamp - it.stamp)
+        if elapsed > GAP:
+            if it.spurts:
+                it.lag += it.debt
+                it.debt = 0
+            it.spurts = self._silent_until <= it.arrival
+            if grown > 0 and (it.spurts or it.followed_since is None):
+                it.debt += grown
+                return
+        if grown < 0:
+            paid = min(it.debt, -grown)
+            it.debt -= paid
+            grown += paid
+        it.lag += grown
+
+    def _look(self, track: int, it: _Lag, now: int) -> None:
+        it.looked = now
+        it.looks.append(it.lag)
+        it.levels.append(it.uncorrected)
+        others = [each for id, each in self._lags.items() if id != track and now - each.arrival < ACTIVE]
+        if others:
+            it.apart.append(min((it.uncorrected - each.uncorrected for each in others), key=abs))
+        else:
+            it.apart.clear()
+        if it.followed_since is None and (self._parts(it, others) or self._drifts(it, others)):
+            it.followed_since, it.followed_from, it.judged = now, it.lag, False
+            it.excess = it.level - it.usual - it.correction
+            it.low = it.high = it.level
+            it.still_since = now
+
+    @staticmethod
+    def _parts(it: _Lag, others: list[_Lag]) -> bool:
+        if abs(it.parted) < PARTED or len(it.looks) < 3:
+            return False
+        ahead = it.parted < 0
+        if ahead and not any(each.parted > it.parted + PARTED / 2 for each in others):
+            return False
+        first, second, last = (-lag if ahead else lag for lag in it.looks)
+        return first < second < last and last - first >= GROWS
+
+    @staticmethod
+    def _drifts(it: _Lag, others: list[_Lag]) -> bool:
+        """Away from the others, and it is this one's stamps that move against arrival more than theirs."""
+        apart = list(it.apart)
+        if len(apart) < DRIFTS or abs(apart[-1] - apart[0]) < DRIFTED or any(each.moved > it.moved for each in others):
+            return False
+        sign = 1 if apart[-1] > apart[0] else -1
+        return all(sign * (later - earlier) > 0 for earlier, later in pairwise(apart))
+
+    def _judge(self, now: int) -> None:
+        """Say of those that are followed for long enough how their clocks run; of all of them together where they run alike."""
+        active = {id: each for id, each in self._lags.items() if now - each.arrival < ACTIVE}
+        rates: dict[int, float] = {}
+        for id, each in active.items():
+            since = each.followed_since
+            if now - since < JUDGED if since is not None else abs(each.parted) > PARTED / 2:
+                return  # it is about to join them
+            if since is not None:
+                rates[id] = max(0.0, 1 - (each.lag - each.followed_from) / max(1, each.arrival - since))
+        for id in rates:
+            active[id].judged = True
+        if len(rates) == len(active) and max(rates.values()) - min(rates.values()) < ALIKE:
+            self._tell(None, sum(rates.values()) / len(rates))
+            return
+        for id, rate in rates.items():
+            self._tell(id, rate)
+
+    def _tell(self, track: int | None, rate: float) -> None:
+        pace = StampPace.STANDING if rate < STANDS else StampPace.SLOW if rate < 1 else StampPace.FAST
+        if not {(track, pace), (None, pace)} & self._told:
+            self._told.add((track, pace))
+            self.faults.append(ClockFault(track, pace, rate))
+
+    def take(self) -> Iterator[ClockFault]:
+        """What is to be told, each once."""
+        while self.faults:
+            yield self.faults.pop(0)
+
+
+def _estimate(it: _Lag, elapsed: int) -> None:
+    """Level and slope follow the lag: critically damped, with the time constant `SETTLING`."""
+    it.step += (min(elapsed, TYPICAL) - it.step) / 16
+    gain = max(it.step, 1_000_000) / SETTLING
+    predicted = it.level + it.slope * elapsed
+    error = it.lag - predicted
+    it.level = predicted + error * (1 if elapsed > GAP else min(1.0, 2 * gain))
+    # A burst is no rate: packets that come together count as one
+    it.slope = min(1.0, it.slope + error * gain / SETTLING * min(1.0, elapsed / it.step))
+
+
+def _follow(it: _Lag, stamp: int, elapsed: int) -> None:
+    least = it.correction + min(0, it.stamp - stamp)  # so that what is given does not go back where its stamps do not
+    most = CATCH_UP * elapsed
+    it.excess -= max(-most, min(most, it.excess))
+    it.correction = max(least, it.level - it.usual - it.excess)
+
+
+def _keep_still(it: _Lag, now: int) -> None:
+    """A lag that has kept still is the usual one; if the track was followed, its stamps are right again."""
+    it.low, it.high = min(it.low, it.level), max(it.high, it.level)
+    if it.high - it.low > STILL:
+        it.low = it.high = it.level
+        it.still_since = now
+    elif now - it.still_since >= (QUIET if it.followed_since is None else HEALED):
+        it.usual = it.level - it.correction
+        it.followed_since = None
+        it.low = it.high = it.level
+        it.still_since = now
