@@ -75,17 +75,18 @@ class Memory(Generic[K, V]):
         return self.complete or key in self._known
 
     async def fetch(self, key: K, read: Callable[[K], Awaitable[V | None]]) -> None:
-        """Remembers what `read` gives. Of several at once the one that began last has the last word: it read the newest."""
+        """Remembers what `read` gives. Of several at once the one that began last has the last word: it read the newest. Until it has
+        spoken, what the others read is good."""
         self._fetches += 1
         ticket = self._newest[key] = self._fetches
         value: V | None = None
         try:
             value = await read(key)
         finally:
-            newest = self._newest.get(key) == ticket
-            if newest:
+            newest = self._newest.get(key)
+            if newest == ticket:
                 del self._newest[key]
-        if newest:
+        if newest is not None:
             self.put(key, value)
 
     def clear(self) -> None:

@@ -170,6 +170,7 @@ class RtmpListener:
             life = self._tasks.create_task(self._live(connection, accepted, remote, tls))
             self._lives[connection] = life
             life.add_done_callback(partial(self._forget, connection, accepted, counted))
+            await asyncio.sleep(0)  # hundreds that wait are taken one by one, and others have their turn between
 
     def _forget(self, connection: RtmpConnection, accepted: socket.socket, counted: str, life: asyncio.Task[None]) -> None:
         if not connection.connected:  # else the socket is the transport's

@@ -87,8 +87,12 @@ async def test_who_is_refused_sees_the_code_and_nothing_of_it_is_secret(own: Own
             (two.stream_id, "a wrong passphrase", 10),  # SRT_REJ_BADSECRET
             (two.stream_id, "", 11),  # SRT_REJ_UNSECURE
         ):
-            async with caller(way.port, stream_id, passphrase=passphrase) as (_, said):
-                assert said == {"reject": code}, stream_id[:12]
+            said = {"reject": 1402}
+            async with asyncio.timeout(30):
+                while said == {"reject": 1402}:  # come again, says a machine that is busy
+                    async with caller(way.port, stream_id, passphrase=passphrase) as (_, said):
+                        pass
+            assert said == {"reject": code}, stream_id[:12]
         have = len(viewer.numbers)
         await viewer.until(frames=have + 30)  # undisturbed
     refused = {
