@@ -15,6 +15,8 @@ AGAIN_S = 30.0  # for what the test does while it ends
 TESTS = Path(__file__).parent
 LIVE = ("browser", "gateway", "peers")
 """Folders of tests that wait for media more than they compute."""
+ALONE = ("test_network", "test_simulcast", "test_rtmp_faults", "test_rtmp_clocks", "test_srt_faults", "test_whip_remb")
+"""Modules that have the machine for themselves: what they judge is how fast it is, or they send many streams at once."""
 ROOM: pytest.StashKey[Room | None] = pytest.StashKey()
 
 
@@ -49,7 +51,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     room = item.config.stash[ROOM]
     if room is None or item.path.relative_to(TESTS).parts[0] not in LIVE:
         return (yield)
-    with room.taken():
+    with room.taken(alone=item.path.stem in ALONE):
         return (yield)
 
 

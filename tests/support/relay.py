@@ -19,13 +19,14 @@ QUEUE_S = 0.3
 @dataclass
 class Relay:
     """Loses `loss` of all packets and delays each by `delay_s`, in each direction. It carries `rate` bit/s towards clients and `uplink`
-    towards the gateway (0: anything), before which packets queue for at most `QUEUE_S`."""
+    towards the gateway (0: anything), before which packets queue for at most `queue_s`."""
 
     target: tuple[str, int]
     loss: float
     delay_s: float
     rate: int = 0
     uplink: int = 0
+    queue_s: float = QUEUE_S
     port: int = 0
     passed: int = 0
     offered: int = 0
@@ -66,7 +67,7 @@ class Relay:
         queued = max(0.0, self._free_at.get(way, 0.0) - now)
         if not rate:
             self.forward(send, data, *to)
-        elif queued > QUEUE_S:
+        elif queued > self.queue_s:
             self.lost += 1
         else:
             at = self._free_at[way] = now + queued + len(data) * 8 / rate

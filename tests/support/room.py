@@ -24,13 +24,13 @@ class Room:
         )
 
     @contextmanager
-    def taken(self) -> Iterator[None]:
-        """Waits until there is room, and has it meanwhile."""
+    def taken(self, alone: bool) -> Iterator[None]:
+        """Waits until there is room, and has it meanwhile; `alone`: all of it."""
         fcntl.flock(self._asking, fcntl.LOCK_EX)
         try:
-            while not self._alone() and _free() < FREE:
-                pass  # `_free` takes its time
-            fcntl.flock(self._running, fcntl.LOCK_SH)
+            while not self._alone() and (alone or _free() < FREE):
+                time.sleep(_LOOKED_S)
+            fcntl.flock(self._running, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         finally:
             fcntl.flock(self._asking, fcntl.LOCK_UN)
         try:
