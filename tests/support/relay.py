@@ -14,19 +14,19 @@ from typing import Any
 
 MAX_CLIENTS = 64
 QUEUE_S = 0.3
+_WIRE = 10**9  # bit/s of a way that is not narrow
 
 
 @dataclass
 class Relay:
     """Loses `loss` of all packets and delays each by `delay_s`, in each direction. It carries `rate` bit/s towards clients and `uplink`
-    towards the gateway (0: anything), before which packets queue for at most `queue_s`."""
+    towards the gateway (0: anything), before which packets queue for at most `QUEUE_S`."""
 
     target: tuple[str, int]
     loss: float
     delay_s: float
     rate: int = 0
     uplink: int = 0
-    queue_s: float = QUEUE_S
     port: int = 0
     passed: int = 0
     offered: int = 0
@@ -65,12 +65,12 @@ class Relay:
     def _squeeze(self, way: str, rate: int, send: Any, data: bytes, *to: Any) -> None:
         now = asyncio.get_running_loop().time()
         queued = max(0.0, self._free_at.get(way, 0.0) - now)
-        if not rate:
+        if not rate and not queued:
             self.forward(send, data, *to)
-        elif queued > self.queue_s:
+        elif rate and queued > QUEUE_S:
             self.lost += 1
-        else:
-            at = self._free_at[way] = now + queued + len(data) * 8 / rate
+        else:  # a way that has become wide carries first what waits: it puts nothing out of order
+            at = self._free_at[way] = now + queued + len(data) * 8 / (rate or _WIRE)
             asyncio.get_running_loop().call_at(at, self.forward, send, data, *to)
 
 
