@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-FREE = 0.3
+FREE = 0.15
 """So much of all cores is at hand where another test may begin."""
 _LOOKED_S = 0.5
 _STAT = Path("/proc/stat")
