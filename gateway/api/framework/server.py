@@ -5,8 +5,6 @@ the next one after an answer, taking what is answered. What is no HTTP is told s
 """
 
 import asyncio
-import errno
-import logging
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
@@ -19,13 +17,10 @@ from aiohttp.http import HttpProcessingError
 from aiohttp.typedefs import Middleware, RawHeaders
 
 from gateway.api.framework.connections import ClientConnections
+from protocols.accepting import accept
 from protocols.webrtc.http import problem
 
-log = logging.getLogger(__name__)
-
 _BACKLOG: Final = 512
-_OUT_OF_RESOURCES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-_BREATH_S: Final = 1.0  # before the next accept when there are no file descriptors
 _TLS_CLOSE_S: Final = 2.0
 _LEAST_TAKEN: Final = 1024  # bytes a second that a client takes of what waits for it
 _HEALTH: Final = frozenset({"/livez", "/healthz", "/readyz", "/metrics"})
@@ -172,16 +167,9 @@ class HttpServer:
     async def _accept(self, listening: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         while True:
+            accepted, host, _ = await accept(listening, "HTTP")
             try:
-                accepted, address = await loop.sock_accept(listening)
-            except OSError as error:
-                if error.errno in _OUT_OF_RESOURCES:
-                    log.warning("no HTTP connection accepted: %s", error.strerror)
-                # otherwise the peer has gone before we took it
-                await asyncio.sleep(_BREATH_S if error.errno in _OUT_OF_RESOURCES else 0)
-                continue
-            try:
-                connection = self._connection(loop, address[0])
+                connection = self._connection(loop, host)
             except ConnectionRefusedError:
                 accepted.close()
             else:
