@@ -8,16 +8,14 @@ are being answered, the next ones are told of health alone.
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
-from protocols.addresses import client_network, unmapped
+from protocols.addresses import Network, client_network, is_within
 from protocols.metric import MetricFamily
 
 KEPT: Final = 32  # beyond what is configured, for probes and scrapes
+HEALTH: Final = frozenset({"/livez", "/healthz", "/readyz", "/metrics"})  # what these ask for: the operator's own machines do
 REASONS: Final = ("full", "address_full", "evicted", "no_header", "no_tls", "unread")
-
-Network = IPv4Network | IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +73,7 @@ class ClientConnections:
     def enter(self, host: str, on_evicted: Callable[[], None]) -> ClientConnection | None:
         """A place for a connection from this numeric address; None: there is none."""
         self.accepted += 1
-        peer = unmapped(host)
-        address = "" if any(peer in network for network in self._trusted) else client_network(host)
+        address = "" if is_within(host, self._trusted) else client_network(host)
         if address and self._by_address[address] >= self.limits.places_per_address:
             self.ended["address_full"] += 1
             return None

@@ -7,30 +7,27 @@ the next one after an answer, taking what is answered. What is no HTTP is told s
 import asyncio
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Final, Self
 
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
-from aiohttp.typedefs import Middleware, RawHeaders
+from aiohttp.typedefs import Handler, Middleware, RawHeaders
 
-from gateway.api.framework.connections import ClientConnections
+from gateway.api.framework.connections import HEALTH, ClientConnections
 from protocols.accepting import accept
 from protocols.webrtc.http import problem
 
 _BACKLOG: Final = 512
 _TLS_CLOSE_S: Final = 2.0
 _LEAST_TAKEN: Final = 1024  # bytes a second that a client takes of what waits for it
-_HEALTH: Final = frozenset({"/livez", "/healthz", "/readyz", "/metrics"})
 _NO_HTTP: Final = b'{"type": "about:blank", "title": "Bad Request", "status": 400, "detail": "this is not HTTP/1.1"}'
 _MALFORMED: Final = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/problem+json\r\n"
     b"Content-Length: %d\r\nConnection: close\r\n\r\n%b" % (len(_NO_HTTP), _NO_HTTP)
 )
-
-Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class _ClientTold(ConnectionError):
@@ -200,7 +197,7 @@ def bounded(connections: ClientConnections) -> Middleware:
     """Comes first: knows who is being answered, tells those in the places that are kept of health alone, and what is no HTTP so."""
 
     @web.middleware
-    async def middleware(request: web.Request, handler: Answer) -> web.StreamResponse:
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         connection = request.protocol
         assert isinstance(connection, HttpConnection)
         connection.begun()
@@ -209,7 +206,7 @@ def bounded(connections: ClientConnections) -> Middleware:
             if not _is_text(request.raw_headers):
                 connections.malformed += 1
                 return _closing(problem(HTTPStatus.BAD_REQUEST, "a header is not text: write ASCII, or UTF-8"))
-            if connection.client.kept and request.path not in _HEALTH:
+            if connection.client.kept and request.path not in HEALTH:
                 return _closing(
                     problem(HTTPStatus.SERVICE_UNAVAILABLE, "the gateway has no room for another connection: try again later")
                 )
