@@ -32,7 +32,7 @@ class ConnectionLimits:
 class ClientConnection:
     """One connection in its place. `on_evicted` ends it at once."""
 
-    __slots__ = ("address", "kept", "on_evicted", "requests")
+    __slots__ = ("address", "kept", "on_evicted")
 
     def __init__(self, address: str, kept: bool, on_evicted: Callable[[], None]) -> None:
         self.address = address
@@ -40,8 +40,6 @@ class ClientConnection:
         self.kept = kept
         """It is beyond the places there are: only health is told."""
         self.on_evicted = on_evicted
-        self.requests = 0
-        """Being answered now."""
 
 
 class ClientConnections:
@@ -87,16 +85,16 @@ class ClientConnections:
         return connection
 
     def began(self, connection: ClientConnection) -> None:
-        """It asks something."""
-        connection.requests += 1
+        """It asks something, as it does one after the other."""
         connection.kept = connection.kept and self.open > self.limits.places
-        if self._idle.pop(connection, connection) is None:
+        if connection in self._idle:
+            del self._idle[connection]
             self._answering.add(connection)
 
     def answered(self, connection: ClientConnection) -> None:
-        connection.requests -= 1
-        if not connection.requests and connection in self._answering:
-            self._answering.discard(connection)
+        """The whole answer has been written."""
+        if connection in self._answering:
+            self._answering.remove(connection)
             self._idle[connection] = None
 
     def leave(self, connection: ClientConnection) -> None:

@@ -87,6 +87,15 @@ class HttpConnection(web.RequestHandler):
         elif self.opening is not None:
             self.opening.cancel()
 
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Whoever is still taking an answer is being answered."""
+        try:
+            return await super().finish_response(request, resp, start_time)
+        finally:
+            self._connections.answered(self.client)
+
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
@@ -136,7 +145,7 @@ class HttpServer:
         context: ssl.SSLContext | None = None,
     ) -> None:
         application.on_response_prepare.append(_anonymous)
-        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0, handler_cancellation=True)
+        self._runner = web.AppRunner(application, shutdown_timeout=1.0, handler_cancellation=True)
         self._connections = connections
         self._sockets = sockets
         self._context = context
@@ -216,8 +225,6 @@ def bounded(connections: ClientConnections) -> Middleware:
             return _closing(
                 problem(HTTPStatus.BAD_REQUEST, "the body is not as HTTP/1.1 has it: its chunks, its length or its coding")
             )
-        finally:
-            connections.answered(connection.client)
 
     return middleware
 
@@ -225,9 +232,6 @@ def bounded(connections: ClientConnections) -> Middleware:
 def _is_text(headers: RawHeaders) -> bool:
     """Octets beyond ASCII mean nothing in a header (RFC 9110 §5.5). What is UTF-8 can be a name; anything else would come to us as half
     characters that cannot be written or hashed."""
-    values = b"".join(value for _, value in headers)
-    if values.isascii():
-        return True
     try:
         for _, value in headers:
             value.decode()
