@@ -162,6 +162,14 @@ class RightsCache:
         if stream_key and stream_key not in self._stream_keys:
             await self._stream_keys.fetch(stream_key, self._read_stream_key)
 
+    async def find(self, cid: str) -> KnownCall | None:
+        """The call, one that has ended too: in memory is at first none of those. None: there is none. Raises `StoreUnavailable`."""
+        await self.look_up(cid=cid)
+        if (known := self.call(cid)) is None:
+            await self.refresh(cid)
+            known = self.call(cid)
+        return known
+
     async def refresh(self, cid: str) -> None:
         """The call as the store has it is in memory, one that has ended too."""
         await self._calls.fetch(cid, self._read_call)
