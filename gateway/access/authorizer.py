@@ -165,8 +165,10 @@ class Authorizer:
     async def administers(self, identity: Identity) -> bool:
         """Whether they may what is about no call, or about all: the server of an application or its administrator, narrowed to nothing.
         Raises `StoreUnavailable`."""
-        if identity.server or not identity.user_id or not identity.unrestricted:
-            return identity.server and identity.unrestricted
+        if identity.anonymous or not identity.unrestricted:
+            return False
+        if identity.server:
+            return True
         await self._rights_cache.look_up(user_id=identity.user_id)
         return self._rights_cache.role(identity.user_id) == Role.ADMIN
 

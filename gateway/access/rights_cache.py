@@ -1,8 +1,7 @@
 """What must be answered at once: API keys, call types, and the rights in the calls that are not over, all from memory.
 
-Kept true: what this process wrote is seen here before
-the write returns, what another wrote within `FOLLOW_S`; memory is bounded: where there are more open calls, users or stream keys than fit,
-those used longest ago are forgotten and looked up when they are asked for again.
+Kept true: what this process wrote is seen here before the write returns, what another wrote within `FOLLOW_S`; memory is bounded: where
+there are more open calls, users or stream keys than fit, those read longest ago are forgotten and looked up when they are asked for again.
 """
 
 from collections.abc import Awaitable, Callable, Hashable, Sequence

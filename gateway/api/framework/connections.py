@@ -63,6 +63,7 @@ class ClientConnections:
         return len(self._idle) + len(self._answering)
 
     def counters(self) -> Iterable[MetricFamily]:
+        yield MetricFamily("http_connections", "HTTP connections open", {(): self.open}, total=False)
         yield MetricFamily("http_connections_accepted", "HTTP connections that came", {(): self.accepted})
         ended: dict[tuple[str, ...], float] = {(reason,): n for reason, n in self.ended.items()}
         yield MetricFamily("http_connections_ended", "HTTP connections not let in or cut off", ended, ("reason",))

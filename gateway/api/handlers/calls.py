@@ -159,7 +159,7 @@ async def _state(
 async def _shown(services: Services, request: ApiRequest[Any], access: CallAccess, members_limit: int) -> dict[str, Any]:
     """A call, its first members, and what the caller is in it."""
     cid, me = access.call.cid, request.identity.user_id
-    listed = access.inside and request.somebody
+    listed = access.inside and not request.identity.anonymous
     members = (await services.store.calls.query_members(cid, limit=members_limit)).items if listed else ()
     mine = await services.store.calls.members(cid, [me]) if me else ()
     people = await services.people([access.call.created_by_id, me, *(each.user_id for each in members)])
