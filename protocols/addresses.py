@@ -4,8 +4,11 @@ Which are public is said by a list of our own, the IANA special-purpose address 
 with its version, and takes for public what it does not know.
 """
 
+from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final
+
+Network = IPv4Network | IPv6Network
 
 _LONGEST: Final = 64  # characters of a text that is no address
 
@@ -55,6 +58,15 @@ def client_network(host: str) -> str:
     except ValueError:
         return host[:_LONGEST]
     return str(address) if isinstance(address, IPv4Address) else str(IPv6Address(int(address) >> 64 << 64))
+
+
+def is_within(host: str, networks: Iterable[Network]) -> bool:
+    """Whether it is a numeric address, and in one of these."""
+    try:
+        address = unmapped(host)
+    except ValueError:
+        return False
+    return any(address in network for network in networks)
 
 
 def host_of(remote: str) -> str:

@@ -107,9 +107,8 @@ class Authorizer:
             cid = self._call_of(identity, call)
         except Rejected:
             return
-        await self._rights_cache.look_up(cid=cid, user_id=identity.user_id)
-        if self._rights_cache.call(cid) is None:
-            await self._rights_cache.refresh(cid)  # one that has ended is not in memory: it is not one that never was
+        await self._rights_cache.look_up(user_id=identity.user_id)
+        await self._rights_cache.find(cid)  # one that has ended is not one that never was
 
     async def settle(self, grant: Grant) -> Grant:
         """The call is there: publishing into one that is not makes it. Raises `Rejected`: meanwhile it may have been made by others."""
@@ -144,7 +143,7 @@ class Authorizer:
 
     async def watch(self, cid: str, token: str | None, address: str = "") -> Identity:
         """Who watches; raises `Rejected`. A public call asks nobody: there a token that is none is none."""
-        if not re.fullmatch(CALL_ID, cid) or cid.endswith("\n"):
+        if not re.fullmatch(CALL_ID, cid):
             raise Rejected(Reason.NOT_FOUND, "There is no such call: a call is named like livestream:demo")
         try:
             identity = self.identify(token, address=address)
@@ -166,8 +165,10 @@ class Authorizer:
     async def administers(self, identity: Identity) -> bool:
         """Whether they may what is about no call, or about all: the server of an application or its administrator, narrowed to nothing.
         Raises `StoreUnavailable`."""
-        if identity.server or not identity.user_id or not identity.unrestricted:
-            return identity.server and identity.unrestricted
+        if identity.anonymous or not identity.unrestricted:
+            return False
+        if identity.server:
+            return True
         await self._rights_cache.look_up(user_id=identity.user_id)
         return self._rights_cache.role(identity.user_id) == Role.ADMIN
 

@@ -66,7 +66,7 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who shows a credential, and what it is narrowed to. With neither user nor `server` it is anonymous."""
+    """Who shows a credential, and what it is narrowed to."""
 
     user_id: str = ""
     server: bool = False  # of an application: it may all
@@ -76,6 +76,10 @@ class Identity:
     stream_key: str = ""  # the name of the short key
     watching: bool = False  # the user's, but for watching alone
     expires_at: int = 0  # Unix seconds; 0: no end
+
+    @property
+    def anonymous(self) -> bool:
+        return not (self.server or self.user_id)
 
     @property
     def reach(self) -> frozenset[Capability]:

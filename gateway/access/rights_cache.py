@@ -1,8 +1,7 @@
 """What must be answered at once: API keys, call types, and the rights in the calls that are not over, all from memory.
 
-Kept true: what this process wrote is seen here before
-the write returns, what another wrote within `FOLLOW_S`; memory is bounded: where there are more open calls, users or stream keys than fit,
-those used longest ago are forgotten and looked up when they are asked for again.
+Kept true: what this process wrote is seen here before the write returns, what another wrote within `FOLLOW_S`; memory is bounded: where
+there are more open calls, users or stream keys than fit, those read longest ago are forgotten and looked up when they are asked for again.
 """
 
 from collections.abc import Awaitable, Callable, Hashable, Sequence
@@ -161,6 +160,14 @@ class RightsCache:
         # One that is not here may have been made elsewhere a moment ago; nobody can ask for names at will, they carry a code of ours.
         if stream_key and stream_key not in self._stream_keys:
             await self._stream_keys.fetch(stream_key, self._read_stream_key)
+
+    async def find(self, cid: str) -> KnownCall | None:
+        """The call, one that has ended too: in memory is at first none of those. None: there is none. Raises `StoreUnavailable`."""
+        await self.look_up(cid=cid)
+        if (known := self.call(cid)) is None:
+            await self.refresh(cid)
+            known = self.call(cid)
+        return known
 
     async def refresh(self, cid: str) -> None:
         """The call as the store has it is in memory, one that has ended too."""

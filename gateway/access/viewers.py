@@ -26,7 +26,7 @@ class AdmittedViewer:
 
     @property
     def known(self) -> bool:
-        return self.identity.server or bool(self.identity.user_id)
+        return not self.identity.anonymous
 
     def add_viewer(self, viewer: Viewer) -> None:
         self._viewer = viewer

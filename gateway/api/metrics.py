@@ -111,9 +111,6 @@ class Counted(Protocol):
 class HttpCounted(Protocol):
     """Connections to the HTTP port."""
 
-    @property
-    def open(self) -> int: ...
-
     def counters(self) -> Iterable[MetricFamily]: ...
 
 
@@ -151,7 +148,7 @@ class GatewayCollector(Collector):
         yield from self._viewers()
         yield from self._listeners()
         yield from self._node(totals)
-        yield from self._http()
+        yield from map(_shown, self._observed.http.counters())
         yield from self._told()
         yield from self._outputs()
 
@@ -277,11 +274,6 @@ class GatewayCollector(Collector):
         ends = (((name,), seconds) for name, seconds in observed.certificates.remaining(time.time))
         yield _gauge("certificate_expiry_seconds", "Until the certificate ends; negative: ended", ("certificate",), ends)
         yield from _capacity(observed.capacity)
-
-    def _http(self) -> Iterator[Metric]:
-        http = self._observed.http
-        yield _gauge("http_connections", "HTTP connections open", (), [((), http.open)])
-        yield from map(_shown, http.counters())
 
     def _told(self) -> Iterator[Metric]:
         answers = (((str(status),), n) for status, n in self._observed.api_answers.items())

@@ -5,22 +5,20 @@ behind a proxy that is not told of here, all clients would share one address.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from collections.abc import Sequence
+from ipaddress import ip_address
 from typing import Final
 
 from aiohttp import web
-from aiohttp.typedefs import Middleware
+from aiohttp.typedefs import Handler, Middleware
 
+from gateway.api.framework.connections import HEALTH
 from gateway.telemetry.log import event
-from protocols.addresses import is_public, unmapped
+from protocols.addresses import Network, is_public, is_within, unmapped
 
 log = logging.getLogger(__name__)
 
 _ENOUGH: Final = 100  # requests after which one address for all of them is no chance
-_INSIDE: Final = frozenset({"/livez", "/healthz", "/readyz", "/metrics"})  # asked by the operator's own machines
-
-Network = IPv4Network | IPv6Network
 
 
 def forwarded(trusted: Sequence[Network]) -> Middleware:
@@ -29,12 +27,10 @@ def forwarded(trusted: Sequence[Network]) -> Middleware:
     seen = ClientsSeen()
 
     @web.middleware
-    async def middleware(
-        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    ) -> web.StreamResponse:
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         chain = ",".join(request.headers.getall("X-Forwarded-For", ()))
         client = client_of(request.remote or "", chain, trusted) if chain else ""
-        if request.path not in _INSIDE and seen.are_one_in_private(client or request.remote or ""):
+        if request.path not in HEALTH and seen.are_one_in_private(client or request.remote or ""):
             words = "all HTTP clients have one private address, and share its limits: put the proxy's network in http.trusted_proxies"
             event(log, logging.WARNING, words, address=client or request.remote)
         return await handler(request.clone(remote=client) if client and client != request.remote else request)
@@ -69,18 +65,10 @@ def client_of(peer: str, chain: str, trusted: Sequence[Network]) -> str:
     """The last address of `chain, peer` that is no trusted proxy's; who stands before it may have written anything."""
     client = peer
     for written in reversed(chain.split(",")[-32:]):
-        if not _is_one_of(client, trusted):
+        if not is_within(client, trusted):
             return client
         try:
             client = str(ip_address(written.strip().strip("[]")))
         except ValueError:
             return client
     return client
-
-
-def _is_one_of(address: str, networks: Sequence[Network]) -> bool:
-    try:
-        parsed = unmapped(address)
-    except ValueError:
-        return False
-    return any(parsed in network for network in networks)

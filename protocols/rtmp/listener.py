@@ -5,7 +5,6 @@ address before anything is done for them, TLS included; each step has its time. 
 """
 
 import asyncio
-import errno
 import logging
 import socket
 from collections import Counter
@@ -13,6 +12,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Self
 
+from protocols.accepting import accept
 from protocols.addresses import client_network, unmapped
 from protocols.metric import MetricFamily
 from protocols.publisher import BoundPort, ReachedBy
@@ -26,8 +26,6 @@ from protocols.rtmp.tls import ServerTls, TlsFiles
 _log = logging.getLogger(__name__)
 
 _BACKLOG = 128
-_OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-_BREATH_S = 1.0  # before the next accept when there are no file descriptors
 _GOING_DOWN = "The server is going down."
 
 
@@ -76,7 +74,6 @@ class RtmpListener:
 
     async def __aenter__(self) -> Self:
         """Binds. Raises `OSError` if an address is taken or the certificate cannot be loaded."""
-        loop = asyncio.get_running_loop()
         self._tls = ServerTls(self._tls_files, _log.warning) if self._tls_files else None
         try:
             plain = await self._bind(self.port)
@@ -88,9 +85,9 @@ class RtmpListener:
         self.tls_port = secure[0].getsockname()[1] if secure else 0
         await self._tasks.__aenter__()
         for listening in plain:
-            self._accepting.append(self._tasks.create_task(self._accept(loop, listening, None)))
+            self._accepting.append(self._tasks.create_task(self._accept(listening, None)))
         for listening in secure:
-            self._accepting.append(self._tasks.create_task(self._accept(loop, listening, self._tls)))
+            self._accepting.append(self._tasks.create_task(self._accept(listening, self._tls)))
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -146,31 +143,23 @@ class RtmpListener:
             listening.close()
         self._sockets.clear()
 
-    async def _accept(self, loop: asyncio.AbstractEventLoop, listening: socket.socket, tls: ServerTls | None) -> None:
+    async def _accept(self, listening: socket.socket, tls: ServerTls | None) -> None:
         while True:
-            try:
-                accepted, address = await loop.sock_accept(listening)
-            except OSError as error:
-                if error.errno in _OUT_OF_RESOURCES:
-                    _log.warning("no RTMP connection accepted: %s", error.strerror)
-                # otherwise the peer has gone before we took it
-                await asyncio.sleep(_BREATH_S if error.errno in _OUT_OF_RESOURCES else 0)
-                continue
-            host = str(unmapped(address[0]))
+            accepted, numeric, port = await accept(listening, "RTMP")
+            host = str(unmapped(numeric))
             counted = client_network(host)
             self.stats.connections += 1
             if self._open >= self._limits.connections or self._by_address[counted] >= self._limits.connections_per_address:
                 self.stats.too_many_connections += 1
                 accepted.close()
                 continue
-            remote = f"[{host}]:{address[1]}" if ":" in host else f"{host}:{address[1]}"
+            remote = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
             connection = RtmpConnection(self._limits, counted, self._authenticator)
             self._open += 1
             self._by_address[counted] += 1
             life = self._tasks.create_task(self._live(connection, accepted, remote, tls))
             self._lives[connection] = life
             life.add_done_callback(partial(self._forget, connection, accepted, counted))
-            await asyncio.sleep(0)  # hundreds that wait are taken one by one, and others have their turn between
 
     def _forget(self, connection: RtmpConnection, accepted: socket.socket, counted: str, life: asyncio.Task[None]) -> None:
         if not connection.connected:  # else the socket is the transport's

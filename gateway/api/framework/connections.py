@@ -8,16 +8,14 @@ are being answered, the next ones are told of health alone.
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
-from protocols.addresses import client_network, unmapped
+from protocols.addresses import Network, client_network, is_within
 from protocols.metric import MetricFamily
 
 KEPT: Final = 32  # beyond what is configured, for probes and scrapes
+HEALTH: Final = frozenset({"/livez", "/healthz", "/readyz", "/metrics"})  # what these ask for: the operator's own machines do
 REASONS: Final = ("full", "address_full", "evicted", "no_header", "no_tls", "unread")
-
-Network = IPv4Network | IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +32,7 @@ class ConnectionLimits:
 class ClientConnection:
     """One connection in its place. `on_evicted` ends it at once."""
 
-    __slots__ = ("address", "kept", "on_evicted", "requests")
+    __slots__ = ("address", "kept", "on_evicted")
 
     def __init__(self, address: str, kept: bool, on_evicted: Callable[[], None]) -> None:
         self.address = address
@@ -42,8 +40,6 @@ class ClientConnection:
         self.kept = kept
         """It is beyond the places there are: only health is told."""
         self.on_evicted = on_evicted
-        self.requests = 0
-        """Being answered now."""
 
 
 class ClientConnections:
@@ -67,6 +63,7 @@ class ClientConnections:
         return len(self._idle) + len(self._answering)
 
     def counters(self) -> Iterable[MetricFamily]:
+        yield MetricFamily("http_connections", "HTTP connections open", {(): self.open}, total=False)
         yield MetricFamily("http_connections_accepted", "HTTP connections that came", {(): self.accepted})
         ended: dict[tuple[str, ...], float] = {(reason,): n for reason, n in self.ended.items()}
         yield MetricFamily("http_connections_ended", "HTTP connections not let in or cut off", ended, ("reason",))
@@ -75,8 +72,7 @@ class ClientConnections:
     def enter(self, host: str, on_evicted: Callable[[], None]) -> ClientConnection | None:
         """A place for a connection from this numeric address; None: there is none."""
         self.accepted += 1
-        peer = unmapped(host)
-        address = "" if any(peer in network for network in self._trusted) else client_network(host)
+        address = "" if is_within(host, self._trusted) else client_network(host)
         if address and self._by_address[address] >= self.limits.places_per_address:
             self.ended["address_full"] += 1
             return None
@@ -90,16 +86,16 @@ class ClientConnections:
         return connection
 
     def began(self, connection: ClientConnection) -> None:
-        """It asks something."""
-        connection.requests += 1
+        """It asks something, as it does one after the other."""
         connection.kept = connection.kept and self.open > self.limits.places
-        if self._idle.pop(connection, connection) is None:
+        if connection in self._idle:
+            del self._idle[connection]
             self._answering.add(connection)
 
     def answered(self, connection: ClientConnection) -> None:
-        connection.requests -= 1
-        if not connection.requests and connection in self._answering:
-            self._answering.discard(connection)
+        """The whole answer has been written."""
+        if connection in self._answering:
+            self._answering.remove(connection)
             self._idle[connection] = None
 
     def leave(self, connection: ClientConnection) -> None:

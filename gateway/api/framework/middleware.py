@@ -3,13 +3,13 @@ log line and a 500, nothing more; pages of other origins may call the API where 
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import Final
 
 from aiohttp import web
-from aiohttp.typedefs import Middleware
+from aiohttp.typedefs import Handler, Middleware
 
 from gateway.api.framework.errors import ApiError, answer
 from protocols.errors import ProtocolError, Rejected
@@ -34,11 +34,9 @@ _PREFLIGHT: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 
-Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
 
 @web.middleware
-async def errors(request: web.Request, handler: Answer) -> web.StreamResponse:
+async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except Rejected as refusal:
@@ -64,7 +62,7 @@ def cors(origins: Collection[str]) -> Middleware:
     """For the API. Pages of these origins (`*`: of any) may read its answers; no cookie is ever looked at."""
 
     @web.middleware
-    async def allowing(request: web.Request, handler: Answer) -> web.StreamResponse:
+    async def allowing(request: web.Request, handler: Handler) -> web.StreamResponse:
         origin = request.headers.get("Origin")
         if origin is None or not request.path.startswith(_API) or not {"*", origin} & set(origins):
             return await handler(request)
@@ -82,7 +80,7 @@ def cors(origins: Collection[str]) -> Middleware:
 
 
 @web.middleware
-async def security_headers(request: web.Request, handler: Answer) -> web.StreamResponse:
+async def security_headers(request: web.Request, handler: Handler) -> web.StreamResponse:
     response = await handler(request)
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
     response.headers.setdefault("Referrer-Policy", "no-referrer")

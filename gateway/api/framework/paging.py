@@ -14,7 +14,7 @@ def fitting(items: Iterable[M]) -> Iterator[M]:
     """The first items that fit, at least one: what is too much is not even made."""
     left = MAX_ANSWER
     for number, item in enumerate(items):
-        left -= len(item.model_dump_json())
+        left -= len(item.model_dump_json().encode())
         if left < 0 and number:
             return
         yield item

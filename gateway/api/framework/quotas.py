@@ -67,14 +67,16 @@ class _Buckets:
         self._addresses = RateLimit(many, max(1, many * _AT_ONCE_S))
 
     def wait_s(self, identity: Identity, address: str, now: int) -> float:
-        return 0.0 if self._unbound else max(limit.wait_s(key, now) for limit, key in self._of(identity, address))
+        return max((limit.wait_s(key, now) for limit, key in self._of(identity, address)), default=0.0)
 
     def take(self, identity: Identity, address: str, now: int) -> None:
-        for limit, key in self._of(identity, address) if not self._unbound else ():
+        for limit, key in self._of(identity, address):
             limit.take(key, now)
 
     def _of(self, identity: Identity, address: str) -> list[tuple[RateLimit, str]]:
         """An application's server is not counted by its address: it is one caller, and known."""
+        if self._unbound:
+            return []
         if identity.server:
             return [(self._servers, identity.api_key)]
         counted = [(self._addresses, client_network(address))]

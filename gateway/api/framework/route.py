@@ -70,11 +70,6 @@ class ApiRequest(Generic[B]):
     def cid(self) -> str:
         return f"{self.path['type']}:{self.path['id']}"
 
-    @property
-    def somebody(self) -> bool:
-        """Not anonymous."""
-        return self.identity.server or bool(self.identity.user_id)
-
     def speaking_for(self, user_id: str | None) -> str:
         """Who does it: the user whose token it is, or whom a server names. Empty: somebody anonymous. Raises `ApiError` (400, 403)."""
         if self.identity.server:

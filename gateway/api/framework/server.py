@@ -5,37 +5,29 @@ the next one after an answer, taking what is answered. What is no HTTP is told s
 """
 
 import asyncio
-import errno
-import logging
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Final, Self
 
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
-from aiohttp.typedefs import Middleware, RawHeaders
+from aiohttp.typedefs import Handler, Middleware, RawHeaders
 
-from gateway.api.framework.connections import ClientConnections
+from gateway.api.framework.connections import HEALTH, ClientConnections
+from protocols.accepting import accept
 from protocols.webrtc.http import problem
 
-log = logging.getLogger(__name__)
-
 _BACKLOG: Final = 512
-_OUT_OF_RESOURCES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-_BREATH_S: Final = 1.0  # before the next accept when there are no file descriptors
 _TLS_CLOSE_S: Final = 2.0
 _LEAST_TAKEN: Final = 1024  # bytes a second that a client takes of what waits for it
-_HEALTH: Final = frozenset({"/livez", "/healthz", "/readyz", "/metrics"})
 _NO_HTTP: Final = b'{"type": "about:blank", "title": "Bad Request", "status": 400, "detail": "this is not HTTP/1.1"}'
 _MALFORMED: Final = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/problem+json\r\n"
     b"Content-Length: %d\r\nConnection: close\r\n\r\n%b" % (len(_NO_HTTP), _NO_HTTP)
 )
-
-Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class _ClientTold(ConnectionError):
@@ -95,6 +87,15 @@ class HttpConnection(web.RequestHandler):
         elif self.opening is not None:
             self.opening.cancel()
 
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Whoever is still taking an answer is being answered."""
+        try:
+            return await super().finish_response(request, resp, start_time)
+        finally:
+            self._connections.answered(self.client)
+
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
@@ -144,7 +145,7 @@ class HttpServer:
         context: ssl.SSLContext | None = None,
     ) -> None:
         application.on_response_prepare.append(_anonymous)
-        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0, handler_cancellation=True)
+        self._runner = web.AppRunner(application, shutdown_timeout=1.0, handler_cancellation=True)
         self._connections = connections
         self._sockets = sockets
         self._context = context
@@ -172,16 +173,9 @@ class HttpServer:
     async def _accept(self, listening: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         while True:
+            accepted, host, _ = await accept(listening, "HTTP")
             try:
-                accepted, address = await loop.sock_accept(listening)
-            except OSError as error:
-                if error.errno in _OUT_OF_RESOURCES:
-                    log.warning("no HTTP connection accepted: %s", error.strerror)
-                # otherwise the peer has gone before we took it
-                await asyncio.sleep(_BREATH_S if error.errno in _OUT_OF_RESOURCES else 0)
-                continue
-            try:
-                connection = self._connection(loop, address[0])
+                connection = self._connection(loop, host)
             except ConnectionRefusedError:
                 accepted.close()
             else:
@@ -212,7 +206,7 @@ def bounded(connections: ClientConnections) -> Middleware:
     """Comes first: knows who is being answered, tells those in the places that are kept of health alone, and what is no HTTP so."""
 
     @web.middleware
-    async def middleware(request: web.Request, handler: Answer) -> web.StreamResponse:
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         connection = request.protocol
         assert isinstance(connection, HttpConnection)
         connection.begun()
@@ -221,7 +215,7 @@ def bounded(connections: ClientConnections) -> Middleware:
             if not _is_text(request.raw_headers):
                 connections.malformed += 1
                 return _closing(problem(HTTPStatus.BAD_REQUEST, "a header is not text: write ASCII, or UTF-8"))
-            if connection.client.kept and request.path not in _HEALTH:
+            if connection.client.kept and request.path not in HEALTH:
                 return _closing(
                     problem(HTTPStatus.SERVICE_UNAVAILABLE, "the gateway has no room for another connection: try again later")
                 )
@@ -231,8 +225,6 @@ def bounded(connections: ClientConnections) -> Middleware:
             return _closing(
                 problem(HTTPStatus.BAD_REQUEST, "the body is not as HTTP/1.1 has it: its chunks, its length or its coding")
             )
-        finally:
-            connections.answered(connection.client)
 
     return middleware
 
@@ -240,9 +232,6 @@ def bounded(connections: ClientConnections) -> Middleware:
 def _is_text(headers: RawHeaders) -> bool:
     """Octets beyond ASCII mean nothing in a header (RFC 9110 §5.5). What is UTF-8 can be a name; anything else would come to us as half
     characters that cannot be written or hashed."""
-    values = b"".join(value for _, value in headers)
-    if values.isascii():
-        return True
     try:
         for _, value in headers:
             value.decode()

@@ -10,7 +10,7 @@ from typing import Any
 
 from gateway.access.authorizer import Authorizer
 from gateway.access.credentials import Identity, Tokens
-from gateway.access.rights_cache import KnownCall, RightsCache
+from gateway.access.rights_cache import RightsCache
 from gateway.api.framework.broadcasts import Broadcasts
 from gateway.api.framework.call_access import CallAccess
 from gateway.api.framework.encoder_addresses import EncoderAddresses
@@ -60,17 +60,9 @@ class Services:
             raise ApiError(404, f"there is no call type {name}: make it with POST /calltypes")
         return kind
 
-    async def known(self, cid: str) -> KnownCall | None:
-        """The call, one that has ended too. None: there is none."""
-        await self.rights_cache.look_up(cid=cid)
-        if (known := self.rights_cache.call(cid)) is None:  # memory begins with calls that are not over
-            await self.rights_cache.refresh(cid)
-            known = self.rights_cache.call(cid)
-        return known
-
     async def access(self, identity: Identity, cid: str, capability: Capability) -> CallAccess:
         """Where somebody stands who may do this there. Raises `Rejected`, `ApiError` (404)."""
-        known = await self.known(cid)
+        known = await self.rights_cache.find(cid)
         await self.authorizer.admit(identity, cid, capability)
         if known is None:
             raise ApiError(404, f"there is no call {cid}: create it with POST /call/{cid.replace(':', '/')}")

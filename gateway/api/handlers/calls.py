@@ -36,7 +36,7 @@ MEMBERS_SHOWN = 100
 
 
 async def get_or_create(services: Services, request: ApiRequest[GetOrCreateCallRequest]) -> GetOrCreateCallResponse:
-    created = await services.known(request.cid) is None and await _create(services, request)
+    created = await services.rights_cache.find(request.cid) is None and await _create(services, request)
     access = await services.access(request.identity, request.cid, Capability.CREATE_CALL if created else Capability.READ_CALL)
     if created:
         services.tell_call(EventType.CALL_CREATED, access.call, user={"id": access.call.created_by_id})
@@ -136,16 +136,16 @@ async def query(services: Services, request: ApiRequest[QueryCallsRequest]) -> Q
     me = request.identity.user_id
     mine = await services.store.calls.memberships(me, readable) if me else {}
     people = await services.people([me, *(access.call.created_by_id for access in readable.values())])
-    shown = {
-        cid: QueriedCallResponse(
+    shown = (
+        QueriedCallResponse(
             call=services.shown(access, people, request.origin),
             membership=people.member(mine[cid]) if cid in mine else None,
             own_capabilities=sorted(access.capabilities),
         )
         for cid, access in readable.items()
-    }
-    calls = list(fitting(shown.values()))
-    if len(calls) < len(shown):
+    )
+    calls = list(fitting(shown))
+    if len(calls) < len(readable):
         page = page.first(list(reached).index(calls[-1].call.cid) + 1)
     return QueryCallsResponse(calls=calls, next=page.next, prev=page.previous)
 
@@ -159,7 +159,7 @@ async def _state(
 async def _shown(services: Services, request: ApiRequest[Any], access: CallAccess, members_limit: int) -> dict[str, Any]:
     """A call, its first members, and what the caller is in it."""
     cid, me = access.call.cid, request.identity.user_id
-    listed = access.inside and request.somebody
+    listed = access.inside and not request.identity.anonymous
     members = (await services.store.calls.query_members(cid, limit=members_limit)).items if listed else ()
     mine = await services.store.calls.members(cid, [me]) if me else ()
     people = await services.people([access.call.created_by_id, me, *(each.user_id for each in members)])

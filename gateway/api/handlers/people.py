@@ -60,7 +60,7 @@ async def update_members(services: Services, request: ApiRequest[UpdateMembersRe
 
 async def query_members(services: Services, request: ApiRequest[QueryMembersRequest]) -> QueryMembersResponse:
     body = request.body
-    if not request.somebody:
+    if request.identity.anonymous:
         raise ApiError(401, "members are shown to who has a token: send it as Authorization")
     if not request.access.inside:
         raise ApiError(403, IN_BACKSTAGE)

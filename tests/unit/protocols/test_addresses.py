@@ -1,8 +1,10 @@
 """What addresses mean, also in disguise: their client, their host, whether they are of the public internet."""
 
+from ipaddress import ip_network
+
 import pytest
 
-from protocols.addresses import client_network, host_of, is_public, unmapped
+from protocols.addresses import client_network, host_of, is_public, is_within, unmapped
 
 
 @pytest.mark.parametrize(
@@ -99,3 +101,11 @@ def test_a_mapped_address_is_the_ipv4_address_that_it_stands_for() -> None:
 )
 def test_the_host_of_a_remote_address(remote: str, host: str) -> None:
     assert host_of(remote) == host
+
+
+@pytest.mark.parametrize(
+    ("host", "within"),
+    [("10.1.2.3", True), ("::ffff:10.1.2.3", True), ("2001:db8::1", True), ("11.1.2.3", False), ("::1", False), ("", False)],
+)
+def test_an_address_is_in_a_network_be_it_mapped_or_not(host: str, within: bool) -> None:
+    assert is_within(host, [ip_network("10.0.0.0/8"), ip_network("2001:db8::/32")]) is within

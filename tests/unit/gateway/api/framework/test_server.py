@@ -142,6 +142,19 @@ async def test_who_takes_an_answer_slowly_gets_it_whole(serve: Serve) -> None:
     assert b"200 OK" in await client.reader.readuntil(b"\r\n\r\n")
 
 
+async def test_who_is_taking_an_answer_is_not_cut_off(serve: Serve) -> None:
+    server = await serve(LIMITS)
+    client = await server.client()
+    client.writer.write(GET % b"/much")
+    await client.reader.readuntil(b"\r\n\r\n")
+    for _ in range(3 * LIMITS.places):
+        await server.client()
+    probe = await server.client()
+    assert b"200 OK" in await probe.ask(GET % b"/livez"), "those before it have come in, and made room for each other"
+    await client.reader.readexactly(64 << 20)
+    assert server.connections.ended["evicted"] > 0
+
+
 async def test_those_who_only_hold_connections_keep_nobody_out(serve: Serve) -> None:
     server = await serve(LIMITS)
     holding = [await server.client() for _ in range(3 * LIMITS.places)]
