@@ -16,7 +16,6 @@ from random import Random
 import pytest
 
 from protocols.media import Codec, Track
-from protocols.publisher import Credential
 from protocols.webrtc.sdp import answer
 from protocols.webrtc.sdp import description as sdp
 from protocols.webrtc.send.source import call_at_on
@@ -25,12 +24,11 @@ from protocols.webrtc.transport.ice import Credentials
 from protocols.webrtc.transport.places import Standing
 from protocols.webrtc.transport.udp_mux import UdpMux
 from protocols.whep.viewer import Viewer
-from protocols.whip.limits import WhipLimits
-from protocols.whip.publisher import WhipPublisher
 from tests.fuzz.test_whip import packets as publishers_packets
 from tests.unit.protocols.webrtc import hostile
 from tests.unit.protocols.webrtc.clients import CONTROLLING, USE_CANDIDATE, BarePeer, within
 from tests.unit.protocols.webrtc.loopback import packet, source_of
+from tests.unit.protocols.whip.publishers import published
 
 LONGEST_S = 0.02  # CPU of one operation
 CONSENT_S = 2.0
@@ -234,24 +232,7 @@ async def watching(mux: UdpMux, chance: Random) -> AsyncIterator[Hostile]:
 async def publishing(mux: UdpMux, chance: Random) -> AsyncIterator[Hostile]:
     """A publisher whose media somebody takes."""
     with PublishingPeer(mux, standing=Standing.PUBLISHER) as bare:
-        accepted = answer.receiving(bare.offer())
-        publisher = WhipPublisher(
-            mux,
-            bare.offer(),
-            accepted,
-            credential=Credential("k"),
-            params={},
-            client="",
-            remote="",
-            software="",
-            limits=WhipLimits(),
-        )
-        await publisher.accept()
-        assert publisher.peer is not None
-        bare.peer.close()
-        await within(bare.peer.closed.wait())
-        bare.peer = publisher.peer
-        await bare.connect()
+        publisher = await published(mux, bare)
 
         async def take() -> None:
             async for _ in publisher:

@@ -22,8 +22,7 @@ class WayShares:
         self, pictures: Mapping[int, Picture], carried: int | None, now: int, patience: int = STRAINED_NS
     ) -> dict[int, int | None]:
         """What each picture may have, in bit/s, by its number; None: whatever it has. `carried`: what the way has for pictures, in bit/s;
-        None: nothing is known. `patience`: how long a way carries too little before it
-        binds (ns)."""
+        None: nothing is known. `patience`: how long a way carries too little before it binds (ns)."""
         sent = sum(picture.bitrate for picture in pictures.values())
         if carried is None or not sent or not self._narrow(sent, carried, now, patience):
             return dict.fromkeys(pictures)

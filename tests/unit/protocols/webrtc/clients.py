@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
@@ -76,7 +76,9 @@ async def connected(mux: UdpMux, connection: RTCPeerConnection | None = None) ->
 
 
 class BarePeer:
-    """One UDP socket, ICE credentials and DTLS; nothing happens by itself."""
+    """One UDP socket, ICE credentials and DTLS; nothing happens by itself. It offers to receive a sound, with these attributes beside."""
+
+    attributes: Sequence[str] = ()
 
     def __init__(
         self,
@@ -130,6 +132,7 @@ class BarePeer:
             f"a=fingerprint:{self.certificate.fingerprint}",
             f"a=setup:{setup}",
             "a=rtpmap:111 opus/48000/2",
+            *self.attributes,
         ]
         return sdp.parse_offer("\r\n".join(lines).encode())
 
