@@ -301,9 +301,8 @@ async def test_what_connected_peers_send(kind: Connect, seconds: float, seed: in
                     renew = time.monotonic() + CONSENT_S
                     await witness.check(USE_CANDIDATE)
                     peer.renew()
-            assert len(slow) <= 1 + operations // 10_000, slow[
-                :3
-            ]  # what is dear comes again and again, a noise of the machine does not
+            # What is dear comes again and again, a noise of the machine does not
+            assert len(slow) <= 1 + operations // 10_000, slow[:3]
             assert await heard(witness)
             assert not peer.bare.peer.closed.is_set(), peer.bare.peer.why
             assert mux.stats.over_budget == 0
