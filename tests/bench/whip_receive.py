@@ -13,7 +13,6 @@ import time
 from itertools import chain, count
 
 from protocols.media import EncodedPacket
-from protocols.webrtc.sdp import description as sdp
 from protocols.webrtc.send.packetize import packetize_h264
 from protocols.webrtc.transport.srtp import TRAILER_LIMIT, Arena, OutboundSrtp
 from protocols.webrtc.transport.udp_mux import UdpMux
@@ -57,10 +56,7 @@ a=fmtp:97 apt=96
 class Publisher(BarePeer):
     """A publisher whose every packet is made beforehand."""
 
-    def offer(self, setup: str = "active") -> sdp.Offer:
-        head = ["v=0", "a=group:BUNDLE 0 1", f"a=ice-ufrag:{self.ufrag}", f"a=ice-pwd:{self.password}"]
-        head += [f"a=fingerprint:{self.certificate.fingerprint}", f"a=setup:{setup}"]
-        return sdp.parse_offer(("\n".join(head) + "\n" + MEDIA).encode())
+    media = MEDIA
 
 
 def programme(

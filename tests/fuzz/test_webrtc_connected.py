@@ -17,7 +17,6 @@ import pytest
 
 from protocols.media import Codec, Track
 from protocols.webrtc.sdp import answer
-from protocols.webrtc.sdp import description as sdp
 from protocols.webrtc.send.source import call_at_on
 from protocols.webrtc.transport import stun
 from protocols.webrtc.transport.ice import Credentials
@@ -85,16 +84,6 @@ class ConnectedPeer(BarePeer):
     """Gives its datagrams to the port itself, at a time that the test makes."""
 
     media = VIEWER
-
-    def offer(self, setup: str = "active") -> sdp.Offer:
-        head = f"""v=0
-a=group:BUNDLE 0 1
-a=ice-ufrag:{self.ufrag}
-a=ice-pwd:{self.password}
-a=fingerprint:{self.certificate.fingerprint}
-a=setup:{setup}
-"""
-        return sdp.parse_offer((head + self.media).encode())
 
     def deliver(self, mux: UdpMux, datagram: bytes, now: int) -> None:
         assert mux._shared is not None

@@ -20,7 +20,7 @@ from protocols.webrtc.transport.places import Standing
 from protocols.webrtc.transport.udp_mux import UdpMux
 from protocols.whep.viewer import Viewer
 from tests.unit.protocols.webrtc import hostile
-from tests.unit.protocols.webrtc.clients import CONTROLLING, USE_CANDIDATE, BarePeer, within
+from tests.unit.protocols.webrtc.clients import CONTROLLING, SOUND, USE_CANDIDATE, BarePeer, within
 from tests.unit.protocols.webrtc.loopback import (
     MS,
     SECOND,
@@ -114,7 +114,7 @@ def test_one_datagram_is_one_wish_for_a_key_frame_and_one_question(peer: Peer, t
 class WatchingPeer(BarePeer):
     """A viewer of sound, with transport-wide feedback."""
 
-    attributes = (f"a=extmap:3 {answer.TRANSPORT_CC}", "a=rtcp-fb:111 transport-cc")
+    media = SOUND + f"a=extmap:3 {answer.TRANSPORT_CC}\na=rtcp-fb:111 transport-cc\n"
 
     def watch(self, source: Source) -> Viewer:
         viewer = Viewer(self.peer, answer.sending(self.offer(), "cname"))
