@@ -227,14 +227,6 @@ def _spoken_of(chunk: int, left: int) -> tuple[int, int]:
     return length, ((chunk & 0x3FFF) >> 14 - length).bit_count()
 
 
-def transport_arrivals(packet: RtcpPacket) -> list[tuple[int, int | None]]:
-    """(transport-wide sequence number, arrival in units of 250 us or None if lost) of all that one feedback speaks of. Raises
-    `ProtocolError`."""
-    feedback = transport_feedback_of(packet)
-    told = feedback.arrivals(0, feedback.count)
-    return [(sequence & 0xFFFF, arrival) for sequence, arrival in enumerate(told, feedback.base)]
-
-
 def reference_time(packet: RtcpPacket) -> int | None:
     """The middle 32 bits of the NTP time of an XR packet's receiver reference time block (RFC 3611 §4.4); None where it has none."""
     body, offset = packet.body, 4
@@ -336,7 +328,7 @@ def transport_feedback(ssrc: int, media_ssrc: int, number: int, arrivals: Sequen
             continue
         clock += delta
         small = 0 <= delta <= 0xFF
-        symbols[sequence - base] = 1 if small else 2
+        symbols[sequence - base] = _SMALL if small else _LARGE
         deltas += delta.to_bytes(1, "big") if small else delta.to_bytes(2, "big", signed=True)
     head = _TRANSPORT.pack(ssrc, media_ssrc, base & 0xFFFF, end - base, (reference & 0xFFFFFF) << 8 | number & 0xFF)
     body = head + _chunks(symbols) + deltas

@@ -15,7 +15,7 @@ from protocols.webrtc.sdp.answer import Accepted
 from protocols.webrtc.send.report import RtcpSession
 from protocols.webrtc.send.sender import Sender
 from protocols.webrtc.send.share import WayShares
-from protocols.webrtc.send.simulcast import LayerChoice, Wish
+from protocols.webrtc.send.simulcast import STRAINED_NS, LayerChoice, Wish
 from protocols.webrtc.send.source import Source
 from protocols.webrtc.transport.peer import Peer
 from protocols.whep.slot import ShownParticipant, Slot
@@ -86,21 +86,22 @@ class Viewer:
         collapses = self._feedback.collapses
         self._feedback.receive(packet, now)
         if self._feedback.collapses > collapses:
-            self._choose(now, at_once=True)
+            self._choose(now, patience=0)
             for sender in self.senders:
                 sender.cut(now)
         elif now >= self._choose_due:
             self._choose(now)
 
-    def _choose(self, now: int, *, at_once: bool = False) -> None:
-        """Which layer of each picture is sent from here on, and what it has to make do with."""
+    def _choose(self, now: int, patience: int = STRAINED_NS) -> None:
+        """Which layer of each picture is sent from here on, and what it has to make do with. `patience`: how long the way has carried too
+        little (ns)."""
         self._choose_due = now + _CHOOSE_NS
         slots = {slot.number: slot for slot in self._slots}
         pictures = {number: picture for number, slot in slots.items() if (picture := slot.picture()) is not None}
         carried = self._carried()
-        for number, share in self._shares.of(pictures, carried, now, at_once=at_once).items():
+        for number, share in self._shares.of(pictures, carried, now, patience).items():
             slots[number].senders[Kind.VIDEO].carried = share
-        for number, name in self._choice.choose(pictures, carried, now, at_once=at_once).items():
+        for number, name in self._choice.choose(pictures, carried, now, patience).items():
             slots[number].show_layer(name, now)
 
     def _carried(self) -> int | None:

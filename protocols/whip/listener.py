@@ -18,6 +18,7 @@ from typing import Self, TypeAlias
 
 from aiohttp import hdrs, web
 
+from protocols.addresses import unmapped
 from protocols.errors import ProtocolError, Reason, Rejected
 from protocols.metric import MetricFamily
 from protocols.publisher import Applicant, BoundPort, Credential, ReachedBy
@@ -36,8 +37,6 @@ _PATH = "/whip/{call}"
 _ALIAS = ("/whip", "/whip/-")  # for a key that names its call
 _SOFTWARE = 80
 _DIRECTIONS = ("sendonly", "sendrecv")
-_BUSY = "too many encoders connect at once: try again in a moment"
-
 
 Authorise: TypeAlias = Callable[[Applicant], Awaitable[None]]
 """Whether somebody may publish now; raises `Rejected`, and counts and tells who was refused. The session decides all the same."""
@@ -167,13 +166,16 @@ class WhipListener:
             self._refused[refusal.reason.label if isinstance(refusal, Rejected) else Reason.BAD_REQUEST.label] += 1
             raise
 
+    def _refuse_if_busy(self) -> None:
+        if self._publishers.qsize() >= self._limits.waiting:
+            raise Rejected(Reason.OVERLOADED, "too many encoders connect at once: try again in a moment")
+
     def _applicant(self, request: web.Request) -> WhipApplicant:
         """Who asks; raises `Rejected` for those of whom nobody need be asked."""
         token = bearer(request)
         if token is None:
             raise Rejected(Reason.UNAUTHORIZED, "send the stream key as the Bearer token")
-        if self._publishers.qsize() >= self._limits.waiting:
-            raise Rejected(Reason.OVERLOADED, _BUSY)
+        self._refuse_if_busy()
         call = request.match_info.get("call")
         params = {"call": call} if call else {}
         return WhipApplicant(secrets.token_urlsafe(12), _remote(request), _software(request), Credential(token), params)
@@ -183,8 +185,7 @@ class WhipListener:
         offer = sdp.parse_offer(body)
         accepted = answer.receiving(offer)
         _refuse_what_is_partial(offer, accepted)
-        if self._publishers.qsize() >= self._limits.waiting:  # others have come meanwhile
-            raise Rejected(Reason.OVERLOADED, _BUSY)
+        self._refuse_if_busy()  # others have come meanwhile
         return WhipPublisher(
             self._mux,
             offer,
@@ -258,5 +259,5 @@ def _remote(request: web.Request) -> str:
     name = request.transport.get_extra_info("peername") if request.transport else None
     if not isinstance(name, tuple) or request.remote != name[0]:  # behind a proxy, whose port says nothing
         return request.remote or ""
-    host, port = name[0].removeprefix("::ffff:") if "." in name[0] else name[0], name[1]
+    host, port = str(unmapped(name[0])), name[1]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -26,8 +26,9 @@ from protocols.webrtc.transport.srtp import Arena, OutboundSrtp
 from protocols.webrtc.transport.udp_mux import UdpMux
 from protocols.whip.publisher import WhipPublisher
 from tests.bench.fanout import attach, viewer
-from tests.bench.whip_receive import Publisher, connected, programme, protected
+from tests.bench.whip_receive import Publisher, programme, protected
 from tests.support.memory import EnoughRoom, SeatOf
+from tests.unit.protocols.whip.publishers import published
 from transcode.host.pool import Workers
 from transcode.plan import Policy, plan
 
@@ -90,15 +91,15 @@ async def measure(viewers: int) -> Cost:
             participants: list[tuple[Participant, asyncio.Event]] = []
             call = EmbeddedCall("bench", max_participants=SESSIONS, on_empty=lambda cid: None)
             for number in range(SESSIONS):
-                peers.append(Publisher.__new__(Publisher))
-                receivers.append(await connected(mux, peers[-1]))
+                peers.append(Publisher(mux))
+                receivers.append(await published(mux, peers[-1]))
                 participants.append((await call.join(SeatOf(str(number)), lambda: None), asyncio.Event()))
                 group.create_task(session(receivers[-1], *participants[-1]))
             streams = [[protected(frame, outbound, arena) for frame in frames] for outbound in _keys(peers)]
             await _play(peers, [stream[:30] for stream in streams])
             senders: list[Sender] = []
-            for participant, published in participants:
-                await published.wait()
+            for participant, ready in participants:
+                await ready.wait()
                 sources = {kind: participant.sources[kind][0] for kind in Kind}
                 for _ in range(viewers):
                     senders += attach(viewer(stack, egress), sources, time.monotonic_ns())

@@ -13,19 +13,15 @@ import time
 from itertools import chain, count
 
 from protocols.media import EncodedPacket
-from protocols.publisher import Credential
-from protocols.webrtc.sdp import answer
-from protocols.webrtc.sdp import description as sdp
 from protocols.webrtc.send.packetize import packetize_h264
-from protocols.webrtc.transport.dtls import Certificate, DtlsSession
 from protocols.webrtc.transport.srtp import TRAILER_LIMIT, Arena, OutboundSrtp
 from protocols.webrtc.transport.udp_mux import UdpMux
-from protocols.whip.limits import WhipLimits
 from protocols.whip.publisher import WhipPublisher
 from tests.bench.fanout import DELTA_BYTES, KEY_BYTES, OPUS_BYTES, nal_unit
 from tests.unit.protocols.bitstream.samples import parameter_sets
 from tests.unit.protocols.webrtc.clients import BarePeer
 from tests.unit.protocols.webrtc.receive.test_receiver import rtp
+from tests.unit.protocols.whip.publishers import published
 
 SECONDS = 2
 ROUNDS = 3
@@ -60,10 +56,7 @@ a=fmtp:97 apt=96
 class Publisher(BarePeer):
     """A publisher whose every packet is made beforehand."""
 
-    def offer(self, setup: str = "active") -> sdp.Offer:
-        head = ["v=0", "a=group:BUNDLE 0 1", f"a=ice-ufrag:{self.ufrag}", f"a=ice-pwd:{self.password}"]
-        head += [f"a=fingerprint:{self.certificate.fingerprint}", f"a=setup:{setup}"]
-        return sdp.parse_offer(("\n".join(head) + "\n" + MEDIA).encode())
+    media = MEDIA
 
 
 def programme(
@@ -117,8 +110,8 @@ async def measure(publishers: int) -> tuple[float, int, int]:
     async with UdpMux("127.0.0.1") as mux:
         peers, receivers, taking, taken = [], [], [], [0]
         for _ in range(publishers):
-            peer = Publisher.__new__(Publisher)
-            receiver = await connected(mux, peer)
+            peer = Publisher(mux)
+            receiver = await published(mux, peer)
             peers.append(peer)
             receivers.append(receiver)
             taking.append(asyncio.create_task(_take(receiver, taken)))
@@ -149,33 +142,6 @@ async def measure(publishers: int) -> tuple[float, int, int]:
 async def _take(receiver: WhipPublisher, taken: list[int]) -> None:
     async for item in receiver:
         taken[0] += isinstance(item, EncodedPacket)
-
-
-async def connected(mux: UdpMux, peer: Publisher) -> WhipPublisher:
-    """As `BarePeer`, with a publisher's life around the port's side of it."""
-    peer.certificate = Certificate.generate()
-    peer.ufrag, peer.password = "bare" + hex(id(peer))[2:], "p" * 24
-    peer.destination = ("127.0.0.1", mux.port)
-    peer.socket = peer._open()
-    offer = peer.offer()
-    credential = Credential("key")
-    receiver = WhipPublisher(
-        mux,
-        offer,
-        answer.receiving(offer),
-        credential=credential,
-        params={},
-        client="",
-        remote="",
-        software="",
-        limits=WhipLimits(),
-    )
-    await receiver.accept()
-    assert receiver.peer is not None
-    peer.peer = receiver.peer
-    peer.dtls = DtlsSession(peer.certificate, active=True, send=peer.send)
-    await peer.connect()
-    return receiver
 
 
 def main() -> None:

@@ -16,21 +16,18 @@ from random import Random
 import pytest
 
 from protocols.media import Codec, Track
-from protocols.publisher import Credential
 from protocols.webrtc.sdp import answer
-from protocols.webrtc.sdp import description as sdp
 from protocols.webrtc.send.source import call_at_on
 from protocols.webrtc.transport import stun
 from protocols.webrtc.transport.ice import Credentials
 from protocols.webrtc.transport.places import Standing
 from protocols.webrtc.transport.udp_mux import UdpMux
 from protocols.whep.viewer import Viewer
-from protocols.whip.limits import WhipLimits
-from protocols.whip.publisher import WhipPublisher
 from tests.fuzz.test_whip import packets as publishers_packets
 from tests.unit.protocols.webrtc import hostile
 from tests.unit.protocols.webrtc.clients import CONTROLLING, USE_CANDIDATE, BarePeer, within
 from tests.unit.protocols.webrtc.loopback import packet, source_of
+from tests.unit.protocols.whip.publishers import published
 
 LONGEST_S = 0.02  # CPU of one operation
 CONSENT_S = 2.0
@@ -87,16 +84,6 @@ class ConnectedPeer(BarePeer):
     """Gives its datagrams to the port itself, at a time that the test makes."""
 
     media = VIEWER
-
-    def offer(self, setup: str = "active") -> sdp.Offer:
-        head = f"""v=0
-a=group:BUNDLE 0 1
-a=ice-ufrag:{self.ufrag}
-a=ice-pwd:{self.password}
-a=fingerprint:{self.certificate.fingerprint}
-a=setup:{setup}
-"""
-        return sdp.parse_offer((head + self.media).encode())
 
     def deliver(self, mux: UdpMux, datagram: bytes, now: int) -> None:
         assert mux._shared is not None
@@ -234,24 +221,7 @@ async def watching(mux: UdpMux, chance: Random) -> AsyncIterator[Hostile]:
 async def publishing(mux: UdpMux, chance: Random) -> AsyncIterator[Hostile]:
     """A publisher whose media somebody takes."""
     with PublishingPeer(mux, standing=Standing.PUBLISHER) as bare:
-        accepted = answer.receiving(bare.offer())
-        publisher = WhipPublisher(
-            mux,
-            bare.offer(),
-            accepted,
-            credential=Credential("k"),
-            params={},
-            client="",
-            remote="",
-            software="",
-            limits=WhipLimits(),
-        )
-        await publisher.accept()
-        assert publisher.peer is not None
-        bare.peer.close()
-        await within(bare.peer.closed.wait())
-        bare.peer = publisher.peer
-        await bare.connect()
+        publisher = await published(mux, bare)
 
         async def take() -> None:
             async for _ in publisher:
@@ -320,9 +290,8 @@ async def test_what_connected_peers_send(kind: Connect, seconds: float, seed: in
                     renew = time.monotonic() + CONSENT_S
                     await witness.check(USE_CANDIDATE)
                     peer.renew()
-            assert len(slow) <= 1 + operations // 10_000, slow[
-                :3
-            ]  # what is dear comes again and again, a noise of the machine does not
+            # What is dear comes again and again, a noise of the machine does not
+            assert len(slow) <= 1 + operations // 10_000, slow[:3]
             assert await heard(witness)
             assert not peer.bare.peer.closed.is_set(), peer.bare.peer.why
             assert mux.stats.over_budget == 0

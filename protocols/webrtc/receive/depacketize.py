@@ -18,9 +18,9 @@ from protocols.webrtc.receive.jitter import FRAME_PACKETS
 _START = b"\x00\x00\x00\x01"
 _STAP_A, _FU_A = 24, 28  # RFC 6184 §5.2; 25 to 27 and 29 are of the interleaved mode, which is not negotiated
 _AP, _FU = 48, 49  # RFC 7798 §4.4; 50 (PACI) is never sent by those that we know
-_FIRST = (
-    0x80  # the S bit of an FU header; the first bit of a slice header: first_mb_in_slice 0, first_slice_segment_in_pic_flag
-)
+# The S bit of an FU header; the first bit of a slice header: first_mb_in_slice 0, first_slice_segment_in_pic_flag
+_FIRST = 0x80
+_SMALL_UNITS, _UNIT_BYTES = 32, 16  # of one aggregation packet: so many of any size, and one more for so many bytes of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,11 +183,9 @@ def _fragment(parts: list[bytes], payload: bytes, size: int, open_unit: bool, he
     return not flags & 0x40
 
 
-_SMALL_UNITS, _UNIT_BYTES = 32, 16  # of one aggregation packet: so many of any size, and one more for so many bytes of it
-
-
 def _aggregate(parts: list[bytes], payload: bytes, header: int) -> None:
     position, end = header, len(payload)
+    # Two parts are one unit.
     most = min(2 * MAX_UNITS, len(parts) + 2 * (_SMALL_UNITS + end // _UNIT_BYTES))
     while position < end:
         unit = position + 2

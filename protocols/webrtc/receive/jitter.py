@@ -77,7 +77,7 @@ class JitterBuffer:
         self.repair_time = 0
         """How long the last repair took that was asked for once (ns): a round trip, as the media itself sees it."""
         self.highest = 0
-        """The highest sequence number, not wrapped; from 65536 on."""
+        """The highest sequence number that has come, not wrapped; from 65536 on."""
         self._single = single
         self._next = 0  # what the next frame, or the rest of the present one, begins with
         self._early: dict[int, Packet] = {}
@@ -112,7 +112,7 @@ class JitterBuffer:
         if extended < following or extended in self._early:
             self.late += 1
             return frames
-        missing = extended - max(self.highest, following - 1) - 1
+        missing = extended - self.highest - 1
         if missing > 0:
             self._room = min(self._room, _GAPS_AT_ONCE) - missing
             if self._room < 0:
@@ -161,7 +161,7 @@ class JitterBuffer:
             self.repaired += 1
             if gap.tries == 1:
                 self.repair_time = now - gap.asked
-        for missing in range(max(self.highest, self._next - 1) + 1, extended):
+        for missing in range(self.highest + 1, extended):
             self.gaps[missing] = Gap(now)
             self.news = True
         self.highest = max(self.highest, extended)

@@ -18,9 +18,8 @@ from typing import NamedTuple, TypeAlias
 _WINDOW_NS = 500_000_000
 _HIGH_LOSS = 0.10  # GCC §6: above, decrease; below 2 %, increase
 _LOW_LOSS = 0.02
-_QUEUEING_NS = (
-    40_000_000  # growth of the one-way delay within a window that means: a queue is filling; over the least: it is not empty
-)
+# Growth of the one-way delay within a window that means: a queue is filling; over the least: it is not empty
+_QUEUEING_NS = 40_000_000
 _GROWTH_NS = 5_000_000  # of a queue that is not empty, from window to window
 _BASELINE = 20  # windows in which the shortest way was seen
 _DECREASE = 0.85
@@ -36,7 +35,6 @@ _GROWING = 4  # a queue that grows by one part in so many of the time: this much
 _LITTLE = 2  # times what was sent is less than the figure: what arrived of it is not what the way carries
 _SENT_WITHIN = 4  # parts of a window, at most: of a few packets that left together no rate is known
 _BEFORE = 2  # windows: the last may hold the beginning of it
-
 
 Arrival: TypeAlias = tuple[int, int | None, int]
 """One packet of ours: when it left, when the viewer got it by its own clock (None: lost), how large it was."""
@@ -70,7 +68,7 @@ class _Span(NamedTuple):
 
     def rate(self, before: "_Span") -> int:
         """bit/s."""
-        return self.bytes * 8 * 1_000_000_000 // (self.at - before.at)
+        return _rate(self.bytes, self.at - before.at)
 
     @property
     def mostly_lost(self) -> bool:
@@ -79,6 +77,11 @@ class _Span(NamedTuple):
     @property
     def lossy(self) -> bool:
         return self.lost > self.packets * _HIGH_LOSS
+
+
+def _rate(size: int, span: int) -> int:
+    """bit/s of so many bytes in so many ns."""
+    return size * 8_000_000_000 // span
 
 
 class BandwidthEstimator:
@@ -160,10 +163,10 @@ class BandwidthEstimator:
 
     def _sent(self, window: _Window, elapsed: int) -> int:
         """bit/s at which what arrived in the window had left."""
-        return window.bytes * 8 * 1_000_000_000 // max(window.sent - self._sent_until, elapsed // _SENT_WITHIN)
+        return _rate(window.bytes, max(window.sent - self._sent_until, elapsed // _SENT_WITHIN))
 
     def _judge(self, window: _Window, elapsed: int) -> None:
-        arrived = window.bytes * 8 * 1_000_000_000 // elapsed
+        arrived = _rate(window.bytes, elapsed)
         self._before.append(arrived)
         loss = window.lost / window.packets
         full = filling = queued = False

@@ -53,7 +53,7 @@ class PacingQueue:
         """When the oldest began to wait; there is one."""
         return self._runs[0][2]
 
-    def add(self, frame: SentFrame, timestamp: int, now: int, drained: int, pace: Pace = WIDE) -> None:
+    def add(self, frame: SentFrame, timestamp: int, now: int, drained: int, pace: Pace) -> None:
         """All is to be out by `drained`, if nothing waited before."""
         if not self._runs:
             self._drained, self._allowance, self._least = drained, pace.slice, pace.least

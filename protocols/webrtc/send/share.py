@@ -19,12 +19,12 @@ class WayShares:
         self._too_much: int | None = None  # bit/s that were sent when it had for too long
 
     def of(
-        self, pictures: Mapping[int, Picture], carried: int | None, now: int, *, at_once: bool = False
+        self, pictures: Mapping[int, Picture], carried: int | None, now: int, patience: int = STRAINED_NS
     ) -> dict[int, int | None]:
         """What each picture may have, in bit/s, by its number; None: whatever it has. `carried`: what the way has for pictures, in bit/s;
-        None: nothing is known. `at_once`: a way that carries too little binds without having done so for a while."""
+        None: nothing is known. `patience`: how long a way carries too little before it binds (ns)."""
         sent = sum(picture.bitrate for picture in pictures.values())
-        if carried is None or not sent or not self._narrow(sent, carried, now, 0 if at_once else STRAINED_NS):
+        if carried is None or not sent or not self._narrow(sent, carried, now, patience):
             return dict.fromkeys(pictures)
         spare = max(0, carried - sent) // len(pictures)
         kept = min(1.0, carried / sent)

@@ -72,13 +72,13 @@ class LayerChoice:
         self._raised = False  # and whether that was too much is not known yet
 
     def choose(
-        self, pictures: Mapping[int, Picture], carried: int | None, now: int, *, at_once: bool = False
+        self, pictures: Mapping[int, Picture], carried: int | None, now: int, patience: int = STRAINED_NS
     ) -> dict[int, str]:
         """The name of the layer for each picture, which keeps its number. `carried`: what the way has for pictures, in bit/s; None: nothing
-        is known. `at_once`: they go down where it is too little, without its having been so for a while."""
+        is known. `patience`: for how long it is too little before they go down (ns)."""
         sent = sum(picture.bitrate for picture in pictures.values())
         if carried is not None and carried < sent * TOLERANCE:
-            self._note_strain(pictures, carried, now, 0 if at_once else STRAINED_NS)
+            self._note_strain(pictures, carried, now, patience)
         else:
             self._note_rest(pictures, now)
         return {number: picture.layers[self._level(number, picture)].name for number, picture in pictures.items()}

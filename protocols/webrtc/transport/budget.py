@@ -7,6 +7,7 @@ looked at, and whoever else the loop serves does not notice.
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from protocols.rate_limit import SECOND, TokenBucket
 from protocols.webrtc.transport.places import Standing
 
 WORK: Mapping[Standing, tuple[float, int]] = MappingProxyType(
@@ -19,26 +20,21 @@ WORK: Mapping[Standing, tuple[float, int]] = MappingProxyType(
 """Of the event loop's time what a peer of each standing may take: which share for good, and how much at once (ns)."""
 
 _LONGEST_NS = 5_000_000
-"""What one datagram is charged with at most: longer than any takes, so that a pause of the whole process is nobody's debt."""
+"""What one datagram is charged with at most (ns): longer than any takes, so that a pause of the whole process is nobody's debt."""
 
 
-class WorkBudget:
-    """Of one peer: `share` of the loop's time for good, `burst` (ns) at once. Times are monotonic ns."""
+class WorkBudget(TokenBucket):
+    """Of one peer: nanoseconds, of which it gets `share` of the loop's time for good and has `burst` at once. Times are monotonic ns."""
 
-    __slots__ = ("_at", "_burst", "_left", "_share")
+    __slots__ = ()
 
-    def __init__(self, share: float, burst: int, now: int) -> None:
-        self._share = share
-        self._burst = self._left = burst
-        self._at = now
+    def __init__(self, share: float, burst: int) -> None:
+        super().__init__(share * SECOND, burst)
 
     def spent(self, now: int) -> bool:
         """Whether there is nothing left."""
-        if now > self._at:
-            self._left = min(self._burst, self._left + int((now - self._at) * self._share))
-            self._at = now
-        return self._left <= 0
+        return self._left <= 0 and self._level(now) <= 0
 
-    def charge(self, took: int) -> None:
-        """A datagram took so long (ns)."""
-        self._left -= min(took, _LONGEST_NS)
+    def charge(self, begun: int, now: int) -> None:
+        """A datagram took from `begun` until `now`."""
+        self.spend(min(now - begun, _LONGEST_NS), now)

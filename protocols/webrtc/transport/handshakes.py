@@ -6,10 +6,8 @@ between them; who waits for the network holds up nobody but its own address.
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from types import TracebackType
+from weakref import WeakValueDictionary
 
 from protocols.webrtc.transport.budget import WorkBudget
 
@@ -20,27 +18,16 @@ class Handshakes:
     def __init__(self, steps: int, per_client: int) -> None:
         self._steps = asyncio.Semaphore(steps)
         self._per_client = per_client
-        self._clients: dict[str, asyncio.Semaphore] = {}
-        self._users: Counter[str] = Counter()
+        self._clients: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()  # of those who use them now
 
     async def turn(self) -> None:
         """Until it is the caller's: it computes from then on until it awaits something, and gives back nothing."""
         await self._steps.acquire()
         asyncio.get_running_loop().call_soon(self._steps.release)
 
-    @asynccontextmanager
-    async def unfinished(self, client: str) -> AsyncIterator[None]:
-        """While a handshake with `client` is under way; waits until it may be."""
-        self._users[client] += 1
-        if client not in self._clients:
-            self._clients[client] = asyncio.Semaphore(self._per_client)
-        try:
-            async with self._clients[client]:
-                yield
-        finally:
-            self._users[client] -= 1
-            if not self._users[client]:
-                del self._users[client], self._clients[client]
+    def unfinished(self, client: str) -> asyncio.Semaphore:
+        """To be held while a handshake with `client` is under way."""
+        return self._clients.setdefault(client, asyncio.Semaphore(self._per_client))
 
 
 class HandshakeStep:
@@ -57,4 +44,4 @@ class HandshakeStep:
         self._begun = time.monotonic_ns()
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._work.charge(time.monotonic_ns() - self._begun)
+        self._work.charge(self._begun, time.monotonic_ns())

@@ -110,7 +110,6 @@ class Peer:
         self.why = ""
         self.on_rtp: OnPacket | None = None
         self.on_rtcp: OnPacket | None = None
-        self._on_connected = on_connected
         self.round_trip = 0
         """To the peer and back (ns), as the last answer to `measure` says; 0 until one came."""
         self.received = 0
@@ -118,15 +117,15 @@ class Peer:
         """Of media, as they lay in their datagrams, whatever became of them."""
         self.rejected = 0  # SRTP and SRTCP that did not verify or parse
 
+        self._on_connected = on_connected
         self._inbound: InboundSrtp | None = None
         self._early: list[tuple[bytes, int]] = []  # media that came on the heels of the handshake
         self._fingerprints = offer.fingerprints
         self._remote = offer.ice
         self._local = Credentials.random()
         self._former: Credentials | None = None
-        self._setup = (
-            "active" if offer.setup == "passive" else "passive"
-        )  # RFC 8842 §5.3; passive leaves the first word to the peer
+        # RFC 8842 §5.3; passive leaves the first word to the peer
+        self._setup = "active" if offer.setup == "passive" else "passive"
         self._certificate = certificate
         self._port = port
         self._send = port.send
@@ -138,7 +137,7 @@ class Peer:
         self._proven: set[Address] = set()  # of these, those that have answered a check of ours
         self._moving: Address | None = None  # where the peer says it has moved, until that answers
         self._flights = Flights()
-        self._work = WorkBudget(*WORK[standing], time.monotonic_ns())
+        self._work = WorkBudget(*WORK[standing])
         self._probe: tuple[bytes, int] | None = None  # the transaction that measures, and when it left
         self._checked = asyncio.Event()
         self._deadline: asyncio.Timeout | None = None
@@ -201,12 +200,12 @@ class Peer:
         self._stats.over_budget += 1
         return True
 
-    def check(self, request: stun.Binding, ufrag: bytes, password: bytes, address: Address, now: int) -> None:
-        """An authentic connectivity check (RFC 8445 §7.3) that used one of our ufrags."""
-        self._check(request, ufrag, password, address, now)
-        self._work.charge(time.monotonic_ns() - now)
+    def check(self, request: stun.Binding, password: bytes, address: Address, now: int) -> None:
+        """An authentic connectivity check (RFC 8445 §7.3) that used one of our ufrags, with its password."""
+        self._check(request, password, address, now)
+        self._work.charge(now, time.monotonic_ns())
 
-    def _check(self, request: stun.Binding, ufrag: bytes, password: bytes, address: Address, now: int) -> None:
+    def _check(self, request: stun.Binding, password: bytes, address: Address, now: int) -> None:
         if request.unknown:
             self._send(stun.error(request.transaction, stun.ErrorCode.UNKNOWN_ATTRIBUTE, password, request.unknown), address)
             return
@@ -216,7 +215,7 @@ class Peer:
         self._send(stun.success(request.transaction, address[0], address[1], password), address)
         if not self._own(address, now):
             return
-        if self._former is not None and ufrag == self._local.ufrag.encode():
+        if self._former is not None and request.ufrag == self._local.ufrag.encode():
             self._unregister(self._former)
             self._former = None
         if self.connected.is_set() and self._deadline is not None and not self._deadline.expired():
@@ -274,7 +273,7 @@ class Peer:
             callback(opened, now)
         except ProtocolError:
             self.rejected += 1
-        self._work.charge(time.monotonic_ns() - begun)
+        self._work.charge(begun, time.monotonic_ns())
 
     def keeps(self, address: Address, now: int) -> bool:
         """Whether nobody else may have the address."""

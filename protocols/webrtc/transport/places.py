@@ -6,7 +6,7 @@ not connected yet are few of one address; strangers use up nothing of what an ad
 
 from collections import Counter
 from dataclasses import dataclass
-from enum import Enum
+from enum import IntEnum, auto
 
 from protocols.addresses import client_network
 from protocols.errors import Reason, Rejected
@@ -15,13 +15,13 @@ _KEPT_FOR_PUBLISHERS = 20  # one in so many
 _KEPT_FOR_KNOWN = 10
 
 
-class Standing(Enum):
-    """What a peer has shown before it got here."""
+class Standing(IntEnum):
+    """What a peer has shown before it got here; more is higher."""
 
-    ANONYMOUS = "anonymous"
-    KNOWN = "known"
+    ANONYMOUS = auto()
+    KNOWN = auto()
     """A token that lets it watch."""
-    PUBLISHER = "publisher"
+    PUBLISHER = auto()
 
 
 @dataclass(slots=True, eq=False)
@@ -55,7 +55,7 @@ class Places:
         counted = 0
         for each, most in self._most.items():  # whoever stands lower is counted with those above
             counted += self._taken[each]
-            if counted >= most and _RANKS[each] >= _RANKS[standing]:
+            if counted >= most and each >= standing:
                 raise Rejected(Reason.OVERLOADED, "this gateway has as many WebRTC peers as it takes; try again later")
         client = (client_network(address), standing is Standing.ANONYMOUS) if address else None
         if client is not None:
@@ -82,9 +82,6 @@ class Places:
         self.connect(place)
         self._taken[place.standing] -= 1
         _less(self._clients, place.client)
-
-
-_RANKS = {standing: rank for rank, standing in enumerate(Standing)}
 
 
 def _less(counter: Counter[tuple[str, bool]], client: tuple[str, bool] | None) -> None:

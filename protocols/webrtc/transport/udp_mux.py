@@ -75,10 +75,9 @@ class UdpMux:
         self.port = port
         self._host = host
         self._external = [str(ip_address(address)) for address in external_addresses]
-        self._limits = limits or Limits()
+        limits = self._limits = limits or Limits()
         self._certificate = Certificate.generate()
         self._peers: set[Peer] = set()
-        limits = self._limits
         self._places = Places(limits.peers, limits.peers_per_client, limits.unconnected_per_client)
         self._socket: socket.socket | None = None
         self._shared: Port | None = None
@@ -201,9 +200,10 @@ class UdpMux:
         if entry is None:
             self.stats.forged += 1
             return
-        if entry[0].over_budget(now):
+        peer, password = entry
+        if peer.over_budget(now):
             return
-        if not message.authentic(entry[1]):
+        if not message.authentic(password):
             self.stats.forged += 1
             return
         # The check came to one of our addresses: the answer, and all that follows, must come from that one (RFC 8445 §7.2.5.2.1).
@@ -211,7 +211,7 @@ class UdpMux:
             port.egress.sources[address] = ancillary
         else:
             port.egress.sources.pop(address, None)
-        entry[0].check(message, message.ufrag, entry[1], address, now)
+        peer.check(message, password, address, now)
         if address not in port.by_address:
             port.egress.sources.pop(address, None)
 

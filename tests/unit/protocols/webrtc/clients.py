@@ -21,6 +21,12 @@ from protocols.webrtc.transport.places import Standing
 from protocols.webrtc.transport.udp_mux import UdpMux
 
 USE_CANDIDATE = (stun.Attribute.USE_CANDIDATE, b"")
+SOUND = """m=audio 9 UDP/TLS/RTP/SAVPF 111
+a=mid:0
+a=recvonly
+a=rtcp-mux
+a=rtpmap:111 opus/48000/2
+"""
 CONTROLLING = (stun.Attribute.ICE_CONTROLLING, bytes(8))
 TIMEOUT = 10
 
@@ -78,6 +84,9 @@ async def connected(mux: UdpMux, connection: RTCPeerConnection | None = None) ->
 class BarePeer:
     """One UDP socket, ICE credentials and DTLS; nothing happens by itself."""
 
+    media = SOUND
+    """The m-lines of its offer."""
+
     def __init__(
         self,
         mux: UdpMux,
@@ -118,20 +127,17 @@ class BarePeer:
         return name
 
     def offer(self, setup: str = "active") -> sdp.Offer:
+        mids = [line.removeprefix("a=mid:") for line in self.media.splitlines() if line.startswith("a=mid:")]
         lines = [
             "v=0",
-            "a=group:BUNDLE 0",
-            "m=audio 9 UDP/TLS/RTP/SAVPF 111",
-            "a=mid:0",
-            "a=recvonly",
-            "a=rtcp-mux",
+            f"a=group:BUNDLE {' '.join(mids)}",
             f"a=ice-ufrag:{self.ufrag}",
             f"a=ice-pwd:{self.password}",
             f"a=fingerprint:{self.certificate.fingerprint}",
             f"a=setup:{setup}",
-            "a=rtpmap:111 opus/48000/2",
+            self.media,
         ]
-        return sdp.parse_offer("\r\n".join(lines).encode())
+        return sdp.parse_offer("\n".join(lines).encode())
 
     def send(self, datagram: bytes) -> None:
         self.socket.sendto(datagram, self.destination)

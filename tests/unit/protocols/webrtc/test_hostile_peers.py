@@ -13,7 +13,6 @@ import pytest
 from protocols.errors import ProtocolError
 from protocols.media import Codec, Track
 from protocols.webrtc.sdp import answer
-from protocols.webrtc.sdp import description as sdp
 from protocols.webrtc.send.report import RtcpSession
 from protocols.webrtc.send.sender import Sender
 from protocols.webrtc.send.source import Source, call_at_on
@@ -21,7 +20,7 @@ from protocols.webrtc.transport.places import Standing
 from protocols.webrtc.transport.udp_mux import UdpMux
 from protocols.whep.viewer import Viewer
 from tests.unit.protocols.webrtc import hostile
-from tests.unit.protocols.webrtc.clients import CONTROLLING, USE_CANDIDATE, BarePeer, within
+from tests.unit.protocols.webrtc.clients import CONTROLLING, SOUND, USE_CANDIDATE, BarePeer, within
 from tests.unit.protocols.webrtc.loopback import (
     MS,
     SECOND,
@@ -115,23 +114,7 @@ def test_one_datagram_is_one_wish_for_a_key_frame_and_one_question(peer: Peer, t
 class WatchingPeer(BarePeer):
     """A viewer of sound, with transport-wide feedback."""
 
-    def offer(self, setup: str = "active") -> sdp.Offer:
-        lines = [
-            "v=0",
-            "a=group:BUNDLE 0",
-            "m=audio 9 UDP/TLS/RTP/SAVPF 111",
-            "a=mid:0",
-            "a=recvonly",
-            "a=rtcp-mux",
-            f"a=ice-ufrag:{self.ufrag}",
-            f"a=ice-pwd:{self.password}",
-            f"a=fingerprint:{self.certificate.fingerprint}",
-            f"a=setup:{setup}",
-            "a=extmap:3 http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01",
-            "a=rtpmap:111 opus/48000/2",
-            "a=rtcp-fb:111 transport-cc",
-        ]
-        return sdp.parse_offer("\r\n".join(lines).encode())
+    media = SOUND + f"a=extmap:3 {answer.TRANSPORT_CC}\na=rtcp-fb:111 transport-cc\n"
 
     def watch(self, source: Source) -> Viewer:
         viewer = Viewer(self.peer, answer.sending(self.offer(), "cname"))
@@ -181,7 +164,9 @@ async def test_a_viewer_that_floods_feedback_costs_the_others_nothing(name: str)
             await thief.connect()
             viewers = [victim.watch(source), thief.watch(source)]
             async with playing(source):
-                await asyncio.sleep(0.3)
+                for _ in range(15):
+                    await victim.receive()
+                    await thief.receive()
                 base = thief.peer.transport_sequence
                 datagram = hostile.rtcp(viewers[1].senders[0].parameters.ssrc, base)[name]
                 victim.got()

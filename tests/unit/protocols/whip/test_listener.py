@@ -10,9 +10,8 @@ import aiohttp
 import pytest
 
 from protocols.errors import ProtocolError, Reason, Rejected
-from protocols.publisher import Applicant, Credential
+from protocols.publisher import Applicant
 from protocols.webrtc.http import FRAGMENT, SDP
-from protocols.webrtc.sdp import answer
 from protocols.webrtc.sdp import description as sdp
 from protocols.webrtc.transport.ice_servers import IceServer
 from protocols.webrtc.transport.peer import Limits
@@ -21,6 +20,7 @@ from protocols.whip.publisher import WhipPublisher
 from tests.peers.whip_stage import Stage, whip_stage
 from tests.unit.protocols.webrtc import hostile
 from tests.unit.protocols.webrtc.sdp.test_answer import DATA
+from tests.unit.protocols.whip.publishers import publisher_of
 
 KEY = "a-stream-key"
 OFFER = (DATA / "obs-32.2.2-single.sdp").read_bytes()
@@ -318,18 +318,7 @@ async def test_a_client_that_hangs_up_before_the_decision_leaves_nothing() -> No
 
 async def test_a_client_that_hangs_up_as_it_is_accepted_ends_the_publisher() -> None:
     async with serving(decide=lambda publisher: Rejected(Reason.CONFLICT, "another one")) as client:
-        offer = sdp.parse_offer(OFFER)
-        publisher = WhipPublisher(
-            client.stage.mux,
-            offer,
-            answer.receiving(offer),
-            credential=Credential(KEY),
-            params={},
-            client="",
-            remote="",
-            software="",
-            limits=WhipLimits(),
-        )
+        publisher = publisher_of(client.stage.mux, sdp.parse_offer(OFFER))
         deciding = asyncio.create_task(client.stage.listener._decision(publisher))
         await asyncio.sleep(0)
         await publisher.accept()
