@@ -17,16 +17,13 @@ class LeftOutParts:
     def __init__(self) -> None:
         self.unreadable = 0
         """Messages, and parts of them, that could not be read."""
+        self.pending: list[LeftOut] = []
+        """What is to be told and has not been."""
         self._told: set[tuple[Lack, Kind | None, str]] = set()
-        self._pending: list[LeftOut] = []
-
-    def __len__(self) -> int:
-        """What there is to be told now."""
-        return len(self._pending)
 
     def take(self) -> list[LeftOut]:
-        """What is to be told and has not been."""
-        pending, self._pending = self._pending, []
+        """What is pending, which counts as told then."""
+        pending, self.pending = self.pending, []
         return pending
 
     def codec(self, kind: Kind, name: str) -> None:
@@ -53,4 +50,4 @@ class LeftOutParts:
     def _tell(self, lack: Lack, kind: Kind | None, text: str, name: str = "") -> None:
         if len(self._told) < _MOST and (lack, kind, name) not in self._told:
             self._told.add((lack, kind, name))
-            self._pending.append(LeftOut(lack, kind, text))
+            self.pending.append(LeftOut(lack, kind, text))

@@ -7,7 +7,7 @@ those are shows with the slice behind them: one that is the first of a picture b
 from collections.abc import Callable
 from typing import Final, Generic, NamedTuple, TypeVar
 
-from protocols.bitstream.nal import NalRole, Syntax
+from protocols.bitstream.nal import SLICES, Syntax
 from protocols.bitstream.unit import MAX_BYTES, MAX_UNITS
 from protocols.errors import ProtocolError
 
@@ -15,7 +15,6 @@ MAX_FOUND: Final = 256  # access units in one piece: more than a second of pictu
 _START: Final = b"\x00\x00\x01"
 _EDGE: Final = len(_START)
 _HEAD: Final = 32  # bytes of a slice that say to which picture it belongs
-_SLICES: Final = frozenset({NalRole.PICTURE, NalRole.KEY})
 
 Stamp = TypeVar("Stamp")
 
@@ -113,7 +112,7 @@ class AccessUnitFinder(Generic[Stamp]):
         self._parts = [data[start:-_EDGE]]
         self._edge = data[max(start, len(data) - _EDGE) :]
         head = data[start : start + _HEAD]
-        if len(head) == _HEAD and self._syntax.roles[head[0]] in _SLICES:
+        if len(head) == _HEAD and self._syntax.roles[head[0]] in SLICES:
             self._decide(head, found)
         return found
 
@@ -135,7 +134,7 @@ class AccessUnitFinder(Generic[Stamp]):
         if not unit:
             return
         self.nal_units += 1
-        if self._syntax.roles[unit[0]] in _SLICES:
+        if self._syntax.roles[unit[0]] in SLICES:
             if not self._decided:
                 self._decide(unit[:_HEAD], found)
             self._decided = False

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from protocols.bitstream import h264, hevc
 from protocols.bitstream.changes import ChangeAllowance
-from protocols.bitstream.nal import SPS_BYTES, START, NalRole, Syntax, split_annexb, split_length_prefixed
+from protocols.bitstream.nal import SPS_BYTES, START, NalRole, Syntax, split_annexb
 from protocols.bitstream.unit import AccessUnit, check_size
 from protocols.errors import ProtocolError
 from protocols.media import Codec, Track
@@ -83,23 +83,13 @@ class NalStream:
         self._length_size = length_size
         self._describe()
 
-    def length_prefixed(self, data: Buffer) -> AccessUnit:
-        """One access unit in the framing of the configuration record."""
-        check_size(data)
-        if not self._length_size:
-            raise ProtocolError("video data before its configuration record")
-        return self._assemble(split_length_prefixed(data, self._length_size))
-
     def annexb(self, data: Buffer) -> AccessUnit:
         """One access unit as a byte stream."""
         check_size(data)
-        return self._assemble(split_annexb(bytes(data)))
+        return self.units(split_annexb(bytes(data)))
 
     def units(self, units: list[bytes]) -> AccessUnit:
         """One access unit that is cut into its NAL units already, none of them empty."""
-        return self._assemble(units)
-
-    def _assemble(self, units: list[bytes]) -> AccessUnit:
         self._changes.earn(sum(map(len, units)))
         passed: list[bytes] = []
         picture = key = None

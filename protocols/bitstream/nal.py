@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Final
 
 from protocols.bitstream.unit import MAX_UNITS
 from protocols.errors import ProtocolError
@@ -27,6 +28,10 @@ class NalRole(Enum):
     BROKEN = auto()  # forbidden_zero_bit is set
 
 
+SLICES: Final = (NalRole.PICTURE, NalRole.KEY)
+"""Roles of what a picture is made of. A tuple: it is looked at for each NAL unit, and members of an `Enum` are slow to hash."""
+
+
 @dataclass(frozen=True, slots=True)
 class Syntax:
     """One codec's NAL units. Functions take a whole NAL unit and raise `ProtocolError`."""
@@ -40,9 +45,7 @@ class Syntax:
     slice_pps: Callable[[bytes], int]  # the PPS id that a slice of a key frame names
     pps_sps: Callable[[bytes], int]  # the SPS id that a PPS names
     describe: Callable[[bytes, int, bytes], Track]  # (SPS, track id, extradata) -> the facts
-    recovers: Callable[
-        [bytes], bool
-    ]  # of an SEI: decoding can start at this picture though it is no IDR, if not be whole at once
+    recovers: Callable[[bytes], bool]  # of an SEI: decoding can start at this picture, which is no IDR and may not be whole at once
 
 
 def first_bytes(shift: int, mask: int, types: Iterable[int]) -> frozenset[int]:

@@ -7,7 +7,7 @@ chunks that is in the buffer as a whole is copied once and its one-byte headers 
 Timestamps are the sender's milliseconds modulo 2^32: a delta that is "negative" (librtmp, audio behind video on one chunk stream) adds up.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from protocols.errors import ProtocolError
 from protocols.rtmp.buffer import ReceiveBuffer
@@ -20,8 +20,7 @@ _HEADER_BYTES = (11, 7, 3)  # of a message header of type 0, 1, 2 (§5.3.1.2)
 _LONGEST_FIRST_DELTA_MS = 5000
 
 
-@dataclass(frozen=True, slots=True)
-class RtmpMessage:
+class RtmpMessage(NamedTuple):
     """One message. `timestamp` in ms modulo 2^32; `begun` and `arrival` in ns, of its first and last byte. `passed_over`: bytes of one that
     was too long to be kept, whose payload is empty."""
 
@@ -152,8 +151,8 @@ class ChunkReader:
             return None
         self._streams[chunk_stream] = stream
         if stream.part is None:
+            stream.passed = self._passes_over(stream)
             stream.part = bytearray()
-            stream.passed = stream.length > self._longest.get(stream.type, self._otherwise)
             stream.missing = stream.length
             stream.begun = now
         buffer.start = following
@@ -181,7 +180,6 @@ class ChunkReader:
         if kind < 2:
             stream.length = int.from_bytes(data[at + 3 : at + 6], "big")
             stream.type = data[at + 6]
-            self._check_length(stream)
         if kind == 0:
             stream.stream_id = int.from_bytes(data[at + 7 : at + 11], "little")
             stream.timestamp = time
@@ -208,12 +206,14 @@ class ChunkReader:
                 stream.delta = int.from_bytes(there, "big")
         if begins:
             stream.timestamp = (stream.timestamp + stream.delta) & _MODULO
-            self._check_length(stream)  # the bound may have changed since the header that gave the length
         return at
 
-    def _check_length(self, stream: _ChunkStream) -> None:
-        if stream.length > self._longest.get(stream.type, self._otherwise) and stream.type not in self._passed_over:
+    def _passes_over(self, stream: _ChunkStream) -> bool:
+        """Whether the message that begins is too long to be kept; the bound may have changed since the header that gave its length."""
+        too_long = stream.length > self._longest.get(stream.type, self._otherwise)
+        if too_long and stream.type not in self._passed_over:
             raise ProtocolError(f"a message of type {stream.type} with {stream.length} bytes")
+        return too_long
 
     def _run(self, stream: _ChunkStream, header: int) -> None:
         """Reads the run of whole chunks at the start of the buffer, if each of its inner headers is `header`; else nothing."""

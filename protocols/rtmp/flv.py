@@ -6,8 +6,8 @@ left out: new kinds of parts come with every version, and an encoder that sends 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import Enum, IntEnum, auto
+from typing import NamedTuple
 
 from protocols.errors import ProtocolError
 from protocols.media import Codec
@@ -68,8 +68,10 @@ class Content(Enum):
     FRAMES = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class TagPart:
+_LEGACY_CONTENT = {0: Content.CONFIGURATION, 1: Content.FRAMES}  # by AVCPacketType and AACPacketType; 2: end of sequence
+
+
+class TagPart(NamedTuple):
     """What one message says of one track. `composition` in ms (pts - dts), `offset` in ns to be added to the message's time.
 
     `codec` is None if it is one that is not taken, whose name for people is `name`; then the rest means nothing. `sound` are the bits of
@@ -118,7 +120,7 @@ def split_video(body: Buffer) -> Iterator[TagPart]:
     if codec is None:
         yield _unknown(0, _VIDEO_NAMES.get(first & 0x0F, f"video codec {first & 0x0F}"))
         return
-    content = {0: Content.CONFIGURATION, 1: Content.FRAMES}.get(reader.u8())  # 2 = end of sequence
+    content = _LEGACY_CONTENT.get(reader.u8())
     composition = reader.i24()
     if content:
         yield TagPart(0, codec, content, _rest(body, reader), composition)
@@ -132,7 +134,7 @@ def split_audio(body: Buffer) -> Iterator[TagPart]:
     if sound_format == _ENHANCED_AUDIO:
         yield from _split_enhanced(reader, first & 0x0F, _Packet.AUDIO_MULTITRACK, AUDIO_FOURCC, False)
     elif sound_format == _LEGACY_AAC:
-        content = {0: Content.CONFIGURATION, 1: Content.FRAMES}.get(reader.u8())
+        content = _LEGACY_CONTENT.get(reader.u8())
         if content:
             yield TagPart(0, Codec.AAC, content, _rest(body, reader))
     elif (codec := _LEGACY_FRAMES.get(sound_format)) is not None:

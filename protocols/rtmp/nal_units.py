@@ -6,14 +6,13 @@ What cannot be read costs itself: an empty unit, bytes behind the last one. `cut
 
 from typing import NamedTuple
 
-from protocols.bitstream.nal import START, NalRole, Syntax, split_annexb, split_length_prefixed
+from protocols.bitstream.nal import SLICES, START, Syntax, split_annexb, split_length_prefixed
 from protocols.bitstream.unit import MAX_UNITS
 from protocols.errors import ProtocolError
 from protocols.wire import Buffer
 
 _SHORT_START = START[1:]
 _MAX_EMPTY = 64
-PICTURE = frozenset({NalRole.PICTURE, NalRole.KEY})
 
 
 class NalUnits(NamedTuple):
@@ -26,7 +25,7 @@ class NalUnits(NamedTuple):
 
 def begins_with_start_code(data: Buffer) -> bool:
     """Whether it looks like a byte stream (H.264 Annex B). Lengths may look so, too: of a unit of 1 byte, or of 256 to 511."""
-    return bytes(data[:4]) == START or bytes(data[:3]) == _SHORT_START
+    return bytes(data[:4]).startswith((START, _SHORT_START))
 
 
 def by_length(data: Buffer, size: int, syntax: Syntax) -> NalUnits:
@@ -84,5 +83,5 @@ def _what_is_whole(data: bytes, size: int, syntax: Syntax) -> NalUnits:
 
 def _may_be_picture(unit: bytes, before: list[bytes], syntax: Syntax) -> bool:
     """Of what is there of a unit that is cut off: what it belongs to may be a slice, or slices that its length swallows."""
-    pictured = any(syntax.roles[each[0]] in PICTURE for each in before)
-    return not pictured or not unit or syntax.roles[unit[0] & 0x7F] in PICTURE
+    pictured = any(syntax.roles[each[0]] in SLICES for each in before)
+    return not pictured or not unit or syntax.roles[unit[0] & 0x7F] in SLICES

@@ -12,12 +12,12 @@ from protocols.bitstream import AccessUnit, h264, hevc
 from protocols.bitstream.av1 import Av1Stream
 from protocols.bitstream.h26x import NalStream
 from protocols.bitstream.h264_numbers import PictureNumbers
-from protocols.bitstream.nal import START, NalRole
+from protocols.bitstream.nal import SLICES, START, NalRole
 from protocols.bitstream.unit import MAX_BYTES, MAX_UNITS
 from protocols.bitstream.vpx import VpxStream
 from protocols.errors import ProtocolError
 from protocols.media import Codec, EncodedPacket, Track
-from protocols.rtmp.nal_units import PICTURE, NalUnits, begins_with_start_code, by_length, by_start_code
+from protocols.rtmp.nal_units import NalUnits, begins_with_start_code, by_length, by_start_code
 from protocols.wire import Buffer
 
 VIDEO_TRACK = 0
@@ -181,15 +181,13 @@ class NalPictures:
 
     def _split(self, data: Buffer) -> NalUnits:
         """By what the messages before were like, and by what this one is."""
-        head = bytes(data[:4])
-        surely = head == START
-        coded = surely or begins_with_start_code(head)
-        if not (surely and self._by_start_code):
+        if not (self._by_start_code and data[:4] == START):
             found = by_length(data, self._stream.length_size or _LENGTH_SIZE, self._syntax)
             if not found.flaw:
-                self._by_length = self._by_length or not coded
+                self._by_length = self._by_length or not begins_with_start_code(data)
                 return found
-            if not surely and not (coded and (self._by_start_code or not self._by_length)):
+            unsure = self._by_length and not self._by_start_code
+            if data[:4] != START and (unsure or not begins_with_start_code(data)):
                 return found
         self._by_start_code = True
         return by_start_code(data)
@@ -197,7 +195,7 @@ class NalPictures:
     def _first_slice(self, units: list[bytes]) -> bytes | None:
         roles = self._syntax.roles
         for unit in units:
-            if roles[unit[0]] in PICTURE:
+            if roles[unit[0]] in SLICES:
                 return unit
         return None
 
@@ -272,7 +270,7 @@ class NalPictures:
                     continue
             except ProtocolError:
                 continue
-            if self._role(unit) is not NalRole.BROKEN or self._role(bytes([unit[0] & 0x7F])) in PICTURE:
+            if self._role(unit) is not NalRole.BROKEN or self._role(bytes([unit[0] & 0x7F])) in SLICES:
                 readable.append(unit)
         try:
             return self._stream.units(readable)

@@ -6,7 +6,7 @@ the end, unknown messages and unknown commands are ignored and counted. A messag
 is left out, counted and told. What breaks the chunk layer, or the opening, is told as `Broken`, and it is over.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum, auto
 from typing import TypeAlias
 
@@ -133,8 +133,8 @@ class ServerSession:
                 self._shake_hands(events)
             self._chunks.steps = self._limits.steps
             while self.stage in (SessionPhase.OPENING, SessionPhase.LIVE) and (message := self._chunks.next(now)):
-                events.extend(self._take(message))
-                if self._media.left_out:
+                self._take(message, events)
+                if self._media.left_out.pending:
                     events.extend(self._media.left_out.take())
             changes = sum(isinstance(event, TracksChanged) for event in events)
             if not self._work.spend(self._limits.steps - self._chunks.steps + CHANGE_STEPS * changes, now):
@@ -195,13 +195,13 @@ class ServerSession:
             self.stage = SessionPhase.OPENING
             events.append(HandshakeDone())
 
-    def _take(self, message: RtmpMessage) -> Iterator[Event]:
+    def _take(self, message: RtmpMessage, events: list[Event]) -> None:
         take = _TAKE.get(message.type)
         if take is None:
             self._ignored += 1
             return
         try:
-            yield from take(self, message) or ()
+            events.extend(take(self, message) or ())  # what came before an error stays
         except ProtocolError as error:
             if self.stage is not SessionPhase.LIVE or message.type == MessageType.SET_CHUNK_SIZE:
                 raise
@@ -228,31 +228,35 @@ class ServerSession:
 
     # Media
 
-    def _audio(self, message: RtmpMessage) -> Iterator[Event]:
+    def _audio(self, message: RtmpMessage) -> Iterable[Event]:
         return self._media_message(message, self._media.audio)
 
-    def _video(self, message: RtmpMessage) -> Iterator[Event]:
+    def _video(self, message: RtmpMessage) -> Iterable[Event]:
         return self._media_message(message, self._media.video)
 
-    def _media_message(self, message: RtmpMessage, read: Callable[[RtmpMessage], Iterator[MediaItem]]) -> Iterator[Event]:
+    def _media_message(self, message: RtmpMessage, read: Callable[[RtmpMessage], Iterable[MediaItem]]) -> Iterable[Event]:
         if self.stage is not SessionPhase.LIVE:
             raise ProtocolError("media before publish")
         self.last_media = message.arrival
         self.packets_received += 1
-        if message.payload:
-            if len(message.payload) < SMALL:
-                self._chunks.steps -= SMALL_STEPS
-            yield from read(message)
-        else:
+        size = len(message.payload)
+        if not size:
             self._ignored += 1
+            return ()
+        if size < SMALL:
+            self._chunks.steps -= SMALL_STEPS
+        return read(message)
 
-    def _aggregate(self, message: RtmpMessage) -> Iterator[Event]:
+    def _aggregate(self, message: RtmpMessage) -> Iterable[Event]:
         """Several FLV tags in one message (§7.1.6): their times count from that of the first, which is the message's."""
         for type_, time, payload in split_aggregate(message.payload):
             self._chunks.steps -= TAG_STEPS
             if type_ in (MessageType.AUDIO, MessageType.VIDEO):
                 timestamp = (message.timestamp + time) & 0xFFFFFFFF
-                yield from self._take(RtmpMessage(type_, message.stream_id, timestamp, payload, message.begun, message.arrival))
+                tag = RtmpMessage(type_, message.stream_id, timestamp, payload, message.begun, message.arrival)
+                events: list[Event] = []
+                self._take(tag, events)
+                yield from events
 
     def _data_amf3(self, message: RtmpMessage) -> Iterator[Event]:
         return self._data(message, skip=1)
@@ -368,7 +372,7 @@ class ServerSession:
             raise ProtocolError("a command before connect")
 
 
-_Take: TypeAlias = Callable[[ServerSession, RtmpMessage], Iterator[Event] | None]
+_Take: TypeAlias = Callable[[ServerSession, RtmpMessage], Iterable[Event] | None]
 _TAKE: dict[int, _Take] = {
     MessageType.SET_CHUNK_SIZE: ServerSession._set_chunk_size,
     MessageType.ABORT: ServerSession._abort,

@@ -5,7 +5,7 @@ What belongs to others is counted and told. A track is told as soon as it is kno
 header that says nothing new changes nothing. Nothing waits for a track that may never come.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from math import isfinite
 from typing import Final, TypeAlias
@@ -16,6 +16,7 @@ from protocols.rtmp.chunk import RtmpMessage
 from protocols.rtmp.flv import MAX_TRACKS, Content, TagPart, split_audio, split_video
 from protocols.rtmp.pictures import MessageStamp, VideoReading, pictures_of
 from protocols.rtmp.sound import AUDIO_TRACK, Frames
+from protocols.wire import Buffer
 
 MediaItem: TypeAlias = TracksChanged | EncodedPacket
 
@@ -181,19 +182,11 @@ class MediaTracks:
 
     # Video
 
-    def _video(self, part: TagPart, message: RtmpMessage) -> Iterator[MediaItem]:
+    def _video(self, part: TagPart, message: RtmpMessage) -> Iterable[MediaItem]:
         assert part.codec is not None
         pictures = self._pictures_of(part.codec)
         if part.content is Content.CONFIGURATION:
-            if part.data and (pictures is not self._pictures or part.data != self._configuration):
-                record = bytes(part.data)
-                yield from self._shown(self._settled())
-                pictures.configure(record)
-                self._reordered = False
-                self._adopt(part.codec, pictures)
-                self._configuration = record
-                yield from self._shown([])
-            return
+            return self._configured(part.codec, pictures, part.data)
         out: list[EncodedPacket] = []
         if part.data:
             dts = self._clock.unwrap(message.timestamp) * _NS_PER_MS + part.offset
@@ -205,13 +198,24 @@ class MediaTracks:
             if pictures.track is None:
                 self.ignored += 1
                 self.broken(Kind.VIDEO, len(message.payload), f"a message of {part.codec.label}")
-                return
+                return ()
             self._adopt(part.codec, pictures)
         if not out and pictures.held is None:
             self.ignored += 1
             if part.data and pictures.track is None:
                 self._lacks_header(Kind.VIDEO, part.codec, message.arrival)
-        yield from self._shown(out)
+        return self._shown(out)
+
+    def _configured(self, codec: Codec, pictures: VideoReading, record: Buffer) -> Iterator[MediaItem]:
+        if not record or (pictures is self._pictures and record == self._configuration):
+            return
+        record = bytes(record)
+        yield from self._shown(self._settled())
+        pictures.configure(record)
+        self._reordered = False
+        self._adopt(codec, pictures)
+        self._configuration = record
+        yield from self._shown([])
 
     def _pictures_of(self, codec: Codec) -> VideoReading:
         """What reads this codec: at first, and where it is another than before, it is only a candidate until it could read something."""

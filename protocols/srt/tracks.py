@@ -84,7 +84,7 @@ class TsDemuxer:
             self._look_at = now + _SILENT_NS // 4
             out.extend(self.settle(now))
         self._announce(now, out)
-        if self._left_out:
+        if self._left_out.pending:
             out.extend(self._left_out.take())
         self.check(now)
         return out
