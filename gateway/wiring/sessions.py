@@ -19,6 +19,7 @@ from gateway.sessions.capacity import Capacity
 from gateway.sessions.pacer import LiveEdgePolicy
 from gateway.sessions.registry import MakeCall, Registry
 from gateway.sessions.seat import SeatPolicy
+from gateway.sessions.socket_watch import WatchPolicy
 from gateway.sessions.transcode_policy import adapted, configured
 from gateway.telemetry.log import event
 from gateway.telemetry.tracing import Begin
@@ -73,6 +74,7 @@ async def session_services(
     policy = SeatPolicy(
         decide=lambda track, want: plan(track, want, treatment),
         live_edge=LiveEdgePolicy(free=edge.ahead_ms * 1_000_000, hold=edge.hold_ms * 1_000_000, late=edge.late_ms * 1_000_000),
+        watch=WatchPolicy(),
         linger_s=config.calls.linger_s,
         max_bitrate=config.calls.max_bitrate_bps,
         on_retired=registry.retire,

@@ -13,6 +13,7 @@ from gateway.sessions.pacer import LiveEdgePolicy
 from gateway.sessions.registry import Registry
 from gateway.sessions.seat import SeatPolicy
 from gateway.sessions.seat_state import SeatState
+from gateway.sessions.socket_watch import WatchPolicy
 from gateway.telemetry.tracing import untraced
 from protocols.errors import Reason, Rejected
 from protocols.media import Codec, Kind, TracksChanged
@@ -82,6 +83,7 @@ async def receiving(
     policy = SeatPolicy(
         decide=lambda track, want: plan(track, want, Policy()),
         live_edge=LiveEdgePolicy(),
+        watch=WatchPolicy(),
         linger_s=10,
         max_bitrate=0,
         on_retired=registry.retire,
