@@ -26,6 +26,7 @@ from gateway.telemetry.tracing import Begin
 from gateway.wiring.events import EventServices
 from gateway.wiring.output import MakeOutput, MediaOutput, OutputNeeds
 from gateway.wiring.store import StoreAccess
+from transcode.encoder_table import HARDWARE
 from transcode.host.pool import Workers
 from transcode.host.probe import choose
 from transcode.limits import WALLS, WALLS_MENDED, WorkerLimits
@@ -139,7 +140,7 @@ def _walled(config: Config, workers: Workers) -> None:
 
 async def _encoder(config: Config, workers: Workers) -> str:
     """The H.264 encoder to use, and in the log why it is not the one that was asked for."""
-    choice = await choose(workers, config.transcode.encoder)
+    choice = await choose(workers, config.transcode.encoder, HARDWARE)
     for encoder, why_not in choice.refused.items():
         event(log, logging.WARNING, f"{encoder} does not work here: {why_not}")
     event(log, logging.INFO, f"video is encoded by {choice.encoder}")
