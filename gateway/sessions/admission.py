@@ -34,7 +34,7 @@ class Gate(Protocol):
 
     async def prepare(self, credential: Credential, call: str | None) -> None: ...
 
-    def examine(self, credential: Credential, call: str | None, address: str = "") -> Grant: ...
+    def examine(self, credential: Credential, call: str | None, address: str) -> Grant: ...
 
     async def settle(self, grant: Grant) -> Grant: ...
 
@@ -105,22 +105,26 @@ class Admission:
                 task.cancel()
             await asyncio.gather(*leaving, return_exceptions=True)
 
-    def examine(self, credential: Credential, call: str | None, address: str = "") -> Grant:
-        """What a publisher may do now; raises `Rejected`. Reads memory only."""
+    def examine(self, credential: Credential, call: str | None, address: str) -> Grant:
+        """What a publisher at `address`, without its port, may do now; raises `Rejected`. Reads memory only."""
         grant = self._gate.examine(credential, call, address)
         present = self._registry.seats.get((grant.call_cid, grant.user_id))
-        if present is None and self._closing.begun:
-            raise Rejected(Reason.OVERLOADED, "the gateway is shutting down: connect again in a moment")
-        if present is not None and present.occupied:
+        if present is None:
+            self._check_room(grant)
+        elif present.occupied:
             self._check_conflict(present, grant, address)
-        if present is None and len(self._registry.seats) >= self._max_sessions:
+        return grant
+
+    def _check_room(self, grant: Grant) -> None:
+        """Raises `Rejected` where no other seat may be taken."""
+        if self._closing.begun:
+            raise Rejected(Reason.OVERLOADED, "the gateway is shutting down: connect again in a moment")
+        if len(self._registry.seats) >= self._max_sessions:
             raise Rejected(Reason.OVERLOADED, "the gateway has no room for another stream: try again later or on another node")
         most = grant.settings.limits.participants
-        if present is None and sum(cid == grant.call_cid for cid, _ in self._registry.seats) >= most:
+        if sum(cid == grant.call_cid for cid, _ in self._registry.seats) >= most:
             raise Rejected(Reason.OVERLOADED, f"the call has its {most} participants already")
-        if present is None:
-            self._fits()
-        return grant
+        self._fits()
 
     def _check_conflict(self, present: Seat, grant: Grant, address: str) -> None:
         """Raises `Rejected` where the encoder that is there stays. One that does not send any more never does."""
@@ -179,12 +183,12 @@ class Admission:
 
     async def _admit(self, publisher: Publisher, policy: SeatPolicy, trace: Trace) -> Seat | None:
         """The new seat to run, or None when the publisher went to the seat that its user already has."""
-        credential, call = publisher.credential, publisher.params.get("call")
+        credential, call, host = publisher.credential, publisher.params.get("call"), host_of(publisher.remote)
         await self._gate.prepare(credential, call)
-        grant = self.examine(credential, call, host_of(publisher.remote))
+        grant = self.examine(credential, call, host)
         if not grant.exists:
             await self._gate.settle(grant)
-            grant = self.examine(credential, call)  # others may have come meanwhile
+            grant = self.examine(credential, call, host)  # others may have come meanwhile
         key = (grant.call_cid, grant.user_id)
         present = self._registry.seats.get(key)
         trace.know(call=grant.call_cid, user=grant.user_id)

@@ -14,7 +14,7 @@ that comes in spurts while pictures keep coming has such gaps as well; what a sp
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import pairwise
@@ -67,13 +67,16 @@ class ClockFault:
         return f"{whose} time stamps {self.pace.value}{rate}, so that it is shown as it comes: correct the encoder's clock or frame rate."
 
 
+OnFault = Callable[[ClockFault], None]
+
+
 @dataclass(slots=True)
 class _Lag:
     """Of one track. `usual` is that of its right stamps, as far as they are corrected."""
 
     stamp: int
     arrival: int
-    lag: int = 0
+    origin: int  # arrival less stamp, of the first packet
     debt: int = 0
     spurts: bool = False  # the debt is from a gap of this track alone
     level: float = 0.0
@@ -94,6 +97,10 @@ class _Lag:
     apart: deque[float] = field(default_factory=lambda: deque(maxlen=DRIFTS))  # from the other track
 
     @property
+    def lag(self) -> int:
+        return self.arrival - self.stamp - self.origin - self.debt
+
+    @property
     def parted(self) -> float:
         return self.lag - self.correction - self.usual
 
@@ -105,12 +112,16 @@ class _Lag:
     def moved(self) -> float:
         return abs(self.levels[-1] - self.levels[0]) if self.levels else 0.0
 
+    def begin_band(self, now: int) -> None:
+        self.low = self.high = self.level
+        self.still_since = now
+
 
 class ArrivalClock:
-    """Corrections for all tracks of one publisher; `faults` are for whoever takes them out."""
+    """Corrections for all tracks of one publisher; `on_fault` is told of each pace of a track, or of all, once."""
 
-    def __init__(self) -> None:
-        self.faults: list[ClockFault] = []
+    def __init__(self, on_fault: OnFault) -> None:
+        self._on_fault = on_fault
         self._lags: dict[int, _Lag] = {}
         self._newest = 0  # arrival
         self._silent_until = 0  # when the last gap of all tracks ended
@@ -132,38 +143,31 @@ class ArrivalClock:
         self._newest = max(self._newest, arrival)
         it = self._lags.get(track)
         if it is None:
-            it = self._lags[track] = _Lag(stamp, arrival, still_since=arrival, looked=arrival)
+            it = self._lags[track] = _Lag(stamp, arrival, arrival - stamp, still_since=arrival, looked=arrival)
             it.looks.append(0)
             return 0
         arrival = max(arrival, it.arrival)
-        elapsed = arrival - it.arrival
-        self._note(it, stamp, elapsed)
+        elapsed, moved = arrival - it.arrival, stamp - it.stamp
+        self._note_debt(it, elapsed, moved)
+        it.stamp, it.arrival = stamp, arrival
         _estimate(it, elapsed)
         if it.followed_since is not None:
-            _follow(it, stamp, elapsed)
-        it.stamp, it.arrival = stamp, arrival
-        if it.followed_since is not None and not it.judged:
-            self._judge(arrival)
+            _follow(it, elapsed, moved)
         _keep_still(it, arrival)
         if arrival - it.looked >= LOOK:
             self._look(track, it, arrival)
         return round(it.correction)
 
-    def _note(self, it: _Lag, stamp: int, elapsed: int) -> None:
-        grown = elapsed - (stamp - it.stamp)
+    def _note_debt(self, it: _Lag, elapsed: int, moved: int) -> None:
+        grown = elapsed - moved
         if elapsed > GAP:
             if it.spurts:
-                it.lag += it.debt
                 it.debt = 0
             it.spurts = self._silent_until <= it.arrival
-            if grown > 0 and (it.spurts or it.followed_since is None):
-                it.debt += grown
-                return
         if grown < 0:
-            paid = min(it.debt, -grown)
-            it.debt -= paid
-            grown += paid
-        it.lag += grown
+            it.debt = max(0, it.debt + grown)
+        elif elapsed > GAP and (it.spurts or it.followed_since is None):
+            it.debt += grown
 
     def _look(self, track: int, it: _Lag, now: int) -> None:
         it.looked = now
@@ -177,8 +181,9 @@ class ArrivalClock:
         if it.followed_since is None and (self._parts(it, others) or self._drifts(it, others)):
             it.followed_since, it.followed_from, it.judged = now, it.lag, False
             it.excess = it.level - it.usual - it.correction
-            it.low = it.high = it.level
-            it.still_since = now
+            it.begin_band(now)
+        if it.followed_since is not None and not it.judged:
+            self._judge(now)
 
     @staticmethod
     def _parts(it: _Lag, others: list[_Lag]) -> bool:
@@ -221,12 +226,7 @@ class ArrivalClock:
         pace = StampPace.STANDING if rate < STANDS else StampPace.SLOW if rate < 1 else StampPace.FAST
         if not {(track, pace), (None, pace)} & self._told:
             self._told.add((track, pace))
-            self.faults.append(ClockFault(track, pace, rate))
-
-    def take(self) -> Iterator[ClockFault]:
-        """What is to be told, each once."""
-        while self.faults:
-            yield self.faults.pop(0)
+            self._on_fault(ClockFault(track, pace, rate))
 
 
 def _estimate(it: _Lag, elapsed: int) -> None:
@@ -240,8 +240,8 @@ def _estimate(it: _Lag, elapsed: int) -> None:
     it.slope = min(1.0, it.slope + error * gain / SETTLING * min(1.0, elapsed / it.step))
 
 
-def _follow(it: _Lag, stamp: int, elapsed: int) -> None:
-    least = it.correction + min(0, it.stamp - stamp)  # so that what is given does not go back where its stamps do not
+def _follow(it: _Lag, elapsed: int, moved: int) -> None:
+    least = it.correction - max(0, moved)  # so that what is given does not go back where its stamps do not
     most = CATCH_UP * elapsed
     it.excess -= max(-most, min(most, it.excess))
     it.correction = max(least, it.level - it.usual - it.excess)
@@ -251,10 +251,8 @@ def _keep_still(it: _Lag, now: int) -> None:
     """A lag that has kept still is the usual one; if the track was followed, its stamps are right again."""
     it.low, it.high = min(it.low, it.level), max(it.high, it.level)
     if it.high - it.low > STILL:
-        it.low = it.high = it.level
-        it.still_since = now
+        it.begin_band(now)
     elif now - it.still_since >= (QUIET if it.followed_since is None else HEALED):
         it.usual = it.level - it.correction
         it.followed_since = None
-        it.low = it.high = it.level
-        it.still_since = now
+        it.begin_band(now)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from time import monotonic_ns
 
+from gateway.sessions.arrival_clock import ClockFault
 from gateway.sessions.counters import PipelineCounters
 from gateway.sessions.pacer import LiveEdgePolicy, Pacer
 from gateway.sessions.replanner import Decide, Room
@@ -50,7 +51,7 @@ class Pipeline:
         self._max_bitrate = max_bitrate
         self._fail = fail
         self._on_lack = on_lack
-        self._timeline = Timeline(origin=origin)
+        self._timeline = Timeline(self._tell_of_clock, origin)
         self._pacer = Pacer(live_edge)
         self._loop = asyncio.get_running_loop()
         self._release_timer: asyncio.TimerHandle | None = None
@@ -91,7 +92,6 @@ class Pipeline:
             return
         kind = track_pipeline.track.kind
         packet = self._timeline.map(packet)
-        self._tell_of_clocks()
         track_pipeline.meter.count(packet)
         self.totals.packets[kind] += 1
         self.totals.bytes[kind] += len(packet.data)
@@ -115,11 +115,10 @@ class Pipeline:
         self._release(self._pacer.pop(now), now)
         await self._flowing.wait()
 
-    def _tell_of_clocks(self) -> None:
-        for fault in self._timeline.arrival_clock.take():
-            track_pipeline = self.track_pipelines.get(fault.track) if fault.track is not None else None
-            kind = track_pipeline.track.kind if track_pipeline is not None else None
-            self._on_lack(LeftOut(Lack.CLOCK, kind, fault.text(kind)))
+    def _tell_of_clock(self, fault: ClockFault) -> None:
+        track_pipeline = self.track_pipelines.get(fault.track) if fault.track is not None else None
+        kind = track_pipeline.track.kind if track_pipeline is not None else None
+        self._on_lack(LeftOut(Lack.CLOCK, kind, fault.text(kind)))
 
     def _release(self, packets: list[EncodedPacket], now: int) -> None:
         for packet in packets:

@@ -23,7 +23,7 @@ from gateway.sessions.rivals import Rivals
 from gateway.sessions.routes import Routes
 from gateway.sessions.seat_log import log_ended, log_gone, log_left_out, log_live
 from gateway.sessions.seat_state import STEPS, TRANSITIONS, SeatChange, SeatState
-from gateway.sessions.socket_watch import watched
+from gateway.sessions.socket_watch import WatchPolicy, watched
 from gateway.sessions.transcoders import SpareWorker
 from gateway.sessions.withheld import why_withheld
 from gateway.telemetry.log import SESSION
@@ -62,6 +62,7 @@ class SeatPolicy:
 
     decide: Decide
     live_edge: LiveEdgePolicy
+    watch: WatchPolicy
     linger_s: float
     max_bitrate: int  # bit/s of one track; 0: no limit
     on_retired: Callable[[str, PipelineCounters], None]
@@ -215,8 +216,9 @@ class Seat:
         self.publisher, self.protocol = publisher, publisher.protocol
         self.left_out.clear()
         try:
-            longest, most = 0 if self._aborted else self._policy.track_timeout_s, self._policy.max_bitrate
-            async with asyncio.timeout(longest) as self._reading, watched(publisher, most, self._abort, self.rivals.note):
+            policy, longest = self._policy, 0 if self._aborted else self._policy.track_timeout_s
+            watching = watched(publisher, policy.watch, policy.max_bitrate, self._abort, self.rivals.note)
+            async with asyncio.timeout(longest) as self._reading, watching:
                 async for item in publisher:
                     match item:
                         case TracksChanged(tracks):

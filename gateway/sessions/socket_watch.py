@@ -8,37 +8,48 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from time import monotonic_ns
 
 from protocols.publisher import Publisher
 
-WINDOW_NS = 5_000_000_000  # as of a track: what a stall held back is no high rate
-EVERY_S = 0.5
+
+@dataclass(frozen=True, slots=True)
+class WatchPolicy:
+    """How a connection is looked at."""
+
+    window: int = 5_000_000_000  # ns, as of a track: what a stall held back is no high rate
+    every_s: float = 0.5
 
 
 class SocketRate:
-    """Bits per second over the last seconds, of a count of bytes that only grows. Sans-IO."""
+    """Bits per second over the last `window` ns, of a count of bytes that only grows. Sans-IO."""
 
-    def __init__(self) -> None:
+    def __init__(self, window: int) -> None:
+        self._full = window * 4 // 5
         self._seen: deque[tuple[int, int]] = deque()
 
     def note(self, total: int, now: int) -> int:
         """`total` bytes have come until `now` (monotonic ns). 0 until the window is nearly full."""
         seen = self._seen
         seen.append((now, total))
-        while len(seen) > 2 and now - seen[1][0] >= WINDOW_NS * 4 // 5:
+        while len(seen) > 2 and now - seen[1][0] >= self._full:
             seen.popleft()
         begun, before = seen[0]
-        return (total - before) * 8_000_000_000 // (now - begun) if now - begun >= WINDOW_NS * 4 // 5 else 0
+        return (total - before) * 8_000_000_000 // (now - begun) if now - begun >= self._full else 0
 
 
 @asynccontextmanager
 async def watched(
-    publisher: Publisher, max_bitrate: int, on_excess: Callable[[str], None], on_look: Callable[[int, int], None]
+    publisher: Publisher,
+    policy: WatchPolicy,
+    max_bitrate: int,
+    on_excess: Callable[[str], None],
+    on_look: Callable[[int, int], None],
 ) -> AsyncIterator[None]:
     """While `publisher` is read: `on_excess` is told once, in words for the streamer, that it sends too much where a track may have
     `max_bitrate` (bits per second; 0: no limit), and `on_look` until then how many bytes have come by when (monotonic ns)."""
-    loop, rate = asyncio.get_running_loop(), SocketRate()
+    loop, rate = asyncio.get_running_loop(), SocketRate(policy.window)
     timer: asyncio.TimerHandle | None = None
     most = max_bitrate * 5 // 2
 
@@ -53,7 +64,7 @@ async def watched(
                 "encoder's bitrate"
             )
         else:
-            timer = loop.call_later(EVERY_S, look)
+            timer = loop.call_later(policy.every_s, look)
 
     look()
     try:

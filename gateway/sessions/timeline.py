@@ -17,7 +17,7 @@ What stays true:
 
 from dataclasses import dataclass
 
-from gateway.sessions.arrival_clock import ArrivalClock
+from gateway.sessions.arrival_clock import ArrivalClock, OnFault
 from protocols.media import EncodedPacket
 
 BACKWARD = 250_000_000  # ns; what an interleaver or millisecond rounding may do to a track
@@ -40,11 +40,11 @@ class _Clock:
 class Timeline:
     """Maps packets in the order received; `rebases` counts the jumps for which no known offset was right."""
 
-    def __init__(self, origin: int = 0) -> None:
-        """`origin` is the seat time in ns of the first packet: later than 0 for an encoder that comes back."""
+    def __init__(self, on_fault: OnFault, origin: int = 0) -> None:
+        """`origin` is the seat time in ns of the first packet: later than 0 for an encoder that comes back. `on_fault` is told of tracks
+        that go on by arrival."""
         self.rebases = 0
-        self.arrival_clock = ArrivalClock()
-        """Of what its corrections are made, and what is to be told of the publisher's clocks."""
+        self._arrival_clock = ArrivalClock(on_fault)
         self._origin = origin
         self._clocks: dict[int, _Clock] = {}
         self._offset = 0  # the newest, which a new track takes
@@ -69,8 +69,8 @@ class Timeline:
         now = max(self._newest, arrival + max(self._lead, self._lead_before))
         if not earliest <= packet.dts + self._total(packet.track) <= now + FORWARD:
             clock.offset = self._offset_after_jump(packet.dts, earliest, max(now, self._newest + clock.step))
-            self.arrival_clock.restart(packet.track)
-        offset = clock.offset + self.arrival_clock.correct(packet.track, packet.dts + clock.offset, arrival)
+            self._arrival_clock.restart(packet.track)
+        offset = clock.offset + self._arrival_clock.correct(packet.track, packet.dts + clock.offset, arrival)
         dts, pts = packet.dts + offset, packet.pts + offset
         if dts <= clock.last:
             dts = clock.last + STEP
@@ -83,7 +83,7 @@ class Timeline:
         )
 
     def _total(self, track: int) -> int:
-        return self._clocks[track].offset + self.arrival_clock.correction_of(track)
+        return self._clocks[track].offset + self._arrival_clock.correction_of(track)
 
     def _offset_of_new(self) -> int:
         """Of the tracks on the newest clock, that which arrival corrects the least."""

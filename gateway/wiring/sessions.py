@@ -19,12 +19,14 @@ from gateway.sessions.capacity import Capacity
 from gateway.sessions.pacer import LiveEdgePolicy
 from gateway.sessions.registry import MakeCall, Registry
 from gateway.sessions.seat import SeatPolicy
+from gateway.sessions.socket_watch import WatchPolicy
 from gateway.sessions.transcode_policy import adapted, configured
 from gateway.telemetry.log import event
 from gateway.telemetry.tracing import Begin
 from gateway.wiring.events import EventServices
 from gateway.wiring.output import MakeOutput, MediaOutput, OutputNeeds
 from gateway.wiring.store import StoreAccess
+from transcode.encoder_table import HARDWARE
 from transcode.host.pool import Workers
 from transcode.host.probe import choose
 from transcode.limits import WALLS, WALLS_MENDED, WorkerLimits
@@ -73,6 +75,7 @@ async def session_services(
     policy = SeatPolicy(
         decide=lambda track, want: plan(track, want, treatment),
         live_edge=LiveEdgePolicy(free=edge.ahead_ms * 1_000_000, hold=edge.hold_ms * 1_000_000, late=edge.late_ms * 1_000_000),
+        watch=WatchPolicy(),
         linger_s=config.calls.linger_s,
         max_bitrate=config.calls.max_bitrate_bps,
         on_retired=registry.retire,
@@ -137,7 +140,7 @@ def _walled(config: Config, workers: Workers) -> None:
 
 async def _encoder(config: Config, workers: Workers) -> str:
     """The H.264 encoder to use, and in the log why it is not the one that was asked for."""
-    choice = await choose(workers, config.transcode.encoder)
+    choice = await choose(workers, config.transcode.encoder, HARDWARE)
     for encoder, why_not in choice.refused.items():
         event(log, logging.WARNING, f"{encoder} does not work here: {why_not}")
     event(log, logging.INFO, f"video is encoded by {choice.encoder}")

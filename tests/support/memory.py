@@ -11,6 +11,7 @@ from gateway.sessions.output import DelayFamily, Feedback, OnChange, Output, Sea
 from gateway.sessions.pacer import LiveEdgePolicy
 from gateway.sessions.registry import Registry
 from gateway.sessions.seat import Seat, SeatPolicy
+from gateway.sessions.socket_watch import WatchPolicy
 from gateway.telemetry.latency import Histogram
 from protocols.errors import ProtocolError, Rejected
 from protocols.media import WEBRTC_VIDEO, Codec, EncodedPacket, Kind, LeftOut, Track, TracksChanged
@@ -237,6 +238,7 @@ def seated(registry: Registry, rights: dict[tuple[str, str], Grant], cid: str, u
     policy = SeatPolicy(
         decide=lambda track, want: plan(track, want, Policy()),
         live_edge=LiveEdgePolicy(),
+        watch=WatchPolicy(),
         linger_s=1,
         max_bitrate=0,
         on_retired=registry.retire,

@@ -264,7 +264,7 @@ class Workers:
         self._weighing = asyncio.get_running_loop().call_later(_WEIGH_EVERY_S, self._weigh)
         held = {worker: _held(worker) for worker in self._workers if not worker.closed}
         if sum(held.values()) > self._limits.memory_together:
-            largest = max(held, key=lambda worker: held[worker])
+            largest = max(held, key=held.__getitem__)
             log.warning(
                 "the worker of %s is ended: with its %d MiB all hold more than they may", largest.name, held[largest] >> 20
             )

@@ -6,10 +6,11 @@ said.
 
 import asyncio
 import glob
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from protocols.errors import Rejected
-from transcode.encoder_table import ENCODERS, HARDWARE, X264, VideoEncoder
+from transcode.encoder_table import ENCODERS, X264, VideoEncoder
 from transcode.host.pool import Workers
 
 _TRIAL = 5.0  # s for one encoder: drivers load slowly
@@ -21,12 +22,12 @@ class Choice:
     refused: dict[str, str] = field(default_factory=dict)  # what was tried before it, and why it does not do
 
 
-async def choose(workers: Workers, wanted: str) -> Choice:
-    """The encoder to use, for which workers are equipped from now on, where `wanted` is: `auto` (the first in hardware whose device is
+async def choose(workers: Workers, wanted: str, hardware: Sequence[VideoEncoder]) -> Choice:
+    """The encoder to use, for which workers are equipped from now on, where `wanted` is: `auto` (the first of `hardware` whose device is
     here and that works), `hardware` (the first that works, whatever is here), or one by name."""
     named = {
-        "auto": tuple(encoder.name for encoder in HARDWARE if present(encoder)),
-        "hardware": tuple(encoder.name for encoder in HARDWARE),
+        "auto": tuple(encoder.name for encoder in hardware if present(encoder)),
+        "hardware": tuple(encoder.name for encoder in hardware),
     }
     refused: dict[str, str] = {}
     for name in named.get(wanted, (wanted,)):

@@ -98,9 +98,14 @@ class Worker:
         """0 while there is no process."""
         return self._child.pid if self.up else 0
 
-    def end(self, why: str) -> None:
-        """End the present process by force; its streams go on in another, as after a crash."""
-        self._lose(why)
+    def end(self, fault: str) -> None:
+        """End the present process by force; its exit starts the next one, in which its streams go on. Empty: the fault is known already."""
+        self._fault = fault or self._fault
+        self._disconnect()
+        if self._child.watched:
+            self._child.kill()
+        elif not self._exited.is_set():
+            self._fail("the fork server has gone")
 
     @property
     def closed(self) -> bool:
@@ -195,7 +200,7 @@ class Worker:
         self._exited.clear()
         self._fault = ""
         self._hung = False
-        self._pipe = Pipe(self._child.sock, self._handle, self._lose)
+        self._pipe = Pipe(self._child.sock, self._handle, self.end)
         self._unanswered = Unanswered(self.limits.hang, self._pipe.read, self._on_hang)
 
     def _disconnect(self) -> None:
@@ -235,16 +240,7 @@ class Worker:
 
     def _on_hang(self, idle: float) -> None:
         self._hung = True
-        self._lose(f"no progress for {idle:.1f} s")
-
-    def _lose(self, fault: str) -> None:
-        """The pipe is of no more use: see that the process ends. Its exit starts the next."""
-        self._fault = fault or self._fault
-        self._disconnect()
-        if self._child.watched:
-            self._child.kill()
-        elif not self._exited.is_set():
-            self._fail("the fork server has gone")
+        self.end(f"no progress for {idle:.1f} s")
 
     def _on_exit(self, status: int) -> None:
         self._exited.set()

@@ -15,6 +15,7 @@ from gateway.sessions.diagnostics import Concern, findings
 from gateway.sessions.pacer import LiveEdgePolicy
 from gateway.sessions.seat import Seat, SeatPolicy
 from gateway.sessions.seat_state import SeatState
+from gateway.sessions.socket_watch import WatchPolicy
 from gateway.sessions.stream_figures import FIGURES, Figure, spread
 from gateway.telemetry.latency import Histogram, Window
 from protocols.media import Kind, Lack, LeftOut
@@ -142,6 +143,7 @@ def session(user: str) -> Seat:
     policy = SeatPolicy(
         decide=lambda track, want: plan(track, want, Policy()),
         live_edge=LiveEdgePolicy(),
+        watch=WatchPolicy(),
         linger_s=0,
         max_bitrate=0,
         on_retired=lambda protocol, totals: None,

@@ -14,6 +14,7 @@ from gateway.model.events import Bus, Event, EventType
 from gateway.model.records import Call
 from gateway.sessions.pacer import LiveEdgePolicy
 from gateway.sessions.seat import Seat, SeatPolicy
+from gateway.sessions.socket_watch import WatchPolicy
 from protocols.errors import ProtocolError, Reason, Rejected
 from protocols.media import Kind, Lack, LeftOut, TracksChanged
 from tests.support.memory import H264, EnoughRoom, MemoryCall, MemoryPublisher, packet
@@ -50,6 +51,7 @@ def session_of(publisher: MemoryPublisher, bus: Bus, linger_s: float = 0.05) -> 
     policy = SeatPolicy(
         decide=lambda track, want: plan(track, want, Policy()),
         live_edge=LiveEdgePolicy(),
+        watch=WatchPolicy(),
         linger_s=linger_s,
         max_bitrate=0,
         on_retired=lambda _, totals: None,

@@ -13,6 +13,7 @@ from gateway.sessions.pacer import LiveEdgePolicy
 from gateway.sessions.registry import Registry
 from gateway.sessions.seat import SeatPolicy
 from gateway.sessions.seat_state import SeatState
+from gateway.sessions.socket_watch import WatchPolicy
 from gateway.telemetry.tracing import untraced
 from protocols.errors import Reason, Rejected
 from protocols.media import Codec, Kind, TracksChanged
@@ -58,30 +59,40 @@ class MemoryListener:
 
 
 class OpenGate:
-    """Lets in whoever comes, as the user that the key names, into one call that there is, of these settings."""
+    """Lets in whoever comes, as the user that the key names, into one call of these settings, which `exists` or is made once `may_make`."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.exists = True
+        self.making, self.may_make = asyncio.Event(), asyncio.Event()
 
     async def prepare(self, credential: Credential, call: str | None) -> None: ...
 
-    def examine(self, credential: Credential, call: str | None, address: str = "") -> Grant:
+    def examine(self, credential: Credential, call: str | None, address: str) -> Grant:
         muted = frozenset({Kind.VIDEO} if credential.key == "muted" else ())
-        return Grant(credential.key, "livestream:demo", 0, settings=self.settings, muted=muted)
+        return Grant(credential.key, "livestream:demo", 0, settings=self.settings, muted=muted, exists=self.exists)
 
     async def settle(self, grant: Grant) -> Grant:
+        self.making.set()
+        await self.may_make.wait()
         return grant
 
 
 @asynccontextmanager
 async def receiving(
-    *, take_over: bool, workers: Workers | None = None, limits: CallLimits = NO_LIMITS, max_sessions: int = 4
+    *,
+    take_over: bool,
+    workers: Workers | None = None,
+    limits: CallLimits = NO_LIMITS,
+    max_sessions: int = 4,
+    gate: OpenGate | None = None,
 ) -> AsyncIterator[tuple[MemoryListener, Registry, MemoryCall]]:
     call = MemoryCall()
     registry = Registry(lambda cid, on_empty: call)  # type: ignore[arg-type,return-value]
     policy = SeatPolicy(
         decide=lambda track, want: plan(track, want, Policy()),
         live_edge=LiveEdgePolicy(),
+        watch=WatchPolicy(),
         linger_s=10,
         max_bitrate=0,
         on_retired=registry.retire,
@@ -90,7 +101,7 @@ async def receiving(
     )
     admission = Admission(
         registry,
-        OpenGate(Settings(limits=limits)),
+        gate or OpenGate(Settings(limits=limits)),
         workers or Workers(),
         (),
         max_sessions=max_sessions,
@@ -150,6 +161,25 @@ async def test_who_asks_before_there_is_a_publisher_hears_the_same_and_counts_on
         assert refused.value.reason is Reason.CONFLICT
         assert registry.refused == {("rtmp", "conflict"): 1}
         assert applicant.rejected is None  # it is the listener that answers
+
+
+async def test_who_was_replaced_is_known_to_one_that_waited_for_its_call_to_be_made() -> None:
+    gate = OpenGate(Settings(limits=NO_LIMITS))
+    async with receiving(take_over=True, gate=gate) as (listener, _, call), asyncio.timeout(10):
+        gate.exists = False
+        waiting = await live(listener, call)
+        await gate.making.wait()
+        gate.exists = True
+        replaced, present = await live(listener, call), MemoryPublisher("host")
+        await (await call.sink(Kind.VIDEO)).until(1)
+        replaced.stats.bytes_received, present.remote = 1000, "192.0.2.8:4711"
+        listener.publishers.put_nowait(present)
+        await present.accepted.wait()
+        present.stats.bytes_received = 1000
+        gate.may_make.set()
+        await waiting.closed.wait()
+        assert waiting.rejected is not None
+        assert "has just replaced this one" in waiting.rejected.detail
 
 
 async def test_otherwise_the_second_encoder_takes_over() -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.sessions.timeline import JOIN_BEHIND, STEP, Timeline
 from protocols.media import EncodedPacket
+from tests.support.unheard import unheard
 
 MS = 1_000_000
 SECOND = 1000 * MS
@@ -49,7 +50,7 @@ def rises(packets: list[EncodedPacket]) -> bool:
 
 @given(st.integers(-(10**18), 10**18), st.integers(0, 10**18), st.integers(0, 400 * MS))
 def test_any_origin_becomes_zero_and_alignment_stays_exact(start: int, arrival: int, skew: int) -> None:
-    timeline = Timeline()
+    timeline = Timeline(unheard)
     out = run(timeline, stream(start, arrival, 2 * SECOND, skew))
     assert of(VIDEO, out) == list(range(0, 2 * SECOND, FRAME))
     assert of(AUDIO, out) == [t + skew for t in range(0, 2 * SECOND, AAC)]
@@ -57,13 +58,13 @@ def test_any_origin_becomes_zero_and_alignment_stays_exact(start: int, arrival: 
 
 
 def test_composition_times_and_arrivals_are_kept() -> None:
-    (out,) = run(Timeline(), [At(VIDEO, 7 * SECOND, 123, delay=80 * MS)])
+    (out,) = run(Timeline(unheard), [At(VIDEO, 7 * SECOND, 123, delay=80 * MS)])
     assert (out.dts, out.pts, out.arrival) == (0, 80 * MS, 123)
 
 
 @given(st.integers(-(10**15), 80 * SECOND) | st.integers(100 * SECOND, 10**15), st.integers(-200 * MS, 200 * MS))
 def test_encoder_restart_moves_both_tracks_by_one_offset(restart: int, skew: int) -> None:
-    timeline = Timeline()
+    timeline = Timeline(unheard)
     before = run(timeline, stream(90 * SECOND, 0, 3 * SECOND))
     after = run(timeline, stream(restart, 3 * SECOND, 3 * SECOND, skew))
     assert timeline.rebases == 1
@@ -80,7 +81,7 @@ def test_old_packets_of_the_other_track_after_a_restart_stay_on_the_old_clock(la
     packets = stream(50 * SECOND, 0, 3 * SECOND) + stream(0, 3 * SECOND, 3 * SECOND)
     late = sorted(packets, key=lambda p: p.arrival + (lag if p.track == AUDIO else 0))
     packets = [At(p.track, p.dts, p.arrival + (lag if p.track == AUDIO else 0)) for p in late]
-    timeline = Timeline()
+    timeline = Timeline(unheard)
     out = run(timeline, packets)
     assert timeline.rebases == 1
     assert rises(out)
@@ -95,7 +96,7 @@ def test_old_packets_of_the_other_track_after_a_restart_stay_on_the_old_clock(la
 def test_a_restart_in_a_file_faster_than_real_time_goes_on_after_the_newest(lag: int) -> None:
     packets = stream(50 * SECOND, 0, 3 * SECOND) + stream(0, 3 * SECOND, 3 * SECOND)
     packets.sort(key=lambda p: p.arrival + (lag if p.track == AUDIO else 0))
-    out = run(timeline := Timeline(), [At(p.track, p.dts, p.arrival // 10) for p in packets])
+    out = run(timeline := Timeline(unheard), [At(p.track, p.dts, p.arrival // 10) for p in packets])
     assert timeline.rebases == 1
     for track, step in ((VIDEO, FRAME), (AUDIO, AAC)):
         seams = [b - a for a, b in pairwise(of(track, out)) if b - a != step]
@@ -106,7 +107,7 @@ def test_a_restart_in_a_file_faster_than_real_time_goes_on_after_the_newest(lag:
 
 
 def test_a_session_goes_on_from_the_origin_of_a_returning_encoder() -> None:
-    timeline = Timeline(origin=70 * SECOND)
+    timeline = Timeline(unheard, origin=70 * SECOND)
     out = run(
         timeline, [At(VIDEO, 5 * SECOND, 0), At(AUDIO, 5 * SECOND - 60 * MS, 0), *stream(5 * SECOND + FRAME, FRAME, SECOND)]
     )
@@ -121,7 +122,7 @@ def test_a_jump_of_one_track_moves_that_track_only(jump: int) -> None:
         At(p.track, p.dts + (jump if p.track == AUDIO and p.arrival >= 3 * SECOND else 0), p.arrival)
         for p in stream(100 * SECOND, 0, 6 * SECOND)
     ]
-    timeline = Timeline()
+    timeline = Timeline(unheard)
     out = run(timeline, packets)
     assert timeline.rebases == 1
     assert of(VIDEO, out) == list(range(0, 6 * SECOND, FRAME))
@@ -134,7 +135,7 @@ def test_a_track_that_jumps_back_again_finds_its_old_alignment() -> None:
         At(p.track, p.dts + (9 * SECOND if p.track == AUDIO and 2 * SECOND <= p.arrival < 4 * SECOND else 0), p.arrival)
         for p in stream(0, 0, 6 * SECOND)
     ]
-    timeline = Timeline()
+    timeline = Timeline(unheard)
     out = run(timeline, packets)
     assert timeline.rebases == 1
     assert of(AUDIO, out)[-1] == 6 * SECOND - AAC
@@ -144,7 +145,7 @@ def test_a_track_that_jumps_back_again_finds_its_old_alignment() -> None:
 def test_a_wrapping_clock_goes_on(bits_ms: int) -> None:
     modulus = (1 << bits_ms) * MS
     packets = [At(p.track, p.dts % modulus, p.arrival) for p in stream(modulus - SECOND, 0, 3 * SECOND)]
-    out = run(timeline := Timeline(), packets)
+    out = run(timeline := Timeline(unheard), packets)
     assert timeline.rebases == 1
     assert rises(out)
     assert all(abs(p.dts - p.arrival) <= FRAME for p in out)
@@ -152,7 +153,7 @@ def test_a_wrapping_clock_goes_on(bits_ms: int) -> None:
 
 def test_a_pause_of_the_encoder_is_no_jump() -> None:
     packets = stream(0, 0, SECOND) + stream(61 * SECOND, 61 * SECOND, SECOND)
-    out = run(timeline := Timeline(), packets)
+    out = run(timeline := Timeline(unheard), packets)
     assert timeline.rebases == 0
     assert out[-1].dts == packets[-1].dts
 
@@ -162,7 +163,7 @@ def test_frames_dropped_by_the_encoder_in_a_stall_are_no_jump() -> None:
     packets = stream(0, 0, SECOND)
     packets += [At(p.track, p.dts, 4 * SECOND) for p in stream(SECOND, 0, 300 * MS)]
     packets += [At(p.track, p.dts, max(p.arrival, 4 * SECOND)) for p in stream(3800 * MS, 3800 * MS, SECOND)]
-    out = run(timeline := Timeline(), packets)
+    out = run(timeline := Timeline(unheard), packets)
     assert timeline.rebases == 0
     assert [p.dts for p in out] == [p.dts for p in packets]
 
@@ -172,14 +173,14 @@ def test_a_stall_delays_nothing_in_session_time() -> None:
         At(p.track, p.dts, max(p.arrival, 5 * SECOND) if p.arrival >= 2 * SECOND else p.arrival)
         for p in stream(0, 0, 8 * SECOND)
     ]
-    out = run(timeline := Timeline(), packets)
+    out = run(timeline := Timeline(unheard), packets)
     assert timeline.rebases == 0
     assert out[-1].dts == packets[-1].dts
 
 
 def test_a_file_faster_than_real_time_is_no_jump() -> None:
     packets = [At(p.track, p.dts, p.arrival // 10) for p in stream(0, 0, 60 * SECOND)]
-    out = run(timeline := Timeline(), packets)
+    out = run(timeline := Timeline(unheard), packets)
     assert timeline.rebases == 0
     assert out[-1].dts == packets[-1].dts
 
@@ -188,7 +189,7 @@ def test_a_leap_is_measured_against_recent_arrivals_only() -> None:
     """A publisher whose clock loses 1 % against ours for ten minutes: a leap of 4 s is still seen."""
     slow = [At(p.track, p.dts, p.arrival * 101 // 100) for p in stream(0, 0, 600 * SECOND)]
     after = [At(p.track, p.dts, p.arrival + 6 * SECOND) for p in stream(604 * SECOND, 600 * SECOND, SECOND)]
-    timeline = Timeline()
+    timeline = Timeline(unheard)
     run(timeline, slow)
     assert timeline.rebases == 0
     run(timeline, after)
@@ -197,7 +198,7 @@ def test_a_leap_is_measured_against_recent_arrivals_only() -> None:
 
 def test_a_late_track_joins_on_the_common_clock() -> None:
     packets = [p for p in stream(7 * SECOND, 0, 20 * SECOND, skew=5 * MS) if p.track == VIDEO or p.arrival >= 10 * SECOND]
-    out = run(timeline := Timeline(), packets)
+    out = run(timeline := Timeline(unheard), packets)
     assert timeline.rebases == 0
     assert of(AUDIO, out)[0] == 10 * SECOND + 5 * MS
 
@@ -205,21 +206,21 @@ def test_a_late_track_joins_on_the_common_clock() -> None:
 @pytest.mark.parametrize("origin", [-JOIN_BEHIND - 5 * SECOND, 1000 * SECOND])
 def test_a_track_with_another_origin_starts_where_the_session_is(origin: int) -> None:
     packets = [At(p.track, p.dts + (origin if p.track == AUDIO else 0), p.arrival) for p in stream(0, 0, 4 * SECOND)]
-    out = run(Timeline(), [p for p in packets if p.track == VIDEO or p.arrival >= SECOND])
+    out = run(Timeline(unheard), [p for p in packets if p.track == VIDEO or p.arrival >= SECOND])
     assert of(VIDEO, out) == list(range(0, 4 * SECOND, FRAME))
     assert abs(of(AUDIO, out)[0] - SECOND) <= FRAME
 
 
 def test_earlier_packets_of_a_second_track_are_lifted_to_zero_and_then_aligned() -> None:
     packets = [At(VIDEO, 0, 0), *(At(AUDIO, -60 * MS + i * AAC, 0) for i in range(8))]
-    out = run(timeline := Timeline(), packets)
+    out = run(timeline := Timeline(unheard), packets)
     assert timeline.rebases == 0
     assert of(AUDIO, out) == [0, STEP, 2 * STEP, 3 * STEP, AAC, 2 * AAC, 3 * AAC, 4 * AAC]
 
 
 def test_repeated_timestamps_are_nudged_and_the_nudge_is_bounded() -> None:
     packets = [At(VIDEO, 5, i * FRAME) for i in range(1000)]
-    out = run(Timeline(), packets)
+    out = run(Timeline(unheard), packets)
     assert rises(out)
     assert of(VIDEO, out)[1] == STEP
     assert abs(out[-1].dts - packets[-1].arrival) < 15 * SECOND  # it goes on with arrivals, in steps
@@ -237,7 +238,7 @@ def test_whatever_comes_dts_rises_from_zero_and_pts_is_not_below(items: list[tup
     for track, dts, delay, waited in items:
         arrival += waited
         packets.append(At(track, dts, arrival, delay))
-    out = run(Timeline(), packets)
+    out = run(Timeline(unheard), packets)
     assert rises(out)
     assert all(p.pts >= p.dts >= 0 for p in out)
 
@@ -249,6 +250,6 @@ def test_jitter_on_the_way_changes_nothing(jitter: list[int]) -> None:
     for packet, wait in zip(stream(3 * SECOND, 0, 3 * SECOND), jitter, strict=True):
         arrival = max(arrival, packet.arrival + wait)
         packets.append(At(packet.track, packet.dts, arrival))
-    out = run(timeline := Timeline(), packets)
+    out = run(timeline := Timeline(unheard), packets)
     assert timeline.rebases == 0
     assert [p.dts for p in out] == [p.dts - 3 * SECOND for p in packets]

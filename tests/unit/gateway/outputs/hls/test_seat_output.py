@@ -21,6 +21,7 @@ from gateway.sessions.capacity import Capacity, Demand, VideoCost
 from gateway.sessions.pacer import LiveEdgePolicy
 from gateway.sessions.registry import Registry
 from gateway.sessions.seat import Seat, SeatPolicy
+from gateway.sessions.socket_watch import WatchPolicy
 from protocols.errors import Reason, Rejected
 from protocols.media import Codec, EncodedPacket, Kind, Track, TracksChanged
 from tests.support.memory import MemoryCall, MemoryPublisher
@@ -67,6 +68,7 @@ class Show:
         policy = SeatPolicy(
             decide=decide,
             live_edge=LiveEdgePolicy(),
+            watch=WatchPolicy(),
             linger_s=1,
             max_bitrate=0,
             on_retired=self.registry.retire,
