@@ -45,7 +45,7 @@ class Syntax:
     slice_pps: Callable[[bytes], int]  # the PPS id that a slice of a key frame names
     pps_sps: Callable[[bytes], int]  # the SPS id that a PPS names
     describe: Callable[[bytes, int, bytes], Track]  # (SPS, track id, extradata) -> the facts
-    recovers: Callable[[bytes], bool]  # of an SEI: decoding can start at this picture, which is no IDR and may not be whole at once
+    recovers: Callable[[bytes], bool]  # of an SEI: decoding can start at a picture that is no IDR
 
 
 def first_bytes(shift: int, mask: int, types: Iterable[int]) -> frozenset[int]:

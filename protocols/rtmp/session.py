@@ -223,9 +223,6 @@ class ServerSession:
         if reader.u16() == UserControl.PING_REQUEST:
             self._writer.user_control(UserControl.PING_RESPONSE, reader.take(4))
 
-    def _nothing(self, message: RtmpMessage) -> None:
-        """Told us, and no matter to us."""
-
     # Media
 
     def _audio(self, message: RtmpMessage) -> Iterable[Event]:
@@ -239,24 +236,22 @@ class ServerSession:
             raise ProtocolError("media before publish")
         self.last_media = message.arrival
         self.packets_received += 1
-        size = len(message.payload)
-        if not size:
+        if not message.payload:
             self._ignored += 1
             return ()
-        if size < SMALL:
+        if len(message.payload) < SMALL:
             self._chunks.steps -= SMALL_STEPS
         return read(message)
 
     def _aggregate(self, message: RtmpMessage) -> Iterable[Event]:
         """Several FLV tags in one message (§7.1.6): their times count from that of the first, which is the message's."""
+        events: list[Event] = []
         for type_, time, payload in split_aggregate(message.payload):
             self._chunks.steps -= TAG_STEPS
             if type_ in (MessageType.AUDIO, MessageType.VIDEO):
                 timestamp = (message.timestamp + time) & 0xFFFFFFFF
-                tag = RtmpMessage(type_, message.stream_id, timestamp, payload, message.begun, message.arrival)
-                events: list[Event] = []
-                self._take(tag, events)
-                yield from events
+                self._take(message._replace(type=type_, timestamp=timestamp, payload=payload), events)
+        return events
 
     def _data_amf3(self, message: RtmpMessage) -> Iterator[Event]:
         return self._data(message, skip=1)
@@ -376,10 +371,10 @@ _Take: TypeAlias = Callable[[ServerSession, RtmpMessage], Iterable[Event] | None
 _TAKE: dict[int, _Take] = {
     MessageType.SET_CHUNK_SIZE: ServerSession._set_chunk_size,
     MessageType.ABORT: ServerSession._abort,
-    MessageType.ACKNOWLEDGEMENT: ServerSession._nothing,
+    MessageType.ACKNOWLEDGEMENT: lambda session, message: None,  # told us, and no matter to us
     MessageType.USER_CONTROL: ServerSession._user_control,
     MessageType.WINDOW_ACKNOWLEDGEMENT_SIZE: ServerSession._set_window,
-    MessageType.SET_PEER_BANDWIDTH: ServerSession._nothing,
+    MessageType.SET_PEER_BANDWIDTH: lambda session, message: None,
     MessageType.AUDIO: ServerSession._audio,
     MessageType.VIDEO: ServerSession._video,
     MessageType.DATA_AMF3: ServerSession._data_amf3,

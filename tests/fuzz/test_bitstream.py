@@ -18,6 +18,7 @@ from tests.fuzz.cost import Receive, check
 from tests.fuzz.subjects import at_once, forgiving
 from tests.unit.protocols.bitstream.samples import (
     FOLDER,
+    ByLength,
     access_units,
     avcc,
     hvcc,
@@ -57,9 +58,9 @@ def cases() -> list[tuple[Callable[[], object], list[Call]]]:
     for path in sorted(FOLDER.iterdir()):
         match path.suffix:
             case ".h264":
-                out.append((lambda: NalStream(Codec.H264, 1), h264_like(path.name)))
+                out.append((lambda: ByLength(Codec.H264, 1), h264_like(path.name)))
             case ".hevc":
-                out.append((lambda: NalStream(Codec.HEVC, 1), h264_like(path.name)))
+                out.append((lambda: ByLength(Codec.HEVC, 1), h264_like(path.name)))
             case ".obu":
                 units = temporal_units(path.name)[:4]
                 out.append(
@@ -190,7 +191,7 @@ def test_the_largest_access_units_stall_nothing(data: bytes) -> None:
     assert len(data) <= MAX_BYTES
     for codec, record in ((Codec.H264, avcc([], [])), (Codec.HEVC, hvcc([]))):
         for method in ("annexb", "length_prefixed"):
-            check(Subject(partial(NalStream, codec, 1), ["configure", method]), [record, data], method, memory=True)
+            check(Subject(partial(ByLength, codec, 1), ["configure", method]), [record, data], method, memory=True)
     check(lambda: forgiving(Av1Stream(1).temporal_unit), [data], "AV1", memory=True)
     check(lambda: forgiving(VpxStream(Codec.VP8, 1).frame), [data], "VP8", memory=True)
     check(lambda: forgiving(VpxStream(Codec.VP9, 1).frame), [data], "VP9", memory=True)

@@ -4,6 +4,11 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
+from protocols.bitstream import AccessUnit
+from protocols.bitstream.h26x import NalStream
+from protocols.bitstream.nal import split_length_prefixed
+from protocols.bitstream.unit import check_size
+
 FOLDER = Path(__file__).parents[3] / "data" / "bitstream"
 H264_PICTURES, H264_SETS = frozenset({1, 5}), frozenset({7, 8})
 HEVC_PICTURES, HEVC_SETS = frozenset(range(32)), frozenset({32, 33, 34})
@@ -40,6 +45,14 @@ def access_units(name: str) -> Iterator[bytes]:
 
 def length_prefixed(unit: bytes) -> bytes:
     return b"".join(len(nal).to_bytes(4, "big") + nal for nal in nals(unit))
+
+
+class ByLength(NalStream):
+    """Its access units come in the framing of the configuration record."""
+
+    def length_prefixed(self, data: bytes) -> AccessUnit:
+        check_size(data)
+        return self.units(split_length_prefixed(data, self.length_size))
 
 
 def avcc(sps: list[bytes], pps: list[bytes], length_size: int = 4) -> bytes:
