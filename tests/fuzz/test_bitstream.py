@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from functools import partial
 from random import Random
-from time import monotonic
 
 import pytest
 
@@ -14,7 +13,7 @@ from protocols.bitstream.unit import MAX_BYTES
 from protocols.bitstream.vpx import VpxStream
 from protocols.errors import ProtocolError
 from protocols.media import Codec
-from tests.fuzz.cost import Receive, check
+from tests.fuzz.cost import Receive, check, rounds
 from tests.fuzz.subjects import at_once, forgiving
 from tests.unit.protocols.bitstream.samples import (
     FOLDER,
@@ -139,15 +138,13 @@ class Subject:
 def test_mutated_streams(seconds: float, seed: int) -> None:
     random = Random(seed)
     streams = cases()
-    calls = refused = rounds = 0
-    until = monotonic() + seconds * 0.8
-    while monotonic() < until:
+    calls = refused = 0
+    for number in rounds(seconds * 0.8):
         make, script = random.choice(streams)
         chosen = random.sample(script, k=random.randint(1, len(script)))
         hostile = [mutate(data, random) if random.random() < 0.7 else data for _, data in chosen]
         subject = Subject(make, [method for method, _ in chosen])
-        check(subject, hostile, f"{[(method, data[:2000].hex()) for method, data in chosen]}", memory=rounds % 64 == 0)
-        rounds += 1
+        check(subject, hostile, f"{[(method, data[:2000].hex()) for method, data in chosen]}", memory=number % 64 == 0)
         calls += len(chosen)
         refused += subject.refused
         if isinstance(subject.stream, NalStream) and subject.stream.track is not None:
@@ -158,8 +155,7 @@ def test_mutated_streams(seconds: float, seed: int) -> None:
 def test_mutated_headers(seconds: float, seed: int) -> None:
     random = Random(seed)
     calls = refused = 0
-    until = monotonic() + seconds * 0.2
-    while monotonic() < until:
+    for _ in rounds(seconds * 0.2):
         parse, header = random.choice(HEADERS)
         hostile = mutate(header, random)
         calls += 1

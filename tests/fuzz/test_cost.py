@@ -1,16 +1,15 @@
 """What publishers send, in numbers and orders that nobody sends: any input costs what its bytes allow (`tests/fuzz/cost.py`)."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from random import Random
-from time import monotonic
 
 import pytest
 
 from protocols.bitstream.h26x import NalStream
 from protocols.media import Codec
 from protocols.srt.tracks import TsDemuxer
-from tests.fuzz.cost import AT_ONCE_S, PER_BYTE_S, TURN_BYTES, Atom, Receive, Spent, check, counts, cut
+from tests.fuzz.cost import AT_ONCE_S, PER_BYTE_S, TURN_BYTES, Atom, Receive, Spent, check, counts, cut, rounds
 from tests.fuzz.subjects import (
     AV1,
     NAL,
@@ -86,13 +85,6 @@ def test_counts_and_orders(kind: str, seconds: float, seed: int) -> None:
         spent = check(subject, pieces, f"{kind}, --fuzz-seed {seed}, input {number}", at_once=allowed, memory=number % 16 == 0)
         dearest = max(dearest, spent, key=lambda each: each.total / (allowed + each.size * PER_BYTE_S))
     print(f"{number + 1} inputs, the dearest: {dearest}")
-
-
-def rounds(seconds: float) -> Iterator[int]:
-    until, number = monotonic() + seconds, 0
-    while not number or monotonic() < until:
-        yield number
-        number += 1
 
 
 # -- the oracle itself ---------------------------------------------------------------------------------------------------------------

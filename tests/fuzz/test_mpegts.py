@@ -2,7 +2,6 @@
 
 import contextlib
 import random
-import time
 from collections.abc import Iterator
 from functools import partial
 
@@ -10,7 +9,7 @@ from protocols.errors import Rejected
 from protocols.srt.latm import LatmReader
 from protocols.srt.streamid import parse_stream_id
 from protocols.srt.tracks import TsDemuxer
-from tests.fuzz.cost import Receive, check
+from tests.fuzz.cost import Receive, check, rounds
 from tests.fuzz.subjects import forgiving
 from tests.unit.protocols.srt.streams import X264, gstreamer_muxed, muxed
 
@@ -79,27 +78,23 @@ def demuxer_at(waits: list[int]) -> Receive:
 def test_transport_streams(seconds: float, seed: int) -> None:
     originals = sources()
     chance = random.Random(seed)
-    until, runs = time.monotonic() + seconds, 0
-    while time.monotonic() < until:
+    for number in rounds(seconds):
         script = [piece for _ in range(3) for piece in pieces(mutate(chance.choice(originals), chance), chance)]
         data, waits = [piece for piece, _ in script], [wait for _, wait in script]
-        check(partial(demuxer_at, waits), data, f"--fuzz-seed {seed}, input {runs}", memory=runs % 8 == 0)
-        runs += 1
-    assert runs > 5
+        check(partial(demuxer_at, waits), data, f"--fuzz-seed {seed}, input {number}", memory=number % 8 == 0)
+    assert number > 5
 
 
 def test_latm_elements(seconds: float, seed: int) -> None:
     chance = random.Random(seed)
-    until, runs = time.monotonic() + seconds / 5, 0
-    while time.monotonic() < until:
+    for number in rounds(seconds / 5):
         elements = [b"\x20\x00\x11\x90" * chance.randrange(2) + chance.randbytes(chance.randrange(400)) for _ in range(20)]
 
         def subject() -> Receive:
             reader = LatmReader()
             return forgiving(lambda element: _units_of(reader, element))
 
-        check(subject, elements, f"--fuzz-seed {seed}, input {runs}", memory=runs % 64 == 0)
-        runs += 1
+        check(subject, elements, f"--fuzz-seed {seed}, input {number}", memory=number % 64 == 0)
 
 
 def _units_of(reader: LatmReader, element: bytes) -> None:
@@ -124,8 +119,7 @@ def test_stream_ids(seconds: float, seed: int) -> None:
         b"t=file",
         b"a" * 90,
     ]
-    until = time.monotonic() + seconds / 5
-    while time.monotonic() < until:
+    for _ in rounds(seconds / 5):
         raw = b"".join(
             chance.choice(pieces) if chance.random() < 0.8 else chance.randbytes(3) for _ in range(chance.randrange(12))
         )

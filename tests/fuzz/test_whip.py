@@ -1,7 +1,6 @@
 """What an authenticated publisher may send, mutated: offers, RTP and RTCP give media, nothing, or `ProtocolError`, within bounds."""
 
 import random
-import time
 from itertools import islice
 
 from protocols.bitstream.unit import MAX_BYTES
@@ -14,7 +13,7 @@ from protocols.webrtc.sdp import answer
 from protocols.webrtc.sdp import description as sdp
 from protocols.webrtc.send.packetize import packetize_h264
 from protocols.whip.tracks import Item, Tracks
-from tests.fuzz.cost import Receive, check, orders
+from tests.fuzz.cost import Receive, check, orders, rounds
 from tests.fuzz.subjects import forgiving
 from tests.fuzz.test_webrtc import OFFERS, TRANSPORT, inputs, survives
 from tests.unit.protocols.bitstream.samples import access_units
@@ -96,9 +95,8 @@ def test_numbers_in_any_order(seconds: float, seed: int) -> None:
         (0, 0),
     ]
     payloads = (b"\x41\x9a", b"\x41\x1a", b"\x7c\x81\x9a", b"\x7c\x41\x9a", b"")
-    until, runs = time.monotonic() + seconds, 0
-    while time.monotonic() < until:
-        chance = random.Random(f"{seed} {runs}")
+    for number in rounds(seconds):
+        chance = random.Random(f"{seed} {number}")
         sequence = stamp = 0
         datagrams = []
         for step, stamps in islice(orders(chance, chance.sample(steps, k=chance.randint(1, 4))), 1500):
@@ -117,8 +115,7 @@ def test_numbers_in_any_order(seconds: float, seed: int) -> None:
         def subject() -> Receive:
             return forgiving(Publisher(step=MS // 20, poll=MS).receive)
 
-        check(subject, datagrams, f"--fuzz-seed {seed}, input {runs}", memory=runs % 8 == 0)
-        runs += 1
+        check(subject, datagrams, f"--fuzz-seed {seed}, input {number}", memory=number % 8 == 0)
 
 
 def test_streams_with_any_packets_lost_doubled_and_moved() -> None:

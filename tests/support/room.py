@@ -47,11 +47,11 @@ class Room:
 
 
 def _free() -> float:
-    """The share of all cores that nobody uses now. proc_stat(5): user, nice, system, idle, waiting for disks, and more."""
+    """The share of all cores that nobody uses now, or who gives way. proc_stat(5): user, nice, system, idle, waiting for disks, and more."""
     before = _ticks()
     time.sleep(_LOOKED_S)
     spent = [after - earlier for after, earlier in zip(_ticks(), before, strict=True)]
-    return (spent[3] + spent[4]) / max(1, sum(spent))
+    return (spent[1] + spent[3] + spent[4]) / max(1, sum(spent))
 
 
 def _ticks() -> list[int]:
