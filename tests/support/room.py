@@ -47,7 +47,7 @@ class Room:
 
 
 def _free() -> float:
-    """The share of all cores that nobody uses now, or who gives way. proc_stat(5): user, nice, system, idle, waiting for disks, and more."""
+    """The share of all cores that nobody uses now but who gives way. proc_stat(5): user, nice, system, idle, waiting for disks."""
     before = _ticks()
     time.sleep(_LOOKED_S)
     spent = [after - earlier for after, earlier in zip(_ticks(), before, strict=True)]
