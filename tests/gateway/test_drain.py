@@ -3,7 +3,6 @@
 import asyncio
 import signal
 import stat
-import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -11,10 +10,11 @@ import aiohttp
 
 from tests.peers.srt_peers import caller
 from tests.peers.test_whip_junk import OFFER, SDP
+from tests.support import gateway_forks
 from tests.support.application import running_application
 from tests.support.delivery import assert_shown, dropped
 from tests.support.encoders import X264_LIVE, ffmpeg, programme
-from tests.support.gateway_process import ROOT, GatewayProcess, running_gateway
+from tests.support.gateway_process import GatewayProcess, running_gateway
 from tests.support.publishing import AAC, PROTOCOLS, Pasted, publishing
 from tests.support.viewer import Viewer, watching
 
@@ -31,13 +31,12 @@ async def post(gateway: GatewayProcess, path: str, **headers: str) -> tuple[int,
         return response.status, await response.text()
 
 
-async def command(gateway: GatewayProcess, *words: str) -> tuple[int | None, str]:
+async def command(gateway: GatewayProcess, *words: str) -> tuple[int, str]:
     """`gateway` on this machine's command line, with the configuration of the one that runs."""
     there = (f"state.directory={gateway.state}", f"http.port={0 if words[0] == 'drain' else gateway.ports['http']}")
-    arguments = [sys.executable, "-m", "gateway", *words, *(part for each in there for part in ("--set", each))]
-    process = await asyncio.create_subprocess_exec(*arguments, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
-    output, _ = await process.communicate()
-    return process.returncode, output.decode()
+    process = await gateway_forks.start(*words, *(part for each in there for part in ("--set", each)), environment={})
+    output = await process.stdout.read()
+    return await process.wait(), output.decode()
 
 
 def mode_of(file: Path) -> int | None:

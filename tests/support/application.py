@@ -2,10 +2,8 @@
 
 import asyncio
 import json
-import os
 import re
 import secrets
-import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,7 +14,8 @@ from typing import Any
 import aiohttp
 import jwt
 
-from tests.support.gateway_process import ROOT, GatewayProcess, running_gateway
+from tests.support import gateway_forks
+from tests.support.gateway_process import GatewayProcess, running_gateway
 
 BASE = "/api/v2/video"
 
@@ -64,15 +63,9 @@ async def running_application(*settings: str) -> AsyncIterator[Application]:
 
 
 async def _gateway(secret: str, *arguments: str) -> str:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "gateway", *arguments),
-        cwd=ROOT,
-        env=os.environ | {"GATEWAY_AUTH__SECRET": secret},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    output, errors = await process.communicate()
-    assert process.returncode == 0, errors.decode()
+    process = await gateway_forks.start(*arguments, environment={"GATEWAY_AUTH__SECRET": secret})
+    output, errors = await asyncio.gather(process.stdout.read(), process.stderr.read())
+    assert await process.wait() == 0, errors.decode()
     return output.decode()
 
 

@@ -2,21 +2,20 @@
 
 import asyncio
 import json
-import os
 import secrets
 import signal
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 import psutil
 
 from gateway.access.credentials import Secret, Tokens
+from tests.support import gateway_forks
 from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -40,11 +39,29 @@ async def fresh_metrics(url: str, *, verify: bool = True) -> str:
         return await eventually(changed, every_s=0.05)
 
 
+class Process(Protocol):
+    """As `asyncio.subprocess.Process`."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def returncode(self) -> int | None: ...
+
+    async def wait(self) -> int: ...
+
+    def send_signal(self, number: int, /) -> None: ...
+
+    def terminate(self) -> None: ...
+
+    def kill(self) -> None: ...
+
+
 @dataclass
 class GatewayProcess:
     """`state` is its state directory, `log` every line that it has logged, parsed; `key()` makes stream keys that it takes."""
 
-    process: asyncio.subprocess.Process
+    process: Process
     tokens: Tokens
     ports: dict[str, int]
     state: str
@@ -140,23 +157,11 @@ async def running_gateway(*settings: str, expect_exit: int | None = 0, secret: s
     with tempfile.TemporaryDirectory() as directory:
         fixed = ("log.format=json", f"state.directory={directory}")
         arguments = [part for setting in (*PORTS, *fixed, *settings) for part in ("--set", setting)]
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "gateway",
-            "run",
-            *arguments,
-            cwd=ROOT,
-            env=os.environ | {"GATEWAY_AUTH__SECRET": secret},
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            limit=1 << 20,
-        )
+        process = await gateway_forks.start("run", *arguments, environment={"GATEWAY_AUTH__SECRET": secret})
         gateway = GatewayProcess(process, Tokens(Secret(secret.encode())), {}, state_of(settings) or directory)
         ready = asyncio.Event()
 
         async def read_log() -> None:
-            assert process.stderr is not None
             async for line in process.stderr:
                 try:
                     entry = json.loads(line)
