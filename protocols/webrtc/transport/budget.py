@@ -21,20 +21,27 @@ WORK: Mapping[Standing, tuple[float, int]] = MappingProxyType(
 
 _LONGEST_NS = 5_000_000
 """What one datagram is charged with at most (ns): longer than any takes, so that a pause of the whole process is nobody's debt."""
+_SETTLED_NS = 1_000_000
+"""So much is summed up before the bucket is reckoned anew: a datagram takes a hundredth of it."""
 
 
 class WorkBudget(TokenBucket):
     """Of one peer: nanoseconds, of which it gets `share` of the loop's time for good and has `burst` at once. Times are monotonic ns."""
 
-    __slots__ = ()
+    __slots__ = ("_unsettled",)
 
     def __init__(self, share: float, burst: int) -> None:
         super().__init__(share * SECOND, burst)
+        self._unsettled = 0
 
     def spent(self, now: int) -> bool:
         """Whether there is nothing left."""
-        return self._left <= 0 and self._level(now) <= 0
+        return self._left <= self._unsettled and self._level(now) <= self._unsettled
 
     def charge(self, begun: int, now: int) -> None:
         """A datagram took from `begun` until `now`."""
-        self.spend(min(now - begun, _LONGEST_NS), now)
+        took = now - begun
+        self._unsettled += took if took < _LONGEST_NS else _LONGEST_NS
+        if self._unsettled > _SETTLED_NS:
+            self.spend(self._unsettled, now)
+            self._unsettled = 0
