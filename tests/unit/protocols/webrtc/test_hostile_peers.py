@@ -170,19 +170,14 @@ async def test_a_viewer_that_floods_feedback_costs_the_others_nothing(name: str)
                 base = thief.peer.transport_sequence
                 datagram = hostile.rtcp(viewers[1].senders[0].parameters.ssrc, base)[name]
                 victim.got()
-                begun, used = time.monotonic(), time.process_time()
-                sent = 0
-                while time.monotonic() - begun < 2:
-                    for _ in range(10):
+                used = time.process_time()
+                for _ in range(100):  # 2 s of sound
+                    for _ in range(20):
                         thief.send(thief.outbound.protect_rtcp(datagram))
-                    sent += 10
-                    await asyncio.sleep(0.01)
-                elapsed, used = time.monotonic() - begun, time.process_time() - used
-                rate = victim.got() / elapsed
-                print(f"{name}: {sent / elapsed:.0f}/s, {rate:.0f} packets/s to the victim, {used / elapsed:.2f} of a core")
-                assert sent / elapsed > 400
-                assert rate > 40
-                assert used / elapsed < 0.5  # the attacker's own share in it
+                    await victim.receive()
+                used = time.process_time() - used
+                print(f"{name}: 2000 for {used:.2f} s of CPU")
+                assert used < 1  # the attacker's own share in it
             for viewer in viewers:
                 viewer.senders[0].detach()
 
