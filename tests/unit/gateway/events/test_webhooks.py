@@ -23,6 +23,7 @@ from gateway.store.outbox import MAX_WAITING
 from gateway.store.store import Store
 from protocols.back_off import BackOff
 from tests.support.receiver import Receiver, receiving
+from tests.support.waiting import eventually
 
 SECRET = "a secret of the operator, forty characters"
 QUICK = BackOff(0.02, 0.1)
@@ -226,7 +227,11 @@ async def test_what_waits_is_bounded_in_memory_and_in_the_store(store: Store) ->
                 bus.publish(EventType.CUSTOM, CALL, {"n": n})
             await asyncio.sleep(0)
             assert told_to.dropped == {"overflow": 7}
-    assert await store.outbox.waiting() == 1 + MAX_UNSAVED
+
+            async def saved() -> bool:
+                return await store.outbox.waiting() == 1 + MAX_UNSAVED
+
+            await eventually(saved)
     assert MAX_WAITING > MAX_UNSAVED
 
 
