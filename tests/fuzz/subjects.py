@@ -73,7 +73,8 @@ def frames(codec: Codec) -> Receive:
     take = _taker(codec)
 
     def receive(data: bytes) -> None:
-        payloads.append(data[1:])
+        if len(payloads) <= depacketize.FRAME_PACKETS:  # nor are more held where they come in
+            payloads.append(data[1:])
         if data[0]:
             frame = payloads.copy()
             payloads.clear()
