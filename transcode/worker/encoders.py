@@ -22,6 +22,8 @@ NANOSECOND = Fraction(1, 1_000_000_000)
 UNKNOWN_FRAME_RATE = 30.0
 KEYFRAME_SECONDS = 4  # at most; more often only costs bits: they come on request, and a viewer joins by the key-frame cache
 _VBV_SECONDS = 0.6  # a key frame may take this much of the bitrate: more delays it on a narrow link, less blurs it
+# The first may take this much: the encoder before has spent what the narrow link had, and what left last still stands in its queue
+_FIRST_SECONDS = 0.2
 
 
 def open_video(like: VideoFrame, frame_rate: float, bitrate: int, preset: str, name: str = X264) -> VideoCodecContext:
@@ -53,6 +55,7 @@ def open_video(like: VideoFrame, frame_rate: float, bitrate: int, preset: str, n
         **chosen.efforts.get(preset, {}),
         "maxrate": str(bitrate),
         "bufsize": str(round(bitrate * _VBV_SECONDS)),
+        "rc_init_occupancy": str(round(bitrate * _FIRST_SECONDS)),
     }
     encoder.open()
     return encoder

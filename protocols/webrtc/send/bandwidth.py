@@ -6,13 +6,15 @@ rises above 1.5 times what was seen to arrive, and falls by loss or delay alone:
 while a queue drains, and near the rate that was too much the last time it rises slowly (§5.5): an encoder that follows it stays just below
 what the way carries, and still finds out when that is more.
 
-A way that narrows to less than half at one blow shows it within two feedbacks: the queue grows from one to the next, and what arrives is
-what the way carries. The figure falls to that at once, and what left before says nothing any more.
+A way that narrows to less than half at one blow shows it in the first feedback where what left together arrives one by one: how far apart
+is what the way carries, and a pause, which lets all go together, looks otherwise. Else it shows it within two: the queue grows from one to
+the next. The figure falls to what arrives at once, and what left before says nothing any more, nor what left for the full queue.
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple, TypeAlias
 
 _WINDOW_NS = 500_000_000
@@ -30,6 +32,9 @@ _HEADROOM = 1.5
 _FLOOR = 50_000
 _SPAN_NS = 45_000_000  # of arrivals, at least: feedback that comes in parts is one
 _COLLAPSE = 2  # times as much arrived before
+_STRUNG_NS = 30_000_000  # of arrivals one by one, at least, of at least so many
+_STRUNG = 3
+_FULL_NS = 50_000_000  # after a collapse is known: some of what leaves yet finds the queue full
 _DRAINING = 0.7  # of what the way carries: the queue that stands by then is to empty
 _GROWING = 4  # a queue that grows by one part in so many of the time: this much and more of what is sent is not carried
 _LITTLE = 2  # times what was sent is less than the figure: what arrived of it is not what the way carries
@@ -95,9 +100,9 @@ class BandwidthEstimator:
         self._before: deque[int] = deque(maxlen=_BEFORE)  # bit/s that arrived in a window
         self._spans: deque[_Span] = deque(maxlen=3)
         self._sent_until = 0  # when the last of the window before left
-        self._collapsed = 0  # when the way narrowed at one blow
+        self._collapsed = 0  # what left before this left before the way narrowed, or for its full queue
 
-    def add(self, arrivals: Iterable[Arrival], now: int) -> bool:
+    def add(self, arrivals: Sequence[Arrival], now: int) -> bool:
         """Arrivals in the order sent. `now` is monotonic ns. True where the way has narrowed to less than half at one blow."""
         window = self._window = self._window or _Window(now)
         least, delay, collapsed = window.least_delay, window.delay, self._collapsed
@@ -113,7 +118,7 @@ class BandwidthEstimator:
             last, delay = arrived, arrived - sent
             if least is None or delay < least:
                 least = delay
-        if not packets:  # all of it left before the way narrowed
+        if not packets:  # all of it left too early
             self._window = window if window.packets else None
             return False
         window.packets += packets
@@ -122,7 +127,9 @@ class BandwidthEstimator:
         window.least_delay, window.delay, window.sent = least, delay, sent
         if came:
             self._note(_Span(last, delay, came, packets, lost))
-            if self._narrowed(now):
+            arrived = self._narrowed() or self._strung(arrivals, delay)
+            if arrived is not None:
+                self._collapse(arrived, now)
                 return True
         if now - window.begun >= _WINDOW_NS:
             self._judge(window, now - window.begun)
@@ -137,29 +144,42 @@ class BandwidthEstimator:
             span = spans.pop().joined(span)
         spans.append(span)
 
-    def _narrowed(self, now: int) -> bool:
-        """Whether two feedbacks in a row show a queue that grows or overflows, and not half of what arrived before; or that what left since
-        the way narrowed is still too much."""
+    def _narrowed(self) -> int | None:
+        """What arrives (bit/s) where two feedbacks in a row show a queue that grows or overflows, and not half of what arrived before; or
+        that what left since the way narrowed is still too much."""
         if len(self._spans) < 3 or not self._least:
-            return False
+            return None
         first, middle, last = self._spans
         queued = last.delay - min(self._least) > 2 * _QUEUEING_NS
         mostly_lost = middle.mostly_lost and last.mostly_lost
         if not (queued or mostly_lost) or not (middle.worse(first) and last.worse(middle)) or last.at - middle.at < _SPAN_NS:
-            return False
+            return None
         arrived = last.rate(middle)  # the middle one may hold the end of what was before
         if self._before:
-            if arrived * _COLLAPSE > max(self._before):
-                return False
-        elif not (self._collapsed and middle.lossy and last.lossy):
-            return False
+            return arrived if arrived * _COLLAPSE <= max(self._before) else None
+        return arrived if self._collapsed and middle.lossy and last.lossy else None
+
+    def _strung(self, arrivals: Sequence[Arrival], delay: int) -> int | None:
+        """What arrives (bit/s) where one feedback shows a queue, and each packet in it so long after the one before that this is not half
+        of what arrived before."""
+        if not self._before or not self._least or delay - min(self._least) <= _QUEUEING_NS:
+            return None
+        came = [(arrived, size) for sent, arrived, size in arrivals if arrived is not None and sent >= self._collapsed]
+        span = came[-1][0] - came[0][0]
+        if len(came) < _STRUNG or span < _STRUNG_NS:
+            return None
+        most = max(self._before) // _COLLAPSE
+        if any(size * 8_000_000_000 > most * (later - earlier) for (earlier, _), (later, size) in pairwise(came)):
+            return None
+        return _rate(sum(size for _, size in came[1:]), span)
+
+    def _collapse(self, arrived: int, now: int) -> None:
         self._too_much = arrived
         self.bits_per_second = max(_FLOOR, int(min(arrived, self.bits_per_second or arrived) * _DRAINING))
-        self._collapsed = self._sent_until = now
+        self._collapsed, self._sent_until = now + _FULL_NS, now
         self._window = None
         self._before.clear()
         self._spans.clear()
-        return True
 
     def _sent(self, window: _Window, elapsed: int) -> int:
         """bit/s at which what arrived in the window had left."""

@@ -2,11 +2,12 @@
 hop. Sans-IO.
 
 What is kept true: what waits is out by the time that it was given, as gently as that allows. On a way that is too narrow that is no faster
-than it carries, as far as the bound on waiting allows.
+than it carries, as far as the bound on waiting allows: each frame has its own time, and one that comes while others wait hastens none.
 """
 
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from protocols.webrtc.send.history import Run, SentFrame
@@ -17,16 +18,18 @@ UNPACED = 48
 
 
 class Pace(NamedTuple):
-    """How a frame leaves, in packets: up to `unpaced` at once, of a larger one `slice` and the rest in turns of `PACE_NS`."""
+    """How a frame leaves, in packets: up to `unpaced` (of a key frame `unpaced_key`) at once, of a larger one `slice` and the rest in turns
+    of `PACE_NS`."""
 
     unpaced: int
+    unpaced_key: int
     slice: int
     least: int  # in a turn: 0 where there may be turns without any
 
 
-WIDE = Pace(UNPACED, SLICE, least=1)
-NARROW = Pace(unpaced=4, slice=2, least=0)
-"""On a way that is too narrow."""
+WIDE = Pace(UNPACED, UNPACED, SLICE, least=1)
+NARROW = Pace(unpaced=4, unpaced_key=1, slice=1, least=0)
+"""On a way that is too narrow. Its queue may be full when a key frame comes: that fits in as slowly only as the queue empties."""
 
 FRAME_DRAIN_NS = 20_000_000
 JOIN_DRAIN_NS = 200_000_000
@@ -35,13 +38,21 @@ NARROW_DRAIN_NS = 200_000_000
 """A frame is out after this on a way that is too narrow, if it carries it or not."""
 
 
+@dataclass(slots=True)
+class _Batch:
+    """Of packets that are to be out by the same time."""
+
+    drained: int
+    packets: int
+
+
 class PacingQueue:
     """Runs in order, each with its timestamp. False while nothing waits."""
 
     def __init__(self) -> None:
         self.packets = 0
         self._runs: deque[tuple[Run, int, int]] = deque()
-        self._drained = 0  # when all is to be out
+        self._batches: deque[_Batch] = deque()
         self._least = 0
         self._allowance = 0.0  # packets that may leave now; not above 0 where a run went beyond
 
@@ -53,23 +64,39 @@ class PacingQueue:
         """When the oldest began to wait; there is one."""
         return self._runs[0][2]
 
+    @property
+    def drained(self) -> int:
+        """When the newest is to be out; there is one."""
+        return self._batches[-1].drained
+
     def add(self, frame: SentFrame, timestamp: int, now: int, drained: int, pace: Pace) -> None:
-        """All is to be out by `drained`, if nothing waited before."""
+        """It is to be out by `drained`, or with what waits before it where that is later."""
         if not self._runs:
-            self._drained, self._allowance, self._least = drained, pace.slice, pace.least
+            self._allowance, self._least = pace.slice, pace.least
         self._runs.extend((part, timestamp, now) for run in frame.runs for part in run.parts(pace.slice))
         self.packets += frame.count
+        if self._batches and drained <= self.drained:
+            self._batches[-1].packets += frame.count
+        else:
+            self._batches.append(_Batch(drained, frame.count))
 
     def clear(self) -> None:
         self._runs.clear()
+        self._batches.clear()
         self.packets = 0
 
     def due(self, now: int) -> Iterator[tuple[Run, int]]:
         """The slice of this turn. It may be cleared while it is walked."""
-        runs = self._runs
+        runs, batches = self._runs, self._batches
         while runs and self._allowance > 0:
             run, timestamp, _ = runs.popleft()
-            self._allowance -= len(run.packets)
-            self.packets -= len(run.packets)
+            count = len(run.packets)
+            self._allowance -= count
+            self.packets -= count
+            batches[0].packets -= count
+            if not batches[0].packets:
+                batches.popleft()
             yield run, timestamp
-        self._allowance += max(self._least, self.packets / max(1, (self._drained - now) // PACE_NS))
+        if batches:
+            turns = max(1, (batches[0].drained - now) // PACE_NS)
+            self._allowance += max(self._least, batches[0].packets / turns)

@@ -158,11 +158,9 @@ class Sender:
         if frame.keyframe:
             self._cut = False
             self._replay_wait = REPLAY_NS
-        carried = self.carried
         pace = self._pace
-        if self._backlog or frame.count > pace.unpaced:
-            drain = FRAME_DRAIN_NS if carried is None else min(_duration(frame.size, carried), NARROW_DRAIN_NS)
-            self._backlog.add(frame, timestamp, now, now + drain, pace)
+        if self._backlog or frame.count > (pace.unpaced_key if frame.keyframe else pace.unpaced):
+            self._backlog.add(frame, timestamp, now, self._drained(frame, now), pace)
             source.pace(self, now)
             return
         for run in frame.runs:
@@ -260,6 +258,13 @@ class Sender:
             if run.ends:
                 source.handed_over(run.index + len(run.packets))
         return bool(backlog)
+
+    def _drained(self, frame: SentFrame, now: int) -> int:
+        """When this frame is to be out: together with what waits, but on a way that is too narrow in its own time after that."""
+        waiting = self._backlog.drained if self._backlog else None
+        if self.carried is None:
+            return now + FRAME_DRAIN_NS if waiting is None else waiting
+        return min(max(waiting or 0, now) + _duration(frame.size, self.carried), now + NARROW_DRAIN_NS)
 
     @property
     def _pace(self) -> Pace:

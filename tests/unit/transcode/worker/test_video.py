@@ -239,6 +239,20 @@ def test_the_bitrate_follows_the_call() -> None:
     assert len(see(outputs)) == len(packets)
 
 
+def test_a_key_frame_for_a_way_that_has_narrowed_takes_a_fifth_of_a_second_of_it() -> None:
+    track, packets = pictures(Codec.H264, size=(640, 360), seconds=3, noise=20, options={"b": "6M"})
+    transcoder = VideoTranscoder(track, replace(target(track), bitrate=600_000))
+    outputs: list[EncodedPacket] = []
+    for packet in packets:
+        if packet.pts == 2 * SECOND:
+            transcoder.set_bitrate(150_000)
+            transcoder.request_keyframe()
+        outputs += transcoder.take(packet)
+    (size,) = [len(output.data) for output in outputs if output.keyframe and output.pts > SECOND]
+    assert size * 8 <= 0.2 * 150_000
+    assert bits(outputs, 2 * SECOND, 3 * SECOND) > 100_000
+
+
 def test_a_size_that_was_not_planned_for_gets_its_own_bitrate() -> None:
     track, small = pictures(Codec.H264, noise=20)
     _, large = pictures(Codec.H264, size=(960, 540), start=2 * SECOND, seconds=3, noise=20)

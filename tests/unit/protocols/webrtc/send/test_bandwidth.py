@@ -1,4 +1,4 @@
-"""A way that narrows at one blow is known within two feedbacks; what only looks like it is not taken for it."""
+"""A way that narrows at one blow is known by the first feedback that shows it, else by two; what only looks like it is not taken for it."""
 
 import random
 from collections.abc import Callable
@@ -77,6 +77,19 @@ def test_a_way_that_narrows_to_less_than_half_is_known_at_once_and_by_what_it_ca
     assert 0.4 * rate < link.estimate.bits_per_second < 0.85 * rate
 
 
+@pytest.mark.parametrize("phase", range(0, 500, 20))
+@pytest.mark.parametrize("rate", [600 * KBIT, 1000 * KBIT])
+def test_packets_that_come_one_by_one_tell_it_in_the_first_feedback(rate: int, phase: int) -> None:
+    link = Link(2600 * KBIT, 20_000 * KBIT)
+    link.live(5 * SECOND + phase * MS)
+    link.rate, narrowed = rate, link.now
+    link.live(150 * MS)  # 40 ms until there is a queue, 60 until the feedback, and where no frame has left in between 33
+    assert len(link.collapses) == 1
+    assert link.collapses[0] - narrowed < 150 * MS
+    assert link.estimate.bits_per_second is not None
+    assert 0.6 * rate < link.estimate.bits_per_second <= 0.75 * rate
+
+
 def test_what_left_before_is_not_held_against_what_follows_it() -> None:
     link = Link(2600 * KBIT, 20_000 * KBIT)
     link.live(5 * SECOND)
@@ -113,6 +126,28 @@ def test_a_pause_of_the_way_is_none() -> None:
         link.live(SECOND)
         link.held_until = link.now + pause * MS
         link.live(SECOND)
+    assert link.collapses == []
+
+
+@pytest.mark.parametrize("rate", [1500 * KBIT, 2000 * KBIT])
+def test_a_way_that_narrows_by_less_is_followed_without_a_blow(rate: int) -> None:
+    link = Link(2600 * KBIT, 20_000 * KBIT)
+    link.live(5 * SECOND)
+    link.rate = rate
+    link.live(SECOND)
+    assert link.collapses == []
+    assert link.estimate.bits_per_second is not None
+    assert link.estimate.bits_per_second < rate
+
+
+def test_a_pause_in_the_middle_of_a_feedback_is_none() -> None:
+    """Some packets before it, some after it: they are far apart on the whole, and not each from the next."""
+    link = Link(2600 * KBIT, 20_000 * KBIT)
+    for phase in range(0, 60, 4):
+        for pause in (50, 90, 150):
+            link.live(SECOND + phase * MS)
+            link.held_until = link.now + pause * MS
+            link.live(SECOND)
     assert link.collapses == []
 
 

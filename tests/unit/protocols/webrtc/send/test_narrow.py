@@ -4,7 +4,7 @@ from aiortc.rtp import RtpPacket
 
 from protocols.webrtc.send.pacing import NARROW_DRAIN_NS, PACE_NS
 from protocols.webrtc.send.repair import NARROW_BURST_NS
-from protocols.webrtc.send.sender import HOLD_NS, Sender
+from protocols.webrtc.send.sender import Sender
 from protocols.webrtc.send.source import KEYFRAME_REQUEST_NS, Source
 from tests.unit.protocols.webrtc.loopback import (
     FRAME,
@@ -72,6 +72,7 @@ def test_after_a_cut_nothing_is_sent_before_the_key_frame_and_the_encoder_is_tol
     key = push(encoder.source, timers, 3000, keyframe=True)
     timers.advance(timers.now + FRAME)
     delta = push(encoder.source, timers, 1000)
+    timers.advance(timers.now + NARROW_DRAIN_NS)
     after = peer.receive()
     assert [unit for _, unit in access_units(after)] == [key, delta]
     assert contiguous(before + after)
@@ -129,6 +130,28 @@ def test_a_key_frame_goes_no_faster_into_a_narrow_way_than_it_carries(peer: Peer
     assert 100 * MS < timers.now - begun <= 8000 * 8 * SECOND // CARRIED + 3 * PACE_NS
 
 
+def test_what_comes_while_a_key_frame_is_on_its_way_hastens_nothing(peer: Peer, timers: Timers) -> None:
+    """A queue that was full when the way narrowed has room for no more than has left it."""
+    encoder = Encoder(timers)
+    sender = watch(encoder.source, peer, 0)
+    sender.carried = CARRIED
+    begun, gone = timers.now, 0
+    packets: list[RtpPacket] = []
+    units: list[bytes] = []
+    for number in range(30):
+        keyframe = number == 0
+        units.append(push(encoder.source, timers, 6000 if keyframe else 1500, keyframe=keyframe))
+        until = timers.now + FRAME
+        while timers.now < until:
+            new = peer.receive()
+            packets += new
+            gone += sum(len(each.payload) for each in new)
+            assert gone * 8 <= (timers.now - begun) * CARRIED // SECOND + 2 * 1200 * 8
+            timers.advance(min(until, timers.now + PACE_NS))
+    timers.advance(timers.now + NARROW_DRAIN_NS)
+    assert [unit for _, unit in access_units(packets + peer.receive())] == units
+
+
 def test_however_large_it_is_it_is_out_before_it_would_be_too_late(peer: Peer, timers: Timers) -> None:
     encoder = Encoder(timers)
     sender = watch(encoder.source, peer, 0)
@@ -138,7 +161,7 @@ def test_however_large_it_is_it_is_out_before_it_would_be_too_late(peer: Peer, t
     while timers.now < NARROW_DRAIN_NS:
         timers.advance(timers.now + FRAME)
         units.append(push(encoder.source, timers, 1500))
-    timers.advance(HOLD_NS)
+    timers.advance(timers.now + NARROW_DRAIN_NS)
     assert [unit for _, unit in access_units(peer.receive())] == units
     assert sender.dropped == 0
 
