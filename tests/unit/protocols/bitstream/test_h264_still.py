@@ -48,7 +48,9 @@ def with_stills(packets: list[EncodedPacket], often: Callable[[], int]) -> tuple
 
 @pytest.mark.parametrize("options", ENCODERS.values(), ids=ENCODERS)
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_the_picture_stands_and_whatever_comes_next_is_the_same_to_the_bit(options: dict[str, str], size: tuple[int, int]) -> None:
+def test_the_picture_stands_and_whatever_comes_next_is_the_same_to_the_bit(
+    options: dict[str, str], size: tuple[int, int]
+) -> None:
     _, packets = pictures(size=size, seconds=2.0, gop=25, options=options, noise=20)
     chance = random.Random(7)
     made, repeated = with_stills(packets, lambda: chance.choice((0, 0, 1, 5)))
@@ -70,7 +72,9 @@ def test_it_takes_a_few_bytes() -> None:
 def test_what_no_picture_can_refer_to_and_what_is_no_picture_is_not_repeated() -> None:
     _, packets = pictures(seconds=1.0, options={"preset": "medium", "bf": "2"})
     still = StillPictures(sets(packets))
-    unreferenced = [packet for packet in packets if not packet.keyframe and packet.data[packet.data.find(b"\0\0\1") + 3] & 0x60 == 0]
+    unreferenced = [
+        packet for packet in packets if not packet.keyframe and packet.data[packet.data.find(b"\0\0\1") + 3] & 0x60 == 0
+    ]
     assert unreferenced
     assert not any(still.repeat(packet.data) for packet in unreferenced)
     for data in (b"", START, START + b"\x41", START + b"\x09\x30", b"\0\0\1\x65" + bytes(40), packets[0].data[:60]):
