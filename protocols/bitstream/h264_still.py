@@ -1,7 +1,7 @@
 """H.264: a picture that shows the one before it again, for when an encoder sends none (ITU-T H.264 §7.3.3 - §7.3.5, §9.3.4). Sans-IO.
 
-Every macroblock of it is skipped, so it takes a few bytes and a decoder copies. It is no reference: whatever comes next decodes as if it had
-not been there, to the bit. Only for what encoders without B-frames send: whole frames, order counts of type 0 or 2.
+Every macroblock of it is skipped, so it takes a few bytes and a decoder copies. It is no reference: whatever comes next decodes as if it
+had not been there, to the bit. Only for what encoders without B-frames send: whole frames, order counts of type 0 or 2.
 """
 
 import re
@@ -22,8 +22,8 @@ _DELIMITER = START + b"\x09\x30"  # two of these in a row would else look like s
 _HEAD = b"\x01"  # nal_ref_idc 0: no reference
 _WORST_QP = 51
 
-# CABAC: mb_skip_flag of a P slice whose neighbours are skipped too (Table 9-13, ctxIdx 11, cabac_init_idc 2: m 29, n 16) begins at quantizer
-# 51 in this state of the most probable symbol 1, and each macroblock is one more of it. Table 9-44 from there on: rangeTabLPS.
+# CABAC: mb_skip_flag of a P slice whose neighbours are skipped too (Table 9-13, ctxIdx 11, cabac_init_idc 2: m 29, n 16) begins at
+# quantizer 51 in this state of the most probable symbol 1, and each macroblock is one more of it. Table 9-44 from there on: rangeTabLPS.
 _INIT_IDC, _FIRST_STATE, _LAST_STATE = 2, 44, 62
 _LPS_RANGES = (
     *(
@@ -181,8 +181,8 @@ class _Bits:
         self.ue(2 * value - 1 if value > 0 else -2 * value)
 
     def cabac_skips(self, macroblocks: int) -> None:
-        """That many mb_skip_flags of 1, each with its end_of_slice_flag (§9.3.4.2, §9.3.4.5). Since all are the most probable symbol, codILow
-        stays 0 until the last: every bit before it is 0."""
+        """That many mb_skip_flags of 1, each with its end_of_slice_flag (§9.3.4.2, §9.3.4.5). Since all are the most probable symbol,
+        codILow stays 0 until the last: every bit before it is 0."""
         while self._count % 8:
             self.bits(1, 1)  # cabac_alignment_one_bit
         range_, zeros, state = 510, -1, _FIRST_STATE  # the first bit is not written

@@ -1,4 +1,4 @@
-"""A stream whose picture comes when it likes, beside sound that goes on: its playlists have no hole, and its pictures stay what they are."""
+"""A stream whose picture comes when it likes, beside sound that goes on: no hole in its playlists, and its pictures stay what they are."""
 
 import random
 from bisect import bisect_left
@@ -97,7 +97,7 @@ COMING = {"in time": late(0), "late": late(300 * MS), "early": late(-SECOND), "s
 
 def played(
     track: Track, video: list[EncodedPacket], seconds: float, coming: Callable[[EncodedPacket, list[EncodedPacket]], int]
-) -> tuple[Seat, HlsStream, dict[str, Playlist]]:
+) -> tuple[Seat, dict[str, Playlist]]:
     """All of it, `coming` at these times; playlists are looked at all along."""
     seat = Seat()
     stream = HlsStream("id", seat, POLICY, HlsTotals(), None, lambda: None)
@@ -111,7 +111,7 @@ def played(
             for name, rendition in stream.renditions.items():
                 look(followers[name], rendition)
     stream.end()
-    return seat, stream, {name: look(followers[name], rendition) for name, rendition in stream.renditions.items()}
+    return seat, {name: look(followers[name], rendition) for name, rendition in stream.renditions.items()}
 
 
 def look(follower: Follower, rendition: Rendition) -> Playlist:
@@ -157,7 +157,7 @@ TIMES = {
 @pytest.mark.parametrize("times", TIMES.values(), ids=TIMES)
 def test_a_picture_lasts_until_the_next(times: list[float], coming: str) -> None:
     track, video = timed([at - times[0] for at in times])
-    seat, stream, playlists = played(track, video, 40, COMING[coming])
+    seat, playlists = played(track, video, 40, COMING[coming])
     lengths = {name: without_holes(playlist) for name, playlist in playlists.items()}
     assert lengths["audio"] == pytest.approx(40, abs=0.5)
     assert lengths["video"] == pytest.approx(40, abs=1.7 if times[-1] > 39 else 5.1), "it goes on with the sound"
@@ -168,7 +168,7 @@ def test_a_picture_lasts_until_the_next(times: list[float], coming: str) -> None
 
 def test_a_picture_that_comes_later_than_any_should_is_shown_and_what_refers_to_it_too() -> None:
     track, video = timed([at for at in regular(1 / 30, 12) if not 4 < at < 6])
-    seat, _, playlists = played(track, video, 12, late(1200 * MS))
+    seat, playlists = played(track, video, 12, late(1200 * MS))
     without_holes(playlists["video"])
     made = whole(seat, Kind.VIDEO)
     assert [packet.data for packet in made if packet.begun] == [packet.data for packet in video]
