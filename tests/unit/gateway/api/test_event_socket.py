@@ -376,6 +376,18 @@ async def test_too_much_is_refused_or_ends_the_connection(stage: Stage) -> None:
     assert stage.sockets.closed == {"too_many": 1, "client": 1, "not_text": 1}
 
 
+@pytest.mark.parametrize("greeted", [True, False])
+@pytest.mark.parametrize("kind", [WSMsgType.PING, WSMsgType.PONG])
+async def test_pings_are_counted_as_messages_are(stage: Stage, kind: WSMsgType, greeted: bool) -> None:
+    async with stage.open(stage.user("vera") if greeted else None) as vera:
+        send = vera.ws.ping if kind is WSMsgType.PING else vera.ws.pong
+        for _ in range(100):
+            await send()
+        assert await vera.closed() == 4029
+    await nobody_left(stage)
+    assert stage.sockets.closed == {"too_many": 1}
+
+
 async def test_one_that_has_vanished_is_found_out(tmp_path: Path) -> None:
     async with (
         staged(tmp_path, timeouts=Timeouts(ping_s=0.1)) as stage,
