@@ -1,12 +1,13 @@
 """What is live right now, and the figures for machines: `/api/streams`, `/metrics`."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from time import monotonic_ns
 
 from aiohttp import web
 
 from gateway.access.authorizer import Authorizer
 from gateway.access.credentials import Identity
+from gateway.api.framework.paging import page
 from gateway.api.framework.quotas import Quotas
 from gateway.api.metrics import CONTENT_TYPE, Metrics
 from gateway.api.schemas.answers import LinkResponse, StreamResponse, TrackResponse
@@ -35,13 +36,17 @@ class Streams:
         ]
 
     async def _streams(self, request: web.Request) -> web.Response:
-        """Those of calls that whoever asks may watch now; without a token those that anybody may."""
+        """Those of calls that whoever asks may watch now; without a token those that anybody may. `?call=` of one call, `?next=` those that
+        did not fit into an earlier answer."""
         # By address alone, and not as a list: the page of live streams asks every two seconds, and many look at it from one address.
         self._quotas.asked(Identity(), request.remote or "", for_list=False)
         identity = self._authorizer.identify(bearer(request), address=request.remote or "")
-        shown = listed(self._authorizer, identity, self._registry.seats.values())
-        streams = [stream(each, self._registry.viewers(each.call_cid)).model_dump(mode="json") for each in shown]
-        return web.json_response({"streams": streams}, headers={"Cache-Control": "no-store"})
+        seats, call = self._registry.seats.values(), request.query.get("call")
+        asked_for = list(seats) if call is None else [each for each in seats if each.call_cid == call]
+        seen = listed(self._authorizer, identity, asked_for)
+        shown, after = streams_page(self._registry, seen, request.query.get("next"))
+        told = {"streams": [each.model_dump(mode="json") for each in shown], "next": after}
+        return web.json_response(told, headers={"Cache-Control": "no-store"})
 
     async def _scrape(self, request: web.Request) -> web.Response:
         return web.Response(body=self._metrics.render(), headers={"Content-Type": CONTENT_TYPE})
@@ -54,6 +59,13 @@ def listed(authorizer: Authorizer, identity: Identity, seats: Collection[Seat]) 
         if seat.call_cid not in by_call:
             by_call[seat.call_cid] = authorizer.may(identity, seat.call_cid, Capability.LIST_STREAMS)
     return [each for each in seats if by_call[each.call_cid]]
+
+
+def streams_page(registry: Registry, seats: Iterable[Seat], cursor: str | None) -> tuple[list[StreamResponse], str | None]:
+    """A page of these seats as they are shown, by call and user, and the cursor of the next one (see `paging.page`)."""
+    keyed = {f"{each.call_cid} {each.user_id}": each for each in seats}
+    shown, after = page(keyed, lambda each: stream(each, registry.viewers(each.call_cid)), cursor)
+    return list(shown.values()), after
 
 
 def stream(seat: Seat, viewers: int) -> StreamResponse:

@@ -98,7 +98,15 @@ class Api:
             access = await self._services.access(identity, f"{path['type']}:{path['id']}", capability)
         body = await _body(route, request)
         parsed: ApiRequest[Any] = ApiRequest(
-            identity, trusted, path, body, _origin(request), request.remote or "", datetime.now(UTC), access
+            identity,
+            trusted,
+            path,
+            body,
+            _origin(request),
+            request.remote or "",
+            datetime.now(UTC),
+            access,
+            request.query.get("next") if route.pages else None,
         )
         return await route.answer(self._services, parsed)
 
