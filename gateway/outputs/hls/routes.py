@@ -60,7 +60,7 @@ class HlsRoutes:
     async def _address(self, request: web.Request) -> web.Response:
         cid = request.match_info["call"]
         identity = await self._watch(cid, bearer(request))
-        url = self._output.playlist_url(cid, identity.user_id)
+        url = self._output.playlist_url(cid, identity)
         if not url:
             raise Rejected(Reason.NOT_FOUND, "This call is not broadcast as HLS")
         return self._answer(request, "address", web.json_response({"playlist_url": url}), _NOT_AT_ALL)
