@@ -33,8 +33,9 @@ _NOT_AT_ALL = "no-store"
 _MOST_WAITING = 20_000
 _START_S = 10.0  # that the first playlist of a stream may take
 _WAITS_TARGETS = 3  # target durations: §6.2.5.2 asks for an answer within these
-_NAME = re.compile(r"(init[0-9]{1,9}\.mp4|[0-9]{1,12}(\.[0-9]{1,6})?\.m4s)")
-_NUMBER = re.compile(r"[0-9]{1,12}")
+# One spelling for each, as of permits: no zeros before a number
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,11}")
+_NAME = re.compile(rf"(init({_NUMBER.pattern})\.mp4|({_NUMBER.pattern})(\.({_NUMBER.pattern}))?\.m4s)")
 
 Watch = Callable[[str, str | None], Awaitable[Identity]]
 """Who that is; raises `Rejected` where who shows this token may not watch this call."""
