@@ -196,6 +196,10 @@ class Authorizer:
             return False
         return True
 
+    def role(self, identity: Identity) -> str:
+        """In the application, as it is now. For a user who was let in: it is in memory then."""
+        return self._rights_cache.role(identity.user_id)
+
     def is_over(self, cid: str) -> bool:
         """The call has ended or is deleted. For what is in memory."""
         try:

@@ -15,7 +15,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic_ns, time
 from typing import Any, Final, assert_never
 
@@ -359,7 +359,7 @@ class SocketClient:
             return await self._sender(user_id)
         if user_id is not None and user_id != identity.user_id:
             raise Rejected(Reason.FORBIDDEN, "you can do this only as yourself: leave out user_id")
-        return self._me
+        return replace(self._me, role=self._sockets.authorizer.role(identity)) if identity.user_id else self._me
 
     async def _sender(self, user_id: str) -> InteractionSender:
         user = (await self._sockets.store.users.get([user_id])).get(user_id)

@@ -260,6 +260,17 @@ async def test_who_comes_later_is_given_what_was_said_but_not_in_backstage(stage
         assert "recent" not in await vera.say(type="subscribe", cid=SHOW)
 
 
+async def test_a_role_is_told_as_it_is_and_not_as_it_was_when_they_came(stage: Stage) -> None:
+    await stage.store_access.store.users.put([User("vera", NOW, NOW, "admin", "Vera", api_key="app")])
+    async with stage.open(stage.user("vera")) as vera:
+        assert (await vera.hear("connection.ok"))["user"]["role"] == "admin"
+        await vera.say(type="subscribe", cid=DEMO)
+        for given, told in (("admin", "admin"), ("user", "user")):
+            await stage.store_access.store.users.put([User("vera", NOW, NOW, given, "Vera", api_key="app")])
+            await vera.ws.send_json({"type": "custom", "cid": DEMO, "custom": {}})
+            assert (await vera.hear("custom"))["payload"]["user"]["role"] == told
+
+
 async def test_who_is_blocked_hears_no_more(stage: Stage) -> None:
     await stage.change(EventType.CALL_LIVE_STARTED, lambda call: lifecycle.gone_live(call, NOW))
     async with stage.open(stage.user("vera")) as vera, stage.open(stage.user("anna")) as anna:
