@@ -37,8 +37,8 @@ _WAITS_TARGETS = 3  # target durations: §6.2.5.2 asks for an answer within thes
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,11}")
 _NAME = re.compile(rf"(init({_NUMBER.pattern})\.mp4|({_NUMBER.pattern})(\.({_NUMBER.pattern}))?\.m4s)")
 
-Watch = Callable[[str, str | None], Awaitable[Identity]]
-"""Who that is; raises `Rejected` where who shows this token may not watch this call."""
+Watch = Callable[[str, str | None, str], Awaitable[Identity]]
+"""(call, token, address) -> who that is; raises `Rejected` where who shows this token may not watch this call."""
 
 
 class HlsRoutes:
@@ -60,7 +60,7 @@ class HlsRoutes:
 
     async def _address(self, request: web.Request) -> web.Response:
         cid = request.match_info["call"]
-        identity = await self._watch(cid, bearer(request))
+        identity = await self._watch(cid, bearer(request), request.remote or "")
         url = self._output.playlist_url(cid, identity)
         if not url:
             raise Rejected(Reason.NOT_FOUND, "This call is not broadcast as HLS")
