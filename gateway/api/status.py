@@ -27,11 +27,20 @@ _SELDOM: Final = 20  # times as long as it took to make it
 class Streams:
     """Reads the registry for people: the figures of each live stream and what its streamer should change."""
 
-    def __init__(self, registry: Registry, metrics: Callable[[], bytes], authorizer: Authorizer, quotas: Quotas) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        metrics: Callable[[], bytes],
+        authorizer: Authorizer,
+        quotas: Quotas,
+        now: Callable[[], int] = monotonic_ns,
+    ) -> None:
+        """`metrics` gives the text of `/metrics`; `now` monotonic ns."""
         self._registry = registry
         self._metrics = metrics
         self._authorizer = authorizer
         self._quotas = quotas
+        self._now = now
         self._text, self._fresh_until = "", 0
 
     def routes(self) -> list[web.RouteDef]:
@@ -56,10 +65,10 @@ class Streams:
     def _told_everybody(self) -> str:
         """The page of live streams asks every two seconds, and many look at it: they get the same text while that is fresh, which is the
         longer the more there is to it, so that making it takes a share of all time, however often it is asked for."""
-        began = monotonic_ns()
+        began = self._now()
         if began >= self._fresh_until:
             self._text = self._told(NOBODY, None, None)
-            ended = monotonic_ns()
+            ended = self._now()
             self._fresh_until = ended + (ended - began) * _SELDOM
         return self._text
 
