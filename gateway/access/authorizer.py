@@ -159,6 +159,16 @@ class Authorizer:
         await self._look_up(identity, cid)
         self.judge(identity, cid, capability)
 
+    async def still_watches(self, identity: Identity, cid: str) -> None:
+        """Raises `Rejected` where who was let in to watch may not any more, whatever the call's state: HLS may go on in backstage."""
+        await self._look_up(identity, cid)
+        if refusal := self.authenticator.withdrawn(identity) or self._outside(identity, cid, Capability.JOIN_CALL):
+            raise refusal
+        standing = self._standing(identity, cid)
+        going_on = replace(standing.state, backstage=False, ended=False)
+        if refusal := self._judged(identity, Capability.JOIN_CALL, replace(standing, state=going_on)):
+            raise refusal
+
     async def _look_up(self, identity: Identity, cid: str) -> None:
         await self._rights_cache.look_up(cid=cid, user_id=identity.user_id, stream_key=identity.stream_key)
 
@@ -186,6 +196,10 @@ class Authorizer:
             return False
         return True
 
+    def role(self, identity: Identity) -> str:
+        """In the application, as it is now. For a user who was let in: it is in memory then."""
+        return self._rights_cache.role(identity.user_id)
+
     def is_over(self, cid: str) -> bool:
         """The call has ended or is deleted. For what is in memory."""
         try:
@@ -201,11 +215,6 @@ class Authorizer:
             while self._sent_out and next(iter(self._sent_out.values())) <= now:
                 self._sent_out.popitem(last=False)
             self._sent_out[cid, user_id] = now + timedelta(seconds=SENT_OUT_S)
-
-    def taken_out(self, cid: str) -> list[str]:
-        """Users who are blocked there, or were kicked just now."""
-        now = self.authenticator.now
-        return [*self._blocked(cid), *(user for (of, user), until in self._sent_out.items() if of == cid and now < until)]
 
     def _blocked(self, cid: str) -> Sequence[str]:
         try:

@@ -11,6 +11,7 @@ Kept true: every token expires; the secret file is the owner's alone.
 import base64
 import hashlib
 import hmac
+import json
 import os
 import re
 import secrets
@@ -89,9 +90,26 @@ class Identity:
         return WATCHING if self.watching or self.claimed == Role.INVITED else ALL
 
     @property
+    def watching_as(self) -> str:
+        """All that decides whether they may watch, for what is handed out to them and judged again (`of_watching`); empty: nobody's."""
+        return (
+            json.dumps([self.user_id, self.api_key, self.claimed, self.watching], separators=(",", ":")) if self.user_id else ""
+        )
+
+    @classmethod
+    def of_watching(cls, text: str, cid: str) -> Self:
+        """Who that is, in this call alone. Of what we have made: raises `ValueError` for anything else."""
+        user_id, api_key, claimed, watching = json.loads(text)
+        return cls(user_id, api_key=api_key, call_cids=frozenset({cid}), claimed=claimed, watching=watching)
+
+    @property
     def unrestricted(self) -> bool:
         """It is narrowed to nothing: only such a one is good for what is about no call, or about all of them."""
         return self.call_cids is None and self.reach == ALL
+
+
+NOBODY: Final = Identity()
+"""Who shows nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +119,7 @@ class Grant:
     user_id: str
     call_cid: str
     expires_at: int
-    identity: Identity = Identity()
+    identity: Identity = NOBODY
     settings: Settings = field(default_factory=Settings)
     sends: frozenset[Capability] = SENDING
     exists: bool = True  # the call; if not, publishing makes it

@@ -46,6 +46,7 @@ _REFUSALS: Final[tuple[tuple[type[jwt.PyJWTError], str], ...]] = (
 # Time is checked here, where it can be told and where its form is checked too; a wrong signature comes first all the same.
 _OPTIONS: Final = {f"verify_{name}": False for name in ("exp", "nbf", "iat", "aud", "iss", "sub", "jti")}
 _OWN_PARTS: Final = ("user_id", "call_cids", "exp")
+_NAMING: Final = ("user_id", "server", "call_cids")  # whose a token is, and what it is narrowed to
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,9 @@ def _claims(payload: Mapping[str, Any], what: str, *, of_application: bool) -> C
         if name in payload and payload[name] in (None, []):
             said = json.dumps(payload[name])
             raise _unauthorized(f"{what} names no valid user or call or end (its {name} is {said}): make a new one")
+    spelled = {_letters(name) for name in payload}
+    if other := [name for name in _NAMING if name not in payload and _letters(name) in spelled]:
+        raise _unauthorized(f"{what} spells {other[0]} in another way, which says nothing: write it so, and make a new one")
     if missing := [name for name in (("exp",) if of_application else _OWN_PARTS) if name not in payload]:
         raise _unauthorized(f"{what} lacks a part that is required ({', '.join(missing)}): make a new one")
     try:
@@ -126,6 +130,11 @@ def _claims(payload: Mapping[str, Any], what: str, *, of_application: bool) -> C
             f"{what} is a user's, and says that it is a server's: leave out user_id or server, and make a new one"
         )
     return claims
+
+
+def _letters(name: str) -> str:
+    """What is left of `call_cids` in `callCids`, `call-cid` or `CALL_CIDS`."""
+    return "".join(filter(str.isalpha, name)).lower().removesuffix("s")
 
 
 def _check_times(claims: Claims, what: str, now_s: float, longest_s: int | None) -> None:

@@ -6,15 +6,16 @@ that.
 
 Kept true: what a client is told is what it may know now (`gateway.model.events.EventAudience`), and it is asked again after
 everything that may change that. A message has `MAX_MESSAGE` bytes, a connection `MAX_SUBSCRIPTIONS` calls and `MESSAGE_RATE`
-messages a second, a user `MAX_PER_USER` connections. A client that does not read is closed (4008) when `MAX_UNSENT` bytes wait
-for it, and reads the call's state when it comes back; one that has vanished is found out by pings within a minute.
+messages a second, pings among them, a user `MAX_PER_USER` connections. A client that does not read is closed (4008) when
+`MAX_UNSENT` bytes wait for it, and reads the call's state when it comes back; one that has vanished is found out by pings
+within a minute.
 """
 
 import asyncio
 import json
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic_ns, time
 from typing import Any, Final, assert_never
 
@@ -128,7 +129,7 @@ class Sockets:
             heartbeat=self.timeouts.ping_s,
             max_msg_size=MAX_MESSAGE,
             compress=False,
-            autoping=True,
+            autoping=False,  # they are counted, too: `_next_text`
         )
         await socket.prepare(request)
         if request.transport is None:
@@ -174,13 +175,8 @@ class SocketClient:
                 if await self._greeted():
                     seconds = self._identity.expires_at - time() if self._identity and self._identity.expires_at else LONGEST_S
                     self._reading.reschedule(asyncio.get_running_loop().time() + seconds)
-                    async for message in self._socket:
-                        if message.type is WSMsgType.TEXT:
-                            await self._take(message.data)
-                        elif message.type is WSMsgType.BINARY:
-                            self.end(Close.NOT_TEXT)
-                        else:  # too long, no answer to a ping: aiohttp has closed it
-                            break
+                    while (text := await self._next_text()) is not None:
+                        await self._take(text)
         except Rejected:  # the store does not answer
             self.end(Close.TRY_LATER)
         except TimeoutError:
@@ -228,6 +224,25 @@ class SocketClient:
         self._tell("subscription.ended", cid=cid, message=why)
         return None
 
+    async def _next_text(self) -> str | None:
+        """None: there is none any more. Pings are answered here and counted as what a client says: each costs as much."""
+        while self.ended is None:
+            message = await self._socket.receive()
+            match message.type:
+                case WSMsgType.TEXT:
+                    return str(message.data)
+                case WSMsgType.BINARY:
+                    self.end(Close.NOT_TEXT)
+                case WSMsgType.PING | WSMsgType.PONG if not self._rate.take(monotonic_ns()):
+                    self.end(Close.TOO_MANY)
+                case WSMsgType.PING:
+                    await self._socket.pong(message.data)
+                case WSMsgType.PONG:
+                    pass
+                case _:  # closed; too long, no answer to a ping: aiohttp has closed it
+                    return None
+        return None
+
     async def _close(self, why: Close) -> None:
         code, words = why.value
         try:
@@ -242,11 +257,11 @@ class SocketClient:
         """Knows who it is; False where it has gone or is not let in."""
         first = Authenticate(type="authenticate")
         if self._identity is None:
-            message = await self._socket.receive()
-            if message.type is not WSMsgType.TEXT:
+            text = await self._next_text()
+            if text is None:
                 return False
             try:
-                said = MESSAGES.validate_json(message.data)
+                said = MESSAGES.validate_json(text)
                 if not isinstance(said, Authenticate):
                     raise Rejected(Reason.UNAUTHORIZED, Close.UNAUTHENTICATED.value[1])
                 first = said
@@ -344,7 +359,7 @@ class SocketClient:
             return await self._sender(user_id)
         if user_id is not None and user_id != identity.user_id:
             raise Rejected(Reason.FORBIDDEN, "you can do this only as yourself: leave out user_id")
-        return self._me
+        return replace(self._me, role=self._sockets.authorizer.role(identity)) if identity.user_id else self._me
 
     async def _sender(self, user_id: str) -> InteractionSender:
         user = (await self._sockets.store.users.get([user_id])).get(user_id)

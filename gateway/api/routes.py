@@ -67,9 +67,9 @@ PEOPLE: Final[tuple[AnyRoute, ...]] = (
 
 ENCODERS: Final[tuple[AnyRoute, ...]] = (
     Route("GET", "/streams", "list_streams", "Streams of all calls whose streams the caller may list", Scope.USER, None,
-          gives.StreamsResponse, streams.get_all),
+          gives.StreamsResponse, streams.get_all, pages=True),
     Route("GET", _CALL + "/streams", "list_streams_of_call", "Streams of a call", _C.LIST_STREAMS, None,
-          gives.StreamsResponse, streams.of_call),
+          gives.StreamsResponse, streams.of_call, pages=True),
     Route("GET", _CALL + "/streams/{user_id}", "get_stream", "A user's stream: codec, treatment and why, delay, advice",
           _C.LIST_STREAMS, None, gives.OneStreamResponse, streams.get),
     Route("DELETE", _CALL + "/streams/{user_id}", "end_stream", "Ends a user's stream; the encoder may come back",
@@ -84,7 +84,7 @@ ENCODERS: Final[tuple[AnyRoute, ...]] = (
 
 KINDS: Final[tuple[AnyRoute, ...]] = (
     Route("GET", "/calltypes", "list_call_types", "All call types", Scope.SERVER, None, gives.CallTypesResponse,
-          call_types.get_all),
+          call_types.get_all, pages=True),
     Route("POST", "/calltypes", "create_call_type", "A call type of one's own", Scope.SERVER, takes.CreateCallTypeRequest,
           gives.OneCallTypeResponse, call_types.create, makes=True, refuses=_CONFLICT),
     Route("GET", _KIND, "get_call_type", "A call type", Scope.SERVER, None, gives.OneCallTypeResponse, call_types.get,

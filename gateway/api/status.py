@@ -1,14 +1,17 @@
 """What is live right now, and the figures for machines: `/api/streams`, `/metrics`."""
 
-from collections.abc import Collection
+import json
+from collections.abc import Callable, Collection, Iterable
 from time import monotonic_ns
+from typing import Final
 
 from aiohttp import web
 
 from gateway.access.authorizer import Authorizer
-from gateway.access.credentials import Identity
+from gateway.access.credentials import NOBODY, Identity
+from gateway.api.framework.paging import page
 from gateway.api.framework.quotas import Quotas
-from gateway.api.metrics import CONTENT_TYPE, Metrics
+from gateway.api.metrics import CONTENT_TYPE
 from gateway.api.schemas.answers import LinkResponse, StreamResponse, TrackResponse
 from gateway.model.permissions import Capability
 from gateway.sessions.diagnostics import findings
@@ -18,15 +21,27 @@ from gateway.sessions.track_pipeline import TrackPipeline
 from protocols.publisher import LinkReading
 from protocols.webrtc.http import bearer
 
+_SELDOM: Final = 20  # times as long as it took to make it
+
 
 class Streams:
     """Reads the registry for people: the figures of each live stream and what its streamer should change."""
 
-    def __init__(self, registry: Registry, metrics: Metrics, authorizer: Authorizer, quotas: Quotas) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        metrics: Callable[[], bytes],
+        authorizer: Authorizer,
+        quotas: Quotas,
+        now: Callable[[], int] = monotonic_ns,
+    ) -> None:
+        """`metrics` gives the text of `/metrics`; `now` monotonic ns."""
         self._registry = registry
         self._metrics = metrics
         self._authorizer = authorizer
         self._quotas = quotas
+        self._now = now
+        self._text, self._fresh_until = "", 0
 
     def routes(self) -> list[web.RouteDef]:
         return [
@@ -35,16 +50,35 @@ class Streams:
         ]
 
     async def _streams(self, request: web.Request) -> web.Response:
-        """Those of calls that whoever asks may watch now; without a token those that anybody may."""
-        # By address alone, and not as a list: the page of live streams asks every two seconds, and many look at it from one address.
-        self._quotas.asked(Identity(), request.remote or "", for_list=False)
-        identity = self._authorizer.identify(bearer(request), address=request.remote or "")
-        shown = listed(self._authorizer, identity, self._registry.seats.values())
-        streams = [stream(each, self._registry.viewers(each.call_cid)).model_dump(mode="json") for each in shown]
-        return web.json_response({"streams": streams}, headers={"Cache-Control": "no-store"})
+        """Those of calls that whoever asks may watch now; without a token those that anybody may. `?call=` of one call, `?next=` those that
+        did not fit into an earlier answer."""
+        remote, call, cursor = request.remote or "", request.query.get("call"), request.query.get("next")
+        self._quotas.asked(NOBODY, remote, for_list=False)
+        identity = self._authorizer.identify(bearer(request), address=remote)
+        if identity.anonymous and call is None and cursor is None:
+            text = self._told_everybody()
+        else:
+            self._quotas.asked(identity, remote, for_list=identity.anonymous)
+            text = self._told(identity, call, cursor)
+        return web.Response(text=text, content_type="application/json", headers={"Cache-Control": "no-store"})
+
+    def _told_everybody(self) -> str:
+        """The page of live streams asks every two seconds, and many look at it: they get the same text while that is fresh, which is the
+        longer the more there is to it, so that making it takes a share of all time, however often it is asked for."""
+        began = self._now()
+        if began >= self._fresh_until:
+            self._text = self._told(NOBODY, None, None)
+            ended = self._now()
+            self._fresh_until = ended + (ended - began) * _SELDOM
+        return self._text
+
+    def _told(self, identity: Identity, call: str | None, cursor: str | None) -> str:
+        seats = [each for each in self._registry.seats.values() if call is None or each.call_cid == call]
+        shown, after = streams_page(self._registry, listed(self._authorizer, identity, seats), cursor)
+        return f'{{"streams":[{",".join(each.model_dump_json() for each in shown)}],"next":{json.dumps(after)}}}'
 
     async def _scrape(self, request: web.Request) -> web.Response:
-        return web.Response(body=self._metrics.render(), headers={"Content-Type": CONTENT_TYPE})
+        return web.Response(body=self._metrics(), headers={"Content-Type": CONTENT_TYPE})
 
 
 def listed(authorizer: Authorizer, identity: Identity, seats: Collection[Seat]) -> list[Seat]:
@@ -54,6 +88,13 @@ def listed(authorizer: Authorizer, identity: Identity, seats: Collection[Seat]) 
         if seat.call_cid not in by_call:
             by_call[seat.call_cid] = authorizer.may(identity, seat.call_cid, Capability.LIST_STREAMS)
     return [each for each in seats if by_call[each.call_cid]]
+
+
+def streams_page(registry: Registry, seats: Iterable[Seat], cursor: str | None) -> tuple[list[StreamResponse], str | None]:
+    """A page of these seats as they are shown, by call and user, and the cursor of the next one (see `paging.page`)."""
+    keyed = {f"{each.call_cid} {each.user_id}": each for each in seats}
+    shown, after = page(keyed, lambda each: stream(each, registry.viewers(each.call_cid)), cursor)
+    return list(shown.values()), after
 
 
 def stream(seat: Seat, viewers: int) -> StreamResponse:

@@ -21,6 +21,7 @@ MAX_PARTICIPANTS: Final = 16  # of one call, at once: who sends media into it
 MAX_MEMBERS: Final = 1000  # of one call; viewers need not be members
 MAX_BLOCKED: Final = 1000  # of one call
 MAX_MUTED: Final = 1000  # users of one call
+MAX_ROLES: Final = 64  # to which one call type grants something
 MAX_CUSTOM_BYTES: Final = 5000  # of one record, as JSON
 MAX_NAME: Final = 256  # characters, of a user or an API key
 MAX_IMAGE: Final = 2048  # characters of a user's picture's address

@@ -80,7 +80,8 @@ async function refresh() {
         return;
       }
       if (!response.ok) throw new Error(`status ${response.status}`);
-      show((await response.json()).streams);
+      const { streams, next } = await response.json();
+      show(streams, Boolean(next));
     } catch {
       set(count, "The gateway does not answer – trying again");
     }
@@ -88,7 +89,7 @@ async function refresh() {
   setTimeout(refresh, EVERY_MS);
 }
 
-function show(streams) {
+function show(streams, more) {
   const present = new Set(streams.map((stream) => stream.id));
   for (const [id, card] of cards) {
     if (present.has(id)) continue;
@@ -103,7 +104,8 @@ function show(streams) {
     cards.get(stream.id).show(stream);
   }
   empty.hidden = streams.length > 0;
-  set(count, streams.length === 1 ? "1 stream" : `${streams.length} streams`);
+  const shown = streams.length === 1 ? "1 stream" : `${streams.length} streams`;
+  set(count, more ? `${shown}, and more that this page does not show` : shown);
 }
 
 function table(element, pairs) {

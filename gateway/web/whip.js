@@ -59,7 +59,7 @@ export class Publisher extends Lasting {
 async function isLive(call, user, token) {
   const headers = token ? { Authorization: `Bearer ${token}` } : {}; // of a call in backstage only its hosts are told
   try {
-    const response = await fetch("/api/streams", { headers, signal: AbortSignal.timeout(REQUEST_MS) });
+    const response = await fetch(`/api/streams?call=${encodeURIComponent(call)}`, { headers, signal: AbortSignal.timeout(REQUEST_MS) });
     const { streams } = await response.json();
     return streams.some((stream) => stream.call === call && stream.user === user && stream.state === "live");
   } catch {

@@ -57,7 +57,7 @@ def routes(
         yield from each.routes
     for output in seats.outputs:
         yield from output.routes
-    yield from Streams(seats.registry, Metrics(observed), access.authorizer, services.quotas).routes()
+    yield from Streams(seats.registry, Metrics(observed).render, access.authorizer, services.quotas).routes()
     yield from Health(seats.drain, access.authorizer).routes()
     yield from told.sockets.routes()
     yield from Pages(config).routes()

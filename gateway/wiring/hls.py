@@ -1,5 +1,9 @@
 """HLS as the configuration wants it."""
 
+from contextlib import suppress
+from functools import partial
+
+from gateway.access.authorizer import Authorizer
 from gateway.access.credentials import Identity
 from gateway.config import Config
 from gateway.config.sources import ConfigError, ConfigProblem
@@ -10,6 +14,7 @@ from gateway.outputs.hls.broadcasts import HlsBroadcasts
 from gateway.outputs.hls.policy import HlsPolicy
 from gateway.outputs.hls.routes import HlsRoutes
 from gateway.outputs.hls.signed_urls import SignedUrls
+from gateway.store.calls import NoSuchCall
 from gateway.wiring.output import MediaOutput, OutputNeeds
 
 
@@ -31,13 +36,19 @@ def hls(needs: OutputNeeds) -> MediaOutput | None:
         admit=lambda cid: authorizer.watch(cid, None),
         ttl_s=config.hls.link_ttl_s,
         is_over=authorizer.is_over,
-        taken_out=authorizer.taken_out,
+        still=partial(_still, authorizer),
     )
     base_url = config.hls.base_url.rstrip("/") or origin(config, "", needs.http_port)
     archive = _archive(config)
     broadcasts = HlsBroadcasts(policy, needs.capacity, links, base_url, archive)
     routes = HlsRoutes(broadcasts, authorizer.watch, config.http.cors_origins).routes()
     return MediaOutput(broadcasts, routes, {"HLS archive": archive.run} if archive is not None else {}, broadcasts)
+
+
+async def _still(authorizer: Authorizer, cid: str, whose: str) -> None:
+    """Raises `Rejected` where they may not watch any more. Of a deleted call nobody is asked: whether its end is shown says `is_over`."""
+    with suppress(NoSuchCall):
+        await authorizer.still_watches(Identity.of_watching(whose, cid), cid)
 
 
 def _archive(config: Config) -> Archive | None:

@@ -156,7 +156,7 @@ class Resources:
     async def _post(self, request: web.Request) -> web.Response:
         if self._closing:
             raise HttpProblem(HTTPStatus.SERVICE_UNAVAILABLE, "the gateway is shutting down: try again in a moment")
-        if request.content_type != SDP:
+        if media_type(request) != SDP:
             raise HttpProblem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"send the offer as {SDP}", {"Accept-Post": SDP})
         if not _accepts_sdp(request.headers.get(hdrs.ACCEPT)):
             raise HttpProblem(HTTPStatus.NOT_ACCEPTABLE, f"the answer is {SDP}")
@@ -180,7 +180,7 @@ class Resources:
 
     async def _patch(self, request: web.Request) -> web.Response:
         session = self._permitted(request)
-        if request.content_type != FRAGMENT:
+        if media_type(request) != FRAGMENT:
             raise HttpProblem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"send {FRAGMENT}", {"Accept-Patch": FRAGMENT})
         condition = request.headers.get(hdrs.IF_MATCH)
         if condition is None:
@@ -292,6 +292,11 @@ def bearer(request: web.Request) -> str | None:
     """The token of RFC 6750 §2.1, if the request has one."""
     scheme, _, token = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
     return token.strip() or None if scheme.lower() == "bearer" else None
+
+
+def media_type(request: web.Request) -> str:
+    """The body's, without parameters (RFC 9110 §8.3.1); empty: it has none. aiohttp's own takes a fifth of a second for 8 KB of them."""
+    return request.headers.get(hdrs.CONTENT_TYPE, "").partition(";")[0].strip().lower()
 
 
 async def read_body(request: web.Request, limit: int = MAX_BYTES) -> bytes:

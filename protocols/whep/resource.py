@@ -132,6 +132,8 @@ class WhepResource:
 
     async def _create(self, request: web.Request) -> WhepSession:
         audience = await self._program.admit(request.match_info["call"], bearer(request), request.remote or "")
+        standing = Standing.KNOWN if audience.known else Standing.ANONYMOUS
+        self._mux.ask(request.remote or "", standing)
         offer = parse_offer(await read_body(request))
         accepted = answer.sending(offer, cname=secrets.token_hex(8))
         if not any(accepted):
@@ -139,7 +141,6 @@ class WhepResource:
                 Reason.UNSUPPORTED_MEDIA,
                 "offer to receive H.264 (packetization-mode=1), VP8, VP9 or AV1 (both of profile 0) or Opus, bundled, with rtcp-mux",
             )
-        standing = Standing.KNOWN if audience.known else Standing.ANONYMOUS
         peer = self._mux.add(offer, request.remote or "", standing)
         viewer = Viewer(peer, accepted, without=request.query.get("without", ""))
         self._live.add(viewer)

@@ -14,6 +14,7 @@ BENCHES = (
     "whip_loss",
     "whip_glass",
     "transcode",
+    "sandbox",
     "sessions",
     "srt_sessions",
     "hls",

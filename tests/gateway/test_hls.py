@@ -254,11 +254,14 @@ async def test_a_private_call_has_an_address_that_cannot_be_guessed(gateway: Gat
                 ("_HLS_part=1", 400),
                 ("_HLS_msn=x", 400),
                 ("_HLS_msn=99999", 400),
+                ("_HLS_msn=00", 400),
+                ("_HLS_msn=0&_HLS_part=00", 400),
                 ("_HLS_msn=0&_HLS_part=0", 200),
             ):
                 async with http.get(f"{url.replace('index.m3u8', media[0])}?{query}") as response:
                     assert response.status == status, query
-            for file in ("9999.m4s", "0.99.m4s", "init7.mp4", "..", "x.m4s"):
+            spelled_otherwise = ("init00.mp4", "00.m4s", "0.00.m4s", "00.0.m4s")
+            for file in ("9999.m4s", "0.99.m4s", "init7.mp4", "..", "x.m4s", *spelled_otherwise):
                 async with http.get(url.replace("index.m3u8", media[0].replace("index.m3u8", file))) as response:
                     assert response.status == 404, file
 

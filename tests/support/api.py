@@ -16,7 +16,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from pydantic import SecretStr
 
-from gateway.access.credentials import Grant, Secret, Tokens
+from gateway.access.credentials import NOBODY, Grant, Identity, Secret, Tokens
 from gateway.access.sealing import Sealing
 from gateway.access.viewers import Viewers
 from gateway.api.framework.dispatch import Api
@@ -68,8 +68,8 @@ class Broadcasts:
     def stop(self, cid: str) -> None:
         self.running.discard(cid)
 
-    def playlist_url(self, cid: str, user_id: str = "") -> str:
-        whose = f"?{user_id}" if user_id else ""
+    def playlist_url(self, cid: str, watcher: Identity = NOBODY) -> str:
+        whose = f"?{watcher.user_id}" if watcher.user_id else ""
         return f"/hls/{cid}/index.m3u8{whose}" if cid in self.running else ""
 
     def open_playlist_url(self, cid: str) -> str:

@@ -6,6 +6,7 @@ Kept true: a wish outlives the process, and one that another node or the command
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from gateway.access.credentials import NOBODY, Identity
 from gateway.model.records import AllOf, Call, Condition
 from gateway.store.store import Store
 
@@ -26,8 +27,8 @@ class Broadcasts(Protocol):
 
     def stop(self, cid: str) -> None: ...
 
-    def playlist_url(self, cid: str, user_id: str = "") -> str:
-        """For this user, or (without one) for whom it is handed on to."""
+    def playlist_url(self, cid: str, watcher: Identity = NOBODY) -> str:
+        """For this user, or (where it is none) for whom it is handed on to."""
 
     def open_playlist_url(self, cid: str) -> str:
         """The same; empty where not everybody may watch."""
@@ -42,7 +43,7 @@ class NoBroadcasts:
 
     def stop(self, cid: str) -> None: ...
 
-    def playlist_url(self, cid: str, user_id: str = "") -> str:
+    def playlist_url(self, cid: str, watcher: Identity = NOBODY) -> str:
         return ""
 
     def open_playlist_url(self, cid: str) -> str:

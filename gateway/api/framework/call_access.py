@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from gateway.access.credentials import Identity
 from gateway.model.permissions import Capability
 from gateway.model.records import Call, CallType, Settings
 
@@ -13,7 +14,7 @@ class CallAccess:
     call: Call
     call_type: CallType
     capabilities: frozenset[Capability]
-    user_id: str  # of the caller; empty: a server, or somebody anonymous
+    identity: Identity  # the caller's
     inside: bool
 
     @property

@@ -29,6 +29,7 @@ from gateway.api.schemas.parts import FieldError, Request
 from gateway.telemetry.log import event
 from protocols.errors import Rejected
 from protocols.rate_limit import TokenBucket
+from protocols.webrtc.http import media_type
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +98,15 @@ class Api:
             access = await self._services.access(identity, f"{path['type']}:{path['id']}", capability)
         body = await _body(route, request)
         parsed: ApiRequest[Any] = ApiRequest(
-            identity, trusted, path, body, _origin(request), request.remote or "", datetime.now(UTC), access
+            identity,
+            trusted,
+            path,
+            body,
+            _origin(request),
+            request.remote or "",
+            datetime.now(UTC),
+            access,
+            request.query.get("next") if route.pages else None,
         )
         return await route.answer(self._services, parsed)
 
@@ -123,7 +132,7 @@ async def _body(route: AnyRoute, request: web.Request) -> Request | None:
     if route.takes is None:
         return None
     raw = await _read(request)
-    if raw and request.content_type != _JSON:
+    if raw and media_type(request) != _JSON:
         raise ApiError(415, f"send the body as {_JSON}", headers={"Accept-Post": _JSON})
     try:
         body: Request = route.takes.model_validate_json(raw or b"{}")

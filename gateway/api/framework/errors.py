@@ -78,11 +78,12 @@ class ApiError(Exception):
 
     @classmethod
     def invalid(cls, error: ValidationError, model: type[BaseModel] | None = None) -> "ApiError":
-        """What is wrong with a request of this model: every field, each with what is allowed. Without it no known fields are named."""
-        faults = [_fault(each, model) for each in error.errors(include_url=False, include_input=False, include_context=False)]
+        """What is wrong with a request of this model: the first fields, each with what is allowed. Without it no known fields are named."""
+        found = error.errors(include_url=False, include_input=False, include_context=False)[:_MAX_DETAILS]
+        faults = [_fault(each, model) for each in found]  # each is compared with all names that are known
         first = faults[0]
         message = f"{first.field}: {first.message}" if first.field else first.message
-        return cls(400, message, faults[:_MAX_DETAILS])
+        return cls(400, message, faults)
 
 
 def answer(error: ApiError) -> web.Response:

@@ -10,6 +10,7 @@ from gateway.api.framework.errors import KINDS
 from gateway.api.framework.route import BASE, PARAMETERS, AnyRoute
 from gateway.api.schemas.answers import ErrorResponse
 from gateway.model.permissions import Capability
+from gateway.model.records import MAX_CURSOR
 
 ADDRESS: Final = "/api/v2/openapi.json"
 _REF: Final = "#/components/schemas/{model}"
@@ -38,11 +39,17 @@ def document(table: Iterable[AnyRoute], version: str) -> dict[str, Any]:
                 "token": {"type": "apiKey", "in": "header", "name": "Authorization"},
             },
             "parameters": {
+                "next": {
+                    "name": "next",
+                    "in": "query",
+                    "description": "As an earlier answer gave it: what comes behind.",
+                    "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]+$", "maxLength": MAX_CURSOR},
+                },
                 "stream_auth_type": {
                     "name": "stream-auth-type",
                     "in": "header",
                     "schema": {"type": "string", "enum": ["jwt", "anonymous"], "default": "jwt"},
-                }
+                },
             },
         },
         "security": [{"api_key": [], "token": []}, {}],
@@ -55,7 +62,11 @@ def _operation(route: AnyRoute) -> dict[str, Any]:
         "operationId": route.name,
         "summary": route.summary,
         "description": f"Takes the capability {needs}." if isinstance(route.needs, Capability) else f"For {needs}.",
-        "parameters": [_parameter(name) for name in route.parameters] + [{"$ref": "#/components/parameters/stream_auth_type"}],
+        "parameters": [
+            *(_parameter(name) for name in route.parameters),
+            *([{"$ref": "#/components/parameters/next"}] if route.pages else []),
+            {"$ref": "#/components/parameters/stream_auth_type"},
+        ],
         "responses": {str(status): _response(route, status) for status in route.statuses},
     }
     if route.takes is not None:

@@ -58,6 +58,7 @@ class ApiRequest(Generic[B]):
     remote: str
     now: datetime
     in_call: CallAccess | None = None
+    cursor: str | None = None  # of a list in pages, where that goes on
 
     @property
     def access(self) -> CallAccess:
@@ -95,6 +96,7 @@ class Route(Generic[B]):
     answer: "Callable[[Services, ApiRequest[B]], Awaitable[ApiAnswer]]" = field(repr=False)
     makes: bool = False  # it may make what it is about: 201
     makes_call: bool = False  # and that is the call
+    pages: bool = False  # a list in memory, in pages (`paging.page`): `?next=` is the cursor of an earlier answer
     refuses: frozenset[int] = frozenset()  # statuses beyond those that any route of its kind has
 
     @property

@@ -12,7 +12,7 @@ from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Final, Self
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.http import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware, RawHeaders
 
@@ -186,7 +186,9 @@ class HttpServer:
         assert server is not None
         deadline = loop.time() + limits.header_s
         waits = {"keepalive_timeout": limits.idle_s, "lingering_time": limits.header_s}
-        return HttpConnection(server, self._connections, host, deadline, loop=loop, access_log=None, **waits)
+        # What a body unpacks to is what it claims and not what was sent: it is not unpacked, and `bounded` says so.
+        plain = {"access_log": None, "auto_decompress": False}
+        return HttpConnection(server, self._connections, host, deadline, loop=loop, **plain, **waits)
 
     async def _open(self, loop: asyncio.AbstractEventLoop, connection: HttpConnection, accepted: socket.socket) -> None:
         wait_s, opened = self._connections.limits.header_s, False
@@ -203,7 +205,8 @@ class HttpServer:
 
 
 def bounded(connections: ClientConnections) -> Middleware:
-    """Comes first: knows who is being answered, tells those in the places that are kept of health alone, and what is no HTTP so."""
+    """Comes first: knows who is being answered, tells those in the places that are kept of health alone, what is no HTTP so, and who
+    packs a body that it is not unpacked."""
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -219,6 +222,10 @@ def bounded(connections: ClientConnections) -> Middleware:
                 return _closing(
                     problem(HTTPStatus.SERVICE_UNAVAILABLE, "the gateway has no room for another connection: try again later")
                 )
+            if request.headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower() not in ("", "identity"):
+                connections.malformed += 1
+                words = "the body is packed: send it as it is, without Content-Encoding"
+                return _closing(problem(HTTPStatus.BAD_REQUEST, words, {hdrs.ACCEPT_ENCODING: "identity"}))
             return await handler(request)
         except web.RequestPayloadError:
             connections.malformed += 1

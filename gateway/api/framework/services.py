@@ -70,7 +70,7 @@ class Services:
             known.call,
             self.call_type(known.call.type),
             self.authorizer.capabilities(identity, cid),
-            identity.user_id,
+            identity,
             self.authorizer.inside(identity, cid),
         )
 
@@ -96,7 +96,7 @@ class Services:
     def shown(self, access: CallAccess, people: People, origin: str) -> CallResponse:
         """`origin` is how the client reached the gateway; `people` has the creator."""
         call, may_watch = access.call, Capability.JOIN_CALL in access.capabilities
-        playlist = self.broadcasts.playlist_url(call.cid, access.user_id) if may_watch else ""
+        playlist = self.broadcasts.playlist_url(call.cid, access.identity) if may_watch else ""
         addresses = self.ingress.addresses(call.cid, origin)
         if not access.inside:
             addresses = dict.fromkeys(addresses, "")

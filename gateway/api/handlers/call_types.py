@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from gateway.api.framework.errors import ApiError
+from gateway.api.framework.paging import page
 from gateway.api.framework.route import ApiRequest
 from gateway.api.framework.services import Services
 from gateway.api.schemas import conversion
 from gateway.api.schemas.answers import CallTypesResponse, EmptyResponse, OneCallTypeResponse
 from gateway.api.schemas.requests import CreateCallTypeRequest, EmptyRequest, UpdateCallTypeRequest
 from gateway.model.permissions import BUILT_IN, Capability
-from gateway.model.records import CallType, Settings, merged
+from gateway.model.records import MAX_ROLES, CallType, Settings, merged
 
 
 async def create(services: Services, request: ApiRequest[CreateCallTypeRequest]) -> OneCallTypeResponse:
@@ -24,9 +25,8 @@ async def create(services: Services, request: ApiRequest[CreateCallTypeRequest])
 
 
 async def get_all(services: Services, request: ApiRequest[EmptyRequest]) -> CallTypesResponse:
-    return CallTypesResponse(
-        call_types={name: conversion.call_type(kind) for name, kind in services.rights_cache.call_types.items()}
-    )
+    shown, after = page(services.rights_cache.call_types, conversion.call_type, request.cursor)
+    return CallTypesResponse(call_types=shown, next=after)
 
 
 async def get(services: Services, request: ApiRequest[EmptyRequest]) -> OneCallTypeResponse:
@@ -35,9 +35,14 @@ async def get(services: Services, request: ApiRequest[EmptyRequest]) -> OneCallT
 
 async def update(services: Services, request: ApiRequest[UpdateCallTypeRequest]) -> OneCallTypeResponse:
     kind, body = services.call_type(request.path["name"]), request.body
+    grants = {**kind.grants, **_grants(body.grants)}
+    if len(grants) > MAX_ROLES:
+        raise ApiError(
+            400, f"grants: a call type grants something to at most {MAX_ROLES} roles, and this one does to {len(kind.grants)}"
+        )
     changed = replace(
         kind,
-        grants={**kind.grants, **_grants(body.grants)},
+        grants=grants,
         settings=merged(kind.settings, body.settings.model_dump(exclude_unset=True)),
         updated_at=request.now,
     )

@@ -30,7 +30,7 @@ async def go_live(services: Services, request: ApiRequest[GoLiveRequest]) -> GoL
         services.tell_call(EventType.CALL_LIVE_STARTED, call)
     _follow_hls(services, before, call)
     return GoLiveResponse(
-        call=await _shown(services, request), playlist_url=services.broadcasts.playlist_url(call.cid, request.identity.user_id)
+        call=await _shown(services, request), playlist_url=services.broadcasts.playlist_url(call.cid, request.identity)
     )
 
 
@@ -63,7 +63,7 @@ async def start_broadcasting(services: Services, request: ApiRequest[EmptyReques
         raise ApiError(409, f"the call {request.cid} has ended: create another one")
     call = await services.store.calls.change(request.cid, lambda call: replace(call, broadcasting=True), now=request.now)
     _follow_hls(services, request.access.call, call)
-    return BroadcastingResponse(playlist_url=services.broadcasts.playlist_url(request.cid, request.identity.user_id))
+    return BroadcastingResponse(playlist_url=services.broadcasts.playlist_url(request.cid, request.identity))
 
 
 async def stop_broadcasting(services: Services, request: ApiRequest[EmptyRequest]) -> EmptyResponse:

@@ -3,23 +3,24 @@
 from gateway.api.framework.errors import ApiError
 from gateway.api.framework.route import ApiRequest
 from gateway.api.framework.services import Services
-from gateway.api.schemas.answers import EmptyResponse, OneStreamResponse, StreamResponse, StreamsResponse
+from gateway.api.schemas.answers import EmptyResponse, OneStreamResponse, StreamsResponse
 from gateway.api.schemas.requests import EmptyRequest
-from gateway.api.status import listed, stream
+from gateway.api.status import listed, stream, streams_page
 from gateway.sessions.seat import Seat
 
 
 async def get_all(services: Services, request: ApiRequest[EmptyRequest]) -> StreamsResponse:
     """Of all calls whose streams the caller may list."""
-    return _shown(services, listed(services.authorizer, request.identity, services.registry.seats.values()))
+    return _shown(services, listed(services.authorizer, request.identity, services.registry.seats.values()), request.cursor)
 
 
 async def of_call(services: Services, request: ApiRequest[EmptyRequest]) -> StreamsResponse:
-    return _shown(services, services.seats(request.cid))
+    return _shown(services, services.seats(request.cid), request.cursor)
 
 
 async def get(services: Services, request: ApiRequest[EmptyRequest]) -> OneStreamResponse:
-    return OneStreamResponse(stream=_stream(services, _seat(services, request)))
+    seat = _seat(services, request)
+    return OneStreamResponse(stream=stream(seat, services.registry.viewers(seat.call_cid)))
 
 
 async def end(services: Services, request: ApiRequest[EmptyRequest]) -> EmptyResponse:
@@ -34,9 +35,6 @@ def _seat(services: Services, request: ApiRequest[EmptyRequest]) -> Seat:
     return seat
 
 
-def _shown(services: Services, seats: list[Seat]) -> StreamsResponse:
-    return StreamsResponse(streams=[_stream(services, each) for each in seats])
-
-
-def _stream(services: Services, seat: Seat) -> StreamResponse:
-    return stream(seat, services.registry.viewers(seat.call_cid))
+def _shown(services: Services, seats: list[Seat], cursor: str | None) -> StreamsResponse:
+    shown, after = streams_page(services.registry, seats, cursor)
+    return StreamsResponse(streams=shown, next=after)

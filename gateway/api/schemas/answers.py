@@ -164,6 +164,12 @@ class ListAnswer(ApiAnswer):
     """A list: it costs more than another answer, and is asked for less often."""
 
 
+class ForwardAnswer(ListAnswer):
+    """It has so many bytes at most."""
+
+    next: str | None = Field(description="Give it as next in the query, and get what comes behind; null: there is nothing.")
+
+
 class PagedAnswer(ListAnswer):
     """A page may have fewer items than were asked for: it has so many bytes at most."""
 
@@ -263,7 +269,7 @@ class OneCallTypeResponse(ApiAnswer):
     call_type: CallTypeResponse
 
 
-class CallTypesResponse(ListAnswer):
+class CallTypesResponse(ForwardAnswer):
     call_types: dict[str, CallTypeResponse]
 
 
@@ -330,7 +336,7 @@ class StreamResponse(Model):
     warnings: list[str] = Field(description="What the streamer should change.")
 
 
-class StreamsResponse(ListAnswer):
+class StreamsResponse(ForwardAnswer):
     streams: list[StreamResponse]
 
 

@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Iterator
 from time import monotonic_ns
 
+from gateway.access.credentials import NOBODY, Identity
 from gateway.outputs.hls.archive import Archive
 from gateway.outputs.hls.policy import HlsPolicy, HlsTotals
 from gateway.outputs.hls.seat_output import HlsSeatOutput
@@ -82,9 +83,9 @@ class HlsBroadcasts:
             if stream.cid == cid:
                 self._end(stream)
 
-    def playlist_url(self, cid: str, user_id: str = "") -> str:
-        """Of the call's first participant who is live, for this user (empty: for all); empty where the call is not broadcast."""
-        return f"{self._base_url}{self.links.path(cid, user_id)}" if self._is_wanted(cid) else ""
+    def playlist_url(self, cid: str, watcher: Identity = NOBODY) -> str:
+        """Of the call's first participant who is live, for this user (nobody: for all); empty where the call is not broadcast."""
+        return f"{self._base_url}{self.links.path(cid, watcher.watching_as)}" if self._is_wanted(cid) else ""
 
     def open_playlist_url(self, cid: str) -> str:
         """As `playlist_url`, but empty where not everybody may watch."""

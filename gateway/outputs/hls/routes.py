@@ -33,11 +33,12 @@ _NOT_AT_ALL = "no-store"
 _MOST_WAITING = 20_000
 _START_S = 10.0  # that the first playlist of a stream may take
 _WAITS_TARGETS = 3  # target durations: §6.2.5.2 asks for an answer within these
-_NAME = re.compile(r"(init[0-9]{1,9}\.mp4|[0-9]{1,12}(\.[0-9]{1,6})?\.m4s)")
-_NUMBER = re.compile(r"[0-9]{1,12}")
+# One spelling for each, as of permits: no zeros before a number
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,11}")
+_NAME = re.compile(rf"(init({_NUMBER.pattern})\.mp4|({_NUMBER.pattern})(\.({_NUMBER.pattern}))?\.m4s)")
 
-Watch = Callable[[str, str | None], Awaitable[Identity]]
-"""Who that is; raises `Rejected` where who shows this token may not watch this call."""
+Watch = Callable[[str, str | None, str], Awaitable[Identity]]
+"""(call, token, address) -> who that is; raises `Rejected` where who shows this token may not watch this call."""
 
 
 class HlsRoutes:
@@ -59,8 +60,8 @@ class HlsRoutes:
 
     async def _address(self, request: web.Request) -> web.Response:
         cid = request.match_info["call"]
-        identity = await self._watch(cid, bearer(request))
-        url = self._output.playlist_url(cid, identity.user_id)
+        identity = await self._watch(cid, bearer(request), request.remote or "")
+        url = self._output.playlist_url(cid, identity)
         if not url:
             raise Rejected(Reason.NOT_FOUND, "This call is not broadcast as HLS")
         return self._answer(request, "address", web.json_response({"playlist_url": url}), _NOT_AT_ALL)

@@ -1,8 +1,8 @@
 """The addresses of HLS playlists: plain for a call that anybody may watch, else with a signed part that nobody can guess and that expires.
 
-Kept true: an address holds no token, stream key or user id. What is behind a signed one can be fetched by whoever has it, until it expires
-or the call has ended; one made for a user also ends when they are taken out of the call. Those made for nobody in particular within
-the same hour are the same, so that a CDN keeps one copy for all viewers.
+Kept true: an address shows no token, stream key or user id. What is behind a signed one can be fetched by whoever has it, until it expires
+or the call has ended; one made for a user names them, sealed (AES-SIV, RFC 5297), and what they may is asked again with each request. Those
+made for the same one, or for nobody in particular, within the same hour are the same, so that a CDN keeps one copy.
 """
 
 import base64
@@ -10,8 +10,11 @@ import hashlib
 import hmac
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from urllib.parse import quote
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
 from protocols.errors import Reason, Rejected
 
@@ -19,7 +22,6 @@ OPEN = "open"
 PLAYLIST = "index.m3u8"
 _STEP_S = 3600
 _SIGNATURE_BYTES = 18
-_MARK_BYTES = 9
 # One spelling for each: a cache would keep every other one beside it
 _PERMIT = re.compile(r"(?P<expires>[0-9a-f]{8})\.(?P<whose>(?:[A-Za-z0-9_-]*\.)?)(?P<signature>[A-Za-z0-9_-]*)")
 
@@ -32,24 +34,27 @@ class SignedUrls:
         admit: Callable[[str], Awaitable[object]],
         ttl_s: int,
         now: Callable[[], float] = time.time,
-        is_over: Callable[[str], bool] = lambda cid: False,
-        taken_out: Callable[[str], Iterable[str]] = lambda cid: (),
+        *,
+        is_over: Callable[[str], bool],
+        still: Callable[[str, str], Awaitable[None]],
     ) -> None:
-        """`is_open` says whether anybody may watch a call now, `is_over` whether it has ended or is deleted, `taken_out` which users may
-        not be in it, all for what is in memory; `admit` raises `Rejected` where not everybody may watch it."""
+        """`is_open` says whether anybody may watch a call now, `is_over` whether it has ended or is deleted, both for what is in memory;
+        `admit` raises `Rejected` where not everybody may watch it, `still` (call, whose) where the one for whom an address was made may not
+        any more, whether it is over or not."""
         self._key = hmac.digest(secret, b"hls-links", hashlib.sha256)
+        self._sealing = AESSIV(hmac.digest(secret, b"hls-links-whose", hashlib.sha512))
         self.open = is_open
         """Whether anybody may watch the call now, so that its address need not be signed."""
         self._admit = admit
         self._ttl_s = ttl_s
         self._now = now
         self._is_over = is_over
-        self._taken_out = taken_out
+        self._still = still
 
-    def path(self, cid: str, user_id: str = "") -> str:
-        """Of the call's playlist, without scheme and host; where that says anything, for this user."""
+    def path(self, cid: str, whose: str = "") -> str:
+        """Of the call's playlist, without scheme and host; where `whose` says anything, for them alone."""
         expires = (int(self._now()) + self._ttl_s) // _STEP_S * _STEP_S + _STEP_S
-        whose = f"{self._mark(user_id)}." if user_id else ""
+        whose = f"{self._sealed(whose)}." if whose else ""
         permit = OPEN if self.open(cid) else f"{expires:08x}.{whose}{self._signature(cid, expires, whose)}"
         return f"/hls/{quote(cid)}/{permit}/{PLAYLIST}"
 
@@ -69,15 +74,22 @@ class SignedUrls:
             raise Rejected(Reason.FORBIDDEN, "This playlist's address has expired: ask the call's host for a new one")
         if self._is_over(cid) and not to_the_end:
             raise Rejected(Reason.FORBIDDEN, "This call has ended")
-        if whose and whose.rstrip(".") in map(self._mark, self._taken_out(cid)):
-            raise Rejected(Reason.FORBIDDEN, "The call's host has taken you out of it")
+        if whose:
+            await self._still(cid, self._opened(whose.removesuffix(".")))
 
     def _signature(self, cid: str, expires: int, whose: str) -> str:
         return self._letters(f"{cid}\n{expires}\n{whose}", _SIGNATURE_BYTES)
 
-    def _mark(self, user_id: str) -> str:
-        """By which the user is known again and nobody else can tell who that is."""
-        return self._letters(f"user\n{user_id}", _MARK_BYTES)
+    def _sealed(self, whose: str) -> str:
+        """The same for the same one, and nobody else can tell who that is."""
+        return base64.urlsafe_b64encode(self._sealing.encrypt(whose.encode(), None)).decode().rstrip("=")
+
+    def _opened(self, sealed: str) -> str:
+        """Of what is signed, and so is ours."""
+        try:
+            return self._sealing.decrypt(base64.urlsafe_b64decode(sealed + "=" * (-len(sealed) % 4)), None).decode()
+        except (InvalidTag, ValueError):
+            raise Rejected(Reason.FORBIDDEN, "This playlist's address is of an earlier version: ask for a new one") from None
 
     def _letters(self, text: str, size: int) -> str:
         return base64.urlsafe_b64encode(hmac.digest(self._key, text.encode(), hashlib.sha256)[:size]).decode()

@@ -1,7 +1,8 @@
 """Who gets a place on the port while there are others: by who they are, and by the address that asks. Sans-IO.
 
 What is kept true: strangers leave places to those who show a token, and both leave some to publishers, however many come; those who have
-not connected yet are few of one address; strangers use up nothing of what an address has for those who show a token.
+not connected yet are few of one address; strangers use up nothing of what an address has for those who show a token. Who goes on asking, to
+leave again, is slowed before anything is done for them.
 """
 
 from collections import Counter
@@ -10,9 +11,12 @@ from enum import IntEnum, auto
 
 from protocols.addresses import client_network
 from protocols.errors import Reason, Rejected
+from protocols.rate_limit import RateLimit
 
 _KEPT_FOR_PUBLISHERS = 20  # one in so many
 _KEPT_FOR_KNOWN = 10
+_AGAIN_S = 10  # in which an address may make as many offers as it may have peers, after so many at once
+_LEAST_OFFERS = 16  # however few those are: a client that reconnects makes some
 
 
 class Standing(IntEnum):
@@ -46,18 +50,36 @@ class Places:
         }
         self._per_client = per_client
         self._unconnected = unconnected
+        offers = max(per_client, _LEAST_OFFERS)
+        self._offers = RateLimit(offers / _AGAIN_S, offers)
         self._taken: Counter[Standing] = Counter()
         self._clients: Counter[tuple[str, bool]] = Counter()
         self._connecting: Counter[tuple[str, bool]] = Counter()
 
+    def ask(self, standing: Standing, address: str, now: int) -> None:
+        """Before their offer is read, which costs a hundred times as much: whether `take` has a place for them, and whether they have not
+        asked too often; `now` is in monotonic ns. Raises `Rejected`."""
+        client = _client(standing, address)
+        self._check(standing, client)
+        if client is not None and not self._offers.take(str(client), now):
+            raise Rejected(Reason.TOO_MANY_REQUESTS, "too many offers came from your address: try again in a moment")
+
     def take(self, standing: Standing, address: str) -> Place:
         """For who asks from `address` (empty: not counted). Raises `Rejected`."""
+        client = _client(standing, address)
+        self._check(standing, client)
+        if client is not None:
+            self._clients[client] += 1
+            self._connecting[client] += 1
+        self._taken[standing] += 1
+        return Place(standing, client)
+
+    def _check(self, standing: Standing, client: tuple[str, bool] | None) -> None:
         counted = 0
         for each, most in self._most.items():  # whoever stands lower is counted with those above
             counted += self._taken[each]
             if counted >= most and each >= standing:
                 raise Rejected(Reason.OVERLOADED, "this gateway has as many WebRTC peers as it takes; try again later")
-        client = (client_network(address), standing is Standing.ANONYMOUS) if address else None
         if client is not None:
             if self._clients[client] >= self._per_client:
                 raise Rejected(Reason.TOO_MANY_REQUESTS, "too many WebRTC peers from your address")
@@ -66,10 +88,6 @@ class Places:
                     Reason.TOO_MANY_REQUESTS,
                     "too many WebRTC peers from your address have not connected yet: try again in a moment",
                 )
-            self._clients[client] += 1
-            self._connecting[client] += 1
-        self._taken[standing] += 1
-        return Place(standing, client)
 
     def connect(self, place: Place) -> None:
         """The peer has connected."""
@@ -82,6 +100,10 @@ class Places:
         self.connect(place)
         self._taken[place.standing] -= 1
         _less(self._clients, place.client)
+
+
+def _client(standing: Standing, address: str) -> tuple[str, bool] | None:
+    return (client_network(address), standing is Standing.ANONYMOUS) if address else None
 
 
 def _less(counter: Counter[tuple[str, bool]], client: tuple[str, bool] | None) -> None:

@@ -128,6 +128,10 @@ class UdpMux:
             yield "packets_dropped", "Media packets lost to a full socket buffer", egress.dropped
             yield "packets_unsendable", "Media packets that could not go to their address", egress.errors
 
+    def ask(self, client: str, standing: Standing) -> None:
+        """Whether who asks from this address may make an offer now. Raises `Rejected`; see `Places.ask`."""
+        self._places.ask(standing, client, time.monotonic_ns())
+
     def add(self, offer: Offer, client: str = "", standing: Standing = Standing.ANONYMOUS) -> Peer:
         """A new peer for `offer`; `client` is the address that asks for it (empty: not counted), `standing` what it has shown.
 

@@ -4,17 +4,18 @@ import base64
 import hmac
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import jwt
 import pytest
 
 from gateway.access import stream_keys
-from gateway.access.credentials import WATCH_S
-from gateway.access.jwt import Signer
+from gateway.access.credentials import WATCH_S, Identity
+from gateway.access.jwt import VIEWER, Signer
 from gateway.access.rights_cache import NotInMemory, RightsCache
 from gateway.access.sealing import Sealing
 from gateway.model import lifecycle
@@ -224,7 +225,6 @@ async def test_who_was_kicked_may_come_back_after_a_while_and_others_meanwhile(i
     await it.store.calls.change(X, lambda call: lifecycle.gone_live(call, it.time), now=it.time)
     ann, max_ = it.authorizer.identify(token("ann")), it.authorizer.identify(token("max"))
     it.authorizer.send_out(X, "ann")
-    assert it.authorizer.taken_out(X) == ["ann"]
     reason, words = why_not(it, key)
     assert (reason, "come back in 30 s" in words) == (Reason.FORBIDDEN, True)
     assert not it.authorizer.may(ann, X, Capability.JOIN_CALL)
@@ -232,16 +232,82 @@ async def test_who_was_kicked_may_come_back_after_a_while_and_others_meanwhile(i
     assert Capability.JOIN_CALL not in it.authorizer.capabilities(ann, X)
     assert it.authorizer.may(max_, X, Capability.JOIN_CALL)
     it.now += 31
-    assert it.authorizer.taken_out(X) == []
     assert it.publish(key).user_id == "ann"
     assert it.authorizer.may(ann, X, Capability.JOIN_CALL)
 
     await it.store.calls.kick(X, "ann", block=True, now=it.time)
     it.authorizer.send_out(X, "ann")
-    assert it.authorizer.taken_out(X) == ["ann"]
     assert "blocked" in why_not(it, key)[1]
     await it.store.calls.change(X, lambda call: unblocked(call, "ann"), now=it.time)
     assert it.publish(key).user_id == "ann", "who unblocks him lets him in at once"
+
+
+CLUB = "club:x"
+"""Of a type that lets nobody in but its members."""
+
+
+@pytest.fixture
+async def ann_watches(it: Ruling) -> str:
+    """What is handed out to somebody who watches in it by her role, of an application."""
+    grants = {each: frozenset({Capability.READ_CALL, Capability.JOIN_CALL}) for each in ("host", "cohost")}
+    club = await it.store.call_types.put(CallType("club", grants, Settings(), it.time, it.time))
+    members = [Member("", "ann", it.time, it.time, "cohost", api_key="app")]
+    await it.store.calls.get_or_create(lifecycle.created(club, "x", "john", it.time), members)
+    ann = it.authorizer.identify(token("ann"))
+    await it.authorizer.admit(ann, CLUB, Capability.JOIN_CALL)
+    await it.authorizer.still_watches(Identity.of_watching(ann.watching_as, CLUB), CLUB)
+    return ann.watching_as
+
+
+Change = Callable[[Ruling], Awaitable[object]]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda it: it.store.calls.update_members(CLUB, (), ["ann"]), id="removed"),
+        pytest.param(
+            lambda it: it.store.calls.update_members(CLUB, [Member(CLUB, "ann", it.time, it.time, "viewer")]), id="demoted"
+        ),
+        pytest.param(lambda it: it.store.calls.kick(CLUB, "ann", block=True, now=it.time), id="blocked"),
+        pytest.param(lambda it: it.store.api_keys.revoke("app", it.time), id="the key revoked"),
+        pytest.param(
+            lambda it: it.store.call_types.put(CallType("club", {}, Settings(), it.time, it.time)),
+            id="the role's grants changed",
+        ),
+        pytest.param(lambda it: it.store.calls.delete(CLUB), id="the call deleted"),
+    ],
+)
+async def test_what_is_handed_out_to_a_viewer_ends_with_their_right(it: Ruling, ann_watches: str, change: Change) -> None:
+    await change(it)
+    with pytest.raises(Rejected):
+        await it.authorizer.still_watches(Identity.of_watching(ann_watches, CLUB), CLUB)
+
+
+async def test_who_was_kicked_watches_nothing_for_a_while(it: Ruling, ann_watches: str) -> None:
+    it.authorizer.send_out(CLUB, "ann")
+    with pytest.raises(Rejected, match="taken you out"):
+        await it.authorizer.still_watches(Identity.of_watching(ann_watches, CLUB), CLUB)
+    it.now += 31
+    await it.authorizer.still_watches(Identity.of_watching(ann_watches, CLUB), CLUB)
+
+
+async def test_what_is_handed_out_to_a_viewer_outlives_the_show(it: Ruling, ann_watches: str) -> None:
+    ann = Identity.of_watching(ann_watches, CLUB)
+    for change in (lifecycle.gone_live, lifecycle.stopped_live, lifecycle.ended):
+        await it.store.calls.change(CLUB, partial(change, now=it.time), now=it.time)
+        await it.authorizer.still_watches(ann, CLUB)
+    with pytest.raises(Rejected, match="another call"):
+        await it.authorizer.still_watches(ann, X)
+
+
+async def test_what_is_handed_out_by_the_operators_word_is_judged_by_it(it: Ruling, ann_watches: str) -> None:
+    link = it.authorizer.identify(it.tokens.issue("somebody", [CLUB], 600, VIEWER))
+    await it.authorizer.still_watches(Identity.of_watching(link.watching_as, CLUB), CLUB)
+    await it.store.calls.kick(CLUB, "somebody", block=True, now=it.time)
+    with pytest.raises(Rejected, match="blocked"):
+        await it.authorizer.still_watches(Identity.of_watching(link.watching_as, CLUB), CLUB)
+    assert it.authorizer.identify(token(None)).watching_as == "", "a server's is nobody's"
 
 
 async def test_a_grant_says_of_what_its_user_is_muted(it: Ruling) -> None:
@@ -337,6 +403,11 @@ async def test_a_member_of_another_call_is_nobody_here(it: Ruling) -> None:
         ({"exp": NOW + 600}, "user_id"),
         ({"sub": "john", "exp": NOW + 600}, "user_id"),
         ({"userId": "john", "exp": NOW + 600}, "user_id"),
+        ({"server": True, "userId": "john", "exp": NOW + 600}, "spells user_id"),
+        ({"server": True, "callCids": [X], "exp": NOW + 600}, "spells call_cids"),
+        ({"server": True, "call_cid": X, "exp": NOW + 600}, "spells call_cids"),
+        ({"user_id": "john", "CALL-CIDS": [X], "exp": NOW + 600}, "spells call_cids"),
+        ({"Server": True, "exp": NOW + 600}, "spells server"),
         ({"user_id": None, "exp": NOW + 600}, "user_id is null"),
         ({"user_id": "", "exp": NOW + 600}, "user_id"),
         ({"server": False, "exp": NOW + 600}, '"server": true'),

@@ -260,6 +260,17 @@ async def test_who_comes_later_is_given_what_was_said_but_not_in_backstage(stage
         assert "recent" not in await vera.say(type="subscribe", cid=SHOW)
 
 
+async def test_a_role_is_told_as_it_is_and_not_as_it_was_when_they_came(stage: Stage) -> None:
+    await stage.store_access.store.users.put([User("vera", NOW, NOW, "admin", "Vera", api_key="app")])
+    async with stage.open(stage.user("vera")) as vera:
+        assert (await vera.hear("connection.ok"))["user"]["role"] == "admin"
+        await vera.say(type="subscribe", cid=DEMO)
+        for given, told in (("admin", "admin"), ("user", "user")):
+            await stage.store_access.store.users.put([User("vera", NOW, NOW, given, "Vera", api_key="app")])
+            await vera.ws.send_json({"type": "custom", "cid": DEMO, "custom": {}})
+            assert (await vera.hear("custom"))["payload"]["user"]["role"] == told
+
+
 async def test_who_is_blocked_hears_no_more(stage: Stage) -> None:
     await stage.change(EventType.CALL_LIVE_STARTED, lambda call: lifecycle.gone_live(call, NOW))
     async with stage.open(stage.user("vera")) as vera, stage.open(stage.user("anna")) as anna:
@@ -374,6 +385,18 @@ async def test_too_much_is_refused_or_ends_the_connection(stage: Stage) -> None:
         assert await vera.closed() == 1003
     await nobody_left(stage)
     assert stage.sockets.closed == {"too_many": 1, "client": 1, "not_text": 1}
+
+
+@pytest.mark.parametrize("greeted", [True, False])
+@pytest.mark.parametrize("kind", [WSMsgType.PING, WSMsgType.PONG])
+async def test_pings_are_counted_as_messages_are(stage: Stage, kind: WSMsgType, greeted: bool) -> None:
+    async with stage.open(stage.user("vera") if greeted else None) as vera:
+        send = vera.ws.ping if kind is WSMsgType.PING else vera.ws.pong
+        for _ in range(100):
+            await send()
+        assert await vera.closed() == 4029
+    await nobody_left(stage)
+    assert stage.sockets.closed == {"too_many": 1}
 
 
 async def test_one_that_has_vanished_is_found_out(tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 """The HTTP server over real sockets: how long a connection may take, who is told what where there is no room, and what is no HTTP."""
 
 import asyncio
+import gzip
 import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from time import process_time
 
 import pytest
 from aiohttp import web
@@ -213,6 +215,22 @@ async def test_what_is_no_http_is_told_so_and_counted_and_not_logged(
     assert b"server:" not in answer.lower()
     assert server.connections.malformed >= 1
     assert not caplog.records
+
+
+@pytest.mark.parametrize("path", [b"/read", b"/nothing"])
+async def test_a_body_is_not_unpacked(serve: Serve, path: bytes) -> None:
+    packed = gzip.compress(bytes(64 << 20), 9)
+    server = await serve(LIMITS)
+    client = await server.client()
+    before = process_time()
+    client.writer.write(
+        b"POST %b HTTP/1.1\r\nHost: here\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % (path, len(packed))
+    )
+    client.writer.write(packed)
+    answer = await client.over()
+    assert process_time() - before < 0.1, "unpacking 64 MB takes more"
+    assert answer.startswith(b"HTTP/1.1 400 "), answer
+    assert b"without Content-Encoding" in answer
 
 
 async def test_a_client_that_goes_in_the_middle_of_its_body_is_no_line_of_the_log(

@@ -50,6 +50,10 @@ async def nobody(cid: str) -> None:
     pass
 
 
+async def anybody(cid: str, whose: str) -> None:
+    pass
+
+
 class Show:
     """One session in a call that takes every codec (`call.accepts`), watched as HLS."""
 
@@ -59,7 +63,7 @@ class Show:
         self.hls = HlsBroadcasts(
             HlsPolicy(segment=SECOND, window=60 * SECOND, memory=64 << 20, audio_bitrate=96_000),
             capacity,
-            SignedUrls(b"secret", lambda cid: True, nobody, 3600),
+            SignedUrls(b"secret", lambda cid: True, nobody, 3600, is_over=lambda cid: False, still=anybody),
             base_url="",
         )
         self.call = MemoryCall()

@@ -1,5 +1,7 @@
 """The addresses of playlists: who made them, for which call, until when."""
 
+from collections.abc import Container
+
 import pytest
 
 from gateway.outputs.hls.signed_urls import SignedUrls
@@ -20,8 +22,28 @@ async def refuse(cid: str) -> None:
     raise Rejected(Reason.FORBIDDEN, "it is in backstage")
 
 
-def links(clock: Clock, *, is_open: bool = False, secret: bytes = b"secret") -> SignedUrls:
-    return SignedUrls(secret, lambda cid: is_open, refuse, 7200, clock)
+class Judge:
+    """Remembers whom it was asked about; those who are `out` may not watch any more."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str]] = []
+        self.out: set[str] = set()
+
+    async def __call__(self, cid: str, whose: str) -> None:
+        self.asked.append((cid, whose))
+        if whose in self.out:
+            raise Rejected(Reason.FORBIDDEN, "The call's host has taken you out of it")
+
+
+def links(
+    clock: Clock,
+    *,
+    is_open: bool = False,
+    secret: bytes = b"secret",
+    over: Container[str] = (),
+    judge: Judge | None = None,
+) -> SignedUrls:
+    return SignedUrls(secret, lambda cid: is_open, refuse, 7200, clock, is_over=lambda cid: cid in over, still=judge or Judge())
 
 
 def permit(path: str) -> str:
@@ -47,7 +69,7 @@ async def test_a_signed_address_is_good_for_its_call_until_it_expires() -> None:
 
 async def test_a_signed_address_ends_with_its_call_but_shows_the_end_to_those_who_watched() -> None:
     over: set[str] = set()
-    made = SignedUrls(b"secret", lambda cid: False, refuse, 7200, Clock(), over.__contains__)
+    made = links(Clock(), over=over)
     signed = permit(made.path(CID))
     await made.check(CID, signed)
     over.add(CID)
@@ -59,22 +81,38 @@ async def test_a_signed_address_ends_with_its_call_but_shows_the_end_to_those_wh
     await made.check(CID, "open", to_the_end=True)
 
 
-async def test_an_address_made_for_a_user_ends_when_he_is_taken_out() -> None:
-    out: list[str] = []
-    made = SignedUrls(b"secret", lambda cid: False, refuse, 7200, Clock(), taken_out=lambda cid: out)
+async def test_an_address_made_for_a_user_is_judged_by_what_they_may_with_each_request() -> None:
+    judge, over = Judge(), set[str]()
+    made = links(Clock(), judge=judge, over=over)
     anns, bobs, anybodys = (permit(made.path(CID, user)) for user in ("ann", "bob", ""))
     assert len({anns, bobs, anybodys}) == 3
+    assert anns == permit(made.path(CID, "ann")), "so that a cache keeps one"
     assert "ann" not in anns
-    out.append("ann")
+    await made.check(CID, anns)
+    assert judge.asked == [(CID, "ann")]
+    judge.out.add("ann")
     with pytest.raises(Rejected, match="taken you out"):
         await made.check(CID, anns)
+    over.add(CID)
+    with pytest.raises(Rejected, match="taken you out"):
+        await made.check(CID, anns, to_the_end=True)
+    over.clear()
     await made.check(CID, bobs)
     await made.check(CID, anybodys)
     expires, _, signature = anns.split(".")
     for forged in (f"{expires}.{signature}", f"{expires}.{bobs.split('.')[1]}.{signature}", f"{expires}..{signature}"):
         with pytest.raises(Rejected, match="not one of this gateway"):
             await made.check(CID, forged)
-    assert SignedUrls(b"secret", lambda cid: True, refuse, 7200, Clock()).path(CID, "ann").endswith("/open/index.m3u8")
+    assert links(Clock(), is_open=True).path(CID, "ann").endswith("/open/index.m3u8")
+
+
+async def test_what_another_version_has_signed_is_refused_in_words() -> None:
+    clock = Clock()
+    made = links(clock)
+    expires = permit(made.path(CID)).split(".")[0]
+    for former in ("AAAAAAAAAAAA.", "A.", "_-."):
+        with pytest.raises(Rejected, match="ask for a new one"):
+            await made.check(CID, f"{expires}.{former}{made._signature(CID, int(expires, 16), former)}")
 
 
 def test_addresses_of_the_same_hour_are_the_same_so_that_caches_work() -> None:

@@ -78,3 +78,37 @@ def test_places_that_are_given_back_leave_nothing_behind() -> None:
     assert not +places._taken
     assert not places._clients
     assert not places._connecting
+
+
+def test_who_offers_and_leaves_again_and_again_is_slowed() -> None:
+    places, now = Places(100, 20, 4), 0
+
+    def offered(standing: Standing, address: str) -> int:
+        for number in range(1000):
+            try:
+                places.ask(standing, address, now)
+            except Rejected:
+                return number
+            places.give_back(places.take(standing, address))
+        return 1000
+
+    assert offered(Standing.ANONYMOUS, "2001:db8::1") == 20
+    assert offered(Standing.ANONYMOUS, "2001:db8::2") == 0, "the same /64"
+    assert offered(Standing.KNOWN, "2001:db8::1") == 20, "strangers use up nothing of theirs"
+    assert offered(Standing.ANONYMOUS, "203.0.113.1") == 20
+    assert offered(Standing.ANONYMOUS, "") == 1000, "nobody's"
+    with pytest.raises(Rejected, match="try again in a moment") as refused:
+        places.ask(Standing.ANONYMOUS, "203.0.113.1", now)
+    assert refused.value.reason is Reason.TOO_MANY_REQUESTS
+    now += 5 * 10**9
+    assert offered(Standing.ANONYMOUS, "2001:db8::1") == 10
+
+
+def test_an_offer_for_which_there_is_no_place_is_not_even_read() -> None:
+    places = Places(20, 20, 4)
+    taken(places, Standing.ANONYMOUS, "203.0.113.1")
+    with pytest.raises(Rejected, match="not connected yet"):
+        places.ask(Standing.ANONYMOUS, "203.0.113.1", 0)
+    taken(places, Standing.PUBLISHER)
+    with pytest.raises(Rejected, match="as many WebRTC peers"):
+        places.ask(Standing.PUBLISHER, "203.0.113.2", 0)
