@@ -3,6 +3,7 @@
 from collections.abc import Collection, Sequence
 from itertools import permutations
 
+from protocols.media import Codec
 from protocols.webrtc.rtp import ReceiveParameters
 from protocols.webrtc.sdp.answer import Accepted, obstacle
 from protocols.webrtc.sdp.description import Media, Offer
@@ -15,7 +16,10 @@ def unsent(offer: Offer, accepted: Sequence[Accepted | None]) -> str:
     who wrote the offer. Empty if everything that is asked for is sent."""
     for media, each in zip(offer.media, accepted, strict=True):
         if each is None and _asks(media, ("recvonly", "sendrecv")):
-            return _because(media, obstacle(offer, media) or _not_sendable(media))
+            return _because(media, obstacle(offer, media) or (_NOT_WHOLE if _has_h264(media) else _NOT_SENDABLE))
+        # Every call has H.264: who could take it, and gets only another codec agreed on, would mostly be shown nothing.
+        if each is not None and _has_h264(media) and each.send is not None and Codec.H264 not in each.send.formats:
+            return _because(media, _NOT_WHOLE)
     return _another_transport(offer, accepted)
 
 
@@ -47,8 +51,8 @@ def _because(media: Media, why: str) -> str:
     return f"the {media.kind} cannot be served: {why}"
 
 
-def _not_sendable(media: Media) -> str:
-    return _NOT_WHOLE if any(codec.name == "h264" for codec in media.codecs) else _NOT_SENDABLE
+def _has_h264(media: Media) -> bool:
+    return any(codec.name == "h264" for codec in media.codecs)
 
 
 def _another_transport(offer: Offer, accepted: Sequence[Accepted | None]) -> str:
