@@ -53,6 +53,22 @@ def describe(sps: bytes, track_id: int, extradata: bytes) -> Track:
     )
 
 
+def read_order_bits(sps: bytes) -> tuple[int, bool, int]:
+    """(sps_seq_parameter_set_id, separate_colour_plane_flag, bits of slice_pic_order_cnt_lsb); raises `ProtocolError`."""
+    bits = BitReader(unescape(sps, SPS_BYTES)[2:])
+    bits.skip(4)
+    sub_layers = bits.bits(3)
+    bits.skip(1)
+    _read_profile(bits, sub_layers)
+    identity = bits.ue(15)
+    chroma = bits.ue(3)
+    planes = chroma == 3 and bits.flag()
+    cropped(bits, bits.ue(MAX_SIDE), bits.ue(MAX_SIDE), chroma, 1)
+    bits.ue(8)  # depths
+    bits.ue(8)
+    return identity, planes, 4 + bits.ue(12)
+
+
 def _read_profile(bits: BitReader, sub_layers: int) -> tuple[int, int, bool]:
     """profile_tier_level (§7.3.3): (general_profile_idc, general_level_idc, an interlaced source)."""
     bits.skip(3)

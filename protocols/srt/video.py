@@ -3,7 +3,8 @@
 Kept true here:
 * Access units are found in the elementary stream. One whose end only the next shows is given out then; where each ends with its PES, which
   the first ones show, it is given out with that, but of a PES larger than any that was whole: it may have been cut at a largest size.
-* The time of a PES is that of the first access unit that begins in it. Those without are spaced by those that have one.
+* The time of a PES is that of the first access unit that begins in it. Those without are spaced by those that have one, in the order in
+  which they are shown where that is not the order in which they come.
 """
 
 from typing import Final, NamedTuple
@@ -12,6 +13,8 @@ from protocols.bitstream import h264, hevc
 from protocols.bitstream.access_units import AccessUnitFinder, FoundUnit
 from protocols.bitstream.h26x import NalStream
 from protocols.bitstream.h264_numbers import PictureNumbers
+from protocols.bitstream.h264_order import PictureOrder, PicturePosition
+from protocols.bitstream.hevc_order import HevcPictureOrder
 from protocols.errors import ProtocolError
 from protocols.media import Codec, Kind, Track
 from protocols.srt.sound import SECOND, Unit
@@ -19,6 +22,7 @@ from protocols.srt.sound import SECOND, Unit
 _STEP_NS: Final = SECOND // 25  # of video whose times are not known and that does not say it, until two are
 _SURE: Final = 5  # PES in a row that ended with an access unit, after which the next are believed to
 _NAL_BYTES: Final = 64  # what a NAL unit has on average at the least; more of them than that are work like frames
+_MAX_REORDER: Final = 17  # frames: H.264 §A.3.1 and HEVC §A.4.2 have 16 at most
 _SYNTAX: Final = {Codec.H264: h264.SYNTAX, Codec.HEVC: hevc.SYNTAX}
 
 
@@ -38,7 +42,10 @@ class VideoReader:
         self._stream = NalStream(codec, pid)
         self._finder: AccessUnitFinder[_Stamp] = AccessUnitFinder(_SYNTAX[codec], self._fields_of_one)
         self._numbers = PictureNumbers(b"")
-        self._times = _Times()
+        self._times = _Times(2 if codec is Codec.H264 else 1)
+        self._order: PictureOrder | HevcPictureOrder | None = None  # None: each picture had a time of its own
+        self._ordered = b""  # the parameter sets that it goes by
+        self._before = b""  # the last access unit, while there is no order
         self._whole = 0  # PES that ended with an access unit
         self._largest = 0  # bytes of those
         self._cut = False  # one did not: none is believed to any more
@@ -100,11 +107,32 @@ class VideoReader:
             return []
         track = self._stream.track
         self._last = found.stamp or self._last
-        time = self._times.place(found.stamp, track.frame_rate if track is not None else 0)
+        time = self._times.place(
+            found.stamp, track.frame_rate if track is not None else 0, self._position(unit.data, found.stamp)
+        )
         self._started = self._started or unit.keyframe
         if not self._started or not unit.data or time is None:
             return []
         return [Unit(unit.data, time.pts, time.dts, unit.keyframe)]
+
+    def _position(self, data: bytes, stamp: _Stamp | None) -> PicturePosition | None:
+        """Where an access unit stands in the order of presentation: asked from the first on that has no time."""
+        track = self._stream.track
+        if track is None or track.reorder == 0:
+            return None
+        first = self._order is None
+        if self._order is None:
+            if stamp is not None:
+                self._before = data
+                return None
+            self._order = PictureOrder() if track.codec is Codec.H264 else HevcPictureOrder()
+        if self._ordered != track.extradata:
+            self._ordered = track.extradata
+            self._order.follow(track.extradata)
+        if first:
+            self._times.see(self._order.place(self._before))
+            self._before = b""
+        return self._order.place(data)
 
     def _fields_of_one(self, first: bytes, second: bytes) -> bool:
         track = self._stream.track
@@ -116,27 +144,59 @@ class VideoReader:
 
 
 class _Times:
-    """When each access unit is due."""
+    """When each access unit is due and shown. `frame` is what the order of presentation grows by from frame to frame: H.264 counts in
+    fields, HEVC and some encoders of H.264 in frames."""
 
-    def __init__(self) -> None:
-        self._step = 0  # 0: not known
-        self._stamped: int | None = None  # dts of the last that had a time of its own,
+    def __init__(self, frame: int) -> None:
+        self._frame = frame
+        self._step = 0  # from picture to picture by the times that there are; 0: not known,
+        self._spacing = _STEP_NS  # or by what else there is
+        self._stamped: _Stamp | None = None  # of the last that had a time of its own,
         self._since = 0  # and access units since
         self._dts: int | None = None
+        self._begun: int | None = None  # dts of the picture with which the order began,
+        self._zero: int | None = None  # the pts of order 0,
+        self._lag = 0  # and how far that was behind
 
     def skip(self) -> None:
         """One could not be read."""
-        self.place(None, 0)
+        self.place(None, 0, None)
 
-    def place(self, stamp: _Stamp | None, frame_rate: float) -> _Stamp | None:
+    def place(self, stamp: _Stamp | None, frame_rate: float, position: PicturePosition | None) -> _Stamp | None:
         self._since += 1
+        if stamp is not None and self._stamped is not None:
+            step = (stamp.dts - self._stamped.dts) // self._since
+            self._step = step if 0 < step < SECOND else self._step
+        self._spacing = self._step or (round(SECOND / frame_rate) if frame_rate else _STEP_NS)
         if stamp is None:
             if self._dts is None:
                 return None
-            self._dts += self._step or (round(SECOND / frame_rate) if frame_rate else _STEP_NS)
-            return _Stamp(self._dts, self._dts)
-        if self._stamped is not None and 0 < (step := (stamp.dts - self._stamped) // self._since) < SECOND:
-            self._step = step
-        self._dts = self._stamped = stamp.dts
+            self._dts += self._spacing
+            return _Stamp(self._shown(self._dts, position), self._dts)
+        self._stamped, self._dts = stamp, stamp.dts
         self._since = 0
+        self.see(position)
         return stamp
+
+    def see(self, position: PicturePosition | None) -> None:
+        """Where the last that had a time of its own stands in the order of presentation."""
+        if position is None or self._stamped is None:
+            return
+        self._zero = self._stamped.pts - self._after_zero(position)
+        if position.idr:
+            self._begun = self._stamped.dts
+        if self._begun is not None and 0 <= (lag := self._zero - self._begun) < _MAX_REORDER * self._spacing:
+            self._lag = lag
+
+    def _shown(self, dts: int, position: PicturePosition | None) -> int:
+        """The pts of one that has no time of its own."""
+        if position is None:
+            return dts
+        if position.idr:
+            self._begun, self._zero = dts, dts + self._lag
+        return dts if self._zero is None else max(dts, self._zero + self._after_zero(position))
+
+    def _after_zero(self, position: PicturePosition) -> int:
+        if position.order & 1:
+            self._frame = 1
+        return position.order * self._spacing // self._frame

@@ -20,6 +20,7 @@ from protocols.errors import Reason, Rejected
 from protocols.webrtc.http import HttpProblem, HttpSession, Resources, SubResource, bearer, read_body
 from protocols.webrtc.sdp import answer
 from protocols.webrtc.sdp.description import Fragment, Offer, parse_offer
+from protocols.webrtc.sdp.unserved import unsent
 from protocols.webrtc.send.sender import Sender
 from protocols.webrtc.transport.peer import Peer
 from protocols.webrtc.transport.places import Standing
@@ -136,6 +137,8 @@ class WhepResource:
         self._mux.ask(request.remote or "", standing)
         offer = parse_offer(await read_body(request))
         accepted = answer.sending(offer, cname=secrets.token_hex(8))
+        if why := unsent(offer, accepted):
+            raise Rejected(Reason.UNSUPPORTED_MEDIA, why)
         if not any(accepted):
             raise Rejected(
                 Reason.UNSUPPORTED_MEDIA,

@@ -25,6 +25,7 @@ from protocols.publisher import Applicant, BoundPort, Credential, ReachedBy
 from protocols.webrtc.http import HttpProblem, HttpSession, Resources, bearer, read_body
 from protocols.webrtc.sdp import answer
 from protocols.webrtc.sdp import description as sdp
+from protocols.webrtc.sdp.unserved import unreceived
 from protocols.webrtc.transport.ice_servers import IceServer
 from protocols.webrtc.transport.peer import Peer
 from protocols.webrtc.transport.udp_mux import UdpMux
@@ -36,7 +37,6 @@ from protocols.whip.statistics import COUNTERS, counts
 _PATH = "/whip/{call}"
 _ALIAS = ("/whip", "/whip/-")  # for a key that names its call
 _SOFTWARE = 80
-_DIRECTIONS = ("sendonly", "sendrecv")
 
 Authorise: TypeAlias = Callable[[Applicant], Awaitable[None]]
 """Whether somebody may publish now; raises `Rejected`, and counts and tells who was refused. The session decides all the same."""
@@ -184,7 +184,7 @@ class WhipListener:
         """Raises `Rejected`, `ProtocolError` and `HttpProblem` for an offer that no session need be asked about."""
         offer = sdp.parse_offer(body)
         accepted = answer.receiving(offer)
-        _refuse_what_is_partial(offer, accepted)
+        _refuse_if_partial(offer, accepted)
         self._refuse_if_busy()  # others have come meanwhile
         return WhipPublisher(
             self._mux,
@@ -224,15 +224,10 @@ class WhipListener:
             self._totals[name] += count
 
 
-def _refuse_what_is_partial(offer: sdp.Offer, accepted: Sequence[answer.Accepted | None]) -> None:
+def _refuse_if_partial(offer: sdp.Offer, accepted: Sequence[answer.Accepted | None]) -> None:
     """RFC 9725 §4.4.3: all that is offered is taken or nothing, for half a stream misleads who sends it."""
-    for media, each in zip(offer.media, accepted, strict=True):
-        if each is None and media.live and media.kind in ("audio", "video") and media.direction in _DIRECTIONS:
-            raise HttpProblem(
-                HTTPStatus.UNPROCESSABLE_ENTITY,
-                f"the {media.kind} cannot be taken: offer one video (H.264, VP8, VP9, AV1 or H.265) and one audio (Opus), bundled, "
-                "with rtcp-mux",
-            )
+    if why := unreceived(offer, accepted):
+        raise HttpProblem(HTTPStatus.UNPROCESSABLE_ENTITY, why)
     if not any(accepted):
         raise HttpProblem(HTTPStatus.UNPROCESSABLE_ENTITY, "the offer sends nothing: its m-lines must be sendonly")
 

@@ -2,13 +2,14 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
 import pytest
-from aiortc import RTCSessionDescription
+from aiortc import RTCRtpReceiver, RTCSessionDescription
 from yarl import URL
 
 from protocols.media import Codec
@@ -331,4 +332,49 @@ async def test_only_so_many_event_streams_of_one_viewer() -> None:
             assert refused.status == 429
         for stream in streams:
             stream.close()
+        await connection.close()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "replacement", "words"),
+    [
+        (r"packetization-mode=1", "packetization-mode=0", "packetization-mode=1"),
+        (r"a=fmtp:.*packetization.*\r\n", "", "packetization-mode=1"),
+        (r"a=group:BUNDLE.*\r\n", "", "BUNDLE"),
+        (r"a=group:BUNDLE.*\r\n", "a=group:BUNDLE 0\r\n", "the audio"),
+        (r"a=mid:1\r\n", "", "a=mid"),
+        (r"a=rtcp-mux\r\n", "", "rtcp-mux"),
+        (r"opus/48000/2", "PCMA/8000", "Opus"),
+    ],
+)
+async def test_half_of_what_is_asked_for_is_refused_in_words(pattern: str, replacement: str, words: str) -> None:
+    async with stage() as served, aiohttp.ClientSession() as http:
+        connection = browser(0, 0)
+        picture = connection.addTransceiver("video", "recvonly")
+        known = RTCRtpReceiver.getCapabilities("video")
+        assert known is not None
+        picture.setCodecPreferences([each for each in known.codecs if each.name in ("H264", "rtx")])
+        connection.addTransceiver("audio", "recvonly")
+        await connection.setLocalDescription(await connection.createOffer())
+        offer = connection.localDescription.sdp
+        changed = re.sub(pattern, replacement, offer)
+        assert changed != offer
+        async with http.post(served.url, data=changed, headers={"Content-Type": SDP}) as response:
+            assert response.status == 415
+            assert words in (await response.json(content_type=None))["detail"]
+        assert served.mux.peers == 0
+        await post(http, served, offer)
+        await connection.close()
+
+
+async def test_one_picture_needs_no_bundle(media: Media) -> None:
+    async with stage() as served, publishing(served, Participant("host", *media)), aiohttp.ClientSession() as http:
+        connection = browser(1, 0)
+        await connection.setLocalDescription(await connection.createOffer())
+        offer = re.sub(r"a=group:BUNDLE.*\r\n", "", connection.localDescription.sdp)
+        answer, _, _ = await post(http, served, offer)
+        assert "a=group:BUNDLE" not in answer
+        await connection.setRemoteDescription(RTCSessionDescription(answer, "answer"))
+        for _ in range(30):
+            await within(connection.getReceivers()[0].track.recv())
         await connection.close()

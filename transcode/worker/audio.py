@@ -9,13 +9,14 @@ nothing.
 from collections.abc import Iterator
 from functools import partial
 
-from av import AudioFrame, AudioResampler, FFmpegError, Packet
+from av import AudioFrame, FFmpegError, Packet
 from av.audio.codeccontext import AudioCodecContext
 from av.codec import CodecContext
 
 from protocols.media import Codec, EncodedPacket, Track
 from transcode.plan import AudioTarget
 from transcode.worker.encoders import AAC_FRAME, OPUS_FRAME, OPUS_RATE, open_aac, open_opus
+from transcode.worker.mixdown import StereoMix
 from transcode.worker.speex import SpeexDecoder
 
 _SECOND = 1_000_000_000
@@ -61,8 +62,8 @@ class AudioTranscoder:
         self.decoded = self.encoded = self.errors = self.dropped = 0
         self._track = track
         self._decoder: AudioCodecContext | SpeexDecoder | None = None
-        self._resampler: AudioResampler | None = None
-        self._format: tuple[int, str, str] | None = None  # rate, layout and sample format that the resampler was made for
+        self._mix: StereoMix | None = None
+        self._format: tuple[int, str, str] | None = None  # rate, layout and sample format that it was made for
         self._pcm = bytearray()
         self._pts: int | None = None  # of the first sample in _pcm
         self._expected = 0  # pts of the next decoded sample, if the source's clock runs like ours
@@ -134,17 +135,17 @@ class AudioTranscoder:
         self._pts = self._expected = pts
         self._drift = 0
         self._slewing = False
-        self._resampler = self._format = None
+        self._mix = self._format = None
 
     def _append(self, frame: AudioFrame) -> None:
         """Add a decoded frame's samples, resampled and mixed to stereo."""
         form = (frame.sample_rate, frame.layout.name, frame.format.name)
         if form != self._format:
-            if self._resampler is not None:
+            if self._mix is not None:
                 self._collect(None)
-            self._resampler = AudioResampler("s16", "stereo", OPUS_RATE)
+            self._mix = StereoMix(frame)
             self._format = form
-        frame.pts = None  # the resampler would mend gaps in its own way
+        frame.pts = None  # libav would mend gaps in its own way
         self._collect(frame)
         if self._slewing and len(self._pcm) >= 2 * _SAMPLE:
             if self._drift > 0:
@@ -156,9 +157,9 @@ class AudioTranscoder:
             self._drift -= step
 
     def _collect(self, frame: AudioFrame | None) -> None:
-        assert self._resampler is not None
-        for resampled in self._resampler.resample(frame):
-            self._pcm += memoryview(resampled.planes[0])[: resampled.samples * _SAMPLE]
+        assert self._mix is not None
+        for mixed in self._mix.mix(frame):
+            self._pcm += memoryview(mixed.planes[0])[: mixed.samples * _SAMPLE]
 
     def _encode(self, source: EncodedPacket) -> Iterator[EncodedPacket]:
         start, size = 0, self._frame * _SAMPLE

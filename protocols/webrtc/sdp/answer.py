@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from protocols.media import Codec as MediaCodec
 from protocols.media import Kind
-from protocols.webrtc.rtp import ReceiveFormat, ReceiveParameters, SendFormat, SendParameters
+from protocols.webrtc.rtp import CLOCK_RATES, ReceiveFormat, ReceiveParameters, SendFormat, SendParameters
 from protocols.webrtc.sdp.description import FEEDBACK, Media, Offer, OfferedCodec
 from protocols.webrtc.transport.ice import Candidate, Credentials
 
@@ -194,7 +194,13 @@ def _receiving(media: Media, kind: Kind) -> Accepted | None:
     return Accepted(0, "recvonly", formats, extensions, receive=receive, lines=lines)
 
 
+def _has_usual_clock(codec: OfferedCodec) -> bool:
+    return codec.clock_rate == CLOCK_RATES[_READABLE[codec.name].kind]
+
+
 def _is_readable(codec: OfferedCodec) -> bool:
+    if not _has_usual_clock(codec):
+        return False
     if codec.name == "opus":
         return codec.channels == 2  # RFC 7587 §7: always 2, whatever is sent
     # RFC 6184 §6.4: interleaved (mode 2) units come out of decoding order.
@@ -228,7 +234,8 @@ def _joined(parameters: Mapping[str, str]) -> str:
 
 def render(offer: Offer, accepted: Sequence[Accepted | None], transport: LocalTransport) -> str:
     """The whole answer; `accepted` goes with `offer.media`, None refuses."""
-    bundle = " ".join(media.mid for media, each in zip(offer.media, accepted, strict=True) if each and media.mid)
+    mids = {media.mid for media, each in zip(offer.media, accepted, strict=True) if each}
+    bundle = " ".join(mid for mid in offer.bundle if mid in mids)  # RFC 9143 §7.3: only where one was offered, and in its order
     lines = ["v=0", f"o=- {secrets.randbits(62)} 2 IN IP4 127.0.0.1", "s=-", "t=0 0", "a=ice-lite"]
     if bundle:
         lines.append(f"a=group:BUNDLE {bundle}")
@@ -242,17 +249,28 @@ def render_fragment(offer: Offer, accepted: Sequence[Accepted | None], transport
     """Our end after an ICE restart as `application/trickle-ice-sdpfrag` (RFC 9725 §4.3.3)."""
     live = [media for media, each in zip(offer.media, accepted, strict=True) if each]
     lines = ["a=ice-lite"]
-    if any(media.mid for media in live):
+    if offer.bundle and live:
         lines.append("a=group:BUNDLE " + " ".join(media.mid for media in live))
     for media in live[:1]:  # RFC 8840 §4: the bundle's transport is told in its first m-line
         lines += [f"m={media.kind} 9 {media.protocol} 0", f"a=mid:{media.mid}", *transport.lines()]
     return _text(lines)
 
 
+def obstacle(offer: Offer, media: Media) -> str:
+    """Why an m-line could not use our one transport, in words for who wrote the offer; empty if it can."""
+    if not media.protocol.endswith("RTP/SAVPF"):
+        return f"it is {media.protocol} and not UDP/TLS/RTP/SAVPF"
+    if not media.rtcp_mux:
+        return "it lacks a=rtcp-mux"
+    if not (
+        media.mid in offer.bundle if offer.bundle else media is offer.media[0]
+    ):  # outside the bundle it could only live alone
+        return "it is not in one a=group:BUNDLE with the others, by a=mid"
+    return ""
+
+
 def _usable(offer: Offer, media: Media) -> bool:
-    """We have one transport: what is outside the bundle could only live alone."""
-    in_bundle = media.mid in offer.bundle if offer.bundle else media is offer.media[0]
-    return media.live and media.rtcp_mux and in_bundle and media.protocol.endswith("RTP/SAVPF")
+    return media.live and not obstacle(offer, media)
 
 
 def _may_receive(offer: Offer, media: Media) -> bool:
@@ -261,7 +279,7 @@ def _may_receive(offer: Offer, media: Media) -> bool:
 
 def _chosen(name: str, codecs: Iterable[OfferedCodec]) -> OfferedCodec | None:
     """The best of those of this name; the first of those that are as good."""
-    fitting = (each for each in codecs if each.name == name and _SENDABLE[name].fits(each))
+    fitting = (each for each in codecs if each.name == name and _has_usual_clock(each) and _SENDABLE[name].fits(each))
     return min(fitting, key=_h264_rank, default=None)
 
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import NamedTuple
 
 from protocols.errors import ProtocolError
 from protocols.webrtc.transport.ice import Credentials
@@ -31,9 +32,12 @@ _ICE_CHARS = re.compile(r"[A-Za-z0-9+/]+")  # RFC 8839 §5.4
 _MEDIA_LINE = re.compile(r"([a-z]{1,16}) (\d{1,5})(?:/\d{1,5})? ([A-Za-z0-9/]{1,32}) ([!-~][ -~]{0,1023})")
 _RTPMAP = re.compile(r"(\d{1,3}) ([!-.0-~]{1,32})/(\d{1,9})(?:/(\d{1,2}))?")
 _RID = re.compile(r"([A-Za-z0-9_-]{1,16}) send(?: .*)?")  # RFC 8851 §10; of 16 bytes at most, as a one-byte header carries
-_EXTMAP = re.compile(r"(\d{1,5})(?:/[a-z]+)? ([!-~]{1,256})(?: .*)?")
+_EXTMAP = re.compile(r"(\d{1,5})(?:/([a-z]{1,8}))? ([!-~]{1,256})(?: .*)?")
 _DIRECTIONS = frozenset({"sendrecv", "sendonly", "recvonly", "inactive"})
 _SETUPS = frozenset({"actpass", "active", "passive"})
+_FINGERPRINTS = frozenset(
+    {"sha-256", "sha-384", "sha-512"}
+)  # what a certificate is compared by; RFC 8122 §5 gives up the others
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -58,6 +62,7 @@ class Media:
     formats: tuple[str, ...]
     mid: str
     direction: str
+    ufrag: str  # of the transport that it is offered with; empty for one that leaves that to the bundle
     live: bool
     rtcp_mux: bool
     receiver_round_trip: bool  # it wants to measure the round trip as a receiver (RFC 3611 §5.1)
@@ -70,7 +75,7 @@ class Media:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What the peer wants and how to reach it. All m-lines of `bundle` share the one transport described here."""
+    """What the peer wants and how to reach it. All m-lines of `bundle` share the one transport described here, that of its first."""
 
     media: tuple[Media, ...]
     bundle: tuple[str, ...]
@@ -109,13 +114,20 @@ class _Section:
         return next((name for name in self.attributes if name in _DIRECTIONS), None)
 
 
+class _Extension(NamedTuple):
+    uri: str
+    number: int
+    direction: str
+
+
 @dataclass(frozen=True, slots=True)
 class _SessionDefaults:
     """What an m-line takes from the session where it does not say."""
 
     direction: str
     rtcp_mux: bool
-    extensions: Mapping[str, int]
+    extensions: Sequence["_Extension"]
+    ufrag: str
 
 
 def parse_offer(body: bytes) -> Offer:
@@ -125,16 +137,27 @@ def parse_offer(body: bytes) -> Offer:
         raise ProtocolError("not a session description: it does not begin with v=0")
     if not sections:
         raise ProtocolError("the offer has no m-line")
-    defaults = _SessionDefaults(session.direction or "sendrecv", "rtcp-mux" in session.attributes, _extensions(session))
+    if "ice-lite" in session.attributes:
+        raise ProtocolError("the offer says a=ice-lite, and so does the gateway: the peer must be a full ICE agent")
+    defaults = _SessionDefaults(
+        session.direction or "sendrecv",
+        "rtcp-mux" in session.attributes,
+        _extensions(session),
+        session.first("ice-ufrag") or "",
+    )
     media = tuple(_media(section, defaults) for section in sections)
     mids = [each.mid for each in media if each.mid]
     if len(set(mids)) != len(mids):
         raise ProtocolError("two m-lines have the same mid")
-    bundle = next((tuple(value.split()[1:]) for value in session.all("group") if value.startswith("BUNDLE ")), ())
+    bundle = next(
+        (tuple(dict.fromkeys(value.split()[1:])) for value in session.all("group") if value.startswith("BUNDLE ")), ()
+    )
     if len(bundle) > MAX_MEDIA:
         raise ProtocolError(f"the bundle has more than {MAX_MEDIA} m-lines")
-    # RFC 9143 §7.1: the transport of the bundle is that of its first m-line; a bundle-only one may carry none.
-    tagged = next((s for s, m in zip(sections, media, strict=True) if m.live and s.first("ice-ufrag", session)), sections[0])
+    # RFC 9143 §7.1: the transport of the bundle is that of the m-line that it names first; a bundle-only one may carry none.
+    places = {mid: place for place, mid in enumerate(bundle)}
+    carriers = (number for number, each in enumerate(media) if each.live and each.ufrag and (not bundle or each.mid in places))
+    tagged = sections[min(carriers, key=lambda number: places.get(media[number].mid, 0), default=0)]
     return Offer(media, bundle, _credentials(tagged, session), _fingerprints(tagged, session), _setup(tagged, session))
 
 
@@ -193,17 +216,26 @@ def _media(section: _Section, session: _SessionDefaults) -> Media:
     if mid and not _TOKEN.fullmatch(mid):
         raise ProtocolError("a mid is not a token")
     repairs = _repairs(section)
+    direction = section.direction or session.direction
     return Media(
         kind=kind,
         protocol=protocol,
         formats=tuple(formats.split()),
         mid=mid,
-        direction=section.direction or session.direction,
+        direction=direction,
+        ufrag=section.first("ice-ufrag") or session.ufrag,
         live=port != "0" or "bundle-only" in section.attributes,
         rtcp_mux=session.rtcp_mux or "rtcp-mux" in section.attributes,
         receiver_round_trip=any("rcvr-rtt=all" in value for value in section.all("rtcp-xr")),
         codecs=_codecs(section),
-        extensions=MappingProxyType({**_extensions(section), **session.extensions}),
+        extensions=MappingProxyType(
+            # RFC 8285 §6: an extension goes the ways that it says, those of its m-line where it says none.
+            {
+                each.uri: each.number
+                for each in (*_extensions(section), *session.extensions)
+                if each.direction in ("", "sendrecv", direction)
+            }
+        ),
         layers=_layers(section),
         sources=tuple(ssrc for ssrc in _sources(section) if ssrc not in repairs),
         repairs=MappingProxyType(repairs),
@@ -240,9 +272,9 @@ def _codecs(section: _Section) -> tuple[OfferedCodec, ...]:
     return tuple(codecs.values())
 
 
-def _extensions(section: _Section) -> dict[str, int]:
+def _extensions(section: _Section) -> list[_Extension]:
     matches = (_EXTMAP.fullmatch(value.strip()) for value in section.all("extmap"))
-    return {match[2]: int(match[1]) for match in matches if match is not None}
+    return [_Extension(match[3], int(match[1]), match[2] or "") for match in matches if match is not None]
 
 
 def _layers(section: _Section) -> tuple[str, ...]:
@@ -284,8 +316,8 @@ def _fingerprints(section: _Section, session: _Section) -> tuple[tuple[str, str]
     values = section.all("fingerprint") or session.all("fingerprint")
     pairs = [tuple(value.split()) for value in values[:8]]
     fingerprints = tuple((pair[0].lower(), pair[1].upper()) for pair in pairs if len(pair) == 2)
-    if not fingerprints:
-        raise ProtocolError("the offer has no DTLS fingerprint")
+    if not any(name in _FINGERPRINTS for name, _ in fingerprints):
+        raise ProtocolError("the offer has no DTLS fingerprint by sha-256, sha-384 or sha-512")
     return fingerprints
 
 

@@ -51,19 +51,27 @@ def tone(
     rounded: bool = True,
 ) -> tuple[Track, list[EncodedPacket]]:
     """A 1 kHz tone from `silent_until` s on; times in whole ms as RTMP has them if `rounded`, from `start` ns on."""
+    turns = np.arange(round(seconds * rate)) / rate * 1000
+    voice = np.where(turns >= silent_until * 1000, 0.5 * np.sin(2 * np.pi * turns), 0).astype(np.float32)
+    samples = np.tile(voice, (av.AudioLayout(layout).nb_channels, 1))
+    return coded_sound(codec, rate, layout, samples, start=start, rounded=rounded)
+
+
+def coded_sound(
+    codec: Codec, rate: int, layout: str, samples: np.ndarray, *, start: int = 0, rounded: bool = True
+) -> tuple[Track, list[EncodedPacket]]:
+    """`samples` (channels × samples, float32) as `tone` gives its own."""
     name, form = ENCODERS[codec]
     encoder = av.CodecContext.create(name, "w")
     assert isinstance(encoder, av.AudioCodecContext)
     encoder.sample_rate, encoder.layout, encoder.format, encoder.thread_count = rate, layout, form, 1
-    encoder.bit_rate = 192_000
+    encoder.bit_rate = 96_000 * max(2, encoder.layout.nb_channels)
     encoder.time_base = Fraction(1, rate)
     if codec in (Codec.AAC, Codec.FLAC, Codec.OPUS):
         encoder.flags |= 1 << 22  # AV_CODEC_FLAG_GLOBAL_HEADER
     channels = encoder.layout.nb_channels
-    turns = np.arange(round(seconds * rate)) / rate * 1000
-    voice = np.where(turns >= silent_until * 1000, 0.5 * np.sin(2 * np.pi * turns), 0).astype(np.float32)
     packets = []
-    for frame in [*_sounds(np.tile(voice, (channels, 1)), rate, layout), None]:
+    for frame in [*_sounds(samples, rate, layout), None]:
         for coded in encoder.encode(frame):
             assert coded.pts is not None
             pts = start + coded.pts * SECOND // rate
@@ -169,7 +177,7 @@ def grey(frame: av.VideoFrame) -> np.ndarray:
 
 def _sounds(samples: np.ndarray, rate: int, layout: str) -> Iterator[av.AudioFrame]:
     for at in range(0, samples.shape[1], 1024):
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[:, at : at + 1024]), "fltp", layout)
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[:, at : at + 1024].T).reshape(1, -1), "flt", layout)
         frame.sample_rate, frame.pts, frame.time_base = rate, at, Fraction(1, rate)
         yield frame
 

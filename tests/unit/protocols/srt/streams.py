@@ -90,14 +90,15 @@ def timestamp(ticks: int, mark: int = 2) -> bytes:
     )
 
 
-def pes(payload: bytes, pts: int | None = None, *, stream_id: int = 0xE0, known: bool = False) -> bytes:
-    header = timestamp(pts) if pts is not None else b""
+def pes(payload: bytes, pts: int | None = None, *, dts: int | None = None, stream_id: int = 0xE0, known: bool = False) -> bytes:
+    """With a DTS only beside a PTS."""
+    header = b"" if pts is None else timestamp(pts) if dts is None else timestamp(pts, 3) + timestamp(dts, 1)
     size = 3 + len(header) + len(payload) if known else 0
     return (
         b"\0\0\1"
         + bytes((stream_id,))
         + size.to_bytes(2, "big")
-        + bytes((0x80, 0x80 if header else 0, len(header)))
+        + bytes((0x80, 0 if pts is None else 0x80 if dts is None else 0xC0, len(header)))
         + header
         + payload
     )

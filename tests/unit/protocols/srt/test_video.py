@@ -202,3 +202,41 @@ def test_a_picture_that_takes_long_to_come_is_not_cut() -> None:
     assert [unit.data for unit in given] == [picture[6:] for picture in pictures[: len(given)]]
     assert len(given) >= 11
     assert demuxer.counts.broken == 0
+
+
+REORDERED = {
+    "x264": (H264, (*X264, "-bf", "3", "-x264-params", "b-adapt=0")),
+    "x264 in pyramids": (H264, (*X264, "-preset", "fast", "-bf", "5", "-x264-params", "b-pyramid=normal:keyint=20:ref=4")),
+    "x264 with open groups": (H264, (*X264, "-bf", "2", "-x264-params", "open-gop=1:keyint=25")),
+    "x264 of long groups": (H264, (*X264, "-bf", "2", "-g", "1000")),  # the order's own counter wraps
+    "x265": (HEVC, (*X265, "-bf", "3")),
+    "x265 with open groups": (HEVC, (*X265, "-x265-params", "log-level=none:open-gop=1:keyint=20:bframes=4:b-adapt=0")),
+}
+
+
+@pytest.mark.parametrize("name", REORDERED)
+@pytest.mark.parametrize("seed", range(3))
+def test_reordered_pictures_without_times_are_shown_when_they_were_meant_to_be(name: str, seed: int) -> None:
+    kind, encoder = REORDERED[name]
+    originals = units(demux(muxed(*encoder, "-an", seconds=6)))
+    assert any(a.pts > b.pts for a, b in itertools.pairwise(originals))
+    delimiter = b"\0\0\0\1\x09\xf0" if kind == H264 else b"\0\0\0\1\x46\x01\x50"
+    chance, at = random.Random(seed), 0
+    made = [pat({1: PMT_PID}), pmt({VIDEO_PID: kind})]
+    counter = 0
+    while at < len(originals):
+        together = originals[at : at + chance.randint(1, 7)]
+        first, data = together[0], b"".join(delimiter + unit.data for unit in together)
+        cut = ts_packets(VIDEO_PID, pes(data, ticks(first.pts), dts=ticks(first.dts)), counter)
+        made += cut
+        counter += len(cut)
+        at += len(together)
+    given = units(demux(b"".join(made)))
+    assert len(originals) - 1 <= len(given) <= len(originals)
+    for unit, original in zip(given, originals, strict=False):
+        assert unit.dts == pytest.approx(original.dts, abs=1_000_000)
+        assert unit.pts == pytest.approx(original.pts, abs=1_000_000)
+
+
+def ticks(ns: int) -> int:
+    return round(ns * 9 / 100_000)

@@ -217,12 +217,21 @@ async def test_4_4_1_everything_is_in_one_bundle() -> None:
         (b"H264/90000", b"MP4V-ES/90000", "video"),
         (b"opus/48000/2", b"PCMU/8000", "audio"),
         (b"packetization-mode=1", b"packetization-mode=2", "video"),
+        (b"2399899118", b"2399899117", "the same a=ssrc:2399899117"),
+        (b"BUNDLE 0 1", b"BUNDLE 1", "the audio"),
     ],
 )
 async def test_4_4_3_half_an_answer_is_none(former: bytes, latter: bytes, named: str) -> None:
     async with serving() as client:
         assert named in problem(await client.post(OFFER.replace(former, latter)), 422)
         assert client.stage.mux.peers == 0
+
+
+async def test_4_4_3_lines_whose_packets_nothing_tells_apart_are_422() -> None:
+    async with serving() as client:
+        shared = OFFER.replace(b" 111", b" 96").replace(b":111", b":96")
+        assert (await client.post(shared))[0] == 201  # by the SSRCs that it announces
+        assert "share payload type 96" in problem(await client.post(shared.replace(b"a=ssrc:", b"a=x:")), 422)
 
 
 async def test_4_4_3_an_offer_that_sends_nothing_is_422() -> None:

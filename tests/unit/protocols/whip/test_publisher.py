@@ -9,12 +9,19 @@ import aiohttp
 from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import AudioStreamTrack, VideoStreamTrack
 
-from protocols.media import Codec, Kind
+from protocols.media import Codec, EncodedPacket, Kind, TracksChanged
 from protocols.webrtc.http import SDP
+from protocols.webrtc.sdp import answer
+from protocols.webrtc.sdp.unserved import unreceived
+from protocols.webrtc.send.packetize import packetize_h264
+from protocols.webrtc.transport.udp_mux import UdpMux
 from protocols.whip.limits import WhipLimits
 from protocols.whip.publisher import WhipPublisher
 from tests.peers.whip_stage import Received, Stage, whip_stage
-from tests.unit.protocols.webrtc.clients import connection_state, within
+from tests.unit.protocols.bitstream.samples import access_units
+from tests.unit.protocols.webrtc.clients import BarePeer, connection_state, within
+from tests.unit.protocols.webrtc.receive.test_receiver import rtp
+from tests.unit.protocols.whip.publishers import published
 
 
 @asynccontextmanager
@@ -133,3 +140,50 @@ async def test_publishers_do_not_disturb_each_other() -> None:
             seen = len(other.of(Kind.VIDEO))
             await other.until(video=seen + 10)
             assert not other.ended.is_set()
+
+
+class OneTypeForBoth(BarePeer):
+    """Its lines share a payload type, and are told apart by what it announces."""
+
+    media = """m=video 9 UDP/TLS/RTP/SAVPF 96
+a=mid:0
+a=sendonly
+a=rtcp-mux
+a=rtpmap:96 H264/90000
+a=ssrc:1 cname:x
+m=audio 9 UDP/TLS/RTP/SAVPF 96
+a=mid:1
+a=sendonly
+a=rtcp-mux
+a=rtpmap:96 opus/48000/2
+a=ssrc:2 cname:x"""
+
+
+async def test_one_payload_type_for_picture_and_sound_reaches_both_tracks() -> None:
+    async with UdpMux("127.0.0.1") as mux:
+        with OneTypeForBoth(mux) as bare:
+            assert unreceived(bare.offer(), answer.receiving(bare.offer())) == ""
+            publisher = await published(mux, bare)
+            living = asyncio.create_task(publisher.run(bare.peer))
+            unit = next(access_units("h264_baseline.h264"))
+            for number, payload in enumerate(payloads := packetize_h264(unit)):
+                protect(bare, rtp(96, number, 0, 1, payload, marker=number == len(payloads) - 1))
+            protect(bare, rtp(96, 0, 0, 2, b"\xfcsound"))
+            came = dict[Kind, EncodedPacket]()
+            kinds = dict[int, Kind]()
+            async with asyncio.timeout(10):
+                async for item in publisher:
+                    if isinstance(item, TracksChanged):
+                        kinds = {track.id: track.kind for track in item.tracks}
+                    elif isinstance(item, EncodedPacket):
+                        came[kinds[item.track]] = item
+                    if len(came) == 2:
+                        break
+            assert came[Kind.AUDIO].data == b"\xfcsound"
+            assert came[Kind.VIDEO].keyframe
+            bare.peer.close()
+            await within(living)
+
+
+def protect(bare: BarePeer, packet: bytes) -> None:
+    bare.send(bare.outbound.protect(packet))
