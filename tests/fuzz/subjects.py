@@ -15,6 +15,7 @@ from protocols.rtmp.message import MessageType
 from protocols.rtmp.session import ServerSession, SessionPhase
 from protocols.srt.tracks import TsDemuxer
 from protocols.webrtc.receive import depacketize
+from protocols.webrtc.receive.jitter import FRAME_PACKETS
 from protocols.whip.passing import PassingH264
 from tests.fuzz.cost import Atom, Receive
 from tests.unit.protocols.rtmp.peer import AVCC, command, control, message
@@ -73,7 +74,7 @@ def frames(codec: Codec) -> Receive:
     take = _taker(codec)
 
     def receive(data: bytes) -> None:
-        if len(payloads) <= depacketize.FRAME_PACKETS:  # nor are more held where they come in
+        if len(payloads) <= FRAME_PACKETS:  # nor are more held where they come in
             payloads.append(data[1:])
         if data[0]:
             frame = payloads.copy()
