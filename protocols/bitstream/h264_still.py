@@ -41,7 +41,7 @@ _LPS_RANGES = (
 
 
 @dataclass(frozen=True, slots=True)
-class _Pps:
+class _StillPps:
     """What is asked of a picture parameter set (§7.3.2.2)."""
 
     sps: int
@@ -59,7 +59,7 @@ class StillPictures:
 
     def __init__(self, parameter_sets: bytes) -> None:
         self._sps: dict[int, Sps] = {}
-        self._pps: dict[int, _Pps] = {}
+        self._pps: dict[int, _StillPps] = {}
         with suppress(ProtocolError):
             for unit in split_annexb(parameter_sets):
                 self._read(unit)
@@ -110,7 +110,7 @@ class StillPictures:
         self._rest(written, sps, pps)
         return _DELIMITER + START + _HEAD + _escape(written.aligned())
 
-    def _rest(self, written: "_Bits", sps: Sps, pps: _Pps) -> None:
+    def _rest(self, written: "_Bits", sps: Sps, pps: _StillPps) -> None:
         """The slice header from redundant_pic_cnt on, and the slice's data."""
         if pps.redundant:
             written.ue(0)
@@ -145,7 +145,7 @@ def _first_slice(access_unit: bytes) -> bytes:
     return b""
 
 
-def _read_pps(unit: bytes) -> tuple[int, _Pps]:
+def _read_pps(unit: bytes) -> tuple[int, _StillPps]:
     bits = BitReader(unescape(unit, SPS_BYTES)[1:])
     identity, sps = bits.ue(255), bits.ue(31)
     cabac, bottom_order = bits.flag(), bits.flag()
@@ -161,7 +161,7 @@ def _read_pps(unit: bytes) -> tuple[int, _Pps]:
     bits.se()  # chroma_qp_index_offset
     deblocking = bits.flag()
     bits.skip(1)  # constrained_intra_pred_flag
-    return identity, _Pps(sps, cabac, bottom_order, groups, weighted, quantizer, deblocking, bits.flag())
+    return identity, _StillPps(sps, cabac, bottom_order, groups, weighted, quantizer, deblocking, bits.flag())
 
 
 class _Bits:

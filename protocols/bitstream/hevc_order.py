@@ -20,7 +20,7 @@ _SLICE_BYTES = 48  # its header up to the order count takes less
 _MAX_UNITS = 16  # in front of the first slice segment
 
 
-class _Pps(NamedTuple):
+class _OrderPps(NamedTuple):
     sps: int
     output_flag: bool  # output_flag_present_flag
     extra_bits: int  # num_extra_slice_header_bits
@@ -31,7 +31,7 @@ class HevcPictureOrder:
 
     def __init__(self) -> None:
         self._sps: dict[int, tuple[bool, int]] = {}  # separate_colour_plane_flag, bits of slice_pic_order_cnt_lsb
-        self._pps: dict[int, _Pps] = {}
+        self._pps: dict[int, _OrderPps] = {}
         self._msb = self._lsb = 0  # of the picture before that others are counted from
 
     def follow(self, parameter_sets: bytes) -> None:
@@ -51,7 +51,7 @@ class HevcPictureOrder:
                 bits = BitReader(unescape(unit, 16)[2:])
                 identity, sps = bits.ue(63), bits.ue(15)
                 bits.skip(1)  # dependent_slice_segments_enabled_flag
-                self._pps[identity] = _Pps(sps, bits.flag(), bits.bits(3))
+                self._pps[identity] = _OrderPps(sps, bits.flag(), bits.bits(3))
 
     def place(self, access_unit: bytes) -> PicturePosition | None:
         """Of a whole access unit (Annex B); None where it cannot be told."""

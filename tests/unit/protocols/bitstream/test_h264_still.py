@@ -35,7 +35,8 @@ def sets(packets: list[EncodedPacket]) -> bytes:
 def with_stills(packets: list[EncodedPacket], often: Callable[[], int]) -> tuple[list[EncodedPacket], list[bool]]:
     """Each packet with some that repeat it behind it; whether each is one of those."""
     still = StillPictures(sets(packets))
-    made, repeated = [], []
+    made: list[EncodedPacket] = []
+    repeated: list[bool] = []
     for packet in packets:
         unit = still.repeat(packet.data)
         assert unit

@@ -63,6 +63,9 @@ class Source:
     def bitrate(self, bits_per_second: int) -> None:
         pass
 
+    def sent(self, packet: EncodedPacket, ready: int, sent: int) -> None:
+        pass
+
 
 def sound(seconds: float) -> list[EncodedPacket]:
     return [EncodedPacket(2, at, at, True, b"x", 1, 0) for at in range(0, round(seconds * SECOND), AAC_FRAME)]
