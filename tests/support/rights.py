@@ -198,7 +198,7 @@ class Walk:
             if response.status == 201:
                 made = self.application.gateway.url(response.headers["Location"])
                 async with self.http.delete(made, headers=self.headers(who, subject)) as ended:
-                    assert ended.status == 200
+                    assert ended.status == 200, (ended.status, await ended.text(), who, subject)
             return response.status
 
     async def status(
