@@ -32,7 +32,6 @@ class Concern(StrEnum):
     NO_HEADER = "no_header"
     UNREADABLE = "unreadable"
     CLOCK = "clock"
-    APART = "apart"
 
 
 @dataclass(frozen=True, slots=True)
