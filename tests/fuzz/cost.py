@@ -70,7 +70,7 @@ def check(
     for _ in range(_RUNS):
         if not spent.over(at_once):
             break
-        again = _run(make, pieces, what, _slowness(_RUNS))
+        again = _run(make, pieces, what, slowness(_RUNS))
         spent = Spent(min(spent.total, again.total), min(spent.dearest, again.dearest), spent.size)
     assert not spent.over(at_once), f"{what}: {spent}"
     if memory:
@@ -139,7 +139,7 @@ def _timed(steps: Iterator[object]) -> Iterator[float]:
         raise error
 
 
-def _slowness(runs: int) -> float:
+def slowness(runs: int) -> float:
     """How many times longer than where the bounds were stated the machine takes now."""
     return min(_reference() for _ in range(runs)) / REFERENCE_S
 
@@ -147,7 +147,7 @@ def _slowness(runs: int) -> float:
 @cache
 def _slowness_at_best() -> float:
     """Against it a step seems never cheaper than it is: enough to let by what is cheap, without a loop beside each input."""
-    return _slowness(10 * _RUNS)
+    return slowness(10 * _RUNS)
 
 
 _word = Struct(">H").unpack_from
