@@ -4,6 +4,8 @@ Kept true: over any time t at most `burst + rate * t` are taken; what is refused
 that was forgotten for others begins anew with its whole burst.
 """
 
+from collections.abc import Hashable
+
 from protocols.bounded_map import BoundedMap
 
 SECOND = 1_000_000_000
@@ -49,14 +51,14 @@ class RateLimit:
     def __init__(self, rate: float, burst: float, most: int = 10_000) -> None:
         self._rate = rate
         self._burst = burst
-        self._buckets: BoundedMap[str, TokenBucket] = BoundedMap(most)
+        self._buckets: BoundedMap[Hashable, TokenBucket] = BoundedMap(most)
 
-    def wait_s(self, key: str, now: int) -> float:
+    def wait_s(self, key: Hashable, now: int) -> float:
         """Seconds until one can be taken for this key; 0: at once."""
         bucket = self._buckets.get(key)
         return bucket.wait_s(now) if bucket is not None else 0.0
 
-    def take(self, key: str, now: int) -> bool:
+    def take(self, key: Hashable, now: int) -> bool:
         """Whether one more for this key is within the rate; it is then counted."""
         bucket = self._buckets.get(key) or TokenBucket(self._rate, self._burst)
         self._buckets[key] = bucket

@@ -13,8 +13,9 @@ from protocols.bitstream import h264, hevc
 from protocols.bitstream.access_units import AccessUnitFinder, FoundUnit
 from protocols.bitstream.h26x import NalStream
 from protocols.bitstream.h264_numbers import PictureNumbers
-from protocols.bitstream.h264_order import PictureOrder, PicturePosition
+from protocols.bitstream.h264_order import H264PictureOrder
 from protocols.bitstream.hevc_order import HevcPictureOrder
+from protocols.bitstream.picture_order import PictureOrder, PicturePosition
 from protocols.errors import ProtocolError
 from protocols.media import Codec, Kind, Track
 from protocols.srt.sound import SECOND, Unit
@@ -24,6 +25,7 @@ _SURE: Final = 5  # PES in a row that ended with an access unit, after which the
 _NAL_BYTES: Final = 64  # what a NAL unit has on average at the least; more of them than that are work like frames
 _MAX_REORDER: Final = 17  # frames: H.264 §A.3.1 and HEVC §A.4.2 have 16 at most
 _SYNTAX: Final = {Codec.H264: h264.SYNTAX, Codec.HEVC: hevc.SYNTAX}
+_ORDER: Final[dict[Codec, type[PictureOrder]]] = {Codec.H264: H264PictureOrder, Codec.HEVC: HevcPictureOrder}
 
 
 class _Stamp(NamedTuple):
@@ -42,8 +44,8 @@ class VideoReader:
         self._stream = NalStream(codec, pid)
         self._finder: AccessUnitFinder[_Stamp] = AccessUnitFinder(_SYNTAX[codec], self._fields_of_one)
         self._numbers = PictureNumbers(b"")
-        self._times = _Times(2 if codec is Codec.H264 else 1)
-        self._order: PictureOrder | HevcPictureOrder | None = None  # None: each picture had a time of its own
+        self._times = _Times(_ORDER[codec].frame)
+        self._order: PictureOrder | None = None  # None: each picture had a time of its own
         self._ordered = b""  # the parameter sets that it goes by
         self._before = b""  # the last access unit, while there is no order
         self._whole = 0  # PES that ended with an access unit
@@ -125,7 +127,7 @@ class VideoReader:
             if stamp is not None:
                 self._before = data
                 return None
-            self._order = PictureOrder() if track.codec is Codec.H264 else HevcPictureOrder()
+            self._order = _ORDER[track.codec]()
         if self._ordered != track.extradata:
             self._ordered = track.extradata
             self._order.follow(track.extradata)

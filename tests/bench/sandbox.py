@@ -15,11 +15,12 @@ import socket
 import statistics
 import sys
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import av
 
-from protocols.media import Codec, EncodedPacket, Track
+from protocols.media import Codec
+from tests.bench.transcode import Case
 from tests.support.memory import as_a_call
 from tests.unit.transcode.media import pictures, tone
 from transcode import messages
@@ -34,32 +35,26 @@ NEVER_LATE = 1 << 62
 STREAM = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
-    name: str
-    track: Track
-    packets: list[EncodedPacket]
-    target: AudioTarget | VideoTarget
-
-    def sent(self) -> bytes:
-        packets = (messages.pack_packet(STREAM, each, sent=NEVER_LATE) + each.data for each in self.packets)
-        end = messages.pack(WorkerMessage.CLOSE, STREAM)
-        return b"".join((messages.pack_open(STREAM, self.track, self.target), *packets, end))
+def sent(case: Case) -> bytes:
+    """All that a worker is told of it."""
+    packets = (messages.pack_packet(STREAM, each, sent=NEVER_LATE) + each.data for each in case.packets)
+    end = messages.pack(WorkerMessage.CLOSE, STREAM)
+    return b"".join((messages.pack_open(STREAM, case.track, case.target), *packets, end))
 
 
 def cases() -> dict[str, Case]:
     track, packets = tone(Codec.AAC, seconds=200)
-    sound = Case("200 s of AAC -> Opus", track, packets, AudioTarget())
+    sound = Case("200 s of AAC -> Opus", track, packets, AudioTarget(), [])
     options = {"bf": "2", "preset": "veryfast", "b": "3M", "maxrate": "3M", "bufsize": "3M"}
     track, packets = pictures(Codec.H264, (1280, 720), seconds=4, noise=8, options=options)
     decision = plan(replace(track, reorder=2), as_a_call(frozenset({Codec.H264})), Policy(layers=1))
     assert isinstance(decision, Transcode)
     assert isinstance(decision.target, VideoTarget)
-    return {"sound": sound, "pictures": Case("4 s of H.264 720p30 B-frames -> H.264", track, packets, decision.target)}
+    return {"sound": sound, "pictures": Case("4 s of H.264 720p30 B-frames -> H.264", track, packets, decision.target, [])}
 
 
-def cpu_of(sent: bytes, *, walled: bool) -> tuple[float, int]:
-    """CPU seconds of one worker that is sent this, and how much came out of it (bytes)."""
+def cpu_of(data: bytes, *, walled: bool) -> tuple[float, int]:
+    """CPU seconds of one worker that is sent `data`, and how much came out of it (bytes)."""
     ours, theirs = socket.socketpair()
     pid = os.fork()
     if pid == 0:
@@ -72,7 +67,7 @@ def cpu_of(sent: bytes, *, walled: bool) -> tuple[float, int]:
             os._exit(status)
     theirs.close()
     with ours:
-        sender = threading.Thread(target=ours.sendall, args=(sent,))
+        sender = threading.Thread(target=ours.sendall, args=(data,))
         sender.start()
         came = drained(ours)
         sender.join()
@@ -105,12 +100,12 @@ def drained(ours: socket.socket) -> int:
 def main(pairs: int, wanted: set[str]) -> None:
     print(f"walls: {', '.join(sandbox.walls()) or 'none'}; {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     for case in (case for name, case in cases().items() if not wanted or name in wanted):
-        sent = case.sent()
-        cpu_of(sent, walled=False)  # pages and caches
+        data = sent(case)
+        cpu_of(data, walled=False)  # pages and caches
         walled, without, came = list[float](), list[float](), set[int]()
         for pair in range(pairs):
             for behind_walls in (True, False) if pair % 2 else (False, True):
-                seconds, size = cpu_of(sent, walled=behind_walls)
+                seconds, size = cpu_of(data, walled=behind_walls)
                 (walled if behind_walls else without).append(seconds)
                 came.add(size)
         assert len(came) == 1, "not all of them did the same"

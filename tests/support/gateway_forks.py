@@ -5,6 +5,7 @@ with standard output and standard error as SCM_RIGHTS, and gets two lines: the g
 """
 
 import asyncio
+import contextlib
 import ctypes
 import functools
 import gc
@@ -15,7 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ _PR_SET_PDEATHSIG = 1
 class ForkedGateway:
     """One of them, as `asyncio.subprocess.Process`; `stdout` and `stderr` are all that it prints."""
 
-    def __init__(self, pid: int, stdout: asyncio.StreamReader, stderr: asyncio.StreamReader, end: asyncio.StreamReader) -> None:
+    def __init__(self, pid: int, stdout: asyncio.StreamReader, stderr: asyncio.StreamReader, end: Awaitable[int]) -> None:
+        """`end` gives its exit code."""
         self.pid = pid
         self.stdout = stdout
         self.stderr = stderr
@@ -48,8 +50,8 @@ class ForkedGateway:
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
 
-    async def _ended(self, end: asyncio.StreamReader) -> int:
-        self.returncode = int(await end.readline())
+    async def _ended(self, end: Awaitable[int]) -> int:
+        self.returncode = await end
         return self.returncode
 
 
@@ -62,12 +64,15 @@ async def start(*arguments: str, environment: Mapping[str, str]) -> ForkedGatewa
     socket.send_fds(connection, [json.dumps(request).encode()], prints)
     for each in prints:
         os.close(each)
-    end, writer = await asyncio.open_unix_connection(sock=connection)
-    pid = int(await end.readline())
+    answers, writer = await asyncio.open_unix_connection(sock=connection)
+    pid = int(await answers.readline())
     stdout, stderr = [await _read(each) for each in printed]
-    gateway = ForkedGateway(pid, stdout, stderr, end)
-    gateway._end.add_done_callback(lambda _: writer.close())
-    return gateway
+
+    async def end() -> int:
+        with contextlib.closing(writer):
+            return int(await answers.readline())
+
+    return ForkedGateway(pid, stdout, stderr, end())
 
 
 async def _read(pipe: int) -> asyncio.StreamReader:

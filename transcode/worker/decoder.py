@@ -10,7 +10,7 @@ from av import FFmpegError, Packet, VideoFrame
 from av.codec import CodecContext
 from av.video.codeccontext import VideoCodecContext
 
-from protocols.bitstream.h264_order import PictureOrder
+from protocols.bitstream.h264_order import H264PictureOrder
 from protocols.media import Codec, EncodedPacket
 from transcode.worker.presentation import Presentation
 
@@ -52,7 +52,7 @@ class VideoDecoder:
         self._parameter_sets = b""  # of the source's last key frame
         self._errors_in_row = 0
         self._needs_keyframe = True
-        self._order = PictureOrder()
+        self._order = H264PictureOrder()
         self._presentation = Presentation()
 
     def take(self, packet: EncodedPacket) -> list[VideoFrame]:

@@ -11,7 +11,7 @@ says two where one will do), and each costs a frame's time. Here a picture is du
 from bisect import insort
 from typing import NamedTuple
 
-from protocols.bitstream.h264_order import PicturePosition
+from protocols.bitstream.picture_order import PicturePosition
 
 _TRUSTED = 4  # distances between pictures after which the least of them is that of neighbours
 _MOST_HELD = 32  # H.264 lets 16 wait

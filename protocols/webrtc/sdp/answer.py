@@ -262,11 +262,8 @@ def obstacle(offer: Offer, media: Media) -> str:
         return f"it is {media.protocol} and not UDP/TLS/RTP/SAVPF"
     if not media.rtcp_mux:
         return "it lacks a=rtcp-mux"
-    if not (
-        media.mid in offer.bundle if offer.bundle else media is offer.media[0]
-    ):  # outside the bundle it could only live alone
-        return "it is not in one a=group:BUNDLE with the others, by a=mid"
-    return ""
+    with_others = media.mid in offer.bundle if offer.bundle else media is offer.media[0]  # else it could only live alone
+    return "" if with_others else "it is not in one a=group:BUNDLE with the others, by a=mid"
 
 
 def _usable(offer: Offer, media: Media) -> bool:

@@ -126,7 +126,7 @@ class _SessionDefaults:
 
     direction: str
     rtcp_mux: bool
-    extensions: Sequence["_Extension"]
+    extensions: Sequence[_Extension]
     ufrag: str
 
 

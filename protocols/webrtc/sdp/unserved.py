@@ -9,6 +9,12 @@ from protocols.webrtc.sdp.answer import Accepted, obstacle
 from protocols.webrtc.sdp.description import Media, Offer
 
 _LONGEST_MID = 16  # RFC 8285 §4.2: what a one-byte header carries
+_NOT_READABLE = "offer H.264 (packetization-mode 0 or 1), VP8, VP9, AV1 or H.265, or Opus (opus/48000/2)"
+_NOT_WHOLE = (
+    "its H.264 is without a=fmtp with packetization-mode=1: in mode 0 each slice is one packet (RFC 6184 §6.2), and those of this "
+    "call are larger; offer packetization-mode=1"
+)
+_NOT_SENDABLE = "offer H.264 (packetization-mode=1), VP8, VP9 or AV1 (both of profile 0), or Opus (opus/48000/2)"
 
 
 def unsent(offer: Offer, accepted: Sequence[Accepted | None]) -> str:
@@ -33,14 +39,6 @@ def unreceived(offer: Offer, accepted: Sequence[Accepted | None]) -> str:
         if each is not None:
             taken.add(media.kind)
     return _another_transport(offer, accepted) or _mixed_up([each.receive for each in accepted if each and each.receive])
-
-
-_NOT_READABLE = "offer H.264 (packetization-mode 0 or 1), VP8, VP9, AV1 or H.265, or Opus (opus/48000/2)"
-_NOT_WHOLE = (
-    "its H.264 is without a=fmtp with packetization-mode=1: in mode 0 each slice is one packet (RFC 6184 §6.2), and those of this "
-    "call are larger; offer packetization-mode=1"
-)
-_NOT_SENDABLE = "offer H.264 (packetization-mode=1), VP8, VP9 or AV1 (both of profile 0), or Opus (opus/48000/2)"
 
 
 def _asks(media: Media, directions: Collection[str]) -> bool:

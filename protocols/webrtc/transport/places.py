@@ -61,7 +61,7 @@ class Places:
         asked too often; `now` is in monotonic ns. Raises `Rejected`."""
         client = _client(standing, address)
         self._check(standing, client)
-        if client is not None and not self._offers.take(str(client), now):
+        if client is not None and not self._offers.take(client, now):
             raise Rejected(Reason.TOO_MANY_REQUESTS, "too many offers came from your address: try again in a moment")
 
     def take(self, standing: Standing, address: str) -> Place:

@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from protocols.bitstream.h264_order import PictureOrder, PicturePosition
+from protocols.bitstream.h264_order import H264PictureOrder
+from protocols.bitstream.picture_order import PicturePosition
 from protocols.media import Codec, EncodedPacket
 from tests.unit.transcode.media import pictures
 from transcode.worker.decoder import parameter_sets
@@ -17,8 +18,8 @@ def made(profile: str, params: str, **options: str) -> list[EncodedPacket]:
     return pictures(options=settings, seconds=5, pix_fmt="yuv444p" if profile == "high444" else "")[1]
 
 
-def following(packets: list[EncodedPacket]) -> PictureOrder:
-    order = PictureOrder()
+def following(packets: list[EncodedPacket]) -> H264PictureOrder:
+    order = H264PictureOrder()
     assert order.place(packets[0].data) is None
     order.follow(parameter_sets(packets[0].data, Codec.H264))
     return order

@@ -5,8 +5,8 @@ import random
 
 import pytest
 
-from protocols.bitstream.h264_order import PicturePosition
 from protocols.bitstream.hevc_order import HevcPictureOrder
+from protocols.bitstream.picture_order import PicturePosition
 from protocols.media import Codec, EncodedPacket
 from tests.unit.transcode.media import pictures
 from transcode.worker.decoder import parameter_sets

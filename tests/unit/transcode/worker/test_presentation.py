@@ -9,7 +9,7 @@ import pytest
 
 from protocols.bitstream.bits import BitReader, unescape
 from protocols.bitstream.h264 import WITH_CHROMA_FORMAT
-from protocols.bitstream.h264_order import PicturePosition
+from protocols.bitstream.picture_order import PicturePosition
 from protocols.media import Codec, EncodedPacket
 from tests.unit.transcode.media import MS, pictures
 from transcode.worker.decoder import VideoDecoder
