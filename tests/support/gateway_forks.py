@@ -24,6 +24,8 @@ ROOT = Path(__file__).parents[2]
 MAX_REQUEST = 1 << 17
 LONGEST_LINE = 1 << 20
 _PR_SET_PDEATHSIG = 1
+_MEASURED = "COVERAGE_PROCESS_CONFIG"
+"""Set while coverage measures processes of their own, each from its beginning."""
 
 
 class ForkedGateway:
@@ -114,6 +116,9 @@ def serve(listener: socket.socket) -> int:
             listener.close()
             _become_gateway(connection, prints)
             wanted: dict[str, Any] = json.loads(request)
+            if _MEASURED in wanted["environment"]:
+                command = [sys.executable, "-m", "gateway", *wanted["arguments"]]
+                os.execve(sys.executable, command, wanted["environment"])
             os.environ.clear()
             os.environ.update(wanted["environment"])
             return command_line.main(wanted["arguments"])
