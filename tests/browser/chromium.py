@@ -90,7 +90,9 @@ async def open_page(address: str, *flags: str, **context: Any) -> AsyncIterator[
 
 
 async def until(page: Page, expression: str, timeout_s: float = 20) -> None:
-    """Waits until the JavaScript `expression` is true in the page, looked at with each frame it paints. Raises `TimeoutError`, with what the page shows."""
+    """Waits until the JavaScript `expression` is true in the page, looked at with each frame it paints.
+
+    Raises `TimeoutError`, with what the page shows."""
     # Not wait_for_function: it compiles the expression anew each time, which our own Content Security Policy forbids.
     look = f"() => new Promise((resolve) => {{ const look = () => ({expression}) ? resolve() : requestAnimationFrame(look); look(); }})"
     try:
