@@ -10,9 +10,10 @@ import pytest
 from tests.support.room import Room
 
 STANDS_STILL_S = 300.0
-"""Of wall time; what takes longer stands in tests/slow."""
+"""Of wall time; what takes longer is slow."""
 AGAIN_S = 30.0  # for what the test does while it ends
 TESTS = Path(__file__).parent
+SLOW = TESTS / "slow"
 LIVE = ("browser", "gateway", "peers")
 """Folders of tests that wait for media more than they compute."""
 ALONE = ("test_network", "test_simulcast", "test_rtmp_faults", "test_rtmp_clocks", "test_srt_faults", "test_whip_remb")
@@ -38,6 +39,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for number, path in enumerate(paths)
     }
     items.sort(key=lambda item: places[item.path])
+    for item in items:
+        if SLOW in item.path.parents:
+            item.add_marker("slow")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -60,7 +64,7 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     def stands_still(*_: object) -> None:
         raise TimeoutError(f"{item.nodeid} has stood still for {STANDS_STILL_S:.0f} s")
 
-    if "slow" in item.path.parts or item.config.getoption("fuzz_seconds") > STANDS_STILL_S / 2:
+    if item.get_closest_marker("slow") or item.config.getoption("fuzz_seconds") > STANDS_STILL_S / 2:
         yield
         return
     before = signal.signal(signal.SIGALRM, stands_still)

@@ -12,6 +12,8 @@ import numpy
 from PIL import Image
 from playwright.async_api import Browser, Page, async_playwright
 
+from tests.support.waiting import eventually
+
 EXECUTABLE = "/usr/bin/chromium"
 FLAGS = (
     "--headless=new",
@@ -119,9 +121,13 @@ async def decoded_frames(page: Page) -> int:
     return sum(report.get("framesDecoded", 0) for report in await inbound(page, "video"))
 
 
-async def audio_energy(page: Page) -> float:
-    """The sum of `totalAudioEnergy`: above 0 once something else than silence has been played out."""
-    return float(sum(report.get("totalAudioEnergy", 0.0) for report in await inbound(page, "audio")))
+async def heard(page: Page) -> None:
+    """Waits until something else than silence has been played out (`totalAudioEnergy`)."""
+
+    async def energy() -> float:
+        return float(sum(report.get("totalAudioEnergy", 0.0) for report in await inbound(page, "audio")))
+
+    await eventually(energy)
 
 
 async def moving_picture(page: Page, frames: int = 10, timeout_s: float = 20, tile: str = "video") -> bool:

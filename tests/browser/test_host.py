@@ -6,10 +6,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 from playwright.async_api import Page
 
-from tests.browser.chromium import Chromium, Observed, audio_energy, decoded_frames, moving_picture, open_page, state, until
+from tests.browser.chromium import Chromium, Observed, decoded_frames, heard, moving_picture, open_page, state, until
 from tests.support.gateway_process import running_gateway
 from tests.support.publishing import over_whip
 from tests.support.shared import OwnCall
+from tests.support.slow import slow
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -41,7 +42,7 @@ async def go_live(page: Page) -> None:
     await state(page, "live")
 
 
-@pytest.mark.parametrize("codec", ["", "vp8", "vp9", "av1"])
+@pytest.mark.parametrize("codec", ["", "vp8", slow("vp9"), slow("av1")])
 async def test_a_browser_publishes_and_another_watches(own: OwnCall, studio: Chromium, codec: str) -> None:
     async with hosting(studio, own) as (page, observed):
         await page.get_by_label("Codec").select_option(codec)
@@ -53,7 +54,7 @@ async def test_a_browser_publishes_and_another_watches(own: OwnCall, studio: Chr
             assert await moving_picture(watch, frames=15, timeout_s=60)  # what the fake camera shows repeats each second
             await until(watch, "document.querySelector('video').currentTime > 1")
             assert await decoded_frames(watch) > 20
-            assert await audio_energy(watch) > 0
+            await heard(watch)
             stream = await own.stream(tracks=2)
             assert {(track["codec"], track["mode"]) for track in stream["tracks"]} == {
                 ("opus", "passthrough"),
@@ -107,7 +108,7 @@ async def test_two_hosts_see_and_hear_each_other_and_not_themselves(own: OwnCall
             await page.get_by_role("button", name="Turn sound on").click()
             assert await moving_picture(page, tile=OTHER)
             await until(page, f"document.querySelector('{OTHER}').currentTime > 1")
-            assert await audio_energy(page) > 0
+            await heard(page)
             assert await page.locator(".name").all_inner_texts() == [own.user(other)]
 
 
@@ -143,6 +144,7 @@ async def test_it_comes_back_when_the_gateway_does(studio: Chromium) -> None:
         assert await moving_picture(watch)
 
 
+@pytest.mark.slow
 async def test_who_is_taken_over_stays_off_until_told_otherwise(own: OwnCall, studio: Chromium) -> None:
     async with hosting(studio, own) as (first, _), hosting(studio, own) as (second, _):
         await go_live(first)

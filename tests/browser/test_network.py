@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 from playwright.async_api import Page, Route
 
 from tests.browser.chromium import inbound, open_page, running_chromium, state, until
@@ -50,6 +51,7 @@ async def test_a_viewer_who_joins_in_the_middle_of_a_long_gop_sees_a_picture_at_
     assert max(took) < 1500, took
 
 
+@pytest.mark.slow
 async def test_five_percent_loss_at_twenty_ms_freezes_nothing() -> None:
     async with running_gateway("webrtc.host=127.0.0.1") as gateway:
         async with relaying(gateway.ports["webrtc"], loss=0.05, round_trip_s=0.02) as relay:
@@ -115,6 +117,7 @@ async def choke(relay: Relay, page: Page, unchoked: Page, rate: int, seconds: in
     return Choked(wide, more("totalFreezesDuration"), -more("framesDecoded"))
 
 
+@pytest.mark.slow
 async def test_the_encoder_of_a_transcoded_stream_follows_a_choked_viewer_down_and_up_again() -> None:
     reordered = ("-c:v", "libx264", "-preset", "ultrafast", "-bf", "2", "-b:v", "4M", "-g", "60", "-c:a", "aac")
     async with (

@@ -10,6 +10,7 @@ from tests.browser.chromium import Chromium, until
 from tests.browser.test_host import go_live, hosting
 from tests.support.relay import Relay, relaying
 from tests.support.shared import OwnCall
+from tests.support.slow import slow
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -46,7 +47,7 @@ async def shows(page: Page, *layers: str) -> None:
     await until(page, f"{widths}.includes(document.querySelector('video')?.videoWidth)", PATIENCE_S)
 
 
-@pytest.mark.parametrize("codec", ["vp8", "vp9", "av1"])  # and H.264 below
+@pytest.mark.parametrize("codec", [slow("vp8"), "vp9", slow("av1")])  # and H.264 below
 async def test_each_watcher_gets_the_layer_that_fills_its_tile(own: OwnCall, studio: Chromium, codec: str) -> None:
     async with (
         publishing(studio, own, codec),
@@ -76,6 +77,7 @@ async def through(page: Page, relay: Relay) -> None:
     await page.reload()
 
 
+@pytest.mark.slow
 async def test_a_watcher_whose_way_is_choked_goes_down_and_comes_up_again(own: OwnCall, studio: Chromium) -> None:
     async with (
         publishing(studio, own, "h264"),

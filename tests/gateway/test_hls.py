@@ -143,10 +143,12 @@ async def test_ffmpeg_and_mpv_play_it_without_a_word(own: OwnCall) -> None:
     await ffmpeg_and_mpv_play(own, PLAY_S)
 
 
+@pytest.mark.slow
 async def test_two_reconnects_and_a_change_of_size_keep_every_rule_to_the_end(own: OwnCall, tmp_path: Path) -> None:
     await reconnects_and_a_change_of_size_keep_every_rule(own, tmp_path, ACT_S)
 
 
+@pytest.mark.slow
 async def test_vp8_that_passes_is_h264_in_hls_and_stays_it_when_it_is_transcoded_for_viewers_and_passes_again(
     own: OwnCall,
 ) -> None:

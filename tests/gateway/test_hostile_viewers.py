@@ -13,6 +13,7 @@ import pytest
 from protocols.webrtc.transport.dtls import Certificate
 from tests.bench.viewers import Viewer
 from tests.support.gateway_process import GatewayProcess, running_gateway
+from tests.support.slow import slow
 from tests.support.whip_client import whip_client
 from tests.unit.protocols.webrtc import hostile
 
@@ -68,7 +69,14 @@ async def flood(viewer: Viewer, datagram: bytes) -> None:
         await asyncio.sleep(max(0, begun + number / RATE - loop.time()))
 
 
-@pytest.mark.parametrize("name", ["feedback on 2048 packets in 24 bytes each", "NACKs of everything", "PLIs"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "feedback on 2048 packets in 24 bytes each",
+        slow("NACKs of everything"),
+        slow("PLIs"),
+    ],
+)
 async def test_what_one_viewer_says_takes_nothing_from_another(name: str) -> None:
     """It stopped all media for as long as it lasted, at 7.3 s of CPU in 8.3 s."""
     async with (

@@ -114,6 +114,7 @@ async def nothing_is_seen_or_heard(application: Application) -> None:
         assert (viewer.numbers, viewer.audio_frames) == ([], 0)
 
 
+@pytest.mark.slow
 async def test_muting_holds_on_every_node_and_outlives_the_participant_and_the_gateway(shared: Shared) -> None:
     everything = {"audio": True, "video": True}
     async with shared.gateway() as other:

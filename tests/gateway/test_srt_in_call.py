@@ -135,6 +135,7 @@ async def test_an_encoder_without_a_stream_id_has_a_port_of_its_own(gateway: Gat
     assert stream["call"] == port.call
 
 
+@pytest.mark.slow
 async def test_a_lossy_network_with_enough_latency_loses_hardly_a_frame() -> None:
     """5 % of the packets lost both ways and 50 ms round trip: at least 99.5 % of the frames are seen with 250 ms latency."""
     frames = 210

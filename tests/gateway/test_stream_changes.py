@@ -66,6 +66,7 @@ async def test_the_size_changes_by_a_new_sequence_header(own: OwnCall) -> None:
     assert stream["reconnects"] == 0
 
 
+@pytest.mark.slow
 async def test_full_hd_with_b_frames_is_shown_whole_and_in_order(own: OwnCall, tmp_path: Path) -> None:
     source = tmp_path / "full.flv"
     await make(*in_no_time(programme(1920, 1080)), *BFRAMES, "-b:v", "6M", "-c:a", "aac", "-t", "6.5", "-f", "flv", str(source))

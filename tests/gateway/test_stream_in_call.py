@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from tests.support.delivery import assert_shown
 from tests.support.encoders import X264_LIVE, encoder, ffmpeg, programme
 from tests.support.gateway_process import running_gateway
 from tests.support.publishing import OPUS
@@ -22,51 +21,6 @@ BFRAMES = ("-c:v", "libx264", "-preset", "ultrafast", "-bf", "2", "-b_strategy",
 
 def tracks(stream: dict[str, Any]) -> dict[str, tuple[str, str, str]]:
     return {track["kind"]: (track["codec"], track["mode"], track["reason"]) for track in stream["tracks"]}
-
-
-@pytest.mark.parametrize(
-    ("name", "version", "arguments", "video"),
-    [
-        ("b-frames", 5, (*SMALL, *BFRAMES, *AAC), ("h264", "transcode", "b_frames")),
-        (
-            "hevc",
-            9,
-            (
-                *SMALL,
-                "-c:v",
-                "libx265",
-                "-preset",
-                "ultrafast",
-                "-x265-params",
-                "log-level=error",
-                "-g",
-                "60",
-                "-c:a",
-                "libopus",
-            ),
-            ("hevc", "transcode", "codec"),
-        ),
-        (
-            "av1",
-            9,
-            (*SMALL, "-c:v", "libsvtav1", "-preset", "12", "-svtav1-params", "lp=1", "-g", "60", "-c:a", "libopus"),
-            ("av1", "transcode", "viewer"),
-        ),
-    ],
-    ids=["b-frames", "hevc", "av1"],
-)
-async def test_what_cannot_pass_is_transcoded_whole_and_in_order(
-    own: OwnCall, name: str, version: int, arguments: tuple[str, ...], video: tuple[str, str, str]
-) -> None:
-    async with own.watching() as viewer:
-        async with ffmpeg(*arguments, "-f", "flv", own.rtmp(), version=version):
-            await viewer.until(frames=120, audio=100, timeout=60)
-            stream = await own.stream(tracks=2)
-            lost = await own.dropped(viewer)
-    assert tracks(stream)["video"] == video
-    assert viewer.numbers[0] == 0, "a viewer who came first sees the first picture"
-    assert_shown(viewer.numbers, 0, 119, lost)
-    assert viewer.frequency == pytest.approx(1000, rel=0.03)
 
 
 async def test_opus_by_enhanced_rtmp_passes_untouched(own: OwnCall) -> None:

@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.peers.srt_peers import caller
 from tests.support.delivery import assert_delivered, dropped
 from tests.support.encoders import FFMPEG_9, X264_LIVE, programme
@@ -88,6 +90,7 @@ def turns(viewer: Viewer) -> list[list[int]]:
     return found
 
 
+@pytest.mark.slow
 async def test_everything_changes_and_the_participant_stays(tmp_path: Path) -> None:
     parts = [await encoded(number, phase, tmp_path) for number, phase in enumerate(PHASES)]
     async with running_gateway() as gateway, watching(gateway.url("/whep/livestream:demo")) as viewer:

@@ -12,6 +12,7 @@ from tests.support.flv import tags
 from tests.support.gateway_process import GatewayProcess, running_gateway
 from tests.support.publishing import PROTOCOLS, Pasted, publishing, refusal
 from tests.support.rtmp_client import Refused, rtmp_client
+from tests.support.slow import slow
 from tests.support.waiting import eventually
 
 CALL = "livestream:demo"
@@ -49,7 +50,7 @@ def arguments(protocol: str, gateway: GatewayProcess) -> tuple[str, ...]:
     return tuple(Pasted.of_gateway(gateway, CALL).target(protocol))
 
 
-@pytest.mark.parametrize("protocol", ["rtmp", "srt"])
+@pytest.mark.parametrize("protocol", ["rtmp", slow("srt")])
 async def test_of_two_that_replace_each_other_one_stays_after_two_changes(protocol: str) -> None:
     refused = f'ingress_refused_total{{protocol="{protocol}",reason="conflict"}}'
     async with running_gateway() as gateway:

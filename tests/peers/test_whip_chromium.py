@@ -11,6 +11,7 @@ from tests.peers.whip_page import browser_publisher
 from tests.peers.whip_stage import whip_stage
 from tests.support.relay import relaying
 from tests.support.shared import OwnCall
+from tests.support.slow import slow
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -90,7 +91,14 @@ async def test_the_stream_goes_on_over_an_ice_restart(studio: Chromium) -> None:
         assert not received.ended.is_set()
 
 
-@pytest.mark.parametrize(("loss", "freeze_ms", "silence_ms"), [(0.02, 400, 60), (0.05, 400, 60), (0.10, 600, 100)])
+@pytest.mark.parametrize(
+    ("loss", "freeze_ms", "silence_ms"),
+    [
+        slow(0.02, 400, 60),
+        (0.05, 400, 60),
+        slow(0.10, 600, 100),
+    ],
+)
 async def test_losses_are_repaired(studio: Chromium, loss: float, freeze_ms: int, silence_ms: int) -> None:
     async with (
         whip_stage() as stage,

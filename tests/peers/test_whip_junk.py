@@ -9,6 +9,7 @@ from pathlib import Path
 
 import aiohttp
 import psutil
+import pytest
 
 from tests.support.gateway_process import running_gateway
 from tests.support.publishing import Pasted, publishing
@@ -36,6 +37,7 @@ async def flood(url: str, count: int, headers: Mapping[str, str], body: bytes = 
     return statuses
 
 
+@pytest.mark.slow
 async def test_nothing_that_strangers_send_ends_a_session_or_stays_in_memory() -> None:
     async with (
         running_gateway("webrtc.connect_timeout_s=1", "calls.linger_s=1") as gateway,

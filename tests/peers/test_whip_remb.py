@@ -4,6 +4,7 @@ import pytest
 
 from tests.support.relay import relaying
 from tests.support.shared import OwnCall
+from tests.support.slow import slow
 from tests.support.whip_client import PLANNED, whip_client
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -11,7 +12,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 NARROW = 2_000_000
 
 
-@pytest.mark.parametrize("send_times", [False, True], ids=["by timestamps", "by send times"])
+@pytest.mark.parametrize("send_times", [slow(False, id="by timestamps"), pytest.param(True, id="by send times")])
 async def test_it_falls_before_a_queue_that_fills_loses_anything_and_rises_again(own: OwnCall, send_times: bool) -> None:
     async with relaying(own.gateway.ports["webrtc"], loss=0, round_trip_s=0.02) as relay:
         address, key = own.gateway.url(f"/whip/{own.cid}"), own.key()
