@@ -11,6 +11,7 @@ const CONNECT_MS = 15_000;
 const DISCONNECTED_MS = 3_000;
 const STEADY_MS = 5_000;
 const LONGEST_WAIT_MS = 15_000;
+const LEAVING_MS = 1_000;
 const FINAL = new Set([400, 401, 403, 404, 405, 406, 409, 413, 415, 422]);
 
 export class Refused extends Error {
@@ -80,12 +81,13 @@ export class Connection extends EventTarget {
     return found ? new URL(found[1], this.resource) : null;
   }
 
-  close() {
+  /* Ends it, and is done when the gateway knows. */
+  async close() {
     if (this.#closed) return;
     this.#closed = true;
     clearTimeout(this.#timer);
     this.peer.close();
-    this.#leave();
+    await this.#leave();
   }
 
   #changed() {
@@ -116,13 +118,14 @@ export class Connection extends EventTarget {
     if (!this.#closed) this.dispatchEvent(new Event("lost"));
   }
 
-  #leave() {
+  async #leave() {
     if (this.resource === null) {
       this.#asking.abort();
       return;
     }
     // keepalive: it goes out although the page is being left.
-    fetch(this.resource, { method: "DELETE", headers: this.#headers({}), keepalive: true }).catch(() => {});
+    const deleting = { method: "DELETE", headers: this.#headers({}), keepalive: true, signal: AbortSignal.timeout(LEAVING_MS) };
+    await fetch(this.resource, deleting).catch(() => {});
   }
 
   #headers(headers) {
@@ -173,7 +176,7 @@ export class Lasting extends EventTarget {
 
   /* A new connection in place of the one in use, at once. */
   async again() {
-    this.#drop();
+    const left = this.#drop();
     const connection = this.#make();
     this.#connection = connection;
     const mine = () => connection === this.#connection;
@@ -183,6 +186,8 @@ export class Lasting extends EventTarget {
       this.tell(...this.#live);
     });
     connection.addEventListener("lost", () => mine() && this.#later(0, "", connection.dismissed));
+    await left; // two at once would be two encoders with one key, of which the gateway refuses one
+    if (!mine()) return;
     try {
       await connection.open();
     } catch (error) {
@@ -219,7 +224,7 @@ export class Lasting extends EventTarget {
     const connection = this.#connection;
     this.#connection = null;
     this.#connectedAt = Infinity;
-    connection?.close();
+    return connection?.close();
   }
 }
 

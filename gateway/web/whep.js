@@ -72,7 +72,7 @@ class Slots extends Connection {
 
   close() {
     this.#events?.close();
-    super.close();
+    return super.close();
   }
 
   /* WHEP's layer selection, with a tile's size as this gateway knows it. Lost is no more than a picture in a size that is not the best. */

@@ -91,7 +91,7 @@ async def open_page(address: str, *flags: str, **context: Any) -> AsyncIterator[
         yield opened
 
 
-async def until(page: Page, expression: str, timeout_s: float = 20) -> None:
+async def until(page: Page, expression: str, timeout_s: float = 60) -> None:
     """Waits until the JavaScript `expression` is true in the page, looked at with each frame it paints.
 
     Raises `TimeoutError`, with what the page shows."""
@@ -106,7 +106,7 @@ async def until(page: Page, expression: str, timeout_s: float = 20) -> None:
         raise TimeoutError(f"not so within {timeout_s} s: {expression}. The page shows: {shown}") from None
 
 
-async def state(page: Page, wanted: str, timeout_s: float = 20) -> None:
+async def state(page: Page, wanted: str, timeout_s: float = 60) -> None:
     """Waits until the page says that it is `wanted`: idle, connecting, waiting, live, reconnecting or error."""
     await until(page, f"document.getElementById('state').dataset.state === '{wanted}'", timeout_s)
 
@@ -130,7 +130,7 @@ async def heard(page: Page) -> None:
     await eventually(energy)
 
 
-async def moving_picture(page: Page, frames: int = 10, timeout_s: float = 20, tile: str = "video") -> bool:
+async def moving_picture(page: Page, frames: int = 10, timeout_s: float = 60, tile: str = "video") -> bool:
     """Whether the first video that matches `tile` shows moving pictures soon: two screenshots `frames` apart differ, neither is flat.
 
     One pair may be alike by chance, because what a fake camera shows repeats each second; one that stands still is always like itself.

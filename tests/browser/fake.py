@@ -153,7 +153,7 @@ class FakeGateway:
 
     async def heard(self, kind: str) -> dict[str, Any]:
         """The first message of this type that a page has said."""
-        async with asyncio.timeout(20), self.changed:
+        async with asyncio.timeout(60), self.changed:
             await self.changed.wait_for(lambda: any(said["type"] == kind for said in self.said))
         return next(said for said in self.said if said["type"] == kind)
 

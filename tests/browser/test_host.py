@@ -114,6 +114,9 @@ async def test_two_hosts_see_and_hear_each_other_and_not_themselves(own: OwnCall
 
 async def test_what_is_sent_can_be_changed_on_air(own: OwnCall, studio: Chromium) -> None:
     async with hosting(studio, own) as (page, observed):
+        asked: list[str] = []
+        page.on("request", lambda request: "/whip/" in request.url and asked.append(request.method))
+        page.on("response", lambda response: "/whip/" in response.url and asked.append(f"{response.request.method} done"))
         await go_live(page)
         async with studio.open_page(own.page(), viewport=SMALL) as (watch, _):
             await state(watch, "live")
@@ -124,6 +127,8 @@ async def test_what_is_sent_can_be_changed_on_air(own: OwnCall, studio: Chromium
             await page.get_by_role("combobox", name="Picture").select_option(index=0)
             await own.stream(tracks=2)
             assert await moving_picture(watch)
+        once = ["POST", "POST done", "DELETE", "DELETE done"]
+        assert asked == [*once, *once, "POST", "POST done"], "two at once would be two encoders with one key"
         assert not observed.complaints
 
 

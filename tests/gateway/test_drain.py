@@ -87,7 +87,7 @@ async def test_no_live_stream_is_lost_and_the_process_ends_after_the_last_one() 
                 assert_shown(viewer.numbers, first[protocol], viewer.numbers[-1], await dropped(gateway, viewer))
             assert gateway.process.returncode is None
             assert not [entry for entry in gateway.log if entry["message"] == "ended"]
-        async with asyncio.timeout(30):  # the encoders have stopped: nothing is waited for any longer
+        async with asyncio.timeout(60):  # the encoders have stopped: nothing is waited for any longer
             assert await gateway.process.wait() == 0
     assert all("shutting down" not in entry["why"] for entry in gateway.log if entry["message"] == "ended")
 
@@ -101,7 +101,7 @@ async def test_whom_the_limit_finds_is_told_and_a_second_signal_waits_for_nobody
                 if signals == 2:
                     await gateway.logged("draining")
                     gateway.process.terminate()
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(60):
                     assert await gateway.process.wait() == 0
                     assert await encoding.wait() != 0
         (ended,) = (entry for entry in gateway.log if entry["message"] == "ended")

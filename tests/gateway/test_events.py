@@ -42,7 +42,7 @@ def of(told: list[dict[str, Any]], *types: str) -> list[dict[str, Any]]:
 
 
 async def reached(gateway: GatewayProcess, series: str, n: int) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             if await gateway.metric(series) >= n:
                 return
@@ -121,7 +121,7 @@ async def test_a_webhook_that_hangs_holds_up_nothing_and_gets_everything_after_i
             async with listening(gateway.url(CONNECT), CALL, gateway.key()) as again:
                 assert (await again.ask("custom", custom={"n": 5}))["type"] == "sent"
                 newest = (await again.until("custom"))["id"]
-                async with asyncio.timeout(20), receiver.news:
+                async with asyncio.timeout(60), receiver.news:
                     await receiver.news.wait_for(lambda: newest in [event["id"] for event in receiver.told])
     ids = list(dict.fromkeys(event["id"] for event in receiver.told))
     before = [event["id"] for event in john.told]

@@ -243,7 +243,7 @@ async def test_the_api_starts_it_with_the_show_and_ends_it_with_the_show() -> No
             async with following(url) as (client, followed):
                 await client.renditions["video"].until_segment(2)
                 await application.ok("POST", f"{call}/stop_live", user="john")
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(60):
                     await followed
             assert all(rendition.playlist.ended for rendition in client.renditions.values())
             async with http.get(url) as response:

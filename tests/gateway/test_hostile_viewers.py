@@ -43,7 +43,7 @@ async def viewing(http: aiohttp.ClientSession, url: str) -> AsyncIterator[Viewer
     loop = asyncio.get_running_loop()
     loop.add_reader(viewer._socket, viewer.drain)
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await viewer.joined.wait()
         yield viewer
     finally:

@@ -92,7 +92,7 @@ async def no_workers(it: Running) -> bool:
 
 async def becomes(what: Callable[[], bool], output: MemoryOutput) -> None:
     """Asked again with each packet that the output gets."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not what():
             sink = output.sinks[Kind.VIDEO]
             sink.progress.clear()

@@ -88,7 +88,7 @@ async def test_who_is_refused_sees_the_code_and_nothing_of_it_is_secret(own: Own
             (two.stream_id, "", 11),  # SRT_REJ_UNSECURE
         ):
             said = {"reject": 1402}
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while said == {"reject": 1402}:  # come again, says a machine that is busy
                     async with caller(way.port, stream_id, passphrase=passphrase) as (_, said):
                         pass

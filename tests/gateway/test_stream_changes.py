@@ -56,7 +56,7 @@ async def test_the_size_changes_by_a_new_sequence_header(own: OwnCall) -> None:
     )
     async with own.watching() as viewer:
         async with encoder("gst-launch-1.0", ["-q", *pipeline.format(url=own.rtmp()).split()]):
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while viewer.sizes != [(640, 360), (320, 240)]:
                     viewer.progress.clear()
                     await viewer.progress.wait()

@@ -81,7 +81,7 @@ async def test_two_users_in_one_call_are_two_participants(own: OwnCall) -> None:
     async with one, two:
         await own.stream("one", tracks=2)
         await own.stream("two", tracks=2)
-        async with own.watching(slots=2) as viewer, asyncio.timeout(20):
+        async with own.watching(slots=2) as viewer, asyncio.timeout(60):
             while {(640, 360), (320, 240)} - set(viewer.sizes):
                 viewer.progress.clear()
                 await viewer.progress.wait()

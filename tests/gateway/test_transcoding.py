@@ -128,7 +128,7 @@ async def test_a_source_is_treated_as_planned_and_shown_whole(gateway: GatewayPr
 
 async def caught_up(viewer: Viewer, other: Viewer, ahead: int) -> None:
     """Until the viewer is at most half a second behind where it was in relation to the other."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while viewer.numbers[-1] < other.numbers[-1] + ahead - 15:
             viewer.progress.clear()
             await viewer.progress.wait()

@@ -26,7 +26,7 @@ async def test_a_video_goes_on_without_its_layers() -> None:
             assert len(both) == 2, "one for the sound, one for the layers"
             layers = max(both, key=cpu)
             os.kill(layers, signal.SIGKILL)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while not (replaced := gateway.workers() - both):
                     viewer.progress.clear()
                     await viewer.progress.wait()

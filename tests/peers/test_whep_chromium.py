@@ -79,7 +79,7 @@ async def inbound(page: Page, kind: str) -> list[dict[str, Any]]:
 
 async def until_decoded(page: Page, frames: int) -> int:
     """Wait, from one painted frame to the next, until that many have been decoded in every video."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             reports = await inbound(page, "video")
             decoded = min((report["framesDecoded"] for report in reports), default=0)
@@ -90,7 +90,7 @@ async def until_decoded(page: Page, frames: int) -> int:
 
 async def until_caught_up(page: Page) -> None:
     """Wait until all that was received is decoded but what is under way: a picture that cannot be decoded would be missing for ever."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             if all(video["framesReceived"] - video["framesDecoded"] <= 5 for video in await inbound(page, "video")):
                 return
@@ -147,14 +147,14 @@ async def test_chromium_decodes_pictures_and_hears_the_tone(chromium: Chromium) 
 
 async def until_codecs(page: Page, *codecs: Codec) -> None:
     """Wait until Chromium says that it decodes videos of these codecs, and no others."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while sorted(await page.evaluate(_MIME_TYPES)) != sorted(f"video/{codec.upper()}" for codec in codecs):
             await page.evaluate("() => new Promise(requestAnimationFrame)")
 
 
 async def shown(page: Page, count: int, slot: int = 0) -> list[int]:
     """The numbers burnt into the next pictures; a busy browser may paint one of them twice."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         numbers: list[int] = await page.evaluate(_NUMBERS, [BITS, count, slot])
         return numbers
 
@@ -185,7 +185,7 @@ async def test_lost_packets_of_vp8_are_sent_again_and_no_picture_is_missed(chrom
             await page.evaluate(_WATCH, [served.url, 1, relay.port])
             await until_decoded(page, 10)
             relay.loss = 0.1
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while True:
                     (video,) = await inbound(page, "video")
                     if video.get("retransmittedPacketsReceived", 0) >= 5:
@@ -303,7 +303,7 @@ async def test_chromium_with_sixteen_pairs_of_which_two_show_somebody(chromium: 
     async with live() as (served, _), viewing(chromium) as (page, observed):
         async with publishing(served, Participant("second", pictures(600), tone(1000))):
             await page.evaluate(_WATCH, [served.url, 16])
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while len([report for report in await inbound(page, "video") if report.get("framesDecoded", 0) > 30]) < 2:
                     await page.evaluate("() => new Promise(requestAnimationFrame)")
         assert observed.complaints == []

@@ -212,7 +212,7 @@ class Stage:
         """Frames that were too late for a viewer."""
         return next(value for name, _, value in self.resource.counters() if name == "dropped")
 
-    async def until_viewers(self, count: int, timeout: float = 15) -> None:
+    async def until_viewers(self, count: int, timeout: float = 60) -> None:
         async with asyncio.timeout(timeout):
             while len(self.viewers) != count:
                 self.changed.clear()

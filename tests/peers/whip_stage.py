@@ -36,13 +36,13 @@ class Received:
         ids = {track.id for tracks in self.changes for track in tracks if track.kind is kind}
         return [packet for packet in self.packets if packet.track in ids]
 
-    async def until(self, *, video: int = 0, audio: int = 0, timeout: float = 20) -> None:
+    async def until(self, *, video: int = 0, audio: int = 0, timeout: float = 60) -> None:
         async with asyncio.timeout(timeout):
             while len(self.of(Kind.VIDEO)) < video or len(self.of(Kind.AUDIO)) < audio:
                 self.progress.clear()
                 await self.progress.wait()
 
-    async def until_tracks(self, wanted: Callable[[tuple[Track, ...]], bool], timeout: float = 20) -> None:
+    async def until_tracks(self, wanted: Callable[[tuple[Track, ...]], bool], timeout: float = 60) -> None:
         async with asyncio.timeout(timeout):
             while not wanted(self.tracks):
                 self.progress.clear()
@@ -78,7 +78,7 @@ class Stage:
     def url(self, path: str = "/whip/livestream:demo") -> str:
         return self.address + path
 
-    async def publisher(self, number: int = 0, timeout: float = 20) -> Received:
+    async def publisher(self, number: int = 0, timeout: float = 60) -> Received:
         """The `number`-th that was accepted."""
         async with asyncio.timeout(timeout):
             while len(self.received) <= number:

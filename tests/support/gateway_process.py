@@ -97,7 +97,7 @@ class GatewayProcess:
         async with aiohttp.ClientSession() as http, http.get(self.url(path)) as response:
             return await response.text()
 
-    async def logged(self, words: str, timeout: float = 20, *, session: str = "", user: str = "") -> dict[str, Any]:
+    async def logged(self, words: str, timeout: float = 60, *, session: str = "", user: str = "") -> dict[str, Any]:
         """The first line of the log (of this session, of this user's stream) with these words in any of its fields."""
         async with asyncio.timeout(timeout):
             while True:
@@ -113,7 +113,7 @@ class GatewayProcess:
         user: str = "host",
         *,
         tracks: int = 1,
-        timeout: float = 20,
+        timeout: float = 60,
         wanted: Callable[[dict[str, Any]], bool] | None = None,
         token: str = "",
     ) -> dict[str, Any]:

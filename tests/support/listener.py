@@ -19,7 +19,7 @@ class Client:
     told: list[dict[str, Any]] = field(default_factory=list)
     answers: list[dict[str, Any]] = field(default_factory=list)
 
-    async def until(self, kind: str, timeout: float = 20) -> dict[str, Any]:
+    async def until(self, kind: str, timeout: float = 60) -> dict[str, Any]:
         """The first event of this type, be it told already."""
         async with asyncio.timeout(timeout):
             while True:
@@ -28,7 +28,7 @@ class Client:
                         return event
                 await self._hear()
 
-    async def ask(self, kind: str, timeout: float = 20, **fields: Any) -> dict[str, Any]:
+    async def ask(self, kind: str, timeout: float = 60, **fields: Any) -> dict[str, Any]:
         """The answer to a message about the call."""
         await self.ws.send_json({"type": kind, "id": str(len(self.answers)), "cid": self.cid, **fields})
         n = len(self.answers)

@@ -18,6 +18,7 @@ AAC = ("-c:a", "aac", "-b:a", "128k")
 OPUS = ("-c:a", "libopus", "-ar", "48000", "-ac", "2", "-b:a", "96k")
 SOUND = {"rtmp": AAC, "srt": AAC, "whip": OPUS}
 """What encoders of a protocol send as a rule."""
+BUSY = 1402
 OFFER = (Path(__file__).parents[1] / "data" / "sdp" / "obs-32.2.2-single.sdp").read_bytes()
 
 
@@ -106,7 +107,10 @@ async def refusal(protocol: str, gateway: GatewayProcess, key: str, call: str) -
         case "rtmp":
             return await over_rtmp(gateway, key, call)
         case "srt":
-            return str((await over_srt(gateway, key, call))["reject"])
+            async with asyncio.timeout(60):
+                while (code := (await over_srt(gateway, key, call))["reject"]) == BUSY:
+                    pass  # the answer came later than libsrt waits for it: every encoder calls again
+            return str(code)
         case _:
             status, words = await over_whip(gateway, key, call)
             return f"{status} {words}"

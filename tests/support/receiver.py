@@ -37,13 +37,13 @@ class Receiver:
             self.news.notify_all()
         return web.Response(status=status, headers=headers)
 
-    async def told_of(self, n: int, timeout: float = 15) -> list[dict[str, Any]]:
+    async def told_of(self, n: int, timeout: float = 60) -> list[dict[str, Any]]:
         """The first `n` events, once it has taken so many."""
         async with asyncio.timeout(timeout), self.news:
             await self.news.wait_for(lambda: len(self.told) >= n)
         return self.told[:n]
 
-    async def asked_for(self, n: int, timeout: float = 15) -> None:
+    async def asked_for(self, n: int, timeout: float = 60) -> None:
         async with asyncio.timeout(timeout), self.news:
             await self.news.wait_for(lambda: len(self.asked) >= n)
 

@@ -36,7 +36,7 @@ class RtmpClient:
         self._command("connect", 1, {"app": app, "type": "nonprivate", "tcUrl": address})
         self._command("createStream", 2, None)
         self._command("publish", 3, None, key, "live", stream=1)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await self._answered.wait()
         if _STARTED not in self._said:
             raise Refused(self._said.decode(errors="replace"))

@@ -42,21 +42,21 @@ class Viewer:
     connection: RTCPeerConnection = field(init=False)
     _lost: int = 0
 
-    async def until(self, *, frames: int = 0, audio: int = 0, timeout: float = 30) -> None:
+    async def until(self, *, frames: int = 0, audio: int = 0, timeout: float = 60) -> None:
         """Wait until that many frames and audio frames have been decoded."""
         async with asyncio.timeout(timeout):
             while len(self.numbers) < frames or self.audio_frames < audio:
                 self.progress.clear()
                 await self.progress.wait()
 
-    async def until_sounding(self, frames: int, timeout: float = 30) -> None:
+    async def until_sounding(self, frames: int, timeout: float = 60) -> None:
         """Wait until so many loud audio frames have been decoded."""
         async with asyncio.timeout(timeout):
             while self.sounding < frames:
                 self.progress.clear()
                 await self.progress.wait()
 
-    async def until_number(self, number: int, timeout: float = 30) -> None:
+    async def until_number(self, number: int, timeout: float = 60) -> None:
         """Wait until the picture shows `number` or a later one."""
         async with asyncio.timeout(timeout):
             while not self.numbers or self.numbers[-1] < number:

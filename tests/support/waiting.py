@@ -7,7 +7,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-async def eventually(ask: Callable[[], Awaitable[T | None]], *, within_s: float = 20, every_s: float = 0.1) -> T:
+async def eventually(ask: Callable[[], Awaitable[T | None]], *, within_s: float = 60, every_s: float = 0.1) -> T:
     """The first true answer of `ask`, which is asked again `every_s` seconds after each other one.
 
     Raises:
