@@ -115,8 +115,13 @@ async def test_two_hosts_see_and_hear_each_other_and_not_themselves(own: OwnCall
 async def test_what_is_sent_can_be_changed_on_air(own: OwnCall, studio: Chromium) -> None:
     async with hosting(studio, own) as (page, observed):
         asked: list[str] = []
-        page.on("request", lambda request: "/whip/" in request.url and asked.append(request.method))
-        page.on("response", lambda response: "/whip/" in response.url and asked.append(f"{response.request.method} done"))
+
+        def note(what: str, url: str) -> None:
+            if "/whip/" in url:
+                asked.append(what)
+
+        page.on("request", lambda request: note(request.method, request.url))
+        page.on("response", lambda response: note(f"{response.request.method} done", response.url))
         await go_live(page)
         async with studio.open_page(own.page(), viewport=SMALL) as (watch, _):
             await state(watch, "live")
