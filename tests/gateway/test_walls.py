@@ -5,6 +5,8 @@ The kernel that lacks it is this one, behind a filter of system calls that answe
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.support.gateway_process import PORTS, ROOT
@@ -23,16 +25,16 @@ os.execv(sys.executable, [sys.executable, "-m", "gateway", "run", *sys.argv[1:]]
 MISSING = f"transcoding is not confined here by {LANDLOCK}: {WALLS_MENDED}"
 
 
-def started(state: Path, *settings: str) -> subprocess.Popen[str]:
+@contextmanager
+def started(state: Path, *settings: str) -> Iterator[subprocess.Popen[str]]:
     given = (*PORTS, f"state.directory={state}", "log.format=text", *settings)
     arguments = [part for each in given for part in ("--set", each)]
-    return subprocess.Popen(
-        [sys.executable, "-c", OF_AN_OLDER_KERNEL, *arguments],
-        cwd=ROOT,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    command = [sys.executable, "-c", OF_AN_OLDER_KERNEL, *arguments]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_a_missing_wall_is_told_at_the_start(tmp_path: Path) -> None:
@@ -43,7 +45,7 @@ def test_a_missing_wall_is_told_at_the_start(tmp_path: Path) -> None:
             said.append(line)
             if " ready " in line:
                 process.terminate()
-    assert process.returncode == 0
+        assert process.wait() == 0
     assert len([line for line in said if " warning " in line and MISSING in line]) == 1, said
 
 
