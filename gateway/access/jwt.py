@@ -17,6 +17,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Annotated, Any, Final
 
 import jwt
@@ -46,7 +47,14 @@ _REFUSALS: Final[tuple[tuple[type[jwt.PyJWTError], str], ...]] = (
 # Time is checked here, where it can be told and where its form is checked too; a wrong signature comes first all the same.
 _OPTIONS: Final = {f"verify_{name}": False for name in ("exp", "nbf", "iat", "aud", "iss", "sub", "jti")}
 _OWN_PARTS: Final = ("user_id", "call_cids", "exp")
-_NAMING: Final = ("user_id", "server", "call_cids")  # whose a token is, and what it is narrowed to
+# Whose a token is, and what it is narrowed to: with the letters of what is meant for it, and says nothing
+_MEANT: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
+    {
+        "user_id": frozenset({"userid"}),
+        "server": frozenset({"server"}),
+        "call_cids": frozenset({"callcid", "callid", "cid", "call"}),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +120,7 @@ def _claims(payload: Mapping[str, Any], what: str, *, of_application: bool) -> C
             said = json.dumps(payload[name])
             raise _unauthorized(f"{what} names no valid user or call or end (its {name} is {said}): make a new one")
     spelled = {_letters(name) for name in payload}
-    if other := [name for name in _NAMING if name not in payload and _letters(name) in spelled]:
+    if other := [name for name, letters in _MEANT.items() if name not in payload and letters & spelled]:
         raise _unauthorized(f"{what} spells {other[0]} in another way, which says nothing: write it so, and make a new one")
     if missing := [name for name in (("exp",) if of_application else _OWN_PARTS) if name not in payload]:
         raise _unauthorized(f"{what} lacks a part that is required ({', '.join(missing)}): make a new one")

@@ -7,14 +7,20 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from gateway.access import stream_keys
+from gateway.access.credentials import Secret, Tokens
+from gateway.config import Config
+from gateway.model.permissions import DEVELOPMENT
 from gateway.model.records import Call, Member, StreamKey
+from gateway.wiring.store import open_store_access
 from tests.support.api import Stage, api_stage
+from tests.support.unheard import unheard
 
 CREATOR = "creator"
 APP_ROLES = {"admin": "admin", "guest": "guest"}  # of users who are no members; everybody else is a plain user
@@ -165,3 +171,12 @@ async def test_who_may_create_calls_and_look_after_the_application(api: Stage) -
                 wrong.append((who, method, path, answered))
         await api.ask("DELETE", "/call/livestream/new")
     assert wrong == []
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+async def test_the_type_in_which_every_user_may_everything_is_there_only_where_it_is_configured(
+    tmp_path: Path, wanted: bool
+) -> None:
+    config = Config.model_validate({"state": {"directory": str(tmp_path)}, "calls": {"development": wanted} if wanted else {}})
+    async with open_store_access(config, Tokens(Secret(bytes(48))), unheard) as opened:
+        assert (DEVELOPMENT in await opened.store.call_types.all()) is wanted
