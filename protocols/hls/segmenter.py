@@ -6,12 +6,13 @@ Kept true:
   each other without a gap or an overlap.
 * A video segment begins at a key frame, at the first one after two thirds of the target; where none comes within what the playlist
   has promised (`Timing.limit`) the segment ends all the same, since a target duration may never be exceeded (§4.4.3.1).
-* A part is not longer than the part target, and at least 85 % of it unless it is its segment's last (§4.4.3.7). Where frames are missing
-  that cannot be: the part is longer, and who lists it lists what is beyond the target as gaps.
+* A part is not longer than the part target, and at least 85 % of it unless it is its segment's last (§4.4.3.7). Where no frame comes for
+  longer, the last one is shown again (`stand`); where that cannot be, the part is longer, and who lists it lists what is beyond the target
+  as gaps.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 from protocols.media import EncodedPacket
@@ -77,6 +78,8 @@ class Segmenter:
         """`segment` is the least distance in ns at which segments are wanted; sound ends its segments anywhere."""
         self.skipped = 0
         """Packets before a key frame, or whose time goes back."""
+        self.can_stand = False
+        """Frames can be shown again, so that no part ends early for fear that the next one comes late."""
         self._timing = timing
         self._video = video
         self._least = segment * 2 // 3 if video else timing.target
@@ -86,6 +89,7 @@ class Segmenter:
         self._keyed = True  # the segment began with a key frame; else the next one ends it
         self._opens = False
         self._frame = _USUAL_FRAME if video else 0
+        self._standing = False  # the last packet shows the one before it again, or came too late for its time
 
     @property
     def last(self) -> EncodedPacket | None:
@@ -110,10 +114,36 @@ class Segmenter:
                 return
             self._begin(packet)
             return
-        if packet.dts <= last.dts:
+        late = packet.dts <= last.dts
+        if late and not self._standing:
             self.skipped += 1
             return
-        frame = packet.dts - last.dts
+        if late:
+            packet = replace(packet, pts=last.dts + MS, dts=last.dts + MS)
+        elif not self._standing:  # what comes after a pause says nothing of the next
+            frame = packet.dts - last.dts
+            self._frame += (frame - self._frame) // 4 if self._frame else frame
+        self._standing = late
+        yield from self._add(packet, last)
+
+    def stands(self, until: int) -> bool:
+        """Whether a part should have ended before `until` (ns), and the next has nothing to begin with."""
+        return bool(self._packets) and self._part_end < until
+
+    def stand(self, until: int, unit: bytes) -> Iterator[Cut]:
+        """Nothing came before `until`: `unit`, an access unit that shows the last frame again, begins each part that begins before."""
+        while self.stands(until):
+            last, at = self._packets[-1], self._part_end
+            yield from self._add(EncodedPacket(last.track, at, at, keyframe=False, data=unit, begun=0, arrival=0), last)
+            self._standing = True
+
+    @property
+    def _part_end(self) -> int:
+        """Of the part under way, or of the one that its last frame will begin if the next comes late."""
+        start, last = self._packets[0].dts, self._packets[-1].dts
+        return (last if last - start >= _LEAST * self._timing.part else start) + self._timing.part
+
+    def _add(self, packet: EncodedPacket, last: EncodedPacket) -> Iterator[Cut]:
         if packet.dts - self._segment_start > self._timing.limit and last.dts > self._segment_start:
             # Its last frame, which turns out to be long, is too much for the segment
             if len(self._packets) > 1:
@@ -125,12 +155,11 @@ class Segmenter:
         ):
             yield self._cut(last.dts, self._packets[:-1], closes=False)  # ... for the part
             self._packets, self._size = [last], len(last.data)
-        self._frame += (frame - self._frame) // 4 if self._frame else frame  # one that is missing says nothing of the next
         length = packet.dts - self._packets[0].dts
         if self._ends_segment(packet):
             yield self._cut(packet.dts, self._packets, closes=True)
             self._begin(packet)
-        elif length + self._frame > self._timing.part + MS or self._size > MAX_PART_BYTES:
+        elif self._is_full(length) or self._size > MAX_PART_BYTES:
             yield self._cut(packet.dts, self._packets, closes=False)
             self._packets, self._size = [packet], len(packet.data)
         else:
@@ -144,6 +173,7 @@ class Segmenter:
             return None
         cut = self._cut(last.dts + (self._frame or 20 * MS), self._packets, closes=True)
         self._packets, self._size = [], 0
+        self._standing = False
         return cut
 
     def _begin(self, packet: EncodedPacket) -> None:
@@ -151,6 +181,11 @@ class Segmenter:
         self._segment_start = packet.dts
         self._keyed = packet.keyframe
         self._opens = True
+
+    def _is_full(self, length: int) -> bool:
+        """Whether another frame is too much for a part of `length`."""
+        long_enough = not self.can_stand or length >= _LEAST * self._timing.part
+        return long_enough and length + self._frame > self._timing.part + MS
 
     def _ends_segment(self, packet: EncodedPacket) -> bool:
         elapsed = packet.dts - self._segment_start

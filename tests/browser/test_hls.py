@@ -118,6 +118,59 @@ async def test_hls_js_plays_every_protocol_at_the_live_edge_and_as_an_ordinary_p
         assert not [words for words in observed.complaints if "404" not in words]
 
 
+# Plays an address for some seconds of media, and says what was not smooth about it.
+_PLAY_ON = """async ({address, lowLatencyMode, seconds}) => {
+    const {default: Hls} = await import("/web/hls.min.js");
+    const video = Object.assign(document.createElement("video"), {muted: true, autoplay: true, width: 320});
+    document.body.append(video);
+    const hls = new Hls({enableWorker: false, lowLatencyMode});
+    const faults = [];
+    hls.on(Hls.Events.ERROR, (_, {details}) => faults.push(details));
+    hls.loadSource(address);
+    hls.attachMedia(video);
+    await new Promise((resolve) => video.addEventListener("playing", resolve, {once: true}));
+    const begun = video.currentTime;
+    video.addEventListener("waiting", () => faults.push(`waits at ${video.currentTime - begun}`));
+    video.addEventListener("seeking", () => faults.push(`jumps to ${video.currentTime - begun}`));
+    await new Promise((resolve) => video.addEventListener("timeupdate", () => video.currentTime - begun > seconds && resolve()));
+    const holes = video.buffered.length - 1;
+    hls.destroy();
+    video.remove();
+    return {faults, holes};
+}"""
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_hls_js_plays_over_pauses_of_the_picture_without_a_stall(own: OwnCall, chromium: Chromium, mode: str) -> None:
+    picture = (
+        "-re",
+        "-f",
+        "lavfi",
+        "-i",
+        "testsrc2=size=320x180:rate=30",
+        "-re",
+        "-f",
+        "lavfi",
+        "-i",
+        "sine=sample_rate=48000",
+    )
+    # Ten seconds for the player to begin in, then pauses of five seconds; the last key frame is before the first of them
+    chosen = ("-vf", "select='if(lt(t,10),1,lt(mod(t,7),2))',format=yuv420p", "-vsync", "vfr", *X264_LIVE, "-c:a", "aac")
+    live = ("-max_interleave_delta", "1000", "-f", "flv")  # as an encoder that does not hold back sound for pictures
+    async with chromium.open_page(own.gateway.url("/")) as (page, observed), ffmpeg(*picture, *chosen, *live, own.rtmp()):
+        await own.stream(tracks=2)
+        await eventually(partial(segments, own, 2 * 3), within_s=20)
+        asked = {"address": own.gateway.url(f"/hls/{own.cid}/open/index.m3u8"), "lowLatencyMode": MODES[mode], "seconds": 15}
+        async with asyncio.timeout(60):
+            played = await page.evaluate(_PLAY_ON, asked)
+        assert played == {"faults": [], "holes": 0}
+        assert not [words for words in observed.complaints if "404" not in words]
+
+
+async def segments(own: OwnCall, count: int) -> bool:
+    return await own.rise("ingress_hls_segments_total") >= count
+
+
 async def test_the_watch_page_falls_back_to_hls_where_webrtc_does_not_get_through(chromium: Chromium) -> None:
     # An address of a network that is none (RFC 5737): WebRTC finds no way.
     async with running_gateway("hls.auto=true", "webrtc.external_addresses=192.0.2.1") as running:

@@ -3,7 +3,7 @@
 Kept true:
 
 * All playlists have the same target durations, decided by the source's first group of pictures, and the same discontinuities: another
-  encoder, codec or size, or a jump in time.
+  encoder, codec or size, or a jump in time. A picture that lasts while sound goes on is none.
 * Media time goes on over everything that comes and goes, until the end.
 """
 
@@ -29,6 +29,8 @@ from transcode.ladder import NAMES
 
 _START = 10 * SECOND  # media time of the first packet: nothing that is dated back falls below 0
 _JUMP = 1500 * MS  # between two packets of one track
+_LATE = 500 * MS  # that a picture comes after the sound of its time
+_UNDECIDED = 3 * SECOND  # of pictures that wait for the sound of their time
 _WAIT_FOR_VIDEO = 3 * SECOND
 _MOST_HELD = 16 << 20  # bytes while the first group of pictures is awaited
 _MOST_RENDITIONS = 8
@@ -92,6 +94,7 @@ class HlsStream:
         self._timing: Timing | None = None
         self._held: list[tuple[Feed, EncodedPacket]] = []
         self._held_bytes = 0
+        self._early: list[tuple[Feed, EncodedPacket]] = []  # pictures that came after a pause, before the sound of their time
         self._reconnects = 0
         self._interruptions = 0
         self._shift: int | None = None  # of media time; None: the next packet decides it
@@ -112,6 +115,7 @@ class HlsStream:
         self._interrupt()
         self._seat = None
         self._feeds.clear()
+        self._early.clear()
         self._drop_held(lambda feed: True)
 
     def publish(self, track: Track, feedback: Feedback) -> Feed:
@@ -125,6 +129,7 @@ class HlsStream:
     def remove(self, feed: Feed) -> None:
         if self._feeds.get(feed.name) is feed:
             del self._feeds[feed.name]
+        self._early = [(early, packet) for early, packet in self._early if early is not feed]
         self._drop_held(lambda held: held is feed)
 
     def end(self) -> None:
@@ -163,6 +168,7 @@ class HlsStream:
             return
         if self._seat.reconnects != self._reconnects:
             self._reconnects = self._seat.reconnects
+            self._early.clear()
             self._interrupt()
         if not self._describe(feed, packet):
             return
@@ -171,8 +177,40 @@ class HlsStream:
             self._wall = time_ns() - (packet.dts + self._shift)
         packet = replace(packet, pts=packet.pts + self._shift, dts=packet.dts + self._shift)
         self._end = max(self._end, packet.dts)
+        if feed.track.kind is Kind.VIDEO and (self._early or self._is_early(feed, packet)):
+            self._early.append((feed, packet))
+            if packet.dts - self._early[0][1].dts > _UNDECIDED:
+                self._release()
+            return
+        self._take(feed, packet)
+        if feed.track.kind is Kind.AUDIO:
+            for other in self.renditions.values():
+                other.stand(packet.dts - _LATE)
+            if self._early and not self._is_early(*self._early[0]):
+                self._release()
+
+    def _is_early(self, feed: Feed, packet: EncodedPacket) -> bool:
+        """Pictures have paused, and sound has not come so far: it is still to be seen whether it has paused too."""
+        last = self._last(feed)
+        sounds = [each.last for each in self.renditions.values() if each.track.kind is Kind.AUDIO]
+        return (
+            last is not None
+            and packet.dts - last.dts > _JUMP
+            and any(each and packet.dts - each.dts > _JUMP for each in sounds)
+        )
+
+    def _release(self) -> None:
+        early, self._early = self._early, []
+        for feed, packet in early:
+            self._take(feed, packet)
+
+    def _last(self, feed: Feed) -> EncodedPacket | None:
         rendition = self.renditions.get(feed.name)
-        if rendition is not None and rendition.last is not None and packet.dts - rendition.last.dts > _JUMP:
+        return rendition.last if rendition is not None else None
+
+    def _take(self, feed: Feed, packet: EncodedPacket) -> None:
+        rendition = self.renditions.get(feed.name)
+        if rendition is not None and self._jumps(rendition, packet.dts):
             if any(other.fresh for other in self.renditions.values()):
                 rendition.pause()  # a discontinuity is under way already, and all must have as many
             else:
@@ -183,6 +221,16 @@ class HlsStream:
             self._rendition(feed, self._timing).push(packet)
         if feed.track.kind is Kind.VIDEO and self._wants_keyframe(feed):
             feed.feedback.keyframe()
+
+    def _jumps(self, rendition: Rendition, time: int) -> bool:
+        """Whether time is missing before `time`. A picture that alone has paused lasts until then: sound has not, or there is none."""
+        if rendition.last is None or time - rendition.last.dts <= _JUMP:
+            return False
+        sounds = [each.last for each in self.renditions.values() if each.track.kind is Kind.AUDIO]
+        if time - rendition.last.dts <= LONGEST_GOP and all(last is not None and time - last.dts <= _JUMP for last in sounds):
+            rendition.stand(time)
+            return time - rendition.last.dts > rendition.playlist.timing.limit
+        return True
 
     def _describe(self, feed: Feed, packet: EncodedPacket) -> bool:
         """What is true of the track from this packet on; False before it is known, at its first key frame."""
