@@ -6,12 +6,12 @@ Kept true:
   each other without a gap or an overlap.
 * A video segment begins at a key frame, at the first one after two thirds of the target; where none comes within what the playlist
   has promised (`Timing.limit`) the segment ends all the same, since a target duration may never be exceeded (§4.4.3.1).
-* A part is not longer than the part target, and at least 85 % of it unless it is its segment's last (§4.4.3.7). Where no frame comes for
-  longer, the last one is shown again (`stand`); where that cannot be, the part is longer, and who lists it lists what is beyond the target
-  as gaps.
+* A part is not longer than the part target, and at least 85 % of it unless it is its segment's last (§4.4.3.7). Where no picture comes for
+  longer, one that shows the last again begins the next part (`stand`); where there can be none, the part is longer, and who lists it lists
+  what is beyond the target as gaps.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from math import ceil
 
@@ -78,8 +78,8 @@ class Segmenter:
         """`segment` is the least distance in ns at which segments are wanted; sound ends its segments anywhere."""
         self.skipped = 0
         """Packets before a key frame, or whose time goes back."""
-        self.can_stand = False
-        """Frames can be shown again, so that no part ends early for fear that the next one comes late."""
+        self.repeat: Callable[[bytes], bytes] | None = None
+        """Gives for an access unit one that shows it again, or nothing."""
         self._timing = timing
         self._video = video
         self._least = segment * 2 // 3 if video else timing.target
@@ -89,6 +89,8 @@ class Segmenter:
         self._keyed = True  # the segment began with a key frame; else the next one ends it
         self._opens = False
         self._frame = _USUAL_FRAME if video else 0
+        self._newest = b""  # the access unit that came last, where one may follow that shows it again
+        self._again = b""  # that one, once it was needed
         self._standing = False  # the last packet shows the one before it again, or came too late for its time
 
     @property
@@ -113,35 +115,37 @@ class Segmenter:
                 self.skipped += 1
                 return
             self._begin(packet)
+            self._note(packet)
             return
         late = packet.dts <= last.dts
         if late and not self._standing:
             self.skipped += 1
             return
-        if late:
-            packet = replace(packet, pts=last.dts + MS, dts=last.dts + MS)
+        if late:  # its time was given to the picture before it; later ones may refer to it
+            at = last.dts + MS
+            packet = replace(packet, pts=max(packet.pts, at), dts=at)
         elif not self._standing:  # what comes after a pause says nothing of the next
             frame = packet.dts - last.dts
             self._frame += (frame - self._frame) // 4 if self._frame else frame
         self._standing = late
         yield from self._add(packet, last)
+        self._note(packet)
 
-    def stands(self, until: int) -> bool:
-        """Whether a part should have ended before `until` (ns), and the next has nothing to begin with."""
-        return bool(self._packets) and self._part_end < until
-
-    def stand(self, until: int, unit: bytes) -> Iterator[Cut]:
-        """Nothing came before `until`: `unit`, an access unit that shows the last frame again, begins each part that begins before."""
-        while self.stands(until):
-            last, at = self._packets[-1], self._part_end
+    def stand(self, until: int) -> Iterator[Cut]:
+        """Nothing came before `until` (ns): the last picture is shown until then, by one that begins each part."""
+        while self._packets and (at := self._packets[0].dts + self._timing.part) < until and (unit := self._still()):
+            last = self._packets[-1]
             yield from self._add(EncodedPacket(last.track, at, at, keyframe=False, data=unit, begun=0, arrival=0), last)
             self._standing = True
 
-    @property
-    def _part_end(self) -> int:
-        """Of the part under way, or of the one that its last frame will begin if the next comes late."""
-        start, last = self._packets[0].dts, self._packets[-1].dts
-        return (last if last - start >= _LEAST * self._timing.part else start) + self._timing.part
+    def _note(self, packet: EncodedPacket) -> None:
+        self._newest, self._again = packet.data if packet.pts == packet.dts else b"", b""
+
+    def _still(self) -> bytes:
+        if self._newest and not self._again and self.repeat is not None:
+            self._again = self.repeat(self._newest)
+            self._newest = self._newest if self._again else b""
+        return self._again
 
     def _add(self, packet: EncodedPacket, last: EncodedPacket) -> Iterator[Cut]:
         if packet.dts - self._segment_start > self._timing.limit and last.dts > self._segment_start:
@@ -183,9 +187,10 @@ class Segmenter:
         self._opens = True
 
     def _is_full(self, length: int) -> bool:
-        """Whether another frame is too much for a part of `length`."""
-        long_enough = not self.can_stand or length >= _LEAST * self._timing.part
-        return long_enough and length + self._frame > self._timing.part + MS
+        """Whether another frame is too much for a part of `length`; one that is too short waits, where the next may come late."""
+        if length + self._frame <= self._timing.part + MS:
+            return False
+        return length >= _LEAST * self._timing.part or not self._still()
 
     def _ends_segment(self, packet: EncodedPacket) -> bool:
         elapsed = packet.dts - self._segment_start

@@ -100,10 +100,7 @@ class Rendition:
         self._archive = archive
         self._protocol = protocol
         self._segmenter = Segmenter(timing, video=track.kind is Kind.VIDEO, segment=policy.segment)
-        self._run = _Run(0, track, told=False)
-        self._shown = b""  # the access unit that came last, where it can be shown again
-        self._still = b""  # what shows it again; made when it is needed
-        self._stills: tuple[bytes, StillPictures] | None = None  # of these parameter sets
+        self._begin(_Run(0, track, told=False))
         self._inits: dict[int, bytes] = {}
         self._made = 0
         self._files: dict[str, bytes | memoryview] = {}
@@ -136,29 +133,19 @@ class Rendition:
         return Variant(uri, self.track, round(self._peak * _HEADROOM), round(self._mean))
 
     def push(self, packet: EncodedPacket) -> None:
-        begins = self._segmenter.last is None
         self.stand(packet.dts)
         for cut in self._segmenter.push(packet):
             self._order(cut)
-        if self.track.codec is Codec.H264:
-            self._shown, self._still = packet.data if packet.pts == packet.dts else b"", b""
-            if begins:
-                self._segmenter.can_stand = bool(self._again())
 
     def stand(self, until: int) -> None:
         """There is no picture before `until` (ns): the last one is shown until then, where it can be shown again."""
-        if self._segmenter.stands(until) and (unit := self._again()):
-            for cut in self._segmenter.stand(until, unit):
-                self._order(cut)
+        for cut in self._segmenter.stand(until):
+            self._order(cut)
 
-    def _again(self) -> bytes:
-        if self._shown and not self._still:
-            sets = self.track.extradata
-            if self._stills is None or self._stills[0] is not sets:
-                self._stills = sets, StillPictures(sets)
-            self._still = self._stills[1].repeat(self._shown)
-            self._shown = self._shown if self._still else b""
-        return self._still
+    def _begin(self, run: _Run) -> None:
+        self._run = run
+        stills = StillPictures(run.track.extradata) if run.track.codec is Codec.H264 else None
+        self._segmenter.repeat = stills.repeat if stills is not None else None
 
     def interrupt(self, track: Track) -> None:
         """What comes next does not follow from what came before: another encoder, another picture. `track` is what it is then."""
@@ -166,9 +153,9 @@ class Rendition:
         if cut is not None:
             self._order(cut)
         if self._run.begun:
-            self._run = _Run(self._run.number + 1, track, told=True)
+            self._begin(_Run(self._run.number + 1, track, told=True))
         else:
-            self._run.track = track
+            self._begin(_Run(self._run.number, track, told=self._run.told))
 
     def pause(self) -> None:
         """Time is missing from here to the next packet: the segment ends with what there is of it."""

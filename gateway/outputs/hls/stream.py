@@ -30,7 +30,6 @@ from transcode.ladder import NAMES
 _START = 10 * SECOND  # media time of the first packet: nothing that is dated back falls below 0
 _JUMP = 1500 * MS  # between two packets of one track
 _LATE = 500 * MS  # that a picture comes after the sound of its time
-_UNDECIDED = 3 * SECOND  # of pictures that wait for the sound of their time
 _WAIT_FOR_VIDEO = 3 * SECOND
 _MOST_HELD = 16 << 20  # bytes while the first group of pictures is awaited
 _MOST_RENDITIONS = 8
@@ -94,7 +93,6 @@ class HlsStream:
         self._timing: Timing | None = None
         self._held: list[tuple[Feed, EncodedPacket]] = []
         self._held_bytes = 0
-        self._early: list[tuple[Feed, EncodedPacket]] = []  # pictures that came after a pause, before the sound of their time
         self._reconnects = 0
         self._interruptions = 0
         self._shift: int | None = None  # of media time; None: the next packet decides it
@@ -115,7 +113,6 @@ class HlsStream:
         self._interrupt()
         self._seat = None
         self._feeds.clear()
-        self._early.clear()
         self._drop_held(lambda feed: True)
 
     def publish(self, track: Track, feedback: Feedback) -> Feed:
@@ -129,7 +126,6 @@ class HlsStream:
     def remove(self, feed: Feed) -> None:
         if self._feeds.get(feed.name) is feed:
             del self._feeds[feed.name]
-        self._early = [(early, packet) for early, packet in self._early if early is not feed]
         self._drop_held(lambda held: held is feed)
 
     def end(self) -> None:
@@ -168,7 +164,6 @@ class HlsStream:
             return
         if self._seat.reconnects != self._reconnects:
             self._reconnects = self._seat.reconnects
-            self._early.clear()
             self._interrupt()
         if not self._describe(feed, packet):
             return
@@ -177,38 +172,6 @@ class HlsStream:
             self._wall = time_ns() - (packet.dts + self._shift)
         packet = replace(packet, pts=packet.pts + self._shift, dts=packet.dts + self._shift)
         self._end = max(self._end, packet.dts)
-        if feed.track.kind is Kind.VIDEO and (self._early or self._is_early(feed, packet)):
-            self._early.append((feed, packet))
-            if packet.dts - self._early[0][1].dts > _UNDECIDED:
-                self._release()
-            return
-        self._take(feed, packet)
-        if feed.track.kind is Kind.AUDIO:
-            for other in self.renditions.values():
-                other.stand(packet.dts - _LATE)
-            if self._early and not self._is_early(*self._early[0]):
-                self._release()
-
-    def _is_early(self, feed: Feed, packet: EncodedPacket) -> bool:
-        """Pictures have paused, and sound has not come so far: it is still to be seen whether it has paused too."""
-        last = self._last(feed)
-        sounds = [each.last for each in self.renditions.values() if each.track.kind is Kind.AUDIO]
-        return (
-            last is not None
-            and packet.dts - last.dts > _JUMP
-            and any(each and packet.dts - each.dts > _JUMP for each in sounds)
-        )
-
-    def _release(self) -> None:
-        early, self._early = self._early, []
-        for feed, packet in early:
-            self._take(feed, packet)
-
-    def _last(self, feed: Feed) -> EncodedPacket | None:
-        rendition = self.renditions.get(feed.name)
-        return rendition.last if rendition is not None else None
-
-    def _take(self, feed: Feed, packet: EncodedPacket) -> None:
         rendition = self.renditions.get(feed.name)
         if rendition is not None and self._jumps(rendition, packet.dts):
             if any(other.fresh for other in self.renditions.values()):
@@ -219,6 +182,9 @@ class HlsStream:
             self._hold(feed, packet)
         else:
             self._rendition(feed, self._timing).push(packet)
+        if feed.track.kind is Kind.AUDIO:
+            for other in self.renditions.values():
+                other.stand(packet.dts - _LATE)
         if feed.track.kind is Kind.VIDEO and self._wants_keyframe(feed):
             feed.feedback.keyframe()
 

@@ -154,10 +154,11 @@ def test_missing_frames_make_no_segment_too_long_and_parts_that_are_whole(missin
 def test_a_frame_that_is_shown_again_begins_each_part_of_a_pause(pause: float, begin: float) -> None:
     timing = Timing.of(SEGMENT, SEGMENT, 34 * MS)
     segmenter = Segmenter(timing, video=True, segment=SEGMENT)
+    segmenter.repeat = lambda unit: b"again"
     packets = [packet for packet in video(begin + pause + 5) if not begin * SECOND < packet.dts < (begin + pause) * SECOND]
     made: list[Cut] = []
     for packet in packets:
-        made += [*segmenter.stand(packet.dts, b"again"), *segmenter.push(packet)]
+        made += [*segmenter.stand(packet.dts), *segmenter.push(packet)]
     lengths: list[int] = []
     for cut in made:
         lengths = [*lengths, cut.duration] if cut.opens else [*lengths[:-1], lengths[-1] + cut.duration]
@@ -173,9 +174,10 @@ def test_a_frame_that_is_shown_again_begins_each_part_of_a_pause(pause: float, b
 
 def test_frames_that_come_after_their_time_was_shown_follow_it_in_order() -> None:
     segmenter = Segmenter(Timing.of(SEGMENT, SEGMENT, 34 * MS), video=True, segment=SEGMENT)
+    segmenter.repeat = lambda unit: b"again"
     packets = video(4)
     made = [cut for packet in packets[:50] for cut in segmenter.push(packet)]
-    made += segmenter.stand(packets[70].dts, b"again")
+    made += segmenter.stand(packets[70].dts)
     made += cuts(segmenter, packets[50:])
     shown = [packet for cut in made for packet in cut.packets]
     assert len([packet for packet in shown if packet.data != b"again"]) == len(packets) < len(shown)

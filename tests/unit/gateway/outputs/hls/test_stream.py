@@ -1,7 +1,6 @@
 """A stream whose picture comes when it likes, beside sound that goes on: no hole in its playlists, and its pictures stay what they are."""
 
 import random
-from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -82,24 +81,16 @@ def timed(times: Sequence[float]) -> tuple[Track, list[EncodedPacket]]:
     ]
 
 
-def late(by: int) -> Callable[[EncodedPacket, list[EncodedPacket]], int]:
+def late(by: int) -> Callable[[EncodedPacket], int]:
     """Pictures come `by` ns after the sound of their time; below 0: before."""
-    return lambda packet, video: packet.dts + by * (packet.track == 1)
+    return lambda packet: packet.dts + by * (packet.track == 1)
 
 
-def in_spurts(packet: EncodedPacket, video: list[EncodedPacket]) -> int:
-    """Sound comes behind the next picture, as from a multiplexer that waits for both."""
-    if packet.track == 1:
-        return packet.dts
-    following = bisect_left(video, packet.dts, key=lambda picture: picture.dts)
-    return min(packet.dts + 6 * SECOND, video[following].dts + 1) if following < len(video) else packet.dts
-
-
-COMING = {"in time": late(0), "late": late(300 * MS), "early": late(-SECOND), "sound in spurts": in_spurts}
+COMING = {"in time": late(0), "late": late(300 * MS), "early": late(-SECOND)}
 
 
 def played(
-    track: Track, video: list[EncodedPacket], seconds: float, coming: Callable[[EncodedPacket, list[EncodedPacket]], int]
+    track: Track, video: list[EncodedPacket], seconds: float, coming: Callable[[EncodedPacket], int]
 ) -> tuple[Seat, dict[str, Playlist]]:
     """All of it, `coming` at these times; playlists are looked at all along."""
     seat = Seat()
@@ -107,7 +98,7 @@ def played(
     stream.attach(seat)
     feeds = {1: stream.publish(track, Source()), 2: stream.publish(SOUND, Source())}
     followers = {"video": Follower(), "audio": Follower()}
-    media = sorted([*video, *sound(seconds)], key=lambda packet: coming(packet, video))
+    media = sorted([*video, *sound(seconds)], key=lambda packet: coming(packet))
     for number, packet in enumerate(media):
         feeds[packet.track].push(packet)
         if number % 16 == 0:
