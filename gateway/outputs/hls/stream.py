@@ -29,7 +29,7 @@ from transcode.ladder import NAMES
 
 _START = 10 * SECOND  # media time of the first packet: nothing that is dated back falls below 0
 _JUMP = 1500 * MS  # between two packets of one track
-_LATE = 500 * MS  # that a picture comes after the sound of its time
+_LATE = 400 * MS  # that a picture comes after the sound of its time
 _WAIT_FOR_VIDEO = 3 * SECOND
 _MOST_HELD = 16 << 20  # bytes while the first group of pictures is awaited
 _MOST_RENDITIONS = 8
