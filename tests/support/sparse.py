@@ -1,5 +1,5 @@
-"""An encoder whose pictures are few, or pause, while its sound goes on: over RTMP each goes when it is due, and neither waits for the other.
-ffmpeg by itself lets the sound wait for the next picture."""
+"""Media whose pictures are few, or pause, while the sound goes on, for an encoder that sends each when it is due: ffmpeg by itself lets the
+sound wait for the next picture."""
 
 from pathlib import Path
 
@@ -8,8 +8,8 @@ from tests.support.flv import Tag, read_tags
 
 
 async def sparse(folder: Path, which: str, seconds: float) -> list[Tag]:
-    """Of 30 pictures a second only those that `which` selects (an expression of ffmpeg's, of `n` and `t`), with a key frame where two seconds
-    have passed, and a whole tone."""
+    """Of 30 pictures a second only those that `which` selects (an expression of ffmpeg's, of `n` and `t`), with a key frame where two
+    seconds have passed, and a whole tone."""
     file = folder / "sparse.flv"
     sources = ("-f", "lavfi", "-i", "testsrc2=size=320x180:rate=30", "-f", "lavfi", "-i", "sine=sample_rate=48000")
     chosen = ("-vf", f"select='{which}',format=yuv420p", "-vsync", "vfr", "-force_key_frames", "expr:gte(t,n_forced*2)")
