@@ -155,7 +155,8 @@ async def pauses(own: OwnCall, source: list[Tag]) -> None:
         await own.stream(tracks=2)
         async with following(playlist(own)) as (seen, followed):
             video, audio = seen.renditions["video"], seen.renditions["audio"]
-            await audio.until(PAUSES_S - 1.5)
+            listed = group.create_task(audio.until(PAUSES_S - 1.5))
+            await asyncio.wait((listed, followed), return_when=asyncio.FIRST_COMPLETED)
             assert not followed.done(), followed.exception()
     for rendition in (video, audio):
         assert rendition.follower.discontinuities == 0

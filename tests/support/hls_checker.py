@@ -151,7 +151,7 @@ def _check(playlist: Playlist) -> None:
     control = attributes(playlist.tags["SERVER-CONTROL"])
     target, part_target = playlist.target, playlist.part_target
     assert control["CAN-BLOCK-RELOAD"] == "YES"
-    assert float(control["PART-HOLD-BACK"]) >= 3 * part_target, (
+    assert float(control["PART-HOLD-BACK"]) >= 3 * part_target - 1e-9, (
         "§4.4.3.8: at least twice the part target, and should be three times"
     )
     assert float(control["HOLD-BACK"]) >= 3 * target, "§4.4.3.8: at least three target durations"
