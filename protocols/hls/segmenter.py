@@ -188,7 +188,7 @@ class Segmenter:
 
     def _is_full(self, length: int) -> bool:
         """Whether another frame is too much for a part of `length`; one that is too short waits, where the next may come late."""
-        if length + self._frame <= self._timing.part + MS:
+        if length < self._timing.part and length + self._frame <= self._timing.part + MS:
             return False
         return length >= _LEAST * self._timing.part or not self._still()
 

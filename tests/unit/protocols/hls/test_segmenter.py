@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -182,3 +183,15 @@ def test_frames_that_come_after_their_time_was_shown_follow_it_in_order() -> Non
     shown = [packet for cut in made for packet in cut.packets]
     assert len([packet for packet in shown if packet.data != b"again"]) == len(packets) < len(shown)
     assert all(before.dts < after.dts for before, after in pairwise(shown))
+
+
+def test_a_picture_stands_behind_pictures_that_followed_each_other_at_once() -> None:
+    timing = Timing.of(SEGMENT, SEGMENT, 34 * MS)
+    segmenter = Segmenter(timing, video=True, segment=SEGMENT)
+    segmenter.repeat = lambda unit: b"again"
+    packets = [replace(packet, pts=number * MS, dts=number * MS) for number, packet in enumerate(video(2))]
+    made = [cut for packet in packets for cut in segmenter.push(packet)]
+    made += segmenter.stand(10 * timing.part)
+    assert made[-1].start + made[-1].duration >= 9 * timing.part
+    assert max(cut.duration for cut in made) <= timing.part
+    assert [cut.start + cut.duration for cut in made[:-1]] == [cut.start for cut in made[1:]]
