@@ -29,7 +29,8 @@ from transcode.ladder import NAMES
 
 _START = 10 * SECOND  # media time of the first packet: nothing that is dated back falls below 0
 _JUMP = 1500 * MS  # between two packets of one track
-_LATE = 400 * MS  # that a picture comes after the sound of its time
+_LATE = 500 * MS  # a picture later than this after the sound of its time does not count as late, but as none
+_LATER = 150 * MS  # than usual
 _WAIT_FOR_VIDEO = 3 * SECOND
 _MOST_HELD = 16 << 20  # bytes while the first group of pictures is awaited
 _MOST_RENDITIONS = 8
@@ -51,6 +52,8 @@ class Feed:
         self.fresh = True
         """The track has facts that were not looked at yet."""
         self.rendition: Rendition | None = None
+        self.late = _LATE
+        """By how much it usually comes after the sound of its time, ns."""
         self.feedback = feedback
         self._stream = stream
 
@@ -97,6 +100,7 @@ class HlsStream:
         self._interruptions = 0
         self._shift: int | None = None  # of media time; None: the next packet decides it
         self._end = _START - 40 * MS  # of what was pushed
+        self._heard = 0  # media time of the newest sound
         self._wall = 0  # wall clock of media time 0
 
     # What comes
@@ -183,8 +187,12 @@ class HlsStream:
         else:
             self._rendition(feed, self._timing).push(packet)
         if feed.track.kind is Kind.AUDIO:
-            for other in self.renditions.values():
-                other.stand(packet.dts - _LATE)
+            self._heard = packet.dts
+            for other in self._feeds.values():
+                if other.rendition is not None:
+                    other.rendition.stand(packet.dts - min(other.late + _LATER, _LATE))
+        else:
+            feed.late = max(self._heard - packet.dts, feed.late - feed.late // 16)
         if feed.track.kind is Kind.VIDEO and self._wants_keyframe(feed):
             feed.feedback.keyframe()
 
