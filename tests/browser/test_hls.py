@@ -29,7 +29,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 MODES = {"low latency": True, "ordinary": False}
 SEGMENTS = 5
 SAMPLES = 120  # of each player
-LIMITS_S = {"low latency": 3.0, "ordinary": 7.0}
+LIMITS_S = {"low latency": 3.0, "ordinary": 8.0}  # three segments of 2 s, and up to one that is not whole yet
 TRIES = 3  # a player that does not catch up keeps what this machine made it wait for at its start
 
 # Plays an address twice, at the live edge and as an ordinary player, and reads the time in the pictures that it shows.
@@ -143,26 +143,27 @@ _PLAY_ON = """async ({address, lowLatencyMode, seconds}) => {
 }"""
 
 
+@pytest.mark.slow
 async def test_hls_js_plays_over_pauses_of_the_picture_without_a_stall(
     own: OwnCall, chromium: Chromium, tmp_path: Path
 ) -> None:
     # Eight seconds for the players to begin in, then two pauses of two and a half seconds
     source = await sparse(tmp_path, "lt(t,8)+lt(mod(t,4),1.5)", 22)
     address = own.gateway.url(f"/hls/{own.cid}/open/index.m3u8")
-    async with (
-        chromium.open_page(own.gateway.url("/")) as (page, observed),
-        rtmp_client(own.gateway.ports["rtmp"], own.key()) as client,
-        asyncio.TaskGroup() as tasks,
-    ):
+
+    async def play_on(low_latency: bool) -> tuple[dict[str, Any], list[str]]:
+        # In a page of its own: a browser has six connections to one server for each, and low latency leaves requests open.
+        async with chromium.open_page(own.gateway.url("/")) as (page, observed), asyncio.timeout(60):
+            played = await page.evaluate(_PLAY_ON, {"address": address, "lowLatencyMode": low_latency, "seconds": 8})
+            return played, [words for words in observed.complaints if "404" not in words]
+
+    async with rtmp_client(own.gateway.ports["rtmp"], own.key()) as client, asyncio.TaskGroup() as tasks:
         sending = tasks.create_task(client.send(source))
         await own.stream(tracks=2)
-        await eventually(partial(segments, own, 2 * 3), within_s=20)
-        async with asyncio.timeout(40):
-            asked = [{"address": address, "lowLatencyMode": low, "seconds": 8} for low in MODES.values()]
-            played = await asyncio.gather(*(page.evaluate(_PLAY_ON, each) for each in asked))
+        await eventually(partial(segments, own, 2 * 3))
+        played = await asyncio.gather(*(play_on(low_latency) for low_latency in MODES.values()))
         sending.cancel()
-    assert played == [{"faults": [], "holes": 0}] * len(MODES)
-    assert not [words for words in observed.complaints if "404" not in words]
+    assert played == [({"faults": [], "holes": 0}, [])] * len(MODES)
 
 
 async def segments(own: OwnCall, count: int) -> bool:
