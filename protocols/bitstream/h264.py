@@ -50,6 +50,7 @@ class Sps:
     order_bits: int  # of pic_order_cnt_lsb; 0 where the type has none
     width: int
     height: int
+    macroblocks: int  # of a frame
     frames_only: bool
     frame_rate: float  # 0: it does not say
     reorder: int | None  # max_num_reorder_frames; None: it does not say
@@ -76,6 +77,7 @@ def read_sps(unit: bytes) -> Sps:
     map_units = bits.ue(MAX_SIDE // 16) + 1
     frames_only = bits.flag()
     height = 16 * map_units * (1 if frames_only else 2)
+    macroblocks = width * height // 256
     if not frames_only:
         bits.skip(1)  # mb_adaptive_frame_field_flag
     bits.skip(1)  # direct_8x8_inference_flag
@@ -94,6 +96,7 @@ def read_sps(unit: bytes) -> Sps:
         order_bits=order_bits,
         width=width,
         height=height,
+        macroblocks=macroblocks,
         frames_only=frames_only,
         frame_rate=rate,
         reorder=reorder,

@@ -6,12 +6,13 @@ Kept true:
   each other without a gap or an overlap.
 * A video segment begins at a key frame, at the first one after two thirds of the target; where none comes within what the playlist
   has promised (`Timing.limit`) the segment ends all the same, since a target duration may never be exceeded (§4.4.3.1).
-* A part is not longer than the part target, and at least 85 % of it unless it is its segment's last (§4.4.3.7). Where frames are missing
-  that cannot be: the part is longer, and who lists it lists what is beyond the target as gaps.
+* A part is not longer than the part target, and at least 85 % of it unless it is its segment's last (§4.4.3.7). Where no picture comes for
+  longer, one that shows the last again begins the next part (`stand`); where there can be none, the part is longer, and who lists it lists
+  what is beyond the target as gaps.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from math import ceil
 
 from protocols.media import EncodedPacket
@@ -77,6 +78,8 @@ class Segmenter:
         """`segment` is the least distance in ns at which segments are wanted; sound ends its segments anywhere."""
         self.skipped = 0
         """Packets before a key frame, or whose time goes back."""
+        self.repeat: Callable[[bytes], bytes] | None = None
+        """Gives for an access unit one that shows it again, or nothing."""
         self._timing = timing
         self._video = video
         self._least = segment * 2 // 3 if video else timing.target
@@ -86,6 +89,9 @@ class Segmenter:
         self._keyed = True  # the segment began with a key frame; else the next one ends it
         self._opens = False
         self._frame = _USUAL_FRAME if video else 0
+        self._newest = b""  # the access unit that came last, where one may follow that shows it again
+        self._again = b""  # that one, once it was needed
+        self._standing = False  # the last packet shows the one before it again, or came too late for its time
 
     @property
     def last(self) -> EncodedPacket | None:
@@ -109,11 +115,39 @@ class Segmenter:
                 self.skipped += 1
                 return
             self._begin(packet)
+            self._note(packet)
             return
-        if packet.dts <= last.dts:
+        late = packet.dts <= last.dts
+        if late and not self._standing:
             self.skipped += 1
             return
-        frame = packet.dts - last.dts
+        if late:  # its time was given to the picture before it; later ones may refer to it
+            at = last.dts + MS
+            packet = replace(packet, pts=max(packet.pts, at), dts=at)
+        elif not self._standing:  # what comes after a pause says nothing of the next
+            frame = packet.dts - last.dts
+            self._frame += (frame - self._frame) // 4 if self._frame else frame
+        self._standing = late
+        yield from self._add(packet, last)
+        self._note(packet)
+
+    def stand(self, until: int) -> Iterator[Cut]:
+        """Nothing came before `until` (ns): the last picture is shown until then, by one that begins each part."""
+        while self._packets and (at := self._packets[0].dts + self._timing.part) < until and (unit := self._still()):
+            last = self._packets[-1]
+            yield from self._add(EncodedPacket(last.track, at, at, keyframe=False, data=unit, begun=0, arrival=0), last)
+            self._standing = True
+
+    def _note(self, packet: EncodedPacket) -> None:
+        self._newest, self._again = packet.data if packet.pts == packet.dts else b"", b""
+
+    def _still(self) -> bytes:
+        if self._newest and not self._again and self.repeat is not None:
+            self._again = self.repeat(self._newest)
+            self._newest = self._newest if self._again else b""
+        return self._again
+
+    def _add(self, packet: EncodedPacket, last: EncodedPacket) -> Iterator[Cut]:
         if packet.dts - self._segment_start > self._timing.limit and last.dts > self._segment_start:
             # Its last frame, which turns out to be long, is too much for the segment
             if len(self._packets) > 1:
@@ -125,12 +159,11 @@ class Segmenter:
         ):
             yield self._cut(last.dts, self._packets[:-1], closes=False)  # ... for the part
             self._packets, self._size = [last], len(last.data)
-        self._frame += (frame - self._frame) // 4 if self._frame else frame  # one that is missing says nothing of the next
         length = packet.dts - self._packets[0].dts
         if self._ends_segment(packet):
             yield self._cut(packet.dts, self._packets, closes=True)
             self._begin(packet)
-        elif length + self._frame > self._timing.part + MS or self._size > MAX_PART_BYTES:
+        elif self._is_full(length) or self._size > MAX_PART_BYTES:
             yield self._cut(packet.dts, self._packets, closes=False)
             self._packets, self._size = [packet], len(packet.data)
         else:
@@ -144,6 +177,7 @@ class Segmenter:
             return None
         cut = self._cut(last.dts + (self._frame or 20 * MS), self._packets, closes=True)
         self._packets, self._size = [], 0
+        self._standing = False
         return cut
 
     def _begin(self, packet: EncodedPacket) -> None:
@@ -151,6 +185,12 @@ class Segmenter:
         self._segment_start = packet.dts
         self._keyed = packet.keyframe
         self._opens = True
+
+    def _is_full(self, length: int) -> bool:
+        """Whether another frame is too much for a part of `length`; one that is too short waits, where the next may come late."""
+        if length < self._timing.part and length + self._frame <= self._timing.part + MS:
+            return False
+        return length >= _LEAST * self._timing.part or not self._still()
 
     def _ends_segment(self, packet: EncodedPacket) -> bool:
         elapsed = packet.dts - self._segment_start

@@ -14,9 +14,12 @@ from tests.gateway.test_stream_changes import in_no_time, make
 from tests.gateway.test_transcoding_codecs import publishing_vp8, video_of
 from tests.support.application import running_application
 from tests.support.encoders import FFMPEG, X264_LIVE, ffmpeg, programme
+from tests.support.flv import Tag
 from tests.support.gateway_process import GatewayProcess
 from tests.support.hls_client import following
+from tests.support.rtmp_client import rtmp_client
 from tests.support.shared import OwnCall, shared_gateway
+from tests.support.sparse import sparse
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -24,6 +27,13 @@ PLAY_S = 12
 ACT_S = 5
 AAC = ("-c:a", "aac", "-b:a", "96k")
 SMALL = (*programme(320, 180), *X264_LIVE, *AAC)
+PAUSES = {  # which pictures of 30 a second an encoder sends
+    "one a second": "not(mod(n,30))",
+    "one in three seconds": "not(mod(n,90))",
+    "now many, now few, as of a screen": "if(lt(mod(t,5),2),not(mod(n,2)),not(mod(n*n,17)))",
+    "none for two and a half seconds, twice": "not(between(mod(t,5.5),3,5.5))",
+}
+PAUSES_S = 13
 BFRAMES = ("-c:v", "libx264", "-preset", "ultrafast", "-bf", "2", "-b_strategy", "0", "-g", "60", "-threads", "1")
 
 
@@ -137,6 +147,32 @@ async def reconnects_and_a_change_of_size_keep_every_rule(own: OwnCall, folder: 
     assert code == 0, errors
     rising(frames)
     assert await own.rise("ingress_hls_discontinuities_total") == 2 * video.follower.discontinuities
+
+
+async def pauses(own: OwnCall, source: list[Tag]) -> None:
+    async with rtmp_client(own.gateway.ports["rtmp"], own.key()) as client, asyncio.TaskGroup() as group:
+        group.create_task(client.send(source))
+        await own.stream(tracks=2)
+        async with following(playlist(own)) as (seen, followed):
+            video, audio = seen.renditions["video"], seen.renditions["audio"]
+            listed = group.create_task(audio.until(PAUSES_S - 1.5))
+            await asyncio.wait((listed, followed), return_when=asyncio.FIRST_COMPLETED)
+            assert not followed.done(), followed.exception()
+    for rendition in (video, audio):
+        assert rendition.follower.discontinuities == 0
+        assert not [part for segment in rendition.follower.seen.values() for part in segment.parts if part.gap]
+        assert rendition.media.joins >= len(rendition.starts) - 1, "each part begins where the one before it ends"
+    assert video.seconds > audio.seconds - 2, "the picture goes on with the sound"
+    assert video.media.anchor == pytest.approx(audio.media.anchor, abs=0.005), "both say the same of when it was"
+
+
+async def test_a_picture_lasts_until_the_next_while_sound_goes_on(own: OwnCall, tmp_path: Path) -> None:
+    sources = [await sparse(tmp_path, which, PAUSES_S) for which in PAUSES.values()]
+    async with asyncio.TaskGroup() as group:
+        for source in sources:
+            group.create_task(pauses(own.another(), source))
+    assert await own.rise("ingress_hls_gaps_total") == 0
+    assert await own.rise("ingress_hls_discontinuities_total") == 0
 
 
 async def test_ffmpeg_and_mpv_play_it_without_a_word(own: OwnCall) -> None:

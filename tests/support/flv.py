@@ -16,7 +16,11 @@ class Tag(NamedTuple):
 
 def tags(name: str) -> list[Tag]:
     """Those of a file in `tests/data/faults`, in its order."""
-    data = (FAULTS / f"{name}.flv").read_bytes()
+    return read_tags((FAULTS / f"{name}.flv").read_bytes())
+
+
+def read_tags(data: bytes) -> list[Tag]:
+    """Those of a file, in its order."""
     at = int.from_bytes(data[5:9]) + 4
     found: list[Tag] = []
     while at < len(data):

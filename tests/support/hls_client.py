@@ -10,26 +10,41 @@ from dataclasses import dataclass, field
 import aiohttp
 from yarl import URL
 
-from tests.support.hls_checker import Follower, Playlist
+from tests.support.hls_checker import Follower, Media, Playlist
 
 _IMMUTABLE = "public, max-age=31536000, immutable"
 
 
 @dataclass
 class Rendition:
-    """What one rendition has given. `starts` are the decode times of its parts, in their order, and in the track's own clock."""
+    """What one rendition has given."""
 
     url: URL
     follower: Follower = field(default_factory=Follower)
     files: dict[str, bytes] = field(default_factory=dict)
-    starts: list[int] = field(default_factory=list)
+    media: Media = field(default_factory=Media)
     deltas: int = 0
     news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def starts(self) -> list[int]:
+        return self.media.starts
 
     @property
     def playlist(self) -> Playlist:
         assert self.follower.last is not None
         return self.follower.last
+
+    @property
+    def seconds(self) -> float:
+        """Of media that was listed so far."""
+        return sum(segment.duration or sum(part.duration for part in segment.parts) for segment in self.follower.seen.values())
+
+    async def until(self, seconds: float, timeout: float = 60) -> None:
+        async with asyncio.timeout(timeout):
+            while self.seconds < seconds:
+                self.news.clear()
+                await self.news.wait()
 
     async def until_segment(self, number: int, timeout: float = 60) -> None:
         async with asyncio.timeout(timeout):
@@ -85,12 +100,12 @@ class Client:
         for segment in playlist.segments:
             if segment.init and segment.init not in rendition.files:
                 assert (await self.get(rendition, segment.init))[4:8] == b"ftyp"
-            for part in segment.parts:
+            before = rendition.follower.seen.get(segment.number - 1)
+            for number, part in enumerate(segment.parts):
                 if part.uri not in rendition.files and not part.gap:
                     data = await self.get(rendition, part.uri)
                     assert data[4:8] == b"moof", "a part is whole fragments"
-                    at = data.index(b"tfdt") + 8
-                    rendition.starts.append(int.from_bytes(data[at : at + 8], "big"))
+                    rendition.media.take(segment, number, rendition.files[segment.init], data, before)
             if segment.uri and segment.uri not in rendition.files and not segment.gap:
                 whole = await self.get(rendition, segment.uri)
                 parts = [rendition.files[part.uri] for part in segment.parts if part.uri in rendition.files]

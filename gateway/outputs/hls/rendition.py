@@ -15,10 +15,11 @@ from typing import Protocol
 
 from gateway.outputs.hls.archive import Archive
 from gateway.outputs.hls.policy import HlsPolicy, HlsTotals
+from protocols.bitstream.h264_still import StillPictures
 from protocols.hls.multivariant import Variant
 from protocols.hls.playlist import HlsPart, MediaPlaylist, PlaylistAnswer, Report, Segment
 from protocols.hls.segmenter import Cut, Segmenter, Timing
-from protocols.media import EncodedPacket, Kind, Track
+from protocols.media import Codec, EncodedPacket, Kind, Track
 from transcode.host.fragments import Done
 
 _IN_MEMORY = 4  # target durations, where there is an archive for the rest: live players are within three
@@ -99,7 +100,7 @@ class Rendition:
         self._archive = archive
         self._protocol = protocol
         self._segmenter = Segmenter(timing, video=track.kind is Kind.VIDEO, segment=policy.segment)
-        self._run = _Run(0, track, told=False)
+        self._begin(_Run(0, track, told=False))
         self._inits: dict[int, bytes] = {}
         self._made = 0
         self._files: dict[str, bytes | memoryview] = {}
@@ -132,8 +133,19 @@ class Rendition:
         return Variant(uri, self.track, round(self._peak * _HEADROOM), round(self._mean))
 
     def push(self, packet: EncodedPacket) -> None:
+        self.stand(packet.dts)
         for cut in self._segmenter.push(packet):
             self._order(cut)
+
+    def stand(self, until: int) -> None:
+        """There is no picture before `until` (ns): the last one is shown until then, where it can be shown again."""
+        for cut in self._segmenter.stand(until):
+            self._order(cut)
+
+    def _begin(self, run: _Run) -> None:
+        self._run = run
+        stills = StillPictures(run.track.extradata) if run.track.codec is Codec.H264 else None
+        self._segmenter.repeat = stills.repeat if stills is not None else None
 
     def interrupt(self, track: Track) -> None:
         """What comes next does not follow from what came before: another encoder, another picture. `track` is what it is then."""
@@ -141,9 +153,9 @@ class Rendition:
         if cut is not None:
             self._order(cut)
         if self._run.begun:
-            self._run = _Run(self._run.number + 1, track, told=True)
+            self._begin(_Run(self._run.number + 1, track, told=True))
         else:
-            self._run.track = track
+            self._begin(_Run(self._run.number, track, told=self._run.told))
 
     def pause(self) -> None:
         """Time is missing from here to the next packet: the segment ends with what there is of it."""

@@ -3,7 +3,7 @@
 Kept true:
 
 * All playlists have the same target durations, decided by the source's first group of pictures, and the same discontinuities: another
-  encoder, codec or size, or a jump in time.
+  encoder, codec or size, or a jump in time. A picture that lasts while sound goes on is none.
 * Media time goes on over everything that comes and goes, until the end.
 """
 
@@ -29,6 +29,8 @@ from transcode.ladder import NAMES
 
 _START = 10 * SECOND  # media time of the first packet: nothing that is dated back falls below 0
 _JUMP = 1500 * MS  # between two packets of one track
+_LATE = 500 * MS  # a picture later than this after the sound of its time does not count as late, but as none
+_LATER = 150 * MS  # than usual
 _WAIT_FOR_VIDEO = 3 * SECOND
 _MOST_HELD = 16 << 20  # bytes while the first group of pictures is awaited
 _MOST_RENDITIONS = 8
@@ -50,6 +52,8 @@ class Feed:
         self.fresh = True
         """The track has facts that were not looked at yet."""
         self.rendition: Rendition | None = None
+        self.late = _LATE
+        """By how much it usually comes after the sound of its time, ns."""
         self.feedback = feedback
         self._stream = stream
 
@@ -96,6 +100,7 @@ class HlsStream:
         self._interruptions = 0
         self._shift: int | None = None  # of media time; None: the next packet decides it
         self._end = _START - 40 * MS  # of what was pushed
+        self._heard = 0  # media time of the newest sound
         self._wall = 0  # wall clock of media time 0
 
     # What comes
@@ -172,7 +177,7 @@ class HlsStream:
         packet = replace(packet, pts=packet.pts + self._shift, dts=packet.dts + self._shift)
         self._end = max(self._end, packet.dts)
         rendition = self.renditions.get(feed.name)
-        if rendition is not None and rendition.last is not None and packet.dts - rendition.last.dts > _JUMP:
+        if rendition is not None and self._jumps(rendition, packet.dts):
             if any(other.fresh for other in self.renditions.values()):
                 rendition.pause()  # a discontinuity is under way already, and all must have as many
             else:
@@ -181,8 +186,25 @@ class HlsStream:
             self._hold(feed, packet)
         else:
             self._rendition(feed, self._timing).push(packet)
+        if feed.track.kind is Kind.AUDIO:
+            self._heard = packet.dts
+            for other in self._feeds.values():
+                if other.rendition is not None:
+                    other.rendition.stand(packet.dts - min(other.late + _LATER, _LATE))
+        else:
+            feed.late = max(self._heard - packet.dts, feed.late - feed.late // 16)
         if feed.track.kind is Kind.VIDEO and self._wants_keyframe(feed):
             feed.feedback.keyframe()
+
+    def _jumps(self, rendition: Rendition, time: int) -> bool:
+        """Whether time is missing before `time`. A picture that alone has paused lasts until then: sound has not, or there is none."""
+        if rendition.last is None or time - rendition.last.dts <= _JUMP:
+            return False
+        sounds = [each.last for each in self.renditions.values() if each.track.kind is Kind.AUDIO]
+        if time - rendition.last.dts <= LONGEST_GOP and all(last is not None and time - last.dts <= _JUMP for last in sounds):
+            rendition.stand(time)
+            return time - rendition.last.dts > rendition.playlist.timing.limit
+        return True
 
     def _describe(self, feed: Feed, packet: EncodedPacket) -> bool:
         """What is true of the track from this packet on; False before it is known, at its first key frame."""

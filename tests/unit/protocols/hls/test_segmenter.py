@@ -2,6 +2,8 @@
 
 import random
 from collections.abc import Iterable
+from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -146,3 +148,50 @@ def test_missing_frames_make_no_segment_too_long_and_parts_that_are_whole(missin
         assert cut.closes or cut.duration >= 0.85 * timing.part
     assert max(lengths) <= timing.limit
     assert sum(cut.duration > timing.part for cut in made) <= 1
+
+
+@pytest.mark.parametrize("pause", [0.3, 0.5, 1.0, 2.7, 60.0])
+@pytest.mark.parametrize("begin", [5.0, 5.1, 5.25, 5.31, 5.9])
+def test_a_frame_that_is_shown_again_begins_each_part_of_a_pause(pause: float, begin: float) -> None:
+    timing = Timing.of(SEGMENT, SEGMENT, 34 * MS)
+    segmenter = Segmenter(timing, video=True, segment=SEGMENT)
+    segmenter.repeat = lambda unit: b"again"
+    packets = [packet for packet in video(begin + pause + 5) if not begin * SECOND < packet.dts < (begin + pause) * SECOND]
+    made: list[Cut] = []
+    for packet in packets:
+        made += [*segmenter.stand(packet.dts), *segmenter.push(packet)]
+    lengths: list[int] = []
+    for cut in made:
+        lengths = [*lengths, cut.duration] if cut.opens else [*lengths[:-1], lengths[-1] + cut.duration]
+        assert cut.duration <= timing.part
+        assert cut.closes or cut.duration >= 0.85 * timing.part
+    assert max(lengths) <= timing.limit
+    assert [cut.start + cut.duration for cut in made[:-1]] == [cut.start for cut in made[1:]]
+    shown = [packet for cut in made for packet in cut.packets if packet.data != b"again"]
+    assert shown == packets[: len(shown)]
+    assert len(packets) - len(shown) <= 10, "the part that is under way"
+    assert not segmenter.skipped
+
+
+def test_frames_that_come_after_their_time_was_shown_follow_it_in_order() -> None:
+    segmenter = Segmenter(Timing.of(SEGMENT, SEGMENT, 34 * MS), video=True, segment=SEGMENT)
+    segmenter.repeat = lambda unit: b"again"
+    packets = video(4)
+    made = [cut for packet in packets[:50] for cut in segmenter.push(packet)]
+    made += segmenter.stand(packets[70].dts)
+    made += cuts(segmenter, packets[50:])
+    shown = [packet for cut in made for packet in cut.packets]
+    assert len([packet for packet in shown if packet.data != b"again"]) == len(packets) < len(shown)
+    assert all(before.dts < after.dts for before, after in pairwise(shown))
+
+
+def test_a_picture_stands_behind_pictures_that_followed_each_other_at_once() -> None:
+    timing = Timing.of(SEGMENT, SEGMENT, 34 * MS)
+    segmenter = Segmenter(timing, video=True, segment=SEGMENT)
+    segmenter.repeat = lambda unit: b"again"
+    packets = [replace(packet, pts=number * MS, dts=number * MS) for number, packet in enumerate(video(2))]
+    made = [cut for packet in packets for cut in segmenter.push(packet)]
+    made += segmenter.stand(10 * timing.part)
+    assert made[-1].start + made[-1].duration >= 9 * timing.part
+    assert max(cut.duration for cut in made) <= timing.part
+    assert [cut.start + cut.duration for cut in made[:-1]] == [cut.start for cut in made[1:]]

@@ -1,0 +1,172 @@
+"""A stream whose picture comes when it likes, beside sound that goes on: no hole in its playlists, and its pictures stay what they are."""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+
+from gateway.outputs.hls.policy import HlsPolicy, HlsTotals
+from gateway.outputs.hls.rendition import Rendition
+from gateway.outputs.hls.stream import HlsStream
+from gateway.sessions.capacity import Demand
+from gateway.sessions.output import Output
+from protocols.bitstream.h26x import NalStream
+from protocols.media import Codec, EncodedPacket, Kind, Track
+from tests.support.hls_checker import Follower, Playlist
+from tests.unit.transcode.media import MS, SECOND, pictures, see
+from transcode.host.fragments import Done
+
+POLICY = HlsPolicy(segment=2 * SECOND, window=600 * SECOND, memory=64 << 20, audio_bitrate=96_000)
+SOUND = Track(2, Codec.AAC, b"\x11\x90", sample_rate=48_000, channels=2)
+AAC_FRAME = 1024 * SECOND // 48_000
+
+
+@dataclass
+class Seat:
+    """Of an encoder that has connected once; as its own muxer it keeps what it is given, and answers at once."""
+
+    id: str = "seat"
+    call_cid: str = "livestream:demo"
+    user_id: str = "ada"
+    protocol: str = "rtmp"
+    muted: frozenset[Kind] = frozenset()
+    reconnects: int = 0
+    given: dict[Kind, list[tuple[EncodedPacket, int]]] = field(default_factory=lambda: {Kind.AUDIO: [], Kind.VIDEO: []})
+
+    @property
+    def muxer(self) -> "Seat":
+        return self
+
+    def make(self, track: Track, packets: Sequence[EncodedPacket], durations: Sequence[int], index: int, done: Done) -> None:
+        self.given[track.kind] += zip(packets, durations, strict=True)
+        done(b"init", b"%d" % index)
+
+    def then(self, done: Callable[[], None]) -> None:
+        done()
+
+    def cost_of(self, output: Output) -> Demand:
+        return Demand(hls=1)
+
+    def media_now(self, now: int) -> int:
+        return now
+
+
+class Source:
+    """Has no keys to make, and no rate to change."""
+
+    def keyframe(self) -> bool:
+        return False
+
+    def bitrate(self, bits_per_second: int) -> None:
+        pass
+
+    def sent(self, packet: EncodedPacket, ready: int, sent: int) -> None:
+        pass
+
+
+def sound(seconds: float) -> list[EncodedPacket]:
+    return [EncodedPacket(2, at, at, True, b"x", 1, 0) for at in range(0, round(seconds * SECOND), AAC_FRAME)]
+
+
+def timed(times: Sequence[float]) -> tuple[Track, list[EncodedPacket]]:
+    """Pictures at these times (s), of which only the first needs no other."""
+    _, coded = pictures(size=(160, 96), seconds=len(times) / 30 + 0.1, gop=10_000)
+    stream = NalStream(Codec.H264, 1)
+    stream.annexb(coded[0].data)
+    assert stream.track is not None
+    return stream.track, [
+        replace(packet, pts=round(at * SECOND), dts=round(at * SECOND)) for at, packet in zip(times, coded, strict=False)
+    ]
+
+
+def late(by: int) -> Callable[[EncodedPacket], int]:
+    """Pictures come `by` ns after the sound of their time; below 0: before."""
+    return lambda packet: packet.dts + by * (packet.track == 1)
+
+
+COMING = {"in time": late(0), "late": late(300 * MS), "early": late(-SECOND)}
+
+
+def played(
+    track: Track, video: list[EncodedPacket], seconds: float, coming: Callable[[EncodedPacket], int]
+) -> tuple[Seat, dict[str, Playlist]]:
+    """All of it, `coming` at these times; playlists are looked at all along."""
+    seat = Seat()
+    stream = HlsStream("id", seat, POLICY, HlsTotals(), None, lambda: None)
+    stream.attach(seat)
+    feeds = {1: stream.publish(track, Source()), 2: stream.publish(SOUND, Source())}
+    followers = {"video": Follower(), "audio": Follower()}
+    media = sorted([*video, *sound(seconds)], key=lambda packet: coming(packet))
+    for number, packet in enumerate(media):
+        feeds[packet.track].push(packet)
+        if number % 16 == 0:
+            for name, rendition in stream.renditions.items():
+                look(followers[name], rendition)
+    stream.end()
+    return seat, {name: look(followers[name], rendition) for name, rendition in stream.renditions.items()}
+
+
+def look(follower: Follower, rendition: Rendition) -> Playlist:
+    text = rendition.text(skip=False).plain.decode()
+    return follower.take(text) if rendition.playlist.segments else Playlist(text)
+
+
+def whole(seat: Seat, kind: Kind) -> list[EncodedPacket]:
+    """Every part begins where the one before it ends, to the nanosecond."""
+    given = seat.given[kind]
+    ends = [packet.dts + duration for packet, duration in given]
+    assert ends[:-1] == [packet.dts for packet, _ in given[1:]]
+    return [packet for packet, _ in given]
+
+
+def without_holes(playlist: Playlist) -> float:
+    assert not any(segment.discontinuity or segment.gap for segment in playlist.segments)
+    assert not any(part.gap for segment in playlist.segments for part in segment.parts)
+    return sum(segment.duration for segment in playlist.segments)
+
+
+def regular(every: float, until: float) -> list[float]:
+    return [number * every for number in range(round(until / every))]
+
+
+CHANCE = random.Random(3)
+TIMES = {
+    "one a second": regular(1, 40),
+    "one in five seconds": regular(5, 40),
+    "one in two seconds": regular(2, 40),
+    "pauses of three seconds": [at for at in regular(1 / 30, 40) if at % 8 < 5],
+    "sound alone for 20 s": [at for at in regular(1 / 30, 40) if not 8 < at < 28],
+    "of a screen": sorted(CHANCE.uniform(0, 40) for _ in range(300)),
+    "faster and slower": [
+        *regular(1 / 60, 10),
+        *(10 + at for at in regular(1 / 5, 10)),
+        *(20 + at for at in regular(1 / 24, 20)),
+    ],
+}
+
+
+@pytest.mark.parametrize("coming", COMING)
+@pytest.mark.parametrize("times", TIMES.values(), ids=TIMES)
+def test_a_picture_lasts_until_the_next(times: list[float], coming: str) -> None:
+    track, video = timed([at - times[0] for at in times])
+    seat, playlists = played(track, video, 40, COMING[coming])
+    lengths = {name: without_holes(playlist) for name, playlist in playlists.items()}
+    assert lengths["audio"] == pytest.approx(40, abs=0.5)
+    assert lengths["video"] == pytest.approx(40, abs=1.7 if times[-1] > 39 else 5.1), "it goes on with the sound"
+    shown = whole(seat, Kind.VIDEO)
+    whole(seat, Kind.AUDIO)
+    assert [packet.data for packet in shown if packet.begun] == [packet.data for packet in video]
+
+
+def test_a_picture_that_comes_later_than_any_should_is_shown_and_what_refers_to_it_too() -> None:
+    track, video = timed([at for at in regular(1 / 30, 12) if not 4 < at < 6])
+    seat, playlists = played(track, video, 12, late(1200 * MS))
+    without_holes(playlists["video"])
+    made = whole(seat, Kind.VIDEO)
+    assert [packet.data for packet in made if packet.begun] == [packet.data for packet in video]
+    frames = [frame.to_ndarray() for frame in see(made)]
+    plain = [frame.to_ndarray() for frame in see(video)]
+    shown = [frame for frame, packet in zip(frames, made, strict=True) if packet.begun]
+    assert all(np.array_equal(one, other) for one, other in zip(shown, plain, strict=True))

@@ -1,0 +1,85 @@
+"""Pictures that show the one before again: what a decoder makes of them, and of all that comes after."""
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from protocols.bitstream.h26x import NalStream
+from protocols.bitstream.h264_still import StillPictures
+from protocols.bitstream.nal import START
+from protocols.media import Codec, EncodedPacket
+from tests.unit.transcode.media import pictures, see
+
+ENCODERS = {
+    "baseline": {"profile": "baseline"},
+    "arithmetic coding": {"profile": "main", "preset": "medium", "bf": "0"},
+    "weights": {"preset": "medium", "bf": "0", "x264-params": "weightp=2"},
+    "8x8 transform, many references": {"preset": "slow", "bf": "0", "refs": "4"},
+    "without deblocking": {"x264-params": "no-deblock=1"},
+    "slices": {"x264-params": "slices=4:cabac=1"},
+    "intra refresh": {"x264-params": "intra-refresh=1"},
+}
+SIZES = [(320, 180), (64, 64), (640, 368), (1280, 720), (16, 16)]
+
+
+def sets(packets: list[EncodedPacket]) -> bytes:
+    stream = NalStream(Codec.H264, 1)
+    stream.annexb(packets[0].data)
+    assert stream.track is not None
+    return stream.track.extradata
+
+
+def with_stills(packets: list[EncodedPacket], often: Callable[[], int]) -> tuple[list[EncodedPacket], list[bool]]:
+    """Each packet with some that repeat it behind it; whether each is one of those."""
+    still = StillPictures(sets(packets))
+    made: list[EncodedPacket] = []
+    repeated: list[bool] = []
+    for packet in packets:
+        unit = still.repeat(packet.data)
+        assert unit
+        for number in range(1 + often()):
+            time = len(made) * 33_000_000
+            made.append(replace(packet, pts=time, dts=time, data=unit if number else packet.data, keyframe=not number))
+            repeated.append(number > 0)
+    return made, repeated
+
+
+@pytest.mark.parametrize("options", ENCODERS.values(), ids=ENCODERS)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_the_picture_stands_and_whatever_comes_next_is_the_same_to_the_bit(
+    options: dict[str, str], size: tuple[int, int]
+) -> None:
+    _, packets = pictures(size=size, seconds=2.0, gop=25, options=options, noise=20)
+    chance = random.Random(7)
+    made, repeated = with_stills(packets, lambda: chance.choice((0, 0, 1, 5)))
+    plain = [frame.to_ndarray() for frame in see(packets)]
+    shown = [frame.to_ndarray() for frame in see(made)]
+    assert len(shown) == len(made)
+    source, wanted = iter(plain), plain[0]
+    for frame, again in zip(shown, repeated, strict=True):
+        wanted = wanted if again else next(source)
+        assert np.array_equal(frame, wanted)
+
+
+def test_it_takes_a_few_bytes() -> None:
+    _, packets = pictures(size=(1920, 1080), seconds=0.1, options={"preset": "medium", "bf": "0"})
+    unit = StillPictures(sets(packets)).repeat(packets[0].data)
+    assert 0 < len(unit) < 100
+
+
+def test_what_no_picture_can_refer_to_and_what_is_no_picture_is_not_repeated() -> None:
+    _, packets = pictures(seconds=1.0, options={"preset": "medium", "bf": "2"})
+    still = StillPictures(sets(packets))
+    unreferenced = [
+        packet for packet in packets if not packet.keyframe and packet.data[packet.data.find(b"\0\0\1") + 3] & 0x60 == 0
+    ]
+    assert unreferenced
+    assert not any(still.repeat(packet.data) for packet in unreferenced)
+    for data in (b"", START, START + b"\x41", START + b"\x09\x30", b"\0\0\1\x65" + bytes(40), packets[0].data[:60]):
+        still.repeat(data)
+    assert not StillPictures(b"").repeat(packets[0].data)
+    _, fields = pictures(seconds=0.5, options={"preset": "medium", "bf": "0"}, interlaced=True)
+    assert not StillPictures(sets(fields)).repeat(fields[0].data)
