@@ -34,6 +34,12 @@ class BitReader:
         """Bits read so far."""
         return self._at
 
+    @property
+    def at_end(self) -> bool:
+        """Whether nothing but rbsp_trailing_bits is left: a 1 and zeros to the end of the byte (H.264 §7.3.2.11, HEVC §7.3.2.11)."""
+        left = self._end - self._at
+        return 0 < left <= 8 and self._data[-1] & (1 << left) - 1 == 1 << left - 1
+
     def bits(self, count: int) -> int:
         """The next `count` bits as an unsigned number."""
         at = self._at

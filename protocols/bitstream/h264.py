@@ -1,18 +1,19 @@
 """H.264 (ITU-T H.264, 08/2021): the facts in a sequence parameter set, and where decoding can start."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from protocols.bitstream.bits import BitReader, unescape
-from protocols.bitstream.nal import SPS_BYTES, NalRole, Syntax, first_bytes, roles_by_first_byte
+from protocols.bitstream.nal import MAX_SEI_MESSAGES, SPS_BYTES, NalRole, Syntax, first_bytes, roles_by_first_byte, sei_ends
 from protocols.bitstream.sps import CHROMA, MAX_SIDE, cropped, frame_rate, skip_vui_colour
 from protocols.errors import ProtocolError
 from protocols.media import Codec, Track
 
-_SPS, _PPS = 7, 8
+_SEI, _SPS, _PPS = 6, 7, 8
 WITH_CHROMA_FORMAT = frozenset({100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135})  # §7.3.2.1.1
 _INTRA_IF_SET3 = frozenset({44, 86, 100, 110, 122, 244})  # §E.2.1: no reordering when constraint_set3_flag is set
+_LISTS_8X8 = (2, 6)  # §7.3.2.2: with chroma_format_idc 3 there are 6
 _SEI_RECOVERY_POINT = 6
-_MAX_SEI_MESSAGES = 32
 _SEI_BYTES = 1024  # as much of an SEI as is looked at
 
 # (profile_idc, constraint flags that must be set) -> name, the first that fits (§A.2)
@@ -54,6 +55,7 @@ class Sps:
     frames_only: bool
     frame_rate: float  # 0: it does not say
     reorder: int | None  # max_num_reorder_frames; None: it does not say
+    whole: bool  # it ends where its last field does
 
 
 def read_sps(unit: bytes) -> Sps:
@@ -100,6 +102,7 @@ def read_sps(unit: bytes) -> Sps:
         frames_only=frames_only,
         frame_rate=rate,
         reorder=reorder,
+        whole=bits.at_end,
     )
 
 
@@ -170,9 +173,12 @@ def _read_vui(bits: BitReader) -> tuple[float, int | None]:
         bits.skip(1)
         for _ in range(4):
             bits.ue()
-        return rate, bits.ue(16)
+        reorder = bits.ue(16)
     except ProtocolError:
         return rate, None
+    with suppress(ProtocolError):
+        bits.ue()  # max_dec_frame_buffering
+    return rate, reorder
 
 
 def _skip_hrd(bits: BitReader) -> bool:
@@ -199,6 +205,56 @@ def _pps_sps(nal: bytes) -> int:
     return bits.ue(31)
 
 
+def _is_whole(nal: bytes) -> bool:
+    kind = nal[0] & 0x1F
+    try:
+        if kind == _SEI:
+            return sei_ends(unescape(nal, len(nal))[1:])
+        return read_sps(nal).whole if kind == _SPS else any(_pps_ends(nal, lists) for lists in _LISTS_8X8)
+    except ProtocolError:
+        return False
+
+
+def _pps_ends(nal: bytes, lists_8x8: int) -> bool:
+    """Whether a picture parameter set (§7.3.2.2) ends where its last field does, with so many scaling lists for 8x8 transforms."""
+    bits = BitReader(unescape(nal, SPS_BYTES)[1:])
+    bits.ue(255)
+    bits.ue(31)
+    bits.skip(2)  # entropy_coding_mode_flag, bottom_field_pic_order_in_frame_present_flag
+    if groups := bits.ue(7):
+        _skip_slice_groups(bits, groups)
+    bits.ue(31)  # num_ref_idx_l0_default_active_minus1, and of l1
+    bits.ue(31)
+    bits.skip(1)  # weighted_pred_flag
+    if bits.bits(2) > 2:  # weighted_bipred_idc
+        return False
+    for _ in range(3):  # pic_init_qp_minus26, pic_init_qs_minus26, chroma_qp_index_offset
+        bits.se()
+    bits.skip(3)
+    if not bits.at_end:
+        transform_8x8 = bits.flag()
+        if bits.flag():  # pic_scaling_matrix_present_flag
+            _skip_scaling_matrix(bits, 6 + lists_8x8 * transform_8x8)
+        bits.se()  # second_chroma_qp_index_offset
+    return bits.at_end
+
+
+def _skip_slice_groups(bits: BitReader, groups: int) -> None:
+    """`groups`: num_slice_groups_minus1."""
+    match bits.ue(6):  # slice_group_map_type
+        case 0:
+            for _ in range(groups + 1):
+                bits.ue()
+        case 2:
+            for _ in range(2 * groups):
+                bits.ue()
+        case 3 | 4 | 5:
+            bits.skip(1)
+            bits.ue()
+        case 6:
+            bits.skip((bits.ue() + 1) * groups.bit_length())
+
+
 def _slice_pps(nal: bytes) -> int:
     bits = BitReader(unescape(nal, 24)[1:])
     bits.ue()  # first_mb_in_slice
@@ -214,7 +270,7 @@ def _recovers(sei: bytes) -> bool:
     """
     data = unescape(sei, _SEI_BYTES)
     at, end = 1, len(data)
-    for _ in range(_MAX_SEI_MESSAGES):
+    for _ in range(MAX_SEI_MESSAGES):
         kind = size = 0
         # A payload type, then a size (§7.3.2.3.1): 255 means that more follows
         while at < end:
@@ -247,7 +303,7 @@ SYNTAX = Syntax(
             3: NalRole.PICTURE,
             4: NalRole.PICTURE,
             5: NalRole.KEY,
-            6: NalRole.SEI,
+            _SEI: NalRole.SEI,
             _SPS: NalRole.PARAMETER_SET,
             _PPS: NalRole.PARAMETER_SET,
             9: NalRole.DROPPED,  # access unit delimiter
@@ -256,11 +312,12 @@ SYNTAX = Syntax(
     ),
     header_bytes=1,
     first_slice_byte=1,  # first_mb_in_slice is 0
-    opening=first_bytes(0, 0x1F, (6, _SPS, _PPS, 9, *range(14, 19))),  # §7.4.1.2.3
+    opening=first_bytes(0, 0x1F, (_SEI, _SPS, _PPS, 9, *range(14, 19))),  # §7.4.1.2.3
     set_key=_set_key,
     sps_rank=0,
     slice_pps=_slice_pps,
     pps_sps=_pps_sps,
+    is_whole=_is_whole,
     describe=describe,
     recovers=_recovers,
 )

@@ -3,7 +3,8 @@
 What stays true: parameter sets leave the access units, are kept by their id (the latest wins), and come back in one place, before each key
 frame and before the picture with which they changed. A key frame is one whose parameter sets are known. The facts of the track are those of
 the SPS that the last key frame used, or of the newest before the first. Each set is read once, and what is new is paid with bytes of the
-stream (`ChangeAllowance`).
+stream (`ChangeAllowance`). Where damage is met, a picture may look like a parameter set, which would stay: beside whole ones only whole
+ones are taken unless a key frame comes with them.
 """
 
 from dataclasses import replace
@@ -29,8 +30,9 @@ _SYNTAX = {Codec.H264: h264.SYNTAX, Codec.HEVC: hevc.SYNTAX}
 class NalStream:
     """State of one stream. Every method that takes bytes raises `ProtocolError` on those that no encoder may send."""
 
-    def __init__(self, codec: Codec, track_id: int) -> None:
-        """`codec` is H.264 or HEVC."""
+    def __init__(self, codec: Codec, track_id: int, *, damaged: bool = False) -> None:
+        """`codec` is H.264 or HEVC. `damaged`: what comes may be; most ways lose units and leave the rest as it was."""
+        self._damaged = damaged
         self._codec = codec
         self._syntax: Syntax = _SYNTAX[codec]
         self._track_id = track_id
@@ -38,6 +40,7 @@ class NalStream:
         self._changes = ChangeAllowance()
         self._sets: dict[tuple[int, int], bytes] = {}
         self._facts: dict[tuple[int, int], Track] = {}  # of each SPS, without its extradata
+        self._unwhole: set[int] = set()  # places (`Syntax.set_key`) of which the encoder's own sets are not whole
         self._ordered: tuple[bytes, ...] = ()
         self._unsent = False  # the sets have changed since they were last written before a picture
         self._undescribed = False  # what the track is made of has changed
@@ -71,14 +74,14 @@ class NalStream:
         if length_size == 3:
             raise ProtocolError("NAL unit lengths of 3 bytes")
         if tuple(sets) != self._ordered:
-            before = self._sets, self._facts, self._ordered, self._sps, self._started
-            self._sets, self._facts, self._ordered, self._sps, self._started = {}, {}, (), None, False
+            before = self._sets, self._facts, self._unwhole, self._ordered, self._sps, self._started
+            self._sets, self._facts, self._unwhole, self._ordered, self._sps, self._started = {}, {}, set(), (), None, False
             try:
                 for unit in sets:
                     if self._role(unit) is NalRole.PARAMETER_SET:
                         self._keep(unit)
             except ProtocolError:
-                self._sets, self._facts, self._ordered, self._sps, self._started = before
+                self._sets, self._facts, self._unwhole, self._ordered, self._sps, self._started = before
                 raise
         self._length_size = length_size
         self._describe()
@@ -92,6 +95,7 @@ class NalStream:
         """One access unit that is cut into its NAL units already, none of them empty."""
         self._changes.earn(sum(map(len, units)))
         passed: list[bytes] = []
+        sets: list[bytes] = []
         picture = key = None
         recovery = False
         for unit in units:
@@ -99,7 +103,7 @@ class NalStream:
             if role is NalRole.DROPPED:
                 continue
             if role is NalRole.PARAMETER_SET:
-                self._keep(unit)
+                sets.append(unit)
                 continue
             if role is NalRole.PICTURE:
                 picture = picture or unit
@@ -112,6 +116,7 @@ class NalStream:
             key = picture
             if not self._open_gop:
                 self._open_gop = self._undescribed = True
+        kept = [self._keep(unit, doubted=key is None) for unit in sets]
         keyframe = key is not None and self._activate(key)
         self._describe()
         if picture is None and key is None:
@@ -121,7 +126,8 @@ class NalStream:
             self._unsent = False
         changed = self.track is not self._told
         self._told = self.track
-        return AccessUnit(START.join((b"", *passed)) if passed else b"", keyframe, changed)
+        flaw = "" if all(kept) else "a parameter set that is damaged"
+        return AccessUnit(START.join((b"", *passed)) if passed else b"", keyframe, changed, flaw)
 
     def _role(self, unit: bytes) -> NalRole:
         role = self._syntax.roles[unit[0]]
@@ -132,23 +138,30 @@ class NalStream:
             return NalRole.DROPPED
         return role
 
-    def _keep(self, unit: bytes) -> None:
+    def _keep(self, unit: bytes, doubted: bool = False) -> bool:
+        """False: it is left out. `doubted`: nothing says that it is one but its first byte."""
         unit = unit.rstrip(b"\x00")  # no NAL unit ends in zero, but those of some records do
         if unit in self._ordered:
-            return
+            return True
         key = self._syntax.set_key(unit)
         others = sum(len(other) for known, other in self._sets.items() if known != key)
         if others + len(unit) > MAX_SET_BYTES or len(self._sets.keys() | {key}) > MAX_SETS:
             raise ProtocolError("too many or too large parameter sets")
         is_sps = key[0] == self._syntax.sps_rank
         self._changes.spend(_SET_WORTH + _SPS_BYTE_WORTH * min(len(unit), SPS_BYTES) * is_sps)
+        whole = not self._damaged or self._syntax.is_whole(unit)
+        if not whole and doubted and key[0] not in self._unwhole and any(known[0] == key[0] for known in self._sets):
+            return False
         if is_sps:  # a broken one is refused before it replaces a good one
             self._facts[key] = self._syntax.describe(unit, self._track_id, b"")
             if not self._started:
                 self._sps = key
+        if not whole:
+            self._unwhole.add(key[0])
         self._sets[key] = unit
         self._ordered = tuple(self._sets[known] for known in sorted(self._sets))
         self._unsent = self._undescribed = True
+        return True
 
     def _activate(self, key: bytes) -> bool:
         """Take the SPS that a key frame's slice names for the facts; False if it or its PPS is not known."""

@@ -1,12 +1,13 @@
 """HEVC (ITU-T H.265, 08/2021): the facts in a sequence parameter set of the base layer, and where decoding can start."""
 
 from protocols.bitstream.bits import BitReader, unescape
-from protocols.bitstream.nal import SPS_BYTES, NalRole, Syntax, first_bytes, roles_by_first_byte
+from protocols.bitstream.nal import SPS_BYTES, NalRole, Syntax, first_bytes, roles_by_first_byte, sei_ends
 from protocols.bitstream.sps import CHROMA, MAX_SIDE, cropped, frame_rate, skip_vui_colour
 from protocols.errors import ProtocolError
 from protocols.media import Codec, Track
 
-_VPS, _SPS, _PPS = 32, 33, 34
+_VPS, _SPS, _PPS, _SEI = 32, 33, 34, 39
+_LOWEST = 1  # the second byte of a NAL unit of the base layer with TemporalId 0, as every VPS and SPS is (§7.4.2.2)
 _PROFILES = {
     1: "Main",
     2: "Main 10",
@@ -163,6 +164,80 @@ def _set_key(nal: bytes) -> tuple[int, int]:
     return 1, bits.ue(15)
 
 
+def _is_whole(nal: bytes) -> bool:
+    """Of an SPS no more is asked than that it can be read: what follows its facts has too many forms, and its header is 16 known bits."""
+    kind = nal[0] >> 1 & 0x3F
+    try:
+        if kind == _PPS:
+            return _pps_ends(nal)
+        if kind == _SEI:
+            return sei_ends(unescape(nal, len(nal))[2:])
+        if kind == _SPS:
+            describe(nal, 0, b"")
+            return nal[1] == _LOWEST
+        return nal[1] == _LOWEST and BitReader(nal[4:]).bits(16) == 0xFFFF  # vps_reserved_0xffff_16bits
+    except ProtocolError:
+        return False
+
+
+def _pps_ends(nal: bytes) -> bool:
+    """Whether a picture parameter set (§7.3.2.3.1) ends where its last field does; False for one with extensions of other layers, of 3D or
+    of screen content, which are not read."""
+    bits = BitReader(unescape(nal, SPS_BYTES)[2:])
+    bits.ue(63)
+    bits.ue(15)
+    bits.skip(7)
+    for _ in range(2):  # num_ref_idx_l0_default_active_minus1, and of l1
+        bits.ue(14)
+    bits.se()  # init_qp_minus26
+    bits.skip(1)
+    transform_skip = bits.flag()
+    if bits.flag():  # cu_qp_delta_enabled_flag
+        bits.ue(3)
+    for _ in range(2):  # pps_cb_qp_offset, pps_cr_qp_offset
+        bits.se()
+    bits.skip(4)
+    tiles = bits.flag()
+    bits.skip(1)
+    if tiles:
+        columns, rows = bits.ue(19), bits.ue(21)  # minus 1; Table A.8
+        if not bits.flag():  # uniform_spacing_flag
+            for _ in range(columns + rows):
+                bits.ue()
+        bits.skip(1)
+    bits.skip(1)
+    if bits.flag():  # deblocking_filter_control_present_flag
+        bits.skip(1)
+        if not bits.flag():  # pps_deblocking_filter_disabled_flag
+            bits.se()
+            bits.se()
+    if bits.flag():  # pps_scaling_list_data_present_flag
+        _skip_scaling_lists(bits)
+    bits.skip(1)
+    bits.ue(4)  # log2_parallel_merge_level_minus2
+    bits.skip(1)
+    if bits.flag():  # pps_extension_present_flag
+        ranges, others = bits.flag(), bits.bits(7)
+        if others:
+            return False
+        if ranges:
+            _skip_range_extension(bits, transform_skip)
+    return bits.at_end
+
+
+def _skip_range_extension(bits: BitReader, transform_skip: bool) -> None:
+    """§7.3.2.3.2."""
+    if transform_skip:
+        bits.ue(3)
+    bits.skip(1)
+    if bits.flag():  # chroma_qp_offset_list_enabled_flag
+        bits.ue(3)
+        for _ in range(2 * (bits.ue(5) + 1)):
+            bits.se()
+    bits.ue()
+    bits.ue()
+
+
 def _pps_sps(nal: bytes) -> int:
     bits = BitReader(unescape(nal, 16)[2:])
     bits.ue(63)
@@ -189,16 +264,17 @@ SYNTAX = Syntax(
             **dict.fromkeys((_VPS, _SPS, _PPS), NalRole.PARAMETER_SET),
             35: NalRole.DROPPED,  # access unit delimiter
             38: NalRole.DROPPED,  # filler data
-            39: NalRole.SEI,
+            _SEI: NalRole.SEI,
         },
     ),
     header_bytes=2,
     first_slice_byte=2,  # first_slice_segment_in_pic_flag
-    opening=first_bytes(1, 0x3F, (_VPS, _SPS, _PPS, 35, 39, *range(41, 45), *range(48, 56))),  # §7.4.2.4.4
+    opening=first_bytes(1, 0x3F, (_VPS, _SPS, _PPS, 35, _SEI, *range(41, 45), *range(48, 56))),  # §7.4.2.4.4
     set_key=_set_key,
     sps_rank=1,
     slice_pps=_slice_pps,
     pps_sps=_pps_sps,
+    is_whole=_is_whole,
     describe=describe,
     recovers=_recovers,
 )

@@ -15,6 +15,8 @@ _SHORT_START = b"\x00\x00\x01"
 
 SPS_BYTES = 4096  # as much of a parameter set as is read for its facts: the longest legal ones have scaling lists of about 1 kB
 
+MAX_SEI_MESSAGES = 32  # of one SEI that are looked at
+
 
 class NalRole(Enum):
     """What becomes of a NAL unit in the gateway."""
@@ -44,6 +46,9 @@ class Syntax:
     sps_rank: int  # the place of the SPS; its PPS is the next
     slice_pps: Callable[[bytes], int]  # the PPS id that a slice of a key frame names
     pps_sps: Callable[[bytes], int]  # the SPS id that a PPS names
+    is_whole: Callable[
+        [bytes], bool
+    ]  # of a parameter set or SEI without zeros behind: it can be read, and ends where its last field does
     describe: Callable[[bytes, int, bytes], Track]  # (SPS, track id, extradata) -> the facts
     recovers: Callable[[bytes], bool]  # of an SEI: decoding can start at a picture that is no IDR
 
@@ -57,6 +62,26 @@ def first_bytes(shift: int, mask: int, types: Iterable[int]) -> frozenset[int]:
 def roles_by_first_byte(shift: int, mask: int, roles: dict[int, NalRole]) -> tuple[NalRole, ...]:
     """The table for `Syntax.roles`: nal_unit_type is `byte >> shift & mask`; types not named are `OTHER`."""
     return tuple(NalRole.BROKEN if byte & 0x80 else roles.get(byte >> shift & mask, NalRole.OTHER) for byte in range(256))
+
+
+def sei_ends(payload: bytes) -> bool:
+    """Whether the messages of an SEI (H.264 §7.3.2.3.1, H.265 §7.3.5) fill it up to its trailing bits. `payload`: without its header and
+    emulation prevention."""
+    at, end = 0, len(payload)
+    for _ in range(MAX_SEI_MESSAGES):
+        size = 0
+        for size_follows in (False, True):  # payload type, then size: 255 means that more follows
+            while at < end and payload[at] == 0xFF:
+                at += 1
+                size += 255 * size_follows
+            if at >= end:
+                return False
+            size += payload[at] * size_follows
+            at += 1
+        at += size
+        if payload[at:] == b"\x80":
+            return True
+    return False
 
 
 def split_annexb(data: bytes) -> list[bytes]:

@@ -13,12 +13,14 @@ MAX_UNITS = 4096  # NAL units or OBUs of one access unit: a 4K key frame in slic
 class AccessUnit:
     """`data` in the form of `protocols/media.py`; empty if there was no picture in it, only parameter sets or such: nothing to send.
 
-    `keyframe`: decoding can start here. `changed`: the stream's `track` has a new value since the access unit before.
+    `keyframe`: decoding can start here. `changed`: the stream's `track` has a new value since the access unit before. `flaw`: what of it
+    was left out since it is damaged, in words; empty for nothing.
     """
 
     data: bytes
     keyframe: bool
     changed: bool
+    flaw: str = ""
 
 
 def check_size(data: Buffer) -> None:

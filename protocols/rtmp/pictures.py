@@ -110,7 +110,7 @@ class NalPictures:
     """H.264 and HEVC. `patient`: the first picture waits for the next message, or for `settle`, which shows whether more of it comes."""
 
     def __init__(self, codec: Codec, note: Note, patient: bool) -> None:
-        self._stream = NalStream(codec, VIDEO_TRACK)
+        self._stream = NalStream(codec, VIDEO_TRACK, damaged=True)
         self._syntax = _SYNTAX[codec]
         self._codec = codec
         self._note = note
@@ -203,15 +203,21 @@ class NalPictures:
         return self._syntax.roles[unit[0]]
 
     def _take_no_picture(self, units: list[bytes], cut: bool) -> list[EncodedPacket]:
-        """Parameter sets are known at once, the rest waits for the picture that it belongs to."""
+        """Parameter sets are known at once, SEI waits for the picture that it belongs to. A damaged picture may look like anything: what no
+        decoder of a base layer needs is left out, and so is what is not whole."""
         out = self.settle() if units else []
         if any(self._role(unit) is NalRole.BROKEN for unit in units):
             self._note("broken NAL unit header")
             cut = True
         if cut:
             self.lost(_EMPTY_BODY + 1)
-        self._assemble([unit for unit in units if self._role(unit) is NalRole.PARAMETER_SET])
-        self._before += [unit for unit in units if self._role(unit) in (NalRole.SEI, NalRole.OTHER)]
+        if not cut or self.track is None:  # what looks like one in a damaged message would stand in the place of a good one
+            self._assemble([unit for unit in units if self._role(unit) is NalRole.PARAMETER_SET])
+        for unit in units:
+            if self._role(unit) is NalRole.SEI and self._syntax.is_whole(unit.rstrip(b"\x00")):
+                self._before.append(unit)
+            elif self._role(unit) in (NalRole.SEI, NalRole.OTHER):
+                self.lost(0)
         if len(self._before) > _MAX_BEFORE_UNITS or sum(map(len, self._before)) > _MAX_BEFORE_BYTES:
             self._before.clear()
         return out
@@ -259,7 +265,11 @@ class NalPictures:
     def _assemble(self, units: list[bytes]) -> AccessUnit | None:
         """None where the picture cannot be read. A parameter set that cannot costs itself: the one before it goes on holding."""
         try:
-            return self._stream.units(units)
+            unit = self._stream.units(units)
+            if unit.flaw:
+                self._note(unit.flaw)
+                self.lost(0)
+            return unit
         except ProtocolError as error:
             self._note(str(error))
         readable: list[bytes] = []

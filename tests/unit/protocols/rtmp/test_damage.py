@@ -114,6 +114,28 @@ def test_damage_anywhere_costs_its_group_at_most(source: str, seed: int) -> None
     damage(SOURCES[source], random.Random(f"{source} {seed}"))
 
 
+@pytest.mark.parametrize("kind", range(32))
+@pytest.mark.parametrize("source", ["headers", "start codes", "parameter sets in band"])
+def test_a_damaged_picture_may_look_like_any_nal_unit(source: str, kind: int) -> None:
+    """The last of a group: whatever of it is kept would stand before the next."""
+    undamaged, chance = SOURCES[source], random.Random(kind)
+    right = data_of(stream(undamaged, True).of(0))
+    for length in (3, 8, 60, None):
+        damaged = [
+            tag._replace(body=_disguised(tag.body, kind, length, chance)) if tag[:2] == (9, 1960) else tag for tag in undamaged
+        ]
+        got = stream(damaged, True)
+        shown = data_of(got.of(0))
+        assert all(shown.get(time) == data for time, data in right.items() if time // 40 // GROUP != 1), f"{length} bytes"
+        assert [change.tracks for change in got.changes] == [change.tracks for change in stream(undamaged, True).changes]
+
+
+def _disguised(body: bytes, kind: int, length: int | None, chance: random.Random) -> bytes:
+    """Its first NAL unit has another type, other first bytes, and perhaps another length."""
+    framing = body[:9] if body[5:9] == START or length is None else body[:5] + length.to_bytes(4)
+    return framing + bytes([kind | chance.randrange(4) << 5]) + chance.randbytes(3) + body[13:]
+
+
 def damage(undamaged: Sequence[Tag], chance: random.Random) -> None:
     """Draws where, how and how often, and judges what is left.
 
