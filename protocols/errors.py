@@ -6,6 +6,7 @@ SRT_REJX_OVERLOAD: that document gives 402 a meaning of its own.
 """
 
 from enum import Enum
+from math import ceil
 
 
 class ProtocolError(Exception):
@@ -47,9 +48,11 @@ _SRT_OVERLOAD = 1402  # too heavily loaded, or the caller has used up what it ma
 
 
 class Rejected(Exception):
-    """A refusal in words for the streamer: `detail` says what to change, and holds no secret."""
+    """A refusal in words for the streamer: `detail` says what to change, and holds no secret. `wait_s`: after so many seconds they may come
+    again; 0: nobody knows."""
 
-    def __init__(self, reason: Reason, detail: str) -> None:
+    def __init__(self, reason: Reason, detail: str, wait_s: float = 0.0) -> None:
         super().__init__(f"{reason.label}: {detail}")
         self.reason = reason
         self.detail = detail
+        self.wait_s = ceil(wait_s)

@@ -28,6 +28,10 @@ class AdmittedViewer:
     def known(self) -> bool:
         return not self.identity.anonymous
 
+    @property
+    def user(self) -> str:
+        return f"{self.identity.api_key} {self.identity.user_id}" if self.identity.user_id else ""
+
     def add_viewer(self, viewer: Viewer) -> None:
         self._viewer = viewer
         self._call = self._viewers_admitted.came(self)

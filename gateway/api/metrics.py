@@ -7,7 +7,7 @@ conventions ask. Delays are shown as quantiles of the last minute, from histogra
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
 from typing import Protocol
@@ -94,6 +94,8 @@ class Audience(Protocol):
 
     @property
     def joined(self) -> int: ...
+
+    def refusals(self) -> Mapping[str, int]: ...
 
     def counters(self) -> Iterable[tuple[str, str, int]]:
         """Name, meaning and value of each total."""
@@ -234,6 +236,8 @@ class GatewayCollector(Collector):
         audience = self._observed.audience
         yield _gauge("viewers", "Viewers connected", (), [((), audience.viewers)])
         yield _counter("viewers_joined", "Viewers that connected", (), [((), audience.joined)])
+        refused = {(reason,): n for reason, n in audience.refusals().items()}
+        yield _counter("viewers_refused", "Viewers refused, by reason", ("reason",), refused.items())
         yield from _counters("webrtc", self._observed.transport.counters())
         yield from _counters("viewer", audience.counters())
 

@@ -1,14 +1,15 @@
 """Admission: each publisher that a listener yields is authorised and becomes a seat, takes over its own seat, or is told why not.
 
 Kept true: `examine` alone decides; who asks before there is a publisher (SRT, before the handshake; WHIP, before the offer is read) gets
-the same answer. `rights` has the grant of each seat that is in the registry, so that it can be asked again.
+the same answer, unless they ask without end. `rights` has the grant of each seat that is in the registry, so that it can be asked again.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from math import ceil
 from time import monotonic_ns
-from typing import Protocol
+from typing import Final, Protocol
 
 from gateway.access.credentials import Grant
 from gateway.sessions.output import Destination
@@ -21,9 +22,15 @@ from protocols.addresses import host_of
 from protocols.defects import log_defect
 from protocols.errors import Reason, Rejected
 from protocols.publisher import Applicant, Credential, Listener, Publisher
+from protocols.rate_limit import RateLimit
 from transcode.host.pool import Workers
 
 log = logging.getLogger(__name__)
+
+STREAMS_PER_S: Final = 2.0
+"""That one user may begin in one call, where beginning costs us work before there is a handshake of the encoder's own,"""
+STREAMS_AT_ONCE: Final = 30
+"""and so many at once: an encoder that reconnects every second never gets there."""
 
 Adapt = Callable[[SeatPolicy, Grant], SeatPolicy]
 """How a seat behaves in the call that it is for."""
@@ -71,6 +78,7 @@ class Admission:
         trace: Begin,
     ) -> None:
         self.rights: dict[tuple[str, str], Grant] = {}
+        self._begun = RateLimit(STREAMS_PER_S, STREAMS_AT_ONCE)
         self._closing = closing
         self._fits = fits
         self._on_refused = on_refused
@@ -139,16 +147,26 @@ class Admission:
         rivals.check(address, now)
 
     async def authorise(self, applicant: Applicant) -> None:
-        """For a listener, before it does work for somebody: raises `Rejected` for those who may not publish, who are counted and told of as
-        any other. They are examined again when their publisher comes."""
+        """For a listener, before it does work for somebody: raises `Rejected` for those who may not publish, and for those who begin one
+        stream after the other; they are counted and told of as any other. Others are examined again when their publisher comes."""
         credential, call = applicant.credential, applicant.params.get("call")
         trace = self._trace_of(applicant)
         try:
             await self._gate.prepare(credential, call)
-            self.examine(credential, call, host_of(applicant.remote))
+            self._check_rate(self.examine(credential, call, host_of(applicant.remote)))
         except Rejected as refusal:
             self._refuse(applicant, refusal, trace)
             raise
+
+    def _check_rate(self, grant: Grant) -> None:
+        """Raises `Rejected` where their key begins more streams than any encoder does that reconnects."""
+        whose, now = (grant.call_cid, grant.user_id), monotonic_ns()
+        if not self._begun.take(whose, now):
+            wait_s = self._begun.wait_s(whose, now)
+            words = (
+                f"this key begins too many streams: wait {ceil(wait_s)} s, and let the encoder reconnect once a second at most"
+            )
+            raise Rejected(Reason.TOO_MANY_REQUESTS, words, wait_s)
 
     def log_refusal(self, refusal: Rejected, **who: str) -> None:
         event(log, logging.WARNING, f"refused: {refusal.detail}", **who, reason=refusal.reason.label)

@@ -233,7 +233,8 @@ class Resources:
             except HttpProblem as error:
                 response = problem(error.status, error.detail, error.headers)
             except Rejected as refusal:
-                response = problem(HTTPStatus(refusal.reason.status), refusal.detail)
+                later = {hdrs.RETRY_AFTER: str(refusal.wait_s)} if refusal.wait_s else {}
+                response = problem(HTTPStatus(refusal.reason.status), refusal.detail, later)
             except ProtocolError as error:
                 response = problem(HTTPStatus.BAD_REQUEST, str(error))
             if not response.prepared:
@@ -280,7 +281,7 @@ def problem(status: HTTPStatus, detail: str, headers: Mapping[str, str] | None =
         headers=headers,
     )
     if status in _RETRIED:
-        response.headers[hdrs.RETRY_AFTER] = str(_RETRY_AFTER)
+        response.headers.setdefault(hdrs.RETRY_AFTER, str(_RETRY_AFTER))
     if status == HTTPStatus.UNAUTHORIZED:
         response.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
     if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:

@@ -103,6 +103,7 @@ class WhepResource:
         self._program = program
         self._live: set[Viewer] = set()
         self._totals: Counter[str] = Counter()
+        self._refused: Counter[str] = Counter()
         extra = [
             SubResource("events", _EVENTS, hdrs.METH_GET, self._events),
             SubResource("layer", _LAYER, hdrs.METH_POST, self._layer),
@@ -119,6 +120,10 @@ class WhepResource:
         """Viewers since the start."""
         return self._resources.created
 
+    def refusals(self) -> Mapping[str, int]:
+        """By reason, those who were not let in to watch."""
+        return self._refused
+
     def counters(self) -> Iterator[tuple[str, str, int]]:
         """Name, meaning and value of each total over all viewers that are or were, for metrics."""
         for name, (meaning, total) in _COUNTERS.items():
@@ -132,9 +137,16 @@ class WhepResource:
         await self._resources.aclose("the gateway is shutting down")
 
     async def _create(self, request: web.Request) -> WhepSession:
+        try:
+            return await self._admitted(request)
+        except Rejected as refusal:
+            self._refused[refusal.reason.label] += 1
+            raise
+
+    async def _admitted(self, request: web.Request) -> WhepSession:
         audience = await self._program.admit(request.match_info["call"], bearer(request), request.remote or "")
         standing = Standing.KNOWN if audience.known else Standing.ANONYMOUS
-        self._mux.ask(request.remote or "", standing)
+        self._mux.ask(request.remote or "", standing, audience.user)
         offer = parse_offer(await read_body(request))
         accepted = answer.sending(offer, cname=secrets.token_hex(8))
         if why := unsent(offer, accepted):
@@ -144,7 +156,7 @@ class WhepResource:
                 Reason.UNSUPPORTED_MEDIA,
                 "offer to receive H.264 (packetization-mode=1), VP8, VP9 or AV1 (both of profile 0) or Opus, bundled, with rtcp-mux",
             )
-        peer = self._mux.add(offer, request.remote or "", standing)
+        peer = self._mux.add(offer, request.remote or "", standing, audience.user)
         viewer = Viewer(peer, accepted, without=request.query.get("without", ""))
         self._live.add(viewer)
         return WhepSession(peer, offer, accepted, viewer, audience, self._ended)

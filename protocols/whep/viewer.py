@@ -41,6 +41,10 @@ class Admitted(ViewerAdmission, Protocol):
     def known(self) -> bool:
         """Whether they showed a token that is worth something."""
 
+    @property
+    def user(self) -> str:
+        """Whose token that is, by a name that is no other's; empty: nobody's in particular."""
+
 
 class Program(Protocol):
     """What there is to watch; given by the owner of the calls."""

@@ -185,6 +185,8 @@ class Stage:
     def known(self) -> bool:
         return self.token is not None
 
+    user = ""
+
     def add_viewer(self, viewer: Viewer) -> None:
         self.viewers.add(viewer)
         for participant in self.participants:

@@ -24,8 +24,8 @@ class QuotaExceeded(Rejected):
     """They may ask again in `wait_s` seconds."""
 
     def __init__(self, words: str, wait_s: float) -> None:
-        self.wait_s = max(1, ceil(wait_s))
-        super().__init__(Reason.TOO_MANY_REQUESTS, f"{words}: wait {self.wait_s} s")
+        wait_s = max(1, ceil(wait_s))
+        super().__init__(Reason.TOO_MANY_REQUESTS, f"{words}: wait {wait_s} s", wait_s)
 
 
 class Quotas:

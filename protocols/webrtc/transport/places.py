@@ -1,13 +1,15 @@
 """Who gets a place on the port while there are others: by who they are, and by the address that asks. Sans-IO.
 
 What is kept true: strangers leave places to those who show a token, and both leave some to publishers, however many come; those who have
-not connected yet are few of one address; strangers use up nothing of what an address has for those who show a token. Who goes on asking, to
-leave again, is slowed before anything is done for them.
+not connected yet are few of one address; strangers use up nothing of what an address has for those who show a token, and of these, where
+they are told apart, nobody anything of another's. Who goes on asking, to leave again, is slowed before anything is done for them.
 """
 
 from collections import Counter
 from dataclasses import dataclass
 from enum import IntEnum, auto
+from math import ceil
+from typing import NamedTuple
 
 from protocols.addresses import client_network
 from protocols.errors import Reason, Rejected
@@ -28,13 +30,21 @@ class Standing(IntEnum):
     PUBLISHER = auto()
 
 
+class Client(NamedTuple):
+    """Of whom a place counts: all that behind one network are strangers, or have shown the token of one user."""
+
+    network: str
+    stranger: bool
+    user: str  # empty: of any, or of none
+
+
 @dataclass(slots=True, eq=False)
 class Place:
     """What one peer takes up until it is given back."""
 
     standing: Standing
-    client: tuple[str, bool] | None
-    """Of whom it counts: the network that asked, and whether as a stranger. None: of nobody."""
+    client: Client | None
+    """None: of nobody."""
     connected: bool = False
 
 
@@ -53,20 +63,22 @@ class Places:
         offers = max(per_client, _LEAST_OFFERS)
         self._offers = RateLimit(offers / _AGAIN_S, offers)
         self._taken: Counter[Standing] = Counter()
-        self._clients: Counter[tuple[str, bool]] = Counter()
-        self._connecting: Counter[tuple[str, bool]] = Counter()
+        self._clients: Counter[Client] = Counter()
+        self._connecting: Counter[Client] = Counter()
 
-    def ask(self, standing: Standing, address: str, now: int) -> None:
+    def ask(self, standing: Standing, address: str, now: int, user: str = "") -> None:
         """Before their offer is read, which costs a hundred times as much: whether `take` has a place for them, and whether they have not
         asked too often; `now` is in monotonic ns. Raises `Rejected`."""
-        client = _client(standing, address)
+        client = _client(standing, address, user)
         self._check(standing, client)
         if client is not None and not self._offers.take(client, now):
-            raise Rejected(Reason.TOO_MANY_REQUESTS, "too many offers came from your address: try again in a moment")
+            wait_s = self._offers.wait_s(client, now)
+            whence = f"with your token: wait {ceil(wait_s)} s" if client.user else "from your address: try again in a moment"
+            raise Rejected(Reason.TOO_MANY_REQUESTS, f"too many offers came {whence}", wait_s)
 
-    def take(self, standing: Standing, address: str) -> Place:
-        """For who asks from `address` (empty: not counted). Raises `Rejected`."""
-        client = _client(standing, address)
+    def take(self, standing: Standing, address: str, user: str = "") -> Place:
+        """For who asks from `address` (empty: not counted); `user`: whose token they have shown, if it is somebody's. Raises `Rejected`."""
+        client = _client(standing, address, user)
         self._check(standing, client)
         if client is not None:
             self._clients[client] += 1
@@ -74,7 +86,7 @@ class Places:
         self._taken[standing] += 1
         return Place(standing, client)
 
-    def _check(self, standing: Standing, client: tuple[str, bool] | None) -> None:
+    def _check(self, standing: Standing, client: Client | None) -> None:
         counted = 0
         for each, most in self._most.items():  # whoever stands lower is counted with those above
             counted += self._taken[each]
@@ -102,11 +114,11 @@ class Places:
         _less(self._clients, place.client)
 
 
-def _client(standing: Standing, address: str) -> tuple[str, bool] | None:
-    return (client_network(address), standing is Standing.ANONYMOUS) if address else None
+def _client(standing: Standing, address: str, user: str) -> Client | None:
+    return Client(client_network(address), standing is Standing.ANONYMOUS, user) if address else None
 
 
-def _less(counter: Counter[tuple[str, bool]], client: tuple[str, bool] | None) -> None:
+def _less(counter: Counter[Client], client: Client | None) -> None:
     if client is not None:
         counter[client] -= 1
         if not counter[client]:

@@ -128,18 +128,19 @@ class UdpMux:
             yield "packets_dropped", "Media packets lost to a full socket buffer", egress.dropped
             yield "packets_unsendable", "Media packets that could not go to their address", egress.errors
 
-    def ask(self, client: str, standing: Standing) -> None:
+    def ask(self, client: str, standing: Standing, user: str = "") -> None:
         """Whether who asks from this address may make an offer now. Raises `Rejected`; see `Places.ask`."""
-        self._places.ask(standing, client, time.monotonic_ns())
+        self._places.ask(standing, client, time.monotonic_ns(), user)
 
-    def add(self, offer: Offer, client: str = "", standing: Standing = Standing.ANONYMOUS) -> Peer:
-        """A new peer for `offer`; `client` is the address that asks for it (empty: not counted), `standing` what it has shown.
+    def add(self, offer: Offer, client: str = "", standing: Standing = Standing.ANONYMOUS, user: str = "") -> Peer:
+        """A new peer for `offer`; `client` is the address that asks for it (empty: not counted), `standing` what it has shown, `user` whose
+        token that is (empty: nobody's in particular).
 
         Raises `Rejected` when there are too many.
         """
         if self._shared is None:
             raise RuntimeError("the port is not open")
-        place = self._places.take(standing, client)
+        place = self._places.take(standing, client, user)
         if self._certificate.expiring:
             self._certificate = Certificate.generate()
         peer = Peer(self._shared, offer, self._certificate, standing, on_connected=lambda: self._places.connect(place))

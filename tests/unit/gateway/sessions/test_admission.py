@@ -8,7 +8,7 @@ import pytest
 
 from gateway.access.credentials import Grant
 from gateway.model.records import MAX_PARTICIPANTS, CallLimits, Settings
-from gateway.sessions.admission import Admission
+from gateway.sessions.admission import STREAMS_AT_ONCE, STREAMS_PER_S, Admission
 from gateway.sessions.pacer import LiveEdgePolicy
 from gateway.sessions.registry import Registry
 from gateway.sessions.seat import SeatPolicy
@@ -19,6 +19,7 @@ from protocols.errors import Reason, Rejected
 from protocols.media import Codec, Kind, TracksChanged
 from protocols.metric import MetricFamily
 from protocols.publisher import Applicant, BoundPort, Credential, Publisher, ReachedBy
+from protocols.rate_limit import SECOND, RateLimit
 from tests.support.memory import H264, OPUS, EnoughRoom, MemoryCall, MemoryPublisher, packet
 from tests.support.unheard import WayOut, unheard
 from tests.unit.transcode.media import tone
@@ -161,6 +162,30 @@ async def test_who_asks_before_there_is_a_publisher_hears_the_same_and_counts_on
         assert refused.value.reason is Reason.CONFLICT
         assert registry.refused == {("rtmp", "conflict"): 1}
         assert applicant.rejected is None  # it is the listener that answers
+
+
+async def test_who_begins_one_stream_after_the_other_is_slowed_and_nobody_else() -> None:
+    async with receiving(take_over=True) as (listener, registry, _):
+
+        async def begin_until_refused() -> tuple[int, Rejected]:
+            for begun in range(10 * STREAMS_AT_ONCE):
+                try:
+                    await listener.authorise(MemoryPublisher("host"))
+                except Rejected as refusal:
+                    return begun, refusal
+            raise AssertionError("nothing was refused")
+
+        begun, refusal = await begin_until_refused()
+        assert begun >= STREAMS_AT_ONCE
+        assert (refusal.reason, refusal.wait_s) == (Reason.TOO_MANY_REQUESTS, 1)
+        assert "wait 1 s" in refusal.detail
+        assert registry.refused == {("rtmp", "too_many_requests"): 1}
+        await listener.authorise(MemoryPublisher("guest"))
+
+
+def test_an_encoder_that_reconnects_every_second_is_never_slowed() -> None:
+    begun = RateLimit(STREAMS_PER_S, STREAMS_AT_ONCE)
+    assert all(begun.take("it", second * SECOND) for second in range(24 * 3600))
 
 
 async def test_who_was_replaced_is_known_to_one_that_waited_for_its_call_to_be_made() -> None:

@@ -104,6 +104,23 @@ def test_who_offers_and_leaves_again_and_again_is_slowed() -> None:
     assert offered(Standing.ANONYMOUS, "2001:db8::1") == 10
 
 
+def test_behind_one_address_those_with_tokens_of_their_own_count_each_for_themselves() -> None:
+    places, nat = Places(1000, 20, 4), "203.0.113.1"
+    for user in map(str, range(100)):
+        places.ask(Standing.KNOWN, nat, 0, user)
+        places.take(Standing.KNOWN, nat, user)
+    for _ in range(19):
+        places.ask(Standing.KNOWN, nat, 0, "7")
+    with pytest.raises(Rejected, match="with your token: wait 1 s") as refused:
+        places.ask(Standing.KNOWN, nat, 0, "7")
+    assert refused.value.wait_s == 1
+    places.ask(Standing.KNOWN, "203.0.113.2", 0, "7")  # another viewer, by the same link
+    for _ in range(3):
+        places.take(Standing.KNOWN, nat, "7")
+    with pytest.raises(Rejected, match="not connected yet"):
+        places.take(Standing.KNOWN, nat, "7")
+
+
 def test_an_offer_for_which_there_is_no_place_is_not_even_read() -> None:
     places = Places(20, 20, 4)
     taken(places, Standing.ANONYMOUS, "203.0.113.1")
