@@ -1,10 +1,12 @@
 """What must be answered at once: API keys, call types, and the rights in the calls that are not over, all from memory.
 
-Kept true: what this process wrote is seen here before the write returns, what another wrote within `FOLLOW_S`; memory is bounded: where
-there are more open calls, users or stream keys than fit, those read longest ago are forgotten and looked up when they are asked for again.
+Kept true: what this process wrote is seen here before the write returns, what another wrote within `FOLLOW_S`, and what a stream key rests
+on not after the key itself; memory is bounded: where there are more open calls, users or stream keys than fit, those read longest ago are
+forgotten and looked up when they are asked for again.
 """
 
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
@@ -159,7 +161,7 @@ class RightsCache:
             await self._roles.fetch(user_id, self._read_role)
         # One that is not here may have been made elsewhere a moment ago; nobody can ask for names at will, they carry a code of ours.
         if stream_key and stream_key not in self._stream_keys:
-            await self._stream_keys.fetch(stream_key, self._read_stream_key)
+            await self._stream_keys.fetch(stream_key, self._read_stream_key_and_what_it_names)
 
     async def find(self, cid: str) -> KnownCall | None:
         """The call, one that has ended too: in memory is at first none of those. None: there is none. Raises `StoreUnavailable`."""
@@ -175,7 +177,10 @@ class RightsCache:
 
     async def apply(self, changes: Sequence[Change]) -> None:
         """These have been written: what is in memory of them is read again. Raises `StoreUnavailable`."""
-        for kind, keys in _by_kind(changes).items():
+        by_kind = _by_kind(changes)
+        # Stream keys last: nobody may come with one before what it rests on is known
+        for kind in sorted(by_kind, key=lambda kind: kind is ChangeKind.STREAM_KEY):
+            keys = by_kind[kind]
             match kind:
                 case ChangeKind.API_KEY:
                     self.api_keys = await self._store.api_keys.all()
@@ -205,6 +210,41 @@ class RightsCache:
     async def _read_role(self, user_id: str) -> GivenRole | None:
         user = (await self._store.users.get([user_id])).get(user_id)
         return GivenRole(user.role, user.api_key) if user is not None and user.role != Role.USER else None
+
+    async def _read_stream_key_and_what_it_names(self, name: str) -> StreamKey | None:
+        """For one that was made elsewhere: so may have been, just before, its call and that one's type, its user's membership and role, and
+        the API key by which all these came about."""
+        if (key := await self._read_stream_key(name)) is None:
+            return None
+        if key.call_cid.partition(":")[0] not in self.call_types:
+            self.call_types = await self._store.call_types.all()
+        await self._roles.fetch(key.user_id, self._read_role)
+        if await self._may_refresh(key):
+            await self.refresh(key.call_cid)
+        if not {key.api_key, *self._given_by(key)} <= self.api_keys.keys() | {""}:
+            self.api_keys = await self._store.api_keys.all()
+        return key
+
+    async def _may_refresh(self, key: StreamKey) -> bool:
+        """Its call is not the one that is known, or only its members are not: what else is new of one is for the changes that are followed,
+        which are told to clients by the difference. Unless its user is nobody there so far, which would keep them out."""
+        try:
+            known = self.call(key.call_cid)
+        except NotInMemory:
+            return True
+        if known is None or not self.roles_in(known, key.user_id):
+            return True
+        return await self._store.calls.get(key.call_cid) == known.call
+
+    def _given_by(self, key: StreamKey) -> Iterator[str]:
+        """The API keys by which its user has what rights they have."""
+        with suppress(NotInMemory):  # forgotten again since
+            if (role := self._roles.get(key.user_id)) is not None:
+                yield role.api_key
+            if (known := self.call(key.call_cid)) is not None:
+                yield known.call.api_key
+                if key.user_id in known.roles:
+                    yield known.roles[key.user_id].api_key
 
     async def _read_stream_key(self, name: str) -> StreamKey | None:
         key = await self._store.stream_keys.get(name)

@@ -118,8 +118,8 @@ async def _short_key(options: argparse.Namespace, config: Config, tokens: Tokens
     name = stream_keys.new_name(tokens.secret.value)
     key = StreamKey(name, options.call, options.user, OPERATOR, now, now + timedelta(seconds=options.ttl))
     async with opened(config) as store:
-        await store.stream_keys.add(key)
         await _let_publish(store, options.call, options.user, now)
+        await store.stream_keys.add(key)  # last: a gateway that knows the key knows what it is good for
     return IngressKey.short(tokens.secret.value, name, int(now.timestamp()) + options.ttl)
 
 

@@ -1,5 +1,6 @@
 """The commands as a person types them."""
 
+import asyncio
 import os
 import re
 import shlex
@@ -19,6 +20,8 @@ from gateway.access.credentials import Secret, Tokens
 from gateway.access.jwt import Claims, Signer, read
 from gateway.config import Config
 from gateway.config.sources import render
+from gateway.model.records import ChangeKind
+from gateway.store.store import Store
 from gateway.wiring.listeners import PROTOCOLS
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -258,6 +261,20 @@ def test_an_applications_key_and_the_tokens_it_signs(capsys: pytest.CaptureFixtu
     for unclear in (("token", "create"), ("token", "create", "--user", "x", "--server"), ("token", "--user", "x")):
         assert main(unclear) == 2
         assert capsys.readouterr().err
+
+
+def test_a_short_key_is_stored_after_what_it_rests_on(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """A gateway that reads along knows no key whose user is nobody."""
+    run(capsys, "call", "create", "livestream:x", "--user", "john")
+    run(capsys, "ingress", "rtmp", "--call", "livestream:x", "--user", "cam", "--short")
+    (database,) = tmp_path.rglob("*.db")
+
+    async def kinds() -> list[ChangeKind]:
+        async with Store.open(f"sqlite+aiosqlite:///{database}") as store:
+            return [change.kind for change in await store.changes.since(0) or ()]
+
+    *_, before, last = asyncio.run(kinds())
+    assert (before, last) == (ChangeKind.CALL, ChangeKind.STREAM_KEY)
 
 
 def test_calls_and_short_keys(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,21 +1,24 @@
 """What is written, here or elsewhere, is known here: in order, none lost whatever fails meanwhile; calls that last too long are ended."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from gateway.access import stream_keys
 from gateway.access.credentials import Grant, Identity
 from gateway.access.rights_cache import Memory, RightsCache
+from gateway.access.sealing import Sealing
 from gateway.access.viewers import Viewers
 from gateway.enforcement.change_feed import ChangeFeed
 from gateway.enforcement.enforcement import Enforcement
 from gateway.model import lifecycle
-from gateway.model.records import MAX_MUTED, Change, StreamKey
+from gateway.model.permissions import Role
+from gateway.model.records import MAX_MUTED, ApiKey, Change, Member, SealedSecret, StreamKey, User
 from gateway.outputs.embedded.call import EmbeddedCall
 from gateway.sessions.registry import Registry
 from gateway.sessions.seat import Seat
@@ -23,7 +26,8 @@ from gateway.store.calls import muted, unmuted
 from gateway.store.database import StoreUnavailable
 from gateway.store.store import Store
 from protocols.media import Kind
-from tests.support.authorizer import Ruling, ruling
+from protocols.publisher import Credential
+from tests.support.authorizer import SECRET, Ruling, ruling
 from tests.support.memory import seated
 from tests.support.unheard import unheard
 
@@ -123,6 +127,85 @@ async def test_a_stream_key_made_elsewhere_just_now_is_looked_up_and_not_taken_f
         await elsewhere.stream_keys.add(StreamKey("cam", X, "john", "john", it.time))
         assert it.rights_cache.stream_key("cam") is None
         await it.rights_cache.look_up(stream_key="cam")
+        assert it.rights_cache.stream_key("cam") is not None
+
+
+async def _member(store: Store, now: datetime, cam: StreamKey) -> None:
+    await store.calls.update_members(X, [Member(X, "cam", now, now, Role.HOST)])
+
+
+async def _another_role(store: Store, now: datetime, cam: StreamKey) -> None:
+    await store.calls.update_members(X, [Member(X, "ann", now, now, Role.HOST)])
+
+
+async def _call_of_its_own(store: Store, now: datetime, cam: StreamKey) -> None:
+    kind = (await store.call_types.all())["livestream"]
+    await store.calls.get_or_create(lifecycle.created(kind, cam.call_cid.partition(":")[2], "cam", now))
+
+
+async def _type_and_call_of_its_own(store: Store, now: datetime, cam: StreamKey) -> None:
+    kind = replace((await store.call_types.all())["livestream"], name=cam.call_cid.partition(":")[0])
+    await store.call_types.put(kind)
+    await store.calls.get_or_create(lifecycle.created(kind, cam.call_cid.partition(":")[2], "cam", now))
+
+
+async def _role_in_the_application(store: Store, now: datetime, cam: StreamKey) -> None:
+    await store.users.put([User("cam", now, now, Role.ADMIN)])
+
+
+async def _by_a_new_api_key(store: Store, now: datetime, cam: StreamKey) -> None:
+    secret = SealedSecret(Sealing(SECRET.value).seal(b"s" * 43, "app"), now)
+    await store.api_keys.add(ApiKey("app", "", (secret,), now))
+    await store.calls.update_members(X, [Member(X, "cam", now, now, Role.HOST, api_key="app")])
+
+
+@pytest.mark.parametrize(
+    ("make", "cid", "api_key"),
+    [
+        (_member, X, ""),
+        (_another_role, X, ""),
+        (_call_of_its_own, "livestream:own", ""),
+        (_type_and_call_of_its_own, "studio:own", ""),
+        (_role_in_the_application, X, ""),
+        (_by_a_new_api_key, X, ""),
+        (_by_a_new_api_key, X, "app"),
+    ],
+)
+async def test_what_a_stream_key_made_elsewhere_just_now_rests_on_is_looked_up_with_it(
+    tmp_path: Path, make: Callable[[Store, datetime, StreamKey], Awaitable[None]], cid: str, api_key: str
+) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/gateway.db"
+    async with ruling(url) as it, Store.open(url) as elsewhere:  # nothing follows the store here
+        await it.call(X, ann="viewer")
+        user = "ann" if make is _another_role else "cam"
+        key = StreamKey(stream_keys.new_name(SECRET.value), cid, user, "john", it.time, api_key=api_key)
+        await elsewhere.users.ensure([user, "john"], it.time)
+        await make(elsewhere, it.time, key)
+        await elsewhere.stream_keys.add(key)
+        credential = Credential(stream_keys.whole(SECRET.value, key.name))
+        await it.authorizer.prepare(credential, None)
+        grant = it.authorizer.examine(credential, None)
+        assert (grant.user_id, grant.call_cid, grant.exists) == (user, cid, True)
+
+
+async def test_a_stream_key_is_known_no_sooner_than_what_it_rests_on(tmp_path: Path) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/gateway.db"
+    async with ruling(url) as it, Store.open(url) as elsewhere:  # nothing follows the store here
+        await it.call(X)
+        seen = await elsewhere.changes.last()
+        await elsewhere.users.ensure(["cam"], it.time)
+        await elsewhere.stream_keys.add(StreamKey("other", X, "john", "john", it.time))
+        await _member(elsewhere, it.time, StreamKey("cam", X, "cam", "john", it.time))
+        await elsewhere.stream_keys.add(StreamKey("cam", X, "cam", "john", it.time))
+        changes = await elsewhere.changes.since(seen)
+        assert changes is not None
+        applying = asyncio.create_task(it.rights_cache.apply(changes))
+        while not applying.done():
+            known = it.rights_cache.call(X)
+            assert known is not None
+            assert it.rights_cache.stream_key("cam") is None or "cam" in known.roles
+            await asyncio.sleep(0)
+        await applying
         assert it.rights_cache.stream_key("cam") is not None
 
 
