@@ -192,12 +192,12 @@ class Walk:
                 return await self.subscribed("*" if name.endswith("*") else subject.cid, who, subject)
 
     async def published(self, who: str, subject: Subject) -> int:
-        headers = {**self.headers(who, subject), **SDP}
+        shown = self.headers(who, subject)  # once: made in the next second it is another token, and the resource is its maker's
         url = self.application.gateway.url(f"/whip/{subject.cid}")
-        async with self.http.post(url, data=OFFER, headers=headers) as response:
+        async with self.http.post(url, data=OFFER, headers={**shown, **SDP}) as response:
             if response.status == 201:
                 made = self.application.gateway.url(response.headers["Location"])
-                async with self.http.delete(made, headers=self.headers(who, subject)) as ended:
+                async with self.http.delete(made, headers=shown) as ended:
                     assert ended.status == 200, (ended.status, await ended.text(), who, subject)
             return response.status
 
