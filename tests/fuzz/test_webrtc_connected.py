@@ -29,7 +29,8 @@ from tests.unit.protocols.webrtc.clients import CONTROLLING, USE_CANDIDATE, Bare
 from tests.unit.protocols.webrtc.loopback import packet, source_of
 from tests.unit.protocols.whip.publishers import published
 
-LONGEST_S = 0.02  # CPU of one operation
+LONGEST_S = 0.02  # CPU of one operation, at best: what is dear is so each time
+TIMES = 5
 CONSENT_S = 2.0
 HELD_PER_BYTE = 4
 STATE_BYTES = 12 << 20  # of one peer, whatever it sends: a frame that is not whole, packets out of order, what can be repaired
@@ -265,6 +266,17 @@ async def heard(bare: BarePeer) -> bool:
     return True
 
 
+def drawn(peer: Hostile, chance: Random, lot: str) -> tuple[float, bytes]:
+    """CPU in seconds of what is drawn by this lot, and what the port was asked with: each time on what is new by then."""
+    chance.seed(lot)
+    gc.disable()  # its pauses are nobody's
+    begun = time.thread_time()
+    asked = peer.operation()
+    took = time.thread_time() - begun
+    gc.enable()
+    return took, asked
+
+
 @pytest.mark.parametrize("kind", [watching, publishing])
 async def test_what_connected_peers_send(kind: Connect, seconds: float, seed: int) -> None:
     chance = Random(seed)
@@ -273,16 +285,14 @@ async def test_what_connected_peers_send(kind: Connect, seconds: float, seed: in
         with BarePeer(mux) as witness:
             await witness.connect()
             until, renew = time.monotonic() + seconds, 0.0
-            slow: list[tuple[float, str]] = []
+            noise = 0
             while time.monotonic() < until and not peer.bare.peer.closed.is_set():
-                gc.disable()  # its pauses are nobody's
-                begun = time.thread_time()
-                asked = peer.operation()
-                took = time.thread_time() - begun
-                gc.enable()
                 operations += 1
+                took, asked = drawn(peer, chance, f"{seed} {operations}")
                 if took > LONGEST_S:
-                    slow.append((took, asked.hex()))
+                    noise += 1
+                    again = min(drawn(peer, chance, f"{seed} {operations}")[0] for _ in range(TIMES))
+                    assert again <= LONGEST_S, f"{min(took, again):.3f} s for {asked.hex()}"
                 if operations % 50 == 0:
                     await asyncio.sleep(0)
                     heard_of = peer.bare.peer.received
@@ -290,8 +300,7 @@ async def test_what_connected_peers_send(kind: Connect, seconds: float, seed: in
                     renew = time.monotonic() + CONSENT_S
                     await witness.check(USE_CANDIDATE)
                     peer.renew()
-            # What is dear comes again and again, a noise of the machine does not
-            assert len(slow) <= 1 + operations // 10_000, slow[:3]
+            assert noise <= 1 + operations // 10_000, "something is dear every now and then"
             assert await heard(witness)
             assert not peer.bare.peer.closed.is_set(), peer.bare.peer.why
             assert mux.stats.over_budget == 0
