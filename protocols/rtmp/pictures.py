@@ -265,13 +265,14 @@ class NalPictures:
     def _assemble(self, units: list[bytes]) -> AccessUnit | None:
         """None where the picture cannot be read. A parameter set that cannot costs itself: the one before it goes on holding."""
         try:
-            unit = self._stream.units(units)
-            if unit.flaw:
-                self._note(unit.flaw)
-                self.lost(0)
-            return unit
+            whole = self._stream.units(units)
         except ProtocolError as error:
             self._note(str(error))
+        else:
+            if whole.flaw:
+                self._note(whole.flaw)
+                self.lost(0)
+            return whole
         readable: list[bytes] = []
         for unit in units:
             try:

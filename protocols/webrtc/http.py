@@ -233,7 +233,7 @@ class Resources:
             except HttpProblem as error:
                 response = problem(error.status, error.detail, error.headers)
             except Rejected as refusal:
-                later = {hdrs.RETRY_AFTER: str(refusal.wait_s)} if refusal.wait_s else {}
+                later = {"Retry-After": str(refusal.wait_s)} if refusal.wait_s else {}
                 response = problem(HTTPStatus(refusal.reason.status), refusal.detail, later)
             except ProtocolError as error:
                 response = problem(HTTPStatus.BAD_REQUEST, str(error))

@@ -29,7 +29,8 @@ def is_hevc(name: str) -> bool:
 
 
 def is_whole(name: str, unit: bytes) -> bool:
-    return (hevc if is_hevc(name) else h264).SYNTAX.is_whole(unit)
+    syntax = hevc.SYNTAX if is_hevc(name) else h264.SYNTAX
+    return syntax.is_whole(unit)
 
 
 def stream_of(name: str) -> NalStream:
