@@ -56,9 +56,17 @@ def _config(options: argparse.Namespace) -> Config:
     return sources.load(file, options.set)
 
 
-def _run(options: argparse.Namespace, config: Config) -> int:
-    if problems := sources.check(config):
+def _require_files(config: Config) -> None:
+    """Raises `ConfigError` where one is not there."""
+    from gateway.node import selftest
+    from gateway.wiring.listeners import PROTOCOLS
+
+    if problems := selftest.missing_files(config, [each.preconditions(config) for each in PROTOCOLS]):
         raise ConfigError(problems)
+
+
+def _run(options: argparse.Namespace, config: Config) -> int:
+    _require_files(config)
     if options.check and _check(options, config):
         return 1
     log.setup(config.log)
@@ -122,8 +130,7 @@ def _drain(options: argparse.Namespace, config: Config) -> int:
 
 
 def _check_config(options: argparse.Namespace, config: Config) -> int:
-    if problems := sources.check(config):
-        raise ConfigError(problems)
+    _require_files(config)
     print("The configuration is good.")
     return 0
 

@@ -93,7 +93,7 @@ async def gateway(
     """Everything running; leaving it says goodbye to encoders and viewers and closes all. Encoders come by `protocols`; their media go to
     the call, and to `outputs`."""
     tokens, bus, lag = Tokens(Secret.load(config)), Bus(), Histogram()
-    calls, connections = CallEvents(bus), http_connections(config, raise_limit())
+    calls, connections = CallEvents(bus), http_connections(config, protocols, raise_limit())
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         sockets = await enter(http_sockets(config))

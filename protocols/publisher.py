@@ -39,7 +39,7 @@ class LinkReading:
 
 @dataclass(slots=True)
 class PublisherStats:
-    """Plain totals since the start, read on scrape. `round_trip_ns` is 0 where unknown."""
+    """Plain totals since the start, read by metrics, findings and the API. `round_trip_ns` is 0 where unknown."""
 
     bytes_received: int = 0
     packets_received: int = 0
@@ -136,7 +136,8 @@ class ReachedBy:
 class Listener(Protocol):
     """A socket that yields publishers; entering it binds, leaving it closes the socket and every publisher that it gave.
 
-    What it says of itself is all that metrics, the API and the log know of a protocol. It is read at any time after entering.
+    What it says of itself, beside the `stats` of its publishers, is all that metrics, the API, findings and the log know of a protocol. It
+    is read at any time after entering.
     """
 
     @property

@@ -1,4 +1,4 @@
-"""Short stream keys: `sk` and 36 characters that fit any encoder's field, for one user in one call. Sans-IO.
+"""Short stream keys: 36 characters, `sk` the first, that fit any encoder's field, for one user in one call. Sans-IO.
 
 A key is a name and a secret, `sk7f3kq9w2mxp4a-…`. The name is public: it is listed, stored, and what encoders with a user and password, or
 SRT with a stream id and passphrase, show; the secret is then the password or passphrase. The secret is derived from the name, so that it

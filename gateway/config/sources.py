@@ -69,12 +69,11 @@ def load(file: Path | None = None, sets: Sequence[str] = ()) -> Config:
         raise ConfigError([_invalid(details, layers) for details in error.errors(include_url=False)]) from None
 
 
-def check(config: Config) -> list[ConfigProblem]:
-    """What only this machine can tell: certificate files that are not there."""
+def check(files: Mapping[str, str]) -> list[ConfigProblem]:
+    """What only this machine can tell: which of the files, by the key that names each, are not there. One without a name is not wanted."""
     return [
-        ConfigProblem(f"{name}.{field}", "the configuration", _shown(path), "no such file, or it may not be read")
-        for name, section in (("http", config.http), ("rtmp", config.rtmp))
-        for field, path in (("certificate", section.certificate), ("key", section.key))
+        ConfigProblem(key, "the configuration", _shown(path), "no such file, or it may not be read")
+        for key, path in files.items()
         if path and not (Path(path).is_file() and os.access(path, os.R_OK))
     ]
 

@@ -6,11 +6,8 @@ Kept true: who fills the HTTP port takes no descriptor from encoders, workers an
 import resource
 from typing import Final
 
-from gateway.config import Config
-
 _MOST: Final = 1 << 20  # where there is no limit at all
 _PER_WORKER: Final = 4  # its socket, and what is open while it is made
-_PER_SOURCE: Final = 4  # of SRT: libsrt's own
 _REST: Final = 256  # the database's connections, listening sockets, webhooks, segments being written, libraries
 
 
@@ -22,8 +19,6 @@ def raise_limit() -> int:
     return most
 
 
-def for_http(config: Config, descriptors: int) -> int:
-    """What is left of so many for HTTP connections: at least a quarter."""
-    rtmp = config.rtmp.max_connections if config.rtmp.enabled else 0
-    srt = _PER_SOURCE * (len(config.srt.sources) + len(config.srt.ports) + 1)
-    return max(descriptors // 4, descriptors - rtmp - srt - _PER_WORKER * config.transcode.workers_max - _REST)
+def for_http(descriptors: int, *, encoders: int, workers: int) -> int:
+    """What is left of so many for HTTP connections, beside those of `encoders` and of so many `workers`: at least a quarter."""
+    return max(descriptors // 4, descriptors - encoders - _PER_WORKER * workers - _REST)

@@ -10,14 +10,15 @@ import resource
 import socket
 import ssl
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
 
 from gateway.config import Config, sources
+from gateway.config.sources import ConfigProblem
 from gateway.ingress.addresses import reachable
 from gateway.node.cpu import available_cores
 from gateway.node.running_gateway import alive
@@ -68,12 +69,22 @@ class Preconditions:
 
     ports: Sequence[WantedPort] = ()
     findings: Iterable[CheckResult] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Those that must be there, by the configuration's key; one without a name need not."""
+    descriptors: int = 0
+    """At most so many its connections have open at a time: they are kept for it."""
 
 
 async def examine(config: Config, protocols: Sequence[Preconditions]) -> list[CheckResult]:
     """Everything, in the order in which an operator would look. Takes some seconds where there are hardware encoders to try. `protocols`
     are those that encoders may come by."""
     return [*findings(config, protocols), *await _encoders(config)]
+
+
+def missing_files(config: Config, protocols: Sequence[Preconditions]) -> list[ConfigProblem]:
+    """The files that the configuration names and that are not there."""
+    own = {"http.certificate": config.http.certificate, "http.key": config.http.key}
+    return sources.check(own | {key: path for each in protocols for key, path in each.files.items()})
 
 
 def findings(config: Config, protocols: Sequence[Preconditions]) -> Iterator[CheckResult]:
@@ -83,7 +94,7 @@ def findings(config: Config, protocols: Sequence[Preconditions]) -> Iterator[Che
         WantedPort("webrtc.port", config.webrtc.host, config.webrtc.port, udp=True),
     ]
     wanted = [*own, *(port for each in protocols for port in each.ports)]
-    yield from _files(config)
+    yield from _files(config, protocols)
     if alive(config):
         yield from _ports(wanted)
     else:
@@ -104,8 +115,8 @@ def certificate(section: str, chain: str, key: str) -> Iterator[CheckResult]:
             yield CheckResult(Mark.BAD, f"{section}.certificate", f"cannot be used with its key ({error})", fix)
 
 
-def _files(config: Config) -> Iterator[CheckResult]:
-    for problem in sources.check(config):
+def _files(config: Config, protocols: Sequence[Preconditions]) -> Iterator[CheckResult]:
+    for problem in missing_files(config, protocols):
         yield CheckResult(Mark.BAD, problem.key, f"{problem.value}: {problem.allowed}", "Give a file that this user may read.")
     yield from certificate("http", config.http.certificate, config.http.key)
     directory = Path(config.state.directory)

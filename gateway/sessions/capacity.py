@@ -23,11 +23,10 @@ _RATIOS = (0.2, 5.0)  # a measurement further from what was thought is of someth
 
 
 class CostKind(StrEnum):
-    """Kinds of cost, which are few: they are a metric's label."""
+    """Kinds of cost beside outputs, each of which is a kind by its own name. They are few: they are a metric's label."""
 
     STREAM = "stream"  # receiving, pacing, packetizing and the usual viewer: on the event loop
     AUDIO = "audio"
-    HLS = "hls"  # muxing; the sound and the picture that it has made are reckoned as such
     VIDEO_360P = "video_360p"
     VIDEO_540P = "video_540p"
     VIDEO_720P = "video_720p"
@@ -43,12 +42,12 @@ _SIZES = (  # pixels up to
 )
 _VIDEO = frozenset(kind for kind in CostKind if kind.value.startswith("video"))
 _SHOWN_RATE = 30.0  # frames a second for which the cost of a kind of video is shown
-_BEFORE: Mapping[CostKind, float] = {  # cores, until something has been measured; of video: in parts of `transcode.plan.cores`
+_BEFORE: Mapping[str, float] = {  # cores, until something has been measured; of video: in parts of `transcode.plan.cores`
     CostKind.STREAM: 0.02,
     CostKind.AUDIO: 0.02,
-    CostKind.HLS: 0.03,
     **dict.fromkeys(sorted(_VIDEO), 1.0),
 }
+_OUTPUT_BEFORE = 0.03  # the same of an output
 
 
 class VideoCost(NamedTuple):
@@ -61,16 +60,23 @@ class VideoCost(NamedTuple):
     codec: Codec = Codec.H264
 
 
+class OutputCost(NamedTuple):
+    """What an output costs beside the sound and the picture that are made for it, such as muxing; learned by its name."""
+
+    name: str
+    words: str  # what a refusal calls it
+
+
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What has to be made anew for a stream: `audio` tracks and each `video`; or for its HLS, which is reckoned beside it."""
+    """What has to be made anew for a stream: `audio` tracks and each `video`; or for outputs of it, which are reckoned beside it."""
 
     audio: int = 0
     video: tuple[VideoCost, ...] = ()
-    hls: int = 0  # streams of which this is the HLS
+    outputs: tuple[OutputCost, ...] = ()
 
     def plus(self, other: "Demand") -> "Demand":
-        return Demand(self.audio + other.audio, self.video + other.video, self.hls + other.hls)
+        return Demand(self.audio + other.audio, self.video + other.video, self.outputs + other.outputs)
 
     @property
     def transcodes(self) -> bool:
@@ -146,7 +152,7 @@ class Capacity:
         self.budget = cores * (1 - reserve)
         self.loop_budget = min(cores, 1.0) * (1 - reserve)
         self._enforced = enforced
-        self._learned: dict[CostKind, float] = dict(_BEFORE)
+        self._learned: dict[str, float] = dict(_BEFORE)
         self._streams: dict[str, _StreamCost] = {}
         self._loop: list[tuple[int, int]] = []
         self._process: list[tuple[int, int]] = []
@@ -175,19 +181,19 @@ class Capacity:
             self._learn(CostKind.STREAM, _rate(self._loop) / len(present))
 
     def _learn_worker(self, demand: Demand, rate: float) -> None:
-        """What a worker used: all for its sound, or the rest beside it for its one picture (of several nobody knows which), or for HLS."""
+        """What a worker used: all for its sound, or the rest beside it for its one picture or output (of several nobody knows which)."""
         sound = demand.audio * self._learned[CostKind.AUDIO]
-        if demand.hls:
-            if not demand.video:
-                self._learn(CostKind.HLS, rate - sound)
+        if demand.outputs:
+            if len(demand.outputs) == 1 and not demand.video:
+                self._learn(demand.outputs[0].name, rate - sound)
         elif not demand.video and demand.audio:
             self._learn(CostKind.AUDIO, rate / demand.audio)
         elif len(demand.video) == 1:
             (video,) = demand.video
             self._learn(kind_of_video(video.width, video.height), (rate - sound) / cores(*video))
 
-    def _learn(self, kind: CostKind, measured: float) -> None:
-        least, most = (part * _BEFORE[kind] for part in _RATIOS)
+    def _learn(self, kind: str, measured: float) -> None:
+        least, most = (part * _BEFORE.get(kind, _OUTPUT_BEFORE) for part in _RATIOS)
         self._learned[kind] += _PART * (min(max(measured, least), most) - self._learned[kind])
 
     def admit(self, name: str, wanted: Demand, spare: float = 0.0) -> None:
@@ -211,13 +217,15 @@ class Capacity:
         """The same for what a stream can do without, such as its HLS, which has a `name` of its own. Where layers of others could make room
         it does not take it."""
         self.check_optional(name, wanted)
+        for output in wanted.outputs:
+            self._learned.setdefault(output.name, _OUTPUT_BEFORE)
         self._streams[name] = _StreamCost(self._now, Seen(wanted, 0, optional=True))
 
     def check_optional(self, name: str, wanted: Demand) -> None:
         """Whether `admit_optional` would let it in; raises `Rejected`."""
         cost, free = self._fits(name, wanted, with_spare=False)
         if cost > free:
-            what = "HLS" if wanted.hls else "this"
+            what = " with ".join(dict.fromkeys(output.words for output in wanted.outputs)) or "this"
             raise Rejected(
                 Reason.OVERLOADED,
                 f"the gateway is overloaded: {what} takes about {cost:.2f} of a CPU core here, and {free:.2f} of {self.budget:.1f} are "
@@ -248,7 +256,8 @@ class Capacity:
     def cost(self, wanted: Demand) -> float:
         """Cores that the workers of such a stream need."""
         video = sum(self._learned[kind_of_video(each.width, each.height)] * cores(*each) for each in wanted.video)
-        return wanted.audio * self._learned[CostKind.AUDIO] + wanted.hls * self._learned[CostKind.HLS] + video
+        outputs = sum(self._learned.get(each.name, _OUTPUT_BEFORE) for each in wanted.outputs)
+        return wanted.audio * self._learned[CostKind.AUDIO] + outputs + video
 
     @property
     def loop_used(self) -> float:
@@ -284,10 +293,10 @@ class Capacity:
         return max(self.used / self.budget, self.loop_used / self.loop_budget)
 
     def costs(self) -> Iterator[tuple[str, float]]:
-        """Kind and cores of one stream of it, of video at 30 frames a second."""
-        sizes = {kind: pixels for pixels, kind in _SIZES} | {CostKind.VIDEO_LARGER: 2560 * 1440}
+        """Kind and cores of one stream of it, of video at 30 frames a second; of an output once there was one."""
+        sizes: dict[str, int] = {CostKind.VIDEO_LARGER: 2560 * 1440, **{kind: pixels for pixels, kind in _SIZES}}
         for kind, learned in self._learned.items():
-            yield kind.value, learned * cores(sizes[kind], 1, _SHOWN_RATE) if kind in sizes else learned
+            yield str(kind), learned * cores(sizes[kind], 1, _SHOWN_RATE) if kind in sizes else learned
 
 
 def _rate(readings: list[tuple[int, int]]) -> float:

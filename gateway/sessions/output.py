@@ -72,7 +72,7 @@ class Output(Protocol):
 
     @property
     def overhead(self) -> Demand:
-        """What it costs beside the forms that it wants, while it takes anything."""
+        """What it costs beside the forms that it wants, while it takes anything: nothing, or one `OutputCost` by its name."""
 
     def wants(self, track: Track) -> Want | None:
         """How it takes this track at this moment; None: not at all."""

@@ -19,6 +19,7 @@ from gateway.node.descriptors import for_http
 from gateway.node.drain import Drain
 from gateway.node.operator_socket import listening, socket_file
 from gateway.telemetry.log import event
+from gateway.wiring.protocol import IngressProtocol
 from protocols.rtmp.tls import ServerTls, TlsFiles
 
 log = logging.getLogger(__name__)
@@ -53,9 +54,11 @@ def port_of(sockets: Sequence[socket.socket]) -> int:
     return int(sockets[0].getsockname()[1])
 
 
-def http_connections(config: Config, descriptors: int) -> ClientConnections:
+def http_connections(config: Config, protocols: Sequence[IngressProtocol], descriptors: int) -> ClientConnections:
     """As many as are wanted, and as the process's `descriptors` leave beside all else."""
-    wanted, left = config.http.max_connections, for_http(config, descriptors) - KEPT
+    encoders = sum(protocol.preconditions(config).descriptors for protocol in protocols)
+    left = for_http(descriptors, encoders=encoders, workers=config.transcode.workers_max) - KEPT
+    wanted = config.http.max_connections
     if left < wanted:
         event(
             log, logging.WARNING, "fewer HTTP connections than http.max_connections: raise the limit on open files", places=left

@@ -17,7 +17,12 @@ def _preconditions(config: Config) -> Preconditions:
     wanted = [WantedPort("rtmp.port", rtmp.host, rtmp.port)] if rtmp.enabled else []
     if wanted and rtmp.certificate and rtmp.tls_port:
         wanted.append(WantedPort("rtmp.tls_port", rtmp.host, rtmp.tls_port))
-    return Preconditions(wanted, certificate("rtmp", rtmp.certificate, rtmp.key))
+    return Preconditions(
+        wanted,
+        certificate("rtmp", rtmp.certificate, rtmp.key),
+        files={"rtmp.certificate": rtmp.certificate, "rtmp.key": rtmp.key},
+        descriptors=rtmp.max_connections if rtmp.enabled else 0,
+    )
 
 
 @asynccontextmanager

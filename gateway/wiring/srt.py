@@ -1,7 +1,7 @@
 """SRT put together, where libsrt is there: the listener for encoders that call, and the sources that are called."""
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -25,6 +25,7 @@ from protocols.srt.source_url import parse_source
 log = logging.getLogger(__name__)
 
 SOURCE_GRANT_S = 60  # a source is authorised once, at its start
+_PER_SOCKET = 4  # descriptors: libsrt's own
 
 
 def _preconditions(config: Config) -> Preconditions:
@@ -33,11 +34,15 @@ def _preconditions(config: Config) -> Preconditions:
         return Preconditions(findings=[CheckResult(Mark.NOTE, "SRT", "switched off (srt.enabled)")])
     wanted = [WantedPort("srt.port", srt.host, srt.port, udp=True)]
     wanted += [WantedPort("srt.ports", srt.host, port, udp=True) for port in srt.ports]
+    sockets = len(srt.sources) + len(wanted)
+    return Preconditions(wanted, _library(config), descriptors=_PER_SOCKET * sockets)
+
+
+def _library(config: Config) -> Iterator[CheckResult]:
     try:
-        found = CheckResult(Mark.GOOD, "SRT", f"libsrt {load(srt.library).version}")
+        yield CheckResult(Mark.GOOD, "SRT", f"libsrt {load(config.srt.library).version}")
     except LibsrtMissing as missing:
-        found = CheckResult(Mark.BAD if srt.enabled == "true" else Mark.WARNING, "SRT", "not taken", str(missing))
-    return Preconditions(wanted, [found])
+        yield CheckResult(Mark.BAD if config.srt.enabled == "true" else Mark.WARNING, "SRT", "not taken", str(missing))
 
 
 @asynccontextmanager

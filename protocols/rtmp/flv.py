@@ -33,7 +33,7 @@ AUDIO_FOURCC = {
 }
 _LEGACY_VIDEO = {7: Codec.H264, 12: Codec.HEVC}  # 12: what encoders of before Enhanced RTMP use for HEVC
 _LEGACY_AAC = 10
-_LEGACY_FRAMES = {  # E.4.2.1: sound without packet types
+LEGACY_FRAMES = {  # E.4.2.1: sound without packet types
     0: Codec.PCM,  # of the platform's byte order: all that are left are little-endian
     2: Codec.MP3,
     3: Codec.PCM,
@@ -137,7 +137,7 @@ def split_audio(body: Buffer) -> Iterator[TagPart]:
         content = _LEGACY_CONTENT.get(reader.u8())
         if content:
             yield TagPart(0, Codec.AAC, content, _rest(body, reader))
-    elif (codec := _LEGACY_FRAMES.get(sound_format)) is not None:
+    elif (codec := LEGACY_FRAMES.get(sound_format)) is not None:
         yield TagPart(0, codec, Content.FRAMES, _rest(body, reader), sound=first & 0x0F)
     else:
         yield _unknown(0, _SOUND_NAMES.get(sound_format, f"sound format {sound_format}"))

@@ -21,16 +21,29 @@ AUDIO_TRACK = 1
 _OPUS_HEAD: Final = b"OpusHead" + bytes((1, 2)) + bytes(2) + (48000).to_bytes(4, "little") + bytes(3)
 _PCM_RATES: Final = (5512, 11025, 22050, 44100)  # FLV E.4.2.1
 
-# Codecs whose facts stand in a sequence header, and those where each frame has them.
-_BY_HEADER: Final[dict[Codec, Callable[[int, Buffer], Track]]] = {
+# Where the facts of each codec stand: in a sequence header, in each frame, or in the first byte of each message (FLV E.4.2.1), which is
+# taken as `TagPart.sound`.
+BY_HEADER: Final[dict[Codec, Callable[[int, Buffer], Track]]] = {
     Codec.AAC: aac_track,
     Codec.OPUS: opus_track,
     Codec.FLAC: flac_track,
 }
-_BY_FRAME: Final[dict[Codec, Callable[[int, Buffer], Track]]] = {
+BY_FRAME: Final[dict[Codec, Callable[[int, Buffer], Track]]] = {
     Codec.MP3: mp3_track,
     Codec.AC3: ac3_track,
     Codec.EAC3: ac3_track,
+}
+BY_TAG: Final[dict[Codec, Callable[[int], Track]]] = {
+    Codec.PCM: lambda sound: Track(
+        AUDIO_TRACK,
+        Codec.PCM,
+        sample_rate=_PCM_RATES[sound >> 2],
+        channels=1 + (sound & 1),
+        bit_depth=16 if sound & 2 else 8,
+    ),
+    Codec.G711_ALAW: lambda sound: Track(AUDIO_TRACK, Codec.G711_ALAW, sample_rate=8000, channels=1 + (sound & 1)),
+    Codec.G711_ULAW: lambda sound: Track(AUDIO_TRACK, Codec.G711_ULAW, sample_rate=8000, channels=1 + (sound & 1)),
+    Codec.SPEEX: lambda sound: Track(AUDIO_TRACK, Codec.SPEEX, sample_rate=16000, channels=1),  # whatever the byte says
 }
 
 
@@ -47,26 +60,27 @@ class Frames:
 
     def configure(self, codec: Codec, header: Buffer) -> None:
         """A sequence header; empty ones say nothing (ffmpeg -c copy sends one before the right one; that of AC-3 and MP3 is empty)."""
-        describe = _BY_HEADER.get(codec)
+        describe = BY_HEADER.get(codec)
         if describe is not None and header:
             self.track = self._known[codec] = describe(AUDIO_TRACK, header)
 
     def take(self, part: TagPart) -> list[tuple[bytes, int]]:
         """The frames of a message that is not empty, each with the ns after the message's time at which it begins; none while facts are
         missing."""
-        data = bytes(part.data)
-        match part.codec:
-            case Codec.AAC if _looks_like_adts(data) and (Codec.AAC not in self._known or _is_adts(data)):
-                return self._take_adts(data)
-            case Codec.AAC | Codec.FLAC:
-                track = self._known.get(part.codec)
-            case Codec.OPUS:
-                opus_packet_duration(data)
-                track = self._known.get(part.codec) or opus_track(AUDIO_TRACK, _OPUS_HEAD)
-            case Codec.MP3 | Codec.AC3 | Codec.EAC3:
-                track = _BY_FRAME[part.codec](AUDIO_TRACK, data)
-            case _:
-                track = _by_tag(part)
+        codec, data = part.codec, bytes(part.data)
+        assert codec is not None
+        if codec is Codec.AAC and _looks_like_adts(data) and (codec not in self._known or _is_adts(data)):
+            return self._take_adts(data)
+        track: Track | None
+        if codec is Codec.OPUS:
+            opus_packet_duration(data)
+            track = self._known.get(codec) or opus_track(AUDIO_TRACK, _OPUS_HEAD)
+        elif codec in BY_HEADER:
+            track = self._known.get(codec)
+        elif codec in BY_FRAME:
+            track = BY_FRAME[codec](AUDIO_TRACK, data)
+        else:
+            track = BY_TAG[codec](part.sound)
         if track is None:
             return []
         self._follow(track)
@@ -116,18 +130,3 @@ def _is_adts(data: bytes) -> bool:
     except ProtocolError:
         return False
     return at == len(data)
-
-
-def _by_tag(part: TagPart) -> Track:
-    """Of a codec whose facts stand in the first byte of each message (FLV E.4.2.1)."""
-    codec = part.codec
-    assert codec is not None
-    channels = 1 + (part.sound & 1)
-    match codec:
-        case Codec.PCM:
-            rate, depth = _PCM_RATES[part.sound >> 2], 16 if part.sound & 2 else 8
-            return Track(AUDIO_TRACK, codec, sample_rate=rate, channels=channels, bit_depth=depth)
-        case Codec.SPEEX:  # 16 kHz mono, whatever the byte says
-            return Track(AUDIO_TRACK, codec, sample_rate=16000, channels=1)
-        case _:
-            return Track(AUDIO_TRACK, codec, sample_rate=8000, channels=channels)

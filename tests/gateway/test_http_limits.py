@@ -12,6 +12,7 @@ import psutil
 from gateway.api.framework.connections import KEPT
 from gateway.config import Config
 from gateway.node.descriptors import for_http
+from gateway.wiring.listeners import PROTOCOLS
 from tests.support.gateway_process import GatewayProcess, running_gateway
 
 PLACES = 64
@@ -114,6 +115,7 @@ async def test_the_soft_limit_on_open_files_becomes_the_hard_one() -> None:
 
 def test_descriptors_are_kept_for_encoders_workers_and_the_database() -> None:
     config = Config()
-    left = for_http(config, 4096)
+    encoders = sum(each.preconditions(config).descriptors for each in PROTOCOLS)
+    left = for_http(4096, encoders=encoders, workers=config.transcode.workers_max)
     assert 4096 - left > config.rtmp.max_connections + config.transcode.workers_max
-    assert for_http(config, 256) == 64, "a quarter, where there is hardly any"
+    assert for_http(256, encoders=encoders, workers=config.transcode.workers_max) == 64, "a quarter, where there is hardly any"

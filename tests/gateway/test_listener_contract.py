@@ -18,6 +18,7 @@ from gateway.access.credentials import Secret, Tokens
 from gateway.app import gateway
 from gateway.config.sources import load
 from gateway.node.selftest import Mark, findings
+from gateway.wiring.http import http_connections
 from gateway.wiring.listeners import PROTOCOLS
 from protocols.media import Codec, EncodedPacket, Track
 from tests.support.delivery import DROPS, assert_shown, total
@@ -143,10 +144,20 @@ async def test_the_self_test_tries_its_port_and_says_what_it_says(tmp_path: Path
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = other.getsockname()[1]
         config = load(None, ["http.port=0", "rtmp.port=0", "srt.port=0", "webrtc.port=0", f"state.directory={tmp_path}/state"])
-        found = list(findings(config, [each.preconditions(config) for each in (*PROTOCOLS, line_protocol(port=taken))]))
+        protocols = [*PROTOCOLS, line_protocol(port=taken, file=f"{tmp_path}/none.pem")]
+        found = list(findings(config, [each.preconditions(config) for each in protocols]))
     (port,) = (each for each in found if f"port {taken}" in each.what)
     assert port.mark is Mark.BAD
     assert "test.port" in port.fix
     assert "the protocol of the tests is here" in [each.text for each in found]
     (firewall,) = (each for each in found if each.what == "firewall")
     assert f"{taken}/tcp" in firewall.text
+    (file,) = (each for each in found if each.what == "test.file")
+    assert (file.mark, "no such file" in file.text) == (Mark.BAD, True)
+
+
+def test_the_descriptors_of_its_connections_are_kept_from_http() -> None:
+    config = load(None, ["http.max_connections=100000"])
+    without = http_connections(config, PROTOCOLS, 8192)
+    with_it = http_connections(config, [*PROTOCOLS, line_protocol(connections=500)], 8192)
+    assert without.limits.places - with_it.limits.places == 500

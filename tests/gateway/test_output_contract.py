@@ -1,7 +1,7 @@
 """An output that the gateway has never heard of gets its own form of each stream beside the call's viewers, from the encoder's wire on."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from aiohttp import web
 from gateway.access.credentials import Secret, Tokens
 from gateway.app import Running, gateway
 from gateway.config.sources import load
+from gateway.sessions.capacity import Demand, OutputCost
 from gateway.wiring.output import MediaOutput, OutputNeeds
 from gateway.wiring.outputs import OUTPUTS
 from protocols.bitstream.h26x import NalStream
@@ -57,6 +58,12 @@ class Recorder(Beside):
         self.accepts, self.carries, self.reorder = frozenset(Codec), frozenset(), True
 
 
+class MuxingRecorder(Recorder):
+    """The same, with a cost beside what is made for it."""
+
+    overhead = Demand(outputs=(OutputCost("recorder", "the recorder"),))
+
+
 class Restream(Beside):
     """Takes what the call's viewers take."""
 
@@ -72,12 +79,12 @@ def nothing(output: MemoryOutput) -> None:
 
 
 @asynccontextmanager
-async def running(tmp_path: Path, *outputs: Beside) -> AsyncIterator[Running]:
+async def running(tmp_path: Path, *outputs: Beside, sets: Sequence[str] = ()) -> AsyncIterator[Running]:
     ports = [f"{each}.port=0" for each in ("http", "rtmp", "rtmp.tls_port", "webrtc", "srt")]
     settings = [each.replace("tls_port.port", "tls_port") for each in ports]
     settings += ["http.host=127.0.0.1", f"state.directory={tmp_path}", f"calls.public={CALL}", "transcode.pass_again_s=0.2"]
     beside = [each.made for each in outputs]
-    async with gateway(load(None, [*settings, f"auth.secret={SECRET}"]), outputs=[*OUTPUTS, *beside]) as it:
+    async with gateway(load(None, [*settings, f"auth.secret={SECRET}", *sets]), outputs=[*OUTPUTS, *beside]) as it:
         yield it
 
 
@@ -148,7 +155,7 @@ async def test_each_output_gets_its_form_stages_are_shared_and_nothing_is_made_t
 
 
 async def test_an_output_says_all_of_itself_and_nothing_else_names_it(tmp_path: Path) -> None:
-    recorder = Recorder()
+    recorder = MuxingRecorder()
     async with running(tmp_path, recorder) as it:
         here = f"http://127.0.0.1:{it.ports['http']}"
         async with aiohttp.ClientSession() as http, http.get(f"{here}/recorder") as response:
@@ -162,4 +169,19 @@ async def test_an_output_says_all_of_itself_and_nothing_else_names_it(tmp_path: 
             await recorder.sink(Kind.AUDIO)
             assert await figure(it, "ingress_recorder_sinks_total") == 2
             assert await figure(it, 'ingress_recorder_read_seconds{protocol="rtmp",quantile="0.5"}') >= 0
+            assert 0 < await figure(it, 'ingress_capacity_cost_cores{kind="recorder"}') < 1
     assert not recorder.working.is_set()
+
+
+async def test_an_output_for_which_there_is_no_room_is_refused_in_its_own_words_and_the_stream_goes_on(tmp_path: Path) -> None:
+    recorder = MuxingRecorder()
+    async with running(tmp_path, recorder, sets=["capacity.cores=0.02"]) as it:
+        key = Tokens(Secret(SECRET.encode())).issue("ada", [CALL], 60)
+        source = (*programme(320, 180), *X264_LIVE, "-c:a", "aac", "-t", "60", "-f", "flv")
+        async with (
+            ffmpeg(*source, f"rtmp://127.0.0.1:{it.ports['rtmp']}/live/{key}"),
+            watching(f"http://127.0.0.1:{it.ports['http']}/whep/{CALL}") as viewer,
+        ):
+            await viewer.until(frames=30)
+    assert "the recorder takes about 0.03 of a CPU core here" in recorder.refusals[0].detail
+    assert not recorder.all

@@ -114,12 +114,13 @@ class LineListener:
         return {"test": f"test://{by.host}:{self.ports[0].number}/{call}"}
 
 
-def line_protocol(*tracks: Track, port: int = 0) -> IngressProtocol:
-    """What stands in `gateway/wiring/` for a protocol of the gateway's own; `port` is what the self-test tries."""
+def line_protocol(*tracks: Track, port: int = 0, file: str = "", connections: int = 0) -> IngressProtocol:
+    """What stands in `gateway/wiring/` for a protocol of the gateway's own; `port` and `file` are what the self-test tries."""
 
     def preconditions(config: Config) -> Preconditions:
         good = CheckResult(Mark.GOOD, "test", "the protocol of the tests is here")
-        return Preconditions([WantedPort("test.port", "127.0.0.1", port)], [good])
+        wanted = [WantedPort("test.port", "127.0.0.1", port)]
+        return Preconditions(wanted, [good], files={"test.file": file}, descriptors=connections)
 
     @asynccontextmanager
     async def listening(needs: ListenerNeeds) -> AsyncIterator[Sequence[Listening]]:

@@ -9,7 +9,7 @@ from copy import copy
 from typing import Final
 
 from gateway.outputs.hls.stream import Feed, HlsStream
-from gateway.sessions.capacity import Demand
+from gateway.sessions.capacity import Demand, OutputCost
 from gateway.sessions.output import Feedback, OnChange, SeatView, Want
 from protocols.errors import Rejected
 from protocols.media import Codec, Kind, Track
@@ -23,7 +23,7 @@ class HlsSeatOutput:
 
     name: Final = "hls"
     essential: Final = False
-    overhead: Final = Demand(hls=1)
+    overhead: Final = Demand(outputs=(OutputCost(name, "HLS"),))
 
     def __init__(
         self,

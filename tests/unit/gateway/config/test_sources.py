@@ -92,8 +92,8 @@ def test_certificate_and_key_belong_together() -> None:
 def test_missing_certificate_files_are_told(tmp_path: Path) -> None:
     there = tmp_path / "key.pem"
     there.touch()
-    config = load(None, [f"http.certificate={tmp_path}/none.pem", f"http.key={there}"])
-    assert [problem.key for problem in sources.check(config)] == ["http.certificate"]
+    files = {"http.certificate": f"{tmp_path}/none.pem", "http.key": str(there), "rtmp.key": ""}
+    assert [problem.key for problem in sources.check(files)] == ["http.certificate"]
 
 
 def test_a_secret_is_never_shown() -> None:

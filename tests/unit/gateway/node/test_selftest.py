@@ -74,6 +74,7 @@ def test_a_port_that_somebody_has(tmp_path: Path, kind: socket.SocketKind, key: 
         (["srt.library=/nowhere.so", "srt.enabled=true"], "SRT", Mark.BAD, "libsrt"),
         (["srt.enabled=false"], "SRT", Mark.NOTE, ""),
         (["http.certificate=/nowhere.pem", "http.key=/nowhere.pem"], "http.certificate", Mark.BAD, "may read"),
+        (["rtmp.certificate=/nowhere.pem", "rtmp.key=/nowhere.pem"], "rtmp.certificate", Mark.BAD, "may read"),
         (["http.certificate=pyproject.toml", "http.key=pyproject.toml"], "http.certificate", Mark.BAD, "PEM chain"),
         (["state.directory=pyproject.toml/state"], "state", Mark.BAD, "state.directory"),
     ],

@@ -7,7 +7,19 @@ from pathlib import Path
 import pytest
 
 from gateway.node.cpu import available_cores, available_memory
-from gateway.sessions.capacity import SETTLING_NS, Capacity, CostKind, Demand, Seen, VideoCost, demand, kind_of_video, spare
+from gateway.outputs.hls.seat_output import HlsSeatOutput
+from gateway.sessions.capacity import (
+    SETTLING_NS,
+    Capacity,
+    CostKind,
+    Demand,
+    OutputCost,
+    Seen,
+    VideoCost,
+    demand,
+    kind_of_video,
+    spare,
+)
 from protocols.errors import Reason, Rejected
 from protocols.media import Codec, Track
 from tests.support.memory import as_a_call
@@ -18,6 +30,7 @@ S = 1_000_000_000
 ACCEPTS = frozenset({Codec.H264, Codec.OPUS})
 FULL_HD = Demand(video=(VideoCost(1920, 1080, 30.0),))
 NOTHING = Demand()
+HLS = HlsSeatOutput.overhead
 _PERIOD = "cpu,cpuacct/docker/x/cpu.cfs_period_us"
 
 
@@ -44,7 +57,8 @@ class Gateway:
                 loop_cpu_ns=self._loop_cpu,
                 process_cpu_ns=self._loop_cpu,
                 streams={
-                    n: Seen(d, self._cpu[n], n in self.economised, optional=bool(d.hls)) for n, (d, _) in self.streams.items()
+                    n: Seen(d, self._cpu[n], n in self.economised, optional=bool(d.outputs))
+                    for n, (d, _) in self.streams.items()
                 },
                 viewers=self.viewers,
             )
@@ -312,19 +326,38 @@ def test_it_is_strained_by_what_is_measured_and_not_by_what_was_planned() -> Non
 def test_hls_is_counted_learned_and_never_in_the_way_of_a_stream() -> None:
     gateway = Gateway(have=1, reserve=0)
     gateway.come("one", NOTHING, 0.0)
-    gateway.capacity.admit_optional("one HLS", Demand(hls=1))
-    gateway.streams["one HLS"] = Demand(hls=1), 0.06
+    gateway.capacity.admit_optional("one HLS", HLS)
+    gateway.streams["one HLS"] = HLS, 0.06
     gateway.loop = 0.05
     gateway.run(90)
     assert gateway.costs["hls"] == pytest.approx(0.06, rel=0.05)
     assert gateway.costs["stream"] == pytest.approx(0.05, rel=0.05), "its HLS is no stream"
     assert gateway.capacity.workers_used == pytest.approx(0.06, rel=0.05)
-    gateway.streams["one HLS"] = Demand(hls=1, video=FULL_HD.video), 0.6
+    gateway.streams["one HLS"] = HLS.plus(FULL_HD), 0.6
     gateway.run(60)
     with pytest.raises(Rejected, match=r"HLS takes about 0\.[0-9]+ of a CPU core here, and 0\.[0-9]+ of 1\.0") as refusal:
-        gateway.capacity.admit_optional("two HLS", Demand(hls=1, video=FULL_HD.video))
+        gateway.capacity.admit_optional("two HLS", HLS.plus(FULL_HD))
     assert refusal.value.reason is Reason.OVERLOADED
     gateway.capacity.admit("two", FULL_HD)  # no other stream is transcoded, and HLS is no stream
     with pytest.raises(Rejected):
-        gateway.capacity.check_optional("three HLS", Demand(hls=1))
-    Capacity(0.01, 0, enforced=False).admit_optional("any", Demand(hls=1, video=FULL_HD.video))
+        gateway.capacity.check_optional("three HLS", HLS)
+    Capacity(0.01, 0, enforced=False).admit_optional("any", HLS.plus(FULL_HD))
+
+
+def test_an_output_is_learned_and_refused_by_its_own_name() -> None:
+    gateway = Gateway(have=1, reserve=0)
+    recording = Demand(outputs=(OutputCost("recorder", "a recording"),))
+    gateway.come("one", NOTHING, 0.0)
+    gateway.capacity.admit_optional("one optional", recording)
+    gateway.streams["one optional"] = recording, 0.12
+    gateway.run(90)
+    assert gateway.costs["recorder"] == pytest.approx(0.12, rel=0.05)
+    known = gateway.costs["recorder"]
+    gateway.capacity.admit_optional("one optional", recording.plus(HLS))
+    gateway.streams["one optional"] = recording.plus(HLS), 0.9
+    gateway.run(60)
+    assert (gateway.costs["recorder"], gateway.costs["hls"]) == (known, 0.03), "of two nobody knows which it was"
+    with pytest.raises(Rejected, match=r"a recording takes about 0\.12 of a CPU core"):
+        gateway.capacity.check_optional("two optional", recording)
+    with pytest.raises(Rejected, match=r"a recording with HLS takes about 0\.27 of a CPU core"):
+        gateway.capacity.check_optional("two optional", recording.plus(HLS).plus(recording))

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.outputs.hls.seat_output import wanted
+from gateway.outputs.hls.seat_output import HlsSeatOutput, wanted
 from gateway.sessions.capacity import Demand, VideoCost
 from gateway.sessions.output import Want
 from gateway.sessions.replanner import NO_ROOM_NS, OPTIONAL_NO_ROOM_NS, Plan, Replanner
@@ -19,7 +19,7 @@ HEVC = Track(1, Codec.HEVC, width=1280, height=720, frame_rate=30.0, reorder=2)
 VP8 = Track(1, Codec.VP8, width=1280, height=720, frame_rate=30.0)
 H264 = Track(1, Codec.H264, width=1280, height=720, frame_rate=30.0, reorder=0)
 AAC = Track(2, Codec.AAC, sample_rate=48_000, channels=2, extradata=b"\x11\x90")
-HLS = Demand(hls=1)
+HLS = HlsSeatOutput.overhead
 
 
 class Hls(MemoryOutput):
@@ -166,7 +166,7 @@ def test_a_publisher_for_whose_form_there_is_no_room_is_let_in_where_another_pla
 def test_the_cost_of_an_output_is_what_it_adds() -> None:
     it = replanner(Room())
     assert it.cost_of(Hls(), (H264, AAC), [MemoryCall()]) == HLS
-    assert it.cost_of(Hls(), (VP8,), [vp8_call()]) == Demand(video=(VideoCost(1280, 720, 30.0),), hls=1)
+    assert it.cost_of(Hls(), (VP8,), [vp8_call()]) == Demand(video=(VideoCost(1280, 720, 30.0),)).plus(HLS)
     assert it.cost_of(Hls(), (replace(VP8, id=1),), [MemoryCall()]) == HLS, "the call has it made"
 
 

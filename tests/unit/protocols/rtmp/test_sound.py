@@ -4,8 +4,8 @@ import pytest
 
 from protocols.errors import ProtocolError
 from protocols.media import Codec, Track
-from protocols.rtmp.flv import split_audio
-from protocols.rtmp.sound import Frames
+from protocols.rtmp.flv import AUDIO_FOURCC, LEGACY_FRAMES, split_audio
+from protocols.rtmp.sound import BY_FRAME, BY_HEADER, BY_TAG, Frames
 from tests.support.flv import tags
 
 ADTS = [tag.body[2:] for tag in tags("rtmp-adts-in-tags") if tag.kind == 8]
@@ -44,6 +44,11 @@ def test_the_first_byte_says_what_sound_without_header_is(first: int, facts: tup
     sound = Sound()
     assert sound.take(bytes([first]) + bytes(160)) == [(bytes(160), 0)]
     assert sound.facts == facts
+
+
+def test_each_codec_that_is_taken_has_one_place_where_its_facts_stand() -> None:
+    taken = {*AUDIO_FOURCC.values(), *LEGACY_FRAMES.values()}
+    assert sorted([*BY_HEADER, *BY_FRAME, *BY_TAG]) == sorted(taken)
 
 
 def test_adts_frames_of_one_message_follow_each_other() -> None:

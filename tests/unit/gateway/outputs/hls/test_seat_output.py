@@ -15,6 +15,7 @@ from gateway.outputs.embedded.call import EmbeddedCall
 from gateway.outputs.hls.broadcasts import HlsBroadcasts
 from gateway.outputs.hls.policy import HlsPolicy
 from gateway.outputs.hls.rendition import Rendition
+from gateway.outputs.hls.seat_output import HlsSeatOutput
 from gateway.outputs.hls.signed_urls import SignedUrls
 from gateway.outputs.hls.stream import HlsStream
 from gateway.sessions.capacity import Capacity, Demand, VideoCost
@@ -229,7 +230,7 @@ async def test_what_hls_takes_is_counted_and_refused_where_there_is_no_room() ->
         await it.publish([track, sound], media)
         await it.until("video", 2)
         assert it.session.optional is not None
-        assert it.session.optional.demand == Demand(1, (VideoCost(320, 180, 30.0),), hls=1)
+        assert it.session.optional.demand == Demand(1, (VideoCost(320, 180, 30.0),)).plus(HlsSeatOutput.overhead)
     async with show(cores=0.04) as it:  # room to mux, not to encode
         it.publisher.say(TracksChanged((track,)), *packets[:10])
         await (await it.call.sink(track.kind)).until(10)

@@ -47,7 +47,7 @@ class Seat:
         done()
 
     def cost_of(self, output: Output) -> Demand:
-        return Demand(hls=1)
+        return output.overhead
 
     def media_now(self, now: int) -> int:
         return now
