@@ -24,6 +24,7 @@ from gateway.sessions.routes import Routes
 from gateway.sessions.seat_log import log_ended, log_gone, log_left_out, log_live
 from gateway.sessions.seat_state import STEPS, TRANSITIONS, SeatChange, SeatState
 from gateway.sessions.socket_watch import WatchPolicy, watched
+from gateway.sessions.succession import Succession
 from gateway.sessions.transcoders import SpareWorker
 from gateway.sessions.withheld import why_withheld
 from gateway.telemetry.log import SESSION
@@ -110,8 +111,7 @@ class Seat:
         self._policy = policy
         self._routes: Routes | None = None  # once it is in its call
         self._spare = SpareWorker(workers, self.id, self._lost_spare)
-        self._successor: Publisher | None = None
-        self._wake = asyncio.Event()
+        self._succession = Succession(policy.linger_s)
         self._media_now: Callable[[int], int] = lambda now: 0
         self._closing = False
         self._refused = ""  # why it never came into its call, as a label
@@ -121,7 +121,7 @@ class Seat:
     @property
     def occupied(self) -> bool:
         """An encoder has it: it neither ends nor waits for one to come back."""
-        absent = self.state in (SeatState.LINGERING, SeatState.CLOSED) and self._successor is None
+        absent = self.state in (SeatState.LINGERING, SeatState.CLOSED) and not self._succession.waiting
         return not absent and not self._closing
 
     @property
@@ -334,18 +334,12 @@ class Seat:
 
     async def _next_publisher(self) -> Publisher | None:
         """The encoder that comes back or takes over; None when nobody does within the linger time."""
-        if self._routes is None and self._successor is None:
+        if self._routes is None and not self._succession.waiting:
             return None
         self._enter(SeatState.LINGERING)
-        if self._successor is None:
+        if not self._succession.waiting:
             log_gone(self)
-            try:
-                async with asyncio.timeout(self._policy.linger_s):
-                    await self._wake.wait()
-            except TimeoutError:
-                return None
-        publisher, self._successor = self._successor, None
-        self._wake.clear()
+        publisher = await self._succession.next()
         self._aborted = self._closing
         if publisher is not None:
             self.reconnects += 1
@@ -356,17 +350,15 @@ class Seat:
         """Another connection with the same right: it replaces the present one. Raises `Rejected` when the seat is ending."""
         if self._closing or self.state is SeatState.CLOSED:
             raise Rejected(Reason.CONFLICT, "the stream is just being closed: try again")
-        self.rivals.taken_over(self.publisher if self._successor is None else None, monotonic_ns())
-        replaced, self._successor = self._successor, publisher
-        self._wake.set()
-        if replaced is not None:
-            await replaced.reject(Rejected(Reason.CONFLICT, "another encoder with the same key connected at the same moment"))
+        self.rivals.taken_over(None if self._succession.waiting else self.publisher, monotonic_ns())
+        refusal = Rejected(Reason.CONFLICT, "another encoder with the same key connected at the same moment")
+        await self._succession.come(publisher, refusal)
         self._abort("another encoder with the same key took over")
 
     def end(self, why: str) -> None:
         """End for good: the encoder is told why."""
         self._closing = True
-        self._wake.set()
+        self._succession.stop_waiting()
         self._abort(why)
 
     async def _leave(self) -> None:
@@ -377,8 +369,7 @@ class Seat:
             await routes.aclose()
             self._policy.on_change(self, SeatChange.LEFT)
         await self._spare.aclose()
-        if self._successor is not None:
-            await self._successor.reject(Rejected(Reason.CONFLICT, "the stream is just being closed: try again"))
+        await self._succession.refuse(Rejected(Reason.CONFLICT, "the stream is just being closed: try again"))
         if self.publisher is not None:
             await self.publisher.aclose(self.why_ended)
             self.publisher = None
