@@ -26,6 +26,6 @@ class SrtLimits(ReceiveLimits):
     calls_per_second: float = 10.0  # from one address
     call_burst: int = 20
     backlog: int = 128
-    answer_s: float = 0.05  # nothing is received on a port while a caller of it is decided on
-    look_up_s: float = 0.04  # of it, for an answer that is not in memory
+    answer_s: float = 0.25  # nothing is received on a port while a caller of it is decided on: as long as the loop is late, and
+    look_up_s: float = 0.04  # for an answer that is not in memory
     look_up_share: float = 0.1  # of all time, at most, that callers may have a port wait for such answers

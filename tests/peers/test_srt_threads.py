@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 from time import monotonic_ns
@@ -171,6 +172,15 @@ async def test_what_must_be_looked_up_for_long_is_known_when_the_caller_comes_ag
         await asyncio.wait_for(looked_up.wait(), STEP_S)
         async with caller(port, "slow") as (_process, said):
             assert said == {"connected": True}
+
+
+async def test_a_caller_is_let_in_though_the_loop_is_late() -> None:
+    async def authorise(_stream: StreamId, _host: str) -> Access:
+        time.sleep(0.1)  # noqa: ASYNC251 (that is the point)
+        return Access()
+
+    async with collecting(listener(authorise)) as collector, caller(collector.listener.port, "live") as (_, said):
+        assert said == {"connected": True}
 
 
 async def test_while_the_loop_is_held_up_callers_hear_that_it_is_overloaded() -> None:
