@@ -110,6 +110,7 @@ class Lack(StrEnum):
     NO_HEADER = "no_header"  # it may yet come
     UNREADABLE = "unreadable"
     CLOCK = "clock"  # its time stamps, not the media
+    APART = "apart"  # nothing: sound and picture arrive apart
 
 
 @dataclass(frozen=True, slots=True)

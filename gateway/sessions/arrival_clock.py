@@ -10,7 +10,8 @@ arrival, until its lag has kept still for `HEALED`. What parts them:
 * or the track alone has moved away from another in each of the last `DRIFTS` looks. A path that gets longer does so for both.
 
 A stall is no such thing: what a gap in arrival adds to the lag is a debt, which the backlog behind it pays back, and late stays late. Sound
-that comes in spurts while pictures keep coming has such gaps as well; what a spurt leaves unpaid is lag.
+that comes in spurts while pictures keep coming has such gaps as well; what a spurt leaves unpaid is lag. Of a spurt the last packet counts
+(`spurts.py`). A clock that drifts more slowly than that against another track's is steered by another (`track_drift.py`).
 """
 
 from collections import deque
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import pairwise
 
+from gateway.sessions.spurts import Spurts
 from protocols.media import Kind
 
 PARTED = 450_000_000  # ns; what jitter of a network does is less, what the pacer takes for late is more
@@ -27,6 +29,7 @@ LOOK = 150_000_000  # ns between two looks at where a lag is
 GROWS = 5_000_000  # ns in two looks: a clock wrong by 2 %
 DRIFTS = 14  # looks
 DRIFTED = 40_000_000  # ns in so many: a clock that is wrong by 2 %
+DRIFTS_BY = 0.018  # of real time, where looks are rare: what is slower is another's matter (`track_drift.py`)
 SETTLING = 400_000_000  # ns; time constant of the estimator
 TYPICAL = 200_000_000  # ns; the longest step between packets for which it is laid out
 CATCH_UP = 0.2  # of real time: how fast the lag that there was before a track was followed is taken in
@@ -45,6 +48,7 @@ class StampPace(StrEnum):
     STANDING = "stand still"
     SLOW = "run slower than real time"
     FAST = "run faster than real time"
+    DRIFTING = "drift"  # against another track's
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,12 @@ class ClockFault:
                 "smaller picture or fewer frames per second."
             )
         whose = {None: "The", Kind.VIDEO: "The picture's", Kind.AUDIO: "The sound's"}[kind]
+        if self.pace is StampPace.DRIFTING:
+            other = "sound's" if kind is Kind.VIDEO else "picture's"
+            return (
+                f"{whose} clock runs {abs(1 - self.rate) * 100:.2g} % {'slow' if self.rate < 1 else 'fast'} against the {other}, so that "
+                "it is moved to stay in step: give the encoder one clock for both, or its sound the right sampling rate."
+            )
         rate = "" if self.pace is StampPace.STANDING else f" ({self.rate:.2f} of it)"
         return f"{whose} time stamps {self.pace.value}{rate}, so that it is shown as it comes: correct the encoder's clock or frame rate."
 
@@ -94,6 +104,7 @@ class _Lag:
     looked: int = 0
     looks: deque[int] = field(default_factory=lambda: deque(maxlen=3))  # the lag at each
     levels: deque[float] = field(default_factory=lambda: deque(maxlen=DRIFTS))
+    times: deque[int] = field(default_factory=lambda: deque(maxlen=DRIFTS))
     apart: deque[float] = field(default_factory=lambda: deque(maxlen=DRIFTS))  # from the other track
 
     @property
@@ -123,6 +134,7 @@ class ArrivalClock:
     def __init__(self, on_fault: OnFault) -> None:
         self._on_fault = on_fault
         self._lags: dict[int, _Lag] = {}
+        self._spurts: dict[int, Spurts[tuple[int, int]]] = {}  # stamp and arrival
         self._newest = 0  # arrival
         self._silent_until = 0  # when the last gap of all tracks ended
         self._told: set[tuple[int | None, StampPace]] = set()
@@ -132,20 +144,32 @@ class ArrivalClock:
         lag = self._lags.get(track)
         return round(lag.correction) if lag is not None else 0
 
+    def excess_of(self, track: int) -> int:
+        """ns by which its correction will still grow, so that what parted it is taken in."""
+        lag = self._lags.get(track)
+        return round(lag.excess) if lag is not None and lag.followed_since is not None else 0
+
     def restart(self, track: int) -> None:
         """Its stamps have jumped: what they said is over."""
         self._lags.pop(track, None)
+        self._spurts.pop(track, None)
 
-    def correct(self, track: int, stamp: int, arrival: int) -> int:
-        """What to add to this stamp (all in ns); it counts as the track's newest."""
+    def correct(self, track: int, stamp: int, arrival: int, *, steered: bool) -> int:
+        """What to add to this stamp (all in ns); it counts as the track's newest. `steered`: another keeps it beside the others."""
         if arrival - self._newest > GAP:
             self._silent_until = arrival
         self._newest = max(self._newest, arrival)
+        spurts = self._spurts.setdefault(track, Spurts())
+        for counting in spurts.counting(arrival, (stamp, arrival)):
+            self._observe(track, *counting, steered)
+        return self.correction_of(track)
+
+    def _observe(self, track: int, stamp: int, arrival: int, steered: bool) -> None:
         it = self._lags.get(track)
         if it is None:
             it = self._lags[track] = _Lag(stamp, arrival, arrival - stamp, still_since=arrival, looked=arrival)
             it.looks.append(0)
-            return 0
+            return
         arrival = max(arrival, it.arrival)
         elapsed, moved = arrival - it.arrival, stamp - it.stamp
         self._note_debt(it, elapsed, moved)
@@ -155,8 +179,7 @@ class ArrivalClock:
             _follow(it, elapsed, moved)
         _keep_still(it, arrival)
         if arrival - it.looked >= LOOK:
-            self._look(track, it, arrival)
-        return round(it.correction)
+            self._look(track, it, arrival, steered)
 
     def _note_debt(self, it: _Lag, elapsed: int, moved: int) -> None:
         grown = elapsed - moved
@@ -169,16 +192,17 @@ class ArrivalClock:
         elif elapsed > GAP and (it.spurts or it.followed_since is None):
             it.debt += grown
 
-    def _look(self, track: int, it: _Lag, now: int) -> None:
+    def _look(self, track: int, it: _Lag, now: int, steered: bool) -> None:
         it.looked = now
         it.looks.append(it.lag)
         it.levels.append(it.uncorrected)
+        it.times.append(now)
         others = [each for id, each in self._lags.items() if id != track and now - each.arrival < ACTIVE]
         if others:
             it.apart.append(min((it.uncorrected - each.uncorrected for each in others), key=abs))
         else:
             it.apart.clear()
-        if it.followed_since is None and (self._parts(it, others) or self._drifts(it, others)):
+        if it.followed_since is None and (self._parts(it, others) or (not steered and self._drifts(it, others))):
             it.followed_since, it.followed_from, it.judged = now, it.lag, False
             it.excess = it.level - it.usual - it.correction
             it.begin_band(now)
@@ -199,7 +223,8 @@ class ArrivalClock:
     def _drifts(it: _Lag, others: list[_Lag]) -> bool:
         """Away from the others, and it is this one's stamps that move against arrival more than theirs."""
         apart = list(it.apart)
-        if len(apart) < DRIFTS or abs(apart[-1] - apart[0]) < DRIFTED or any(each.moved > it.moved for each in others):
+        least = max(DRIFTED, DRIFTS_BY * (it.looked - it.times[0]))
+        if len(apart) < DRIFTS or abs(apart[-1] - apart[0]) < least or any(each.moved > it.moved for each in others):
             return False
         sign = 1 if apart[-1] > apart[0] else -1
         return all(sign * (later - earlier) > 0 for earlier, later in pairwise(apart))

@@ -32,6 +32,7 @@ class Concern(StrEnum):
     NO_HEADER = "no_header"
     UNREADABLE = "unreadable"
     CLOCK = "clock"
+    APART = "apart"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,11 @@
 """The live edge of a seat: which packet goes out now, which waits, and which is too late to be of use. Sans-IO.
 
 The pacer takes the packets of all tracks on the seat's timeline with the local time at which they came. Its `base` is the local time of
-media time 0, so `now - base` is the media time that is live. It keeps four rules:
+media time 0, so `now - base` is the media time that is live. It keeps five rules:
 
 * **No delay.** A packet goes out at once, also if it is ahead of the live edge by up to `free`.
+* **In step.** Where the media arrive apart (`hold_back`), all go out evenly, by their time, so long after the live edge; what is later
+  than that goes at once. The way there and back takes a quarter of the speed, as of what comes too early.
 * **Too early.** What is further ahead (a file sent faster than real time, a burst at the start) waits; meanwhile the live edge catches up
   by moving at most `speed` times as fast as real time, `catch_up` in all. When half of `hold` waits, `paused` asks for
   back-pressure until it is down to a quarter. Above `hold` the oldest go (`overflow`), to the next key frame, video and audio alike.
@@ -18,6 +20,7 @@ from dataclasses import dataclass
 
 from protocols.media import EncodedPacket, Kind
 
+LEAST_WAIT = 1_000_000  # ns between two looks for what is due, so that a live edge that moves costs no turns of the loop
 LATE = "late"
 OVERFLOW = "overflow"
 
@@ -67,11 +70,16 @@ class Pacer:
         self._base = 0
         self._moved = 0  # when `_base` was right
         self._caught_up = 0  # by how much the edge has run faster than real time since nothing waited
+        self._hold_back = self._behind = 0  # after the edge: where it is to be, and where it is what goes out
 
     @property
     def needs_keyframe(self) -> bool:
         """A video track was cut and waits for a key frame: ask for one where the source or an encoder of ours can."""
         return any(track.waiting for track in self._tracks.values())
+
+    def hold_back(self, hold: int) -> None:
+        """From here on packets are to go out `hold` ns after the live edge; 0: at once."""
+        self._hold_back = hold
 
     def push(self, packet: EncodedPacket, kind: Kind, now: int) -> None:
         """Take a packet that came at `now`; `pop` gives it out, perhaps at once."""
@@ -102,7 +110,7 @@ class Pacer:
     def pop(self, now: int) -> list[EncodedPacket]:
         """The packets that are due, by dts."""
         self._move_edge(now)
-        due = now - self._base + self.policy.free
+        due = now - self._base + self._allowed
         count = 0
         for packet in self._held:
             if packet.dts > due:
@@ -111,7 +119,7 @@ class Pacer:
             count += 1
         released = self._held[:count]
         del self._held[:count]
-        if not self._held:
+        if not self._runs_ahead:
             self._caught_up = 0
         self._press(now)
         return released
@@ -128,19 +136,29 @@ class Pacer:
         """Local time at which `pop` has more to give, if nothing comes before; None if nothing waits."""
         if not self._held:
             return None
-        wait = self._held[0].dts - (self._moved - self._base + self.policy.free)
-        speed = self.policy.speed if self._caught_up < self.policy.catch_up else 1.0
-        return self._moved + max(0, int(wait / speed) + 1)
+        wait = self._held[0].dts - (self._moved - self._base + self._allowed)
+        speed = self.policy.speed if self._runs_ahead and self._caught_up < self.policy.catch_up else 1.0
+        return self._moved + max(LEAST_WAIT if self._behind else 0, int(wait / speed) + 1)
 
     def media_now(self, now: int) -> int:
         """The seat's media time that is live at `now`: the clock for sender reports; 0 before the first packet."""
         return now - self._base_at(now)[0] if self._tracks else 0
 
+    @property
+    def _allowed(self) -> int:
+        """By how much a packet may be ahead of the live edge when it goes out."""
+        return -self._behind if self._behind else self.policy.free
+
+    @property
+    def _runs_ahead(self) -> bool:
+        """Packets wait that came before their time, not for those of another track."""
+        return bool(self._held) and self._held[-1].dts > self._moved - self._base + (0 if self._behind else self.policy.free)
+
     def _base_at(self, now: int) -> tuple[int, int]:
         """(base, caught up) at `now`: earlier at `speed` while packets wait, else towards the least delayed track by `slew`."""
         policy = self.policy
         elapsed = now - self._moved
-        if self._held:
+        if self._runs_ahead:
             gain = min(int(elapsed * (policy.speed - 1)), max(0, policy.catch_up - self._caught_up))
             return self._base - gain, self._caught_up + gain
         # A track that has fallen silent says nothing about the path
@@ -153,6 +171,8 @@ class Pacer:
 
     def _move_edge(self, now: int) -> None:
         if self._tracks:
+            most = int((now - self._moved) * (self.policy.speed - 1))
+            self._behind += max(-most, min(most, self._hold_back - self._behind))
             self._base, self._caught_up = self._base_at(now)
             self._moved = now
 

@@ -12,6 +12,7 @@ from time import monotonic_ns
 
 from gateway.sessions.arrival_clock import ClockFault
 from gateway.sessions.counters import PipelineCounters
+from gateway.sessions.lip_sync import LipSync
 from gateway.sessions.pacer import LiveEdgePolicy, Pacer
 from gateway.sessions.replanner import Decide, Room
 from gateway.sessions.routes import Routes
@@ -52,6 +53,7 @@ class Pipeline:
         self._fail = fail
         self._on_lack = on_lack
         self._timeline = Timeline(self._tell_of_clock, origin)
+        self._lip_sync = LipSync(lambda apart: on_lack(LeftOut(Lack.APART, apart.later, apart.text)))
         self._pacer = Pacer(live_edge)
         self._loop = asyncio.get_running_loop()
         self._release_timer: asyncio.TimerHandle | None = None
@@ -109,6 +111,10 @@ class Pipeline:
         if kind is Kind.VIDEO and track_pipeline.lacks_keyframe(packet):
             track_pipeline.request_keyframe(self._publisher)
         self._entered[packet.track, packet.dts] = now
+        if len(self._entered) > self._pacer.policy.hold_packets:  # the oldest was dropped
+            del self._entered[next(iter(self._entered))]
+        self._lip_sync.note(packet.track, kind, packet.dts, packet.arrival)
+        self._pacer.hold_back(self._lip_sync.hold)
         self._pacer.push(packet, kind, now)
         if self._pacer.needs_keyframe:
             staging.request_source_keyframe()

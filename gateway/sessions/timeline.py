@@ -5,7 +5,8 @@ What stays true:
 * The first packet of the seat is at 0, or at `origin` where an encoder comes back, and no dts is below that. Each track's dts rises
   strictly: one that does not is moved up by as little as it takes, never by more than about `BACKWARD`. A pts is never below its dts.
 * Tracks on the publisher's same clock are moved by the same offset, so that what the encoder aligned stays aligned to the nanosecond.
-  Only a track whose stamps part from arrival for long is moved by more: it goes on by arrival (`arrival_clock.py`).
+  Only a track whose stamps part from arrival for long is moved by more: it goes on by arrival (`arrival_clock.py`), or is slewed where
+  its clock drifts against another track's (`track_drift.py`).
 * A track *jumps* when its dts goes back by more than `BACKWARD`, or ahead of both the arrival line and every other track by more than
   `FORWARD`. The arrival line is where the seat would be if the least delayed packet of the last seconds had had no delay; a gap
   after a stall, or after an encoder was paused, is explained by it and is no jump.
@@ -18,6 +19,7 @@ What stays true:
 from dataclasses import dataclass
 
 from gateway.sessions.arrival_clock import ArrivalClock, OnFault
+from gateway.sessions.track_drift import TrackDrift
 from protocols.media import EncodedPacket
 
 BACKWARD = 250_000_000  # ns; what an interleaver or millisecond rounding may do to a track
@@ -45,6 +47,7 @@ class Timeline:
         that go on by arrival."""
         self.rebases = 0
         self._arrival_clock = ArrivalClock(on_fault)
+        self._drift = TrackDrift(on_fault)
         self._origin = origin
         self._clocks: dict[int, _Clock] = {}
         self._offset = 0  # the newest, which a new track takes
@@ -70,7 +73,8 @@ class Timeline:
         if not earliest <= packet.dts + self._total(packet.track) <= now + FORWARD:
             clock.offset = self._offset_after_jump(packet.dts, earliest, max(now, self._newest + clock.step))
             self._arrival_clock.restart(packet.track)
-        offset = clock.offset + self._arrival_clock.correct(packet.track, packet.dts + clock.offset, arrival)
+            self._drift.restart(packet.track)
+        offset = self._correct(packet, clock.offset)
         dts, pts = packet.dts + offset, packet.pts + offset
         if dts <= clock.last:
             dts = clock.last + STEP
@@ -82,8 +86,16 @@ class Timeline:
             packet.track, max(pts, dts), dts, packet.keyframe, packet.data, packet.begun, arrival, packet.layer, packet.payloads
         )
 
+    def _correct(self, packet: EncodedPacket, offset: int) -> int:
+        """The offset with what arrival says of the track's clock."""
+        track, arrival = packet.track, packet.arrival
+        offset += self._drift.correction_of(track)
+        offset += self._arrival_clock.correct(track, packet.dts + offset, arrival, steered=self._drift.steers(track))
+        self._drift.note(track, packet.dts + offset + self._arrival_clock.excess_of(track), arrival)
+        return offset
+
     def _total(self, track: int) -> int:
-        return self._clocks[track].offset + self._arrival_clock.correction_of(track)
+        return self._clocks[track].offset + self._drift.correction_of(track) + self._arrival_clock.correction_of(track)
 
     def _offset_of_new(self) -> int:
         """Of the tracks on the newest clock, that which arrival corrects the least."""

@@ -1,11 +1,13 @@
 """Sound and picture in step, as a viewer has them: a programme of flashes with beeps, and a viewer that measures what lies between the two.
 
-Times are those of a player: RTP timestamps of what is decoded, brought to one clock by the sender reports (RFC 3550 §6.4.1).
+Times are those of a player: RTP timestamps of what is decoded, brought to one clock by the sender reports (RFC 3550 §6.4.1). A player that
+has just begun also waits for each medium as long as its packets come late: what lies between the two then is `heard_after_seen`.
 """
 
 import asyncio
 from dataclasses import dataclass, field
 from fractions import Fraction
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,8 @@ _BRIGHT = 128
 _LOUD = 3000  # of 32767
 _QUIET_S = 0.3
 _NTP_SECOND = 1 << 32
+_RATES = {"video": 90_000, "audio": 48_000}
+_IN_TIME = 0.95  # of the packets of a second, when they are played
 
 
 def flashes_and_beeps(width: int = 640, height: int = 360, rate: int = 30) -> list[str]:
@@ -35,6 +39,8 @@ class LipSync(Viewer):
     flashes: list[int] = field(default_factory=list)  # RTP units since the stream's first packet
     beeps: list[int] = field(default_factory=list)
     _reports: dict[str, tuple[int, int]] = field(default_factory=dict)  # by kind: NTP and RTP time of the last sender report
+    _arrivals: dict[str, list[tuple[float, int]]] = field(default_factory=lambda: {"video": [], "audio": []})
+    """By kind: when a packet came (s), and its RTP time."""
     _dark: bool = False
     _quiet: float = 0.0  # s since the last sound
 
@@ -49,13 +55,38 @@ class LipSync(Viewer):
     @property
     def offsets(self) -> list[float]:
         """How many ms each beep begins after the flash that is nearest to it."""
-        flashes = [self._seconds("video", at, 90_000) for at in self.flashes]
+        flashes = [self._seconds("video", at) for at in self.flashes]
         found = []
-        for beep in (self._seconds("audio", at, 48_000) for at in self.beeps):
+        for beep in (self._seconds("audio", at) for at in self.beeps):
             nearest = min(flashes, key=lambda flash: abs(beep - flash))
             if abs(beep - nearest) < 0.5:  # the other of the first or the last one may not have been seen
                 found.append(float(beep - nearest) * 1000)
         return found
+
+    def heard_after_seen(self, second: int) -> float:
+        """How many ms sound is behind the picture, in this second after the first packet, at a player that shows each as soon as it comes
+        without a gap; the content itself is together by its timestamps (`offsets`)."""
+        begun = min(came for arrivals in self._arrivals.values() for came, _ in arrivals)
+        late = {}
+        for kind, arrivals in self._arrivals.items():
+            delays = sorted(
+                came - float(self._since_report(kind, rtp)) for came, rtp in arrivals if second <= came - begun < second + 1
+            )
+            late[kind] = delays[int(_IN_TIME * (len(delays) - 1))]
+        return (late["audio"] - late["video"]) * 1000
+
+    async def until_seconds(self, count: int, timeout: float = 60) -> None:
+        """Wait until packets have come for so many seconds after the first, and a report of each clock."""
+        async with asyncio.timeout(timeout):
+            while (
+                len(self._reports) < 2
+                or not all(self._arrivals.values())
+                or min(came[-1][0] for came in self._arrivals.values()) - min(came[0][0] for came in self._arrivals.values())
+                < count
+            ):
+                self._listen_for_reports()
+                self.progress.clear()
+                await self.progress.wait()
 
     async def _watch(self, track: MediaStreamTrack) -> None:
         while True:
@@ -85,6 +116,7 @@ class LipSync(Viewer):
             if "_handle_rtcp_packet" not in vars(receiver):
                 handle = self._reading(receiver.track.kind, receiver._handle_rtcp_packet)
                 vars(receiver)["_handle_rtcp_packet"] = handle
+                vars(receiver)["_handle_rtp_packet"] = self._noting(receiver.track.kind, receiver._handle_rtp_packet)
 
     def _reading(self, kind: str, handle: Any) -> Any:
         async def read(packet: Any) -> None:
@@ -95,10 +127,22 @@ class LipSync(Viewer):
 
         return read
 
-    def _seconds(self, kind: str, at: int, rate: int) -> Fraction:
+    def _noting(self, kind: str, handle: Any) -> Any:
+        async def note(packet: Any, arrival_time_ms: int) -> None:
+            self._arrivals[kind].append((monotonic(), packet.timestamp))
+            self.progress.set()
+            await handle(packet, arrival_time_ms=arrival_time_ms)
+
+        return note
+
+    def _since_report(self, kind: str, timestamp: int) -> Fraction:
         """When, by the sender's clock."""
         ntp, rtp = self._reports[kind]
+        since = (timestamp - rtp + (1 << 31)) % (1 << 32) - (1 << 31)
+        return Fraction(ntp, _NTP_SECOND) + Fraction(since, _RATES[kind])
+
+    def _seconds(self, kind: str, at: int) -> Fraction:
+        """When, by the sender's clock."""
         (receiver,) = (each for each in self.connection.getReceivers() if each.track.kind == kind)
         first = vars(receiver)["_RTCRtpReceiver__timestamp_mapper"]._origin  # aiortc counts from the first packet
-        since = (first + at - rtp + (1 << 31)) % (1 << 32) - (1 << 31)
-        return Fraction(ntp, _NTP_SECOND) + Fraction(since, rate)
+        return self._since_report(kind, (first + at) % (1 << 32))

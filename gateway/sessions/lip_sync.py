@@ -1,0 +1,114 @@
+"""By how much sound and picture arrive apart, and what the earlier one waits for the other. Sans-IO.
+
+An encoder that sends a second's sound in spurts, or the picture long after the sound, makes every player find out by itself how late the
+later one is, and until it has, lips and voice part. So all packets of such a stream go out by their time, `hold` after the live edge: as
+late as the later medium usually comes. A stream whose media arrive together is held back by nothing.
+
+A medium is as late as the latest packet in most of the last spans of `SPAN`: one stall, or a key frame now and then, is not usual.
+Apart is more than EBU R 37 takes as synchronous (sound 40 ms before to 60 ms after the picture), with something left for the player.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from statistics import median_low
+
+from protocols.media import Kind
+
+SPAN = 400_000_000  # ns of arrival, the same for all tracks: what a burst does to them is alike
+SPANS = 8
+FEWEST = 2  # spans that show what is usual
+TOLD = 5  # spans, and the streamer is told
+SOUND_AFTER = 50_000_000  # ns
+PICTURE_AFTER = 35_000_000  # ns
+MOST = 400_000_000  # ns that a medium waits
+SAME = 20_000_000  # ns by which what it waits may differ from what was measured
+ACTIVE = 2_000_000_000  # ns; who waits for a track that does not come for so long waits in vain
+
+
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """`later` comes this many ns after the other medium, which waits `hold` of them."""
+
+    later: Kind
+    by: int
+    hold: int
+
+    @property
+    def text(self) -> str:
+        """For the streamer."""
+        by, hold = round(self.by, -7) // 1_000_000, round(self.hold, -7) // 1_000_000
+        if self.later is Kind.AUDIO:
+            return (
+                f"The sound arrives {by} ms after the picture, which waits {hold} ms for it: let the encoder send each frame of sound at "
+                "once (ffmpeg over SRT: -pes_payload_size 0)."
+            )
+        return (
+            f"The picture arrives {by} ms after the sound, which waits {hold} ms for it: let the video encoder look ahead less (x264: "
+            "tune zerolatency)."
+        )
+
+
+@dataclass(slots=True)
+class _Delays:
+    """Of one track: (least, most) of each span in which something came, the last of them under way."""
+
+    kind: Kind
+    number: int
+    least: int
+    most: int
+    came: int
+    spans: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=SPANS))
+
+    @property
+    def usual(self) -> int:
+        return median_low(most for _, most in self.spans)
+
+
+class LipSync:
+    """State of one publisher; `on_apart` is told of each medium that comes after the other, once."""
+
+    def __init__(self, on_apart: Callable[[Apart], None]) -> None:
+        self._on_apart = on_apart
+        self.hold = 0
+        """ns after the live edge at which all goes out, where that is later than it came; 0 where the media arrive together."""
+        self._tracks: dict[int, _Delays] = {}
+        self._begun = 0  # arrival of the first packet
+        self._number = 0  # of the span under way
+        self._told: set[Kind] = set()
+
+    def note(self, track: int, kind: Kind, dts: int, arrival: int) -> None:
+        """A packet on the seat's time, in the order received; all in ns."""
+        self._begun = self._begun or arrival
+        number = (arrival - self._begun) // SPAN
+        if number > self._number:
+            self._number = number
+            self._judge(arrival)
+        delay = arrival - dts
+        it = self._tracks.get(track)
+        if it is None or it.kind is not kind:
+            self._tracks[track] = _Delays(kind, number, delay, delay, arrival)
+            return
+        if number > it.number:
+            it.spans.append((it.least, it.most))
+            it.number, it.least, it.most = number, delay, delay
+        it.least, it.most, it.came = min(it.least, delay), max(it.most, delay), arrival
+
+    def _judge(self, now: int) -> None:
+        known = [it for it in self._tracks.values() if now - it.came < ACTIVE and len(it.spans) >= FEWEST]
+        usual = {kind: min(it.usual for it in known if it.kind is kind) for kind in {it.kind for it in known}}
+        if len(usual) < 2:
+            self.hold = 0
+            return
+        sound_after = usual[Kind.AUDIO] - usual[Kind.VIDEO]
+        later = Kind.AUDIO if sound_after > 0 else Kind.VIDEO
+        bound = SOUND_AFTER if later is Kind.AUDIO else PICTURE_AFTER
+        if abs(sound_after) < (bound / 2 if self.hold else bound):
+            self.hold = 0
+            return
+        hold = min(MOST, usual[later] - min(least for it in known for least, _ in it.spans))
+        if abs(hold - self.hold) > SAME:
+            self.hold = hold
+        if later not in self._told and all(len(it.spans) >= TOLD for it in known):
+            self._told.add(later)
+            self._on_apart(Apart(later, abs(sound_after), self.hold))

@@ -1,0 +1,116 @@
+"""Media that arrive apart go out in step, as late as the later one; media that arrive together wait for nothing, and nothing is lost."""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.sessions.lip_sync import Apart, LipSync
+from gateway.sessions.pacer import LiveEdgePolicy, Pacer
+from protocols.media import Kind
+from tests.support.arriving import AUDIO, MS, ORIGIN, SECOND, VIDEO, Arriving
+
+BEFORE, AFTER = 40 * MS, 60 * MS  # that sound may be before and after the picture: EBU R 37
+FROM = 3  # s
+KINDS = {VIDEO: Kind.VIDEO, AUDIO: Kind.AUDIO}
+
+
+@dataclass
+class Sent:
+    """How late each packet goes out, by track and second of capture; and how much later than it came at most."""
+
+    late: dict[int, dict[int, list[int]]] = field(default_factory=lambda: {VIDEO: defaultdict(list), AUDIO: defaultdict(list)})
+    waited: int = 0
+    told: list[Apart] = field(default_factory=list)
+    order: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
+    came: int = 0
+
+    def sound_after(self, second: int) -> int:
+        """At a player that shows each medium as soon as it comes without a gap."""
+        return max(self.late[AUDIO][second]) - max(self.late[VIDEO][second])
+
+    @property
+    def in_step(self) -> bool:
+        return all(
+            -BEFORE <= self.sound_after(second) <= AFTER
+            for second in self.late[VIDEO]
+            if second in self.late[AUDIO] and second >= FROM
+        )
+
+
+def send(arriving: Arriving, duration: int = 20 * SECOND) -> Sent:
+    sent = Sent()
+    lip_sync, pacer = LipSync(sent.told.append), Pacer(LiveEdgePolicy())
+
+    def release(until: int) -> None:
+        while (due := pacer.next_release) is not None and due <= until:
+            give(due)
+
+    def give(now: int) -> None:
+        for packet in pacer.pop(now):
+            sent.late[packet.track][packet.dts // SECOND].append(now - ORIGIN - packet.dts)
+            sent.order[packet.track].append(packet.dts)
+            sent.waited = max(sent.waited, now - packet.arrival)
+
+    now = ORIGIN
+    for _, packet in arriving.packets(duration):
+        now = packet.arrival
+        release(now)
+        lip_sync.note(packet.track, KINDS[packet.track], packet.dts, now)
+        pacer.hold_back(lip_sync.hold)
+        pacer.push(packet, KINDS[packet.track], now)
+        give(now)
+        sent.came += 1
+    release(now + 2 * SECOND)
+    assert sum(pacer.dropped.values()) == 0
+    assert sum(map(len, sent.order.values())) == sent.came
+    assert all(order == sorted(order) for order in sent.order.values())
+    return sent
+
+
+@pytest.mark.parametrize("spurt", [180, 340, 380])
+def test_sound_in_spurts_is_in_step_from_the_third_second_on(spurt: int) -> None:
+    sent = send(Arriving(spurt=spurt * MS))
+    assert sent.in_step
+    assert sent.waited <= (spurt + 20) * MS
+    (apart,) = sent.told
+    assert apart.later is Kind.AUDIO
+    assert apart.by == pytest.approx(spurt * MS, abs=45 * MS)
+    assert apart.text.startswith("The sound arrives ")
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.sampled_from([VIDEO, AUDIO]), st.integers(80, 380), st.integers(0, 30), st.integers(0, 10**6))
+def test_a_medium_that_is_always_later_is_waited_for(later: int, by: int, jitter: int, seed: int) -> None:
+    sent = send(Arriving(jitter=jitter * MS, seed=seed, late={VIDEO: 0, AUDIO: 0} | {later: by * MS}))
+    assert sent.in_step
+    assert [apart.later for apart in sent.told] == [KINDS[later]]
+    assert sent.waited <= (by + jitter + 35) * MS
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 95), st.integers(0, 10**6))
+def test_media_that_arrive_together_wait_for_nothing_whatever_the_network_does(jitter: int, seed: int) -> None:
+    sent = send(Arriving(jitter=max(1, jitter * MS), seed=seed))
+    assert sent.waited == 0
+    assert sent.told == []
+
+
+def test_what_waits_is_bounded() -> None:
+    sent = send(Arriving(late={VIDEO: 0, AUDIO: SECOND}))
+    assert sent.waited <= 420 * MS
+    (apart,) = sent.told
+    assert (apart.by // (10 * MS), apart.hold) == (100, 400 * MS)
+
+
+def test_who_waits_for_a_track_that_has_ended_waits_no_longer() -> None:
+    lip_sync = LipSync(lambda apart: None)
+    for captured, packet in Arriving(spurt=340 * MS).packets(20 * SECOND):
+        if packet.track == VIDEO or captured < 8 * SECOND:
+            lip_sync.note(packet.track, KINDS[packet.track], packet.dts, packet.arrival)
+        if captured == 0 or (packet.track == AUDIO and 7 * SECOND < captured < 8 * SECOND):
+            held = lip_sync.hold
+    assert held > 0
+    assert lip_sync.hold == 0
