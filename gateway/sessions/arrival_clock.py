@@ -116,8 +116,14 @@ class _Lag:
         return self.lag - self.correction - self.usual
 
     @property
+    def to_take_in(self) -> float:
+        """What will be added to the correction, so that what parted it is taken in."""
+        return self.excess if self.followed_since is not None else 0.0
+
+    @property
     def uncorrected(self) -> float:
-        return self.level - self.correction
+        """The usual lag, of a track that is followed."""
+        return self.level - self.correction - self.to_take_in
 
     @property
     def moved(self) -> float:
@@ -147,7 +153,7 @@ class ArrivalClock:
     def excess_of(self, track: int) -> int:
         """ns by which its correction will still grow, so that what parted it is taken in."""
         lag = self._lags.get(track)
-        return round(lag.excess) if lag is not None and lag.followed_since is not None else 0
+        return round(lag.to_take_in) if lag is not None else 0
 
     def restart(self, track: int) -> None:
         """Its stamps have jumped: what they said is over."""
@@ -221,10 +227,12 @@ class ArrivalClock:
 
     @staticmethod
     def _drifts(it: _Lag, others: list[_Lag]) -> bool:
-        """Away from the others, and it is this one's stamps that move against arrival more than theirs."""
+        """Away from the others, and it is this one's stamps that move against arrival more than those of others, if these are believed."""
         apart = list(it.apart)
         least = max(DRIFTED, DRIFTS_BY * (it.looked - it.times[0]))
-        if len(apart) < DRIFTS or abs(apart[-1] - apart[0]) < least or any(each.moved > it.moved for each in others):
+        if len(apart) < DRIFTS or abs(apart[-1] - apart[0]) < least:
+            return False
+        if any(each.followed_since is None and each.moved > it.moved for each in others):
             return False
         sign = 1 if apart[-1] > apart[0] else -1
         return all(sign * (later - earlier) > 0 for earlier, later in pairwise(apart))

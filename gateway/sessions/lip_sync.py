@@ -4,8 +4,9 @@ An encoder that sends a second's sound in spurts, or the picture long after the 
 later one is, and until it has, lips and voice part. So all packets of such a stream go out by their time, `hold` after the live edge: as
 late as the later medium usually comes. A stream whose media arrive together is held back by nothing.
 
-A medium is as late as the latest packet in most of the last spans of `SPAN`: one stall, or a key frame now and then, is not usual.
-Apart is more than EBU R 37 takes as synchronous (sound 40 ms before to 60 ms after the picture), with something left for the player.
+A medium is as late as the latest packet in most of the last spans of `SPAN`: one stall, or a key frame now and then, is not usual. While
+that grows or shrinks it says nothing: stamps that part from arrival are another's matter (`arrival_clock.py`), and what waits stays as it
+is. Apart is more than EBU R 37 takes as synchronous (sound 40 ms before to 60 ms after the picture), with something left for the player.
 """
 
 from collections import deque
@@ -18,7 +19,9 @@ from protocols.media import Kind
 SPAN = 400_000_000  # ns of arrival, the same for all tracks: what a burst does to them is alike
 SPANS = 8
 FEWEST = 2  # spans that show what is usual
+STEADY = 30_000_000  # ns between what was usual in the earlier and the later of them
 TOLD = 5  # spans, and the streamer is told
+WORTH_TELLING = 100_000_000  # ns: what is less costs viewers hardly anything
 SOUND_AFTER = 50_000_000  # ns
 PICTURE_AFTER = 35_000_000  # ns
 MOST = 400_000_000  # ns that a medium waits
@@ -41,7 +44,7 @@ class Apart:
         if self.later is Kind.AUDIO:
             return (
                 f"The sound arrives {by} ms after the picture, which waits {hold} ms for it: let the encoder send each frame of sound at "
-                "once (ffmpeg over SRT: -pes_payload_size 0)."
+                "once (ffmpeg over SRT: -pes_payload_size 0), or raise its bitrate."
             )
         return (
             f"The picture arrives {by} ms after the sound, which waits {hold} ms for it: let the video encoder look ahead less (x264: "
@@ -63,6 +66,12 @@ class _Delays:
     @property
     def usual(self) -> int:
         return median_low(most for _, most in self.spans)
+
+    @property
+    def steady(self) -> bool:
+        latest = [most for _, most in self.spans]
+        middle = len(latest) // 2
+        return abs(median_low(latest[middle:]) - median_low(latest[:middle])) <= STEADY
 
 
 class LipSync:
@@ -100,6 +109,8 @@ class LipSync:
         if len(usual) < 2:
             self.hold = 0
             return
+        if not all(it.steady for it in known):
+            return
         sound_after = usual[Kind.AUDIO] - usual[Kind.VIDEO]
         later = Kind.AUDIO if sound_after > 0 else Kind.VIDEO
         bound = SOUND_AFTER if later is Kind.AUDIO else PICTURE_AFTER
@@ -109,6 +120,6 @@ class LipSync:
         hold = min(MOST, usual[later] - min(least for it in known for least, _ in it.spans))
         if abs(hold - self.hold) > SAME:
             self.hold = hold
-        if later not in self._told and all(len(it.spans) >= TOLD for it in known):
+        if later not in self._told and abs(sound_after) >= WORTH_TELLING and all(len(it.spans) >= TOLD for it in known):
             self._told.add(later)
             self._on_apart(Apart(later, abs(sound_after), self.hold))

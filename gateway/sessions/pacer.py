@@ -131,6 +131,13 @@ class Pacer:
         self.paused = False
         return released
 
+    def finish(self, now: int) -> list[EncodedPacket]:
+        """No more comes: those that wait for the other medium, by dts. What came too early to be shown is left out."""
+        self._hold_back = self._behind = 0
+        released = self.pop(now)
+        self.flush()
+        return released
+
     @property
     def next_release(self) -> int | None:
         """Local time at which `pop` has more to give, if nothing comes before; None if nothing waits."""

@@ -126,13 +126,16 @@ class Pipeline:
         kind = track_pipeline.track.kind if track_pipeline is not None else None
         self._on_lack(LeftOut(Lack.CLOCK, kind, fault.text(kind)))
 
-    def _release(self, packets: list[EncodedPacket], now: int) -> None:
+    def _process(self, packets: list[EncodedPacket], now: int) -> None:
         for packet in packets:
+            entered = self._entered.pop((packet.track, packet.dts), now)
             track_pipeline = self.track_pipelines.get(packet.track)
             if track_pipeline is not None:
-                track_pipeline.delays.steps[Step.QUEUE].observe(now - self._entered.get((packet.track, packet.dts), now))
+                track_pipeline.delays.steps[Step.QUEUE].observe(now - entered)
                 track_pipeline.process(packet, now)
-            self._entered.pop((packet.track, packet.dts), None)
+
+    def _release(self, packets: list[EncodedPacket], now: int) -> None:
+        self._process(packets, now)
         if self._pacer.paused is self._flowing.is_set():
             self._publisher.pause(self._pacer.paused)
             (self._flowing.clear if self._pacer.paused else self._flowing.set)()
@@ -173,11 +176,13 @@ class Pipeline:
         return totals
 
     async def aclose(self) -> None:
-        """Stop the stages and the worker. Routes stay as they are: the seat may go on with another publisher."""
+        """Give what waited for another medium, and stop the stages and the worker. Routes stay as they are: the seat may go on with another
+        publisher."""
         if self._release_timer is not None:
             self._release_timer.cancel()
             self._release_timer = None
-        self._pacer.flush()
+        now = monotonic_ns()
+        self._process(self._pacer.finish(now), now)
         await self.staging.aclose()
         await self._transcoders.aclose()
 

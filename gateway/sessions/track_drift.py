@@ -179,16 +179,14 @@ def _drifting(it: _TrackClock, point: _Point) -> _Drift | None:
     """What the points show, with this one."""
     for scale, span in enumerate(it.spans):
         span.append(point)
-        for points in (list(span)[-FEWEST:], list(span)) if len(span) > FEWEST else (list(span),):
-            if (
-                len(points) >= FEWEST
-                and (line := _line([each.apart for each in points], max(DRIFTED, CLEAR * it.noise))) is not None
-            ):
+        for count in range(FEWEST, len(span) + 1):
+            points = list(span)[-count:]
+            if (line := _line([each.apart for each in points], max(DRIFTED, CLEAR * it.noise))) is not None:
                 moves = _slope([each.own for each in points])
                 other = _slope([each.own - each.apart for each in points])
                 drift = line.slope / (LOOK << scale)
                 if abs(moves) >= abs(other) and abs(drift) <= MOST:
-                    return _Drift(line.begin, drift, (len(points) - 1) * (LOOK << scale))
+                    return _Drift(line.begin, drift, (count - 1) * (LOOK << scale))
         half = it.halves[scale]
         if half is None:
             it.halves[scale] = point

@@ -139,6 +139,9 @@ def test_one_track_by_a_wrong_clock_is_shown_beside_the_right_one(wrong: int, ra
 
 @settings(max_examples=30, deadline=None)
 @example(0.5, 0.96875)
+@example(0.5, 1.015625)
+@example(0.6, 1.04)
+@example(0.8868, 1.00924)
 @given(st.floats(0.3, 0.9), st.floats(0.3, 3))
 def test_each_track_by_a_wrong_clock_of_its_own(video: float, audio: float) -> None:
     assert_live_and_in_step(show({VIDEO: at_rate(video), AUDIO: at_rate(audio)}, 30 * SECOND))

@@ -86,7 +86,10 @@ def test_sound_in_spurts_is_in_step_from_the_third_second_on(spurt: int) -> None
 def test_a_medium_that_is_always_later_is_waited_for(later: int, by: int, jitter: int, seed: int) -> None:
     sent = send(Arriving(jitter=jitter * MS, seed=seed, late={VIDEO: 0, AUDIO: 0} | {later: by * MS}))
     assert sent.in_step
-    assert [apart.later for apart in sent.told] == [KINDS[later]]
+    if by >= 110:
+        assert [apart.later for apart in sent.told] == [KINDS[later]]
+    elif by < 90 - jitter:
+        assert sent.told == [], "what a streamer need not mend"
     assert sent.waited <= (by + jitter + 35) * MS
 
 

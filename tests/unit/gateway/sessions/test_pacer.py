@@ -285,6 +285,37 @@ def test_flush_gives_all_that_waits_in_order_and_ends_the_pressure() -> None:
     assert session.pacer.pop(ORIGIN) == []
 
 
+def test_at_the_end_what_waits_for_the_other_medium_goes_out_and_what_came_too_early_does_not() -> None:
+    session, hold = Session(), 340 * MS
+    source = in_order(packets(10 * SECOND), lambda t: t)
+    session.pacer.hold_back(hold)
+    session.run(source)
+    newest = 10 * SECOND - AAC
+    assert session.of(VIDEO)[-1][1] <= newest - hold
+    early = [EncodedPacket(AUDIO, t, t, True, b"a", 0, 0) for t in (newest + 90 * MS, newest + 500 * MS)]
+    for packet in early:
+        session.pacer.push(packet, Kind.AUDIO, ORIGIN + newest)
+    given = session.pacer.finish(ORIGIN + newest)
+    assert [p for _, p in session.sent] + given == [*(p for _, p in source), early[0]]
+    assert session.pacer.next_release is None
+
+
+def test_what_waits_for_the_other_medium_comes_and_goes_smoothly() -> None:
+    """Each packet is later than the one before by at most a quarter of what lies between them, and sooner by as much."""
+    session = Session()
+    session.run(in_order(packets(2 * SECOND), lambda t: t))
+    session.pacer.hold_back(400 * MS)
+    session.run(in_order(packets(4 * SECOND, start=2 * SECOND), lambda t: t))
+    session.pacer.hold_back(0)
+    session.run(in_order(packets(4 * SECOND, start=6 * SECOND), lambda t: t))
+    session.advance(20 * SECOND)
+    later = [at - dts for at, dts in session.of(AUDIO)]
+    assert max(later) <= 401 * MS
+    assert later[0] == later[-1] == 0
+    assert all(abs(b - a) <= AAC // 3 + MS for a, b in pairwise(later))
+    assert total(session.pacer) == 0
+
+
 def test_back_pressure_starts_at_a_half_and_ends_at_a_quarter() -> None:
     session = Session()
     ahead = 100 * MS  # what may go out freely

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from time import monotonic_ns
 
 import pytest
 
@@ -15,6 +16,7 @@ from gateway.sessions.transcoders import SpareWorker
 from gateway.telemetry.latency import Step
 from protocols.errors import Reason, Rejected
 from protocols.media import Codec, EncodedPacket, Kind
+from tests.support.arriving import ORIGIN, Arriving
 from tests.support.memory import H264, MS, OPUS, EnoughRoom, MemoryCall, MemoryOutput, MemoryPublisher, MemorySink, packet
 from tests.unit.transcode.media import pictures, see, tone
 from transcode.host.pool import Workers
@@ -224,6 +226,24 @@ async def test_a_file_pushed_faster_than_real_time_is_held_and_the_encoder_is_ma
     assert not publisher.paused
     assert it.gather().dropped.total() == 0
     await it.aclose()
+
+
+async def test_what_waits_for_the_other_medium_is_given_at_the_end() -> None:
+    call = MemoryCall()
+    async with pipeline(MemoryPublisher(), call) as it:
+        await it.change((H264, OPUS))
+        earlier = monotonic_ns() - 10_000_000_000 - ORIGIN
+        source = [
+            replace(each, begun=each.begun + earlier, arrival=each.arrival + earlier)
+            for _, each in Arriving(spurt=340 * MS).packets(4_000 * MS)
+        ]
+        for each in source:
+            await it.push(each)
+        sent = call.sinks[Kind.VIDEO].packets
+        pictures = [each.dts for each in source if each.track == H264.id]
+        assert len(sent) < len(pictures)
+        await it.aclose()
+        assert [each.dts for each in sent] == pictures
 
 
 async def test_the_queue_counts_only_what_the_pacer_holds() -> None:
