@@ -144,7 +144,7 @@ class Nowhere:
 class WebRtc:
     """One track at a viewer: played at the time of the last report's clock that its RTP timestamp says."""
 
-    carried = None
+    carried: int | None = None
 
     def __init__(
         self, way: Nowhere, track: Track, clock: Callable[[int], tuple[int, int]], played: Callable[[float], None]
