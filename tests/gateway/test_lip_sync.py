@@ -7,13 +7,15 @@ import pytest
 from tests.support.gateway_process import running_gateway
 from tests.support.lipsync import LipSync
 from tests.support.lipsync_encoders import AT_ONCE, IN_SPURTS
+from tests.support.slow import slow
 from tests.support.viewer import watching
 
 BEFORE, AFTER = 40, 60  # ms that sound may be before and after the picture: EBU R 37
 BEGINS, ENDS = 3, 8  # s after the first packet
+QUICK = {"ffmpeg over SRT", "GStreamer over SRT", "ffmpeg over RTMP"}
 
 
-@pytest.mark.parametrize("name", [*IN_SPURTS, *AT_ONCE])
+@pytest.mark.parametrize("name", [name if name in QUICK else slow(name) for name in IN_SPURTS | AT_ONCE])
 async def test_lips_and_voice_are_together_from_the_third_second_on(name: str, tmp_path: Path) -> None:
     call, viewer = "livestream:demo", LipSync()
     publish = (IN_SPURTS | AT_ONCE)[name]
