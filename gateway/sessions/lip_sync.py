@@ -103,6 +103,10 @@ class LipSync:
             it.number, it.least, it.most = number, delay, delay
         it.least, it.most, it.came = min(it.least, delay), max(it.most, delay), arrival
 
+    def forget(self, track: int) -> None:
+        """How late it was came of wrong stamps."""
+        self._tracks.pop(track, None)
+
     def _judge(self, now: int) -> None:
         known = [it for it in self._tracks.values() if now - it.came < ACTIVE and len(it.spans) >= FEWEST]
         usual = {kind: min(it.usual for it in known if it.kind is kind) for kind in {it.kind for it in known}}

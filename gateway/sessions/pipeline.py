@@ -113,7 +113,10 @@ class Pipeline:
         self._entered[packet.track, packet.dts] = now
         if len(self._entered) > self._pacer.policy.hold_packets:  # the oldest was dropped
             del self._entered[next(iter(self._entered))]
-        self._lip_sync.note(packet.track, kind, packet.dts, packet.arrival)
+        if self._timeline.settling(packet.track):
+            self._lip_sync.forget(packet.track)
+        else:
+            self._lip_sync.note(packet.track, kind, packet.dts, packet.arrival)
         self._pacer.hold_back(self._lip_sync.hold)
         self._pacer.push(packet, kind, now)
         if self._pacer.needs_keyframe:

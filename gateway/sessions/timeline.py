@@ -86,6 +86,10 @@ class Timeline:
             packet.track, max(pts, dts), dts, packet.keyframe, packet.data, packet.begun, arrival, packet.layer, packet.payloads
         )
 
+    def settling(self, track: int) -> bool:
+        """What its stamps have parted from arrival by is still being taken in: how late its packets are says nothing yet."""
+        return self._arrival_clock.excess_of(track) != 0
+
     def _correct(self, packet: EncodedPacket, offset: int) -> int:
         """The offset with what arrival says of the track's clock."""
         track, arrival = packet.track, packet.arrival

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from gateway.sessions.lip_sync import Apart, LipSync
 from gateway.sessions.pacer import LiveEdgePolicy, Pacer
+from gateway.sessions.timeline import Timeline
 from protocols.media import Kind
 from tests.support.arriving import AUDIO, MS, ORIGIN, SECOND, VIDEO, Arriving
+from tests.support.unheard import unheard
 
 BEFORE, AFTER = 40 * MS, 60 * MS  # that sound may be before and after the picture: EBU R 37
 FROM = 3  # s
@@ -117,3 +119,23 @@ def test_who_waits_for_a_track_that_has_ended_waits_no_longer() -> None:
             held = lip_sync.hold
     assert held > 0
     assert lip_sync.hold == 0
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sampled_from([VIDEO, AUDIO]),
+    st.floats(0.0, 0.95) | st.floats(1.05, 2),
+    st.integers(1, 60),
+    st.integers(0, 10**6),
+)
+def test_a_wrong_clock_is_not_taken_for_a_medium_that_comes_late(wrong: int, rate: float, jitter: int, seed: int) -> None:
+    told: list[Apart] = []
+    lip_sync, timeline = LipSync(told.append), Timeline(unheard)
+    arriving = Arriving({VIDEO: 1.0, AUDIO: 1.0} | {wrong: rate}, jitter=jitter * MS, seed=seed)
+    for _, packet in arriving.packets(20 * SECOND):
+        mapped = timeline.map(packet)
+        if timeline.settling(packet.track):
+            lip_sync.forget(packet.track)
+        else:
+            lip_sync.note(packet.track, KINDS[packet.track], mapped.dts, packet.arrival)
+    assert told == []
