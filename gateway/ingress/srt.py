@@ -44,7 +44,9 @@ class SrtIngress:
     @property
     def test_picture(self) -> str:
         """An ffmpeg command."""
-        return f"{words.TEST_PICTURE} {words.AAC} -f mpegts '{self.server}?{self._query}&latency={1000 * self.latency_ms}'"
+        address = f"{self.server}?{self._query}&latency={1000 * self.latency_ms}"
+        # Else it keeps sound back until it has a third of a second of it
+        return f"{words.TEST_PICTURE} {words.AAC} -f mpegts -muxdelay 0 '{address}'"
 
     def text(self, obs: bool = False) -> str:
         """Everything, for people; with the exact steps for OBS when asked."""

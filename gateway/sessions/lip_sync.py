@@ -7,10 +7,13 @@ late as the later medium usually comes. A stream whose media arrive together is 
 A medium is as late as the latest packet in most of the last spans of `SPAN`: one stall, or a key frame now and then, is not usual. While
 that grows or shrinks it says nothing: stamps that part from arrival are another's matter (`arrival_clock.py`), and what waits stays as it
 is. Apart is more than EBU R 37 takes as synchronous (sound 40 ms before to 60 ms after the picture), with something left for the player.
+
+A player waits for what it saw in its first seconds, for half a minute (NetEq). So at the start, until what is usual has been seen, the
+first spurts say what waits, and at once; so does what had to wait until the sound was known, and would go out in a spurt of its own.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from statistics import median_low
 
@@ -26,6 +29,8 @@ SOUND_AFTER = 50_000_000  # ns
 PICTURE_AFTER = 35_000_000  # ns
 MOST = 400_000_000  # ns that a medium waits
 SAME = 20_000_000  # ns by which what it waits may differ from what was measured
+SPURT = 120_000_000  # ns by which sound is later than the pictures beside it: no jitter
+STEADILY = 150_000_000  # ns from picture to picture, at most
 ACTIVE = 2_000_000_000  # ns; who waits for a track that does not come for so long waits in vain
 
 
@@ -44,7 +49,7 @@ class Apart:
         if self.later is Kind.AUDIO:
             return (
                 f"The sound arrives {by} ms after the picture, which waits {hold} ms for it: let the encoder send each frame of sound at "
-                "once (ffmpeg over SRT: -pes_payload_size 0), or raise its bitrate."
+                "once (ffmpeg over SRT: -muxdelay 0), or raise its bitrate."
             )
         return (
             f"The picture arrives {by} ms after the sound, which waits {hold} ms for it: let the video encoder look ahead less (x264: "
@@ -61,11 +66,17 @@ class _Delays:
     least: int
     most: int
     came: int
+    last: int
     spans: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=SPANS))
 
     @property
     def usual(self) -> int:
         return median_low(most for _, most in self.spans)
+
+    @property
+    def often(self) -> int:
+        """In more than a quarter of the spans, since spurts are not all alike; of few, in most."""
+        return sorted(most for _, most in self.spans)[(3 * len(self.spans) - 4) // 4]
 
     @property
     def steady(self) -> bool:
@@ -81,47 +92,71 @@ class LipSync:
         self._on_apart = on_apart
         self.hold = 0
         """ns after the live edge at which all goes out, where that is later than it came; 0 where the media arrive together."""
+        self.at_once = True
+        """`hold` counts at once, not by and by: what is usual has not been seen yet."""
         self._tracks: dict[int, _Delays] = {}
         self._begun = 0  # arrival of the first packet
         self._number = 0  # of the span under way
         self._told: set[Kind] = set()
+        self._expected: frozenset[Kind] = frozenset()
 
-    def note(self, track: int, kind: Kind, dts: int, arrival: int) -> None:
-        """A packet on the seat's time, in the order received; all in ns."""
-        self._begun = self._begun or arrival
+    def expect(self, kinds: Iterable[Kind]) -> None:
+        """The publisher has tracks of these: one medium alone waits for nothing."""
+        self._expected = frozenset(kinds)
+
+    def note(self, track: int, kind: Kind, dts: int, arrival: int, now: int) -> None:
+        """A packet on the seat's time, in the order received; all in ns. It came at `arrival`, and what was found before all tracks were
+        known has waited until `now`."""
+        if not self._begun:
+            self._begun = arrival
+            if now - arrival > SPURT and len(self._expected) > 1:
+                self.hold = min(MOST, now - arrival)
         number = (arrival - self._begun) // SPAN
         if number > self._number:
             self._number = number
             self._judge(arrival)
         delay = arrival - dts
         it = self._tracks.get(track)
+        if self.at_once and kind is Kind.AUDIO:
+            self._note_spurt(delay, arrival)
         if it is None or it.kind is not kind:
-            self._tracks[track] = _Delays(kind, number, delay, delay, arrival)
+            self._tracks[track] = _Delays(kind, number, delay, delay, arrival, delay)
             return
         if number > it.number:
             it.spans.append((it.least, it.most))
             it.number, it.least, it.most = number, delay, delay
-        it.least, it.most, it.came = min(it.least, delay), max(it.most, delay), arrival
+        it.least, it.most, it.came, it.last = min(it.least, delay), max(it.most, delay), arrival, delay
+
+    def _note_spurt(self, delay: int, now: int) -> None:
+        """What is late while pictures keep coming is no stall."""
+        pictures = [it for it in self._tracks.values() if it.kind is Kind.VIDEO and now - it.came < STEADILY]
+        if pictures and delay - max(it.last for it in pictures) > SPURT:
+            self.hold = max(self.hold, min(MOST, delay - min(it.least for it in self._tracks.values())))
 
     def forget(self, track: int) -> None:
         """How late it was came of wrong stamps."""
         self._tracks.pop(track, None)
 
     def _judge(self, now: int) -> None:
-        known = [it for it in self._tracks.values() if now - it.came < ACTIVE and len(it.spans) >= FEWEST]
+        if self._number < FEWEST:
+            return
+        active = [it for it in self._tracks.values() if now - it.came < ACTIVE]
+        known = [it for it in active if len(it.spans) >= FEWEST]
         usual = {kind: min(it.usual for it in known if it.kind is kind) for kind in {it.kind for it in known}}
-        if len(usual) < 2:
-            self.hold = 0
+        if len({it.kind for it in active}) < 2:
+            self.hold, self.at_once = 0, False
             return
-        if not all(it.steady for it in known):
+        if len(usual) < 2 or not all(it.steady for it in known):
             return
+        self.at_once = False
         sound_after = usual[Kind.AUDIO] - usual[Kind.VIDEO]
         later = Kind.AUDIO if sound_after > 0 else Kind.VIDEO
         bound = SOUND_AFTER if later is Kind.AUDIO else PICTURE_AFTER
         if abs(sound_after) < (bound / 2 if self.hold else bound):
             self.hold = 0
             return
-        hold = min(MOST, usual[later] - min(least for it in known for least, _ in it.spans))
+        often = min(it.often for it in known if it.kind is later)
+        hold = min(MOST, often - min(least for it in known for least, _ in it.spans))
         if abs(hold - self.hold) > SAME:
             self.hold = hold
         if later not in self._told and abs(sound_after) >= WORTH_TELLING and all(len(it.spans) >= TOLD for it in known):

@@ -5,7 +5,8 @@ media time 0, so `now - base` is the media time that is live. It keeps five rule
 
 * **No delay.** A packet goes out at once, also if it is ahead of the live edge by up to `free`.
 * **In step.** Where the media arrive apart (`hold_back`), all go out evenly, by their time, so long after the live edge; what is later
-  than that goes at once. The way there and back takes a quarter of the speed, as of what comes too early.
+  than that goes at once. The way there and back takes a quarter of the speed, as of what comes too early, but at the start there is
+  none: what a player sees of its first seconds is what it waits for longest.
 * **Too early.** What is further ahead (a file sent faster than real time, a burst at the start) waits; meanwhile the live edge catches up
   by moving at most `speed` times as fast as real time, `catch_up` in all. When half of `hold` waits, `paused` asks for
   back-pressure until it is down to a quarter. Above `hold` the oldest go (`overflow`), to the next key frame, video and audio alike.
@@ -77,15 +78,18 @@ class Pacer:
         """A video track was cut and waits for a key frame: ask for one where the source or an encoder of ours can."""
         return any(track.waiting for track in self._tracks.values())
 
-    def hold_back(self, hold: int) -> None:
-        """From here on packets are to go out `hold` ns after the live edge; 0: at once."""
+    def hold_back(self, hold: int, *, at_once: bool) -> None:
+        """From here on packets are to go out `hold` ns after the live edge, 0: when they come; `at_once`, or by and by."""
         self._hold_back = hold
+        if at_once:
+            self._behind = hold
 
     def push(self, packet: EncodedPacket, kind: Kind, now: int) -> None:
         """Take a packet that came at `now`; `pop` gives it out, perhaps at once."""
         delay = now - packet.dts
         if not self._tracks:
-            self._base, self._moved = delay, now
+            # What has waited before, for other tracks to be known, has waited for them
+            self._base, self._moved = max(packet.arrival, now - self._behind) - packet.dts, now
         self._move_edge(now)
         track = self._tracks.get(packet.track)
         if track is None:

@@ -80,6 +80,7 @@ class Pipeline:
     async def change(self, tracks: tuple[Track, ...]) -> None:
         """The publisher's tracks are these from here on."""
         await self.staging.change(tracks)
+        self._lip_sync.expect(each.track.kind for each in self.track_pipelines.values())
 
     async def push(self, packet: EncodedPacket) -> None:
         """One packet of the publisher, on its own clock."""
@@ -116,8 +117,8 @@ class Pipeline:
         if self._timeline.settling(packet.track):
             self._lip_sync.forget(packet.track)
         else:
-            self._lip_sync.note(packet.track, kind, packet.dts, packet.arrival)
-        self._pacer.hold_back(self._lip_sync.hold)
+            self._lip_sync.note(packet.track, kind, packet.dts, packet.arrival, now)
+        self._pacer.hold_back(self._lip_sync.hold, at_once=self._lip_sync.at_once)
         self._pacer.push(packet, kind, now)
         if self._pacer.needs_keyframe:
             staging.request_source_keyframe()

@@ -241,8 +241,8 @@ def test_an_hour_of_slow_sound_stays_in_step_for_webrtc_and_hls(
                 continue
             kind = kinds[item.track]
             packet = timeline.map(item)
-            lip_sync.note(packet.track, kind, packet.dts, now)
-            pacer.hold_back(lip_sync.hold)
+            lip_sync.note(packet.track, kind, packet.dts, packet.arrival, now)
+            pacer.hold_back(lip_sync.hold, at_once=lip_sync.at_once)
             pacer.push(packet, kind, now)
             came[kind] += 1
         give(now)

@@ -31,6 +31,11 @@ def by_ffmpeg_over_srt(gateway: GatewayProcess, call: str, user: str, folder: Pa
     return ffmpeg(*PROGRAMME, *arguments[arguments.index("-c:v") :])
 
 
+def by_ffmpeg_in_spurts(gateway: GatewayProcess, call: str, user: str, folder: Path) -> AbstractAsyncContextManager[object]:
+    """As it does unless it is told otherwise."""
+    return ffmpeg(*PROGRAMME, *X264_LIVE, "-c:a", "aac", "-b:a", "128k", "-f", "mpegts", Way(gateway, False, user, call).url())
+
+
 def at_44100_mono(gateway: GatewayProcess, call: str, user: str, folder: Path) -> AbstractAsyncContextManager[object]:
     sound = ("-c:a", "aac", "-b:a", "64k", "-ar", "44100", "-ac", "1")
     return ffmpeg(*PROGRAMME, *X264_LIVE, *sound, "-f", "mpegts", Way(gateway, False, user, call).url())
@@ -82,12 +87,13 @@ async def filed(folder: Path) -> Path:
 
 
 IN_SPURTS: dict[str, Publish] = {
-    "ffmpeg over SRT": by_ffmpeg_over_srt,
+    "ffmpeg over SRT, in spurts": by_ffmpeg_in_spurts,
     "ffmpeg over SRT, 44.1 kHz mono": at_44100_mono,
     "srt-live-transmit": by_srt_live_transmit,
 }
 """Those that send a quarter of a second of sound and more at once."""
 AT_ONCE: dict[str, Publish] = {
+    "ffmpeg over SRT": by_ffmpeg_over_srt,
     "GStreamer over SRT": by_gstreamer_over_srt,
     "ffmpeg over RTMP": by_ffmpeg_over_rtmp,
     "GStreamer over RTMP": by_gstreamer_over_rtmp,

@@ -11,7 +11,7 @@ from gateway.sessions.lip_sync import Apart, LipSync
 from gateway.sessions.pacer import LiveEdgePolicy, Pacer
 from gateway.sessions.timeline import Timeline
 from protocols.media import Kind
-from tests.support.arriving import AUDIO, MS, ORIGIN, SECOND, VIDEO, Arriving
+from tests.support.arriving import AUDIO, FRAME, MS, ORIGIN, SECOND, VIDEO, Arriving
 from tests.support.unheard import unheard
 
 BEFORE, AFTER = 40 * MS, 60 * MS  # that sound may be before and after the picture: EBU R 37
@@ -42,9 +42,11 @@ class Sent:
         )
 
 
-def send(arriving: Arriving, duration: int = 20 * SECOND) -> Sent:
+def send(arriving: Arriving, duration: int = 20 * SECOND, known: int = 0) -> Sent:
+    """`known`: ns after the first packet at which all tracks are known; what came before is handed on then."""
     sent = Sent()
     lip_sync, pacer = LipSync(sent.told.append), Pacer(LiveEdgePolicy())
+    lip_sync.expect(Kind)
 
     def release(until: int) -> None:
         while (due := pacer.next_release) is not None and due <= until:
@@ -58,10 +60,10 @@ def send(arriving: Arriving, duration: int = 20 * SECOND) -> Sent:
 
     now = ORIGIN
     for _, packet in arriving.packets(duration):
-        now = packet.arrival
+        now = max(packet.arrival, ORIGIN + known)
         release(now)
-        lip_sync.note(packet.track, KINDS[packet.track], packet.dts, now)
-        pacer.hold_back(lip_sync.hold)
+        lip_sync.note(packet.track, KINDS[packet.track], packet.dts, packet.arrival, now)
+        pacer.hold_back(lip_sync.hold, at_once=lip_sync.at_once)
         pacer.push(packet, KINDS[packet.track], now)
         give(now)
         sent.came += 1
@@ -81,6 +83,22 @@ def test_sound_in_spurts_is_in_step_from_the_third_second_on(spurt: int) -> None
     assert apart.later is Kind.AUDIO
     assert apart.by == pytest.approx(spurt * MS, abs=45 * MS)
     assert apart.text.startswith("The sound arrives ")
+
+
+@pytest.mark.parametrize("spurt", [180, 340, 380])
+def test_what_waited_until_the_sound_was_known_goes_out_evenly_from_the_first_packet_on(spurt: int) -> None:
+    sent = send(Arriving(spurt=spurt * MS), known=spurt // 21 * FRAME)
+    for track in VIDEO, AUDIO:
+        late = [each for second in sorted(sent.late[track]) for each in sent.late[track][second]]
+        assert max(late) - min(late) <= 30 * MS, "no spurt is left"
+    assert all(abs(sent.sound_after(second)) <= 25 * MS for second in range(19))
+
+
+def test_what_waited_beside_sound_that_comes_at_once_catches_up() -> None:
+    sent = send(Arriving(), known=300 * MS)
+    assert sent.told == []
+    assert max(sent.late[VIDEO][0]) <= 301 * MS
+    assert all(max(sent.late[track][second]) <= MS for track in (VIDEO, AUDIO) for second in range(3, 19))
 
 
 @settings(max_examples=20, deadline=None)
@@ -114,7 +132,7 @@ def test_who_waits_for_a_track_that_has_ended_waits_no_longer() -> None:
     lip_sync = LipSync(lambda apart: None)
     for captured, packet in Arriving(spurt=340 * MS).packets(20 * SECOND):
         if packet.track == VIDEO or captured < 8 * SECOND:
-            lip_sync.note(packet.track, KINDS[packet.track], packet.dts, packet.arrival)
+            lip_sync.note(packet.track, KINDS[packet.track], packet.dts, packet.arrival, packet.arrival)
         if captured == 0 or (packet.track == AUDIO and 7 * SECOND < captured < 8 * SECOND):
             held = lip_sync.hold
     assert held > 0
@@ -137,5 +155,5 @@ def test_a_wrong_clock_is_not_taken_for_a_medium_that_comes_late(wrong: int, rat
         if timeline.settling(packet.track):
             lip_sync.forget(packet.track)
         else:
-            lip_sync.note(packet.track, KINDS[packet.track], mapped.dts, packet.arrival)
+            lip_sync.note(packet.track, KINDS[packet.track], mapped.dts, packet.arrival, packet.arrival)
     assert told == []

@@ -288,7 +288,7 @@ def test_flush_gives_all_that_waits_in_order_and_ends_the_pressure() -> None:
 def test_at_the_end_what_waits_for_the_other_medium_goes_out_and_what_came_too_early_does_not() -> None:
     session, hold = Session(), 340 * MS
     source = in_order(packets(10 * SECOND), lambda t: t)
-    session.pacer.hold_back(hold)
+    session.pacer.hold_back(hold, at_once=False)
     session.run(source)
     newest = 10 * SECOND - AAC
     assert session.of(VIDEO)[-1][1] <= newest - hold
@@ -304,9 +304,9 @@ def test_what_waits_for_the_other_medium_comes_and_goes_smoothly() -> None:
     """Each packet is later than the one before by at most a quarter of what lies between them, and sooner by as much."""
     session = Session()
     session.run(in_order(packets(2 * SECOND), lambda t: t))
-    session.pacer.hold_back(400 * MS)
+    session.pacer.hold_back(400 * MS, at_once=False)
     session.run(in_order(packets(4 * SECOND, start=2 * SECOND), lambda t: t))
-    session.pacer.hold_back(0)
+    session.pacer.hold_back(0, at_once=False)
     session.run(in_order(packets(4 * SECOND, start=6 * SECOND), lambda t: t))
     session.advance(20 * SECOND)
     later = [at - dts for at, dts in session.of(AUDIO)]
