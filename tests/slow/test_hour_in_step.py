@@ -237,6 +237,7 @@ def test_an_hour_of_slow_sound_stays_in_step_for_webrtc_and_hls(
         for item in items:
             if isinstance(item, TracksChanged):
                 kinds = {track.id: track.kind for track in item.tracks}
+                lip_sync.expect(kinds.values())
             if not isinstance(item, EncodedPacket):
                 continue
             kind = kinds[item.track]
