@@ -16,7 +16,15 @@ TESTS = Path(__file__).parent
 SLOW = TESTS / "slow"
 LIVE = ("browser", "gateway", "peers")
 """Folders of tests that wait for media more than they compute."""
-ALONE = ("test_network", "test_simulcast", "test_rtmp_faults", "test_rtmp_clocks", "test_srt_faults", "test_whip_remb")
+ALONE = (
+    "test_network",
+    "test_simulcast",
+    "test_rtmp_faults",
+    "test_rtmp_clocks",
+    "test_srt_faults",
+    "test_whip_remb",
+    "test_lip_sync",
+)
 """Modules that have the machine for themselves: what they judge is how fast it is, or they send many streams at once."""
 ROOM: pytest.StashKey[Room | None] = pytest.StashKey()
 

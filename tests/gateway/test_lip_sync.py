@@ -13,7 +13,7 @@ from tests.support.viewer import watching
 BEFORE, AFTER = 40, 60  # ms that sound may be before and after the picture: EBU R 37
 BEGINS, ENDS = 3, 8  # s after the first packet
 HELD_UP = 1  # of these seconds, in which a busy machine may have held up one medium and not the other
-QUICK = {"ffmpeg over SRT, in spurts", "ffmpeg over SRT", "ffmpeg over RTMP"}
+QUICK = {"ffmpeg over SRT, in spurts"}
 
 
 @pytest.mark.parametrize("name", [name if name in QUICK else slow(name) for name in IN_SPURTS | AT_ONCE])

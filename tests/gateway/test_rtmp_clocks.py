@@ -36,6 +36,7 @@ FAULTS = (
 )
 
 
+@pytest.mark.slow  # three streams by clocks of their own, each judged by arrival
 async def test_what_comes_is_shown_and_the_clock_is_told(gateway: GatewayProcess) -> None:
     await asyncio.gather(*(_shown_and_told(gateway, fault) for fault in FAULTS))
 
