@@ -165,7 +165,8 @@ class ArrivalClock:
         if arrival - self._newest > GAP:
             self._silent_until = arrival
         self._newest = max(self._newest, arrival)
-        spurts = self._spurts.setdefault(track, Spurts())
+        if (spurts := self._spurts.get(track)) is None:
+            spurts = self._spurts[track] = Spurts()
         for counting in spurts.counting(arrival, (stamp, arrival)):
             self._observe(track, *counting, steered)
         return self.correction_of(track)

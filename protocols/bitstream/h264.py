@@ -1,13 +1,26 @@
 """H.264 (ITU-T H.264, 08/2021): the facts in a sequence parameter set, and where decoding can start."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TypeVar
 
 from protocols.bitstream.bits import BitReader, unescape
-from protocols.bitstream.nal import MAX_SEI_MESSAGES, SPS_BYTES, NalRole, Syntax, first_bytes, roles_by_first_byte, sei_ends
+from protocols.bitstream.nal import (
+    MAX_SEI_MESSAGES,
+    SPS_BYTES,
+    NalRole,
+    Syntax,
+    first_bytes,
+    roles_by_first_byte,
+    sei_ends,
+    split_annexb,
+)
 from protocols.bitstream.sps import CHROMA, MAX_SIDE, cropped, frame_rate, skip_vui_colour
 from protocols.errors import ProtocolError
 from protocols.media import Codec, Track
+
+T = TypeVar("T")
 
 _SEI, _SPS, _PPS = 6, 7, 8
 WITH_CHROMA_FORMAT = frozenset({100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135})  # §7.3.2.1.1
@@ -199,10 +212,31 @@ def _set_key(nal: bytes) -> tuple[int, int]:
     return 1, BitReader(unescape(nal, 16)[1:]).ue(255)
 
 
-def _pps_sps(nal: bytes) -> int:
+def read_pps_ids(nal: bytes) -> tuple[int, int]:
+    """Of a picture parameter set (§7.3.2.2): its id, and that of the sequence parameter set that it is for. Raises `ProtocolError`."""
     bits = BitReader(unescape(nal, 16)[1:])
-    bits.ue(255)
-    return bits.ue(31)
+    return bits.ue(255), bits.ue(31)
+
+
+def read_sets(parameter_sets: bytes, read_pps: Callable[[bytes], tuple[int, T]]) -> tuple[dict[int, Sps], dict[int, T]]:
+    """The parameter sets of a stream (Annex B), by their ids; of a picture parameter set `read_pps` gives its id and what is asked of it.
+    Those that cannot be read are left out."""
+    sequence: dict[int, Sps] = {}
+    picture: dict[int, T] = {}
+    with suppress(ProtocolError):
+        for unit in split_annexb(parameter_sets):
+            with suppress(ProtocolError):
+                if unit[0] & 0x1F == _SPS:
+                    sps = read_sps(unit)
+                    sequence[sps.identity] = sps
+                elif unit[0] & 0x1F == _PPS:
+                    identity, asked = read_pps(unit)
+                    picture[identity] = asked
+    return sequence, picture
+
+
+def _pps_sps(nal: bytes) -> int:
+    return read_pps_ids(nal)[1]
 
 
 def _is_whole(nal: bytes) -> bool:

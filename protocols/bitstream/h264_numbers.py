@@ -1,14 +1,11 @@
 """H.264: whether a picture follows another with none missing between them that decoding needs (ITU-T H.264 §7.4.3, frame_num). Sans-IO."""
 
-from contextlib import suppress
 from enum import Enum, auto
 
 from protocols.bitstream.bits import BitReader, unescape
-from protocols.bitstream.h264 import Sps, read_sps
-from protocols.bitstream.nal import split_annexb
+from protocols.bitstream.h264 import Sps, read_pps_ids, read_sets
 from protocols.errors import ProtocolError
 
-_SPS, _PPS = 7, 8
 _SLICE_BYTES = 24  # its header up to frame_num takes less
 
 
@@ -17,11 +14,7 @@ class PictureNumbers:
 
     def __init__(self, parameter_sets: bytes) -> None:
         self.parameter_sets = parameter_sets
-        self._sps: dict[int, Sps] = {}
-        self._pps: dict[int, int] = {}  # to its SPS
-        with suppress(ProtocolError):
-            for unit in split_annexb(parameter_sets):
-                self._read(unit)
+        self._sps, self._pps = read_sets(parameter_sets, read_pps_ids)
 
     def follow(self, before: bytes, after: bytes) -> bool:
         """Of the first slices of two pictures, NAL units both; `after` is of no IDR picture. A picture that is no reference may be missing:
@@ -43,15 +36,6 @@ class PictureNumbers:
         except (ProtocolError, KeyError):
             return False
         return numbers[0][0] == numbers[1][0] and {field for _, field in numbers} == {_Field.TOP, _Field.BOTTOM}
-
-    def _read(self, unit: bytes) -> None:
-        with suppress(ProtocolError):
-            if unit[0] & 0x1F == _SPS:
-                sps = read_sps(unit)
-                self._sps[sps.identity] = sps
-            elif unit[0] & 0x1F == _PPS:
-                bits = BitReader(unescape(unit, 16)[1:])
-                self._pps[bits.ue(255)] = bits.ue(31)
 
 
 class _Field(Enum):

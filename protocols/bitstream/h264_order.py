@@ -4,7 +4,7 @@ Only for what encoders of live video with B-frames send: whole frames, order cou
 """
 
 from protocols.bitstream.bits import BitReader, unescape
-from protocols.bitstream.h264 import Sps, read_sps
+from protocols.bitstream.h264 import Sps, read_pps_ids, read_sps
 from protocols.bitstream.picture_order import PictureOrder, PicturePosition
 
 _SLICE, _IDR, _SPS, _PPS = 1, 5, 7, 8
@@ -34,8 +34,8 @@ class H264PictureOrder(PictureOrder):
             if sps.order_bits and sps.frames_only:
                 self._sps[sps.identity] = sps
         elif unit[0] & 0x1F == _PPS:
-            bits = BitReader(unescape(unit, 16)[1:])
-            self._pps[bits.ue(255)] = bits.ue(31)
+            identity, sps_identity = read_pps_ids(unit)
+            self._pps[identity] = sps_identity
 
     def _is_slice(self, first: int) -> bool:
         return first & 0x1F in (_SLICE, _IDR)

@@ -5,16 +5,15 @@ had not been there, to the bit. Only for what encoders without B-frames send: wh
 """
 
 import re
-from contextlib import suppress
 from dataclasses import dataclass
 
 from protocols.bitstream.bits import BitReader, unescape
-from protocols.bitstream.h264 import Sps, read_sps
-from protocols.bitstream.nal import SPS_BYTES, START, split_annexb
+from protocols.bitstream.h264 import Sps, read_sets
+from protocols.bitstream.nal import SPS_BYTES, START
 from protocols.errors import ProtocolError
 
 _SHORT_START = b"\0\0\1"
-_SLICE, _IDR, _SPS, _PPS = 1, 5, 7, 8
+_SLICE, _IDR = 1, 5
 _B = 1  # slice_type modulo 5
 _SLICE_BYTES = 48  # its header up to the order count takes less
 _MAX_UNITS = 16  # in front of the first slice
@@ -47,7 +46,6 @@ class _StillPps:
     sps: int
     cabac: bool
     bottom_order: bool  # bottom_field_pic_order_in_frame_present_flag
-    groups: int  # of slices
     weighted: bool
     quantizer: int  # pic_init_qp
     deblocking: bool  # deblocking_filter_control_present_flag
@@ -58,20 +56,7 @@ class StillPictures:
     """Of one stream, with its parameter sets (Annex B), which are read once; those that cannot be read are left out."""
 
     def __init__(self, parameter_sets: bytes) -> None:
-        self._sps: dict[int, Sps] = {}
-        self._pps: dict[int, _StillPps] = {}
-        with suppress(ProtocolError):
-            for unit in split_annexb(parameter_sets):
-                self._read(unit)
-
-    def _read(self, unit: bytes) -> None:
-        with suppress(ProtocolError):
-            if unit[0] & 0x1F == _SPS:
-                sps = read_sps(unit)
-                self._sps[sps.identity] = sps
-            elif unit[0] & 0x1F == _PPS:
-                identity, pps = _read_pps(unit)
-                self._pps[identity] = pps
+        self._sps, self._pps = read_sets(parameter_sets, _read_pps)
 
     def repeat(self, access_unit: bytes) -> bytes:
         """An access unit (Annex B) that shows again what this one shows, the last of its stream; empty where there can be none. It may be
@@ -90,7 +75,7 @@ class StillPictures:
         kind, identity = bits.ue(9), bits.ue(255)
         pps = self._pps[identity]
         sps = self._sps[pps.sps]
-        if kind % 5 == _B or sps.planes or not sps.frames_only or sps.order_type == 1 or pps.groups > 1:
+        if kind % 5 == _B or sps.planes or not sps.frames_only or sps.order_type == 1:
             return b""
         number = bits.bits(sps.frame_num_bits)
         if unit[0] & 0x1F == _IDR:
@@ -149,8 +134,7 @@ def _read_pps(unit: bytes) -> tuple[int, _StillPps]:
     bits = BitReader(unescape(unit, SPS_BYTES)[1:])
     identity, sps = bits.ue(255), bits.ue(31)
     cabac, bottom_order = bits.flag(), bits.flag()
-    groups = bits.ue(7) + 1
-    if groups > 1:
+    if bits.ue(7):  # num_slice_groups_minus1
         raise ProtocolError("slice groups")  # what follows stands behind their map
     bits.ue(31)  # num_ref_idx_l0_default_active_minus1
     bits.ue(31)
@@ -161,7 +145,7 @@ def _read_pps(unit: bytes) -> tuple[int, _StillPps]:
     bits.se()  # chroma_qp_index_offset
     deblocking = bits.flag()
     bits.skip(1)  # constrained_intra_pred_flag
-    return identity, _StillPps(sps, cabac, bottom_order, groups, weighted, quantizer, deblocking, bits.flag())
+    return identity, _StillPps(sps, cabac, bottom_order, weighted, quantizer, deblocking, bits.flag())
 
 
 class _Bits:

@@ -28,7 +28,7 @@ from protocols.errors import Reason
 from tests.support.encoders import X264_LIVE, ffmpeg, programme
 from tests.support.gateway_process import GatewayProcess, running_gateway
 from tests.support.postgres import Postgres, running_postgres
-from tests.support.publishing import over_http, over_rtmp, over_srt, over_whip
+from tests.support.publishing import code_over_srt, over_http, over_rtmp, over_srt, over_whip
 from tests.support.viewer import watching
 from tests.support.waiting import eventually
 
@@ -145,16 +145,6 @@ async def bad_keys(town: Town) -> dict[str, tuple[str, str, Reason, str]]:
     }
 
 
-async def code_over_srt(gateway: GatewayProcess, key: str, call: str) -> dict[str, int]:
-    """The caller is told to come again until what may have been made elsewhere was looked up, and by a machine that is busy."""
-
-    async def answer() -> dict[str, int] | None:
-        said = await over_srt(gateway, key, call)
-        return None if said == {"reject": Reason.OVERLOADED.srt_code} else said
-
-    return await eventually(answer, every_s=0.4)
-
-
 async def over_api(gateway: GatewayProcess, key: str, call: str) -> tuple[int, str]:
     kind, _, name = call.partition(":")
     return await over_http("GET", gateway.url(f"/api/v2/video/call/{kind}/{name}?api_key=app"), key)
@@ -168,7 +158,7 @@ async def test_what_is_wrong_is_refused_on_every_protocol_in_its_words(town: Tow
         async with at_once:
             said = await over_rtmp(gateway, key, call)
             assert words in said, said
-            assert await code_over_srt(gateway, key, call) == {"reject": reason.srt_code}, words
+            assert await code_over_srt(gateway, key, call) == reason.srt_code, words
             for status, text in [await over_whip(gateway, key, call), *([await over_api(gateway, key, call)] if api else [])]:
                 assert (status, words in text) == (reason.status, True), text
 

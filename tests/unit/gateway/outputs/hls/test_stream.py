@@ -15,6 +15,7 @@ from gateway.sessions.output import Output
 from protocols.bitstream.h26x import NalStream
 from protocols.media import Codec, EncodedPacket, Kind, Track
 from tests.support.hls_checker import Follower, Playlist
+from tests.support.memory import NoFeedback
 from tests.unit.transcode.media import MS, SECOND, pictures, see
 from transcode.host.fragments import Done
 
@@ -53,19 +54,6 @@ class Seat:
         return now
 
 
-class Source:
-    """Has no keys to make, and no rate to change."""
-
-    def keyframe(self) -> bool:
-        return False
-
-    def bitrate(self, bits_per_second: int) -> None:
-        pass
-
-    def sent(self, packet: EncodedPacket, ready: int, sent: int) -> None:
-        pass
-
-
 def sound(seconds: float) -> list[EncodedPacket]:
     return [EncodedPacket(2, at, at, True, b"x", 1, 0) for at in range(0, round(seconds * SECOND), AAC_FRAME)]
 
@@ -96,7 +84,7 @@ def played(
     seat = Seat()
     stream = HlsStream("id", seat, POLICY, HlsTotals(), None, lambda: None)
     stream.attach(seat)
-    feeds = {1: stream.publish(track, Source()), 2: stream.publish(SOUND, Source())}
+    feeds = {1: stream.publish(track, NoFeedback()), 2: stream.publish(SOUND, NoFeedback())}
     followers = {"video": Follower(), "audio": Follower()}
     media = sorted([*video, *sound(seconds)], key=lambda packet: coming(packet))
     for number, packet in enumerate(media):
