@@ -28,12 +28,13 @@ from protocols.webrtc.transport.dtls import Certificate, DtlsSession
 
 VIDEO, RTX, AUDIO = 96, 97, 111
 
-_MARKER = 0x80
+_RTP, _MARKER = 0x80, 0x80
 _DRAIN_S, _FEEDBACK_S, _CONSENT_S, _TIMEOUT_S = 0.01, 0.1, 2.5, 20
 _RECEIVE_BUFFER = 4 << 20
 _SO_TIMESTAMPNS = 35  # asm-generic/socket.h; Python has no name for it
 _TIMESPEC = struct.Struct("=qq")
 _REPORT = struct.Struct("!4xQI")  # of a sender report: NTP time, RTP time
+_REFERENCE_NS, _DELTA_NS = 64_000_000, 250_000  # of transport-wide feedback
 _MOST = 0x1FFF  # packets in one run of transport-wide feedback
 
 
@@ -67,7 +68,8 @@ class Viewer:
         self._answered = asyncio.Event()
         self._expected: dict[int, int] = {}  # by payload type
         self._kinds: dict[int, str] = {}  # by SSRC
-        self._fed_back = 0
+        self._fed_back = 0  # packets
+        self._came: list[tuple[int, int]] = []  # since then: when the socket was emptied, and of how many packets
         self._scratch = bytearray(2048)
 
     async def join(self, http: aiohttp.ClientSession, url: str) -> None:
@@ -101,12 +103,19 @@ class Viewer:
         )
 
     def feed_back(self) -> None:
-        """Transport-wide feedback: all that came since the last arrived, evenly spread (draft-holmer-rmcat-transport-wide-cc-01 §3.1)."""
-        count = min(self.seen.packets - self._fed_back, _MOST)
+        """Transport-wide feedback: all that came since the last, each when it was read (draft-holmer-rmcat-transport-wide-cc-01 §3.1)."""
+        came, self._came = self._came, []
+        count = min(sum(packets for _, packets in came), _MOST)
         if self._outbound is None or not count:
             return
-        body = struct.pack("!IIHHI", 1, 1, self._fed_back & 0xFFFF, count, time.monotonic_ns() // 64_000_000 % (1 << 24) << 8)
-        body += struct.pack("!H", 1 << 13 | count) + bytes([min(255, int(_FEEDBACK_S * 4000 / count))]) * count
+        reference = at = came[0][0] // _REFERENCE_NS * _REFERENCE_NS
+        deltas = bytearray()
+        for read, packets in came:
+            delta = min(255, (read - at) // _DELTA_NS)
+            at += delta * _DELTA_NS
+            deltas += bytes([delta]) + bytes(packets - 1)
+        body = struct.pack("!IIHHI", 1, 1, self._fed_back & 0xFFFF, count, reference // _REFERENCE_NS % (1 << 24) << 8)
+        body += struct.pack("!H", 1 << 13 | count) + deltas[:count]
         body += bytes(-len(body) % 4)
         self._fed_back += count
         self._send(self._outbound.protect_rtcp(struct.pack("!BBH", 0x80 | 15, 205, len(body) // 4) + body))
@@ -115,15 +124,21 @@ class Viewer:
         """Read all that the socket holds."""
         if self._socket is None:
             return
+        before = self.seen.packets
+        self._read(self._socket)
+        if self.seen.packets > before:
+            self._came.append((time.monotonic_ns(), self.seen.packets - before))
+
+    def _read(self, udp: socket.socket) -> None:
         with suppress(BlockingIOError):
             if self._measuring or not self.joined.is_set():
                 while True:
-                    data, ancillary, _, _ = self._socket.recvmsg(2048, 64)
+                    data, ancillary, _, _ = udp.recvmsg(2048, 64)
                     self._take(data, _arrival(ancillary))
-            receive, scratch = self._socket.recv_into, self._scratch
+            receive, scratch = udp.recv_into, self._scratch
             while True:
                 receive(scratch)
-                self.seen.packets += 1  # a few are RTCP: they only make feedback a little longer
+                self.seen.packets += scratch[0] >= _RTP and not 192 <= scratch[1] <= 223
 
     def close(self) -> None:
         if self._socket is not None:
