@@ -1,5 +1,5 @@
 """What a connection has received and its session has not yet taken: the one bounded queue between socket and session, for all protocols.
-No I/O but the event that wakes the reader.
+No I/O but the future that wakes the reader.
 
 Live means late is worse than lost, so an inbox holds no more than some milliseconds, bytes and items. What gives way when it is full is up
 to the transport: where the sender can be made to wait (TCP) it waits, and nothing is lost; elsewhere the oldest media is dropped.
@@ -55,10 +55,10 @@ class Held:
         return max(self._bytes / self._max_bytes, len(self.items) / MAX_ITEMS, self._spanned() / self._span)
 
     def _spanned(self) -> int:
-        oldest = next((item for item in self.items if isinstance(item, EncodedPacket)), None)
-        if oldest is None or self._newest is None:
-            return 0
-        return abs(self._clock(self._newest) - self._clock(oldest))
+        for item in self.items:
+            if isinstance(item, EncodedPacket) and self._newest is not None:
+                return abs(self._clock(self._newest) - self._clock(item))
+        return 0
 
 
 class WhenFull(Protocol):
@@ -87,19 +87,19 @@ class Inbox:
         """What it ended with, if not in order."""
         self._when_full = when_full
         self._held = Held(span_ms * 1_000_000, max_bytes, when_full.clock)
-        self._news = asyncio.Event()
+        self._waiting: asyncio.Future[None] | None = None  # the reader, while nothing is there
 
     def put(self, item: Item) -> None:
         if not self.over and self._when_full.takes(item):
             self._held.append(item)
             self._when_full.put(self._held)
-            self._news.set()
+            self._wake()
 
     def end(self, error: ProtocolError | None) -> None:
         """Nothing more comes; an error is raised to the reader after what is there. Only the first call counts."""
         if not self.over:
             self.over, self.error = True, error
-            self._news.set()
+            self._wake()
 
     async def __aiter__(self) -> AsyncIterator[Item]:
         """What comes, until the end; raises the `ProtocolError` that it ended with."""
@@ -111,10 +111,16 @@ class Inbox:
                 yield item
             if self.over:
                 break
-            self._news.clear()
-            await self._news.wait()
+            self._waiting = asyncio.get_running_loop().create_future()
+            await self._waiting
         if self.error is not None:
             raise self.error
+
+    def _wake(self) -> None:
+        if self._waiting is not None:
+            if not self._waiting.done():
+                self._waiting.set_result(None)
+            self._waiting = None
 
 
 class PauseSender:

@@ -12,6 +12,7 @@ Kept true by every protocol at its own edge, so that nobody after it asks "which
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class Kind(StrEnum):
@@ -123,8 +124,7 @@ class LeftOut:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedPacket:
+class EncodedPacket(NamedTuple):
     """One access unit. `pts` and `dts` in ns; `begun` and `arrival` are the monotonic ns of its first and last byte received; `layer` is
     that of its track. `payloads` are the same as RTP brought it, where that may go on to a viewer as it is; else empty."""
 

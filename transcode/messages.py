@@ -8,7 +8,7 @@ not be able to make the gateway run code.
 import json
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -173,7 +173,7 @@ def read_output(body: memoryview, tracks: Sequence[Track]) -> EncodedPacket:
     index = flags >> _LAYER_SHIFT
     if index >= len(tracks):
         raise ProtocolError("a packet of a layer that there is not")
-    return replace(packet, track=tracks[index].id, layer=tracks[index].layer)
+    return packet._replace(track=tracks[index].id, layer=tracks[index].layer)
 
 
 def _read_packet(body: memoryview, track: int, more: int = 0) -> tuple[EncodedPacket, int]:

@@ -87,6 +87,7 @@ class _Lag:
     stamp: int
     arrival: int
     origin: int  # arrival less stamp, of the first packet
+    lag: int = 0
     debt: int = 0
     spurts: bool = False  # the debt is from a gap of this track alone
     level: float = 0.0
@@ -106,10 +107,6 @@ class _Lag:
     levels: deque[float] = field(default_factory=lambda: deque(maxlen=DRIFTS))
     times: deque[int] = field(default_factory=lambda: deque(maxlen=DRIFTS))
     apart: deque[float] = field(default_factory=lambda: deque(maxlen=DRIFTS))  # from the other track
-
-    @property
-    def lag(self) -> int:
-        return self.arrival - self.stamp - self.origin - self.debt
 
     @property
     def parted(self) -> float:
@@ -180,7 +177,7 @@ class ArrivalClock:
         arrival = max(arrival, it.arrival)
         elapsed, moved = arrival - it.arrival, stamp - it.stamp
         self._note_debt(it, elapsed, moved)
-        it.stamp, it.arrival = stamp, arrival
+        it.stamp, it.arrival, it.lag = stamp, arrival, arrival - stamp - it.origin - it.debt
         _estimate(it, elapsed)
         if it.followed_since is not None:
             _follow(it, elapsed, moved)

@@ -16,7 +16,7 @@ media time 0, so `now - base` is the media time that is live. It keeps five rule
 * **Drift.** The edge follows the publisher's clock by at most `slew`.
 """
 
-from bisect import insort
+from bisect import bisect_right, insort
 from dataclasses import dataclass
 
 from protocols.media import EncodedPacket, Kind
@@ -47,13 +47,9 @@ class _Track:
 
     kind: Kind
     least: int
-    least_before: int
+    normal: int  # of both
     window_end: int
     waiting: str = ""  # video after a drop: why it waits for a key frame
-
-    @property
-    def normal(self) -> int:
-        return min(self.least, self.least_before)
 
 
 class Pacer:
@@ -105,24 +101,25 @@ class Pacer:
                 self.dropped[track.waiting] += 1
                 return
             track.waiting = ""
-        insort(self._held, packet, key=_by_dts)
         self._held_bytes += len(packet.data)
-        if self._fullness(now) > 1:
+        if not self._held and packet.dts <= now - self._base + self._allowed:
+            self._held.append(packet)  # nothing waits, and neither does this
+            return
+        insort(self._held, packet, key=_by_dts)
+        if self._press(now) > 1:
             self._overflow(now)
-        self._press(now)
+            self._press(now)
 
     def pop(self, now: int) -> list[EncodedPacket]:
         """The packets that are due, by dts."""
         self._move_edge(now)
-        due = now - self._base + self._allowed
-        count = 0
-        for packet in self._held:
-            if packet.dts > due:
-                break
-            self._held_bytes -= len(packet.data)
-            count += 1
-        released = self._held[:count]
-        del self._held[:count]
+        due, held = now - self._base + self._allowed, self._held
+        if not held or held[-1].dts <= due:
+            return self.flush()
+        count = bisect_right(held, due, key=_by_dts)
+        released = held[:count]
+        del held[:count]
+        self._held_bytes -= sum(len(packet.data) for packet in released)
         if not self._runs_ahead:
             self._caught_up = 0
         self._press(now)
@@ -174,14 +171,14 @@ class Pacer:
             return self._base - gain, self._caught_up + gain
         # A track that has fallen silent says nothing about the path
         active = [track.normal for track in self._tracks.values() if now < track.window_end + policy.window]
-        off = min(active, default=self._base) - self._base
+        off = min(active) - self._base if active else 0
         if off > policy.late:  # the path got longer for good
             return self._base + off, self._caught_up
         most = int(elapsed * policy.slew)
         return self._base + max(-most, min(most, off)), self._caught_up
 
     def _move_edge(self, now: int) -> None:
-        if self._tracks:
+        if self._tracks and now != self._moved:
             most = int((now - self._moved) * (self.policy.speed - 1))
             self._behind += max(-most, min(most, self._hold_back - self._behind))
             self._base, self._caught_up = self._base_at(now)
@@ -189,10 +186,11 @@ class Pacer:
 
     def _note_delay(self, track: _Track, delay: int, now: int) -> None:
         if now >= track.window_end:
-            track.least_before, track.least = track.least, delay
+            track.normal, track.least = min(track.least, delay), delay
             track.window_end = now + self.policy.window
         elif delay < track.least:
             track.least = delay
+            track.normal = min(track.normal, delay)
 
     def _fullness(self, now: int) -> float:
         """How much of what may wait does wait; 1 is all."""
@@ -202,9 +200,10 @@ class Pacer:
         ahead = self._held[-1].dts - (now - self._base + policy.free)
         return max(ahead / policy.hold, self._held_bytes / policy.hold_bytes, len(self._held) / policy.hold_packets)
 
-    def _press(self, now: int) -> None:
+    def _press(self, now: int) -> float:
         fullness = self._fullness(now)
         self.paused = fullness > 0.5 or (self.paused and fullness >= 0.25)
+        return fullness
 
     def _overflow(self, now: int) -> None:
         """Drop the oldest to a key frame, best the first after which half or less waits; the edge moves on to what is left."""

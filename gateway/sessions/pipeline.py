@@ -25,6 +25,8 @@ from protocols.publisher import Publisher
 from transcode.adaptation import Effort
 from transcode.host.pool import Workers
 
+WEIGHED = 16  # packets from look to look at a track's bit rate
+
 
 class Pipeline:
     """All tracks of one publisher. Fed with its items in order; closes its workers and leaves the routes when closed."""
@@ -59,7 +61,7 @@ class Pipeline:
         self._release_timer: asyncio.TimerHandle | None = None
         self._flowing = asyncio.Event()  # cleared while the pacer holds as much as it may: nothing more is read
         self._flowing.set()
-        self._entered: dict[tuple[int, int], int] = {}  # track and dts -> when the pacer took what it holds
+        self._entered: dict[tuple[int, int], int] = {}  # track and dts -> when the pacer took what waits there
         self.staging = Staging(
             publisher,
             routes,
@@ -101,7 +103,7 @@ class Pipeline:
         steps = track_pipeline.delays.steps
         steps[Step.RECEIVE].observe(packet.arrival - packet.begun)
         steps[Step.DEMUX].observe(now - packet.arrival)
-        if 0 < self._max_bitrate < track_pipeline.meter.sustained_bitrate:
+        if track_pipeline.meter.packets % WEIGHED == 0 and 0 < self._max_bitrate < track_pipeline.meter.sustained_bitrate:
             self._fail(_too_much(kind, track_pipeline.meter.bitrate, self._max_bitrate))
             return
         if track_pipeline.watched and track_pipeline.reorders(packet):
@@ -111,9 +113,6 @@ class Pipeline:
             await staging.revise(found, now, at_keyframe=True)
         if kind is Kind.VIDEO and track_pipeline.lacks_keyframe(packet):
             track_pipeline.request_keyframe(self._publisher)
-        self._entered[packet.track, packet.dts] = now
-        if len(self._entered) > self._pacer.policy.hold_packets:  # the oldest was dropped
-            del self._entered[next(iter(self._entered))]
         if self._timeline.settling(packet.track):
             self._lip_sync.forget(packet.track)
         else:
@@ -122,8 +121,17 @@ class Pipeline:
         self._pacer.push(packet, kind, now)
         if self._pacer.needs_keyframe:
             staging.request_source_keyframe()
-        self._release(self._pacer.pop(now), now)
-        await self._flowing.wait()
+        released = self._pacer.pop(now)
+        if packet not in released:
+            self._note_waiting(packet, now)
+        self._release(released, now)
+        if self._pacer.paused:
+            await self._flowing.wait()
+
+    def _note_waiting(self, packet: EncodedPacket, now: int) -> None:
+        self._entered[packet.track, packet.dts] = now
+        if len(self._entered) > self._pacer.policy.hold_packets:  # the oldest was dropped
+            del self._entered[next(iter(self._entered))]
 
     def _tell_of_clock(self, fault: ClockFault) -> None:
         track_pipeline = self.track_pipelines.get(fault.track) if fault.track is not None else None
@@ -132,7 +140,7 @@ class Pipeline:
 
     def _process(self, packets: list[EncodedPacket], now: int) -> None:
         for packet in packets:
-            entered = self._entered.pop((packet.track, packet.dts), now)
+            entered = self._entered.pop((packet.track, packet.dts), now) if self._entered else now
             track_pipeline = self.track_pipelines.get(packet.track)
             if track_pipeline is not None:
                 track_pipeline.delays.steps[Step.QUEUE].observe(now - entered)

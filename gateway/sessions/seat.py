@@ -221,11 +221,11 @@ class Seat:
             async with asyncio.timeout(longest) as self._reading, watching:
                 async for item in publisher:
                     match item:
-                        case TracksChanged(tracks):
-                            await self._tracks(publisher, tracks)
                         case EncodedPacket():
                             if self.pipeline is not None:
                                 await self.pipeline.push(item)
+                        case TracksChanged(tracks):
+                            await self._tracks(publisher, tracks)
                         case LeftOut():
                             self._leave_out(item)
             self.why_ended = "the encoder ended the stream"

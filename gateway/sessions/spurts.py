@@ -3,7 +3,7 @@
 The others say how the encoder sends (a second's sound in one PES), not how its clock runs.
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -22,14 +22,14 @@ class Spurts(Generic[T]):
         self._several = True  # packets were in the last one
         self._waiting: T | None = None
 
-    def counting(self, arrival: int, seen: T) -> Iterator[T]:
+    def counting(self, arrival: int, seen: T) -> Sequence[T]:
         """`seen` is that of a packet that came at `arrival` (ns)."""
+        before: T | None = None
         if arrival - self._latest > TOGETHER or arrival - self._begun > LONGEST:
-            if self._waiting is not None:
-                yield self._waiting
+            before = self._waiting
             self._begun, self._several, self._count = arrival, self._count > 1, 0
         self._latest = arrival
         self._count += 1
         self._waiting = seen if self._several else None
-        if self._waiting is None:
-            yield seen
+        at_once = () if self._several else (seen,)
+        return at_once if before is None else (before, *at_once)

@@ -36,6 +36,7 @@ class _Clock:
 
     offset: int
     last: int
+    corrected: int  # the offset with what arrival says of the track's clock
     step: int = STEP
 
 
@@ -65,16 +66,17 @@ class Timeline:
             self._window_end = arrival + WINDOW
         clock = self._clocks.get(packet.track)
         if clock is None:
-            clock = self._clocks[packet.track] = _Clock(self._offset_of_new(), self._origin - STEP)
+            offset = self._offset_of_new()
+            clock = self._clocks[packet.track] = _Clock(offset, self._origin - STEP, offset)
             earliest = self._newest - JOIN_BEHIND
         else:
             earliest = clock.last - BACKWARD
         now = max(self._newest, arrival + max(self._lead, self._lead_before))
-        if not earliest <= packet.dts + self._total(packet.track) <= now + FORWARD:
+        if not earliest <= packet.dts + clock.corrected <= now + FORWARD:
             clock.offset = self._offset_after_jump(packet.dts, earliest, max(now, self._newest + clock.step))
             self._arrival_clock.restart(packet.track)
             self._drift.restart(packet.track)
-        offset = self._correct(packet, clock.offset)
+        offset = self._correct(packet, clock)
         dts, pts = packet.dts + offset, packet.pts + offset
         if dts <= clock.last:
             dts = clock.last + STEP
@@ -90,24 +92,23 @@ class Timeline:
         """What its stamps have parted from arrival by is still being taken in: how late its packets are says nothing yet."""
         return self._arrival_clock.excess_of(track) != 0
 
-    def _correct(self, packet: EncodedPacket, offset: int) -> int:
-        """The offset with what arrival says of the track's clock."""
+    def _correct(self, packet: EncodedPacket, clock: _Clock) -> int:
+        """The offset for this packet."""
         track, arrival = packet.track, packet.arrival
-        offset += self._drift.correction_of(track)
-        offset += self._arrival_clock.correct(track, packet.dts + offset, arrival, steered=self._drift.steers(track))
-        self._drift.note(track, packet.dts + offset + self._arrival_clock.excess_of(track), arrival)
+        offset = clock.offset + self._drift.correction_of(track)
+        by_arrival = self._arrival_clock.correct(track, packet.dts + offset, arrival, steered=self._drift.steers(track))
+        offset += by_arrival
+        drift = self._drift.note(track, packet.dts + offset + self._arrival_clock.excess_of(track), arrival)
+        clock.corrected = clock.offset + drift + by_arrival
         return offset
-
-    def _total(self, track: int) -> int:
-        return self._clocks[track].offset + self._drift.correction_of(track) + self._arrival_clock.correction_of(track)
 
     def _offset_of_new(self) -> int:
         """Of the tracks on the newest clock, that which arrival corrects the least."""
-        there = [self._total(id) for id, clock in self._clocks.items() if clock.offset == self._offset]
+        there = [clock.corrected for clock in self._clocks.values() if clock.offset == self._offset]
         return min(there, key=lambda total: abs(total - self._offset), default=self._offset)
 
     def _offset_after_jump(self, source: int, earliest: int, now: int) -> int:
-        known = {self._offset, *(self._total(track) for track in self._clocks)}
+        known = {self._offset, *(clock.corrected for clock in self._clocks.values())}
         fitting = [offset for offset in known if earliest <= source + offset <= now + FORWARD]
         if fitting:
             return min(fitting, key=lambda offset: abs(source + offset - now))

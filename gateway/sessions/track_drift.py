@@ -28,6 +28,7 @@ START = 12_000_000_000  # ns; a drift that is found so early was there from the 
 NOISE = 20_000_000  # ns from look to look; what is more is a step
 CLEAR = 6  # times the noise
 STRAIGHT = 0.98  # of the variance is that of the line (R squared): three quarters would be a step
+ENDS = 0.75  # of what such a line of `FEWEST` to `POINTS` points moves, its ends lie apart at least
 MOST = 0.06  # of the track's time
 SETTLING = 4e9  # ns; time constant of the controller
 STEP = 60_000_000  # ns between two looks: no clock drifts so fast
@@ -114,8 +115,9 @@ class TrackDrift:
         """Its stamps have jumped: what they said is over."""
         self._tracks.pop(track, None)
 
-    def note(self, track: int, stamp: int, arrival: int) -> None:
-        """A packet of it has got this stamp, or will get it once all is taken in; corrections included, all in ns."""
+    def note(self, track: int, stamp: int, arrival: int) -> int:
+        """A packet of it has got this stamp, or will get it once all is taken in; corrections included, all in ns. What is to be added to
+        the next."""
         delay = arrival - stamp
         it = self._tracks.get(track)
         if it is None:
@@ -124,15 +126,17 @@ class TrackDrift:
         elif it.rate:
             it.correction += it.rate * min(max(0, stamp - it.stamp), LOOK)
         it.stamp, it.arrival, it.delay = stamp, arrival, delay
-        others = [
-            each.delay
-            for id, each in self._tracks.items()
-            if id != track and each.anchor is None and arrival - each.arrival < ACTIVE
-        ]
-        if others:
-            it.seen.append(_Point(min((delay - each for each in others), key=abs), delay))
+        nearest: int | None = None
+        for each in self._tracks.values():
+            if each is not it and each.anchor is None and arrival - each.arrival < ACTIVE:
+                apart = delay - each.delay
+                if nearest is None or abs(apart) < abs(nearest):
+                    nearest = apart
+        if nearest is not None:
+            it.seen.append(_Point(nearest, delay))
         if arrival - self._looked >= LOOK:
             self._look(arrival)
+        return round(it.correction)
 
     def _look(self, now: int) -> None:
         elapsed, self._looked = now - self._looked, now
@@ -177,11 +181,14 @@ def _steer(it: _TrackClock, now: int, elapsed: int) -> None:
 
 def _drifting(it: _TrackClock, point: _Point) -> _Drift | None:
     """What the points show, with this one."""
+    least = max(DRIFTED, CLEAR * it.noise)
     for scale, span in enumerate(it.spans):
         span.append(point)
         for count in range(FEWEST, len(span) + 1):
+            if abs(point.apart - span[-count].apart) < ENDS * least:
+                continue
             points = list(span)[-count:]
-            if (line := _line([each.apart for each in points], max(DRIFTED, CLEAR * it.noise))) is not None:
+            if (line := _line([each.apart for each in points], least)) is not None:
                 moves = _slope([each.own for each in points])
                 other = _slope([each.own - each.apart for each in points])
                 drift = line.slope / (LOOK << scale)

@@ -182,7 +182,7 @@ class TrackPipeline:
         self.shown = pts if self.shown is None else max(self.shown, pts)
 
     def process(self, packet: EncodedPacket, now: int) -> None:
-        if self.track.kind is Kind.VIDEO:
+        if self.meter.kind is Kind.VIDEO:
             self.group.add(packet)
         for stage in self.stages.values():
             stage.process(packet, now)

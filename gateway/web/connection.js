@@ -11,7 +11,7 @@ const CONNECT_MS = 15_000;
 const DISCONNECTED_MS = 3_000;
 const STEADY_MS = 5_000;
 const LONGEST_WAIT_MS = 15_000;
-const LEAVING_MS = 1_000;
+const LEAVING_MS = 5_000; // a busy gateway may take as long, and two at once would be two encoders with one key
 const FINAL = new Set([400, 401, 403, 404, 405, 406, 409, 413, 415, 422]);
 
 export class Refused extends Error {

@@ -12,7 +12,7 @@ Kept true:
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import ceil
 
 from protocols.media import EncodedPacket
@@ -123,7 +123,7 @@ class Segmenter:
             return
         if late:  # its time was given to the picture before it; later ones may refer to it
             at = last.dts + MS
-            packet = replace(packet, pts=max(packet.pts, at), dts=at)
+            packet = packet._replace(pts=max(packet.pts, at), dts=at)
         elif not self._standing:  # what comes after a pause says nothing of the next
             frame = packet.dts - last.dts
             self._frame += (frame - self._frame) // 4 if self._frame else frame

@@ -45,6 +45,7 @@ class RtmpConnection(asyncio.BufferedProtocol):
         self.paused = False  # by the publisher's reader
         self._limits = limits
         self._transport: asyncio.Transport | None = None
+        self._socket: socket.socket | None = None
         self.resumed = 0  # ns, when reading last began again
         self._reading = True
         self._going_on = False
@@ -56,6 +57,7 @@ class RtmpConnection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's transports do not derive from it
+        self._socket = transport.get_extra_info("socket")
         self.connected = True
         self._acknowledge_quickly()
 
@@ -94,10 +96,10 @@ class RtmpConnection(asyncio.BufferedProtocol):
 
     def round_trip_ns(self) -> int:
         """The TCP round trip, 0 where the system does not say."""
-        if self._transport is None or self.lost.is_set() or not hasattr(socket, "TCP_INFO"):
+        if self._socket is None or self.lost.is_set() or not hasattr(socket, "TCP_INFO"):
             return 0
         try:
-            info = self._socket().getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+            info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
         except OSError:  # it has just been closed
             return 0
         return int.from_bytes(info[_TCP_INFO_RTT : _TCP_INFO_RTT + 4], "little") * 1000
@@ -228,13 +230,8 @@ class RtmpConnection(asyncio.BufferedProtocol):
 
     def _acknowledge_quickly(self) -> None:
         # Encoders wait for our delayed acknowledgement (Nagle): 131 ms to publish without it, 1 ms with it. The kernel forgets it.
-        if _QUICKACK is not None and self._transport is not None:
-            self._socket().setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
-
-    def _socket(self) -> socket.socket:
-        assert self._transport is not None
-        found: socket.socket = self._transport.get_extra_info("socket")
-        return found
+        if _QUICKACK is not None and self._socket is not None:
+            self._socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
 
 
 class RtmpPublisher:

@@ -133,7 +133,7 @@ async def play(workers: Workers, case: Case, sessions: int) -> Result:
             if (wait := due - time.monotonic_ns()) > 0:
                 await asyncio.sleep(wait / SECOND)
             came[number, packet.pts] = time.monotonic_ns()
-            stage.process(replace(packet, begun=due, arrival=came[number, packet.pts]))
+            stage.process(packet._replace(begun=due, arrival=came[number, packet.pts]))
     for stage, _ in stages:
         await stage.aclose()  # it gives what it holds
     after = resource.getrusage(resource.RUSAGE_SELF)
@@ -219,7 +219,7 @@ async def overload(workers: Workers, case: Case, sessions: int) -> None:
         if (wait := due - time.monotonic_ns()) > 0:
             await asyncio.sleep(wait / SECOND)
         for stage in stages:
-            stage.process(replace(packet, begun=due, arrival=time.monotonic_ns()))
+            stage.process(packet._replace(begun=due, arrival=time.monotonic_ns()))
         if due - begin > second * SECOND:
             print(f"  {second:3} s  " + "  ".join(_state(*pair) for pair in zip(running, ages, strict=True)))
             ages[:] = [[] for _ in running]
@@ -229,7 +229,7 @@ async def overload(workers: Workers, case: Case, sessions: int) -> None:
 
 
 def _shifted(packet: EncodedPacket, by: int) -> EncodedPacket:
-    return replace(packet, pts=packet.pts + by, dts=packet.dts + by)
+    return packet._replace(pts=packet.pts + by, dts=packet.dts + by)
 
 
 def _state(worker: Worker, ages: list[float]) -> str:

@@ -64,7 +64,7 @@ class Layered:
         return (top, *(self._below.stage.tracks if self._below is not None else ()))
 
     def process(self, packet: EncodedPacket) -> None:
-        self._sink(replace(packet, layer=TOP))
+        self._sink(packet._replace(layer=TOP))
         self._begun = self._begun or packet.keyframe
         if self._below is not None and self._begun:
             self._below.stage.process(packet)

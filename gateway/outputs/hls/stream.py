@@ -174,7 +174,7 @@ class HlsStream:
         if self._shift is None:
             self._shift = self._end + 40 * MS - packet.dts
             self._wall = time_ns() - (packet.dts + self._shift)
-        packet = replace(packet, pts=packet.pts + self._shift, dts=packet.dts + self._shift)
+        packet = packet._replace(pts=packet.pts + self._shift, dts=packet.dts + self._shift)
         self._end = max(self._end, packet.dts)
         rendition = self.renditions.get(feed.name)
         if rendition is not None and self._jumps(rendition, packet.dts):

@@ -1,7 +1,6 @@
 """Real media for the tests, in the house format, made by libav's encoders; and what is heard and seen in the results."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from fractions import Fraction
 
 import av
@@ -130,7 +129,7 @@ def pictures(
 
 
 def shifted(packets: Sequence[EncodedPacket], by: int) -> list[EncodedPacket]:
-    return [replace(packet, pts=packet.pts + by, dts=packet.dts + by) for packet in packets]
+    return [packet._replace(pts=packet.pts + by, dts=packet.dts + by) for packet in packets]
 
 
 def hear(packets: Sequence[EncodedPacket]) -> np.ndarray:

@@ -67,7 +67,7 @@ def test_a_packet_comes_back_whole(silent: bool) -> None:
 
 def test_what_comes_out_comes_back_with_its_layer() -> None:
     for track in LAYERS:
-        packet = replace(PACKET, layer=track.layer)
+        packet = PACKET._replace(layer=track.layer)
         data = messages.pack_output(3, 5, packet, LAYERS) + packet.data
         assert messages.read_output(body(data), LAYERS) == packet
     with pytest.raises(ProtocolError):
@@ -123,7 +123,7 @@ def test_random_bodies_give_only_protocol_errors() -> None:
                 continue
             if isinstance(result, EncodedPacket):
                 assert result.layer in ("f", "h")
-            if isinstance(result, tuple):
+            elif isinstance(result, tuple):
                 assert len(result) <= 3
                 assert all(type(track.width) is int and type(track.extradata) is bytes for track in result)
 

@@ -199,7 +199,7 @@ async def test_a_stream_above_the_limit_is_ended_with_the_figures_and_the_settin
     it, _ = made(publisher, routes_to(call), max_bitrate=1_000_000, fail=failures.append)
     await it.change((H264,))
     for n in range(70):  # 2 Mbit/s for seven seconds
-        await it.push(replace(packet(1, n * 100, keyframe=n == 0, data=bytes(25_000)), arrival=n * 100_000_000))
+        await it.push(packet(1, n * 100, keyframe=n == 0, data=bytes(25_000))._replace(arrival=n * 100_000_000))
     await it.aclose()
     assert len(call.sinks[Kind.VIDEO].packets) >= 40
     assert "2.0 Mbit/s" in failures[0]
@@ -234,7 +234,7 @@ async def test_what_waits_for_the_other_medium_is_given_at_the_end() -> None:
         await it.change((H264, OPUS))
         earlier = monotonic_ns() - 10_000_000_000 - ORIGIN
         source = [
-            replace(each, begun=each.begun + earlier, arrival=each.arrival + earlier)
+            each._replace(begun=each.begun + earlier, arrival=each.arrival + earlier)
             for _, each in Arriving(spurt=340 * MS).packets(4_000 * MS)
         ]
         for each in source:
@@ -251,7 +251,7 @@ async def test_the_queue_counts_only_what_the_pacer_holds() -> None:
     async with pipeline(MemoryPublisher(), call) as it:
         await it.change((H264,))
         late = packet(1, 0, keyframe=True)
-        await it.push(replace(late, begun=late.begun - 50_000_000, arrival=late.arrival - 50_000_000))  # 50 ms in the parser
+        await it.push(late._replace(begun=late.begun - 50_000_000, arrival=late.arrival - 50_000_000))  # 50 ms in the parser
         steps = it.totals.delays[Kind.VIDEO].steps
         assert steps[Step.DEMUX].total >= 50_000_000
         assert steps[Step.QUEUE].count == 1
@@ -266,7 +266,7 @@ async def test_each_layer_passes_by_itself_and_requests_for_key_frames_go_to_its
     async with pipeline(publisher, call) as it:
         await it.change((HIGH, LOW, OPUS))
         for track in (HIGH, LOW):
-            await it.push(replace(packet(track.id, 0, keyframe=True), layer=track.layer))
+            await it.push(packet(track.id, 0, keyframe=True)._replace(layer=track.layer))
         high, low = call.layers[Kind.VIDEO, "h"], call.layers[Kind.VIDEO, "l"]
         assert [[each.layer for each in sink.packets] for sink in (high, low)] == [["h"], ["l"]]
         assert low.feedback.keyframe()
@@ -290,12 +290,12 @@ async def test_a_layer_that_takes_over_in_mid_group_is_asked_for_a_key_frame() -
     publisher, call = MemoryPublisher(answers_keyframes=True), MemoryCall()
     async with pipeline(publisher, call) as it:
         await it.change((HIGH, LOW))
-        await it.push(replace(packet(HIGH.id, 0, keyframe=True), layer="h"))
+        await it.push(packet(HIGH.id, 0, keyframe=True)._replace(layer="h"))
         assert publisher.asked_layers == []
         for at in (0, 33, 66):
-            await it.push(replace(packet(LOW.id, at), layer="l"))
-        await it.push(replace(packet(LOW.id, 100, keyframe=True), layer="l"))
-        await it.push(replace(packet(LOW.id, 133), layer="l"))
+            await it.push(packet(LOW.id, at)._replace(layer="l"))
+        await it.push(packet(LOW.id, 100, keyframe=True)._replace(layer="l"))
+        await it.push(packet(LOW.id, 133)._replace(layer="l"))
     assert publisher.asked_layers == ["l"]
 
 
@@ -333,8 +333,8 @@ async def test_of_layers_that_cannot_pass_the_largest_alone_reaches_a_worker() -
     async with Workers(PATIENT) as workers, pipeline(MemoryPublisher(), call, workers) as it:
         await it.change((high, low))
         for each in pushed:
-            await it.push(replace(each, layer="h"))
-            await it.push(replace(each, track=low.id, layer="l"))
+            await it.push(each._replace(layer="h"))
+            await it.push(each._replace(track=low.id, layer="l"))
         assert set(it.track_pipelines) == {high.id}
         await it.aclose()
     assert set(call.layers) == {(Kind.VIDEO, "")}
@@ -560,8 +560,8 @@ async def test_layers_of_the_publisher_give_way_to_one_that_is_made_and_come_bac
                 call.take(Codec.H264, Codec.OPUS)
             if number == 35:
                 call.take(Codec.H264, Codec.VP8, Codec.OPUS)
-            await it.push(replace(each, track=low.id, layer="l"))  # its key frame comes first and changes nothing
-            await it.push(replace(each, layer="h"))
+            await it.push(each._replace(track=low.id, layer="l"))  # its key frame comes first and changes nothing
+            await it.push(each._replace(layer="h"))
         await it.aclose()
     assert [(each.track.layer, each.track.codec, len(each.packets)) for each in call.all] == [
         ("h", Codec.VP8, 15),

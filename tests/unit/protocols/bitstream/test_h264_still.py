@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -42,7 +41,7 @@ def with_stills(packets: list[EncodedPacket], often: Callable[[], int]) -> tuple
         assert unit
         for number in range(1 + often()):
             time = len(made) * 33_000_000
-            made.append(replace(packet, pts=time, dts=time, data=unit if number else packet.data, keyframe=not number))
+            made.append(packet._replace(pts=time, dts=time, data=unit if number else packet.data, keyframe=not number))
             repeated.append(number > 0)
     return made, repeated
 

@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Iterable
-from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -189,7 +188,7 @@ def test_a_picture_stands_behind_pictures_that_followed_each_other_at_once() -> 
     timing = Timing.of(SEGMENT, SEGMENT, 34 * MS)
     segmenter = Segmenter(timing, video=True, segment=SEGMENT)
     segmenter.repeat = lambda unit: b"again"
-    packets = [replace(packet, pts=number * MS, dts=number * MS) for number, packet in enumerate(video(2))]
+    packets = [packet._replace(pts=number * MS, dts=number * MS) for number, packet in enumerate(video(2))]
     made = [cut for packet in packets for cut in segmenter.push(packet)]
     made += segmenter.stand(10 * timing.part)
     assert made[-1].start + made[-1].duration >= 9 * timing.part

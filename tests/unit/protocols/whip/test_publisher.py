@@ -18,6 +18,7 @@ from protocols.webrtc.transport.udp_mux import UdpMux
 from protocols.whip.limits import WhipLimits
 from protocols.whip.publisher import WhipPublisher
 from tests.peers.whip_stage import Received, Stage, whip_stage
+from tests.support.waiting import eventually
 from tests.unit.protocols.bitstream.samples import access_units
 from tests.unit.protocols.webrtc.clients import BarePeer, connection_state, within
 from tests.unit.protocols.webrtc.receive.test_receiver import rtp
@@ -117,10 +118,11 @@ async def test_a_session_that_does_not_read_goes_on_at_the_newest_key_frame() ->
         try:
             await publish(stage, connection)
             (publisher,) = accepted
-            async with asyncio.timeout(20):
-                while publisher.dropped < 20:
-                    await publisher._inbox._news.wait()
-                    publisher._inbox._news.clear()
+
+            async def dropped() -> bool:
+                return publisher.dropped >= 20
+
+            await eventually(dropped)
             going_on.set()
             received = await stage.publisher()
             await received.until(video=5, audio=5)

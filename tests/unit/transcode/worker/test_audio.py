@@ -56,7 +56,7 @@ def test_pitch_steps_and_time_are_kept(codec: Codec, rate: int, layout: str) -> 
 
 def test_pcm_of_8_bits() -> None:
     track, packets = tone(Codec.PCM, 22_050, "mono")
-    narrow = [replace(packet, data=bytes(byte ^ 0x80 for byte in packet.data[1::2])) for packet in packets]
+    narrow = [packet._replace(data=bytes(byte ^ 0x80 for byte in packet.data[1::2])) for packet in packets]
     outputs, transcoder = transcode(replace(track, bit_depth=8), narrow)
     assert transcoder.errors == 0
     assert pitch(hear(outputs)[48_000:96_000]) == pytest.approx(1000, abs=2)
@@ -146,7 +146,7 @@ def test_rounded_times_are_not_taken_for_drift() -> None:
 
 def test_a_refused_packet_is_counted_and_the_rest_is_heard() -> None:
     track, packets = tone(Codec.AAC, 48_000)
-    broken = [replace(packet, data=b"\xff" * 40) if number in (20, 21) else packet for number, packet in enumerate(packets)]
+    broken = [packet._replace(data=b"\xff" * 40) if number in (20, 21) else packet for number, packet in enumerate(packets)]
     outputs, transcoder = transcode(track, broken)
     assert transcoder.errors == 2
     assert len(outputs) > 140

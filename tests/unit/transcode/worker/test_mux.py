@@ -123,7 +123,7 @@ async def test_every_part_is_answered_in_order_whatever_becomes_of_the_worker(wo
     made = Made()
     worker.fragments.make(broken, cuts[0].packets, cuts[0].durations, 1, made.done)
     assert (await made.all(1))[0] == (b"", b"")
-    huge = replace(cuts[0].packets[0], data=bytes(9 << 20))
+    huge = cuts[0].packets[0]._replace(data=bytes(9 << 20))
     worker.fragments.make(track, [huge], [MS], 2, made.done)
     assert made.parts[1] == (b"", b"")
     os.kill(worker.stats.pid, signal.SIGSTOP)

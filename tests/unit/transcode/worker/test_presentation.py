@@ -3,7 +3,6 @@
 import itertools
 import random
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 
@@ -55,7 +54,7 @@ def timed(packets: list[EncodedPacket], step: Times) -> list[EncodedPacket]:
     times = dict(zip(sorted(packet.pts for packet in packets), begins, strict=False))
     depth = max(sum(earlier.pts > packet.pts for earlier in packets[:n]) for n, packet in enumerate(packets))
     decoded = [-(depth - number) * FRAME for number in range(depth)] + begins
-    return [replace(packet, pts=times[packet.pts], dts=dts) for packet, dts in zip(packets, decoded, strict=False)]
+    return [packet._replace(pts=times[packet.pts], dts=dts) for packet, dts in zip(packets, decoded, strict=False)]
 
 
 def waits(packets: list[EncodedPacket]) -> list[tuple[int, int]]:
@@ -88,7 +87,7 @@ def test_no_picture_is_lost_or_waits_for_more_than_its_order(name: str) -> None:
 def test_a_stream_that_does_not_say_how_many_wait_loses_none(name: str) -> None:
     _, packets = pictures(options=STREAMS[name], seconds=4)
     for step in RATES.values():
-        silent = [replace(packet, data=without_vui(packet.data)) for packet in timed(packets, step)]
+        silent = [packet._replace(data=without_vui(packet.data)) for packet in timed(packets, step)]
         out = waits(silent)
         assert [pts for pts, _ in out] == sorted(packet.pts for packet in silent)
         assert sum(wait for _, wait in out) / len(out) < 1.25
@@ -107,7 +106,7 @@ def test_packets_lost_on_the_way_cost_no_others() -> None:
 def test_decoding_times_after_the_pictures_own_are_not_believed() -> None:
     _, packets = pictures(options=STREAMS["2"], seconds=4)
     late = [
-        replace(packet, dts=packet.dts + 3 * FRAME) for packet in packets
+        packet._replace(dts=packet.dts + 3 * FRAME) for packet in packets
     ]  # an encoder whose composition times are negative
     assert [pts for pts, _ in waits(late)][3:] == sorted(packet.pts for packet in packets)[3:]
 

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -341,7 +340,7 @@ async def test_mutated_video_ends_nothing(worker: Worker) -> None:
         data = bytearray(packet.data)
         for _ in range(dice.randrange(6)):
             data[dice.randrange(len(data))] = dice.randrange(256)
-        stage.process(replace(packet, data=bytes(data), dts=0))
+        stage.process(packet._replace(data=bytes(data), dts=0))
     await stage.aclose()
     assert (worker.stats.restarts, worker.failure) == (0, None)
     assert [packet.pts for packet in out.packets] == sorted({packet.pts for packet in out.packets})

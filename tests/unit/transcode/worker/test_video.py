@@ -74,7 +74,7 @@ def test_a_stream_with_intra_refresh_that_is_joined_late_is_shown_once_it_is_who
     )
     stream = NalStream(Codec.H264, 1)
     units = [stream.annexb(packet.data) for packet in packets]
-    read = [replace(packet, keyframe=u.keyframe, data=u.data) for packet, u in zip(packets, units, strict=True)]
+    read = [packet._replace(keyframe=u.keyframe, data=u.data) for packet, u in zip(packets, units, strict=True)]
     starts = [number for number, packet in enumerate(read) if packet.keyframe]
     assert starts[:2] == [0, 30]
     outputs, transcoder = transcode(track, read[starts[1] - 5 :])  # five that no decoder can use
@@ -213,7 +213,7 @@ def test_a_varying_rate_stays_varying() -> None:
     for number in range(len(packets)):
         times.append(pts)
         pts += (33 if number % 3 else 150) * MS
-    varied = [replace(packet, pts=time, dts=time) for packet, time in zip(packets, times, strict=True)]
+    varied = [packet._replace(pts=time, dts=time) for packet, time in zip(packets, times, strict=True)]
     outputs, _ = transcode(track, varied)
     assert [output.pts for output in outputs] == times
 
@@ -263,7 +263,7 @@ def test_a_size_that_was_not_planned_for_gets_its_own_bitrate() -> None:
 
 def test_garbage_is_counted_and_the_next_key_frame_mends_it() -> None:
     track, packets = pictures(Codec.H264, gop=15)
-    broken = [replace(packet, data=bytes(range(256))) if 20 <= number < 32 else packet for number, packet in enumerate(packets)]
+    broken = [packet._replace(data=bytes(range(256))) if 20 <= number < 32 else packet for number, packet in enumerate(packets)]
     outputs, transcoder = transcode(track, broken)
     assert transcoder.errors >= 8
     assert transcoder.errors + transcoder.dropped + len(outputs) == len(packets)

@@ -209,8 +209,8 @@ async def test_of_several_layers_the_largest_is_made_and_another_when_it_is_sile
     large, packets = pictures(Codec.VP8, (320, 180), seconds=6.0, gop=30)
     small, fewer = pictures(Codec.VP8, (160, 90), seconds=6.0, gop=30)
     layers = [replace(large, id=1, layer="f"), replace(small, id=2, layer="h")]
-    lower = [replace(each, track=2, layer="h") for each in fewer]
-    upper = [replace(each, layer="f") for each in packets[:90]]  # then it is silent
+    lower = [each._replace(track=2, layer="h") for each in fewer]
+    upper = [each._replace(layer="f") for each in packets[:90]]  # then it is silent
     async with show() as it:
         await it.publish(layers, sorted([*upper, *lower], key=lambda each: each.dts))
         await it.until("video", 6)

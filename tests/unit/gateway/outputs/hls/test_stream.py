@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
@@ -65,7 +65,7 @@ def timed(times: Sequence[float]) -> tuple[Track, list[EncodedPacket]]:
     stream.annexb(coded[0].data)
     assert stream.track is not None
     return stream.track, [
-        replace(packet, pts=round(at * SECOND), dts=round(at * SECOND)) for at, packet in zip(times, coded, strict=False)
+        packet._replace(pts=round(at * SECOND), dts=round(at * SECOND)) for at, packet in zip(times, coded, strict=False)
     ]
 
 
