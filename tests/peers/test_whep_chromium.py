@@ -73,6 +73,10 @@ _MIME_TYPES = """async () => {
 _STATS = """async () => [...(await pc.getStats()).values()].filter((report) => report.type === "inbound-rtp")"""
 
 
+UNDER_WAY = 5  # pictures, or in the jitter buffer
+MOST_DROPPED = 0.25
+
+
 async def inbound(page: Page, kind: str) -> list[dict[str, Any]]:
     return [report for report in await page.evaluate(_STATS) if report["kind"] == kind]
 
@@ -89,12 +93,15 @@ async def until_decoded(page: Page, frames: int) -> int:
 
 
 async def until_caught_up(page: Page) -> None:
-    """Wait until all that was received is decoded but what is under way: a picture that cannot be decoded would be missing for ever."""
+    """Wait until all that was received is decoded but what is under way: a picture that cannot be decoded would be missing for ever. What a
+    busy machine had no time to decode is counted by the browser, and is little."""
     async with asyncio.timeout(60):
-        while True:
-            if all(video["framesReceived"] - video["framesDecoded"] <= 5 for video in await inbound(page, "video")):
-                return
+        while any(
+            video["framesReceived"] - video["framesDecoded"] - video["framesDropped"] > UNDER_WAY
+            for video in await inbound(page, "video")
+        ):
             await page.evaluate("() => new Promise(requestAnimationFrame)")
+    assert all(video["framesDropped"] <= MOST_DROPPED * video["framesReceived"] for video in await inbound(page, "video"))
 
 
 @asynccontextmanager
@@ -197,8 +204,10 @@ async def test_lost_packets_of_vp8_are_sent_again_and_no_picture_is_missed(chrom
             (sender,) = [
                 sender for viewer in served.viewers for sender in viewer.senders if sender.parameters.kind is Kind.VIDEO
             ]
+            async with asyncio.timeout(60):
+                while sender.frames - (await inbound(page, "video"))[0]["framesReceived"] > UNDER_WAY:
+                    await page.evaluate("() => new Promise(requestAnimationFrame)")
             await until_caught_up(page)
-            assert sender.frames - video["framesReceived"] <= 10  # under way, or in the jitter buffer
             assert sender.stream.retransmitted >= 5
             assert observed.complaints == []
 
