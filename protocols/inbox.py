@@ -52,6 +52,8 @@ class Held:
     @property
     def fill(self) -> float:
         """1.0: a bound is reached, of time, bytes or items."""
+        if len(self.items) < 2:
+            return self._bytes / self._max_bytes
         return max(self._bytes / self._max_bytes, len(self.items) / MAX_ITEMS, self._spanned() / self._span)
 
     def _spanned(self) -> int:

@@ -33,6 +33,10 @@ _PAT_PID: Final = 0
 _NULL_PID: Final = 0x1FFF
 _TRUSTED: Final = 3
 _NEVER: Final = -(1 << 30)
+_WEIGHED: Final = 1 << 20  # bytes: how often it is looked at what is open
+_BODY: Final = PACKET - 4
+_RUN: Final = 256  # packets that are compared at once
+_COUNTERS: Final = bytes(0x10 | counter & 15 for counter in range(16 + _RUN))  # the last byte of their headers
 _HEADER: Final = Struct(">I").unpack_from
 
 
@@ -134,6 +138,7 @@ class PesReader:
         self._streams: dict[int, _PesStream] = {}
         self._sync = PacketSync()
         self._rest = b""
+        self._unweighed = 0  # bytes that came since the open PES were weighed
 
     def feed(self, data: bytes, now: int) -> list[Pes]:
         """Bytes in any split; gives what became whole. Raises `ProtocolError` if this is not MPEG-TS."""
@@ -149,11 +154,15 @@ class PesReader:
         while position < end:
             (header,) = _HEADER(data, position)
             stream = streams.get(header >> 8 & 0x1FFF)
-            if stream is not None and header == stream.expected:  # three of four packets end here
-                stream.parts.append(data[position + 4 : position + PACKET])
-                stream.expected = header & ~15 | (header + 1 & 15)
-                stream.left -= PACKET - 4
-                position += PACKET
+            if stream is not None and header == stream.expected:  # three of four packets end here, most of them together
+                count = min((end - position + PACKET - 1) // PACKET, -(-stream.left // _BODY), _RUN)
+                if count > 1:
+                    count = _alike(header & 15, data, position, position + count * PACKET)
+                stop = position + count * PACKET
+                stream.parts += [data[at + 4 : at + PACKET] for at in range(position, stop, PACKET)]
+                stream.expected = header & ~15 | (header + count & 15)
+                stream.left -= _BODY * count
+                position = stop
                 if stream.left <= 0:
                     self._filled(stream, out)
                 continue
@@ -176,7 +185,7 @@ class PesReader:
         self.counts.packets += in_sync // PACKET
         self.counts.sync_lost = sync.lost
         sync.judge(in_sync)
-        self._bound_open()
+        self._bound_open(len(data))
         return out
 
     def progress(self, pid: int) -> tuple[int, int]:
@@ -371,13 +380,35 @@ class PesReader:
         wanted = list(self._take(found))[:MAX_STREAMS]
         self._streams = {pid: kept.get(pid) or _PesStream(pid, limit) for pid, limit in wanted if pid not in self._sections}
 
-    def _bound_open(self) -> None:
+    def _bound_open(self, came: int) -> None:
+        """So many bytes have come."""
+        self._unweighed += came
+        if self._unweighed < _WEIGHED:
+            return
+        self._unweighed = 0
         held = [stream for stream in self._streams.values() if stream.parts]
         if sum(len(stream.parts) for stream in held) * PACKET <= MAX_OPEN_BYTES:
             return
         largest = max(held, key=lambda stream: len(stream.parts))
         self.counts.oversized += 1
         largest.close()
+
+
+def _alike(counter: int, data: bytes, begin: int, end: int) -> int:
+    """How many of the packets from `begin` to `end` go on as the first of them: with its PID and flags, one counter after the other."""
+    counters, pids = data[begin + 3 : end : PACKET], data[begin + 2 : end : PACKET]
+    count = _common(counters, _COUNTERS[counter : counter + len(counters)])
+    count = min(count, _common(pids, pids[:1] * len(pids)))
+    stop = begin + count * PACKET
+    flags = data[begin + 1 : stop : PACKET]
+    return count if data[begin:stop:PACKET] == b"\x47" * count and flags == flags[:1] * count else 1
+
+
+def _common(first: bytes, second: bytes) -> int:
+    """With how many equal bytes they begin, which are of one size."""
+    if first == second:
+        return len(first)
+    return len(first) - ((int.from_bytes(first) ^ int.from_bytes(second)).bit_length() + 7 >> 3)
 
 
 def _timestamp(data: bytes, at: int) -> int:

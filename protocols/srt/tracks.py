@@ -83,10 +83,12 @@ class TsDemuxer:
         if now >= self._look_at:
             self._look_at = now + _SILENT_NS // 4
             out.extend(self.settle(now))
-        self._announce(now, out)
+        if self._held is not None or self._changed:
+            self._announce(now, out)
         if self._left_out.pending:
             out.extend(self._left_out.take())
-        self.check(now)
+        if not self._given:
+            self.check(now)
         return out
 
     def settle(self, now: int, silence: int = _SILENT_NS) -> list[Item]:
