@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 
 from protocols.rate_limit import TokenBucket
 from protocols.srt.packet_sync import PACKET, PacketSync
+from protocols.srt.packets import RUN, alike, is_stuffed
 from protocols.srt.psi import ElementaryInfo, ProgrammeMap, SectionReader, parse_pat, parse_pmt
 
 MAX_VIDEO_PES: Final = 8 << 20
@@ -35,8 +36,6 @@ _TRUSTED: Final = 3
 _NEVER: Final = -(1 << 30)
 _WEIGHED: Final = 1 << 20  # bytes: how often it is looked at what is open
 _BODY: Final = PACKET - 4
-_RUN: Final = 256  # packets that are compared at once
-_COUNTERS: Final = bytes(0x10 | counter & 15 for counter in range(16 + _RUN))  # the last byte of their headers
 _HEADER: Final = Struct(">I").unpack_from
 
 
@@ -155,9 +154,9 @@ class PesReader:
             (header,) = _HEADER(data, position)
             stream = streams.get(header >> 8 & 0x1FFF)
             if stream is not None and header == stream.expected:  # three of four packets end here, most of them together
-                count = min((end - position + PACKET - 1) // PACKET, -(-stream.left // _BODY), _RUN)
+                count = min((end - position + PACKET - 1) // PACKET, -(-stream.left // _BODY), RUN)
                 if count > 1:
-                    count = _alike(header & 15, data, position, position + count * PACKET)
+                    count = alike(header & 15, data, position, position + count * PACKET)
                 stop = position + count * PACKET
                 stream.parts += [data[at + 4 : at + PACKET] for at in range(position, stop, PACKET)]
                 stream.expected = header & ~15 | (header + count & 15)
@@ -238,7 +237,7 @@ class PesReader:
         at, stuffed = 4, False
         if header & 0x20:
             at = 5 + packet[4]
-            stuffed = _stuffed(packet)
+            stuffed = is_stuffed(packet)
             if packet[4] and packet[5] & 0x80:  # discontinuity_indicator
                 stream.counter, stream.expected = -1, -1
         if not header & 0x10 or at >= PACKET:
@@ -394,38 +393,6 @@ class PesReader:
         largest.close()
 
 
-def _alike(counter: int, data: bytes, begin: int, end: int) -> int:
-    """How many of the packets from `begin` to `end` go on as the first of them: with its PID and flags, one counter after the other."""
-    counters, pids = data[begin + 3 : end : PACKET], data[begin + 2 : end : PACKET]
-    count = _common(counters, _COUNTERS[counter : counter + len(counters)])
-    count = min(count, _common(pids, pids[:1] * len(pids)))
-    stop = begin + count * PACKET
-    flags = data[begin + 1 : stop : PACKET]
-    return count if data[begin:stop:PACKET] == b"\x47" * count and flags == flags[:1] * count else 1
-
-
-def _common(first: bytes, second: bytes) -> int:
-    """With how many equal bytes they begin, which are of one size."""
-    if first == second:
-        return len(first)
-    return len(first) - ((int.from_bytes(first) ^ int.from_bytes(second)).bit_length() + 7 >> 3)
-
-
 def _timestamp(data: bytes, at: int) -> int:
     """A 33-bit PTS or DTS with its marker bits (§2.4.3.7)."""
     return (data[at] >> 1 & 7) << 30 | data[at + 1] << 22 | (data[at + 2] >> 1) << 15 | data[at + 3] << 7 | data[at + 4] >> 1
-
-
-def _stuffed(packet: bytes) -> bool:
-    """Whether the adaptation field (§2.4.3.4) of this packet holds stuffing."""
-    size = packet[4]
-    if size == 0:
-        return True  # a length of 0 is how one single byte is stuffed
-    if size > PACKET - 5:
-        return False
-    flags, used = packet[5], 1
-    used += 6 * bool(flags & 0x10) + 6 * bool(flags & 0x08) + bool(flags & 0x04)
-    for present in (flags & 0x02, flags & 0x01):  # private data, extension: each a length and that many bytes
-        if present and used < size:
-            used += 1 + packet[5 + used]
-    return used < size
