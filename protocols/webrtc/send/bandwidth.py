@@ -15,7 +15,9 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
+
+from protocols.webrtc.rtcp import ARRIVAL_NS
 
 _WINDOW_NS = 500_000_000
 _HIGH_LOSS = 0.10  # GCC §6: above, decrease; below 2 %, increase
@@ -41,8 +43,14 @@ _LITTLE = 2  # times what was sent is less than the figure: what arrived of it i
 _SENT_WITHIN = 4  # parts of a window, at most: of a few packets that left together no rate is known
 _BEFORE = 2  # windows: the last may hold the beginning of it
 
-Arrival: TypeAlias = tuple[int, int | None, int]
-"""One packet of ours: when it left, when the viewer got it by its own clock (None: lost), how large it was."""
+
+class Heard(NamedTuple):
+    """What one feedback says of packets of ours that left together."""
+
+    sent: int  # monotonic ns
+    arrivals: Sequence[int]  # of those that came, in the order sent: when by the viewer's clock, in units of `ARRIVAL_NS`
+    lost: int
+    size: int  # bytes of each
 
 
 @dataclass(slots=True)
@@ -102,32 +110,36 @@ class BandwidthEstimator:
         self._sent_until = 0  # when the last of the window before left
         self._collapsed = 0  # what left before this left before the way narrowed, or for its full queue
 
-    def add(self, arrivals: Sequence[Arrival], now: int) -> bool:
-        """Arrivals in the order sent. `now` is monotonic ns. True where the way has narrowed to less than half at one blow."""
+    def add(self, heard: Sequence[Heard], now: int) -> bool:
+        """What is heard in the order sent. `now` is monotonic ns. True where the way has narrowed to less than half at one blow."""
         window = self._window = self._window or _Window(now)
         least, delay, collapsed = window.least_delay, window.delay, self._collapsed
-        packets = lost = came = last = sent = 0
-        for sent, arrived, size in arrivals:
+        packets = lost = came = last = left = 0
+        for sent, arrivals, missing, size in heard:
             if sent < collapsed:
                 continue
-            packets += 1
-            if arrived is None:
-                lost += 1
+            left = sent
+            lost += missing
+            if not arrivals:
                 continue
-            came += size
-            last, delay = arrived, arrived - sent
-            if least is None or delay < least:
-                least = delay
+            packets += len(arrivals)
+            came += size * len(arrivals)
+            last = arrivals[-1] * ARRIVAL_NS
+            delay = last - sent
+            shortest = min(arrivals) * ARRIVAL_NS - sent
+            if least is None or shortest < least:
+                least = shortest
+        packets += lost
         if not packets:  # all of it left too early
             self._window = window if window.packets else None
             return False
         window.packets += packets
         window.lost += lost
         window.bytes += came
-        window.least_delay, window.delay, window.sent = least, delay, sent
+        window.least_delay, window.delay, window.sent = least, delay, left
         if came:
             self._note(_Span(last, delay, came, packets, lost))
-            arrived = self._narrowed() or self._strung(arrivals, delay)
+            arrived = self._narrowed() or self._strung(heard, delay)
             if arrived is not None:
                 self._collapse(arrived, now)
                 return True
@@ -159,12 +171,12 @@ class BandwidthEstimator:
             return arrived if arrived * _COLLAPSE <= max(self._before) else None
         return arrived if self._collapsed and middle.lossy and last.lossy else None
 
-    def _strung(self, arrivals: Sequence[Arrival], delay: int) -> int | None:
+    def _strung(self, heard: Sequence[Heard], delay: int) -> int | None:
         """What arrives (bit/s) where one feedback shows a queue, and each packet in it so long after the one before that this is not half
         of what arrived before."""
         if not self._before or not self._least or delay - min(self._least) <= _QUEUEING_NS:
             return None
-        came = [(arrived, size) for sent, arrived, size in arrivals if arrived is not None and sent >= self._collapsed]
+        came = [(at * ARRIVAL_NS, each.size) for each in heard if each.sent >= self._collapsed for at in each.arrivals]
         span = came[-1][0] - came[0][0]
         if len(came) < _STRUNG or span < _STRUNG_NS:
             return None

@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterable
 
 from protocols.webrtc import rtcp
 from protocols.webrtc.rtcp import RtcpPacket
-from protocols.webrtc.send.bandwidth import BandwidthEstimator
+from protocols.webrtc.send.bandwidth import BandwidthEstimator, Heard
 from protocols.webrtc.send.departures import Departures
 from protocols.webrtc.send.sender import Sender
 
-_TICK_NS = 250_000  # transport-wide feedback tells arrivals in 250 us
 _COMPOUND_LIMIT = 1200
 
 
@@ -104,18 +103,17 @@ class RtcpSession:
             self.ignored += 1
             return
         feedback = rtcp.transport_feedback_of(packet)
-        first, departures = self._departures.take(feedback.base, feedback.count)
+        departures = self._departures.take(feedback.base, feedback.count)
         if not departures:
             return
-        arrivals = feedback.arrivals(first, first + len(departures))
-        self.collapses += self._bandwidth.add(
-            [
-                (departure.at, None if arrival is None else arrival * _TICK_NS, departure.size)
-                for arrival, departure in zip(arrivals, departures, strict=True)
-                if departure is not None
-            ],
-            now,
-        )
+        first = departures[0].begin
+        told = feedback.arrivals(first, departures[-1].end)
+        heard: list[Heard] = []
+        for begin, end, sent, size in departures:
+            arrivals = told[begin - first : end - first]
+            came = [arrival for arrival in arrivals if arrival is not None]
+            heard.append(Heard(sent, came, len(arrivals) - len(came), size))
+        self.collapses += self._bandwidth.add(heard, now)
         self.estimated_bitrate = self._bandwidth.bits_per_second or self.estimated_bitrate
 
     # -- out -------------------------------------------------------------------------------------------------------------------------

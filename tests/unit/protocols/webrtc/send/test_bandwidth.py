@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from protocols.webrtc.send.bandwidth import BandwidthEstimator
+from protocols.webrtc.rtcp import ARRIVAL_NS
+from protocols.webrtc.send.bandwidth import BandwidthEstimator, Heard
 from tests.unit.protocols.webrtc.loopback import MS, SECOND
 
 KBIT = 1000
@@ -55,7 +56,10 @@ class Link:
         self._flying = [each for each in self._flying if each[0] > self.now]
         size = max(1, -(-len(heard) // parts))
         for begin in range(0, len(heard), size):
-            told = [(sent, at + STRANGE if came else None, PACKET) for at, sent, came in heard[begin : begin + size]]
+            told = [
+                Heard(sent, [(at + STRANGE) // ARRIVAL_NS] if came else [], 0 if came else 1, PACKET)
+                for at, sent, came in heard[begin : begin + size]
+            ]
             if self.estimate.add(told, self.now):
                 self.collapses.append(self.now)
 
