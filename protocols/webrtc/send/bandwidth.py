@@ -9,6 +9,9 @@ what the way carries, and still finds out when that is more.
 A way that narrows to less than half at one blow shows it in the first feedback where what left together arrives one by one: how far apart
 is what the way carries, and a pause, which lets all go together, looks otherwise. Else it shows it within two: the queue grows from one to
 the next. The figure falls to what arrives at once, and what left before says nothing any more, nor what left for the full queue.
+
+Not every viewer knows exactly when it got what. Where even the least delayed packets of one feedback are much later, or earlier, than those
+of the one before, and again and again, as much of a delay shows no queue.
 """
 
 from collections import deque
@@ -42,6 +45,9 @@ _GROWING = 4  # a queue that grows by one part in so many of the time: this much
 _LITTLE = 2  # times what was sent is less than the figure: what arrived of it is not what the way carries
 _SENT_WITHIN = 4  # parts of a window, at most: of a few packets that left together no rate is known
 _BEFORE = 2  # windows: the last may hold the beginning of it
+_BLUR = 3  # times the second largest change of the least delay from one feedback to the next
+_CHANGES = 80  # feedbacks in which that is looked for
+_BLUR_NS = 120_000_000  # at most: a reference time may be rounded to its 64 ms, and what came to when it was told
 
 
 class Heard(NamedTuple):
@@ -107,14 +113,19 @@ class BandwidthEstimator:
         self._too_much: int | None = None  # what arrived when the way was full
         self._before: deque[int] = deque(maxlen=_BEFORE)  # bit/s that arrived in a window
         self._spans: deque[_Span] = deque(maxlen=3)
+        self._shortest: int | None = None  # delay in the feedback before
+        self._changes: deque[int] = deque(maxlen=_CHANGES)  # of that
+        self._blur = 0
+        self._queueing = _QUEUEING_NS  # by the blur of a window before: that of the last may be what a queue does
         self._sent_until = 0  # when the last of the window before left
         self._collapsed = 0  # what left before this left before the way narrowed, or for its full queue
 
     def add(self, heard: Sequence[Heard], now: int) -> bool:
         """What is heard in the order sent. `now` is monotonic ns. True where the way has narrowed to less than half at one blow."""
         window = self._window = self._window or _Window(now)
-        least, delay, collapsed = window.least_delay, window.delay, self._collapsed
-        packets = lost = came = last = left = 0
+        collapsed = self._collapsed
+        packets = lost = came = last = left = delay = 0
+        least: int | None = None
         for sent, arrivals, missing, size in heard:
             if sent < collapsed:
                 continue
@@ -136,8 +147,11 @@ class BandwidthEstimator:
         window.packets += packets
         window.lost += lost
         window.bytes += came
-        window.least_delay, window.delay, window.sent = least, delay, left
-        if came:
+        window.sent = left
+        if least is not None:
+            window.delay = delay
+            window.least_delay = least if window.least_delay is None else min(window.least_delay, least)
+            self._compare(least)
             self._note(_Span(last, delay, came, packets, lost))
             arrived = self._narrowed() or self._strung(heard, delay)
             if arrived is not None:
@@ -147,6 +161,12 @@ class BandwidthEstimator:
             self._judge(window, now - window.begun)
             self._window = _Window(now)
         return False
+
+    def _compare(self, least: int) -> None:
+        """The least delay of one feedback with that of the one before."""
+        if self._shortest is not None:
+            self._changes.append(abs(self._shortest - least))
+        self._shortest = least
 
     def _note(self, span: _Span) -> None:
         spans = self._spans
@@ -162,7 +182,7 @@ class BandwidthEstimator:
         if len(self._spans) < 3 or not self._least:
             return None
         first, middle, last = self._spans
-        queued = last.delay - min(self._least) > 2 * _QUEUEING_NS
+        queued = last.delay - min(self._least) > 2 * self._queueing
         mostly_lost = middle.mostly_lost and last.mostly_lost
         if not (queued or mostly_lost) or not (middle.worse(first) and last.worse(middle)) or last.at - middle.at < _SPAN_NS:
             return None
@@ -174,7 +194,7 @@ class BandwidthEstimator:
     def _strung(self, heard: Sequence[Heard], delay: int) -> int | None:
         """What arrives (bit/s) where one feedback shows a queue, and each packet in it so long after the one before that this is not half
         of what arrived before."""
-        if not self._before or not self._least or delay - min(self._least) <= _QUEUEING_NS:
+        if not self._before or not self._least or delay - min(self._least) <= self._queueing:
             return None
         came = [(at * ARRIVAL_NS, each.size) for each in heard if each.sent >= self._collapsed for at in each.arrivals]
         span = came[-1][0] - came[0][0]
@@ -205,8 +225,8 @@ class BandwidthEstimator:
         if window.least_delay is not None:
             grown = window.least_delay - (self._least[-1] if self._least else window.least_delay)
             self._least.append(window.least_delay)
-            queued = window.least_delay - min(self._least) > _QUEUEING_NS
-            filling = window.delay - window.least_delay > _QUEUEING_NS or (queued and grown > _GROWTH_NS)
+            queued = window.least_delay - min(self._least) > self._queueing
+            filling = window.delay - window.least_delay > self._queueing or (queued and grown > _GROWTH_NS)
             full = queued and loss > _LOW_LOSS
         current = self.bits_per_second or arrived
         if loss > _HIGH_LOSS or filling or full:
@@ -223,3 +243,5 @@ class BandwidthEstimator:
             current = max(current, arrived, min(int(current * increase), int(arrived * _HEADROOM)))
         self.bits_per_second = max(_FLOOR, current)
         self._sent_until = window.sent
+        self._queueing = _QUEUEING_NS + self._blur
+        self._blur = min(_BLUR * sorted(self._changes)[-2], _BLUR_NS) if len(self._changes) > 1 else 0

@@ -15,13 +15,16 @@ FRAME = SECOND // 30
 FEEDBACK = 60 * MS
 QUEUE = 300 * MS
 STRANGE = 7 * SECOND  # from our clock to the viewer's
+REFERENCE = 64 * MS  # in which transport-wide feedback tells where its arrivals begin
 
 
 class Link:
     """Frames of `bitrate` bit/s over a way of `rate` bit/s with a queue of `QUEUE`; the viewer tells every 60 ms what has come."""
 
-    def __init__(self, bitrate: int, rate: int) -> None:
-        self.bitrate, self.rate = bitrate, rate
+    def __init__(self, bitrate: int, rate: int, *, even: bool = False) -> None:
+        """`even`: the viewer has not noted when each packet came. It spreads them over the time since the last feedback, from a reference
+        time that is rounded down."""
+        self.bitrate, self.rate, self.even = bitrate, rate, even
         self.estimate = BandwidthEstimator()
         self.collapses: list[int] = []
         self.now = self.free_at = 0
@@ -54,6 +57,9 @@ class Link:
     def _hear(self, parts: int) -> None:
         heard = [each for each in self._flying if each[0] <= self.now]
         self._flying = [each for each in self._flying if each[0] > self.now]
+        if self.even:
+            begin = (self.now - FEEDBACK) // REFERENCE * REFERENCE
+            heard = [(begin + number * FEEDBACK // len(heard), *each[1:]) for number, each in enumerate(heard)]
         size = max(1, -(-len(heard) // parts))
         for begin in range(0, len(heard), size):
             told = [
@@ -185,3 +191,30 @@ def test_a_delay_while_little_is_sent_takes_little_from_the_figure() -> None:
     assert before is not None
     assert link.estimate.bits_per_second is not None
     assert link.estimate.bits_per_second > before // 2
+
+
+@pytest.mark.parametrize("phase", range(0, 64, 9))
+def test_feedback_that_is_not_exact_shows_no_queue(phase: int) -> None:
+    link = Link(2600 * KBIT, 20_000 * KBIT, even=True)
+    link.now = link.free_at = phase * MS
+    for _ in range(20):
+        link.bitrate = 2600 * KBIT
+        link.live(2 * SECOND)
+        link.bitrate = 450 * KBIT
+        link.live(2 * SECOND)
+    assert link.collapses == []
+    assert link.estimate.bits_per_second is not None
+    assert link.estimate.bits_per_second > 2600 * KBIT
+
+
+@pytest.mark.parametrize("phase", range(0, 500, 70))
+@pytest.mark.parametrize("rate", [250 * KBIT, 600 * KBIT])
+def test_a_way_that_narrows_is_known_by_such_feedback_too(rate: int, phase: int) -> None:
+    link = Link(2600 * KBIT, 20_000 * KBIT, even=True)
+    link.live(5 * SECOND + phase * MS)
+    link.rate, narrowed = rate, link.now
+    link.live(600 * MS)
+    assert link.collapses
+    assert link.collapses[0] - narrowed < 500 * MS
+    assert link.estimate.bits_per_second is not None
+    assert link.estimate.bits_per_second < rate
