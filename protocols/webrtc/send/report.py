@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from protocols.webrtc import rtcp
 from protocols.webrtc.rtcp import RtcpPacket
 from protocols.webrtc.send.bandwidth import BandwidthEstimator, Heard
+from protocols.webrtc.send.bursts import BurstRate
 from protocols.webrtc.send.departures import Departures
 from protocols.webrtc.send.sender import Sender
 
@@ -33,6 +34,9 @@ class RtcpSession:
         self._wanting: dict[Sender, None] = {}  # a key frame, by the datagram that is being read
         self._answered = False  # whether that datagram's question was
         self._bandwidth = BandwidthEstimator()
+        self._bursts = BurstRate()
+        for sender in self._senders.values():
+            sender.bursts = self._bursts
 
     # -- in --------------------------------------------------------------------------------------------------------------------------
 
@@ -114,6 +118,7 @@ class RtcpSession:
             came = [arrival for arrival in arrivals if arrival is not None]
             heard.append(Heard(sent, came, len(arrivals) - len(came), size))
         self.collapses += self._bandwidth.add(heard, now)
+        self._bursts.add(heard, now)
         self.estimated_bitrate = self._bandwidth.bits_per_second or self.estimated_bitrate
 
     # -- out -------------------------------------------------------------------------------------------------------------------------

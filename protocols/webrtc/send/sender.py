@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from protocols.media import Kind
 from protocols.webrtc.rtcp import ReportBlock, ntp_time, sender_report, source_description
 from protocols.webrtc.rtp import CLOCK_RATES, SendParameters
+from protocols.webrtc.send.bursts import BurstRate
 from protocols.webrtc.send.history import Run, SentFrame
 from protocols.webrtc.send.join import compressed
 from protocols.webrtc.send.pacing import (
@@ -18,6 +19,7 @@ from protocols.webrtc.send.pacing import (
     JOIN_DRAIN_NS,
     NARROW,
     NARROW_DRAIN_NS,
+    PACE_NS,
     WIDE,
     Pace,
     PacingQueue,
@@ -57,6 +59,8 @@ class Sender:
         self.carried: int | None = None
         """bit/s that the viewer's way has for the present source, where the source should make do with it; None: whatever comes. Said by
         who knows the viewer's other sources."""
+        self.bursts: BurstRate | None = None
+        """How fast that way carries what leaves at once. Said by who reads the viewer's feedback."""
         self.report_due: int | None = None
         self.round_trip_ns = 0
         self.frames = self.plis = self.replays = self.turns = 0
@@ -160,9 +164,11 @@ class Sender:
             self._replay_wait = REPLAY_NS
         pace = self._pace
         if self._backlog or frame.count > (pace.unpaced_key if frame.keyframe else pace.unpaced):
-            self._backlog.add(frame, timestamp, now, self._drained(frame, now), pace)
-            source.pace(self, now)
-            return
+            drained = self._drained(frame, now)
+            if drained - now >= PACE_NS or self._backlog:
+                self._backlog.add(frame, timestamp, now, drained, pace)
+                source.pace(self, now)
+                return
         for run in frame.runs:
             self._send(run, timestamp, now)
         if self._live:
@@ -263,8 +269,13 @@ class Sender:
         """When this frame is to be out: together with what waits, but on a way that is too narrow in its own time after that."""
         waiting = self._backlog.drained if self._backlog else None
         if self.carried is None:
-            return now + FRAME_DRAIN_NS if waiting is None else waiting
+            return now + self._spread(frame, now) if waiting is None else waiting
         return min(max(waiting or 0, now) + _duration(frame.size, self.carried), now + NARROW_DRAIN_NS)
+
+    def _spread(self, frame: SentFrame, now: int) -> int:
+        """Over how long a large frame is to leave, in ns: as the way carries it, and over no longer than `FRAME_DRAIN_NS`."""
+        rate = self.bursts.at(now) if self.bursts is not None else None
+        return FRAME_DRAIN_NS if rate is None else min(FRAME_DRAIN_NS, _duration(frame.size, rate))
 
     @property
     def _pace(self) -> Pace:
