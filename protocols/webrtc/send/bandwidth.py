@@ -104,10 +104,11 @@ def _rate(size: int, span: int) -> int:
 
 
 class BandwidthEstimator:
-    """Feed it feedback; `bits_per_second` is None until half a second was seen."""
+    """Feed it feedback; `bits_per_second` is None until half a second was seen. `judgements` counts how often it was made anew."""
 
     def __init__(self) -> None:
         self.bits_per_second: int | None = None
+        self.judgements = 0
         self._window: _Window | None = None
         self._least: deque[int] = deque(maxlen=_BASELINE)  # delays, one of each window
         self._too_much: int | None = None  # what arrived when the way was full
@@ -218,6 +219,7 @@ class BandwidthEstimator:
         return _rate(window.bytes, max(window.sent - self._sent_until, elapsed // _SENT_WITHIN))
 
     def _judge(self, window: _Window, elapsed: int) -> None:
+        self.judgements += 1
         arrived = _rate(window.bytes, elapsed)
         self._before.append(arrived)
         loss = window.lost / window.packets

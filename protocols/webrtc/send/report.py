@@ -27,6 +27,8 @@ class RtcpSession:
         """RTCP packets for streams that are not ours or of kinds that we do not know."""
         self.collapses = 0
         """How often the way has narrowed to less than half at one blow."""
+        self.judgements = 0
+        """How often our estimate was made anew: at most twice a second."""
         self._senders = {sender.parameters.ssrc: sender for sender in senders}
         self._on_answer = on_answer
         self._fir_numbers: dict[int, int] = {}
@@ -119,6 +121,7 @@ class RtcpSession:
             heard.append(Heard(sent, came, len(arrivals) - len(came), size))
         self.collapses += self._bandwidth.add(heard, now)
         self._bursts.add(heard, now)
+        self.judgements = self._bandwidth.judgements
         self.estimated_bitrate = self._bandwidth.bits_per_second or self.estimated_bitrate
 
     # -- out -------------------------------------------------------------------------------------------------------------------------

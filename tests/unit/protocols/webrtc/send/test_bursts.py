@@ -1,4 +1,4 @@
-"""A large frame leaves as fast as the viewer's way was seen to carry it: at once where that carries it all, not where that loses."""
+"""A large frame leaves as fast as the way was seen to carry it: at once where that carries it all, and not where that loses it."""
 
 from collections import deque
 from collections.abc import Callable
