@@ -20,13 +20,14 @@ _WIRE = 10**9  # bit/s of a way that is not narrow
 @dataclass
 class Relay:
     """Loses `loss` of all packets and delays each by `delay_s`, in each direction. It carries `rate` bit/s towards clients and `uplink`
-    towards the gateway (0: anything), before which packets queue for at most `QUEUE_S`."""
+    towards the gateway (0: anything), before which packets queue for at most `queue_s`."""
 
     target: tuple[str, int]
     loss: float
     delay_s: float
     rate: int = 0
     uplink: int = 0
+    queue_s: float = QUEUE_S
     port: int = 0
     passed: int = 0
     offered: int = 0
@@ -67,7 +68,7 @@ class Relay:
         queued = max(0.0, self._free_at.get(way, 0.0) - now)
         if not rate and not queued:
             self.forward(send, data, *to)
-        elif rate and queued > QUEUE_S:
+        elif rate and queued > self.queue_s:
             self.lost += 1
         else:  # a way that has become wide carries first what waits: it puts nothing out of order
             at = self._free_at[way] = now + queued + len(data) * 8 / (rate or _WIRE)

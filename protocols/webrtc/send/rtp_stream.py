@@ -62,29 +62,25 @@ class RtpStream:
             self.dropped += count
             return False
         layout, egress = self._layout, transport.egress
-        arena = egress.arena
-        view, protect, pack = arena.view, outbound.protect, layout.struct.pack_into
-        header, step, ssrc = layout.size, layout.transport_step, self.parameters.ssrc
+        arena, protect, pack = egress.arena, outbound.protect, layout.struct.pack_into
+        header, step, ssrc, view = layout.size, layout.transport_step, self.parameters.ssrc, arena.view
         extensions, stamp = layout.extensions(now), timestamp & 0xFFFFFFFF
-        sequence, transport_sequence = self._sequence, transport.transport_sequence if step else 0
-        self.sent.append((sequence, count, run.index, timestamp, transport_sequence, now, run.size))
+        sequence, counted = self._sequence, transport.transport_sequence if step else 0
+        self.sent.append((sequence, count, run.index, timestamp, counted, now, run.size))
         self._sequence = sequence + count
         if step:
-            transport.transport_sequence = transport_sequence + count & 0xFFFF
+            transport.transport_sequence = counted + count & 0xFFFF
         begin = segment = 0
         try:
             for marker, payload in run.packets:
-                data = begin + header
-                end = data + len(payload)
                 pack(
                     view, begin, VERSION_WITH_EXTENSION, payload_type | marker, sequence & 0xFFFF, stamp, ssrc, extensions,
-                    transport_sequence & 0xFFFF,
+                    counted & 0xFFFF, payload,
                 )  # fmt: skip
-                view[data:end] = payload
-                begin += protect(arena, begin, end - begin)
+                begin += protect(arena, begin, header + len(payload))
                 segment = segment or begin
                 sequence += 1
-                transport_sequence += step
+                counted += step
         except SrtpError:
             self.dropped += count
             return True
@@ -170,11 +166,9 @@ class RtpStream:
         if address is None or outbound is None:
             return False
         view = egress.arena.view
-        self._layout.struct.pack_into(view, 0, VERSION_WITH_EXTENSION, *header)
-        end = self._layout.size + len(payload)
-        view[self._layout.size : end] = payload
+        self._layout.struct.pack_into(view, 0, VERSION_WITH_EXTENSION, *header, payload)
         try:
-            size = outbound.protect(egress.arena, 0, end)
+            size = outbound.protect(egress.arena, 0, self._layout.size + len(payload))
         except SrtpError:
             return False
         return egress.send(view[:size], size, address)
