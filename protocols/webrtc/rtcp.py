@@ -134,7 +134,7 @@ def remb(packet: RtcpPacket) -> int | None:
     return mantissa << exponent
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TransportFeedback:
     """Transport-wide feedback (draft-holmer-rmcat-transport-wide-cc-extensions-01 §3.1): which of `count` packets, of the transport-wide
     sequence numbers from `base` (16 bits) on, have come, and when.
@@ -147,6 +147,14 @@ class TransportFeedback:
     _reference: int  # in units of 250 us
     _chunks: bytes
     _deltas: bytes
+
+    @property
+    def ends(self) -> tuple[int, int] | None:
+        """When the first and the last packet came, as `arrivals` says, where that is quickly told: all have come, each within 64 ms of
+        the one before. Else None."""
+        if len(self._chunks) != 2 or self._chunks[0] >> 5 != _SMALL:
+            return None
+        return self._reference + self._deltas[0], self._reference + sum(self._deltas)
 
     def arrivals(self, begin: int, end: int) -> list[int | None]:
         """Of the packets from the `begin`-th to before the `end`-th: when each came, in units of `ARRIVAL_NS` from an instant that is the

@@ -27,6 +27,7 @@ _HIGH_LOSS = 0.10  # GCC §6: above, decrease; below 2 %, increase
 _LOW_LOSS = 0.02
 # Growth of the one-way delay within a window that means: a queue is filling; over the least: it is not empty
 _QUEUEING_NS = 40_000_000
+_CALM_NS = 20_000_000  # and below this over the least there is none that matters
 _GROWTH_NS = 5_000_000  # of a queue that is not empty, from window to window
 _BASELINE = 20  # windows in which the shortest way was seen
 _DECREASE = 0.85
@@ -50,6 +51,17 @@ _CHANGES = 80  # feedbacks in which that is looked for
 _BLUR_NS = 120_000_000  # at most: a reference time may be rounded to its 64 ms, and what came to when it was told
 
 
+@dataclass(slots=True)
+class Calm:
+    """What one feedback says of packets of ours that have all come, and not late."""
+
+    left: int  # when the last left, monotonic ns
+    at: int  # when that came, by the viewer's clock in ns
+    least_delay: int  # of the first and the last
+    packets: int
+    bytes: int
+
+
 class Heard(NamedTuple):
     """What one feedback says of packets of ours that left together."""
 
@@ -67,7 +79,7 @@ class _Window:
     bytes: int = 0
     delay: int = 0
     least_delay: int | None = None
-    sent: int = 0  # when the last left
+    left: int = 0  # when the last did
 
 
 class _Span(NamedTuple):
@@ -111,6 +123,7 @@ class BandwidthEstimator:
         self.judgements = 0
         self._window: _Window | None = None
         self._least: deque[int] = deque(maxlen=_BASELINE)  # delays, one of each window
+        self._baseline: int | None = None  # the least of them
         self._too_much: int | None = None  # what arrived when the way was full
         self._before: deque[int] = deque(maxlen=_BEFORE)  # bit/s that arrived in a window
         self._spans: deque[_Span] = deque(maxlen=3)
@@ -120,6 +133,20 @@ class BandwidthEstimator:
         self._queueing = _QUEUEING_NS  # by the blur of a window before: that of the last may be what a queue does
         self._sent_until = 0  # when the last of the window before left
         self._collapsed = 0  # what left before this left before the way narrowed, or for its full queue
+
+    def calm(self, begun: int, left: int, at: int) -> bool:
+        """Whether nothing is to be feared of packets that have all come: the first left at `begun`; the last left at `left`, and came at
+        `at` (ns by the viewer's clock)."""
+        return self._baseline is not None and at - left - self._baseline < _CALM_NS and begun >= self._collapsed
+
+    def add_calm(self, told: Calm, now: int) -> None:
+        """What `calm` is true of. `now` is monotonic ns."""
+        delay = told.at - told.left
+        window = self._window = self._window or _Window(now)
+        window.packets += told.packets
+        window.bytes += told.bytes
+        self._see(window, _Span(told.at, delay, told.bytes, told.packets, 0), told.least_delay, told.left)
+        self._end_window(window, now)
 
     def add(self, heard: Sequence[Heard], now: int) -> bool:
         """What is heard in the order sent. `now` is monotonic ns. True where the way has narrowed to less than half at one blow."""
@@ -148,20 +175,27 @@ class BandwidthEstimator:
         window.packets += packets
         window.lost += lost
         window.bytes += came
-        window.sent = left
+        window.left = left
         if least is not None:
-            window.delay = delay
-            window.least_delay = least if window.least_delay is None else min(window.least_delay, least)
-            self._compare(least)
-            self._note(_Span(last, delay, came, packets, lost))
+            self._see(window, _Span(last, delay, came, packets, lost), least, left)
             arrived = self._narrowed() or self._strung(heard, delay)
             if arrived is not None:
                 self._collapse(arrived, now)
                 return True
+        self._end_window(window, now)
+        return False
+
+    def _see(self, window: _Window, span: _Span, least: int, left: int) -> None:
+        window.left, window.delay = left, span.delay
+        if window.least_delay is None or least < window.least_delay:
+            window.least_delay = least
+        self._compare(least)
+        self._note(span)
+
+    def _end_window(self, window: _Window, now: int) -> None:
         if now - window.begun >= _WINDOW_NS:
             self._judge(window, now - window.begun)
             self._window = _Window(now)
-        return False
 
     def _compare(self, least: int) -> None:
         """The least delay of one feedback with that of the one before."""
@@ -180,10 +214,10 @@ class BandwidthEstimator:
     def _narrowed(self) -> int | None:
         """What arrives (bit/s) where two feedbacks in a row show a queue that grows or overflows, and not half of what arrived before; or
         that what left since the way narrowed is still too much."""
-        if len(self._spans) < 3 or not self._least:
+        if len(self._spans) < 3 or self._baseline is None:
             return None
         first, middle, last = self._spans
-        queued = last.delay - min(self._least) > 2 * self._queueing
+        queued = last.delay - self._baseline > 2 * self._queueing
         mostly_lost = middle.mostly_lost and last.mostly_lost
         if not (queued or mostly_lost) or not (middle.worse(first) and last.worse(middle)) or last.at - middle.at < _SPAN_NS:
             return None
@@ -195,7 +229,7 @@ class BandwidthEstimator:
     def _strung(self, heard: Sequence[Heard], delay: int) -> int | None:
         """What arrives (bit/s) where one feedback shows a queue, and each packet in it so long after the one before that this is not half
         of what arrived before."""
-        if not self._before or not self._least or delay - min(self._least) <= self._queueing:
+        if not self._before or self._baseline is None or delay - self._baseline <= self._queueing:
             return None
         came = [(at * ARRIVAL_NS, each.size) for each in heard if each.sent >= self._collapsed for at in each.arrivals]
         span = came[-1][0] - came[0][0]
@@ -216,7 +250,7 @@ class BandwidthEstimator:
 
     def _sent(self, window: _Window, elapsed: int) -> int:
         """bit/s at which what arrived in the window had left."""
-        return _rate(window.bytes, max(window.sent - self._sent_until, elapsed // _SENT_WITHIN))
+        return _rate(window.bytes, max(window.left - self._sent_until, elapsed // _SENT_WITHIN))
 
     def _judge(self, window: _Window, elapsed: int) -> None:
         self.judgements += 1
@@ -227,7 +261,8 @@ class BandwidthEstimator:
         if window.least_delay is not None:
             grown = window.least_delay - (self._least[-1] if self._least else window.least_delay)
             self._least.append(window.least_delay)
-            queued = window.least_delay - min(self._least) > self._queueing
+            self._baseline = min(self._least)
+            queued = window.least_delay - self._baseline > self._queueing
             filling = window.delay - window.least_delay > self._queueing or (queued and grown > _GROWTH_NS)
             full = queued and loss > _LOW_LOSS
         current = self.bits_per_second or arrived
@@ -244,6 +279,6 @@ class BandwidthEstimator:
             increase = _NEAR_INCREASE if near else _INCREASE
             current = max(current, arrived, min(int(current * increase), int(arrived * _HEADROOM)))
         self.bits_per_second = max(_FLOOR, current)
-        self._sent_until = window.sent
+        self._sent_until = window.left
         self._queueing = _QUEUEING_NS + self._blur
         self._blur = min(_BLUR * sorted(self._changes)[-2], _BLUR_NS) if len(self._changes) > 1 else 0

@@ -1,48 +1,23 @@
 """When the packets of one viewer left, by their transport-wide sequence numbers, for feedback to be compared with. Sans-IO.
 
 What is kept true: each packet is given once, to the first feedback that speaks of it, so that all feedback together costs no more than what
-was sent, whatever it claims; what was never sent is not given.
+was sent, whatever it claims; what was never sent is not given; nothing grows where no feedback comes.
 """
 
 from collections import deque
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import TypeAlias
 
 from protocols.webrtc.rtp import OVERHEAD
+from protocols.webrtc.send.rtp_stream import Departed
 from protocols.webrtc.send.sender import Sender
 
 _UNTOLD = 1 << 15  # half of the sequence space: what is further back is not told apart from what is to come
+_RUNS = 1024  # of at most 16 packets, which are half of that
 
-
-class Departure(NamedTuple):
-    """Of packets that left together."""
-
-    begin: int  # transport-wide sequence number, not wrapped; as given: which of those that the feedback speaks of
-    end: int
-    at: int  # monotonic ns
-    size: int  # bytes on the way, of each
-
-
-class _DepartedLine:
-    """Of one sender: its runs that no feedback has spoken of."""
-
-    def __init__(self, sender: Sender) -> None:
-        self.runs: deque[Departure] = deque()
-        self._sent = sender.stream.sent
-        self._seen = -1  # the RTP sequence number (not wrapped) with which the newest run that was looked at begins
-
-    def look(self, following: int) -> None:
-        """Take up what has left since the last time; `following` is the next transport-wide sequence number (not wrapped)."""
-        fresh: list[Departure] = []
-        for sequence, packets, _, _, wrapped, at, size in reversed(self._sent):
-            if sequence <= self._seen:
-                break
-            begin = following - (following - wrapped & 0xFFFF)
-            fresh.append(Departure(begin, begin + packets, at, size // packets + OVERHEAD))
-        if fresh:
-            self._seen = self._sent[-1][0]
-            fresh.reverse()
-            self.runs += fresh
+Departure: TypeAlias = tuple[int, int, int, int]
+"""Packets that left together: (the first of them, by its place in the feedback; the place behind the last; monotonic ns; bytes of each on
+the way)"""
 
 
 class Departures:
@@ -50,15 +25,17 @@ class Departures:
 
     def __init__(self, senders: Iterable[Sender]) -> None:
         counted = [sender for sender in senders if sender.parameters.transport_cc_extension]
-        self._lines = [_DepartedLine(sender) for sender in counted]
         self._transport = counted[0].stream.transport if counted else None
-        self._told = -_UNTOLD  # before this packet all were given, or never will be
-        self._following = 0
+        self._runs: deque[Departed] = deque(maxlen=_RUNS)  # that no feedback has spoken of, in their order
+        for sender in counted:
+            sender.stream.departed = self._runs
+        self._following = self._transport.transport_sequence if self._transport else 0
+        self._told = self._following - _UNTOLD  # before this packet all were given, or never will be
 
     @property
     def agreed(self) -> bool:
         """Whether transport-wide feedback was negotiated for any of them."""
-        return bool(self._lines)
+        return self._transport is not None
 
     def take(self, base: int, count: int) -> list[Departure]:
         """Of the `count` packets from `base` (16 bits) on those that no feedback has spoken of yet, in their order. Repairs are left out,
@@ -71,20 +48,22 @@ class Departures:
             return []
         self._told = last
         given: list[Departure] = []
-        for line in self._lines:
-            line.look(following)
-            runs = line.runs
-            while runs and runs[0].begin < last:
-                low, high, at, size = runs[0]
-                if high > first:
-                    given.append(Departure(max(low, first) - begin, min(high, last) - begin, at, size))
-                if high > last:
-                    break
-                runs.popleft()
-        given.sort()
+        runs = self._runs
+        while runs:
+            wrapped, packets, at, size = runs[0]
+            low = following - (following - wrapped & 0xFFFF)
+            if low >= last:
+                break
+            high = low + packets
+            if high > first:
+                given.append((max(low, first) - begin, min(high, last) - begin, at, size // packets + OVERHEAD))
+            if high > last:
+                break
+            runs.popleft()
         return given
 
     def _next(self) -> int:
+        """The transport-wide sequence number that is not given yet, not wrapped."""
         if self._transport is not None:
             self._following += self._transport.transport_sequence - self._following & 0xFFFF
             self._told = max(self._told, self._following - _UNTOLD)

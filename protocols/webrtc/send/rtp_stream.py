@@ -33,6 +33,9 @@ class SenderTransport(Protocol):
 Sent = tuple[int, int, int, int, int, int, int]
 """A run as it left: (sequence not wrapped, count, source index, timestamp not wrapped, transport sequence, monotonic ns, bytes)"""
 
+Departed = tuple[int, int, int, int]
+"""The same for transport-wide feedback: (transport sequence, count, monotonic ns, bytes)"""
+
 
 class RtpStream:
     """Of one m-line. The counters are totals since the start."""
@@ -43,6 +46,8 @@ class RtpStream:
         self.parameters = parameters
         self.sent: deque[Sent] = deque()
         """What can be sent again, oldest first."""
+        self.departed: deque[Departed] | None = None
+        """Where each run is noted as it leaves; None: nobody compares."""
         self.last_sent = 0
         self.packets = self.payload_bytes = self.dropped = self.nacks = self.retransmitted = 0
         self._layout = HeaderLayout.of(parameters)
@@ -70,6 +75,8 @@ class RtpStream:
         self._sequence = sequence + count
         if step:
             transport.transport_sequence = counted + count & 0xFFFF
+            if self.departed is not None:
+                self.departed.append((counted, count, now, run.size))
         begin = segment = 0
         try:
             for marker, payload in run.packets:

@@ -75,6 +75,7 @@ def test_every_stretch_is_read_as_it_was_written(chunks: Chunks, kinds: Sequence
             arrivals.append(at if symbol else None)
         assert (feedback.base, feedback.count) == (BASE, len(symbols))
         assert feedback.arrivals(0, feedback.count) == arrivals
+        assert feedback.ends in ((arrivals[0], arrivals[-1]), None)
         begin = chance.randrange(len(symbols))
         end = chance.randint(begin, len(symbols) + 3)
         assert feedback.arrivals(begin, end) == arrivals[begin:end]
@@ -85,3 +86,11 @@ def test_the_reserved_symbol_is_a_packet_that_did_not_come() -> None:
     body = bytes(8) + bytes((0, 0, 0, 5, 0, 0, 0, 0)) + chunks + bytes((9, 0, 0, 0))
     feedback = rtcp.transport_feedback_of(rtcp.RtcpPacket(rtcp.RTPFB, rtcp.TRANSPORT_CC, body))
     assert feedback.arrivals(0, 5) == [None, None, None, None, 9]
+
+
+def test_the_ends_are_quickly_told_where_all_has_come() -> None:
+    assert written([SMALL] * 20, [3] * 20, runs([SMALL] * 20)).ends == (REFERENCE * 256 + 3, REFERENCE * 256 + 60)
+    assert written([SMALL] * 20 + [LOST], [3] * 20, runs([SMALL] * 20 + [LOST])).ends is None
+    assert written([LOST] * 20, [], runs([LOST] * 20)).ends is None
+    assert written([LARGE] * 20, [3] * 20, runs([LARGE] * 20)).ends is None
+    assert written([SMALL] * 14, [3] * 14, vectors([SMALL] * 14, 1)).ends is None
