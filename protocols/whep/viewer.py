@@ -198,17 +198,18 @@ class Viewer:
 
     async def _report(self) -> None:
         await self.peer.connected.wait()
+        loop = asyncio.get_running_loop()
         for sender in self.senders:
             sender.start(time.monotonic_ns())
         while True:
             for report in self._feedback.due(time.monotonic_ns()):
                 self.peer.send_rtcp(report)
             self._wake.clear()
+            timer = loop.call_later(_REPORT_INTERVAL, self._wake.set)
             try:
-                async with asyncio.timeout(_REPORT_INTERVAL):
-                    await self._wake.wait()
-            except TimeoutError:
-                continue
+                await self._wake.wait()
+            finally:
+                timer.cancel()
 
     def _slot_of(self, participant: str) -> Slot | None:
         return next((slot for slot in self._slots if slot.participant and slot.participant.id == participant), None)

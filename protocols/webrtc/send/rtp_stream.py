@@ -97,7 +97,6 @@ class RtpStream:
             return True
         self.packets += count
         self.payload_bytes += run.size
-        self._budget.earn(run.size)
         return True
 
     def send_report(self, report: bytes) -> None:
@@ -111,7 +110,7 @@ class RtpStream:
     def forget(self, oldest: int) -> None:
         """What is older than this index of the source is not repaired any more."""
         sent = self.sent
-        while sent and sent[0][2] < oldest and len(sent) > 1:
+        while len(sent) > 1 and sent[0][2] < oldest:
             sent.popleft()
 
     # -- repair ----------------------------------------------------------------------------------------------------------------------
@@ -130,7 +129,7 @@ class RtpStream:
         """Sends packets (sequence numbers of 16 bits) again, as far as `history` has them and the budget allows. `carried` as for
         `RepairBudget.begin`."""
         budget = self._budget
-        budget.begin(now, carried)
+        budget.begin(self.payload_bytes, now, carried)
         for wrapped in sequences:
             if not budget.look():
                 return

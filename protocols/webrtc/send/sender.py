@@ -162,13 +162,8 @@ class Sender:
         if frame.keyframe:
             self._cut = False
             self._replay_wait = REPLAY_NS
-        pace = self._pace
-        if self._backlog or frame.count > (pace.unpaced_key if frame.keyframe else pace.unpaced):
-            drained = self._drained(frame, now)
-            if drained - now >= PACE_NS or self._backlog:
-                self._backlog.add(frame, timestamp, now, drained, pace)
-                source.pace(self, now)
-                return
+        if (frame.count > 1 or self._backlog.packets) and self._queue(frame, timestamp, source, now):
+            return
         for run in frame.runs:
             self._send(run, timestamp, now)
         if self._live:
@@ -264,6 +259,18 @@ class Sender:
             if run.ends:
                 source.handed_over(run.index + len(run.packets))
         return bool(backlog)
+
+    def _queue(self, frame: SentFrame, timestamp: int, source: Source, now: int) -> bool:
+        """Puts a frame that is not to leave at once behind what waits; whether it was one."""
+        backlog, pace = self._backlog, self._pace
+        if not backlog and frame.count <= (pace.unpaced_key if frame.keyframe else pace.unpaced):
+            return False
+        drained = self._drained(frame, now)
+        if not backlog and drained - now < PACE_NS:
+            return False
+        backlog.add(frame, timestamp, now, drained, pace)
+        source.pace(self, now)
+        return True
 
     def _drained(self, frame: SentFrame, now: int) -> int:
         """When this frame is to be out: together with what waits, but on a way that is too narrow in its own time after that."""
