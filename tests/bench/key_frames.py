@@ -39,15 +39,13 @@ async def measure(file: Path) -> tuple[Seen, Seen]:
     ):
         relay.rate, relay.queue_s = RATE, QUEUE_BYTES * 8 / RATE
         publishing = {"file": str(file), "addresses": [gateway.rtmp(CALL)], "spread_ms": 0}
-        watching = {
-            "joins": [[0.02 * number, gateway.url(f"/whep/{CALL}")] for number in range(VIEWERS)],
-            "measuring": list(range(VIEWERS)),
-            "feedback": True,
-        }
+        joins = [[0.02 * number, gateway.url(f"/whep/{CALL}")] for number in range(VIEWERS)]
+        watching = {"joins": joins, "measuring": list(range(VIEWERS)), "feedback": True}
+        behind = {"joins": joins[:1], "measuring": [0], "feedback": True, "through": relay.port}
         async with (
             child("publishers", publishing) as sources,
             child("viewers", watching) as straight,
-            child("viewers", watching | {"through": relay.port, "joins": watching["joins"][:1], "measuring": [0]}) as relayed,
+            child("viewers", behind) as relayed,
         ):
             for each in (sources, straight, relayed):
                 await each.line()

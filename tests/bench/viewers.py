@@ -72,8 +72,8 @@ class Viewer:
         self._came: list[tuple[int, int]] = []  # since then: when the socket was emptied, and of how many packets
         self._scratch = bytearray(2048)
 
-    async def join(self, http: aiohttp.ClientSession, url: str, through: int | None) -> None:
-        """POST the offer, connect, and from then on leave the socket to `drain`."""
+    async def join(self, http: aiohttp.ClientSession, url: str, through: int | None = None) -> None:
+        """POST the offer, connect, and from then on leave the socket to `drain`. `through`: a port of a relay on loopback."""
         loop = asyncio.get_running_loop()
         self.seen.posted = time.monotonic_ns()
         async with http.post(url, data=self._offer(), headers={"Content-Type": "application/sdp"}) as response:
