@@ -9,12 +9,13 @@ it carries, or our own, shows a burst that is too much by that alone.
 from collections import deque
 from collections.abc import Iterable
 
+from protocols.rate_limit import SECOND
 from protocols.webrtc.rtcp import ARRIVAL_NS
 from protocols.webrtc.send.bandwidth import Heard
 
 DISTRUST_NS = 30_000_000_000
 """After a loss: of a way that carries no burst at once one key frame in this time is thinned by it."""
-_AT_ONCE = 1_000_000_000  # bit/s: what comes within the one tick that feedback tells
+_AT_ONCE = 1_000_000_000  # bit/s: what comes in one tick
 _TRAIN = 4  # packets that left together, at least
 _SEEN = 32  # such trains
 _ENOUGH = 8
@@ -34,8 +35,10 @@ class BurstRate:
             if lost:
                 self._distrusted = now + DISTRUST_NS
             elif len(arrivals) >= _TRAIN:
-                apart = (arrivals[-1] - arrivals[0]) * ARRIVAL_NS
-                self._rates.append(size * (len(arrivals) - 1) * 8_000_000_000 // apart if apart > 0 else _AT_ONCE)
+                apart = arrivals[-1] - arrivals[0]
+                bits = size * (len(arrivals) - 1) * 8
+                # One more than the clock of feedback has ticked: no more is believed than is seen.
+                self._rates.append(bits * SECOND // ((apart + 1) * ARRIVAL_NS) if apart > 0 else _AT_ONCE)
 
     def at(self, now: int) -> int | None:
         """bit/s; None: not known, or not to be relied on."""
