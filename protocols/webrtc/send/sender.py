@@ -79,6 +79,7 @@ class Sender:
         self._replayed: int | None = None
         self._replay_wait = REPLAY_NS
         self._backlog = PacingQueue()
+        self._description = source_description(parameters.ssrc, parameters.cname)
         self._reports: deque[tuple[int, int]] = deque(maxlen=8)
 
     @property
@@ -320,7 +321,7 @@ class Sender:
         self._reports.append((ntp >> 16 & 0xFFFFFFFF, now))
         stamp = source.ticks(media) + self._offset
         report = sender_report(ssrc, ntp, stamp, self.stream.packets, self.stream.payload_bytes)
-        return report + source_description(ssrc, self.parameters.cname)
+        return report + self._description
 
     def reported(self, block: ReportBlock, now: int) -> None:
         """What the viewer says of this stream."""
