@@ -29,7 +29,7 @@ from protocols.webrtc.transport.dtls import Certificate, DtlsSession
 VIDEO, RTX, AUDIO = 96, 97, 111
 
 _RTP, _MARKER = 0x80, 0x80
-_DRAIN_S, _FEEDBACK_S, _CONSENT_S, _TIMEOUT_S = 0.01, 0.1, 2.5, 20
+_DRAIN_S, _FEEDBACK_S, _CONSENT_S, _AGAIN_S, _TIMEOUT_S = 0.01, 0.1, 2.5, 0.1, 20
 _RECEIVE_BUFFER = 4 << 20
 _SO_TIMESTAMPNS = 35  # asm-generic/socket.h; Python has no name for it
 _TIMESPEC = struct.Struct("=qq")
@@ -87,8 +87,11 @@ class Viewer:
         loop.add_reader(self._socket, self.drain)
         try:
             async with asyncio.timeout(_TIMEOUT_S):
-                self.check()
-                await self._answered.wait()
+                while not self._answered.is_set():  # a relay on the way may lose the first
+                    self.check()
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(_AGAIN_S):
+                            await self._answered.wait()
                 algorithm, value = _attribute(answer, "fingerprint").split()
                 self._outbound, self._inbound = await self._dtls.handshake([(algorithm, value)])
         finally:
