@@ -40,6 +40,11 @@ Departed = tuple[int, int, int, int]
 class RtpStream:
     """Of one m-line. The counters are totals since the start."""
 
+    __slots__ = (
+        "_budget", "_layout", "_repairable", "_rtx_sequence", "_sequence", "departed", "dropped", "last_sent",
+        "nacks", "packets", "parameters", "payload_bytes", "retransmitted", "sent", "transport",
+    )  # fmt: skip
+
     def __init__(self, transport: SenderTransport, parameters: SendParameters, sequence: int | None) -> None:
         """`sequence` is what to begin with; None: random (RFC 3550 §5.1)."""
         self.transport = transport

@@ -42,6 +42,12 @@ class Sender:
     The counters are totals since the start; those of what left are the `stream`'s.
     """
 
+    __slots__ = (
+        "_backlog", "_clock_rate", "_cut", "_description", "_format", "_joined", "_last_timestamp", "_late", "_live",
+        "_next", "_offset", "_on_turn", "_replay_wait", "_replayed", "_reports", "_transport", "bursts", "carried",
+        "frames", "parameters", "plis", "replays", "report_due", "round_trip_ns", "source", "stream", "turns",
+    )  # fmt: skip
+
     def __init__(
         self,
         transport: SenderTransport,
