@@ -34,6 +34,8 @@ class Relay:
     """Bytes for clients, whether they pass or not."""
     offering: asyncio.Event = field(default_factory=asyncio.Event)  # set by each packet for clients
     lost: int = 0
+    closed: bool = False
+    """What still waits is carried no more."""
     chance: random.Random = field(default_factory=lambda: random.Random(1))
     _free_at: dict[str, float] = field(default_factory=dict)  # when a narrow way has nothing more to carry
 
@@ -53,7 +55,11 @@ class Relay:
             self.lost += 1
             return
         self.passed += 1
-        asyncio.get_running_loop().call_later(self.delay_s, send, *arguments)
+        asyncio.get_running_loop().call_later(self.delay_s, self._deliver, send, *arguments)
+
+    def _deliver(self, send: Any, *arguments: Any) -> None:
+        if not self.closed:
+            send(*arguments)
 
     def towards_client(self, send: Any, data: bytes, client: Any) -> None:
         self.offered += len(data)
@@ -124,4 +130,5 @@ async def relaying(target_port: int, *, loss: float, round_trip_s: float) -> Asy
     try:
         yield relay
     finally:
+        relay.closed = True
         await outside.close()
