@@ -63,7 +63,7 @@ def _seen(sent: dict[str, Any], viewers: list[dict[str, Any]], window: Window) -
 
 
 def main() -> None:
-    with programme.prepared() as file_with:
+    with programme.prepared(still=True) as file_with:
         good, narrow = asyncio.run(measure(file_with(GROUP)))
     title(f"720p30 with a key frame every {GROUP} frames")
     for name, seen, goal in (("a good way", good, "p99 <= 8 ms"), ("20 Mbit/s with a queue of 32 KB", narrow, "-")):
