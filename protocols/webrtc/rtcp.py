@@ -5,6 +5,7 @@ What is kept true: reading raises nothing but `ProtocolError`, and its work is b
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, chain
 from struct import Struct
 
 from protocols.errors import ProtocolError
@@ -26,6 +27,8 @@ _CHUNK = Struct("!H")
 _LARGE_DELTA = Struct("!h")
 _SMALL, _LARGE = 1, 2  # symbols of transport-wide feedback; 0: not received; 3: reserved
 _DELTA_SIZES = (0, 1, 2, 0)
+_ONES = (0, 0b11_1111_1111_1111, 0b01_0101_0101_0101)  # 14 bits of symbols of the value 1, by their width
+ARRIVAL_NS = 250_000  # draft-holmer-rmcat-transport-wide-cc-extensions-01 §3.1.5
 _CNAME = 1
 _REFERENCE_TIME, _REFERENCE_DELAY = 4, 5  # blocks of XR: RRTR and DLRR (RFC 3611 §4.4, §4.5)
 _PACKETS_LIMIT = 64  # in one compound; browsers put in a handful
@@ -131,7 +134,7 @@ def remb(packet: RtcpPacket) -> int | None:
     return mantissa << exponent
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TransportFeedback:
     """Transport-wide feedback (draft-holmer-rmcat-transport-wide-cc-extensions-01 §3.1): which of `count` packets, of the transport-wide
     sequence numbers from `base` (16 bits) on, have come, and when.
@@ -145,9 +148,17 @@ class TransportFeedback:
     _chunks: bytes
     _deltas: bytes
 
+    @property
+    def ends(self) -> tuple[int, int] | None:
+        """When the first and the last packet came, as `arrivals` says, where that is quickly told: all have come, each within 64 ms of
+        the one before. Else None."""
+        if len(self._chunks) != 2 or self._chunks[0] >> 5 != _SMALL:
+            return None
+        return self._reference + self._deltas[0], self._reference + sum(self._deltas)
+
     def arrivals(self, begin: int, end: int) -> list[int | None]:
-        """Of the packets from the `begin`-th to before the `end`-th: when each came, in units of 250 us from an instant that is the same
-        for all of a peer's; None: not received. The work grows with the bytes of the feedback and with what is asked for."""
+        """Of the packets from the `begin`-th to before the `end`-th: when each came, in units of `ARRIVAL_NS` from an instant that is the
+        same for all of a peer's; None: not received. The work grows with the bytes of the feedback and with what is asked for."""
         told: list[int | None] = []
         end = min(end, self.count)
         deltas, arrival = self._deltas, self._reference
@@ -156,18 +167,13 @@ class TransportFeedback:
             if at >= end:
                 break
             before, until = max(0, min(length, begin - at)), min(length, end - at)
-            if symbol == _SMALL:
-                arrival += sum(deltas[position : position + before])
-                for delta in deltas[position + before : position + until]:
-                    arrival += delta
-                    told.append(arrival)
-                position += length
-            elif symbol == _LARGE:
-                for index, (delta,) in enumerate(_LARGE_DELTA.iter_unpack(deltas[position : position + 2 * until])):
-                    arrival += delta
-                    if index >= before:
-                        told.append(arrival)
-                position += 2 * length
+            size = _DELTA_SIZES[symbol]
+            if size:
+                part = deltas[position : position + size * until]
+                came = list(accumulate(part if symbol == _SMALL else chain(*_LARGE_DELTA.iter_unpack(part)), initial=arrival))
+                arrival = came[-1]
+                told += came[1 + before :]
+                position += size * length
             else:
                 told += [None] * (until - before)
             at += length
@@ -176,16 +182,17 @@ class TransportFeedback:
     def _runs(self) -> Iterator[tuple[int, int]]:
         """(symbol, packets) in their order."""
         for (chunk,) in _CHUNK.iter_unpack(self._chunks):
-            if not chunk >> 15:
+            if not chunk >> 15:  # §3.1.3: run length
                 yield chunk >> 13 & 3, chunk & 0x1FFF
-            elif not chunk & 0x3FFF:
-                yield 0, 7 if chunk >> 14 & 1 else 14
-            elif chunk >> 14 & 1:
-                for shift in range(12, -1, -2):
-                    yield chunk >> shift & 3, 1
-            else:
-                for shift in range(13, -1, -1):
-                    yield chunk >> shift & 1, 1
+                continue
+            width = 1 + (chunk >> 14 & 1)  # §3.1.4: bits of a symbol, of which the rest of the chunk is made
+            left, symbols = 14, chunk & 0x3FFF
+            while left:
+                symbol = symbols >> left - width
+                others = symbols ^ symbol * (_ONES[width] & (1 << left) - 1)
+                after = -(-others.bit_length() // width) * width
+                yield symbol, (left - after) // width
+                left, symbols = after, symbols & (1 << after) - 1
 
 
 def transport_feedback_of(packet: RtcpPacket) -> TransportFeedback:

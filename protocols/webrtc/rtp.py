@@ -6,6 +6,7 @@ it, and the packets of a run are as equal as their payloads, as `UDP_SEGMENT` ne
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from struct import Struct
 
 from protocols.media import Codec, Kind
@@ -18,6 +19,8 @@ OVERHEAD = 28 + 28
 
 _ONE_BYTE_PROFILE = 0xBEDE  # RFC 8285 §4.2
 _FIXED = 12
+_LARGEST = 1500  # bytes of a payload; no path takes as much
+_LAYOUTS = 64  # that are remembered: browsers differ in little but the mid
 _ABS_SEND_TIME_MASK = 0xFFFFFF
 
 
@@ -72,57 +75,62 @@ class ReceiveParameters:
     transport_cc_extension: int = 0
 
 
-@dataclass(frozen=True, slots=True)
 class HeaderLayout:
-    """How this m-line's headers are written: `struct.pack_into(buffer, offset, 0x90, marker | type, sequence, timestamp, ssrc,
-    extensions(now), transport_sequence)`.
+    """How this m-line's packets are written: `struct.pack_into(buffer, offset, 0x90, marker | type, sequence, timestamp, ssrc,
+    extensions(now), transport_sequence, payload)`, of which `size` bytes and the payload are meant; what follows them up to the largest
+    payload becomes 0.
 
     The transport-wide sequence number stands last in the block, because it alone differs between the packets of a run. Where it was not
     negotiated those two bytes are padding (RFC 8285 §4.2) and 0 is to be written: `transport_step` is what to count by.
     """
 
-    struct: Struct
-    size: int
-    transport_step: int
-    _before_time: bytes
-    _after_time: bytes
-    _timed: bool
+    __slots__ = ("_after_time", "_before_time", "_extensions", "_now", "_timed", "size", "struct", "transport_step")
 
-    @classmethod
-    def of(cls, parameters: SendParameters) -> "HeaderLayout":
-        """A mid of more than 16 bytes is left out: one-byte headers cannot carry it, and the answer names our SSRCs as well.
+    def __init__(self, mid: bytes, abs_send_time_extension: int, transport_cc_extension: int) -> None:
+        """`mid` as an element of the block; empty where there is none."""
+        elements = mid
+        self._timed = bool(abs_send_time_extension)
+        if self._timed:
+            elements = bytes((abs_send_time_extension << 4 | 2, 0, 0, 0)) + elements
+        if transport_cc_extension:
+            elements += bytes((transport_cc_extension << 4 | 1,))
+        padding = -(len(elements) + 2) % 4
+        words = (len(elements) + 2 + padding) // 4
+        block = _ONE_BYTE_PROFILE.to_bytes(2, "big") + words.to_bytes(2, "big") + elements
+        self.struct = Struct(f"!BBHLL{len(block)}sH{padding}x{_LARGEST}s")
+        self.size = _FIXED + 4 + 4 * words
+        self.transport_step = 1 if transport_cc_extension else 0
+        self._before_time = block[:5] if self._timed else block
+        self._after_time = block[8:]
+        self._now, self._extensions = -1, block  # those of one moment, for all viewers that are sent something at it
+
+    @staticmethod
+    def of(parameters: SendParameters) -> "HeaderLayout":
+        """One for all m-lines that agreed on the same. A mid of more than 16 bytes is left out: one-byte headers cannot carry it, and the
+        answer names our SSRCs as well.
 
         Raises `ValueError` for an extension id above 14 (RFC 8285 §4.2).
         """
         for identifier in (parameters.mid_extension, parameters.abs_send_time_extension, parameters.transport_cc_extension):
             if not 0 <= identifier <= 14:
                 raise ValueError(f"extension id {identifier} does not fit a one-byte header")
-        elements = b""
-        timed = bool(parameters.abs_send_time_extension)
-        if timed:
-            elements += bytes((parameters.abs_send_time_extension << 4 | 2, 0, 0, 0))
         mid = parameters.mid.encode()
-        if parameters.mid_extension and 1 <= len(mid) <= 16:
-            elements += bytes((parameters.mid_extension << 4 | len(mid) - 1,)) + mid
-        if parameters.transport_cc_extension:
-            elements += bytes((parameters.transport_cc_extension << 4 | 1,))
-        padding = -(len(elements) + 2) % 4
-        words = (len(elements) + 2 + padding) // 4
-        block = _ONE_BYTE_PROFILE.to_bytes(2, "big") + words.to_bytes(2, "big") + elements
-        return cls(
-            struct=Struct(f"!BBHLL{len(block)}sH{padding}x"),
-            size=_FIXED + 4 + 4 * words,
-            transport_step=1 if parameters.transport_cc_extension else 0,
-            _before_time=block[:5] if timed else block,
-            _after_time=block[8:],
-            _timed=timed,
+        element = (
+            bytes((parameters.mid_extension << 4 | len(mid) - 1,)) + mid
+            if parameters.mid_extension and 1 <= len(mid) <= 16
+            else b""
         )
+        return _layout(element, parameters.abs_send_time_extension, parameters.transport_cc_extension)
 
     def extensions(self, now: int) -> bytes:
         """The block up to the transport-wide sequence number, with `now` (monotonic ns) as the absolute send time."""
-        if not self._timed:
-            return self._before_time
-        return self._before_time + abs_send_time(now).to_bytes(3, "big") + self._after_time
+        if self._timed and now != self._now:
+            self._extensions = self._before_time + abs_send_time(now).to_bytes(3, "big") + self._after_time
+            self._now = now
+        return self._extensions
+
+
+_layout = lru_cache(_LAYOUTS)(HeaderLayout)
 
 
 def abs_send_time(now: int) -> int:

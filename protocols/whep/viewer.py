@@ -21,7 +21,7 @@ from protocols.webrtc.transport.peer import Peer
 from protocols.whep.slot import ShownParticipant, Slot
 
 _REPORT_INTERVAL = 1.0  # s
-_CHOOSE_NS = 250_000_000
+_CHOOSE_NS = 500_000_000
 _MAX_WAITING = 256
 _MAX_WATCHERS = 4
 
@@ -87,13 +87,14 @@ class Viewer:
         return self._feedback.estimated_bitrate
 
     def _on_rtcp(self, packet: bytes, now: int) -> None:
-        collapses = self._feedback.collapses
-        self._feedback.receive(packet, now)
-        if self._feedback.collapses > collapses:
+        feedback = self._feedback
+        collapses, judgements = feedback.collapses, feedback.judgements
+        feedback.receive(packet, now)
+        if feedback.collapses > collapses:
             self._choose(now, patience=0)
             for sender in self.senders:
                 sender.cut(now)
-        elif now >= self._choose_due:
+        elif now >= self._choose_due or feedback.judgements > judgements:
             self._choose(now)
 
     def _choose(self, now: int, patience: int = STRAINED_NS) -> None:
@@ -197,17 +198,18 @@ class Viewer:
 
     async def _report(self) -> None:
         await self.peer.connected.wait()
+        loop = asyncio.get_running_loop()
         for sender in self.senders:
             sender.start(time.monotonic_ns())
         while True:
             for report in self._feedback.due(time.monotonic_ns()):
                 self.peer.send_rtcp(report)
             self._wake.clear()
+            timer = loop.call_later(_REPORT_INTERVAL, self._wake.set)
             try:
-                async with asyncio.timeout(_REPORT_INTERVAL):
-                    await self._wake.wait()
-            except TimeoutError:
-                continue
+                await self._wake.wait()
+            finally:
+                timer.cancel()
 
     def _slot_of(self, participant: str) -> Slot | None:
         return next((slot for slot in self._slots if slot.participant and slot.participant.id == participant), None)

@@ -16,6 +16,7 @@ BENCHES = (
     "transcode",
     "sandbox",
     "sessions",
+    "key_frames",
     "srt_sessions",
     "hls",
     "events",

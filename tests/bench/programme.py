@@ -34,9 +34,10 @@ class Message:
     wire: bytes
 
 
-def make(path: Path, *, seconds: int, group: int) -> None:
-    """Encode `seconds` of the programme into the FLV file `path`, with a key frame every `group` frames of a 30th of a second."""
-    picture = "testsrc2=size=1280x720:rate=30,noise=alls=10:allf=t,format=yuv420p"
+def make(path: Path, *, seconds: int, group: int, still: bool = False) -> None:
+    """Encode `seconds` of the programme into the FLV file `path`, with a key frame every `group` frames of a 30th of a second. `still`: a
+    picture in which little moves but much is to be seen, so that key frames are several times as large as others."""
+    picture = f"testsrc2=size=1280x720:rate=30,noise={'alls=20' if still else 'alls=10:allf=t'},format=yuv420p"
     subprocess.run(
         [
             *(FFMPEG, "-hide_banner", "-loglevel", "error", "-nostdin", "-y", "-t", str(seconds), "-f", "lavfi", "-i", picture),
@@ -73,14 +74,15 @@ def read(path: Path) -> list[Message]:
 
 
 @contextmanager
-def prepared(seconds: int = 60) -> Iterator[Callable[[int], Path]]:
-    """Gives the file of the programme with a key frame every so many frames, each encoded once and deleted at the end."""
+def prepared(seconds: int = 60, *, still: bool = False) -> Iterator[Callable[[int], Path]]:
+    """Gives the file of the programme with a key frame every so many frames, each encoded once and deleted at the end. `still` as for
+    `make`."""
     with tempfile.TemporaryDirectory() as directory:
 
         def file_with(group: int) -> Path:
             path = Path(directory) / f"{group}.flv"
             if not path.exists():
-                make(path, seconds=seconds, group=group)
+                make(path, seconds=seconds, group=group, still=still)
             return path
 
         yield file_with

@@ -20,19 +20,22 @@ _WIRE = 10**9  # bit/s of a way that is not narrow
 @dataclass
 class Relay:
     """Loses `loss` of all packets and delays each by `delay_s`, in each direction. It carries `rate` bit/s towards clients and `uplink`
-    towards the gateway (0: anything), before which packets queue for at most `QUEUE_S`."""
+    towards the gateway (0: anything), before which packets queue for at most `queue_s`."""
 
     target: tuple[str, int]
     loss: float
     delay_s: float
     rate: int = 0
     uplink: int = 0
+    queue_s: float = QUEUE_S
     port: int = 0
     passed: int = 0
     offered: int = 0
     """Bytes for clients, whether they pass or not."""
     offering: asyncio.Event = field(default_factory=asyncio.Event)  # set by each packet for clients
     lost: int = 0
+    closed: bool = False
+    """What still waits is carried no more."""
     chance: random.Random = field(default_factory=lambda: random.Random(1))
     _free_at: dict[str, float] = field(default_factory=dict)  # when a narrow way has nothing more to carry
 
@@ -52,7 +55,11 @@ class Relay:
             self.lost += 1
             return
         self.passed += 1
-        asyncio.get_running_loop().call_later(self.delay_s, send, *arguments)
+        asyncio.get_running_loop().call_later(self.delay_s, self._deliver, send, *arguments)
+
+    def _deliver(self, send: Any, *arguments: Any) -> None:
+        if not self.closed:
+            send(*arguments)
 
     def towards_client(self, send: Any, data: bytes, client: Any) -> None:
         self.offered += len(data)
@@ -67,7 +74,7 @@ class Relay:
         queued = max(0.0, self._free_at.get(way, 0.0) - now)
         if not rate and not queued:
             self.forward(send, data, *to)
-        elif rate and queued > QUEUE_S:
+        elif rate and queued > self.queue_s:
             self.lost += 1
         else:  # a way that has become wide carries first what waits: it puts nothing out of order
             at = self._free_at[way] = now + queued + len(data) * 8 / (rate or _WIRE)
@@ -123,4 +130,5 @@ async def relaying(target_port: int, *, loss: float, round_trip_s: float) -> Asy
     try:
         yield relay
     finally:
+        relay.closed = True
         await outside.close()

@@ -9,19 +9,25 @@ what the way carries, and still finds out when that is more.
 A way that narrows to less than half at one blow shows it in the first feedback where what left together arrives one by one: how far apart
 is what the way carries, and a pause, which lets all go together, looks otherwise. Else it shows it within two: the queue grows from one to
 the next. The figure falls to what arrives at once, and what left before says nothing any more, nor what left for the full queue.
+
+Not every viewer knows exactly when it got what. Where even the least delayed packets of one feedback are much later, or earlier, than those
+of the one before, and again and again, as much of a delay shows no queue.
 """
 
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
+
+from protocols.webrtc.rtcp import ARRIVAL_NS
 
 _WINDOW_NS = 500_000_000
 _HIGH_LOSS = 0.10  # GCC §6: above, decrease; below 2 %, increase
 _LOW_LOSS = 0.02
 # Growth of the one-way delay within a window that means: a queue is filling; over the least: it is not empty
 _QUEUEING_NS = 40_000_000
+_CALM_NS = 20_000_000  # and below this over the least there is none that matters
 _GROWTH_NS = 5_000_000  # of a queue that is not empty, from window to window
 _BASELINE = 20  # windows in which the shortest way was seen
 _DECREASE = 0.85
@@ -40,9 +46,29 @@ _GROWING = 4  # a queue that grows by one part in so many of the time: this much
 _LITTLE = 2  # times what was sent is less than the figure: what arrived of it is not what the way carries
 _SENT_WITHIN = 4  # parts of a window, at most: of a few packets that left together no rate is known
 _BEFORE = 2  # windows: the last may hold the beginning of it
+_BLUR = 3  # times the second largest change of the least delay from one feedback to the next
+_CHANGES = 80  # feedbacks in which that is looked for
+_BLUR_NS = 120_000_000  # at most: a reference time may be rounded to its 64 ms, and what came to when it was told
 
-Arrival: TypeAlias = tuple[int, int | None, int]
-"""One packet of ours: when it left, when the viewer got it by its own clock (None: lost), how large it was."""
+
+@dataclass(slots=True)
+class Calm:
+    """What one feedback says of packets of ours that have all come, and not late."""
+
+    left: int  # when the last left, monotonic ns
+    at: int  # when that came, by the viewer's clock in ns
+    least_delay: int  # of the first and the last
+    packets: int
+    bytes: int
+
+
+class Heard(NamedTuple):
+    """What one feedback says of packets of ours that left together."""
+
+    sent: int  # monotonic ns
+    arrivals: Sequence[int]  # of those that came, in the order sent: when by the viewer's clock, in units of `ARRIVAL_NS`
+    lost: int
+    size: int  # bytes of each
 
 
 @dataclass(slots=True)
@@ -53,7 +79,7 @@ class _Window:
     bytes: int = 0
     delay: int = 0
     least_delay: int | None = None
-    sent: int = 0  # when the last left
+    left: int = 0  # when the last did
 
 
 class _Span(NamedTuple):
@@ -90,51 +116,92 @@ def _rate(size: int, span: int) -> int:
 
 
 class BandwidthEstimator:
-    """Feed it feedback; `bits_per_second` is None until half a second was seen."""
+    """Feed it feedback; `bits_per_second` is None until half a second was seen. `judgements` counts how often it was made anew."""
 
     def __init__(self) -> None:
         self.bits_per_second: int | None = None
+        self.judgements = 0
         self._window: _Window | None = None
         self._least: deque[int] = deque(maxlen=_BASELINE)  # delays, one of each window
+        self._baseline: int | None = None  # the least of them
         self._too_much: int | None = None  # what arrived when the way was full
         self._before: deque[int] = deque(maxlen=_BEFORE)  # bit/s that arrived in a window
         self._spans: deque[_Span] = deque(maxlen=3)
+        self._shortest: int | None = None  # delay in the feedback before
+        self._changes: deque[int] = deque(maxlen=_CHANGES)  # of that
+        self._blur = 0
+        self._queueing = _QUEUEING_NS  # by the blur of a window before: that of the last may be what a queue does
         self._sent_until = 0  # when the last of the window before left
         self._collapsed = 0  # what left before this left before the way narrowed, or for its full queue
 
-    def add(self, arrivals: Sequence[Arrival], now: int) -> bool:
-        """Arrivals in the order sent. `now` is monotonic ns. True where the way has narrowed to less than half at one blow."""
+    def calm(self, begun: int, left: int, at: int) -> bool:
+        """Whether nothing is to be feared of packets that have all come: the first left at `begun`; the last left at `left`, and came at
+        `at` (ns by the viewer's clock)."""
+        return self._baseline is not None and at - left - self._baseline < _CALM_NS and begun >= self._collapsed
+
+    def add_calm(self, told: Calm, now: int) -> None:
+        """What `calm` is true of. `now` is monotonic ns."""
+        delay = told.at - told.left
         window = self._window = self._window or _Window(now)
-        least, delay, collapsed = window.least_delay, window.delay, self._collapsed
-        packets = lost = came = last = sent = 0
-        for sent, arrived, size in arrivals:
+        window.packets += told.packets
+        window.bytes += told.bytes
+        self._see(window, _Span(told.at, delay, told.bytes, told.packets, 0), told.least_delay, told.left)
+        self._end_window(window, now)
+
+    def add(self, heard: Sequence[Heard], now: int) -> bool:
+        """What is heard in the order sent. `now` is monotonic ns. True where the way has narrowed to less than half at one blow."""
+        window = self._window = self._window or _Window(now)
+        collapsed = self._collapsed
+        packets = lost = came = last = left = delay = 0
+        least: int | None = None
+        for sent, arrivals, missing, size in heard:
             if sent < collapsed:
                 continue
-            packets += 1
-            if arrived is None:
-                lost += 1
+            left = sent
+            lost += missing
+            if not arrivals:
                 continue
-            came += size
-            last, delay = arrived, arrived - sent
-            if least is None or delay < least:
-                least = delay
+            packets += len(arrivals)
+            came += size * len(arrivals)
+            last = arrivals[-1] * ARRIVAL_NS
+            delay = last - sent
+            shortest = min(arrivals) * ARRIVAL_NS - sent
+            if least is None or shortest < least:
+                least = shortest
+        packets += lost
         if not packets:  # all of it left too early
             self._window = window if window.packets else None
             return False
         window.packets += packets
         window.lost += lost
         window.bytes += came
-        window.least_delay, window.delay, window.sent = least, delay, sent
-        if came:
-            self._note(_Span(last, delay, came, packets, lost))
-            arrived = self._narrowed() or self._strung(arrivals, delay)
+        window.left = left
+        if least is not None:
+            self._see(window, _Span(last, delay, came, packets, lost), least, left)
+            arrived = self._narrowed() or self._strung(heard, delay)
             if arrived is not None:
                 self._collapse(arrived, now)
                 return True
+        self._end_window(window, now)
+        return False
+
+    def _see(self, window: _Window, span: _Span, least: int, left: int) -> None:
+        window.left, window.delay = left, span.delay
+        if window.least_delay is None or least < window.least_delay:
+            window.least_delay = least
+        self._compare(least)
+        self._note(span)
+
+    def _end_window(self, window: _Window, now: int) -> None:
         if now - window.begun >= _WINDOW_NS:
             self._judge(window, now - window.begun)
             self._window = _Window(now)
-        return False
+
+    def _compare(self, least: int) -> None:
+        """The least delay of one feedback with that of the one before."""
+        if self._shortest is not None:
+            self._changes.append(abs(self._shortest - least))
+        self._shortest = least
 
     def _note(self, span: _Span) -> None:
         spans = self._spans
@@ -147,10 +214,10 @@ class BandwidthEstimator:
     def _narrowed(self) -> int | None:
         """What arrives (bit/s) where two feedbacks in a row show a queue that grows or overflows, and not half of what arrived before; or
         that what left since the way narrowed is still too much."""
-        if len(self._spans) < 3 or not self._least:
+        if len(self._spans) < 3 or self._baseline is None:
             return None
         first, middle, last = self._spans
-        queued = last.delay - min(self._least) > 2 * _QUEUEING_NS
+        queued = last.delay - self._baseline > 2 * self._queueing
         mostly_lost = middle.mostly_lost and last.mostly_lost
         if not (queued or mostly_lost) or not (middle.worse(first) and last.worse(middle)) or last.at - middle.at < _SPAN_NS:
             return None
@@ -159,12 +226,12 @@ class BandwidthEstimator:
             return arrived if arrived * _COLLAPSE <= max(self._before) else None
         return arrived if self._collapsed and middle.lossy and last.lossy else None
 
-    def _strung(self, arrivals: Sequence[Arrival], delay: int) -> int | None:
+    def _strung(self, heard: Sequence[Heard], delay: int) -> int | None:
         """What arrives (bit/s) where one feedback shows a queue, and each packet in it so long after the one before that this is not half
         of what arrived before."""
-        if not self._before or not self._least or delay - min(self._least) <= _QUEUEING_NS:
+        if not self._before or self._baseline is None or delay - self._baseline <= self._queueing:
             return None
-        came = [(arrived, size) for sent, arrived, size in arrivals if arrived is not None and sent >= self._collapsed]
+        came = [(at * ARRIVAL_NS, each.size) for each in heard if each.sent >= self._collapsed for at in each.arrivals]
         span = came[-1][0] - came[0][0]
         if len(came) < _STRUNG or span < _STRUNG_NS:
             return None
@@ -183,9 +250,10 @@ class BandwidthEstimator:
 
     def _sent(self, window: _Window, elapsed: int) -> int:
         """bit/s at which what arrived in the window had left."""
-        return _rate(window.bytes, max(window.sent - self._sent_until, elapsed // _SENT_WITHIN))
+        return _rate(window.bytes, max(window.left - self._sent_until, elapsed // _SENT_WITHIN))
 
     def _judge(self, window: _Window, elapsed: int) -> None:
+        self.judgements += 1
         arrived = _rate(window.bytes, elapsed)
         self._before.append(arrived)
         loss = window.lost / window.packets
@@ -193,8 +261,9 @@ class BandwidthEstimator:
         if window.least_delay is not None:
             grown = window.least_delay - (self._least[-1] if self._least else window.least_delay)
             self._least.append(window.least_delay)
-            queued = window.least_delay - min(self._least) > _QUEUEING_NS
-            filling = window.delay - window.least_delay > _QUEUEING_NS or (queued and grown > _GROWTH_NS)
+            self._baseline = min(self._least)
+            queued = window.least_delay - self._baseline > self._queueing
+            filling = window.delay - window.least_delay > self._queueing or (queued and grown > _GROWTH_NS)
             full = queued and loss > _LOW_LOSS
         current = self.bits_per_second or arrived
         if loss > _HIGH_LOSS or filling or full:
@@ -210,4 +279,6 @@ class BandwidthEstimator:
             increase = _NEAR_INCREASE if near else _INCREASE
             current = max(current, arrived, min(int(current * increase), int(arrived * _HEADROOM)))
         self.bits_per_second = max(_FLOOR, current)
-        self._sent_until = window.sent
+        self._sent_until = window.left
+        self._queueing = _QUEUEING_NS + self._blur
+        self._blur = min(_BLUR * sorted(self._changes)[-2], _BLUR_NS) if len(self._changes) > 1 else 0

@@ -49,6 +49,8 @@ class _Batch:
 class PacingQueue:
     """Runs in order, each with its timestamp. False while nothing waits."""
 
+    __slots__ = ("_allowance", "_batches", "_least", "_runs", "packets")
+
     def __init__(self) -> None:
         self.packets = 0
         self._runs: deque[tuple[Run, int, int]] = deque()

@@ -21,34 +21,31 @@ _ROUND_TRIP_MINIMUM, _ROUND_TRIP_MAXIMUM = 10_000_000, 300_000_000
 class RepairBudget:
     """Of one sender. Times are monotonic ns."""
 
-    __slots__ = ("_answered", "_begun", "_count", "_counted", "_credit", "_earned", "_round_trip", "_round_trips")
+    __slots__ = ("_answered", "_begun", "_count", "_counted", "_credit", "_paid", "_round_trip", "_round_trips")
 
     def __init__(self) -> None:
         self._credit = BURST
         self._begun = self._count = 0
-        self._earned = self._counted = 0  # bytes sent since the last NACK, and when that was
+        self._paid = self._counted = 0  # bytes that were sent until the last NACK, and when that was
         self._round_trip = _ROUND_TRIP_MINIMUM
         self._round_trips: deque[int] = deque(maxlen=_ROUND_TRIPS)
         self._answered: dict[int, int] = {}
-
-    def earn(self, size: int) -> None:
-        """So many bytes were sent."""
-        self._earned += size
 
     def measured(self, round_trip: int) -> None:
         """The least of the last few counts: one that a busy moment has stretched must hold back no repair."""
         self._round_trips.append(round_trip)
         self._round_trip = min(max(min(self._round_trips), _ROUND_TRIP_MINIMUM), _ROUND_TRIP_MAXIMUM)
 
-    def begin(self, now: int, carried: int | None) -> None:
-        """A NACK has come. `carried`: what the way has for this stream, in bit/s, where that is too little; None: enough."""
-        earned, burst = self._earned, BURST
+    def begin(self, sent: int, now: int, carried: int | None) -> None:
+        """A NACK has come when `sent` bytes were sent in all. `carried`: what the way has for this stream, in bit/s, where that is too
+        little; None: enough."""
+        earned, burst = sent - self._paid, BURST
         if carried is not None:
             carried = max(carried, LEAST)
             earned = min(earned, carried * (now - self._counted) // 8_000_000_000)
             burst = min(burst, carried * NARROW_BURST_NS // 8_000_000_000)
         self._credit = min(burst, self._credit + earned // SHARE)
-        self._earned, self._counted = 0, now
+        self._paid, self._counted = sent, now
         if now - self._begun >= self._round_trip:
             self._begun, self._count = now, 0
             self._answered = {sequence: at for sequence, at in self._answered.items() if now - at < self._round_trip}

@@ -5,15 +5,16 @@ is bounded by its size, by the sender's limits on repair and replay, and by what
 causes one key frame of each stream and one answer at most.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from protocols.webrtc import rtcp
-from protocols.webrtc.rtcp import RtcpPacket
-from protocols.webrtc.send.bandwidth import BandwidthEstimator
-from protocols.webrtc.send.departures import Departures
+from protocols.webrtc.rtcp import ARRIVAL_NS, RtcpPacket
+from protocols.webrtc.send.bandwidth import BandwidthEstimator, Calm, Heard
+from protocols.webrtc.send.bursts import BurstRate
+from protocols.webrtc.send.departures import Departure, Departures
 from protocols.webrtc.send.sender import Sender
 
-_TICK_NS = 250_000  # transport-wide feedback tells arrivals in 250 us
+_DETAIL_NS = 500_000_000
 _COMPOUND_LIMIT = 1200
 
 
@@ -27,6 +28,8 @@ class RtcpSession:
         """RTCP packets for streams that are not ours or of kinds that we do not know."""
         self.collapses = 0
         """How often the way has narrowed to less than half at one blow."""
+        self.judgements = 0
+        """How often our estimate was made anew: at most twice a second."""
         self._senders = {sender.parameters.ssrc: sender for sender in senders}
         self._on_answer = on_answer
         self._fir_numbers: dict[int, int] = {}
@@ -34,6 +37,10 @@ class RtcpSession:
         self._wanting: dict[Sender, None] = {}  # a key frame, by the datagram that is being read
         self._answered = False  # whether that datagram's question was
         self._bandwidth = BandwidthEstimator()
+        self._bursts = BurstRate()
+        self._detail_due = 0  # when feedback is read to the last packet in any case
+        for sender in self._senders.values():
+            sender.bursts = self._bursts
 
     # -- in --------------------------------------------------------------------------------------------------------------------------
 
@@ -104,19 +111,31 @@ class RtcpSession:
             self.ignored += 1
             return
         feedback = rtcp.transport_feedback_of(packet)
-        first, departures = self._departures.take(feedback.base, feedback.count)
-        if not departures:
-            return
-        arrivals = feedback.arrivals(first, first + len(departures))
-        self.collapses += self._bandwidth.add(
-            [
-                (departure.at, None if arrival is None else arrival * _TICK_NS, departure.size)
-                for arrival, departure in zip(arrivals, departures, strict=True)
-                if departure is not None
-            ],
-            now,
-        )
+        departures = self._departures.take(feedback.base, feedback.count)
+        if departures and not self._calm(feedback, departures, now):
+            heard = _heard(feedback, departures)
+            self.collapses += self._bandwidth.add(heard, now)
+            self._bursts.add(heard, now)
+        self.judgements = self._bandwidth.judgements
         self.estimated_bitrate = self._bandwidth.bits_per_second or self.estimated_bitrate
+
+    def _calm(self, feedback: rtcp.TransportFeedback, departures: Sequence[Departure], now: int) -> bool:
+        """Takes a feedback by which all has come, and not late, as a whole. Once in `_DETAIL_NS` none is, to see how far apart came what
+        left together."""
+        ends = feedback.ends
+        (first, _, begun, _), (_, last, left, _) = departures[0], departures[-1]
+        if ends is None or first or last < feedback.count or now >= self._detail_due:
+            self._detail_due = now + _DETAIL_NS
+            return False
+        earliest, latest = ends[0] * ARRIVAL_NS, ends[1] * ARRIVAL_NS
+        if not self._bandwidth.calm(begun, left, latest):
+            return False
+        packets = size = 0
+        for begin, end, _, each in departures:
+            packets += end - begin
+            size += (end - begin) * each
+        self._bandwidth.add_calm(Calm(left, latest, min(earliest - begun, latest - left), packets, size), now)
+        return True
 
     # -- out -------------------------------------------------------------------------------------------------------------------------
 
@@ -134,3 +153,14 @@ class RtcpSession:
             else:
                 compounds.append(report)
         return compounds
+
+
+def _heard(feedback: rtcp.TransportFeedback, departures: Sequence[Departure]) -> list[Heard]:
+    first = departures[0][0]
+    told = feedback.arrivals(first, departures[-1][1])
+    heard: list[Heard] = []
+    for begin, end, sent, size in departures:
+        arrivals = told[begin - first : end - first]
+        came = [arrival for arrival in arrivals if arrival is not None]
+        heard.append(Heard(sent, came, len(arrivals) - len(came), size))
+    return heard

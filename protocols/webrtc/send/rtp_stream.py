@@ -33,9 +33,17 @@ class SenderTransport(Protocol):
 Sent = tuple[int, int, int, int, int, int, int]
 """A run as it left: (sequence not wrapped, count, source index, timestamp not wrapped, transport sequence, monotonic ns, bytes)"""
 
+Departed = tuple[int, int, int, int]
+"""The same for transport-wide feedback: (transport sequence, count, monotonic ns, bytes)"""
+
 
 class RtpStream:
     """Of one m-line. The counters are totals since the start."""
+
+    __slots__ = (
+        "_budget", "_layout", "_repairable", "_rtx_sequence", "_sequence", "departed", "dropped", "last_sent",
+        "nacks", "packets", "parameters", "payload_bytes", "retransmitted", "sent", "transport",
+    )  # fmt: skip
 
     def __init__(self, transport: SenderTransport, parameters: SendParameters, sequence: int | None) -> None:
         """`sequence` is what to begin with; None: random (RFC 3550 §5.1)."""
@@ -43,6 +51,8 @@ class RtpStream:
         self.parameters = parameters
         self.sent: deque[Sent] = deque()
         """What can be sent again, oldest first."""
+        self.departed: deque[Departed] | None = None
+        """Where each run is noted as it leaves; None: nobody compares."""
         self.last_sent = 0
         self.packets = self.payload_bytes = self.dropped = self.nacks = self.retransmitted = 0
         self._layout = HeaderLayout.of(parameters)
@@ -62,29 +72,27 @@ class RtpStream:
             self.dropped += count
             return False
         layout, egress = self._layout, transport.egress
-        arena = egress.arena
-        view, protect, pack = arena.view, outbound.protect, layout.struct.pack_into
-        header, step, ssrc = layout.size, layout.transport_step, self.parameters.ssrc
+        arena, protect, pack = egress.arena, outbound.protect, layout.struct.pack_into
+        header, step, ssrc, view = layout.size, layout.transport_step, self.parameters.ssrc, arena.view
         extensions, stamp = layout.extensions(now), timestamp & 0xFFFFFFFF
-        sequence, transport_sequence = self._sequence, transport.transport_sequence if step else 0
-        self.sent.append((sequence, count, run.index, timestamp, transport_sequence, now, run.size))
+        sequence, counted = self._sequence, transport.transport_sequence if step else 0
+        self.sent.append((sequence, count, run.index, timestamp, counted, now, run.size))
         self._sequence = sequence + count
         if step:
-            transport.transport_sequence = transport_sequence + count & 0xFFFF
+            transport.transport_sequence = counted + count & 0xFFFF
+            if self.departed is not None:
+                self.departed.append((counted, count, now, run.size))
         begin = segment = 0
         try:
             for marker, payload in run.packets:
-                data = begin + header
-                end = data + len(payload)
                 pack(
                     view, begin, VERSION_WITH_EXTENSION, payload_type | marker, sequence & 0xFFFF, stamp, ssrc, extensions,
-                    transport_sequence & 0xFFFF,
+                    counted & 0xFFFF, payload,
                 )  # fmt: skip
-                view[data:end] = payload
-                begin += protect(arena, begin, end - begin)
+                begin += protect(arena, begin, header + len(payload))
                 segment = segment or begin
                 sequence += 1
-                transport_sequence += step
+                counted += step
         except SrtpError:
             self.dropped += count
             return True
@@ -94,7 +102,6 @@ class RtpStream:
             return True
         self.packets += count
         self.payload_bytes += run.size
-        self._budget.earn(run.size)
         return True
 
     def send_report(self, report: bytes) -> None:
@@ -108,7 +115,7 @@ class RtpStream:
     def forget(self, oldest: int) -> None:
         """What is older than this index of the source is not repaired any more."""
         sent = self.sent
-        while sent and sent[0][2] < oldest and len(sent) > 1:
+        while len(sent) > 1 and sent[0][2] < oldest:
             sent.popleft()
 
     # -- repair ----------------------------------------------------------------------------------------------------------------------
@@ -127,7 +134,7 @@ class RtpStream:
         """Sends packets (sequence numbers of 16 bits) again, as far as `history` has them and the budget allows. `carried` as for
         `RepairBudget.begin`."""
         budget = self._budget
-        budget.begin(now, carried)
+        budget.begin(self.payload_bytes, now, carried)
         for wrapped in sequences:
             if not budget.look():
                 return
@@ -170,11 +177,9 @@ class RtpStream:
         if address is None or outbound is None:
             return False
         view = egress.arena.view
-        self._layout.struct.pack_into(view, 0, VERSION_WITH_EXTENSION, *header)
-        end = self._layout.size + len(payload)
-        view[self._layout.size : end] = payload
+        self._layout.struct.pack_into(view, 0, VERSION_WITH_EXTENSION, *header, payload)
         try:
-            size = outbound.protect(egress.arena, 0, end)
+            size = outbound.protect(egress.arena, 0, self._layout.size + len(payload))
         except SrtpError:
             return False
         return egress.send(view[:size], size, address)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from protocols.media import Kind
 from protocols.webrtc.rtcp import ReportBlock, ntp_time, sender_report, source_description
 from protocols.webrtc.rtp import CLOCK_RATES, SendParameters
+from protocols.webrtc.send.bursts import BurstRate
 from protocols.webrtc.send.history import Run, SentFrame
 from protocols.webrtc.send.join import compressed
 from protocols.webrtc.send.pacing import (
@@ -18,6 +19,7 @@ from protocols.webrtc.send.pacing import (
     JOIN_DRAIN_NS,
     NARROW,
     NARROW_DRAIN_NS,
+    PACE_NS,
     WIDE,
     Pace,
     PacingQueue,
@@ -40,6 +42,12 @@ class Sender:
     The counters are totals since the start; those of what left are the `stream`'s.
     """
 
+    __slots__ = (
+        "_backlog", "_clock_rate", "_cut", "_description", "_format", "_joined", "_last_timestamp", "_late", "_live",
+        "_next", "_offset", "_on_turn", "_replay_wait", "_replayed", "_reports", "_transport", "bursts", "carried",
+        "frames", "parameters", "plis", "replays", "report_due", "round_trip_ns", "source", "stream", "turns",
+    )  # fmt: skip
+
     def __init__(
         self,
         transport: SenderTransport,
@@ -57,6 +65,8 @@ class Sender:
         self.carried: int | None = None
         """bit/s that the viewer's way has for the present source, where the source should make do with it; None: whatever comes. Said by
         who knows the viewer's other sources."""
+        self.bursts: BurstRate | None = None
+        """How fast that way carries what leaves at once. Said by who reads the viewer's feedback."""
         self.report_due: int | None = None
         self.round_trip_ns = 0
         self.frames = self.plis = self.replays = self.turns = 0
@@ -75,6 +85,7 @@ class Sender:
         self._replayed: int | None = None
         self._replay_wait = REPLAY_NS
         self._backlog = PacingQueue()
+        self._description = source_description(parameters.ssrc, parameters.cname)
         self._reports: deque[tuple[int, int]] = deque(maxlen=8)
 
     @property
@@ -158,10 +169,7 @@ class Sender:
         if frame.keyframe:
             self._cut = False
             self._replay_wait = REPLAY_NS
-        pace = self._pace
-        if self._backlog or frame.count > (pace.unpaced_key if frame.keyframe else pace.unpaced):
-            self._backlog.add(frame, timestamp, now, self._drained(frame, now), pace)
-            source.pace(self, now)
+        if (frame.count > 1 or self._backlog.packets) and self._queue(frame, timestamp, source, now):
             return
         for run in frame.runs:
             self._send(run, timestamp, now)
@@ -259,12 +267,29 @@ class Sender:
                 source.handed_over(run.index + len(run.packets))
         return bool(backlog)
 
+    def _queue(self, frame: SentFrame, timestamp: int, source: Source, now: int) -> bool:
+        """Puts a frame that is not to leave at once behind what waits; whether it was one."""
+        backlog, pace = self._backlog, self._pace
+        if not backlog and frame.count <= (pace.unpaced_key if frame.keyframe else pace.unpaced):
+            return False
+        drained = self._drained(frame, now)
+        if not backlog and drained - now < PACE_NS:
+            return False
+        backlog.add(frame, timestamp, now, drained, pace)
+        source.pace(self, now)
+        return True
+
     def _drained(self, frame: SentFrame, now: int) -> int:
         """When this frame is to be out: together with what waits, but on a way that is too narrow in its own time after that."""
         waiting = self._backlog.drained if self._backlog else None
         if self.carried is None:
-            return now + FRAME_DRAIN_NS if waiting is None else waiting
+            return now + self._spread(frame, now) if waiting is None else waiting
         return min(max(waiting or 0, now) + _duration(frame.size, self.carried), now + NARROW_DRAIN_NS)
+
+    def _spread(self, frame: SentFrame, now: int) -> int:
+        """Over how long a large frame is to leave, in ns: as the way carries it, and over no longer than `FRAME_DRAIN_NS`."""
+        rate = self.bursts.at(now) if self.bursts is not None else None
+        return FRAME_DRAIN_NS if rate is None else min(FRAME_DRAIN_NS, _duration(frame.size, rate))
 
     @property
     def _pace(self) -> Pace:
@@ -302,7 +327,7 @@ class Sender:
         self._reports.append((ntp >> 16 & 0xFFFFFFFF, now))
         stamp = source.ticks(media) + self._offset
         report = sender_report(ssrc, ntp, stamp, self.stream.packets, self.stream.payload_bytes)
-        return report + source_description(ssrc, self.parameters.cname)
+        return report + self._description
 
     def reported(self, block: ReportBlock, now: int) -> None:
         """What the viewer says of this stream."""

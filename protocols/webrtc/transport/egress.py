@@ -30,6 +30,8 @@ Ancillary = tuple[int, int, bytes]
 class Egress:
     """Sends on `sock` (UDP), shared by all peers. `arena` is where they build their packets: each run leaves before the next is built."""
 
+    __slots__ = ("_ancillary", "_flags", "_sock", "arena", "dropped", "errors", "segmentation", "sent", "sources")
+
     def __init__(self, sock: socket.socket) -> None:
         self.arena = Arena()
         self.sent = 0

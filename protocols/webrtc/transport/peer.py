@@ -98,6 +98,14 @@ class Peer:
     It is a sender's transport: `address` is where media goes now (None: nowhere yet, or no more), `outbound` encrypts it.
     """
 
+    __slots__ = (
+        "_addresses", "_certificate", "_challenges", "_checked", "_deadline", "_dtls", "_early", "_fingerprints",
+        "_flights", "_former", "_inbound", "_limits", "_local", "_moving", "_on_connected", "_port", "_probe",
+        "_proven", "_remote", "_send", "_setup", "_stats", "_task", "_tie_breaker", "_work", "address", "closed",
+        "connected", "egress", "on_rtcp", "on_rtp", "outbound", "received", "received_bytes", "rejected",
+        "round_trip", "transport_sequence", "why",
+    )  # fmt: skip
+
     def __init__(
         self, port: Port, offer: Offer, certificate: Certificate, standing: Standing, on_connected: Callable[[], None]
     ) -> None:

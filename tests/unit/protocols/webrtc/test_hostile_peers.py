@@ -50,9 +50,10 @@ def watching(peer: Peer, timers: Timers) -> tuple[Sender, RtcpSession]:
     """A viewer of two seconds of a programme of 4 Mbit/s, of which it has said nothing yet."""
     source = video(timers)
     sender = watch(source, peer, 0)
+    session = RtcpSession([sender], on_answer=lambda answer: None)
     Programme(source, timers).play(60)
     peer.receive()
-    return sender, RtcpSession([sender], on_answer=lambda answer: None)
+    return sender, session
 
 
 @pytest.mark.parametrize("name", hostile.rtcp(MEDIA, 0))

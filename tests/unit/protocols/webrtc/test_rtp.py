@@ -10,12 +10,24 @@ from tests.unit.protocols.webrtc.loopback import SECOND, parameters
 
 
 def written(layout: HeaderLayout, now: int, transport_sequence: int) -> bytes:
-    buffer = bytearray(b"\xff" * 64)
+    buffer, payload = bytearray(b"\xff" * 2048), b"payload"
     layout.struct.pack_into(
-        buffer, 0, VERSION_WITH_EXTENSION, 96, 1, 2, 3, layout.extensions(now), transport_sequence * layout.transport_step
+        buffer,
+        0,
+        VERSION_WITH_EXTENSION,
+        96,
+        1,
+        2,
+        3,
+        layout.extensions(now),
+        transport_sequence * layout.transport_step,
+        payload,
     )
-    assert buffer[layout.size :] == b"\xff" * (64 - layout.size)
-    return bytes(buffer[: layout.size])
+    size, end = layout.size, layout.struct.size
+    assert end < 1600  # behind the last packet of a run there is as much
+    assert buffer[size:end] == payload.ljust(end - size, b"\0")
+    assert buffer[end:] == b"\xff" * (2048 - end)
+    return bytes(buffer[:size])
 
 
 def test_all_extensions_byte_for_byte() -> None:
@@ -51,3 +63,11 @@ def test_a_mid_of_no_fitting_length_is_left_out(mid: str) -> None:
 def test_what_one_byte_headers_cannot_carry_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="one-byte header"):
         HeaderLayout.of(parameters(**changes))
+
+
+def test_lines_that_agreed_on_the_same_share_a_layout_and_its_time_is_that_of_each_packet() -> None:
+    layout, same = HeaderLayout.of(parameters(mid="v1")), HeaderLayout.of(parameters(mid="v1", ssrc=7))
+    assert layout is same
+    assert layout is not HeaderLayout.of(parameters(mid="v2"))
+    times = [SECOND, SECOND, 2 * SECOND, SECOND]
+    assert [layout.extensions(now)[5:8] for now in times] == [abs_send_time(now).to_bytes(3, "big") for now in times]

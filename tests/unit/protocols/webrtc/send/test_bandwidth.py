@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from protocols.webrtc.send.bandwidth import BandwidthEstimator
+from protocols.webrtc.rtcp import ARRIVAL_NS
+from protocols.webrtc.send.bandwidth import BandwidthEstimator, Calm, Heard
 from tests.unit.protocols.webrtc.loopback import MS, SECOND
 
 KBIT = 1000
@@ -14,15 +15,19 @@ FRAME = SECOND // 30
 FEEDBACK = 60 * MS
 QUEUE = 300 * MS
 STRANGE = 7 * SECOND  # from our clock to the viewer's
+REFERENCE = 64 * MS  # in which transport-wide feedback tells where its arrivals begin
 
 
 class Link:
     """Frames of `bitrate` bit/s over a way of `rate` bit/s with a queue of `QUEUE`; the viewer tells every 60 ms what has come."""
 
-    def __init__(self, bitrate: int, rate: int) -> None:
-        self.bitrate, self.rate = bitrate, rate
+    def __init__(self, bitrate: int, rate: int, *, even: bool = False, whole: bool = False) -> None:
+        """`even`: the viewer has not noted when each packet came. It spreads them over the time since the last feedback, from a reference
+        time that is rounded down. `whole`: feedback by which nothing is wrong is taken as a whole."""
+        self.bitrate, self.rate, self.even, self.whole = bitrate, rate, even, whole
         self.estimate = BandwidthEstimator()
         self.collapses: list[int] = []
+        self.calm = 0  # feedbacks that were
         self.now = self.free_at = 0
         self.held_until = 0  # nothing is carried before
         self._flying: list[tuple[int, int, bool]] = []  # when it is known of, when it left, whether it came
@@ -53,11 +58,29 @@ class Link:
     def _hear(self, parts: int) -> None:
         heard = [each for each in self._flying if each[0] <= self.now]
         self._flying = [each for each in self._flying if each[0] > self.now]
+        if self.even:
+            begin = (self.now - FEEDBACK) // REFERENCE * REFERENCE
+            heard = [(begin + number * FEEDBACK // len(heard), *each[1:]) for number, each in enumerate(heard)]
         size = max(1, -(-len(heard) // parts))
         for begin in range(0, len(heard), size):
-            told = [(sent, at + STRANGE if came else None, PACKET) for at, sent, came in heard[begin : begin + size]]
-            if self.estimate.add(told, self.now):
+            told = [
+                Heard(sent, [(at + STRANGE) // ARRIVAL_NS] if came else [], 0 if came else 1, PACKET)
+                for at, sent, came in heard[begin : begin + size]
+            ]
+            if not (self.whole and self._calm(told)) and self.estimate.add(told, self.now):
                 self.collapses.append(self.now)
+
+    def _calm(self, told: list[Heard]) -> bool:
+        first, last = told[0], told[-1]
+        if any(each.lost for each in told):
+            return False
+        at = last.arrivals[0] * ARRIVAL_NS
+        if not self.estimate.calm(first.sent, last.sent, at):
+            return False
+        least = min(first.arrivals[0] * ARRIVAL_NS - first.sent, at - last.sent)
+        self.estimate.add_calm(Calm(last.sent, at, least, len(told), PACKET * len(told)), self.now)
+        self.calm += 1
+        return True
 
 
 @pytest.mark.parametrize("parts", [1, 2])
@@ -181,3 +204,47 @@ def test_a_delay_while_little_is_sent_takes_little_from_the_figure() -> None:
     assert before is not None
     assert link.estimate.bits_per_second is not None
     assert link.estimate.bits_per_second > before // 2
+
+
+@pytest.mark.parametrize("phase", range(0, 64, 9))
+def test_feedback_that_is_not_exact_shows_no_queue(phase: int) -> None:
+    link = Link(2600 * KBIT, 20_000 * KBIT, even=True)
+    link.now = link.free_at = phase * MS
+    for _ in range(20):
+        link.bitrate = 2600 * KBIT
+        link.live(2 * SECOND)
+        link.bitrate = 450 * KBIT
+        link.live(2 * SECOND)
+    assert link.collapses == []
+    assert link.estimate.bits_per_second is not None
+    assert link.estimate.bits_per_second > 2600 * KBIT
+
+
+@pytest.mark.parametrize("phase", range(0, 500, 70))
+@pytest.mark.parametrize("rate", [250 * KBIT, 600 * KBIT])
+def test_a_way_that_narrows_is_known_by_such_feedback_too(rate: int, phase: int) -> None:
+    link = Link(2600 * KBIT, 20_000 * KBIT, even=True)
+    link.live(5 * SECOND + phase * MS)
+    link.rate, narrowed = rate, link.now
+    link.live(600 * MS)
+    assert link.collapses
+    assert link.collapses[0] - narrowed < 500 * MS
+    assert link.estimate.bits_per_second is not None
+    assert link.estimate.bits_per_second < rate
+
+
+@pytest.mark.parametrize("phase", range(0, 500, 50))
+@pytest.mark.parametrize("rate", [600 * KBIT, 1000 * KBIT, 2000 * KBIT])
+def test_feedback_that_is_taken_as_a_whole_tells_the_same(rate: int, phase: int) -> None:
+    links = [Link(2600 * KBIT, 20_000 * KBIT, whole=whole) for whole in (False, True)]
+    for link in links:
+        link.live(5 * SECOND + phase * MS, key=4)
+        link.rate = rate
+        link.live(SECOND)
+        link.rate = 20_000 * KBIT
+        link.live(5 * SECOND)
+    exactly, wholly = links
+    assert wholly.calm > 100
+    assert exactly.calm == 0
+    assert wholly.collapses == exactly.collapses
+    assert wholly.estimate.bits_per_second == exactly.estimate.bits_per_second

@@ -4,51 +4,59 @@ import random
 from collections.abc import Callable
 
 from protocols.media import Codec, Track
-from protocols.webrtc.send.departures import Departures
+from protocols.webrtc.send.departures import Departure, Departures
 from protocols.webrtc.send.sender import Sender
-from tests.unit.protocols.webrtc.loopback import FRAME, Peer, Programme, Timers, packet, source_of, video, watch
+from protocols.webrtc.send.source import Source
+from tests.unit.protocols.webrtc.loopback import FRAME, Peer, Programme, Timers, packet, push, source_of, video, watch
 
 
-def sending(peer: Peer, timers: Timers, frames: int) -> Sender:
+def sending(peer: Peer, timers: Timers, frames: int) -> tuple[Source, Sender, Departures]:
     source = video(timers)
     sender = watch(source, peer, 0)
+    departures = Departures([sender])
     Programme(source, timers, key_bytes=13_000).play(frames)
-    return sender
+    return source, sender, departures
+
+
+def packets(given: list[Departure]) -> list[int]:
+    """Which of those that a feedback speaks of."""
+    return [packet for begin, end, _, _ in given for packet in range(begin, end)]
 
 
 def test_each_packet_is_given_once_and_with_when_it_left(peer: Peer, timers: Timers) -> None:
-    sender = sending(peer, timers, 10)
+    _, _, departures = sending(peer, timers, 10)
     first = peer.receive()[0].extensions.transport_sequence_number
     assert first is not None
-    departures = Departures([sender])
-    skipped, given = departures.take(first, 50)
-    assert (skipped, len(given)) == (0, 50)
-    times = [each.at for each in given if each is not None]
+    given = departures.take(first, 50)
+    assert packets(given) == list(range(50))
+    times = [at for _, _, at, _ in given]
     assert times == sorted(times)
     assert (times[0], times[-1]) == (0, 4 * FRAME)
-    skipped, given = departures.take(first + 30 & 0xFFFF, 40)
-    assert (skipped, len(given)) == (20, 20)
-    assert departures.take(first, 70) == (0, [])
+    assert packets(departures.take(first + 30 & 0xFFFF, 40)) == list(range(20, 40))
+    assert departures.take(first, 70) == []
 
 
 def test_what_was_not_sent_is_not_given(peer: Peer, timers: Timers) -> None:
-    departures = Departures([sending(peer, timers, 10)])
+    _, _, departures = sending(peer, timers, 10)
     following = peer.transport_sequence
-    assert departures.take(following, 2048) == (0, [])
-    assert departures.take(following + 5 & 0xFFFF, 2048) == (0, [])
-    skipped, given = departures.take(following - 3 & 0xFFFF, 2048)
-    assert (skipped, len(given)) == (0, 3)
+    assert departures.take(following, 2048) == []
+    assert departures.take(following + 5 & 0xFFFF, 2048) == []
+    assert packets(departures.take(following - 3 & 0xFFFF, 2048)) == [0, 1, 2]
 
 
-def test_repairs_and_what_is_forgotten_are_none(peer: Peer, timers: Timers) -> None:
-    sender = sending(peer, timers, 3)
+def test_repairs_are_left_out_and_shift_nothing(peer: Peer, timers: Timers) -> None:
+    source, sender, departures = sending(peer, timers, 3)
     before = peer.transport_sequence
     sender.repair([peer.receive()[5].sequence_number], timers.now)
-    peer.receive()
-    departures = Departures([sender])
-    assert departures.take(before, 1) == (0, [None])
+    push(source, 2000, timers.now, key=False)
+    assert packets(departures.take(before - 2 & 0xFFFF, 5)) == [0, 1, 3, 4]
+    assert departures.take(before - 5 & 0xFFFF, 5) == []  # all before it had their turn
+
+
+def test_the_last_packets_of_a_source_that_has_ended_are_found(peer: Peer, timers: Timers) -> None:
+    _, sender, departures = sending(peer, timers, 3)
     sender.detach()
-    assert departures.take(before - 5 & 0xFFFF, 5) == (0, [])
+    assert packets(departures.take(peer.transport_sequence - 5 & 0xFFFF, 5)) == [0, 1, 2, 3, 4]
 
 
 def test_lines_share_the_count_and_packets_of_all_are_found(peer: Peer, timers: Timers) -> None:
@@ -63,21 +71,27 @@ def test_lines_share_the_count_and_packets_of_all_are_found(peer: Peer, timers: 
         sound.push(packet(b"opus", frame * FRAME, True), timers.now)
         if chance.random() < 0.3:
             count = peer.transport_sequence - base & 0xFFFF
-            skipped, given = departures.take(base, count)
-            assert (skipped, len(given), given.count(None)) == (0, count, 0)
-            assert len({each.size for each in given if each}) >= 2
+            given = departures.take(base, count)
+            assert packets(given) == list(range(count))
+            assert len({size for _, _, _, size in given}) >= 2
             base = peer.transport_sequence
 
 
 def test_nothing_is_kept_of_what_no_feedback_speaks_of(peer: Peer, timers: Timers) -> None:
-    source = video(timers)
-    sender = watch(source, peer, 0)
-    departures = Departures([sender])
+    source, _, departures = sending(peer, timers, 1)
     programme = Programme(source, timers, key_bytes=13_000)
     for _ in range(20):
         programme.play(60)
         departures.take(peer.transport_sequence - 1 & 0xFFFF, 1)
-        assert len(departures._lines[0].runs) == 0
+        assert len(departures._runs) == 0
+
+
+def test_where_no_feedback_comes_little_is_kept(peer: Peer, timers: Timers) -> None:
+    source, _, departures = sending(peer, timers, 1)
+    Programme(source, timers, key_bytes=3000, delta_bytes=1000).play(3000)
+    peer.receive()
+    assert len(departures._runs) < 2000
+    assert packets(departures.take(peer.transport_sequence - 40 & 0xFFFF, 40)) == list(range(40))
 
 
 def test_without_the_extension_there_is_nothing_to_compare(peer_of: Callable[..., Peer], timers: Timers) -> None:
@@ -85,4 +99,4 @@ def test_without_the_extension_there_is_nothing_to_compare(peer_of: Callable[...
     sender = watch(source, peer, 0, transport_cc_extension=0)
     departures = Departures([sender])
     assert not departures.agreed
-    assert departures.take(0, 2048) == (0, [])
+    assert departures.take(0, 2048) == []

@@ -20,6 +20,7 @@ from aiortc.rtp import (
 from protocols.errors import ProtocolError
 from protocols.media import Codec, Track
 from protocols.webrtc.rtcp import RR, XR, parse
+from protocols.webrtc.rtcp import transport_feedback as all_feedback
 from protocols.webrtc.send.report import RtcpSession
 from protocols.webrtc.send.sender import Sender
 from tests.unit.protocols.webrtc.loopback import (
@@ -348,6 +349,40 @@ def test_transport_feedback_gives_an_estimate(
     assert low * sent_bits / 2 < feedback.estimated_bitrate < high * sent_bits / 2
 
 
+def test_feedback_by_which_nothing_is_wrong_gives_an_estimate_and_the_first_that_shows_a_queue_is_read_to_the_last_packet(
+    peer: Peer, timers: Timers
+) -> None:
+    source = video(timers)
+    feedback = listening(watch(source, peer, 0))
+    programme = Programme(source, timers, key_bytes=13_000)
+    following, rate = peer.transport_sequence, 20_000_000
+    free_at = sent_bits = 0
+    flying: list[tuple[int, int]] = []
+
+    def live(frames: int) -> None:
+        nonlocal following, free_at, sent_bits
+        for _ in range(frames):
+            programme.play(1)
+            for each in peer.receive():
+                bits = (len(each.payload) + 56) * 8
+                free_at = max(free_at, timers.now) + bits * SECOND // rate
+                flying.append((following, free_at))
+                following, sent_bits = following + 1, sent_bits + bits
+            timers.advance(timers.now + 30 * MS)
+            if programme.number % 2 == 0 and (told := [each for each in flying if each[1] <= timers.now]):
+                del flying[: len(told)]
+                feedback.receive(all_feedback(1, 1, 0, told), timers.now)
+
+    live(60)
+    assert feedback.estimated_bitrate is not None
+    assert 0.95 * sent_bits / 2 < feedback.estimated_bitrate < 1.5 * sent_bits / 2
+    assert feedback.collapses == 0
+    rate = 800_000
+    live(6)
+    assert feedback.collapses == 1
+    assert feedback.estimated_bitrate < rate
+
+
 def test_a_bye_is_nothing_unknown() -> None:
     feedback = listening()
     feedback.receive(bytes(RtcpByePacket([1])), 0)
@@ -391,4 +426,4 @@ def test_random_rtcp_gives_nothing_but_protocol_errors(peer_of: Callable[..., Pe
             continue
     timers.advance(timers.now + SECOND)  # what it caused is over
     unit = push(source, 2000, timers.now, key=True)
-    assert [each for _, each in access_units(peer.receive())][-1] == unit
+    assert [each for _, each in access_units([each for each in peer.receive() if each.ssrc == SSRC])][-1] == unit

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from protocols.webrtc.send.bandwidth import Arrival, BandwidthEstimator
+from protocols.webrtc.rtcp import ARRIVAL_NS
+from protocols.webrtc.send.bandwidth import BandwidthEstimator, Heard
 from protocols.webrtc.send.share import WayShares
 from protocols.webrtc.send.simulcast import STRAINED_NS, Layer, Picture
 from protocols.webrtc.send.target import INTERVAL_NS, RENEWAL_NS, UNBIND_NS, UNBOUND, TargetBitrate
@@ -141,7 +142,7 @@ class Way:
     def __post_init__(self) -> None:
         self.encoder = self.planned
         self.estimate, self.shares, self.target = BandwidthEstimator(), WayShares(), TargetBitrate()
-        self._flying: list[tuple[int, Arrival]] = []
+        self._flying: list[tuple[int, Heard]] = []
 
     def live(self, seconds: float) -> None:
         for _ in range(int(seconds * SECOND) // STEP):
@@ -165,13 +166,13 @@ class Way:
             self.sent += 1
             if self.free_at - self.now > 300 * MS:
                 self.lost += 1
-                self._flying.append((self.now + 300 * MS, (self.now, None, PACKET)))
+                self._flying.append((self.now + 300 * MS, Heard(self.now, [], 1, PACKET)))
             else:
                 self.free_at = max(self.free_at, self.now) + PACKET * 8 * SECOND // self.rate
-                self._flying.append((self.free_at, (self.now, self.free_at + 7 * SECOND, PACKET)))
+                self._flying.append((self.free_at, Heard(self.now, [(self.free_at + 7 * SECOND) // ARRIVAL_NS], 0, PACKET)))
 
     def _hear(self) -> None:
-        heard = [arrival for at, arrival in self._flying if at <= self.now]
+        heard = [each for at, each in self._flying if at <= self.now]
         self._flying = [each for each in self._flying if each[0] > self.now]
         if heard:
             self.estimate.add(heard, self.now)

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from protocols.media import Codec, Track
-from protocols.webrtc.send.bandwidth import BandwidthEstimator
+from protocols.webrtc.rtcp import ARRIVAL_NS
+from protocols.webrtc.send.bandwidth import BandwidthEstimator, Heard
 from tests.unit.protocols.webrtc.loopback import (
     FRAME,
     MS,
@@ -169,7 +170,7 @@ def test_who_is_sent_little_is_not_taken_for_one_who_could_not_get_more() -> Non
         nonlocal now
         for _ in range(int(seconds * 50)):
             now += SECOND // 50
-            estimator.add([(now, now + delay, size)], now)
+            estimator.add([Heard(now, [(now + delay) // ARRIVAL_NS], 0, size)], now)
 
     send(5, 5000)  # 2 Mbit/s
     before = estimator.bits_per_second
