@@ -1,8 +1,11 @@
 """What the gateway's own process has loaded, however long it runs: all modules of the product but the workers'."""
 
 import json
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
+from pathlib import Path
 
 from tests.test_architecture import ROOT, WORKER, module_of, product
 
@@ -37,3 +40,33 @@ def test_a_worker_shows_what_would_be_found() -> None:
     names, maps = loaded(["transcode.worker.decoder"])
     assert "av" in names
     assert "libavcodec" in maps
+
+
+OPENED = """
+import asyncio, sys
+from pathlib import Path
+from gateway.store.database import Database, sqlite
+
+async def opened():
+    async with Database.open(sqlite(Path(sys.argv[1]))):
+        pass
+
+asyncio.run(opened())
+sys.exit("alembic" in sys.modules)
+"""
+
+
+def test_alembic_is_loaded_for_a_store_of_before_alone(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.db"
+
+    def opening() -> int:
+        return subprocess.run([sys.executable, "-c", OPENED, file], cwd=ROOT, timeout=60, check=False).returncode
+
+    assert opening() == 0, "it is new"
+    assert opening() == 0, "it has the newest tables"
+    with closing(sqlite3.connect(file)) as database, database:
+        for table in ("calls", "members", "users", "stream_keys"):
+            database.execute(f"ALTER TABLE {table} DROP COLUMN api_key")
+        database.execute("UPDATE alembic_version SET version_num = '0002'")
+    assert opening() == 1, "it is of a gateway of before"
+    assert opening() == 0, "and was brought up to date"
