@@ -42,6 +42,11 @@ def test_a_worker_shows_what_would_be_found() -> None:
     assert "libavcodec" in maps
 
 
+def test_what_a_start_may_not_need_is_not_loaded() -> None:
+    names, _ = loaded(["gateway.__main__", "gateway.app"])
+    assert not {name.partition(".")[0] for name in names} & {"alembic", "asyncpg", "mako", "obstore", "opentelemetry"}
+
+
 OPENED = """
 import asyncio, sys
 from pathlib import Path
