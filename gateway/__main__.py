@@ -5,6 +5,7 @@ Exit codes: 0 done; 1 it failed while running; 2 the command or the configuratio
 
 import argparse
 import asyncio
+import gc
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -72,6 +73,7 @@ def _run(options: argparse.Namespace, config: Config) -> int:
     log.setup(config.log)
     conceal()
     tokens = Tokens(Secret.load(config))  # first: a secret that others can read ends here, in words
+    gc.disable()  # until all stands, when `app.run` freezes it: of what a start makes next to nothing is garbage
     from gateway import app  # the commands that only print need nothing of what it imports
 
     def ready(started: app.Running) -> None:

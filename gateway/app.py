@@ -66,6 +66,7 @@ async def run(config: Config, ready: Callable[[Running], None]) -> None:
     async with gateway(config) as running:
         gc.collect()
         gc.freeze()  # what stands now stays: collections that walk it (80,000 objects) stall all media for tens of ms
+        gc.enable()
         ready(running)
         event(log, logging.INFO, "ready", **running.ports)
         await stop.wait()

@@ -29,7 +29,10 @@ OWN_LEVEL = frozenset({"gateway/__init__.py", "gateway/__main__.py", "gateway/ap
 # What a package may import of the others, and of what is not the standard library (None: anything)
 PROTOCOLS_FOR_TRANSCODE = ("protocols.media", "protocols.bitstream", "protocols.errors", "protocols.wire")
 FORBIDDEN_IMPORTS = {
-    "protocols": ("transcode", "gateway", "av", "prometheus_client", "sqlalchemy", "pydantic_settings", "pydantic"),
+    "protocols": (
+        *("transcode", "gateway", "av", "aiortc", "aioice"),
+        *("prometheus_client", "sqlalchemy", "pydantic_settings", "pydantic"),
+    ),
     "transcode": (
         "gateway",
         "aiohttp",
@@ -62,7 +65,7 @@ ONE_FILE = {
     "uvloop": ("gateway/__main__.py",),
     "prometheus_client": ("gateway/api/metrics.py",),
     "pylibsrtp": ("protocols/webrtc/transport/dtls.py", "protocols/webrtc/transport/srtp.py"),
-    "aiortc.rtcdtlstransport": ("protocols/webrtc/transport/dtls.py",),
+    "OpenSSL": ("protocols/webrtc/transport/dtls.py",),
     "ctypes": (
         "protocols/srt/libsrt.py",
         "transcode/worker/sandbox.py",
@@ -74,8 +77,9 @@ ONE_FILE = {
     "alembic": ("gateway/store/",),
     "av": (WORKER,),
 }
-UPSTREAM_PRIVATE = ("aiortc", "aioice", "pylibsrtp")  # whose private names only the files of `PRIVATE_FILES` may use
-PRIVATE_FILES = ("protocols/webrtc/transport/dtls.py", "protocols/webrtc/transport/srtp.py")
+UPSTREAM_PRIVATE = ("aiortc", "aioice", "pylibsrtp", "OpenSSL", "cryptography")
+"""Whose private names only the files of `PRIVATE_FILES` may use."""
+PRIVATE_FILES = ("protocols/webrtc/transport/srtp.py",)
 
 # Only the wiring names concrete listeners and outputs; the rest of the gateway knows the contracts
 CONCRETE = ("protocols.srt.caller", "protocols.whep.resource", "gateway.outputs")  # and each `listener` of a protocol
@@ -320,6 +324,7 @@ def sizes(sources: Sources) -> Iterator[str]:
 PLANTED: dict[Callable[[Sources], Iterator[str]], list[tuple[str, str]]] = {
     layers: [
         ("protocols/rtmp/planted.py", "from gateway.model import events"),
+        ("protocols/webrtc/planted.py", "from aiortc import RTCDtlsTransport"),
         ("transcode/planted.py", "from protocols.rtmp.chunk import ChunkReader"),
     ],
     wings: [
@@ -346,7 +351,7 @@ PLANTED: dict[Callable[[Sources], Iterator[str]], list[tuple[str, str]]] = {
         ("protocols/bitstream/planted.py", "import logging"),
     ],
     one_file: [("gateway/sessions/planted.py", "import av"), ("gateway/__main__.py", "import prometheus_client")],
-    private_names: [("protocols/whip/planted.py", "from aiortc.rtp import _pack")],
+    private_names: [("protocols/whip/planted.py", "from pylibsrtp._binding import lib")],
     concrete: [
         ("gateway/api/planted.py", "from protocols.rtmp.listener import RtmpListener"),
         ("gateway/api/planted.py", "from protocols.planted.listener import PlantedListener"),

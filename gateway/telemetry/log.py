@@ -42,7 +42,7 @@ def setup(config: LogConfig, stream: TextIO | None = None) -> None:
     root.addHandler(handler)
     root.setLevel(config.level.upper())
     # What these say at info is about themselves, a line for each request or candidate.
-    for name in ("aiohttp.access", "aioice", "aiortc", "aiosqlite", "alembic", "asyncio"):
+    for name in ("aiohttp.access", "aiosqlite", "alembic", "asyncio"):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
 
 

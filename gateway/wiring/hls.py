@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from functools import partial
+from typing import TYPE_CHECKING
 
 from gateway.access.authorizer import Authorizer
 from gateway.access.credentials import Identity
@@ -9,13 +10,15 @@ from gateway.config import Config
 from gateway.config.sources import ConfigError, ConfigProblem
 from gateway.ingress.addresses import origin
 from gateway.model.permissions import Capability
-from gateway.outputs.hls.archive import Archive
 from gateway.outputs.hls.broadcasts import HlsBroadcasts
 from gateway.outputs.hls.policy import HlsPolicy
 from gateway.outputs.hls.routes import HlsRoutes
 from gateway.outputs.hls.signed_urls import SignedUrls
 from gateway.store.calls import NoSuchCall
 from gateway.wiring.output import MediaOutput, OutputNeeds
+
+if TYPE_CHECKING:
+    from gateway.outputs.hls.archive import Archive
 
 
 def hls(needs: OutputNeeds) -> MediaOutput | None:
@@ -51,9 +54,11 @@ async def _still(authorizer: Authorizer, cid: str, whose: str) -> None:
         await authorizer.still_watches(Identity.of_watching(whose, cid), cid)
 
 
-def _archive(config: Config) -> Archive | None:
+def _archive(config: Config) -> "Archive | None":
     if not config.hls.storage:
         return None
+    from gateway.outputs.hls.archive import Archive  # with what speaks to buckets: 4 MB
+
     options = {name: value.get_secret_value() for name, value in config.hls.storage_options.items()}
     try:
         return Archive(config.hls.storage, options)

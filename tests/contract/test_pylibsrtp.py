@@ -1,10 +1,8 @@
-"""The private names of pylibsrtp and aiortc that `protocols/webrtc/transport/srtp.py` stands on, at the pinned versions."""
+"""The private names of pylibsrtp that `protocols/webrtc/transport/srtp.py` stands on, at the pinned versions."""
 
-import inspect
 from importlib.metadata import version
 
 import pylibsrtp
-from aiortc.rtcdtlstransport import RTCDtlsTransport
 from pylibsrtp import Policy, Session
 from pylibsrtp._binding import ffi, lib
 
@@ -29,10 +27,3 @@ def test_a_session_keeps_its_context_where_we_take_it() -> None:
 def test_the_room_left_behind_packets_is_libsrtps() -> None:
     assert srtp.TRAILER_LIMIT == pylibsrtp.SRTP_MAX_TRAILER_LEN
     assert srtp.TRAILER_LIMIT + 4 == pylibsrtp.SRTP_MAX_SRTCP_TRAILER_LEN
-
-
-def test_aiortc_lets_a_packet_be_sent_again() -> None:
-    """Repair without RTX sends the same packet twice, within a window of 1024."""
-    source = inspect.getsource(RTCDtlsTransport)
-    assert "tx_policy.allow_repeat_tx = True" in source
-    assert "tx_policy.window_size = 1024" in source

@@ -8,13 +8,14 @@ import sys
 import sqlalchemy
 from alembic import command
 
-from gateway.store.migrate import settings, upgrade
+from gateway.store.migrate import NEWEST, settings
 
 
 def main(words: str) -> None:
     with sqlalchemy.create_engine("sqlite://").begin() as connection:
-        upgrade(connection)
-        command.revision(settings(connection), words, autogenerate=True)
+        steps = settings(connection)
+        command.upgrade(steps, "head")
+        command.revision(steps, words, autogenerate=True, rev_id=f"{int(NEWEST) + 1:04}")
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ import logging
 import secrets
 from collections.abc import Iterator
 from time import monotonic_ns
+from typing import TYPE_CHECKING
 
 from gateway.access.credentials import NOBODY, Identity
-from gateway.outputs.hls.archive import Archive
 from gateway.outputs.hls.policy import HlsPolicy, HlsTotals
 from gateway.outputs.hls.seat_output import HlsSeatOutput
 from gateway.outputs.hls.signed_urls import SignedUrls
@@ -21,6 +21,9 @@ from gateway.sessions.output import DelayFamily, OnChange, SeatView
 from gateway.telemetry.log import event
 from protocols.errors import Rejected
 from protocols.metric import MetricFamily
+
+if TYPE_CHECKING:
+    from gateway.outputs.hls.archive import Archive
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +38,7 @@ class HlsBroadcasts:
     name = "hls"
 
     def __init__(
-        self, policy: HlsPolicy, capacity: Capacity, links: SignedUrls, base_url: str, archive: Archive | None = None
+        self, policy: HlsPolicy, capacity: Capacity, links: SignedUrls, base_url: str, archive: "Archive | None" = None
     ) -> None:
         """`base_url` is the gateway's own address as players see it, e.g. `https://host`."""
         self.totals = HlsTotals()

@@ -11,9 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic_ns
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from gateway.outputs.hls.archive import Archive
 from gateway.outputs.hls.policy import HlsPolicy, HlsTotals
 from protocols.bitstream.h264_still import StillPictures
 from protocols.hls.multivariant import Variant
@@ -21,6 +20,9 @@ from protocols.hls.playlist import HlsPart, MediaPlaylist, PlaylistAnswer, Repor
 from protocols.hls.segmenter import Cut, Segmenter, Timing
 from protocols.media import Codec, EncodedPacket, Kind, Track
 from transcode.host.fragments import Done
+
+if TYPE_CHECKING:
+    from gateway.outputs.hls.archive import Archive
 
 _IN_MEMORY = 4  # target durations, where there is an archive for the rest: live players are within three
 _HEADROOM = 1.1  # the peak of what is to come is not known
@@ -79,7 +81,7 @@ class Rendition:
         policy: HlsPolicy,
         totals: HlsTotals,
         owner: Owner,
-        archive: Archive | None,
+        archive: "Archive | None",
         protocol: str,
         date: Callable[[int], int],
         discontinuities: int,

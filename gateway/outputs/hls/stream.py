@@ -12,8 +12,8 @@ from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from time import time_ns
+from typing import TYPE_CHECKING
 
-from gateway.outputs.hls.archive import Archive
 from gateway.outputs.hls.policy import HlsPolicy, HlsTotals
 from gateway.outputs.hls.rendition import Rendition
 from gateway.outputs.hls.signed_urls import PLAYLIST
@@ -26,6 +26,9 @@ from protocols.hls.segmenter import LONGEST_GOP, MS, SECOND, Timing
 from protocols.media import EncodedPacket, Kind, Track
 from transcode.host.fragments import Done
 from transcode.ladder import NAMES
+
+if TYPE_CHECKING:
+    from gateway.outputs.hls.archive import Archive
 
 _START = 10 * SECOND  # media time of the first packet: nothing that is dated back falls below 0
 _JUMP = 1500 * MS  # between two packets of one track
@@ -77,7 +80,7 @@ class HlsStream:
         seat: SeatView,
         policy: HlsPolicy,
         totals: HlsTotals,
-        archive: Archive | None,
+        archive: "Archive | None",
         on_segment: Callable[[], None],
     ) -> None:
         self.id = identity

@@ -2,8 +2,8 @@
 
 import asyncio
 import secrets
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,9 +13,10 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Insert, insert, select
+from alembic.script import ScriptDirectory
+from sqlalchemy import Insert, insert, inspect, select
 from sqlalchemy.engine import Connection
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from gateway.access.sealing import Sealing
 from gateway.enforcement.retention import forget_now
@@ -50,7 +51,7 @@ from gateway.store import rows
 from gateway.store.calls import blocked, muted, unmuted
 from gateway.store.changes import Changes
 from gateway.store.database import Database, StoreUnavailable
-from gateway.store.migrate import settings
+from gateway.store.migrate import NEWEST, settings
 from gateway.store.models import CALL_TYPES, CALLS, MEMBERS, METADATA, OUTBOX, STREAM_KEYS
 from gateway.store.people import CallTypes
 from gateway.store.store import Store
@@ -488,10 +489,50 @@ async def test_the_migrations_make_the_tables_that_the_models_name(url: str) -> 
     def differences(connection: Connection) -> list[Any]:
         return list(compare_metadata(MigrationContext.configure(connection, opts={"compare_type": True}), METADATA))
 
-    async with Database.open(url) as database, database.read() as connection:
+    async with by_the_steps(url) as connection:
         assert await connection.run_sync(differences) == []
+        assert (await connection.run_sync(lambda opened: ScriptDirectory.from_config(settings(opened)))).get_heads() == [NEWEST]
+
+
+async def test_a_new_store_is_what_the_migrations_make(url: str) -> None:
+    async with by_the_steps(url) as connection:
+        made = await connection.run_sync(everything_of)
+        await connection.run_sync(METADATA.drop_all)
+        await connection.exec_driver_sql("DROP TABLE alembic_version")
+    async with Database.open(url) as database, database.read() as connection:
+        assert await connection.run_sync(everything_of) == made
     async with Database.open(url) as database, database.read() as connection:  # a second start changes nothing
+        assert await connection.run_sync(everything_of) == made
         assert (await connection.execute(select(OUTBOX))).all() == []
+
+
+@asynccontextmanager
+async def by_the_steps(url: str) -> AsyncIterator[AsyncConnection]:
+    """A database that Alembic has brought to the newest tables from nothing."""
+    engine = create_async_engine(url)
+    try:
+        async with engine.begin() as connection:
+            await connection.run_sync(lambda opened: command.upgrade(settings(opened), "head"))
+            yield connection
+    finally:
+        await engine.dispose()
+
+
+def everything_of(connection: Connection) -> dict[str, list[str]]:
+    """Of each table its columns, keys, constraints, indices, and the rows: as text, without an order."""
+    tables = inspect(connection)
+    asked = (
+        *(tables.get_columns, tables.get_foreign_keys, tables.get_unique_constraints, tables.get_check_constraints),
+        *(tables.get_indexes, lambda name: [tables.get_pk_constraint(name)], lambda name: rows_of(connection, name)),
+    )
+    return {
+        name: sorted(repr(sorted((key, str(value)) for key, value in each.items())) for ask in asked for each in ask(name))
+        for name in tables.get_table_names()
+    }
+
+
+def rows_of(connection: Connection, table: str) -> list[dict[str, Any]]:
+    return [dict(row) for row in connection.exec_driver_sql(f"SELECT * FROM {table}").mappings()]
 
 
 async def test_several_nodes_may_start_at_once(url: str) -> None:

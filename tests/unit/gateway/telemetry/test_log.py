@@ -127,9 +127,9 @@ def test_a_line_is_bounded() -> None:
 def test_the_level_is_kept_and_chatty_libraries_are_quieter() -> None:
     stream = lines("text")
     logger.debug("hidden")
-    logging.getLogger("aioice.ice").info("hidden")
+    logging.getLogger("aiosqlite.core").info("hidden")
     logger.info("shown")
-    logging.getLogger("aioice.ice").warning("shown too")
+    logging.getLogger("aiosqlite.core").warning("shown too")
     assert [line.rsplit(" ", 1)[-1] for line in stream.getvalue().splitlines()] == ["shown", "too"]
 
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pylibsrtp
 import pytest
 from aiortc.rtcdtlstransport import generate_certificate
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -62,6 +63,22 @@ async def test_peers_of_both_kinds_connect_and_agree_on_keys(client: Any, server
     packet = b"\x80\x60\x00\x01" + bytes(8) + b"payload"
     assert server_in.unprotect(client_out.protect(packet)) == packet
     assert client_in.unprotect(server_out.protect(packet)) == packet
+    await pair.aclose()
+
+
+async def test_a_packet_is_sent_again_and_taken_late_within_the_window_of_repair() -> None:
+    pair = Pair(Certificate.generate(), Certificate.generate())
+    (outbound, _), (_, inbound) = await pair.connect()
+    packets = [b"\x80\x60" + number.to_bytes(2, "big") + bytes(8) + b"payload" for number in range(1025)]
+    sent = [outbound.protect(packet) for packet in packets]
+    for protected in sent[2:]:
+        inbound.unprotect(protected)
+    assert outbound.protect(packets[2]) == sent[2]
+    assert inbound.unprotect(sent[1]) == packets[1]
+    with pytest.raises(pylibsrtp.Error, match="too old"):
+        inbound.unprotect(sent[0])
+    with pytest.raises(pylibsrtp.Error, match="replay"):
+        inbound.unprotect(sent[1])
     await pair.aclose()
 
 
@@ -125,11 +142,47 @@ async def test_the_other_end_sees_the_goodbye(closing: str) -> None:
 async def test_a_certificate_that_the_offer_did_not_name_is_refused() -> None:
     pair = Pair(Certificate.generate(), Certificate.generate())
     client = asyncio.create_task(pair.client.handshake(fingerprints(pair.server_certificate)))
-    with pytest.raises(ProtocolError):
+    with pytest.raises(ProtocolError, match="certificate"):
         await within(pair.server.handshake(fingerprints(Certificate.generate())))
-    client.cancel()
-    await asyncio.wait({client})
+    await within(client)
+    await pair.server.aclose()
+    await within(pair.client.closed())  # so that it need not wait for an answer to its media
+    await pair.client.aclose()
+
+
+async def test_the_offers_fingerprints_count_whatever_their_case_and_each_that_can_prove_anything_must_be_right() -> None:
+    certificate = Certificate.generate()
+    (_, value), *_ = fingerprints(certificate)
+    for offered in ([("SHA-256", value.lower())], [("sha-1", "AA"), ("sha-256", value)]):
+        pair = Pair(certificate, Certificate.generate())
+        await within(
+            asyncio.gather(pair.client.handshake(fingerprints(pair.server_certificate)), pair.server.handshake(offered))
+        )
+        await pair.aclose()
+    pair = Pair(certificate, Certificate.generate())
+    client = asyncio.create_task(pair.client.handshake(fingerprints(pair.server_certificate)))
+    with pytest.raises(ProtocolError, match="certificate"):
+        await within(pair.server.handshake([("sha-256", value), ("sha-512", value)]))
+    await within(client)
     await pair.aclose()
+
+
+async def test_a_handshake_that_cannot_succeed_is_refused_with_an_alert() -> None:
+    heard: list[bytes] = []
+    server = DtlsSession(Certificate.generate(), active=False, send=heard.append)
+    said: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    client = DtlsSession(Certificate.generate(), active=True, send=said.set_result)
+    task = asyncio.create_task(client.handshake([]))
+    hello = await within(said)
+    task.cancel()
+    await asyncio.wait({task})
+    server.receive(hello.replace(b"\xc0\x2b\xc0\x2f\xc0\x2c\xc0\x30\xcc\xa9\xcc\xa8\xc0\x09\xc0\x13", b"\x00\x01" * 8))
+    with pytest.raises(ProtocolError):
+        await within(server.handshake([]))
+    assert heard[-1][0] == 21  # RFC 5246 §7.2
+    for end in (client, server):
+        await end.aclose()
+    assert len(heard) == 1  # and no goodbye: nothing was agreed on
 
 
 @pytest.mark.parametrize("unusable", [[("sha-1", "AA:BB")], [("md5", "")], [("sha-256", "")], []])
