@@ -8,6 +8,7 @@ nothing.
 
 from collections.abc import Iterator
 from functools import partial
+from typing import NamedTuple
 
 from av import AudioFrame, FFmpegError, Packet
 from av.audio.codeccontext import AudioCodecContext
@@ -24,9 +25,7 @@ _JUMP = 40_000_000
 _SLEW_FROM = 1_000_000  # the mean of RTMP's ms-rounded times is within this
 _SLEW_TO = 250_000
 _DRIFT_WEIGHT = 64  # packets over which the distance is averaged: about 1.4 s
-_SAMPLE = 4  # bytes: two channels of 16 bits
-_SAMPLE_NS = _SECOND // OPUS_RATE
-_LONGEST_FRAME = 1_000_000  # samples that one source packet may decode to: more is an attack
+_LONGEST = 1.0  # s that one source packet may decode to: more is an attack
 _DECODERS = {
     Codec.AAC: "aac",
     Codec.MP3: "mp3float",
@@ -44,6 +43,19 @@ _WITHOUT_HEADER = frozenset({Codec.G711_ALAW, Codec.G711_ULAW, Codec.PCM, Codec.
 _WITH_EXTRADATA = frozenset({Codec.AAC, Codec.FLAC, Codec.OPUS})
 
 
+class Form(NamedTuple):
+    """Of decoded sound."""
+
+    rate: int
+    layout: str
+    format: str
+
+
+_MIXED = Form(OPUS_RATE, "stereo", "s16")
+_FED_AS_THEY_COME = frozenset({"fltp", "flt", "s16", "s16p"})  # sample formats in which zeros are silence
+_FED_FROM = 44_100  # Hz: one sample more or less is not heard in them
+
+
 class AudioTranscoder:
     """One audio track: `take` a source packet, get the Opus packets that it completes."""
 
@@ -53,23 +65,26 @@ class AudioTranscoder:
         self._frame = AAC_FRAME if aac else OPUS_FRAME  # samples
         self._step = _SECOND * self._frame // OPUS_RATE
         head = self._encoder.extradata or b""
-        # What a packet decodes to lags by this, so it is dated back by as much. RFC 7845 §5.1: Opus has its pre-skip at byte 10; AAC
-        # begins with a frame of nothing, and gives each packet one frame later
-        lag = 2 * AAC_FRAME if aac else int.from_bytes(head[10:12], "little")
-        self._lag = lag * _SECOND // OPUS_RATE
+        # What an Opus packet decodes to lags by its pre-skip, at byte 10 (RFC 7845 §5.1), so it is dated back by as much; AAC begins with
+        # a packet of nothing
+        self._lag = 0 if aac else int.from_bytes(head[10:12], "little") * _SECOND // OPUS_RATE
+        self._empty = int(aac)  # packets
         self._id = track.id
         self.outputs = (Track(track.id, target.codec, extradata=head, sample_rate=OPUS_RATE, channels=2),)
         self.decoded = self.encoded = self.errors = self.dropped = 0
         self._track = track
         self._decoder: AudioCodecContext | SpeexDecoder | None = None
-        self._mix: StereoMix | None = None
-        self._format: tuple[int, str, str] | None = None  # rate, layout and sample format that it was made for
-        self._pcm = bytearray()
-        self._pts: int | None = None  # of the first sample in _pcm
+        self._source: Form | None = None
+        self._fed: Form | None = None
+        """What the encoder is given, from its first frame on: it resamples that by itself, and cuts it into its own frames."""
+        self._may_be_fed_as_it_comes = not aac  # AAC's encoder fails at samples that are no numbers
+        self._mix: StereoMix | None = None  # where the source is of another form
+        self._samples = 0  # that the encoder was given
+        self._pts = 0  # of the next packet
+        self._anchored: tuple[int, int] | None = None  # the packet at which the source's time last began anew, and its pts
         self._expected = 0  # pts of the next decoded sample, if the source's clock runs like ours
         self._drift = 0  # mean distance of the source's pts from that
         self._slewing = False
-        self._position = 0  # samples encoded
 
     def reopen(self, track: Track) -> None:
         """The source has changed: another decoder from the next packet on; the encoder and the steps go on."""
@@ -81,13 +96,14 @@ class AudioTranscoder:
         """Decode one source packet; a packet that the decoder refuses is counted. `silent` is for video only."""
         pts = packet.pts
         for frame in self._decode(packet):
-            self._follow(pts)
-            if self._pts is None:
+            if self._anchored is None or self._jumps(pts):
+                yield from self._end_steps(packet)
                 self._anchor(pts)
-            self._append(frame)
-            pts += frame.samples * _SECOND // frame.sample_rate
-            self._expected += frame.samples * _SECOND // frame.sample_rate
-            yield from self._encode(packet)
+            duration = frame.samples * _SECOND // frame.sample_rate
+            pts += duration
+            self._expected += duration
+            for fed in self._as_fed(frame):
+                yield from self._encode(fed, packet)
 
     def finish(self) -> Iterator[EncodedPacket]:
         """The end: what is left of less than 20 ms would be a step of silence, so nothing comes."""
@@ -110,73 +126,103 @@ class AudioTranscoder:
         except FFmpegError:
             self.errors += 1
             return []
-        if sum(frame.samples for frame in frames) > _LONGEST_FRAME:
+        if sum(frame.samples / frame.sample_rate for frame in frames) > _LONGEST:
             self.errors += 1
             return []
         self.decoded += len(frames)
         return frames
 
-    def _follow(self, pts: int) -> None:
-        """Compare the source's time with ours: start anew after a jump, or take note of the drift."""
-        if self._pts is None:
-            return
+    def _jumps(self, pts: int) -> bool:
+        """Compare the source's time with ours: whether it has jumped; if not, take note of the drift."""
         distance = pts - self._expected
         if abs(distance) > _JUMP:
-            self._pcm.clear()  # less than 20 ms, of before the jump
-            self._pts = None
-            return
+            return True
         self._drift += (distance - self._drift) // _DRIFT_WEIGHT
         if abs(self._drift) > _SLEW_FROM:
             self._slewing = True
         elif abs(self._drift) < _SLEW_TO:
             self._slewing = False
+        return False
+
+    def _end_steps(self, source: EncodedPacket) -> Iterator[EncodedPacket]:
+        """Give what was decoded before a jump: the last packet of it ends in silence."""
+        if self._mix is not None:
+            for mixed in self._mix.mix(None):
+                yield from self._encode(mixed, source)
+        self._mix = self._source = None
+        if self._fed is not None and (begun := self._samples * OPUS_RATE // self._fed.rate % self._frame):
+            missing = -(-(self._frame - begun) * self._fed.rate // OPUS_RATE)
+            yield from self._encode(_silence(self._fed, missing), source)
 
     def _anchor(self, pts: int) -> None:
-        self._pts = self._expected = pts
+        """The next sample that the encoder is given has this time."""
+        packet = self._empty
+        if self._fed is not None:
+            packet += round(self._samples * OPUS_RATE / (self._fed.rate * self._frame))
+        self._anchored = packet, pts - self._lag
+        if packet == self._empty:  # the first: what comes before it has its time from it, too
+            self._pts = pts - self._lag - self._empty * self._step
+        self._expected = pts
         self._drift = 0
         self._slewing = False
-        self._mix = self._format = None
 
-    def _append(self, frame: AudioFrame) -> None:
-        """Add a decoded frame's samples, resampled and mixed to stereo."""
-        form = (frame.sample_rate, frame.layout.name, frame.format.name)
-        if form != self._format:
+    def _as_fed(self, frame: AudioFrame) -> Iterator[AudioFrame]:
+        """A decoded frame as the encoder is fed."""
+        form = Form(frame.sample_rate, frame.layout.name, frame.format.name)
+        if form != self._source:
             if self._mix is not None:
-                self._collect(None)
-            self._mix = StereoMix(frame)
-            self._format = form
-        frame.pts = None  # libav would mend gaps in its own way
-        self._collect(frame)
-        if self._slewing and len(self._pcm) >= 2 * _SAMPLE:
-            if self._drift > 0:
-                self._pcm += self._pcm[-_SAMPLE:]
-            else:
-                del self._pcm[-_SAMPLE:]
-            step = _SAMPLE_NS if self._drift > 0 else -_SAMPLE_NS
-            self._expected += step
-            self._drift -= step
+                yield from self._mix.mix(None)
+            self._source = form
+            if self._fed is None:
+                as_it_comes = self._may_be_fed_as_it_comes and form.rate >= _FED_FROM and form.format in _FED_AS_THEY_COME
+                self._fed = form if as_it_comes and frame.layout.nb_channels == 2 else _MIXED
+            self._mix = None if form == self._fed else StereoMix(frame, self._fed.rate, self._fed.format)
+        if self._mix is None:
+            yield from self._slewed(frame) if self._slewing else (frame,)
+        else:
+            for mixed in self._mix.mix(frame):
+                yield from self._slewed(mixed) if self._slewing else (mixed,)
 
-    def _collect(self, frame: AudioFrame | None) -> None:
-        assert self._mix is not None
-        for mixed in self._mix.mix(frame):
-            self._pcm += memoryview(mixed.planes[0])[: mixed.samples * _SAMPLE]
+    def _slewed(self, frame: AudioFrame) -> Iterator[AudioFrame]:
+        """A frame with its last sample twice, or without it, as the drift is."""
+        step = _SECOND // frame.sample_rate
+        if self._drift > 0:
+            yield frame
+            yield _part(frame, frame.samples - 1, 1)
+        else:
+            step = -step
+            yield _part(frame, 0, frame.samples - 1)
+        self._expected += step
+        self._drift -= step
 
-    def _encode(self, source: EncodedPacket) -> Iterator[EncodedPacket]:
-        start, size = 0, self._frame * _SAMPLE
-        while len(self._pcm) - start >= size:
-            assert self._pts is not None
-            frame = AudioFrame("s16", "stereo", self._frame)
-            frame.planes[0].update(bytes(self._pcm[start : start + size]))
-            frame.sample_rate = OPUS_RATE
-            frame.pts = self._position
-            pts = self._pts - self._lag
-            self._position += self._frame
+    def _encode(self, frame: AudioFrame, source: EncodedPacket) -> Iterator[EncodedPacket]:
+        self._samples += frame.samples
+        assert self._anchored is not None
+        packet, pts = self._anchored
+        for coded in self._encoder.encode(frame):
+            if self.encoded == packet:
+                self._pts = pts
+            yield EncodedPacket(self._id, self._pts, self._pts, True, bytes(coded), source.begun, source.arrival)
+            self.encoded += 1
             self._pts += self._step
-            start += size
-            for coded in self._encoder.encode(frame):
-                self.encoded += 1
-                yield EncodedPacket(self._id, pts, pts, True, bytes(coded), source.begun, source.arrival)
-        del self._pcm[:start]
+
+
+def _part(frame: AudioFrame, start: int, samples: int) -> AudioFrame:
+    """A copy of some of its samples."""
+    part = AudioFrame(frame.format.name, frame.layout.name, samples)
+    part.sample_rate = frame.sample_rate
+    size = frame.format.bytes * (1 if frame.format.is_planar else frame.layout.nb_channels)
+    for mine, its in zip(part.planes, frame.planes, strict=True):
+        mine.update(bytes(memoryview(its)[start * size : (start + samples) * size]))
+    return part
+
+
+def _silence(form: Form, samples: int) -> AudioFrame:
+    frame = AudioFrame(form.format, form.layout, samples)
+    frame.sample_rate = form.rate
+    for plane in frame.planes:
+        plane.update(bytes(plane.buffer_size))
+    return frame
 
 
 def _open_decoder(track: Track) -> AudioCodecContext:

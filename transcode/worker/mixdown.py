@@ -14,20 +14,20 @@ from av.filter import Graph
 
 from transcode.worker.encoders import OPUS_RATE
 
-_STEREO = f"channel_layouts=stereo:sample_rates={OPUS_RATE}:sample_fmts="
-_INTEGERS = ("aformat", f"{_STEREO}s16")
 # -1 dB leaves room for what an encoder adds to the peaks (EBU R 128). 10 ms to turn down and 300 ms to come back leave 50 Hz a sine. Its
 # samples keep their places (`latency`), and are given 10 ms later.
 _LIMITER = ("alimiter", "limit=0.891:attack=10:release=300:level=0:latency=1")
-_MONO: Sequence[tuple[str, str]] = (("pan", "stereo|c0=c0|c1=c0"), _INTEGERS)
-_SURROUND: Sequence[tuple[str, str]] = (("aformat", f"{_STEREO}dbl"), _LIMITER, _INTEGERS)
+_BOTH_SIDES = ("pan", "stereo|c0=c0|c1=c0")
 
 
 class StereoMix:
     """Frames of the rate, layout and sample format of the first; raises `FFmpegError` for channels that libav cannot place."""
 
-    def __init__(self, first: AudioFrame) -> None:
-        chain = {1: _MONO, 2: (_INTEGERS,)}.get(first.layout.nb_channels, _SURROUND)
+    def __init__(self, first: AudioFrame, rate: int = OPUS_RATE, form: str = "s16") -> None:
+        """`form` is the sample format of what comes out, and `rate` its rate."""
+        before: dict[int, Sequence[tuple[str, str]]] = {1: (_BOTH_SIDES,), 2: ()}
+        mixing = before.get(first.layout.nb_channels, (_stereo(rate, "dbl"), _LIMITER))
+        chain = (*mixing, _stereo(rate, form))
         self._graph = Graph()
         source = self._graph.add_abuffer(sample_rate=first.sample_rate, format=first.format.name, layout=first.layout.name)
         nodes = [source, *(self._graph.add(name, arguments) for name, arguments in chain), self._graph.add("abuffersink")]
@@ -43,3 +43,7 @@ class StereoMix:
                 return
             assert isinstance(mixed, AudioFrame)
             yield mixed
+
+
+def _stereo(rate: int, form: str) -> tuple[str, str]:
+    return "aformat", f"channel_layouts=stereo:sample_rates={rate}:sample_fmts={form}"

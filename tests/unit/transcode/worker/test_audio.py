@@ -160,3 +160,33 @@ def test_a_broken_configuration_is_counted_for_each_packet() -> None:
     assert transcoder.errors == 10
     transcoder.reopen(track)
     assert any(list(transcoder.take(packet)) for packet in packets[10:20])
+
+
+def test_what_came_before_a_jump_is_heard_up_to_it() -> None:
+    track, packets = tone(Codec.AAC, 48_000)
+    outputs, _ = transcode(track, [*packets[:50], *shifted(packets[50:], 5 * SECOND)])
+    before = [packet for packet in outputs if packet.pts < packets[50].pts]
+    assert packets[50].pts <= before[-1].pts + STEP + 2_500_000 < packets[50].pts + STEP
+    samples = hear(before)
+    assert np.abs(samples[(packets[49].pts - before[0].pts) * 48 // MS :]).max() > 0.2
+
+
+@pytest.mark.parametrize("rate", [44_100, 48_000])
+def test_many_jumps_leave_the_sound_at_its_time(rate: int) -> None:
+    track, packets = tone(Codec.AAC, rate, seconds=8, silent_until=7.55, rounded=False)
+    jumping = [packet._replace(pts=packet.pts + number // 10 * SECOND) for number, packet in enumerate(packets)]
+    outputs, transcoder = transcode(track, jumping)
+    assert transcoder.errors == 0
+    assert sum(step != STEP for step in (b.pts - a.pts for a, b in itertools.pairwise(outputs))) == (len(packets) - 1) // 10
+    loud = int(np.flatnonzero(np.abs(hear(outputs)) > 0.1)[0])
+    begun = outputs[loud // 960].pts + loud % 960 * MS // 48
+    source = max(number for number, packet in enumerate(packets) if packet.pts <= 7550 * MS)
+    assert begun == pytest.approx(7550 * MS + source // 10 * SECOND, abs=3 * MS)
+
+
+def test_a_packet_of_more_than_a_second_is_refused() -> None:
+    track = Track(2, Codec.G711_ALAW, sample_rate=8_000, channels=1)
+    packets = [EncodedPacket(2, pts * SECOND, pts * SECOND, True, bytes(size), 0, 0) for pts, size in ((0, 8_000), (1, 8_001))]
+    outputs, transcoder = transcode(track, packets)
+    assert transcoder.errors == 1
+    assert len(outputs) * STEP == pytest.approx(SECOND, abs=STEP)
