@@ -14,6 +14,7 @@ BENCHES = (
     "whip_loss",
     "whip_glass",
     "transcode",
+    "opus",
     "sandbox",
     "sessions",
     "key_frames",
