@@ -13,6 +13,7 @@ MAX_REQUEST = 4096  # bytes of one datagram between the gateway and the fork ser
 @dataclass(frozen=True, slots=True)
 class WorkerLimits:
     workers: int = 64  # at once
+    sharing: int = 16  # sessions whose sound one worker makes
     restarts: int = 1  # crashes that are mended within `restart_window`; the next one is a failure
     restart_window: float = 60.0  # s
     hang: float = 5.0  # s without progress on a packet, after which a worker is killed
@@ -21,6 +22,9 @@ class WorkerLimits:
     backlog: int = 16 << 20  # bytes that may wait for a worker
     memory: int = 1 << 30  # bytes of address space beyond what the fork server itself has mapped
     memory_together: int = 8 << 30  # bytes that all workers may hold that they do not share; beyond it the largest is ended
+    sound_cores: float = 0.25  # that one session may take of a worker that others share; AAC takes 0.01
+    sound_cpu: float = 0.3  # s of CPU that one packet of sound may take, after which the kernel ends the worker
     cpu: int = 30  # s of CPU without a message taken, after which the kernel ends the worker
     niceness: int = 5
+    sound_niceness: int = 0  # of a process that makes nothing but sound: little, of many, and heard when it is late
     close: float = 1.0  # s to end by itself before it is killed

@@ -8,7 +8,7 @@ not be able to make the gateway run code.
 import json
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, fields
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -25,7 +25,8 @@ _PACKET = struct.Struct("<qqqqB")  # pts, dts, begun, arrival, flags
 _SENT = struct.Struct("<q")  # ns on the machine's clock: before the data of a PACKET
 _BITRATE = struct.Struct("<I")
 _EFFORT = struct.Struct("<BBf")  # presets lower, layers shed, scale
-_STATS = struct.Struct("<QQQQQQ")
+_STATS = struct.Struct("<QQQQQ")
+_USAGE = struct.Struct("<QQ")
 _FIELD_TYPES: dict[str, type | tuple[type, ...]] = {
     "id": int,
     "codec": Codec,
@@ -66,12 +67,13 @@ class WorkerMessage(IntEnum):
     TRACKS = 17  # what comes out from here on, a track for each layer
     CLOSED = 18
     PROGRESS = 19  # a packet was taken and nothing came of it
-    STATS = 20
+    STATS = 20  # of one stream, before the USAGE that goes with it
     FAULT = 21  # why the worker ends, in words
     TRIED = 22  # why the encoder does not work here, nothing if it does
     NOTE = 23  # in words for the log
     FRAGMENT = 24  # what MUX has made
     LATE = 25  # as PROGRESS, and there is nothing of it since it had waited for too long
+    USAGE = 26  # of the process
 
 
 class MessageFrame(NamedTuple):
@@ -82,13 +84,22 @@ class MessageFrame(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerReport:
-    """The worker's own totals since its start."""
+class StreamReport:
+    """What a worker has done for one stream, in totals since it was opened there."""
 
     decoded: int = 0  # frames
     encoded: int = 0
     errors: int = 0  # packets that a decoder refused
     dropped: int = 0  # packets before a key frame, frames beyond the rate limit, out of order or too late
+    busy_ns: int = 0  # CPU time of the thread that decodes and encodes
+
+    def plus(self, other: "StreamReport") -> "StreamReport":
+        return StreamReport(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))
+
+
+class Usage(NamedTuple):
+    """What a worker's process has used since its start."""
+
     cpu_ns: int = 0
     peak_rss: int = 0  # bytes
 
@@ -146,7 +157,7 @@ def pack_packet(stream: int, packet: EncodedPacket, silent: bool = False, sent: 
 
 def pack_output(stream: int, taken: int, packet: EncodedPacket, tracks: Sequence[Track]) -> bytes:
     """The head of an OUTPUT message, of one of the layers that were told last as `tracks`; `packet.data` follows it on the wire."""
-    index = next(index for index, track in enumerate(tracks) if track.layer == packet.layer)
+    index = 0 if len(tracks) == 1 else [track.layer for track in tracks].index(packet.layer)
     return _packet_head(
         WorkerMessage.OUTPUT, stream, taken, packet, (_KEYFRAME_FLAG if packet.keyframe else 0) | index << _LAYER_SHIFT
     )
@@ -163,25 +174,24 @@ def fits(packet: EncodedPacket) -> bool:
 
 def read_packet(body: memoryview, track: int) -> tuple[EncodedPacket, bool, int]:
     """The packet; whether it is silent: decoded for what follows it, not shown; and when it was sent, ns on the machine's clock."""
-    packet, flags = _read_packet(body, track, _SENT.size)
+    if len(body) < _PACKET.size + _SENT.size:
+        raise ProtocolError("a packet message that is too short")
+    pts, dts, begun, arrival, flags = _PACKET.unpack_from(body)
+    data = bytes(body[_PACKET.size + _SENT.size :])
+    packet = EncodedPacket(track, pts, dts, bool(flags & _KEYFRAME_FLAG), data, begun, arrival)
     return packet, bool(flags & _SILENT_FLAG), _SENT.unpack_from(body, _PACKET.size)[0]
 
 
 def read_output(body: memoryview, tracks: Sequence[Track]) -> EncodedPacket:
     """The packet, of one of the layers that were told last as `tracks`."""
-    packet, flags = _read_packet(body, 0)
+    if len(body) < _PACKET.size:
+        raise ProtocolError("a packet message that is too short")
+    pts, dts, begun, arrival, flags = _PACKET.unpack_from(body)
     index = flags >> _LAYER_SHIFT
     if index >= len(tracks):
         raise ProtocolError("a packet of a layer that there is not")
-    return packet._replace(track=tracks[index].id, layer=tracks[index].layer)
-
-
-def _read_packet(body: memoryview, track: int, more: int = 0) -> tuple[EncodedPacket, int]:
-    if len(body) < _PACKET.size + more:
-        raise ProtocolError("a packet message that is too short")
-    pts, dts, begun, arrival, flags = _PACKET.unpack_from(body)
-    data = bytes(body[_PACKET.size + more :])
-    return EncodedPacket(track, pts, dts, bool(flags & _KEYFRAME_FLAG), data, begun, arrival), flags
+    track, data = tracks[index], bytes(body[_PACKET.size :])
+    return EncodedPacket(track.id, pts, dts, bool(flags & _KEYFRAME_FLAG), data, begun, arrival, track.layer)
 
 
 def pack_bitrate(stream: int, bits_per_second: int) -> bytes:
@@ -207,15 +217,24 @@ def read_text(body: memoryview) -> str:
     return "".join(each if each.isprintable() else " " for each in text)
 
 
-def pack_stats(taken: int, report: WorkerReport) -> bytes:
-    totals = (report.decoded, report.encoded, report.errors, report.dropped, report.cpu_ns, report.peak_rss)
-    return pack(WorkerMessage.STATS, 0, taken, _STATS.pack(*totals))
+def pack_stats(stream: int, taken: int, report: StreamReport) -> bytes:
+    return pack(WorkerMessage.STATS, stream, taken, _STATS.pack(*astuple(report)))
 
 
-def read_stats(body: memoryview) -> WorkerReport:
+def read_stats(body: memoryview) -> StreamReport:
     if len(body) != _STATS.size:
         raise ProtocolError("a statistics message of the wrong size")
-    return WorkerReport(*_STATS.unpack(body))
+    return StreamReport(*_STATS.unpack(body))
+
+
+def pack_usage(taken: int, usage: Usage) -> bytes:
+    return pack(WorkerMessage.USAGE, 0, taken, _USAGE.pack(*usage))
+
+
+def read_usage(body: memoryview) -> Usage:
+    if len(body) != _USAGE.size:
+        raise ProtocolError("a message of usage of the wrong size")
+    return Usage(*_USAGE.unpack(body))
 
 
 def pack_open(stream: int, track: Track, target: AudioTarget | VideoTarget, shown: int | None = None) -> bytes:

@@ -64,7 +64,17 @@ class TranscodeConfig(Section):
         "third of a core at 1080p30. They are the first to go where the CPU does not suffice.",
     )
     workers_max: int = Field(
-        default=32, ge=1, le=1000, description="Worker processes at once: one for each session that needs transcoding."
+        default=32,
+        ge=1,
+        le=1000,
+        description="Worker processes at once: one for each session whose pictures are transcoded, and one for the sound of several.",
+    )
+    sound_sessions: int = Field(
+        default=16,
+        ge=1,
+        le=16,
+        description="Most sessions whose sound is transcoded in one worker. More take less CPU and memory; with 1 no codec that is taken "
+        "over is in reach of the sound of others.",
     )
     memory_mib: int = Field(default=1024, ge=128, le=65536, description="Most memory of one worker, in MiB.")
     memory_all_mib: int = Field(
@@ -79,7 +89,13 @@ class TranscodeConfig(Section):
         description="Workers can open no file, connect nowhere and start nothing. Where the kernel or libseccomp does not hold that, "
         '"preferred" warns at the start, "required" does not start.',
     )
-    nice: int = Field(default=5, ge=0, le=19, description="Niceness of the workers: the packets of the gateway go before them.")
+    nice: int = Field(
+        default=5,
+        ge=0,
+        le=19,
+        description="Niceness of the workers: the packets of the gateway go before them. Those of sound have 5 less: each is of many "
+        "sessions.",
+    )
     audio_bitrate_bps: int = Field(default=128_000, ge=16_000, le=510_000, description="Opus, in bits per second.")
 
 

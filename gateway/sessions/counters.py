@@ -35,13 +35,8 @@ class PipelineCounters:
     worker_dropped: int = 0  # packets, before the worker or in it
     worker_lowered: int = 0  # steps down to cheaper encoding
     layers_lost: int = 0  # times that a video which passes had to do without layers below it
-    worker_cpu_ns: Counter[Kind] = field(default_factory=Counter)  # by what the worker is for: video, or audio alone
+    worker_cpu_ns: Counter[Kind] = field(default_factory=Counter)  # by what the workers made
     delays: dict[Kind, Delays] = field(default_factory=lambda: {kind: Delays() for kind in Kind})
-
-    def charge_worker(self, cpu_ns: int) -> None:
-        """A worker has used `cpu_ns` since its start: what is new in it goes to what it does by now."""
-        video = any(kind is Kind.VIDEO and mode == "transcode" for kind, mode, _ in self.treatments)
-        self.worker_cpu_ns[Kind.VIDEO if video else Kind.AUDIO] += cpu_ns - self.worker_cpu_ns.total()
 
     def add(self, other: "PipelineCounters") -> None:
         self.packets.update(other.packets)

@@ -18,7 +18,7 @@ from gateway.sessions.capacity import Demand, demand
 from gateway.sessions.output import Output
 from gateway.sessions.track_selection import Selected, select
 from protocols.errors import Reason, Rejected
-from protocols.media import Track
+from protocols.media import Kind, Track
 from transcode.plan import Decision, Passthrough, Refuse, Transcode, VideoTarget, Want
 
 NO_ROOM_NS = 10_000_000_000  # until an essential output's wish for which there was no room is tried again
@@ -95,10 +95,10 @@ class Plan:
     """Monotonic ns at which to plan again if nothing else changes: what there was no room for may fit then."""
 
     @property
-    def transcodes(self) -> bool:
-        """Whether something is made that the stream cannot go without."""
+    def transcodes(self) -> frozenset[Kind]:
+        """The kinds of which something is made that the stream cannot go without."""
         made = (stage for stage in self.stages.values() if isinstance(stage.decision, Transcode))
-        return any(stage.essential and not stage.idle for stage in made)
+        return frozenset(stage.track.kind for stage in made if stage.essential and not stage.idle)
 
 
 class Replanner:

@@ -183,8 +183,7 @@ class Staging:
         finally:
             self._arranging = False
         self._keep_routes(gone)
-        if not plan.transcodes:
-            await self._transcoders.release_needed()
+        await self._transcoders.keep(plan.transcodes)
         if plan.optional == Demand():
             self._spare.release()
 
@@ -198,9 +197,9 @@ class Staging:
         """The plan, or what is left of it where there are no workers for it. Raises `Rejected` where that is not enough for the stream."""
         for name, refusal in plan.refused.items():
             self._routes.outputs[name].refused(refusal)
-        if plan.transcodes:
+        for kind in plan.transcodes:
             try:
-                await self._transcoders.needed()
+                await self._transcoders.needed(kind)
             except Rejected as refusal:
                 if not plan.for_viewers:
                     raise
@@ -323,7 +322,7 @@ class Staging:
 
     async def _transcoder(self, track_pipeline: TrackPipeline, stage: TrackStage, decision: Transcode) -> Stage:
         essential, track = stage.planned.essential, track_pipeline.track
-        worker = await (self._transcoders.needed() if essential else self._spare.needed())
+        worker = await (self._transcoders.needed(track.kind) if essential else self._spare.needed())
         changed = partial(self._published, stage)
         if isinstance(decision.target, VideoTarget):
             shown = track_pipeline.shown if essential else None

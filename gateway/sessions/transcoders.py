@@ -1,4 +1,5 @@
-"""The worker processes of one stream: one for what it cannot do without, one for what it can, one for layers below a picture that passes.
+"""The workers of one stream: one for its pictures, one for its sound, in a process that makes the sound of other streams too, one for
+layers below a picture that passes, and one for what it can do without.
 
 Kept true: a worker that fails for good ends the publisher only where the stream cannot go on without it; what workers did is counted also
 when they are gone.
@@ -6,11 +7,12 @@ when they are gone.
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 
 from gateway.sessions.counters import PipelineCounters
 from gateway.telemetry.log import event
-from protocols.media import EncodedPacket, Track
+from protocols.media import EncodedPacket, Kind, Track
 from transcode.adaptation import Effort
 from transcode.host.figures import WorkerStats
 from transcode.host.fragments import Done
@@ -30,54 +32,57 @@ class Transcoders:
         self._workers = workers
         self._publisher = publisher
         self._fail = fail
-        self._needed: Worker | None = None
-        self._used: list[Worker] = []
-        self._gone = WorkerStats()  # what those did that are no longer among them
+        self._needed: dict[Kind, Worker] = {}
+        self._used: dict[Kind, list[Worker]] = {kind: [] for kind in Kind}
+        self._gone = {kind: WorkerStats() for kind in Kind}  # what those did that are no longer among them
 
-    async def needed(self) -> Worker:
-        """The worker of all that cannot be done without; raises `Rejected` where there can be none."""
-        if self._needed is None:
-            self._needed = await self._start(self._fail)
-        return self._needed
+    async def needed(self, kind: Kind) -> Worker:
+        """The worker of all of this kind that cannot be done without; raises `Rejected` where there can be none."""
+        if kind not in self._needed:
+            self._needed[kind] = await self._start(kind, self._fail)
+        return self._needed[kind]
 
     async def below(self, on_lost: OnFailure) -> Worker:
         """One for layers; `on_lost` is told that it has failed. Raises `Rejected` where there can be none."""
-        return await self._start(on_lost)
+        return await self._start(Kind.VIDEO, on_lost)
 
     @property
     def adaptation(self) -> Effort | None:
         """What the video is encoded with, where that is less than was planned, since the CPU does not suffice."""
-        return next((worker.adaptation for worker in self._used if worker.adaptation is not None), None)
+        return next((worker.adaptation for worker in self._used[Kind.VIDEO] if worker.adaptation is not None), None)
 
     def shed(self) -> bool:
         """Make room for others by a layer less, the top one that is encoded; False where there is none to spare."""
-        return any(worker.shed() for worker in self._used)
+        return any(worker.shed() for worker in self._used[Kind.VIDEO])
 
     def count(self, totals: PipelineCounters) -> None:
         """Put what the workers did into these totals."""
-        stats = self._gone.plus(*(worker.stats for worker in self._used))
+        by_kind = {kind: self._gone[kind].plus(*(worker.stats for worker in used)) for kind, used in self._used.items()}
+        totals.worker_cpu_ns = Counter({kind: stats.cpu_ns for kind, stats in by_kind.items()})
+        stats = WorkerStats().plus(*by_kind.values())
         totals.worker_restarts = stats.restarts
-        totals.charge_worker(stats.cpu_ns)
         totals.worker_dropped, totals.worker_lowered = stats.dropped, stats.lowered
 
-    async def release_needed(self) -> None:
-        """Nothing needs it any more."""
-        worker, self._needed = self._needed, None
-        if worker is not None:
-            await worker.aclose()
+    async def keep(self, kinds: Collection[Kind]) -> None:
+        """Nothing needs those of other kinds any more."""
+        for kind in self._needed.keys() - kinds:
+            await self._needed.pop(kind).aclose()
 
     async def aclose(self) -> None:
-        for worker in self._used:
-            await worker.aclose()
+        for used in self._used.values():
+            for worker in used:
+                await worker.aclose()
 
-    async def _start(self, on_failure: OnFailure) -> Worker:
-        for worker in [worker for worker in self._used if worker.closed and worker is not self._needed]:
-            self._gone = self._gone.plus(worker.stats)
-            self._used.remove(worker)
-        worker = await self._workers.start(self._publisher)
+    async def _start(self, kind: Kind, on_failure: OnFailure) -> Worker:
+        used = self._used[kind]
+        for worker in [worker for worker in used if worker.closed and worker is not self._needed.get(kind)]:
+            self._gone[kind] = self._gone[kind].plus(worker.stats)
+            used.remove(worker)
+        start = self._workers.sound if kind is Kind.AUDIO else self._workers.start
+        worker = await start(self._publisher)
         worker.on_failure(on_failure)
         worker.on_note(lambda text: event(log, logging.WARNING, text, session=self._publisher))
-        self._used.append(worker)
+        used.append(worker)
         return worker
 
 

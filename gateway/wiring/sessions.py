@@ -108,9 +108,11 @@ def worker_limits(config: Config) -> WorkerLimits:
     wanted = config.transcode
     return WorkerLimits(
         workers=wanted.workers_max,
+        sharing=wanted.sound_sessions,
         memory=wanted.memory_mib << 20,
         memory_together=wanted.memory_all_mib << 20 or available_memory() // 2,
         niceness=wanted.nice,
+        sound_niceness=max(0, wanted.nice - 5),
     )
 
 

@@ -15,7 +15,6 @@ the oldest picture that came out (from when it was due), how many, and with how 
 import asyncio
 import os
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -60,12 +59,12 @@ class Result:
     orders: list[float]  # ms, of these
     added: list[float]  # ms, the rest
     outputs: int
-    private: float  # MB of the worker's own memory
+    private: float  # MB of the workers' own memory, for each session
 
 
 def cases(seconds: float) -> list[Case]:
     audio_track, audio = tone(Codec.AAC, seconds=seconds)
-    opus = ["-c:a", "libopus", "-application", "lowdelay", "-compression_level", "5", "-b:a", "128k", "-f", "null", os.devnull]
+    opus = ["-c:a", "libopus", "-application", "lowdelay", "-compression_level", "1", "-b:a", "128k", "-f", "null", os.devnull]
     found = [Case("AAC 48k -> Opus", audio_track, audio, AudioTarget(), opus)]
     audio_track, audio = tone(Codec.AAC, 44_100, seconds=seconds)
     found.append(Case("AAC 44.1k -> Opus", audio_track, audio, AudioTarget(), opus))
@@ -101,14 +100,16 @@ def ladder_arguments(target: VideoTarget) -> list[str]:
 
 
 async def play(workers: Workers, case: Case, sessions: int) -> Result:
-    """`sessions` workers with one stream each, fed at live speed, one after the other within a packet's time."""
+    """`sessions` workers with one stream each, fed at live speed, one after the other within a packet's time; those of sound share their
+    processes."""
     origin = case.packets[0].dts
     delays: list[float] = []
     orders: list[float] = []
     before_it = preceding(case.packets)
     came: dict[tuple[int, int], int] = {}  # when, by session and pts
-    stages: list[tuple[Stage, psutil.Process]] = []
-    running = [await workers.start(str(number)) for number in range(sessions)]
+    stages: list[Stage] = []
+    start = workers.sound if isinstance(case.target, AudioTarget) else workers.start
+    running = [await start(str(number)) for number in range(sessions)]
 
     def sink_of(session: int) -> Callable[[EncodedPacket], None]:
         def sink(packet: EncodedPacket) -> None:
@@ -123,23 +124,24 @@ async def play(workers: Workers, case: Case, sessions: int) -> Result:
             stage = worker.audio(case.track, case.target, sink_of(number))
         else:
             stage = worker.video(case.track, case.target, sink_of(number), GroupCache())
-        stages.append((stage, psutil.Process(await _pid(worker))))
+        stages.append(stage)
+    processes = [psutil.Process(pid) for pid in {await _pid(worker) for worker in running}]
     before = resource.getrusage(resource.RUSAGE_SELF)
-    first = [sum(process.cpu_times()[:2]) for _, process in stages]
+    first = [sum(process.cpu_times()[:2]) for process in processes]
     begin = time.monotonic_ns() + 50 * MS
     for packet in case.packets:
-        for number, (stage, _) in enumerate(stages):
+        for number, stage in enumerate(stages):
             due = begin + packet.dts - origin + number * 20 * MS // sessions
             if (wait := due - time.monotonic_ns()) > 0:
                 await asyncio.sleep(wait / SECOND)
             came[number, packet.pts] = time.monotonic_ns()
             stage.process(packet._replace(begun=due, arrival=came[number, packet.pts]))
-    for stage, _ in stages:
+    for stage in stages:
         await stage.aclose()  # it gives what it holds
     after = resource.getrusage(resource.RUSAGE_SELF)
     media = (case.packets[-1].dts - origin) / SECOND * sessions
-    cpu = sum(sum(process.cpu_times()[:2]) for _, process in stages) - sum(first)
-    private = statistics.mean(process.memory_full_info().uss for _, process in stages) / 1e6
+    cpu = sum(sum(process.cpu_times()[:2]) for process in processes) - sum(first)
+    private = sum(process.memory_full_info().uss for process in processes) / sessions / 1e6
     for worker in running:
         await worker.aclose()
     own = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

@@ -145,16 +145,16 @@ async def test_a_worker_that_stands_still_for_3_s_skips_ahead_to_live_and_others
     def publish(user: str) -> Any:
         return ffmpeg(*programme(), *b_frames, "-c:a", "aac", "-f", "flv", gateway.rtmp(f"livestream:{user}", user))
 
-    before = gateway.workers()
     async with (
         watching(gateway.url("/whep/livestream:stopped")) as viewer,
         watching(gateway.url("/whep/livestream:other")) as other,
     ):
-        async with publish("stopped"):
-            await viewer.until(frames=10)
-            (worker,) = gateway.workers() - before
-            async with publish("other"):
-                await other.until(frames=30)
+        async with publish("other"):
+            await other.until(frames=30, audio=30)
+            before = gateway.workers()  # one of its pictures, one for the sound of both
+            async with publish("stopped"):
+                await viewer.until(frames=30)
+                (worker,) = gateway.workers() - before
                 ahead = viewer.numbers[-1] - other.numbers[-1]
                 os.kill(worker, signal.SIGSTOP)
                 try:

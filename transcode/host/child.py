@@ -21,6 +21,8 @@ class Child(Protocol):
     def kill(self) -> None: ...
 
 
-OnExit = Callable[[int], None]
+OnExit = Callable[[int, int], None]
+"""Told the exit (code, or -signal), and how many packets the worker was through with by then, modulo 2**32; on the event loop."""
+
 Launch = Callable[[OnExit], Child]
-"""Forks a worker and tells its exit (code, or -signal) on the event loop; raises `OSError` where there is no fork server."""
+"""Forks a worker and tells its exit; raises `OSError` where there is no fork server."""

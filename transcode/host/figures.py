@@ -1,10 +1,12 @@
 """What a session's worker did, in plain totals over all its restarts."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from typing import Protocol
 
 from transcode.host.stream import StreamStats
-from transcode.messages import WorkerReport
+from transcode.messages import StreamReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,37 +31,46 @@ class WorkerStats:
 _SUMMED = ("restarts", "dropped", "lowered", "decoded", "encoded", "errors", "cpu_ns")
 
 
+class CountedStream(Protocol):
+    """What is known of one stream: on this side, and by the last report of the present process."""
+
+    stats: StreamStats
+    report: StreamReport
+
+
 class Figures:
-    """Of one session's worker: its processes, each with its last report, and its streams."""
+    """Of one session's worker: what its streams did, in the present process and in those before it."""
 
     def __init__(self) -> None:
         self.restarts = 0
-        self.report = WorkerReport()
-        """The last one of the present process."""
-        self._earlier: list[WorkerReport] = []
+        self.cpu_ns = 0
+        self.peak_rss = 0
         self._gone = StreamStats()  # of streams that are closed
+        self._earlier = StreamReport()  # of those, and of processes that have ended
 
-    def restarted(self) -> None:
-        self.restarts += 1
-        self._earlier.append(self.report)
-        self.report = WorkerReport()
+    def moved(self, streams: Iterable[CountedStream]) -> None:
+        """The streams go on in another process."""
+        for stream in streams:
+            self._earlier = self._earlier.plus(stream.report)
+            stream.report = StreamReport()
 
-    def closed(self, stream: StreamStats) -> None:
-        self._gone.dropped += stream.dropped
-        self._gone.lowered += stream.lowered
+    def closed(self, stream: CountedStream) -> None:
+        self._gone.dropped += stream.stats.dropped
+        self._gone.lowered += stream.stats.lowered
+        self._earlier = self._earlier.plus(stream.report)
 
-    def stats(self, pid: int, streams: Iterable[StreamStats]) -> WorkerStats:
+    def stats(self, pid: int, streams: Sequence[CountedStream]) -> WorkerStats:
         """`pid` of the present process, 0 if there is none; `streams` those that are open."""
-        reports = [*self._earlier, self.report]
-        streams = [self._gone, *streams]
+        counted = [self._gone, *(stream.stats for stream in streams)]
+        report = reduce(StreamReport.plus, (stream.report for stream in streams), self._earlier)
         return WorkerStats(
             pid=pid,
             restarts=self.restarts,
-            dropped=sum(stream.dropped for stream in streams) + sum(report.dropped for report in reports),
-            lowered=sum(stream.lowered for stream in streams),
-            decoded=sum(report.decoded for report in reports),
-            encoded=sum(report.encoded for report in reports),
-            errors=sum(report.errors for report in reports),
-            cpu_ns=sum(report.cpu_ns for report in reports),
-            peak_rss=self.report.peak_rss,
+            dropped=sum(each.dropped for each in counted) + report.dropped,
+            lowered=sum(each.lowered for each in counted),
+            decoded=report.decoded,
+            encoded=report.encoded,
+            errors=report.errors,
+            cpu_ns=self.cpu_ns,
+            peak_rss=self.peak_rss,
         )

@@ -1,16 +1,19 @@
 """The gateway's end of the socket to one worker process.
 
-Keeps true: the event loop never blocks on a worker; a message is written at once, and what the socket does not take waits in order; what
-comes is parsed as from a stranger.
+Keeps true: the event loop never blocks on a worker; a message is written at once, or with those that come within a time that is named; what
+the socket does not take waits in order; what comes is parsed as from a stranger.
 """
 
 import asyncio
 import socket
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 
 from protocols.errors import ProtocolError
 from transcode.messages import MessageFrame, MessageReader
+
+_MOST_PARTS = 256  # in one system call: the kernel takes 1024
 
 
 class Pipe:
@@ -27,32 +30,28 @@ class Pipe:
         self._loop = asyncio.get_running_loop()
         self._inbox = MessageReader()
         self._outbox: deque[memoryview] = deque()
+        self._timer: asyncio.TimerHandle | None = None  # until which what is in it waits for more
+        self._full = False  # the socket takes no more: what is in it waits for that
         self._loop.add_reader(sock, self.read)
 
     @property
     def open(self) -> bool:
         return self._sock is not None
 
-    def write(self, head: bytes, data: bytes = b"") -> None:
-        """Both together are a message; after the end it is dropped."""
+    def write(self, head: bytes, data: bytes = b"", within: float = 0.0) -> None:
+        """Both together are a message, which may wait `within` s for others that leave with it; after the end it is dropped."""
         if self._sock is None:
             return
-        sent = 0
-        if not self._outbox:
-            try:
-                sent = self._sock.sendmsg((head, data))
-            except BlockingIOError:
-                pass
-            except OSError:
-                return  # it has ended: the read side says so
-            if sent == len(head) + len(data):
-                return
-            self._loop.add_writer(self._sock, self._flush)
         for part in (head, data):
-            if sent < len(part):
-                self._outbox.append(memoryview(part)[sent:])
-                self.backlog += len(part) - sent
-            sent = max(0, sent - len(part))
+            if part:
+                self._outbox.append(memoryview(part))
+                self.backlog += len(part)
+        if self._full:
+            return
+        if not within:
+            self._flush()
+        elif self._timer is None:
+            self._timer = self._loop.call_later(within, self._flush)
 
     def read(self) -> bool:
         """Handle what has come; False where nothing had."""
@@ -84,6 +83,7 @@ class Pipe:
             return
         self._loop.remove_reader(self._sock)
         self._loop.remove_writer(self._sock)
+        self._stop_timer()
         self._sock.close()
         self._sock = None
         self._outbox.clear()
@@ -93,19 +93,31 @@ class Pipe:
         self.close()
         self._on_end(fault)
 
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
     def _flush(self) -> None:
         assert self._sock is not None
+        self._stop_timer()
         while self._outbox:
-            part = self._outbox[0]
             try:
-                sent = self._sock.send(part)
+                sent = self._sock.sendmsg(list(islice(self._outbox, _MOST_PARTS)))
             except BlockingIOError:
+                if not self._full:
+                    self._full = True
+                    self._loop.add_writer(self._sock, self._flush)
                 return
             except OSError:
+                self._outbox.clear()  # it has ended: the read side says so
+                self.backlog = 0
                 break
             self.backlog -= sent
-            if sent < len(part):
-                self._outbox[0] = part[sent:]
-                return
-            self._outbox.popleft()
-        self._loop.remove_writer(self._sock)
+            while sent and sent >= len(self._outbox[0]):
+                sent -= len(self._outbox.popleft())
+            if sent:
+                self._outbox[0] = self._outbox[0][sent:]
+        if self._full:
+            self._full = False
+            self._loop.remove_writer(self._sock)

@@ -13,7 +13,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Any, Self
 
 from protocols.errors import Reason, Rejected
 from transcode.host.child import OnExit
+from transcode.host.handle import ProcessHandle
 from transcode.host.process import Worker
 from transcode.limits import MAX_REQUEST, WorkerLimits
 
@@ -88,7 +89,7 @@ class ForkServer:
         if not self.alive:
             raise OSError("the fork server ended at its start")
 
-    def launch(self, on_exit: OnExit, devices: Sequence[str] = ()) -> "ForkedChild":
+    def launch(self, on_exit: OnExit, devices: Sequence[str], niceness: int) -> "ForkedChild":
         if self._control is None:
             raise OSError("the fork server has gone")
         ours, theirs = socket.socketpair()
@@ -97,9 +98,10 @@ class ForkServer:
             for end in (ours, theirs):
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER)
             self._next += 1
+            limits = self._limits | {"niceness": niceness}
             try:
                 self._control.sendmsg(
-                    [json.dumps({"launch": self._next, "limits": self._limits, "devices": devices}).encode()],
+                    [json.dumps({"launch": self._next, "limits": limits, "devices": devices}).encode()],
                     [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [theirs.fileno()]))],
                 )
             except OSError:
@@ -149,8 +151,8 @@ class ForkServer:
                 self._ready.set()
             case {"launched": int(identity), "pid": int(pid)} if identity in self._children:
                 self._children[identity].pid = pid
-            case {"exited": int(identity), "status": int(status)} if identity in self._children:
-                self._children.pop(identity).on_exit(status)
+            case {"exited": int(identity), "status": int(status), "done": int(done)} if identity in self._children:
+                self._children.pop(identity).on_exit(status, done)
 
     def hang_up(self) -> None:
         """Let go of a process that has ended."""
@@ -201,7 +203,9 @@ class Workers:
         self._limits = limits or WorkerLimits()
         self._server = ForkServer(self._limits)
         self._starting = asyncio.Lock()
+        self._finding = asyncio.Lock()  # a process for sound: so that of those who come together not each starts one
         self._workers: set[Worker] = set()
+        self._processes: list[ProcessHandle] = []  # the oldest first: it is filled first
         self._devices: Sequence[str] = ()
 
     @property
@@ -216,8 +220,8 @@ class Workers:
 
     @property
     def count(self) -> int:
-        """Workers at present."""
-        return sum(not worker.closed for worker in self._workers)
+        """Processes of workers at present."""
+        return sum(not process.closed for process in self._processes)
 
     async def __aenter__(self) -> Self:
         await self._server.start()
@@ -238,36 +242,64 @@ class Workers:
         self._devices = devices
 
     async def start(self, name: str, devices: Sequence[str] | None = None) -> Worker:
-        """A worker for one session, called `name` in what people read, with `devices` if they are not those of all. Raises `Rejected` where
-        there are too many, they hold too much memory, or none can be made."""
+        """A worker for one session, called `name` in what people read, in a process of its own with `devices` if they are not those of all.
+        Raises `Rejected` where there are too many, they hold too much memory, or none can be made."""
+        devices = self._devices if devices is None else devices
+        return self._worker(name, await self._made(partial(self._launch, devices, self._limits.niceness)))
+
+    async def sound(self, name: str) -> Worker:
+        """A worker for the sound of one session, in a process that serves several. Raises `Rejected` as `start`."""
+        async with self._finding:
+            found = (each for each in self._processes if each.shared and not each.closed and len(each.sessions) < each.most)
+            made = partial(self._launch, (), self._limits.sound_niceness, self._limits.sharing)
+            return self._worker(name, next(found, None) or await self._made(made))
+
+    def _worker(self, name: str, process: ProcessHandle) -> Worker:
         self._workers = {worker for worker in self._workers if not worker.closed}
-        if len(self._workers) >= self._limits.workers:
-            raise Rejected(Reason.OVERLOADED, "This gateway transcodes as many streams as it can; try again later.")
-        if sum(map(_held, self._workers)) > self._limits.memory_together:
-            raise Rejected(Reason.OVERLOADED, "This gateway's transcoders hold as much memory as they may; try again later.")
-        launch = partial(self._server.launch, devices=self._devices if devices is None else devices)
-        try:
-            await self._revive()
-            try:
-                worker = Worker(name, launch, self._limits)
-            except ConnectionError:  # it has just died, and told so only by this
-                self._server.hang_up()
-                await self._revive()
-                worker = Worker(name, launch, self._limits)
-        except OSError as error:
-            raise Rejected(Reason.INTERNAL, "The transcoder of this gateway cannot be started.") from error
+        worker = Worker(name, process, self._apart)
         self._workers.add(worker)
         return worker
 
+    async def _made(self, launch: Callable[[], ProcessHandle]) -> ProcessHandle:
+        """What this gives; raises `Rejected` where there can be none."""
+        self._check_room()
+        try:
+            await self._revive()
+            try:
+                return launch()
+            except ConnectionError:  # it has just died, and told so only by this
+                self._server.hang_up()
+                await self._revive()
+                return launch()
+        except OSError as error:
+            raise Rejected(Reason.INTERNAL, "The transcoder of this gateway cannot be started.") from error
+
+    def _apart(self) -> ProcessHandle:
+        """A process of their own for who has crashed one that is shared; raises `Rejected` and `OSError`."""
+        self._check_room()
+        return self._launch((), self._limits.sound_niceness)
+
+    def _check_room(self) -> None:
+        self._processes = [process for process in self._processes if not process.closed]
+        if len(self._processes) >= self._limits.workers:
+            raise Rejected(Reason.OVERLOADED, "This gateway transcodes as many streams as it can; try again later.")
+        if sum(map(_held, self._processes)) > self._limits.memory_together:
+            raise Rejected(Reason.OVERLOADED, "This gateway's transcoders hold as much memory as they may; try again later.")
+
+    def _launch(self, devices: Sequence[str], niceness: int, most: int = 1) -> ProcessHandle:
+        """A process for up to `most` sessions."""
+        process = ProcessHandle(partial(self._server.launch, devices=devices, niceness=niceness), self._limits, most)
+        self._processes.append(process)
+        return process
+
     def _weigh(self) -> None:
-        """End the largest worker where all together hold more than they may: now and then, until `_weighing` is cancelled."""
+        """End the largest process where all together hold more than they may: now and then, until `_weighing` is cancelled."""
         self._weighing = asyncio.get_running_loop().call_later(_WEIGH_EVERY_S, self._weigh)
-        held = {worker: _held(worker) for worker in self._workers if not worker.closed}
+        held = {process: _held(process) for process in self._processes if not process.closed}
         if sum(held.values()) > self._limits.memory_together:
             largest = max(held, key=held.__getitem__)
-            log.warning(
-                "the worker of %s is ended: with its %d MiB all hold more than they may", largest.name, held[largest] >> 20
-            )
+            names = ", ".join(session.name for session in largest.sessions)
+            log.warning("the worker of %s is ended: with its %d MiB all hold more than they may", names, held[largest] >> 20)
             largest.end("the workers hold more memory than they may together")
 
     async def _revive(self) -> None:
@@ -278,10 +310,10 @@ class Workers:
                 await self._server.start()
 
 
-def _held(worker: Worker) -> int:
+def _held(process: ProcessHandle) -> int:
     """Bytes of memory that are no file's, with those that it has from the fork server: as the kernel says, not the worker."""
     try:
-        resident, shared = map(int, Path(f"/proc/{worker.pid}/statm").read_text(encoding="ascii").split()[1:3])
+        resident, shared = map(int, Path(f"/proc/{process.pid}/statm").read_text(encoding="ascii").split()[1:3])
     except (OSError, ValueError):
         return 0  # it is not there yet, or not any more
     return (resident - shared) * _PAGE

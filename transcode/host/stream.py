@@ -1,8 +1,10 @@
 """One track on its way through a worker process: the gateway's side, a `Stage`.
 
-Keeps true: from the first packet on, at most so many ms of media wait for the worker to be shown (audio beyond it is dropped, video up to
-the next key frame, all counted); the group of pictures under way is at hand, so that a worker which starts anew shows a picture at once: it
-decodes the group in silence up to now. What is only decoded for what follows is not late, however much of it there is.
+Keeps true: from the first packet on, at most so many ms of media wait for the worker to be shown (of audio the oldest is dropped, video up
+to the next key frame, all counted); the group of pictures under way is at hand, so that a worker which starts anew shows a picture at once:
+it decodes the group in silence up to now. What is only decoded for what follows is not late, however much of it there is. Of audio the
+worker has few packets at a time, so that nobody waits for long whose sound is made by the same one; those that it ended with are given to
+the next one again.
 """
 
 import asyncio
@@ -16,7 +18,7 @@ from transcode import messages
 from transcode.adaptation import Adaptation, Effort, steps
 from transcode.group_cache import GroupCache
 from transcode.limits import WorkerLimits
-from transcode.messages import WorkerMessage
+from transcode.messages import StreamReport, WorkerMessage
 from transcode.plan import AudioTarget, VideoTarget
 from transcode.stage import OnTracks, Sink
 
@@ -28,6 +30,7 @@ _LONGEST_DURATION = 200 * _MS
 # Of media that may come while a worker decodes the group it began with: longer, and it does not catch up by itself.
 _CATCH_UP = 1000 * _MS
 _MOST_PENDING = 5000  # packets, whatever their times are
+_MOST_GIVEN = 4  # packets of audio that the worker may have in hand: 85 ms of AAC
 
 
 @dataclass(slots=True)
@@ -79,7 +82,10 @@ class WorkerStage:
         """`group` is the track's, kept by the owner: each packet is added to it before it is processed here; None for audio. Pictures up to
         the pts `shown` (ns) are decoded for what follows them and do not come out."""
         self.number = number
+        """In the worker's present process."""
         self.stats = StreamStats()
+        self.report = StreamReport()
+        """The last one of that process."""
         self._link = link
         self._source = track
         self._target = target
@@ -101,7 +107,9 @@ class WorkerStage:
         self._last_dts: int | None = None
         self._primed = 0  # how many of those were shown before the stage began
         self._silent = 0  # how many of those are decoded in silence: while there are any, the worker catches up after a restart
-        self._held: deque[EncodedPacket] = deque()  # audio that came while the worker was down
+        self._given: deque[EncodedPacket] = deque()  # audio that the worker has not taken
+        self._held: deque[EncodedPacket] = deque()  # audio that waits until it has, or is there again
+        self._held_bytes = 0
         self._catch_up_until: int | None = None  # dts at which it should have caught up; known when it has begun
         self._skipping = False  # video up to the next key frame
         self._keyframe_asked = False
@@ -133,14 +141,16 @@ class WorkerStage:
     @property
     def queued(self) -> int:
         """Packets that the worker has not taken yet."""
-        return len(self._pending)
+        return len(self._pending) + len(self._held)
 
     def process(self, packet: EncodedPacket) -> None:
         if self._closed is not None:
             return
         self.stats.packets_in += 1
-        if not self._link.up:
+        if self._group is None:
             self._hold(packet)
+        elif not self._link.up:
+            return  # it is in the group
         elif self._admit(packet):
             self._dispatch(packet, silent=self._catching_up)
         else:
@@ -172,6 +182,7 @@ class WorkerStage:
         if self._closed is None:
             self._closed = asyncio.Event()
             if self._link.up:
+                self._feed(len(self._held) + len(self._pending))
                 self._link.send(messages.pack(WorkerMessage.CLOSE, self.number))
             else:
                 self._closed.set()
@@ -179,7 +190,7 @@ class WorkerStage:
             async with asyncio.timeout(self._link.limits.close):
                 await self._closed.wait()
         except TimeoutError:  # a worker that does not answer at all is the owner's concern, and found by its hang limit
-            self.stats.dropped += len(self._pending)
+            self.stats.dropped += self.queued
         finally:
             self._link.forget(self)
 
@@ -199,6 +210,9 @@ class WorkerStage:
     def on_taken(self) -> None:
         if self._pending:
             self._waiting -= self._pending.popleft()
+            if self._given:
+                self._given.popleft()
+                self._feed(_MOST_GIVEN)
             self._silent = max(0, self._silent - 1)  # these come first
             self._primed = max(0, self._primed - 1)
             if self._catch_up_until is None and self._last_dts is not None:
@@ -222,6 +236,11 @@ class WorkerStage:
         if self._closed is not None:
             self._closed.set()
             return
+        for packet in reversed(self._given):
+            if packet.dts != suspect:
+                self._held.appendleft(packet)
+                self._held_bytes += len(packet.data)
+        self._given.clear()
         self._pending.clear()
         self._waiting = 0
         self._silent = self._primed = 0
@@ -239,8 +258,7 @@ class WorkerStage:
                 for packet in packets:
                     if packet.dts != suspect:
                         self._dispatch(packet, silent=True)
-        while self._held:
-            self._dispatch(self._held.popleft(), silent=False)
+        self._feed(_MOST_GIVEN)
 
     @property
     def _catching_up(self) -> bool:
@@ -273,6 +291,8 @@ class WorkerStage:
         primed = self._shown is not None and packet.pts <= self._shown
         if silent or primed:
             duration = 0
+        if self._group is None:
+            self._given.append(packet)
         self._pending.append(duration)
         self._waiting += duration
         self._silent += silent
@@ -280,15 +300,13 @@ class WorkerStage:
         self._link.send_packet(self, packet, silent)
 
     def _admit(self, packet: EncodedPacket) -> bool:
-        """Whether a packet may go to the worker, or the worker is too far behind for it."""
+        """Whether a packet of video may go to the worker, or the worker is too far behind for it."""
         full = (
             self._waiting > self._queue_limit + (_CATCH_UP if self._primed else 0)
             or len(self._pending) > _MOST_PENDING
             or self._link.backlog > self._link.limits.backlog
             or not messages.fits(packet)
         )
-        if self._group is None:
-            return not full
         if full:
             self._skipped = self._skipping = True
         elif packet.keyframe:
@@ -296,12 +314,27 @@ class WorkerStage:
         return not self._skipping
 
     def _hold(self, packet: EncodedPacket) -> None:
-        """Keep audio for the new worker; video is in the group."""
-        if self._group is None and messages.fits(packet):
-            self._held.append(packet)
-            while packet.dts - self._held[0].dts > self._queue_limit or len(self._held) > _MOST_PENDING:
-                self._held.popleft()
-                self.stats.dropped += 1
+        """Keep audio until the worker can have it, the newest of it."""
+        if not messages.fits(packet):
+            self.stats.dropped += 1
+            return
+        self._held.append(packet)
+        self._held_bytes += len(packet.data)
+        self._feed(_MOST_GIVEN)
+        while self._held and (
+            packet.dts - self._held[0].dts > self._queue_limit
+            or len(self._held) > _MOST_PENDING
+            or self._held_bytes > self._link.limits.backlog
+        ):
+            self._held_bytes -= len(self._held.popleft().data)
+            self.stats.dropped += 1
+
+    def _feed(self, most: int) -> None:
+        """Give the worker what waits for it, while it has fewer than `most` in hand."""
+        while self._held and len(self._pending) < most and self._link.up:
+            packet = self._held.popleft()
+            self._held_bytes -= len(packet.data)
+            self._dispatch(packet, silent=False)
 
 
 def _expected_outputs(track: Track, target: AudioTarget | VideoTarget) -> tuple[Track, ...]:

@@ -7,18 +7,21 @@ nothing for so long, while the gateway itself was awake to hear it.
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from protocols.errors import ProtocolError
 
 
 class Asker(Protocol):
-    """A stage, or the fragments."""
+    """For whom something is given."""
 
     def on_taken(self) -> None: ...
 
 
-class Unanswered:
+A = TypeVar("A", bound=Asker)
+
+
+class Unanswered(Generic[A]):
     """Of one worker, from its start to its end."""
 
     def __init__(self, hang: float, read: Callable[[], bool], on_hang: Callable[[float], None]) -> None:
@@ -27,18 +30,18 @@ class Unanswered:
         self._read = read
         self._on_hang = on_hang
         self._loop = asyncio.get_running_loop()
-        self._given: deque[tuple[Asker, int]] = deque()  # and dts
+        self._given: deque[tuple[A, int]] = deque()  # and dts
         self._taken = 0  # modulo 2**32, as the worker counts
         self._last_progress = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = False
 
-    @property
-    def first(self) -> tuple[Asker, int] | None:
-        """What it has in hand: who asked, and the dts."""
-        return self._given[0] if self._given else None
+    def in_hand(self, done: int) -> tuple[A, int] | None:
+        """What it had in hand when it was through with so many, whether it had answered them or not: who asked, and the dts."""
+        ahead = (done - self._taken) & 0xFFFFFFFF
+        return self._given[ahead] if ahead < len(self._given) else None
 
-    def expect(self, asker: Asker, dts: int) -> None:
+    def expect(self, asker: A, dts: int) -> None:
         """An answer, from now on."""
         if not self._given:
             self._last_progress = self._loop.time()

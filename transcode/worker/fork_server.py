@@ -1,10 +1,11 @@
-"""The process that has libav loaded once and forks a worker from itself for each session (`python -m transcode.worker.fork_server FD`).
+"""The process that has libav loaded once and forks workers from itself (`python -m transcode.worker.fork_server FD`).
 
 It is ours and not multiprocessing's, since that one imports the gateway's `__main__` into each child, keeps a resource tracker, cannot be
 ended, and tells an exit only to who polls for it. It speaks JSON datagrams over a SOCK_SEQPACKET pair with the gateway:
 
     gateway -> {"launch": id, "limits": {...}, "devices": [...]} with the worker's end of its socket as SCM_RIGHTS;  {"kill": id}
-    server  -> {"ready": true, "encoders": [...], "walls": [...]};  {"launched": id, "pid": pid};  {"exited": id, "status": code or -signal}
+    server  -> {"ready": true, "encoders": [...], "walls": [...]};  {"launched": id, "pid": pid};
+               {"exited": id, "status": code or -signal, "done": packets that it was through with}
 
 Keeps true: one thread, so that a fork is safe; no worker outlives it; it ends with the gateway, by the end of the socket, and so the
 signals that a terminal or a supervisor sends to the whole group are not for it: the gateway drains first.
@@ -14,15 +15,24 @@ import array
 import contextlib
 import gc
 import json
+import mmap
 import os
 import selectors
 import signal
 import socket
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from transcode.limits import MAX_REQUEST, WorkerLimits
+
+_COUNT = 4  # bytes: packets that a worker is through with, modulo 2**32, as it writes them
+
+
+class Forked(NamedTuple):
+    pid: int
+    watch: int  # pidfd
+    done: mmap.mmap  # the worker's count, readable when it has ended, however it did
 
 
 def main(control: socket.socket) -> None:
@@ -33,7 +43,7 @@ def main(control: socket.socket) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     gc.collect()
     gc.freeze()  # the collector's marks would unshare these pages in each child
-    children: dict[int, tuple[int, int]] = {}  # worker id -> pid, pidfd
+    children: dict[int, Forked] = {}  # by worker id
     selector = selectors.DefaultSelector()
     selector.register(control, selectors.EVENT_READ)
     _send(control, {"ready": True, "encoders": encoders.built_in(), "walls": sandbox.walls()})
@@ -41,37 +51,40 @@ def main(control: socket.socket) -> None:
         for key, _ in selector.select():
             if key.data is not None:
                 identity = key.data
-                pid, watch = children.pop(identity)
-                selector.unregister(watch)
-                os.close(watch)
-                status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-                _send(control, {"exited": identity, "status": status})
+                child = children.pop(identity)
+                selector.unregister(child.watch)
+                os.close(child.watch)
+                status = os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1])
+                done = int.from_bytes(child.done[:_COUNT], sys.byteorder)
+                child.done.close()
+                _send(control, {"exited": identity, "status": status, "done": done})
                 continue
             request, sock = _receive(control)
             match request:
                 case {"launch": int(identity), "limits": dict(limits), "devices": list(devices)} if sock is not None:
+                    counted = mmap.mmap(-1, _COUNT)  # stays shared
                     pid = os.fork()
                     if pid == 0:
-                        _become_worker(process.run, sock, WorkerLimits(**limits), devices)
+                        _become_worker(process.run, sock, WorkerLimits(**limits), devices, counted)
                     sock.close()
                     watch = os.pidfd_open(pid)
-                    children[identity] = (pid, watch)
+                    children[identity] = Forked(pid, watch, counted)
                     selector.register(watch, selectors.EVENT_READ, identity)
                     _send(control, {"launched": identity, "pid": pid})
                 case {"kill": int(identity)}:
                     if identity in children:
-                        os.kill(children[identity][0], signal.SIGKILL)
+                        os.kill(children[identity].pid, signal.SIGKILL)
                 case _:
-                    for pid, _ in children.values():
-                        os.kill(pid, signal.SIGKILL)
+                    for child in children.values():
+                        os.kill(child.pid, signal.SIGKILL)
                     return
 
 
-def _become_worker(run: Any, sock: socket.socket, limits: WorkerLimits, devices: Sequence[str]) -> None:
+def _become_worker(run: Any, sock: socket.socket, limits: WorkerLimits, devices: Sequence[str], done: mmap.mmap) -> None:
     status = 1
     try:
         sock.setblocking(True)
-        run(sock, limits, devices)
+        run(sock, limits, devices, done)
         status = 0
     finally:
         os._exit(status)  # not back into the server's loop, nor through its exit

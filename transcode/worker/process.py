@@ -1,19 +1,22 @@
-"""One session's transcoding process: takes packets from its socket, gives back what comes of them, and ends with its socket.
+"""A transcoding process: takes packets of its streams from its socket, gives back what comes of them, and ends with its socket.
 
-Keeps true: one message is handled at a time and its output leaves before the next is looked at, so nothing waits; each packet is answered
-by output, PROGRESS or LATE; a picture that has waited here for longer than may be is not shown but decoded for what follows, which is what
-catches up, save one a second where all are late; what a stranger's stream can do here is bounded by `confine`. This is one of the four
-places where any exception is caught: it is told to the gateway, and the process ends.
+Keeps true: one message is handled at a time; what comes of a picture leaves before the next is looked at, and what comes of sound together
+with that of all that was read at once; each packet is answered by output, PROGRESS or LATE; a picture that has waited here for longer than
+may be is not shown but decoded for what follows, which is what catches up, save one a second where all are late; what a stranger's stream
+can do here is bounded by `confine`. This is one of the four places where any exception is caught: it is told to the gateway, and the
+process ends.
 """
 
 import contextlib
+import mmap
 import os
 import resource
 import signal
 import socket
+import struct
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import av.logging
 from av import FFmpegError
@@ -22,7 +25,7 @@ from protocols.errors import ProtocolError
 from protocols.media import EncodedPacket, Kind, Track
 from transcode import messages
 from transcode.limits import WorkerLimits
-from transcode.messages import MessageFrame, MessageReader, WorkerMessage, WorkerReport
+from transcode.messages import MessageFrame, MessageReader, StreamReport, Usage, WorkerMessage
 from transcode.mux_messages import pack_fragment, read_mux
 from transcode.plan import AudioTarget, VideoTarget
 from transcode.worker import sandbox
@@ -37,13 +40,15 @@ _OPEN_FILES = 16
 _REPORT_EVERY = 1_000_000_000  # ns
 _SHOWN_EVERY = 1_000_000_000  # ns: a picture at least, however late
 _LONGEST_FAULT = 2000  # characters
-_MAX_STREAMS = 16
+_MAX_STREAMS = 64
+_COUNT = struct.Struct("=I")  # of packets, modulo 2**32
 
 
-def run(sock: socket.socket, limits: WorkerLimits, devices: Sequence[str]) -> None:
-    """The life of a worker, in its own process: returns when the gateway has closed the socket. `devices`: see `sandbox`."""
+def run(sock: socket.socket, limits: WorkerLimits, devices: Sequence[str], done: mmap.mmap) -> None:
+    """The life of a worker, in its own process: returns when the gateway has closed the socket. `devices`: see `sandbox`; `done` is kept
+    by who waits for the process (see `WorkerProcess`)."""
     confine(sock, limits, devices)
-    worker = WorkerProcess(sock, limits)
+    worker = WorkerProcess(sock, limits, done)
     try:
         worker.serve()
     except Exception:
@@ -70,19 +75,24 @@ def confine(sock: socket.socket, limits: WorkerLimits, devices: Sequence[str]) -
 
 
 class WorkerProcess:
-    """The streams of one session and the loop that feeds them."""
+    """The streams that one process serves and the loop that feeds them."""
 
-    def __init__(self, sock: socket.socket, limits: WorkerLimits) -> None:
+    def __init__(self, sock: socket.socket, limits: WorkerLimits, done: memoryview | mmap.mmap) -> None:
+        """`done` is shared with who waits for this process, and holds how many packets it has been through with: their outputs may not have
+        left yet when it ends."""
         self.taken = 0
         self._sock = sock
+        self._done = done
+        self._out: list[bytes] = []  # what has not left yet
         self._cpu_allowance = limits.cpu
+        self._sound_allowance = limits.sound_cpu
         self._late_after = limits.video_queue * 1_000_000  # ns
-        self._late = 0  # pictures that had waited for longer
         self._shown: dict[int, int] = {}  # by stream: when something of it last left
         self._inbox = MessageReader()
         self._streams: dict[int, Transcoder] = {}
+        self._busy: dict[int, int] = {}  # by stream: ns of CPU
+        self._late: dict[int, int] = {}  # by stream: pictures that had waited for too long
         self._announced: dict[int, tuple[Track, ...]] = {}
-        self._closed = WorkerReport()  # the totals of streams that are closed
         self._next_report = 0
 
     def serve(self) -> None:
@@ -93,6 +103,7 @@ class WorkerProcess:
             if now >= self._next_report:
                 self._next_report = now + _REPORT_EVERY
                 self._report()
+            self._flush()
 
     def _handle(self, frame: MessageFrame) -> None:
         match frame.kind:
@@ -108,7 +119,7 @@ class WorkerProcess:
                 self._streams[frame.stream].set_bitrate(messages.read_bitrate(frame.body))
             case WorkerMessage.TRIAL:
                 why_not = try_encoder(bytes(frame.body).decode())
-                self._sock.sendall(messages.pack(WorkerMessage.TRIED, 0, self.taken, why_not.encode(errors="replace")))
+                self._out.append(messages.pack(WorkerMessage.TRIED, 0, self.taken, why_not.encode(errors="replace")))
             case WorkerMessage.EFFORT:
                 self._set_effort(frame)
             case WorkerMessage.MUX:
@@ -123,6 +134,7 @@ class WorkerProcess:
             return
         if len(self._streams) >= _MAX_STREAMS:
             raise ValueError("too many streams in one worker")
+        self._busy[stream] = self._late[stream] = 0
         if isinstance(target, VideoTarget):
             assert track.kind is Kind.VIDEO
             self._streams[stream] = VideoTranscoder(track, target, shown, note=self._note)
@@ -134,16 +146,30 @@ class WorkerProcess:
         transcoder = self._streams[frame.stream]
         packet, silent, sent = messages.read_packet(frame.body, frame.stream)
         self.taken += 1
-        answered = False
-        late = not silent and isinstance(transcoder, VideoTranscoder) and self._is_late(frame.stream, sent)
-        for output in transcoder.take(packet, silent or late):
-            self._put(frame.stream, transcoder, output)
-            answered = True
-        self._late += late
-        if answered:
-            self._shown[frame.stream] = time.monotonic_ns()
+        begun = time.thread_time_ns()
+        if isinstance(transcoder, AudioTranscoder):
+            # The kernel ends the process by it; so nobody's sound waits for long for a packet that a codec does not come to an end with
+            signal.setitimer(signal.ITIMER_PROF, self._sound_allowance)
+            self._give(frame.stream, transcoder, transcoder.take(packet))
+            signal.setitimer(signal.ITIMER_PROF, 0)
         else:
-            self._sock.sendall(messages.pack(WorkerMessage.LATE if late else WorkerMessage.PROGRESS, frame.stream, self.taken))
+            late = not silent and self._is_late(frame.stream, sent)
+            self._give(frame.stream, transcoder, transcoder.take(packet, silent or late), late)
+            self._flush()
+        self._busy[frame.stream] += time.thread_time_ns() - begun
+        _COUNT.pack_into(self._done, 0, self.taken & 0xFFFFFFFF)
+
+    def _give(self, stream: int, transcoder: Transcoder, outputs: Iterable[EncodedPacket], late: bool = False) -> None:
+        """Answer a packet by what has come of it, if anything has."""
+        answered = False
+        for output in outputs:
+            self._put(stream, transcoder, output)
+            answered = True
+        self._late[stream] += late
+        if answered:
+            self._shown[stream] = time.monotonic_ns()
+        else:
+            self._out.append(messages.pack(WorkerMessage.LATE if late else WorkerMessage.PROGRESS, stream, self.taken))
 
     def _is_late(self, stream: int, sent: int) -> bool:
         """Of a packet of video: whether it has waited for too long, and there is no need to show something at last."""
@@ -156,17 +182,21 @@ class WorkerProcess:
             init, made = fragment(*read_mux(frame.body))
         except (FFmpegError, ProtocolError):
             init = made = b""  # the gateway counts it and puts a gap in its place
-        self._sock.sendall(pack_fragment(self.taken, init, made))
+        self._out.append(pack_fragment(self.taken, init, made))
+        self._flush()
+        _COUNT.pack_into(self._done, 0, self.taken & 0xFFFFFFFF)
 
     def _close(self, stream: int) -> None:
-        transcoder = self._streams.pop(stream)
+        transcoder = self._streams.pop(stream, None)
+        if transcoder is None:
+            return  # it was told before, by who no longer waits for the answer
         for output in transcoder.finish():
             self._put(stream, transcoder, output)
-        self._announced.pop(stream, None)
-        self._shown.pop(stream, None)
-        self._closed = _sum([self._closed, _totals(transcoder)])
+        self._out.append(messages.pack_stats(stream, self.taken, self._totals(stream, transcoder)))
+        self._out.append(messages.pack(WorkerMessage.CLOSED, stream, self.taken))
+        for kept in (self._announced, self._shown, self._busy, self._late):
+            kept.pop(stream, None)
         self._report()
-        self._sock.sendall(messages.pack(WorkerMessage.CLOSED, stream, self.taken))
 
     def _set_effort(self, frame: MessageFrame) -> None:
         transcoder = self._streams[frame.stream]
@@ -177,42 +207,38 @@ class WorkerProcess:
 
     def _put(self, stream: int, transcoder: Transcoder, output: EncodedPacket) -> None:
         self._announce(stream, transcoder)
-        self._sock.sendall(messages.pack_output(stream, self.taken, output, transcoder.outputs) + output.data)
+        self._out += messages.pack_output(stream, self.taken, output, transcoder.outputs), output.data
+        if isinstance(transcoder, VideoTranscoder):
+            self._flush()  # before the next layer is encoded
 
     def _announce(self, stream: int, transcoder: Transcoder) -> None:
         """Tell what the output is, before the first packet that is so."""
         outputs = transcoder.outputs
         if self._announced.get(stream) is not outputs:
             if self._announced.get(stream) != outputs:
-                self._sock.sendall(messages.pack_tracks(stream, self.taken, outputs))
+                self._out.append(messages.pack_tracks(stream, self.taken, outputs))
             self._announced[stream] = outputs
 
     def _note(self, text: str) -> None:
-        self._sock.sendall(messages.pack(WorkerMessage.NOTE, 0, self.taken, text.encode(errors="replace")))
+        self._out.append(messages.pack(WorkerMessage.NOTE, 0, self.taken, text.encode(errors="replace")))
+
+    def _flush(self) -> None:
+        if self._out:
+            said, self._out = b"".join(self._out), []
+            self._sock.sendall(said)
 
     def _report(self) -> None:
+        for stream, transcoder in self._streams.items():
+            self._out.append(messages.pack_stats(stream, self.taken, self._totals(stream, transcoder)))
         usage = resource.getrusage(resource.RUSAGE_SELF)
         cpu = usage.ru_utime + usage.ru_stime
-        totals = _sum([self._closed, *map(_totals, self._streams.values())])
-        report = WorkerReport(
-            totals.decoded, totals.encoded, totals.errors, totals.dropped + self._late, int(cpu * 1e9), usage.ru_maxrss * 1024
-        )
-        self._sock.sendall(messages.pack_stats(self.taken, report))
+        self._out.append(messages.pack_usage(self.taken, Usage(int(cpu * 1e9), usage.ru_maxrss * 1024)))
         # a loop without end in a codec runs into this, even where the gateway can no longer end it
         _limit(resource.RLIMIT_CPU, int(cpu) + self._cpu_allowance)
 
-
-def _totals(transcoder: Transcoder) -> WorkerReport:
-    return WorkerReport(transcoder.decoded, transcoder.encoded, transcoder.errors, transcoder.dropped)
-
-
-def _sum(reports: list[WorkerReport]) -> WorkerReport:
-    return WorkerReport(
-        sum(report.decoded for report in reports),
-        sum(report.encoded for report in reports),
-        sum(report.errors for report in reports),
-        sum(report.dropped for report in reports),
-    )
+    def _totals(self, stream: int, transcoder: Transcoder) -> StreamReport:
+        dropped = transcoder.dropped + self._late[stream]
+        return StreamReport(transcoder.decoded, transcoder.encoded, transcoder.errors, dropped, self._busy[stream])
 
 
 def _limit(which: int, value: int) -> None:

@@ -27,7 +27,7 @@ _CALLS = (
     "read write readv writev close recvfrom sendto poll ppoll fstat lseek "
     "mmap munmap mprotect mremap madvise brk membarrier "
     "futex set_robust_list rseq sched_yield sched_getaffinity sched_getparam sched_getscheduler getcpu "
-    "clock_gettime clock_getres clock_nanosleep nanosleep gettimeofday time restart_syscall "
+    "clock_gettime clock_getres clock_nanosleep nanosleep gettimeofday time setitimer restart_syscall "
     "rt_sigaction rt_sigprocmask rt_sigreturn sigaltstack exit exit_group getpid gettid getrusage getrandom sysinfo uname"
 )
 _DEVICE_CALLS = (

@@ -11,7 +11,7 @@ from protocols.errors import ProtocolError
 from protocols.media import Codec, EncodedPacket, Track
 from transcode import messages
 from transcode.adaptation import Effort
-from transcode.messages import MAX_BODY, MessageReader, WorkerMessage, WorkerReport
+from transcode.messages import MAX_BODY, MessageReader, StreamReport, Usage, WorkerMessage
 from transcode.plan import AudioTarget, VideoTarget
 
 PACKET = EncodedPacket(7, -5, 2**62, True, b"data", 3, 4)
@@ -91,8 +91,9 @@ def test_track_and_target_come_back_whole(target: VideoTarget | AudioTarget) -> 
 def test_small_messages_come_back_whole() -> None:
     assert messages.read_bitrate(body(messages.pack_bitrate(1, 5_000_000))) == 5_000_000
     assert messages.read_bitrate(body(messages.pack_bitrate(1, -1))) == 0
-    report = WorkerReport(1, 2, 3, 4, 5, 6)
-    assert messages.read_stats(body(messages.pack_stats(9, report))) == report
+    report = StreamReport(1, 2, 3, 4, 5)
+    assert messages.read_stats(body(messages.pack_stats(3, 9, report))) == report
+    assert messages.read_usage(body(messages.pack_usage(9, Usage(7, 8)))) == Usage(7, 8)
 
 
 def test_a_packet_too_large_for_a_message_is_known_beforehand() -> None:
@@ -116,14 +117,19 @@ def test_random_bodies_give_only_protocol_errors() -> None:
         for _ in range(source.randrange(4)):
             if data:
                 data[source.randrange(len(data))] = source.randrange(256)
-        for read in (messages.read_tracks, messages.read_stats, lambda view: messages.read_output(view, LAYERS)):
+        for read in (
+            messages.read_tracks,
+            messages.read_stats,
+            messages.read_usage,
+            lambda view: messages.read_output(view, LAYERS),
+        ):
             try:
                 result = read(memoryview(bytes(data)))
             except ProtocolError:
                 continue
             if isinstance(result, EncodedPacket):
                 assert result.layer in ("f", "h")
-            elif isinstance(result, tuple):
+            elif isinstance(result, tuple) and not isinstance(result, Usage):
                 assert len(result) <= 3
                 assert all(type(track.width) is int and type(track.extradata) is bytes for track in result)
 

@@ -10,7 +10,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from gateway.node.host import Certificates, udp_drops
-from gateway.sessions.counters import PipelineCounters
 from gateway.sessions.diagnostics import Concern, findings
 from gateway.sessions.pacer import LiveEdgePolicy
 from gateway.sessions.seat import Seat, SeatPolicy
@@ -89,18 +88,6 @@ def test_a_file_without_a_certificate_is_left_out(tmp_path: Path) -> None:
     file = tmp_path / "nothing.pem"
     file.write_text("nothing")
     assert list(Certificates({"http": str(file)}).remaining(NOW.timestamp)) == []
-
-
-def test_a_workers_cpu_goes_to_what_it_does_by_then() -> None:
-    totals, all_of_them = PipelineCounters(), PipelineCounters()
-    totals.treatments[Kind.AUDIO, "transcode", "codec"] += 1
-    totals.charge_worker(5 * S)
-    totals.treatments[Kind.VIDEO, "transcode", "reordering"] += 1
-    totals.charge_worker(25 * S)
-    totals.charge_worker(25 * S)
-    all_of_them.add(totals)
-    all_of_them.add(totals)
-    assert all_of_them.worker_cpu_ns == {Kind.AUDIO: 10 * S, Kind.VIDEO: 40 * S}
 
 
 async def test_figures_of_streams_are_spread_by_protocol_and_only_live_ones_count() -> None:

@@ -21,29 +21,29 @@ class Counting:
 
 async def test_answers_go_to_who_asked_in_order() -> None:
     one, two = Counting(), Counting()
-    owed = Unanswered(60, lambda: False, lambda idle: None)
+    owed: Unanswered[Counting] = Unanswered(60, lambda: False, lambda idle: None)
     for asker, dts in ((one, 10), (two, 20), (one, 30)):
         owed.expect(asker, dts)
     owed.answered(0)
-    assert owed.first == (one, 10)
+    assert owed.in_hand(0) == (one, 10)
     owed.answered(2)
     assert (one.taken, two.taken) == (1, 1)
-    assert owed.first == (one, 30)
+    assert owed.in_hand(2) == (one, 30)
     with pytest.raises(ProtocolError):
         owed.answered(4)
     owed.answered(3)
-    assert owed.first is None
+    assert owed.in_hand(3) is None
     owed.stop()
 
 
 async def test_who_answers_nothing_hangs_and_what_it_has_in_hand_is_known() -> None:
     found: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-    owed = Unanswered(HANG, lambda: False, found.set_result)
+    owed: Unanswered[Counting] = Unanswered(HANG, lambda: False, found.set_result)
     asker = Counting()
     owed.expect(asker, 7)
     async with asyncio.timeout(10):
         assert await found >= HANG
-    assert owed.first == (asker, 7)
+    assert owed.in_hand(0) == (asker, 7)
 
 
 async def test_what_has_come_while_the_gateway_stood_still_is_heard_first() -> None:
@@ -55,12 +55,24 @@ async def test_what_has_come_while_the_gateway_stood_still_is_heard_first() -> N
         heard.set()
         return True
 
-    owed = Unanswered(HANG, read, hung.append)
+    owed: Unanswered[Counting] = Unanswered(HANG, read, hung.append)
     owed.expect(Counting(), 7)
     async with asyncio.timeout(10):
         await heard.wait()
     assert hung == []
-    assert owed.first is None
+    assert owed.in_hand(1) is None
+
+
+async def test_what_a_worker_had_in_hand_is_known_though_it_had_not_answered_what_came_before() -> None:
+    one, two = Counting(), Counting()
+    owed: Unanswered[Counting] = Unanswered(60, lambda: False, lambda idle: None)
+    for asker, dts in ((one, 10), (two, 20), (one, 30)):
+        owed.expect(asker, dts)
+    owed.answered(1)
+    assert owed.in_hand(2) == (one, 30)
+    assert owed.in_hand(3) is None, "it ended between two packets"
+    assert owed.in_hand(0) is None, "what it says of itself cannot be"
+    owed.stop()
 
 
 async def test_nothing_hangs_after_the_end() -> None:
@@ -72,7 +84,7 @@ async def test_nothing_hangs_after_the_end() -> None:
         ended.set()
         return False
 
-    owed = Unanswered(HANG, read, hung.append)
+    owed: Unanswered[Counting] = Unanswered(HANG, read, hung.append)
     owed.expect(Counting(), 7)
     async with asyncio.timeout(10):
         await ended.wait()

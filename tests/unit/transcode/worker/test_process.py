@@ -152,6 +152,21 @@ async def test_audio_and_video_share_a_worker_and_keep_their_track_ids(worker: W
     assert len(seen.packets) == len(video)
 
 
+async def test_what_a_packet_of_sound_may_take_is_nothing_to_the_pictures_after_it() -> None:
+    async with Workers(WorkerLimits(hang=GENEROUS, video_queue=60_000, sound_cpu=0.02)) as pool:
+        worker = await pool.start("both")
+        heard, seen = Collector(), Collector()
+        audio_track, audio = tone(Codec.AAC, seconds=0.5)
+        sound = worker.audio(audio_track, AudioTarget(), heard)
+        await one_by_one(sound.process, audio[:5], heard, lag=3)
+        track, packets = pictures(Codec.H264, (640, 360), seconds=2)
+        sight = fed(worker, track, seen)
+        await one_by_one(sight.process, packets, seen, lag=1)
+        await sight.aclose()
+        assert worker.stats.cpu_ns > 60 * MS
+        assert worker.stats.restarts == 0
+
+
 async def test_a_key_frame_and_a_new_configuration_reach_the_worker(worker: Worker) -> None:
     track, packets = pictures(Codec.H264)
     out = Collector()
