@@ -24,6 +24,7 @@ from protocols.media import EncodedPacket, Kind
 LEAST_WAIT = 1_000_000  # ns between two looks for what is due, so that a live edge that moves costs no turns of the loop
 LATE = "late"
 OVERFLOW = "overflow"
+ENDED = "ended"  # before its time had come
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class Pacer:
 
     def __init__(self, policy: LiveEdgePolicy) -> None:
         self.policy = policy
-        self.dropped = {LATE: 0, OVERFLOW: 0}
+        self.dropped = {LATE: 0, OVERFLOW: 0, ENDED: 0}
         """Packets by reason."""
         self.paused = False
         """Ask the source to stop sending, and take no more packets from it, until this is False again."""
@@ -136,7 +137,7 @@ class Pacer:
         """No more comes: those that wait for the other medium, by dts. What came too early to be shown is left out."""
         self._hold_back = self._behind = 0
         released = self.pop(now)
-        self.flush()
+        self.dropped[ENDED] += len(self.flush())
         return released
 
     @property

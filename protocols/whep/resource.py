@@ -44,7 +44,7 @@ _COUNTERS: Mapping[str, tuple[str, Callable[[Sender], int]]] = MappingProxyType(
         "plis": ("Key frames that viewers asked for", lambda sender: sender.plis),
         "turns": ("Changes to another layer of a picture", lambda sender: sender.turns),
         "replays": ("Groups of pictures sent again from the cache", lambda sender: sender.replays),
-        "dropped": ("Frames dropped because a viewer could not take them in time", lambda sender: sender.dropped),
+        "dropped": ("Packets that viewers were not sent: too late, or no key frame before them", lambda sender: sender.dropped),
     }
 )
 

@@ -43,7 +43,7 @@ class Sender:
     """
 
     __slots__ = (
-        "_backlog", "_clock_rate", "_cut", "_description", "_format", "_joined", "_last_timestamp", "_late", "_live",
+        "_backlog", "_clock_rate", "_cut", "_description", "_format", "_joined", "_last_timestamp", "_left_out", "_live",
         "_next", "_offset", "_on_turn", "_replay_wait", "_replayed", "_reports", "_transport", "bursts", "carried",
         "frames", "parameters", "plis", "replays", "report_due", "round_trip_ns", "source", "stream", "turns",
     )  # fmt: skip
@@ -77,7 +77,7 @@ class Sender:
         self._format = next(iter(parameters.formats.values()))  # that of the source's codec, once there is one
         self._offset = random.randrange(1 << 32) if timestamp is None else timestamp
         self._last_timestamp: int | None = None
-        self._late = 0  # packets that waited for too long
+        self._left_out = 0  # packets that waited for too long, or are of no use before a key frame
         self._live = False
         self._joined = False
         self._cut = False  # and the key frame that was asked for has not come
@@ -90,8 +90,8 @@ class Sender:
 
     @property
     def dropped(self) -> int:
-        """Packets that nobody got: too late, without a way, or not taken by the kernel."""
-        return self.stream.dropped + self._late
+        """Packets that nobody got: too late, of no use before a key frame, without a way, or not taken by the kernel."""
+        return self.stream.dropped + self._left_out
 
     # -- the source ------------------------------------------------------------------------------------------------------------------
 
@@ -185,8 +185,10 @@ class Sender:
             if self._live:
                 return self.parameters.kind is Kind.AUDIO
         self._live = frame.keyframe or self.parameters.kind is Kind.AUDIO
-        if not self._live and self._cut:
-            source.request_keyframe(now)  # again, where what was asked for came before the cut
+        if not self._live:
+            self._left_out += frame.count
+            if self._cut:
+                source.request_keyframe(now)  # again, where what was asked for came before the cut
         return self._live
 
     def _ready(self) -> bool:
@@ -257,7 +259,7 @@ class Sender:
         if not backlog or source is None:
             return False
         if now - backlog.since > HOLD_NS:
-            self._late += backlog.packets
+            self._left_out += backlog.packets
             self._lose_sync()
             source.request_keyframe(now)
             return False

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from gateway.sessions.pacer import LATE, OVERFLOW, LiveEdgePolicy, Pacer
+from gateway.sessions.pacer import ENDED, LATE, OVERFLOW, LiveEdgePolicy, Pacer
 from protocols.media import EncodedPacket, Kind
 
 MS = 1_000_000
@@ -297,6 +297,7 @@ def test_at_the_end_what_waits_for_the_other_medium_goes_out_and_what_came_too_e
         session.pacer.push(packet, Kind.AUDIO, ORIGIN + newest)
     given = session.pacer.finish(ORIGIN + newest)
     assert [p for _, p in session.sent] + given == [*(p for _, p in source), early[0]]
+    assert session.pacer.dropped[ENDED] == 1
     assert session.pacer.next_release is None
 
 
