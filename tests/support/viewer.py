@@ -105,7 +105,15 @@ async def watching(
     connection = viewer.connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
     watchers: list[asyncio.Task[None]] = []
     connection.on("track", lambda track: watchers.append(asyncio.create_task(viewer._watch(track))))
-    connection.on("connectionstatechange", lambda: viewer.closed.set() if connection.connectionState == "closed" else None)
+    settled = asyncio.Event()
+
+    def changed() -> None:
+        if connection.connectionState in ("connected", "failed", "closed"):
+            settled.set()
+        if connection.connectionState == "closed":
+            viewer.closed.set()
+
+    connection.on("connectionstatechange", changed)
     for _ in range(slots):
         picture = connection.addTransceiver("video", direction="recvonly")
         if video:
@@ -123,6 +131,8 @@ async def watching(
             answer = await response.text()
         await connection.setRemoteDescription(RTCSessionDescription(answer, "answer"))
         try:
+            async with asyncio.timeout(60):
+                await settled.wait()  # whoever comes later is shown what is left of the group of pictures that is under way
             yield viewer
         finally:
             for watcher in watchers:
