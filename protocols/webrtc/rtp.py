@@ -22,6 +22,7 @@ _FIXED = 12
 _LARGEST = 1500  # bytes of a payload; no path takes as much
 _LAYOUTS = 64  # that are remembered: browsers differ in little but the mid
 _ABS_SEND_TIME_MASK = 0xFFFFFF
+_LONGEST_PLAYOUT_DELAY = 1000  # 10 ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class SendParameters:
     mid_extension: int = 0
     abs_send_time_extension: int = 0
     transport_cc_extension: int = 0
+    playout_delay_extension: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +88,9 @@ class HeaderLayout:
 
     __slots__ = ("_after_time", "_before_time", "_extensions", "_now", "_timed", "size", "struct", "transport_step")
 
-    def __init__(self, mid: bytes, abs_send_time_extension: int, transport_cc_extension: int) -> None:
-        """`mid` as an element of the block; empty where there is none."""
-        elements = mid
+    def __init__(self, same: bytes, abs_send_time_extension: int, transport_cc_extension: int) -> None:
+        """`same` are the elements of the block that are in all packets alike: the mid, and how long the viewer is to wait."""
+        elements = same
         self._timed = bool(abs_send_time_extension)
         if self._timed:
             elements = bytes((abs_send_time_extension << 4 | 2, 0, 0, 0)) + elements
@@ -105,22 +107,28 @@ class HeaderLayout:
         self._now, self._extensions = -1, block  # those of one moment, for all viewers that are sent something at it
 
     @staticmethod
-    def of(parameters: SendParameters) -> "HeaderLayout":
+    def of(parameters: SendParameters, least_delay_ms: int = 0) -> "HeaderLayout":
         """One for all m-lines that agreed on the same. A mid of more than 16 bytes is left out: one-byte headers cannot carry it, and the
-        answer names our SSRCs as well.
+        answer names our SSRCs as well. The viewer is asked to play so long after it came what comes here, at least; headers with and
+        without such a wish are of one size.
 
         Raises `ValueError` for an extension id above 14 (RFC 8285 §4.2).
         """
-        for identifier in (parameters.mid_extension, parameters.abs_send_time_extension, parameters.transport_cc_extension):
+        for identifier in (
+            parameters.mid_extension,
+            parameters.abs_send_time_extension,
+            parameters.transport_cc_extension,
+            parameters.playout_delay_extension,
+        ):
             if not 0 <= identifier <= 14:
                 raise ValueError(f"extension id {identifier} does not fit a one-byte header")
         mid = parameters.mid.encode()
-        element = (
-            bytes((parameters.mid_extension << 4 | len(mid) - 1,)) + mid
-            if parameters.mid_extension and 1 <= len(mid) <= 16
-            else b""
-        )
-        return _layout(element, parameters.abs_send_time_extension, parameters.transport_cc_extension)
+        same = b""
+        if parameters.mid_extension and 1 <= len(mid) <= 16:
+            same += bytes((parameters.mid_extension << 4 | len(mid) - 1,)) + mid
+        if parameters.playout_delay_extension:
+            same += bytes((parameters.playout_delay_extension << 4 | 2,)) + playout_delay(least_delay_ms)
+        return _layout(same, parameters.abs_send_time_extension, parameters.transport_cc_extension)
 
     def extensions(self, now: int) -> bytes:
         """The block up to the transport-wide sequence number, with `now` (monotonic ns) as the absolute send time."""
@@ -131,6 +139,13 @@ class HeaderLayout:
 
 
 _layout = lru_cache(_LAYOUTS)(HeaderLayout)
+
+
+def playout_delay(least_ms: int) -> bytes:
+    """12 bits each, in steps of 10 ms: from when a picture came until it is shown, at least and at most. At most 10 s, as where nobody
+    asks: browsers take what is to be shown within half a second without any wait for a sign to show each picture as it comes
+    (webrtc.org/experiments/rtp-hdrext/playout-delay)."""
+    return (least_ms // 10 << 12 | _LONGEST_PLAYOUT_DELAY).to_bytes(3, "big")
 
 
 def abs_send_time(now: int) -> int:

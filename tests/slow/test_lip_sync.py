@@ -18,14 +18,16 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 BEFORE, AFTER = 40, 60  # ms that sound may be before and after the picture: EBU R 37
 BEGINS_S, ENDS_S = 3, 12  # after the page shows that it is live
 
-# Four times a second, by how many ms what is heard is older than what is seen (W3C webrtc-stats, estimatedPlayoutTimestamp)
+# Some times in each second from `begins` on, by how many ms what is heard is older than what is seen (W3C webrtc-stats,
+# estimatedPlayoutTimestamp)
 _SOUND_AFTER_PICTURE = """async ([begins, ends]) => {
-    const late = [], begun = performance.now(), since = () => (performance.now() - begun) / 1000;
+    const late = Array.from({length: ends - begins}, () => []), begun = performance.now();
+    const since = () => (performance.now() - begun) / 1000;
     while (since() < ends) {
-        await new Promise((resolve) => setTimeout(resolve, 250));
+        await new Promise((resolve) => setTimeout(resolve, 200));
         const inbound = [...(await viewer.peer.getStats()).values()].filter(({type}) => type === "inbound-rtp");
         const [heard, seen] = ["audio", "video"].map((kind) => inbound.find((each) => each.kind === kind)?.estimatedPlayoutTimestamp);
-        if (since() >= begins && heard && seen) late.push(seen - heard);
+        if (heard && seen) late[Math.floor(since() - begins)]?.push(seen - heard);
     }
     return late;
 }"""
@@ -45,6 +47,7 @@ async def test_lips_and_voice_are_together_in_chromium(own: OwnCall, chromium: C
             await state(page, "live")
             await page.get_by_role("button", name="Turn sound on").click()
             late = await page.evaluate(_SOUND_AFTER_PICTURE, [BEGINS_S, ENDS_S])
-    print(name, [round(each) for each in late])
-    assert len(late) > 2 * (ENDS_S - BEGINS_S)
-    assert -BEFORE <= median(late) <= AFTER
+    assert all(len(second) > 1 for second in late), late
+    apart = [round(median(second)) for second in late]  # a busy machine may disturb one look
+    print(name, apart)
+    assert all(-BEFORE <= each <= AFTER for each in apart), apart

@@ -20,6 +20,7 @@ MID = "urn:ietf:params:rtp-hdrext:sdes:mid"
 RID = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id"
 REPAIRED_RID = "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id"
 ABS_SEND_TIME = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time"
+PLAYOUT_DELAY = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay"
 TRANSPORT_CC = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01"
 
 _PARAMETER = re.compile(r"[a-z0-9-]{1,32}=[A-Za-z0-9.,_+-]{1,64}")
@@ -119,7 +120,8 @@ def _sending(media: Media, kind: Kind, number: int, cname: str, ssrcs: list[int]
     formats = tuple(
         NegotiatedFormat(codec, _SENDABLE[codec.name].parameters(codec), _rtx_of(codec, media.codecs)) for codec in codecs
     )
-    extensions = _offered(media, [MID, ABS_SEND_TIME, *_transport_cc(codecs)])
+    delay = [PLAYOUT_DELAY] if kind is Kind.VIDEO else []
+    extensions = _offered(media, [MID, ABS_SEND_TIME, *delay, *_transport_cc(codecs)])
     send = SendParameters(
         kind=kind,
         mid=media.mid,
@@ -135,6 +137,7 @@ def _sending(media: Media, kind: Kind, number: int, cname: str, ssrcs: list[int]
         mid_extension=extensions.get(MID, 0),
         abs_send_time_extension=extensions.get(ABS_SEND_TIME, 0),
         transport_cc_extension=extensions.get(TRANSPORT_CC, 0),
+        playout_delay_extension=extensions.get(PLAYOUT_DELAY, 0),
     )
     lines = _source_lines(send, f"slot-{number}")
     return Accepted(number, "sendonly", formats, extensions, send=send, lines=lines)

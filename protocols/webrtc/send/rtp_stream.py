@@ -41,8 +41,8 @@ class RtpStream:
     """Of one m-line. The counters are totals since the start."""
 
     __slots__ = (
-        "_budget", "_layout", "_repairable", "_rtx_sequence", "_sequence", "departed", "dropped", "last_sent",
-        "nacks", "packets", "parameters", "payload_bytes", "retransmitted", "sent", "transport",
+        "_budget", "_layout", "_least_delay_ms", "_repairable", "_rtx_sequence", "_sequence", "departed", "dropped",
+        "last_sent", "nacks", "packets", "parameters", "payload_bytes", "retransmitted", "sent", "transport",
     )  # fmt: skip
 
     def __init__(self, transport: SenderTransport, parameters: SendParameters, sequence: int | None) -> None:
@@ -56,6 +56,7 @@ class RtpStream:
         self.last_sent = 0
         self.packets = self.payload_bytes = self.dropped = self.nacks = self.retransmitted = 0
         self._layout = HeaderLayout.of(parameters)
+        self._least_delay_ms = 0
         # Below 2^15: a receiver that misses the first packets must not guess a wrong rollover counter (RFC 3711 §3.3.1).
         self._sequence = random.randrange(1 << 15) if sequence is None else sequence
         self._rtx_sequence = random.randrange(1 << 15)
@@ -103,6 +104,12 @@ class RtpStream:
         self.packets += count
         self.payload_bytes += run.size
         return True
+
+    def delay(self, least_ms: int) -> None:
+        """The viewer is to play so long after it came what is sent from here on, at least, where it takes such wishes."""
+        if least_ms != self._least_delay_ms and self.parameters.playout_delay_extension:
+            self._least_delay_ms, self._layout = least_ms, HeaderLayout.of(self.parameters, least_ms)
+            self.abandon()  # under one number there is one content
 
     def send_report(self, report: bytes) -> None:
         """RTCP that must not wait for the peer's own turn."""

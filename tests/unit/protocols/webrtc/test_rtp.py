@@ -37,6 +37,12 @@ def test_all_extensions_byte_for_byte() -> None:
     assert header[12:] == bytes.fromhex("bede 0003 22 040000 41 7631 31 1234 0000")
 
 
+@pytest.mark.parametrize(("least", "wish"), [(0, "0003e8"), (60, "0063e8"), (10_000, "3e83e8")])
+def test_the_least_delay_stands_in_steps_of_ten_ms_beside_the_most_which_is_ten_seconds(least: int, wish: str) -> None:
+    layout = HeaderLayout.of(parameters(mid="v1", playout_delay_extension=5), least)
+    assert written(layout, SECOND, 0x1234)[12:] == bytes.fromhex(f"bede 0004 22 040000 41 7631 52 {wish} 31 1234 0000")
+
+
 @pytest.mark.parametrize("mid", ["0", "12", "123", "1234", "0123456789abcdef"])
 @pytest.mark.parametrize("timed", [0, 2])
 @pytest.mark.parametrize("counted", [0, 3])
@@ -59,7 +65,15 @@ def test_a_mid_of_no_fitting_length_is_left_out(mid: str) -> None:
     assert written(HeaderLayout.of(parameters(mid=mid)), 0, 7)[12:] == bytes.fromhex("bede 0002 22 000000 31 0007 00")
 
 
-@pytest.mark.parametrize("changes", [{"mid_extension": 15}, {"abs_send_time_extension": 15}, {"transport_cc_extension": 16}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mid_extension": 15},
+        {"abs_send_time_extension": 15},
+        {"transport_cc_extension": 16},
+        {"playout_delay_extension": 15},
+    ],
+)
 def test_what_one_byte_headers_cannot_carry_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="one-byte header"):
         HeaderLayout.of(parameters(**changes))

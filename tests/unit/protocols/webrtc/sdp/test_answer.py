@@ -54,6 +54,7 @@ def test_chromium_gets_every_codec_that_we_send_and_what_it_offered_of_each() ->
         (Codec.AV1, SendFormat(45, 46)),  # profile 0, not 1
     ]
     assert (video.mid_extension, video.abs_send_time_extension, video.transport_cc_extension) == (9, 2, 4)
+    assert (video.playout_delay_extension, audio.playout_delay_extension) == (5, 0)
     assert (audio.kind, audio.formats, audio.rtx_ssrc) == (Kind.AUDIO, {Codec.OPUS: SendFormat(111)}, None)
     assert len({video.ssrc, video.rtx_ssrc, audio.ssrc}) == 3
     assert "a=group:BUNDLE 0 1\r\n" in text
