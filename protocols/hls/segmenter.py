@@ -9,8 +9,11 @@ Kept true:
 * A part is not longer than the part target, and at least 85 % of it unless it is its segment's last (§4.4.3.7). Where no picture comes for
   longer, one that shows the last again begins the next part (`stand`); where there can be none, the part is longer, and who lists it lists
   what is beyond the target as gaps.
+* Beside a picture a part or segment of the sound ends where one of the picture does, with the nearest frame (`align`). The sound waits for
+  that, but not for long.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import ceil
@@ -27,6 +30,9 @@ _LONGEST_PART = SECOND
 _ROUNDING = 499 * MS  # §4.4.3.1: a segment's duration is rounded to the nearest second before it is compared with the target
 _SLACK = 300 * MS  # key frames of one encoder are not all at the same distance
 _USUAL_FRAME = 33 * MS
+_LONGEST_SOUND = 128 * MS  # a frame of AAC at 8 kHz
+_MOST_ENDS = 8
+_AHEAD = 500 * MS  # of the picture: what of the sound waits to be cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +48,18 @@ class Timing:
         return self.target + _ROUNDING
 
     @classmethod
-    def of(cls, segment: int, gop: int, frame: int) -> "Timing":
-        """For segments of at least about `segment`, a group of pictures of `gop` (0: unknown, or no video) and frames of `frame` ns."""
+    def of(cls, segment: int, gop: int, frame: int, sound: int = 0) -> "Timing":
+        """For segments of at least about `segment`, a group of pictures of `gop` (0: unknown, or no video) and frames of `frame` ns, beside
+        frames of sound of `sound` ns (0: none), of which a whole number makes a part as well."""
         gop = min(gop, LONGEST_GOP)
         groups = max(1, ceil((segment * 2 // 3) / gop)) if gop else 0
         longest = max(segment if not gop else 0, groups * gop, SECOND)
         frame = min(max(frame, MS), _LONGEST_PART)
         part = ceil(PART / frame - 0.05) * frame
-        return cls(ceil((longest - _SLACK) / SECOND) * SECOND, min(ceil(part / MS) * MS, _LONGEST_PART))
+        sound = min(sound, _LONGEST_SOUND)
+        if sound:
+            part = ceil(part / sound) * sound
+        return cls(ceil((longest - _SLACK) / SECOND) * SECOND, min(ceil(part / MS) * MS, _LONGEST_PART + sound))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +82,7 @@ class Cut:
 
 
 class Segmenter:
-    """The state of one rendition. `push` gives the parts that a packet completes, at most two."""
+    """The state of one rendition. `push` gives the parts that a packet completes."""
 
     def __init__(self, timing: Timing, *, video: bool, segment: int) -> None:
         """`segment` is the least distance in ns at which segments are wanted; sound ends its segments anywhere."""
@@ -92,6 +102,9 @@ class Segmenter:
         self._newest = b""  # the access unit that came last, where one may follow that shows it again
         self._again = b""  # that one, once it was needed
         self._standing = False  # the last packet shows the one before it again, or came too late for its time
+        self._beside = False  # sound, with a picture
+        # Of parts of the picture, where the sound has not come to: when, and whether a segment ends there as well
+        self._ends: deque[tuple[int, bool]] = deque(maxlen=_MOST_ENDS)
 
     @property
     def last(self) -> EncodedPacket | None:
@@ -128,7 +141,7 @@ class Segmenter:
             frame = packet.dts - last.dts
             self._frame += (frame - self._frame) // 4 if self._frame else frame
         self._standing = late
-        yield from self._add(packet, last)
+        yield from self._add_beside(packet, last) if self._beside else self._add(packet, last)
         self._note(packet)
 
     def stand(self, until: int) -> Iterator[Cut]:
@@ -137,6 +150,63 @@ class Segmenter:
             last = self._packets[-1]
             yield from self._add(EncodedPacket(last.track, at, at, keyframe=False, data=unit, begun=0, arrival=0), last)
             self._standing = True
+
+    def align(self, part: Cut) -> Iterator[Cut]:
+        """This is the sound beside a picture, of which this part has ended: so does one of the sound."""
+        self._beside = True
+        self._ends.append((part.start + part.duration, part.closes))
+        yield from self._align()
+
+    def _add_beside(self, packet: EncodedPacket, last: EncodedPacket) -> Iterator[Cut]:
+        if packet.dts - self._segment_start > self._timing.limit and last.dts > self._segment_start:
+            yield from self._cut_before(last.dts, closes=True)  # as in `_add`
+            self._begin(last)
+        self._packets.append(packet)
+        self._size += len(packet.data)
+        yield from self._align()
+        if self._ends_segment(packet):
+            yield from self._cut_before(packet.dts, closes=True)
+        elif packet.dts - self._packets[0].dts > self._timing.part + _AHEAD:
+            yield from self._cut_before(packet.dts, closes=False)
+
+    def _align(self) -> Iterator[Cut]:
+        while self._ends and self._packets:
+            end, closes = self._ends[0]
+            earliest, start = end - self._frame // 2, self._packets[0].dts
+            if not closes and earliest > start:  # so that what was cut elsewhere comes to it by and by
+                earliest = max(earliest, start + ceil(_LEAST * self._timing.part))
+            nearest = next((packet.dts for packet in self._packets if packet.dts >= earliest), None)
+            if nearest is None:
+                return
+            self._ends.popleft()
+            yield from self._cut_before(nearest, closes=closes)
+
+    def _cut_before(self, end: int, *, closes: bool) -> Iterator[Cut]:
+        """Parts of what is before the packet of this time: full ones, and the rest where it is not too short for one."""
+        yield from self._full_parts(end)
+        length = end - self._packets[0].dts
+        if length > 0 and (closes or length >= _LEAST * self._timing.part):
+            yield self._take(sum(packet.dts < end for packet in self._packets), closes=closes)
+
+    def _full_parts(self, end: int) -> Iterator[Cut]:
+        """Of what is before `end`, until the rest fits into one: even ones, where those are not too short."""
+        part = self._timing.part
+        while (length := end - (start := self._packets[0].dts)) > part:
+            even = length // ceil(length / part)
+            most = min(part, even + self._frame // 2) if even - self._frame >= _LEAST * part else part
+            count = sum(packet.dts - start <= most for packet in self._packets) - 1
+            if self._packets[count].dts - start < _LEAST * part:
+                count += 1  # with a frame that turned out to be long
+            if count >= len(self._packets) or self._packets[count].dts >= end:
+                return
+            yield self._take(count, closes=False)
+
+    def _take(self, count: int, *, closes: bool) -> Cut:
+        cut, rest = self._cut(self._packets[count].dts, self._packets[:count], closes=closes), self._packets[count:]
+        if closes:
+            self._begin(rest[0])
+        self._packets, self._size = rest, sum(len(packet.data) for packet in rest)
+        return cut
 
     def _note(self, packet: EncodedPacket) -> None:
         self._newest, self._again = packet.data if packet.pts == packet.dts else b"", b""
@@ -170,15 +240,18 @@ class Segmenter:
             self._packets.append(packet)
             self._size += len(packet.data)
 
-    def close(self) -> Cut | None:
+    def close(self) -> Iterator[Cut]:
         """The end, or a discontinuity: what is left ends its segment. The next packet begins anew, video with a key frame."""
         last = self.last
         if last is None:
-            return None
-        cut = self._cut(last.dts + (self._frame or 20 * MS), self._packets, closes=True)
+            return
+        end = last.dts + (self._frame or 20 * MS)
+        if self._beside:
+            yield from self._full_parts(end)
+        yield self._cut(end, self._packets, closes=True)
         self._packets, self._size = [], 0
         self._standing = False
-        return cut
+        self._ends.clear()
 
     def _begin(self, packet: EncodedPacket) -> None:
         self._packets, self._size = [packet], len(packet.data)
@@ -194,7 +267,7 @@ class Segmenter:
 
     def _ends_segment(self, packet: EncodedPacket) -> bool:
         elapsed = packet.dts - self._segment_start
-        if elapsed + self._frame > (self._timing.limit if self._video else self._timing.target):
+        if elapsed + self._frame > (self._timing.limit if self._video or self._beside else self._timing.target):
             return True
         return self._video and packet.keyframe and (elapsed >= self._least or not self._keyed)
 

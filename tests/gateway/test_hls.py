@@ -15,8 +15,9 @@ from tests.gateway.test_transcoding_codecs import publishing_vp8, video_of
 from tests.support.application import running_application
 from tests.support.encoders import FFMPEG, X264_LIVE, ffmpeg, programme
 from tests.support.flv import Tag
+from tests.support.fmp4 import clock
 from tests.support.gateway_process import GatewayProcess
-from tests.support.hls_client import following
+from tests.support.hls_client import Rendition, following
 from tests.support.rtmp_client import rtmp_client
 from tests.support.shared import OwnCall, shared_gateway
 from tests.support.sparse import sparse
@@ -25,6 +26,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PLAY_S = 12
 ACT_S = 5
+FRAME_S = 1 / 30
 AAC = ("-c:a", "aac", "-b:a", "96k")
 SMALL = (*programme(320, 180), *X264_LIVE, *AAC)
 PAUSES = {  # which pictures of 30 a second an encoder sends
@@ -73,6 +75,18 @@ def rising(framecrc: str) -> dict[int, int]:
     return {stream: len(each) for stream, each in times.items()}
 
 
+def begins(rendition: Rendition) -> list[float]:
+    """When each of its parts begins, in s of media."""
+    ticks = clock(rendition.files["init0.mp4"])
+    return [start / ticks for start in rendition.starts]
+
+
+def begin_together(pictures: list[float], sounds: list[float]) -> bool:
+    """As far as both have come, each part of the picture begins within a frame of one of the sound."""
+    common = [begin for begin in pictures if sounds[0] <= begin <= sounds[-1]]
+    return len(common) > len(pictures) // 2 and all(min(abs(begin - each) for each in sounds) < FRAME_S for begin in common)
+
+
 async def ffmpeg_and_mpv_play(own: OwnCall, seconds: int) -> None:
     """A source with B-frames, which goes into HLS as it is."""
     source = (*programme(320, 180), *BFRAMES, *AAC)
@@ -97,7 +111,9 @@ async def ffmpeg_and_mpv_play(own: OwnCall, seconds: int) -> None:
             )
             assert not followed.done(), followed.exception()
             video = client.renditions["video"]
-            assert client.renditions["audio"].follower.discontinuities == video.follower.discontinuities
+            audio = client.renditions["audio"]
+            assert audio.follower.discontinuities == video.follower.discontinuities
+            assert begin_together(begins(video), begins(audio))
         (code, frames, errors), (mpv_code, mpv_out, mpv_errors) = players
         assert (code, errors) == (0, "")
         packets = rising(frames)

@@ -7,7 +7,7 @@ Kept true: what the playlist lists can be fetched, or is marked as a gap; what i
 import asyncio
 import gzip
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic_ns
@@ -39,6 +39,9 @@ class Owner(Protocol):
     ) -> None: ...
 
     def then(self, done: Callable[[], None]) -> None: ...
+
+    def on_part(self, rendition: "Rendition", part: Cut) -> None:
+        """One of a segment that goes on, or is followed by the next without a break."""
 
 
 @dataclass(slots=True)
@@ -136,13 +139,20 @@ class Rendition:
 
     def push(self, packet: EncodedPacket) -> None:
         self.stand(packet.dts)
-        for cut in self._segmenter.push(packet):
-            self._order(cut)
+        self._go_on(self._segmenter.push(packet))
 
     def stand(self, until: int) -> None:
         """There is no picture before `until` (ns): the last one is shown until then, where it can be shown again."""
-        for cut in self._segmenter.stand(until):
+        self._go_on(self._segmenter.stand(until))
+
+    def align(self, part: Cut) -> None:
+        """This is the sound beside a picture, of which this is the newest part."""
+        self._go_on(self._segmenter.align(part))
+
+    def _go_on(self, cuts: Iterable[Cut]) -> None:
+        for cut in cuts:
             self._order(cut)
+            self._owner.on_part(self, cut)
 
     def _begin(self, run: _Run) -> None:
         self._run = run
@@ -151,9 +161,7 @@ class Rendition:
 
     def interrupt(self, track: Track) -> None:
         """What comes next does not follow from what came before: another encoder, another picture. `track` is what it is then."""
-        cut = self._segmenter.close()
-        if cut is not None:
-            self._order(cut)
+        self.pause()
         if self._run.begun:
             self._begin(_Run(self._run.number + 1, track, told=True))
         else:
@@ -161,15 +169,12 @@ class Rendition:
 
     def pause(self) -> None:
         """Time is missing from here to the next packet: the segment ends with what there is of it."""
-        cut = self._segmenter.close()
-        if cut is not None:
+        for cut in self._segmenter.close():
             self._order(cut)
 
     def end(self) -> None:
         """No more comes: what is under way is made, then the playlist says that it is the end."""
-        cut = self._segmenter.close()
-        if cut is not None:
-            self._order(cut)
+        self.pause()
         self._owner.then(self._end)
 
     def _end(self) -> None:

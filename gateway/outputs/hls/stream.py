@@ -22,7 +22,7 @@ from protocols.bitstream.h26x import NalStream
 from protocols.errors import ProtocolError
 from protocols.hls.multivariant import multivariant
 from protocols.hls.playlist import Report
-from protocols.hls.segmenter import LONGEST_GOP, MS, SECOND, Timing
+from protocols.hls.segmenter import LONGEST_GOP, MS, SECOND, Cut, Timing
 from protocols.media import EncodedPacket, Kind, Track
 from transcode.host.fragments import Done
 from transcode.ladder import NAMES
@@ -149,6 +149,11 @@ class HlsStream:
 
     def then(self, done: Callable[[], None]) -> None:
         self._muxer.then(done)
+
+    def on_part(self, rendition: Rendition, part: Cut) -> None:
+        sound = self.renditions.get(_SOUND)
+        if rendition.name == _PICTURE and sound is not None:
+            sound.align(part)
 
     def _name(self, track: Track) -> str:
         """The picture has no layer's name in its own where it is the largest; so it keeps it when others make it."""
@@ -298,8 +303,10 @@ class HlsStream:
         if len(keys) < 2 and not full:
             return None
         frames = sorted(later - earlier for earlier, later in pairwise(times)) or [33 * MS]
+        sounds = [held.dts for feed, held in self._held if feed.track.kind is Kind.AUDIO]
         gop = keys[1] - keys[0] if len(keys) > 1 else LONGEST_GOP
-        return Timing.of(self._policy.segment, gop, frames[min(len(frames) - 1, int(len(frames) * _SHARE_OF_FRAMES))])
+        sound = (sounds[-1] - sounds[0]) // (len(sounds) - 1) if len(sounds) > 1 else 0
+        return Timing.of(self._policy.segment, gop, frames[min(len(frames) - 1, int(len(frames) * _SHARE_OF_FRAMES))], sound)
 
     # What is served
 

@@ -32,8 +32,7 @@ def sound(seconds: float, frame: int = 21_333_333) -> list[EncodedPacket]:
 
 def cuts(segmenter: Segmenter, packets: Iterable[EncodedPacket]) -> list[Cut]:
     made = [cut for packet in packets for cut in segmenter.push(packet)]
-    rest = segmenter.close()
-    return made + ([rest] if rest is not None else [])
+    return [*made, *segmenter.close()]
 
 
 def segments(made: list[Cut]) -> list[list[Cut]]:
@@ -101,10 +100,9 @@ def test_video_begins_with_a_key_frame_and_after_an_interruption_again() -> None
     packets = video(8)
     for packet in packets[10:80]:
         list(segmenter.push(packet))
-    rest = segmenter.close()
-    assert rest is not None
+    (rest,) = segmenter.close()
     assert rest.closes
-    assert segmenter.close() is None
+    assert not list(segmenter.close())
     later = cuts(segmenter, packets[100:])
     assert later[0].packets[0] is packets[120]
     assert later[0].opens
@@ -194,3 +192,79 @@ def test_a_picture_stands_behind_pictures_that_followed_each_other_at_once() -> 
     assert made[-1].start + made[-1].duration >= 9 * timing.part
     assert max(cut.duration for cut in made) <= timing.part
     assert [cut.start + cut.duration for cut in made[:-1]] == [cut.start for cut in made[1:]]
+
+
+def beside(
+    timing: Timing, pictures: list[EncodedPacket], sounds: list[EncodedPacket], lead: int
+) -> tuple[list[Cut], list[Cut]]:
+    """The cuts of both, where the sound comes `lead` ns before the picture of its time."""
+    picture = Segmenter(timing, video=True, segment=SEGMENT)
+    sound = Segmenter(timing, video=False, segment=SEGMENT)
+    of_pictures: list[Cut] = []
+    of_sounds: list[Cut] = []
+    coming = [(each.dts, each, True) for each in pictures] + [(each.dts - lead, each, False) for each in sounds]
+    for _, packet, is_picture in sorted(coming, key=lambda each: each[0]):
+        if not is_picture:
+            of_sounds += sound.push(packet)
+            continue
+        for cut in picture.push(packet):
+            of_pictures.append(cut)
+            of_sounds += sound.align(cut)
+    return [*of_pictures, *picture.close()], [*of_sounds, *sound.close()]
+
+
+@pytest.mark.parametrize("rate", [15, 24, 25, 29.97, 30, 50, 60])
+@pytest.mark.parametrize("frame", [20 * MS, 21_333_333, 23_219_954, 42_666_667])
+@pytest.mark.parametrize("lead", [-400 * MS, 0, 20 * MS, 60 * MS, 300 * MS])
+def test_sound_beside_a_picture_is_cut_where_the_picture_is(rate: float, frame: int, lead: int) -> None:
+    timing = Timing.of(SEGMENT, SEGMENT, round(1e9 / rate), frame)
+    sounds = sound(20, frame)
+    of_pictures, of_sounds = beside(timing, video(20, rate), sounds, lead)
+    assert [packet for cut in of_sounds for packet in cut.packets] == sounds
+    for cut in (*of_pictures, *of_sounds):
+        assert cut.duration <= timing.part
+        assert cut.closes or cut.duration >= 0.85 * timing.part
+    for picture, heard in zip(segments(of_pictures)[:-1], segments(of_sounds)[:-1], strict=True):
+        assert len(picture) == len(heard)
+        assert all(abs(seen.start - each.start) <= frame for seen, each in zip(picture, heard, strict=True))
+
+
+@pytest.mark.parametrize("later", [40 * MS, 100 * MS, 170 * MS, 250 * MS])
+def test_sound_that_was_cut_elsewhere_comes_to_be_cut_where_the_picture_is(later: int) -> None:
+    timing = Timing.of(SEGMENT, 8 * SECOND, 34 * MS, 21_333_333)
+    sounds = [packet._replace(dts=packet.dts + later, pts=packet.pts + later) for packet in sound(6)]
+    of_pictures, of_sounds = beside(timing, video(6, gop=8.0), sounds, 0)
+    then = [cut for cut in of_pictures if cut.start > 2500 * MS]
+    assert len(then) > 6
+    assert all(min(abs(cut.start - each.start) for each in of_sounds) < 22 * MS for cut in then)
+
+
+def test_whatever_comes_beside_a_picture_the_sound_keeps_the_rules() -> None:
+    """Holes in the sound, pictures that come late, early and not at all."""
+    for seed in range(60):
+        chance = random.Random(seed)
+        timing = Timing.of(SEGMENT, SEGMENT, 34 * MS, 21_333_333)
+        sounds, hole = [], 0
+        for packet in sound(20):
+            hole += chance.choice((0,) * 60 + (chance.randrange(1400),)) * MS
+            sounds.append(packet._replace(dts=packet.dts + hole, pts=packet.pts + hole))
+        seen_until = chance.choice((5, 30))
+        pictures = [each for each in video(30, jitter=10 * MS) if each.dts < seen_until * SECOND]
+        _, made = beside(timing, pictures, sounds, chance.randrange(-900, 900) * MS)
+        assert [packet for cut in made for packet in cut.packets] == sounds
+        assert [cut.start + cut.duration for cut in made[:-1]] == [cut.start for cut in made[1:]]
+        for cut in made:
+            assert cut.closes or cut.duration >= 0.85 * timing.part
+            assert cut.duration <= timing.part or max(cut.durations) > 22 * MS, "one frame lasts long"
+        for segment in _opened(made):
+            assert sum(cut.duration for cut in segment) <= timing.limit
+
+
+def _opened(made: list[Cut]) -> list[list[Cut]]:
+    """By segment, where the one before a new one need not have been closed."""
+    result: list[list[Cut]] = []
+    for cut in made:
+        if cut.opens:
+            result.append([])
+        result[-1].append(cut)
+    return result

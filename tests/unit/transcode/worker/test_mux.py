@@ -30,8 +30,7 @@ async def worker() -> AsyncIterator[Worker]:
 def cut(track: Track, packets: list[EncodedPacket]) -> list[Cut]:
     segmenter = Segmenter(Timing.of(2 * SECOND, SECOND, 34 * MS), video=track.codec is not Codec.AAC, segment=2 * SECOND)
     cuts = [part for packet in packets for part in segmenter.push(packet)]
-    rest = segmenter.close()
-    return cuts + ([rest] if rest else [])
+    return [*cuts, *segmenter.close()]
 
 
 class Made(Collector):

@@ -10,7 +10,7 @@ import pytest
 from gateway.outputs.hls.archive import Archive
 from gateway.outputs.hls.policy import HlsPolicy, HlsTotals
 from gateway.outputs.hls.rendition import Rendition
-from protocols.hls.segmenter import MS, SECOND, Timing
+from protocols.hls.segmenter import MS, SECOND, Cut, Timing
 from protocols.media import Codec, EncodedPacket, Track
 from tests.support.hls_checker import Follower, parse
 from transcode.host.fragments import Done
@@ -28,6 +28,10 @@ class Owner:
         self.broken = self.busy = False
         self.segments = 0
         self.waiting: list[Callable[[], None]] = []
+        self.parts: list[Cut] = []
+
+    def on_part(self, rendition: Rendition, part: Cut) -> None:
+        self.parts.append(part)
 
     def on_segment(self) -> None:
         self.segments += 1
