@@ -53,7 +53,7 @@ async def listening_elsewhere(**limits: float) -> AsyncIterator[ListenerProcess]
 async def _listen(limits: RtmpLimits) -> None:
     asked = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(asked), sys.stdin)
-    async with RtmpListener("127.0.0.1", 0, limits=limits, tls_port=0, passwords={}.get) as listener:
+    async with RtmpListener("127.0.0.1", 0, limits=limits, tls_port=0) as listener:
         print(listener.port, flush=True)
         async for _ in asked:
             print(json.dumps(listener.failures()), flush=True)
