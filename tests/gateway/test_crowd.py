@@ -1,5 +1,5 @@
 """Many viewers of one address: a class that joins at once gets in, all of it, though few strangers of an address may be connecting at a
-time. Who takes those places and does not connect, or begins handshakes and leaves them, holds up nobody elsewhere.
+time. Who takes those places and does not connect, or begins handshakes and leaves them, holds up nobody elsewhere, nor strangers others.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ from protocols.webrtc.transport.peer import Limits
 from tests.bench.viewers import Viewer
 from tests.gateway.test_offers_in_a_loop import WANTS
 from tests.support.gateway_process import running_gateway
+from tests.support.publishing import OFFER
 from tests.support.waiting import eventually
 
 CALL = "livestream:demo"
@@ -52,6 +53,19 @@ async def test_who_does_not_connect_keeps_others_out_for_a_moment_and_nobody_els
         assert await offer(elsewhere) == (201, "")
         assert not waiting.done()
         assert await waiting == (429, "1")
+
+
+async def test_however_many_strangers_come_there_are_places_for_tokens_and_for_publishers() -> None:
+    async with running_gateway("webrtc.max_viewers=20") as gateway, coming_from("127.0.0.1") as http:
+
+        async def offer(path: str, sdp: bytes, user: str = "") -> int:
+            headers = {"Authorization": f"Bearer {gateway.key(CALL, user)}"} if user else {}
+            async with http.post(gateway.url(f"/{path}/{CALL}"), data=sdp, headers=SDP | headers) as answer:
+                return answer.status
+
+        assert [await offer("whep", WANTS) for _ in range(20)] == [201] * 17 + [503] * 3
+        assert [await offer("whep", WANTS, "ann") for _ in range(3)] == [201] * 2 + [503]
+        assert await offer("whip", OFFER, "host") == 201
 
 
 class Stalling(Viewer):
