@@ -146,17 +146,10 @@ class WhepResource:
     async def _admitted(self, request: web.Request) -> WhepSession:
         audience = await self._program.admit(request.match_info["call"], bearer(request), request.remote or "")
         standing = Standing.KNOWN if audience.known else Standing.ANONYMOUS
-        self._mux.ask(request.remote or "", standing, audience.user)
-        offer = parse_offer(await read_body(request))
-        accepted = answer.sending(offer, cname=secrets.token_hex(8))
-        if why := unsent(offer, accepted):
-            raise Rejected(Reason.UNSUPPORTED_MEDIA, why)
-        if not any(accepted):
-            raise Rejected(
-                Reason.UNSUPPORTED_MEDIA,
-                "offer to receive H.264 (packetization-mode=1), VP8, VP9 or AV1 (both of profile 0) or Opus, bundled, with rtcp-mux",
-            )
-        peer = self._mux.add(offer, request.remote or "", standing, audience.user)
+        async with self._mux.turn(request.remote or "", standing, audience.user) as place:
+            offer = parse_offer(await read_body(request))
+            accepted = _accepted(offer)
+            peer = self._mux.add(offer, place)
         viewer = Viewer(peer, accepted, without=request.query.get("without", ""))
         self._live.add(viewer)
         return WhepSession(peer, offer, accepted, viewer, audience, self._ended)
@@ -202,6 +195,19 @@ class WhepResource:
             except ConnectionError:
                 pass  # it has gone
             return stream
+
+
+def _accepted(offer: Offer) -> Sequence[answer.Accepted | None]:
+    """What of it is sent to them. Raises `Rejected`."""
+    accepted = answer.sending(offer, cname=secrets.token_hex(8))
+    if why := unsent(offer, accepted):
+        raise Rejected(Reason.UNSUPPORTED_MEDIA, why)
+    if not any(accepted):
+        raise Rejected(
+            Reason.UNSUPPORTED_MEDIA,
+            "offer to receive H.264 (packetization-mode=1), VP8, VP9 or AV1 (both of profile 0) or Opus, bundled, with rtcp-mux",
+        )
+    return accepted
 
 
 async def _next_event(viewer: Viewer, changed: asyncio.Event) -> bytes:

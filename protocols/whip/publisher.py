@@ -120,7 +120,7 @@ class WhipPublisher:
         if self.decided.is_set():
             raise self._inbox.error or ProtocolError("the encoder has gone")
         try:
-            self.peer = self._mux.add(self.offer, self._client, Standing.PUBLISHER)
+            self.peer = self._mux.add(self.offer, self._mux.take(self._client, Standing.PUBLISHER))
         except Rejected as refusal:
             await self.reject(refusal)
             raise ProtocolError(refusal.detail) from None

@@ -54,11 +54,13 @@ class Seen:
 class Viewer:
     """One viewer; `joined` is set with its first whole picture."""
 
-    def __init__(self, certificate: Certificate, measuring: bool) -> None:
+    def __init__(self, certificate: Certificate, measuring: bool, source: str = "") -> None:
+        """`source`: the address that it comes from; empty: any."""
         self.seen = Seen(reports={"video": [], "audio": []})
         self.joined = asyncio.Event()
         self._measuring = measuring
         self._certificate = certificate
+        self._source = source
         self._ufrag, self._password = secrets.token_hex(4), secrets.token_hex(12)
         self._socket: socket.socket | None = None
         self._dtls: DtlsSession | None = None
@@ -82,7 +84,8 @@ class Viewer:
         candidate = re.search(r"a=candidate:\S+ 1 udp \d+ (\S+) (\d+)", answer)
         assert candidate is not None
         self._remote = (_attribute(answer, "ice-ufrag"), _attribute(answer, "ice-pwd"))
-        self._socket = _connected("127.0.0.1", through) if through else _connected(candidate[1], int(candidate[2]))
+        to = ("127.0.0.1", through) if through else (candidate[1], int(candidate[2]))
+        self._socket = _connected(*to, self._source)
         self._dtls = DtlsSession(self._certificate, active=True, send=self._send)
         loop.add_reader(self._socket, self.drain)
         try:
@@ -224,11 +227,13 @@ def _attribute(sdp: str, name: str) -> str:
     return found[1]
 
 
-def _connected(address: str, port: int) -> socket.socket:
+def _connected(address: str, port: int, source: str) -> socket.socket:
     udp = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
     udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
     udp.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
     udp.setblocking(False)
+    if source:
+        udp.bind((source, 0))
     udp.connect((address, port))
     return udp
 

@@ -90,6 +90,13 @@ async def test_what_is_in_a_header_or_a_path_is_never_an_error_of_ours() -> None
     assert not [entry for entry in gateway.log if entry["level"] == "error"]
 
 
+async def test_no_answer_says_what_serves_it() -> None:
+    async with running_gateway() as gateway, aiohttp.ClientSession() as http:
+        for path in ("/", "/livez", "/nothing", "/api/streams", "/whep/livestream:demo"):
+            async with http.get(gateway.url(path)) as answer:
+                assert "Server" not in answer.headers, path
+
+
 async def test_figures_are_made_once_a_second_however_often_they_are_asked_for() -> None:
     async with running_gateway() as gateway, aiohttp.ClientSession() as http:
 

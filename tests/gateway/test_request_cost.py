@@ -12,6 +12,7 @@ from typing import Any, Final
 import psutil
 
 from tests.support.application import BASE, Application, running_application
+from tests.unit.protocols.webrtc.hostile import offers
 
 ROUNDS: Final = 8  # the clock of a process's CPU has steps of 10 ms
 DEAREST_S: Final = 0.03  # of CPU for one request of 64 KB, on a machine that does other things too
@@ -89,6 +90,17 @@ def bodies(server: str) -> Mapping[str, bytes]:
     }
 
 
+def without_a_key() -> Mapping[str, bytes]:
+    """The largest offers that there are, of somebody who may not publish."""
+    path = "/whip/livestream:demo"
+    return {
+        f"an offer without a key: {name}": request(
+            "POST", path, body, Content_Type="application/sdp", Authorization="Bearer none"
+        )
+        for name, body in offers().items()
+    }
+
+
 async def answered(application: Application, sent: bytes) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", application.gateway.ports["http"])
     writer.write(sent)
@@ -105,7 +117,7 @@ async def test_no_request_costs_more_than_its_bytes_allow() -> None:
         process = psutil.Process(application.gateway.pid)
         server = application.token()
         dear = {}
-        for name, sent in {**bombs(server), **headers(server), **bodies(server)}.items():
+        for name, sent in {**bombs(server), **headers(server), **bodies(server), **without_a_key()}.items():
             held, before = process.memory_info().rss, sum(process.cpu_times()[:2])
             for _ in range(ROUNDS):
                 answer = await answered(application, sent)

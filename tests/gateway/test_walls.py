@@ -9,7 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.support.gateway_process import PORTS, ROOT
+import psutil
+
+from tests.support.encoders import ffmpeg
+from tests.support.gateway_process import PORTS, ROOT, running_gateway
+from tests.support.viewer import watching
 from transcode.limits import LANDLOCK, WALLS_MENDED
 
 OF_AN_OLDER_KERNEL = """
@@ -55,3 +59,23 @@ def test_where_the_walls_are_insisted_on_no_gateway_starts_without_them(tmp_path
     assert process.returncode == 2
     assert [line for line in errors.splitlines() if "transcode.sandbox" in line and MISSING in line], errors
     assert "Traceback" not in errors
+
+
+def status_of(process: int) -> dict[str, str]:
+    """As proc_pid_status(5) has it."""
+    return dict(line.split(":\t", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines())
+
+
+async def test_a_worker_stands_within_them_and_is_told_no_secret() -> None:
+    sound = ("-re", "-f", "lavfi", "-i", "sine", "-c:a", "aac", "-f", "flv")
+    async with (
+        running_gateway() as gateway,
+        ffmpeg(*sound, gateway.rtmp()),
+        watching(gateway.url("/whep/livestream:demo")) as viewer,
+    ):
+        await viewer.until(audio=10)  # Opus, of AAC
+        (worker,) = gateway.workers()
+        status = status_of(worker)
+        assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2"), "the second mode: a filter"
+        assert int(status["CapEff"], 16) == 0
+        assert not [name for name in psutil.Process(worker).environ() if name.startswith(("GATEWAY_", "AWS_"))]

@@ -55,14 +55,20 @@ async def running_application(*settings: str) -> AsyncIterator[Application]:
     """A gateway with `settings` and an application of it, whose key the command line has made before it started."""
     secret = secrets.token_hex(32)
     with TemporaryDirectory() as directory:
-        state = f"state.directory={directory}"
-        printed = await _gateway(secret, "apikey", "create", "--name", "tests", "--set", state)
-        found = dict(re.findall(r"^(API key|Secret): +(\S+)$", printed, re.MULTILINE))
-        async with running_gateway(*settings, state, secret=secret) as gateway:
-            yield Application(gateway, found["API key"], found["Secret"])
+        api_key, its_secret = await new_key(directory, secret)
+        async with running_gateway(*settings, f"state.directory={directory}", secret=secret) as gateway:
+            yield Application(gateway, api_key, its_secret)
 
 
-async def _gateway(secret: str, *arguments: str) -> str:
+async def new_key(directory: str, secret: str) -> tuple[str, str]:
+    """Of an application, and its secret, for gateways with this state directory and secret."""
+    printed = await command(secret, "apikey", "create", "--name", "tests", "--set", f"state.directory={directory}")
+    found = dict(re.findall(r"^(API key|Secret): +(\S+)$", printed, re.MULTILINE))
+    return found["API key"], found["Secret"]
+
+
+async def command(secret: str, *arguments: str) -> str:
+    """What the command `gateway` prints, which must succeed."""
     process = await gateway_forks.start(*arguments, environment={"GATEWAY_AUTH__SECRET": secret})
     output, errors = await asyncio.gather(process.stdout.read(), process.stderr.read())
     assert await process.wait() == 0, errors.decode()

@@ -53,6 +53,7 @@ class Limits:
     peers: int = 2000
     peers_per_client: int = 128
     unconnected_per_client: int = 32
+    turn: float = 5.0  # for which a viewer waits while as many of theirs connect
     handshakes: int = 4  # steps of handshakes in one turn of the event loop: each takes ~1 ms, and media goes between the turns
     handshakes_per_client: int = 16  # unfinished ones with one address
     connect: float = 10.0

@@ -46,6 +46,7 @@ class Place:
     client: Client | None
     """None: of nobody."""
     connected: bool = False
+    used: bool = False  # a peer has it
 
 
 class Places:
@@ -67,9 +68,9 @@ class Places:
         self._connecting: Counter[Client] = Counter()
 
     def ask(self, standing: Standing, address: str, now: int, user: str = "") -> None:
-        """Before their offer is read, which costs a hundred times as much: whether `take` has a place for them, and whether they have not
-        asked too often; `now` is in monotonic ns. Raises `Rejected`."""
-        client = _client(standing, address, user)
+        """Before their offer is read, which costs a hundred times as much: whether `take` has a place for them, if need be once others of
+        theirs have connected, and whether they have not asked too often; `now` is in monotonic ns. Raises `Rejected`."""
+        client = client_of(standing, address, user)
         self._check(standing, client)
         if client is not None and not self._offers.take(client, now):
             wait_s = self._offers.wait_s(client, now)
@@ -78,8 +79,10 @@ class Places:
 
     def take(self, standing: Standing, address: str, user: str = "") -> Place:
         """For who asks from `address` (empty: not counted); `user`: whose token they have shown, if it is somebody's. Raises `Rejected`."""
-        client = _client(standing, address, user)
+        client = client_of(standing, address, user)
         self._check(standing, client)
+        if self.crowded(client):
+            raise too_many_connecting()
         if client is not None:
             self._clients[client] += 1
             self._connecting[client] += 1
@@ -92,14 +95,12 @@ class Places:
             counted += self._taken[each]
             if counted >= most and each >= standing:
                 raise Rejected(Reason.OVERLOADED, "this gateway has as many WebRTC peers as it takes; try again later")
-        if client is not None:
-            if self._clients[client] >= self._per_client:
-                raise Rejected(Reason.TOO_MANY_REQUESTS, "too many WebRTC peers from your address")
-            if self._connecting[client] >= self._unconnected:
-                raise Rejected(
-                    Reason.TOO_MANY_REQUESTS,
-                    "too many WebRTC peers from your address have not connected yet: try again in a moment",
-                )
+        if client is not None and self._clients[client] >= self._per_client:
+            raise Rejected(Reason.TOO_MANY_REQUESTS, "too many WebRTC peers from your address")
+
+    def crowded(self, client: Client | None) -> bool:
+        """Whether as many of theirs as may be have not connected yet."""
+        return client is not None and self._connecting[client] >= self._unconnected
 
     def connect(self, place: Place) -> None:
         """The peer has connected."""
@@ -114,8 +115,14 @@ class Places:
         _less(self._clients, place.client)
 
 
-def _client(standing: Standing, address: str, user: str) -> Client | None:
+def client_of(standing: Standing, address: str, user: str) -> Client | None:
+    """None: of nobody, where there is no address."""
     return Client(client_network(address), standing is Standing.ANONYMOUS, user) if address else None
+
+
+def too_many_connecting() -> Rejected:
+    text = "too many WebRTC peers from your address have not connected yet: try again in a moment"
+    return Rejected(Reason.TOO_MANY_REQUESTS, text, 1)
 
 
 def _less(counter: Counter[Client], client: Client | None) -> None:

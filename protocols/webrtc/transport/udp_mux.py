@@ -9,6 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from ipaddress import ip_address
 from types import MappingProxyType
 from typing import Self
@@ -22,6 +23,7 @@ from protocols.webrtc.transport.handshakes import Handshakes
 from protocols.webrtc.transport.ice import Candidate, host_candidates
 from protocols.webrtc.transport.peer import Address, Limits, MuxStats, Peer, Port
 from protocols.webrtc.transport.places import Place, Places, Standing
+from protocols.webrtc.transport.turns import Turns
 
 _READS_PER_WAKE = 64
 _SOCKET_BUFFER = 8 << 20  # bytes; the kernel gives what its own limit allows
@@ -79,6 +81,7 @@ class UdpMux:
         self._certificate = Certificate.generate()
         self._peers: set[Peer] = set()
         self._places = Places(limits.peers, limits.peers_per_client, limits.unconnected_per_client)
+        self._turns = Turns(self._places, limits.turn)
         self._socket: socket.socket | None = None
         self._shared: Port | None = None
         self._usual_sources: BoundedMap[Address, str] = BoundedMap(_MAX_SOURCES)
@@ -128,29 +131,32 @@ class UdpMux:
             yield "packets_dropped", "Media packets lost to a full socket buffer", egress.dropped
             yield "packets_unsendable", "Media packets that could not go to their address", egress.errors
 
-    def ask(self, client: str, standing: Standing, user: str = "") -> None:
-        """Whether who asks from this address may make an offer now. Raises `Rejected`; see `Places.ask`."""
-        self._places.ask(standing, client, time.monotonic_ns(), user)
-
-    def add(self, offer: Offer, client: str = "", standing: Standing = Standing.ANONYMOUS, user: str = "") -> Peer:
-        """A new peer for `offer`; `client` is the address that asks for it (empty: not counted), `standing` what it has shown, `user` whose
-        token that is (empty: nobody's in particular).
-
-        Raises `Rejected` when there are too many.
+    def turn(self, client: str, standing: Standing, user: str = "") -> AbstractAsyncContextManager[Place]:
+        """A place for who asks from this address (empty: not counted), before their offer is read; it takes until those of theirs who
+        connect are few. `standing` is what they have shown, `user` whose token that is (empty: nobody's in particular). Raises `Rejected`.
         """
+        return self._turns.turn(standing, client, user)
+
+    def take(self, client: str, standing: Standing) -> Place:
+        """As `turn`, at once or not at all, for `add`."""
+        return self._places.take(standing, client)
+
+    def add(self, offer: Offer, place: Place | None = None) -> Peer:
+        """A new peer for `offer`, in this place; None: in one that is nobody's. Raises `Rejected` when there are too many."""
         if self._shared is None:
             raise RuntimeError("the port is not open")
-        place = self._places.take(standing, client, user)
+        place = place or self._places.take(Standing.ANONYMOUS, "")
         if self._certificate.expiring:
             self._certificate = Certificate.generate()
-        peer = Peer(self._shared, offer, self._certificate, standing, on_connected=lambda: self._places.connect(place))
+        peer = Peer(self._shared, offer, self._certificate, place.standing, on_connected=lambda: self._turns.connect(place))
+        place.used = True
         self._peers.add(peer)
         peer.task.add_done_callback(lambda _: self._forget(peer, place))
         return peer
 
     def _forget(self, peer: Peer, place: Place) -> None:
         self._peers.discard(peer)
-        self._places.give_back(place)
+        self._turns.give_back(place)
         if self._shared is not None:
             sources, owned = self._shared.egress.sources, self._shared.by_address
             for address in [address for address in sources if address not in owned]:

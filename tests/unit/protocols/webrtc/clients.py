@@ -101,7 +101,7 @@ class BarePeer:
         self.ufrag, self.password = secrets.token_hex(4), secrets.token_hex(12)
         self.destination = (host, mux.port)
         self.socket = self._open()
-        self.peer = mux.add(self.offer(setup), client, standing)
+        self.peer = mux.add(self.offer(setup), mux.take(client, standing))
         self.dtls = DtlsSession(self.certificate, active=setup != "passive", send=self.send)
 
     def __enter__(self) -> Self:

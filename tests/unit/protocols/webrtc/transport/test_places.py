@@ -122,10 +122,14 @@ def test_behind_one_address_those_with_tokens_of_their_own_count_each_for_themse
 
 
 def test_an_offer_for_which_there_is_no_place_is_not_even_read() -> None:
-    places = Places(20, 20, 4)
+    places = Places(20, 20, MANY)
     taken(places, Standing.ANONYMOUS, "203.0.113.1")
-    with pytest.raises(Rejected, match="not connected yet"):
+    with pytest.raises(Rejected, match="as many WebRTC peers"):
         places.ask(Standing.ANONYMOUS, "203.0.113.1", 0)
     taken(places, Standing.PUBLISHER)
     with pytest.raises(Rejected, match="as many WebRTC peers"):
         places.ask(Standing.PUBLISHER, "203.0.113.2", 0)
+    few = Places(100, 4, MANY)
+    taken(few, Standing.ANONYMOUS, "203.0.113.1")
+    with pytest.raises(Rejected, match="from your address"):
+        few.ask(Standing.ANONYMOUS, "203.0.113.1", 0)

@@ -11,6 +11,7 @@ from protocols.errors import Rejected
 from protocols.webrtc.transport import stun
 from protocols.webrtc.transport.dtls import Certificate
 from protocols.webrtc.transport.peer import Limits
+from protocols.webrtc.transport.places import Standing
 from protocols.webrtc.transport.udp_mux import UdpMux
 from tests.unit.protocols.webrtc.clients import (
     CONTROLLING,
@@ -340,14 +341,14 @@ async def test_one_client_may_have_only_so_many_peers() -> None:
     async with UdpMux("127.0.0.1", limits=Limits(peers_per_client=2)) as mux:
         with BarePeer(mux) as bare:
             offer = bare.offer()
-            first = mux.add(offer, "2001:db8::1")
-            mux.add(offer, "2001:db8::2")
+            first = mux.add(offer, mux.take("2001:db8::1", Standing.ANONYMOUS))
+            mux.add(offer, mux.take("2001:db8::2", Standing.ANONYMOUS))
             with pytest.raises(Rejected):
-                mux.add(offer, "2001:db8::3")  # the same /64
-            mux.add(offer, "203.0.113.1")
+                mux.add(offer, mux.take("2001:db8::3", Standing.ANONYMOUS))  # the same /64
+            mux.add(offer, mux.take("203.0.113.1", Standing.ANONYMOUS))
             first.close()
             await within(first.closed.wait())
-            mux.add(offer, "2001:db8::3")
+            mux.add(offer, mux.take("2001:db8::3", Standing.ANONYMOUS))
 
 
 async def test_a_peer_has_a_bounded_number_of_addresses() -> None:
