@@ -120,7 +120,7 @@ async def test_each_output_gets_its_form_stages_are_shared_and_nothing_is_made_t
             async with watching(f"http://127.0.0.1:{it.ports['http']}/whep/{CALL}") as viewer:
                 await viewer.until(frames=30, audio=30)
                 assert viewer.in_order
-                assert await figure(it, "ingress_workers") == 1
+                assert await figure(it, "ingress_workers") == len(Kind), "one of its pictures, one of the sound of all sessions"
                 stages = await figure(it, "ingress_treatments_total")
 
                 restream.accepts = restream_wants
@@ -128,7 +128,7 @@ async def test_each_output_gets_its_form_stages_are_shared_and_nothing_is_made_t
                 h264 = await restream.sink(Kind.VIDEO)
                 await h264.until(30)
                 assert h264.track.codec is Codec.H264
-                assert await figure(it, "ingress_workers") == 1
+                assert await figure(it, "ingress_workers") == len(Kind), "one of its pictures, one of the sound of all sessions"
                 assert await figure(it, "ingress_treatments_total") == stages, "it shares what the viewer is given"
 
                 nothing(recorder)
