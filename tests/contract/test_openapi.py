@@ -19,6 +19,7 @@ from gateway.api.framework.route import BASE
 from gateway.api.routes import ROUTES
 from tests.support.api import API_KEY, Stage, api_stage
 from tests.support.postgres import running_postgres
+from tests.support.slow import slow
 
 SECONDS = 20
 CHECKS = (
@@ -87,7 +88,7 @@ def test_examples_are_taken() -> None:
     assert tried >= 4
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", slow("postgresql")])
 def database(request: pytest.FixtureRequest) -> Iterator[str]:
     """The two differ in what they refuse."""
     if request.param == "sqlite":

@@ -19,7 +19,7 @@ ROUND_TRIP_S = 0.02
 
 
 @pytest.mark.parametrize(
-    ("codec", "mode"), [("h264", "passthrough"), ("vp8", "passthrough"), ("vp9", "transcode"), ("av1", "transcode")]
+    ("codec", "mode"), [("h264", "passthrough"), slow("vp8", "passthrough"), slow("vp9", "transcode"), ("av1", "transcode")]
 )
 async def test_a_browser_publishes_and_a_viewer_sees_and_hears_it(
     own: OwnCall, studio: Chromium, codec: str, mode: str
