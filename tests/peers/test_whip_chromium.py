@@ -12,6 +12,7 @@ from tests.peers.whip_stage import whip_stage
 from tests.support.relay import relaying
 from tests.support.shared import OwnCall
 from tests.support.slow import slow
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -112,7 +113,11 @@ async def test_losses_are_repaired(studio: Chromium, loss: float, freeze_ms: int
         assert relay.lost > 10
         admission = received.publisher.admission
         assert admission.totals()["repaired"] > 0
-        assert ROUND_TRIP_S * 1e9 <= received.publisher.stats.round_trip_ns < 10 * ROUND_TRIP_S * 1e9
+
+        async def round_trip_is_right() -> bool:
+            return ROUND_TRIP_S * 1e9 <= received.publisher.stats.round_trip_ns < 10 * ROUND_TRIP_S * 1e9
+
+        await eventually(round_trip_is_right)  # one report of a busy machine may be late
         assert longest_gap_ms(received.of(Kind.VIDEO)) <= freeze_ms
         sound = next(each for each in admission.streams.values() if each.parameters.kind is Kind.AUDIO)
         assert sound.buffer.repaired > sound.buffer.lost
