@@ -47,8 +47,8 @@ class _Track:
     """How late a track's packets come when nothing delays them: the least of (now - dts) in this window and the one before."""
 
     kind: Kind
-    least: int
-    normal: int  # of both
+    least: int  # in this window
+    normal: int  # in both
     window_end: int
     waiting: str = ""  # video after a drop: why it waits for a key frame
 

@@ -25,7 +25,7 @@ from protocols.publisher import Publisher
 from transcode.adaptation import Effort
 from transcode.host.pool import Workers
 
-WEIGHED = 16  # packets from look to look at a track's bit rate
+WEIGHED = 16  # packets from look to look at a track's bit rate: at each it would cost more than to count them
 
 
 class Pipeline:

@@ -87,8 +87,7 @@ class TsDemuxer:
             self._announce(now, out)
         if self._left_out.pending:
             out.extend(self._left_out.take())
-        if not self._given:
-            self.check(now)
+        self.check(now)
         return out
 
     def settle(self, now: int, silence: int = _SILENT_NS) -> list[Item]:

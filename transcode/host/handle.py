@@ -6,13 +6,13 @@ packet is left out. Nobody is blamed for an end between packets, or by force fro
 
 import asyncio
 import signal
-from collections import deque
 from time import monotonic_ns
 from typing import Protocol
 
 from protocols.media import EncodedPacket
 from transcode import messages
 from transcode.host.child import Child, Launch
+from transcode.host.crashes import Crashes
 from transcode.host.pipe import Pipe
 from transcode.host.stream import WorkerStage
 from transcode.host.unanswered import Asker, Unanswered
@@ -21,9 +21,8 @@ from transcode.messages import MessageFrame, Usage, WorkerMessage
 
 _MAX_STREAM_NUMBER = 0xFFFF
 _SHORTEST_S = 0.5  # over which usage is judged
-_GATHER_S = (
-    0.25e-3  # for each session beyond the first: of 16, with 47 packets of AAC a second each, four leave together in 4 ms
-)
+_GATHER_S = 0.25e-3
+"""For each session beyond the first: of 16, with 47 packets of AAC a second each, four leave together in 4 ms."""
 
 
 class Session(Protocol):
@@ -79,12 +78,13 @@ class ProcessHandle:
         self._sessions: dict[Session, Served] = {}  # each with what its parts are given for
         self._streams: dict[int, Served] = {}
         self._next_number = 0
-        self._crashes: deque[float] = deque(maxlen=limits.restarts + 1)  # for which nobody was to blame
+        self._crashes = Crashes(limits)  # for which nobody was to blame
         self._exited = asyncio.Event()
         self._fault = ""  # why the present process ends, as far as it is known before its exit
         self._hung = False
         self._usage = Usage()  # of the present process, as last reported
         self._busy: dict[Session, int] = {}  # ns, since then
+        self._charged: float  # when that was, s
         self._within = 0.0  # s that a packet may wait for others
         self._child: Child
         self._pipe: Pipe
@@ -101,10 +101,12 @@ class ProcessHandle:
 
     @property
     def up(self) -> bool:
+        """There is a process that takes what is sent."""
         return self._pipe.open
 
     @property
     def backlog(self) -> int:
+        """Bytes that the process has not taken yet."""
         return self._pipe.backlog
 
     @property
@@ -147,6 +149,7 @@ class ProcessHandle:
         self._streams[stage.number].asker = self._streams[stage.number].stage = stage
 
     def forget(self, stage: WorkerStage) -> None:
+        """Nothing more is served to it."""
         served = self._streams.get(stage.number)
         if served is not None and served.stage is stage:  # and not another's by now
             del self._streams[stage.number]
@@ -289,11 +292,7 @@ class ProcessHandle:
         known = (in_hand,) if in_hand is not None and in_hand in self._sessions else self.sessions
         if len(self._sessions) == 1 or (len(known) == 1 and not innocent):
             return known
-        now = self._loop.time()
-        while self._crashes and now - self._crashes[0] > self.limits.restart_window:
-            self._crashes.popleft()
-        self._crashes.append(now)
-        return known if len(self._crashes) > self.limits.restarts else ()
+        return known if self._crashes.too_many(self._loop.time()) else ()
 
     def suspect(self, stage: WorkerStage) -> int | None:
         """The dts of the packet of this stream that the last process had in hand when it ended, if it is to blame."""

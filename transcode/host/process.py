@@ -6,7 +6,6 @@ once and no more.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 
 from protocols.errors import Rejected
@@ -14,6 +13,7 @@ from protocols.media import EncodedPacket, Track
 from transcode import messages
 from transcode.adaptation import Effort
 from transcode.group_cache import GroupCache
+from transcode.host.crashes import Crashes
 from transcode.host.figures import Figures, WorkerStats
 from transcode.host.fragments import Fragments
 from transcode.host.handle import ProcessHandle
@@ -51,7 +51,7 @@ class Worker:
         self._on_failure: list[OnFailure] = []
         self._on_note: list[OnNote] = []
         self._tried: asyncio.Future[str] | None = None
-        self._crashes: deque[float] = deque(maxlen=process.limits.restarts + 1)
+        self._crashes = Crashes(process.limits)
         self._closing = False
         process.join(self, self.fragments)
 
@@ -195,7 +195,7 @@ class Worker:
         self.fragments.give_up()
         suspects = [self._process.suspect(stage) for stage in self._stages]
         if blamed:
-            if self._crashed_too_often():
+            if self._crashes.too_many(self._loop.time()):
                 self.on_end(why)
                 return
             if self._process.shared:
@@ -224,13 +224,6 @@ class Worker:
     def _end_trial(self, why_not: str) -> None:
         if self._tried is not None and not self._tried.done():
             self._tried.set_result(why_not)
-
-    def _crashed_too_often(self) -> bool:
-        now = self._loop.time()
-        while self._crashes and now - self._crashes[0] > self.limits.restart_window:
-            self._crashes.popleft()
-        self._crashes.append(now)
-        return len(self._crashes) > self.limits.restarts
 
     def _go_apart(self) -> None:
         """Into a process of its own, in which its streams are opened anew."""
