@@ -16,11 +16,11 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from protocols.errors import Reason, Rejected
+from transcode.host.accounting import held
 from transcode.host.child import OnExit
 from transcode.host.handle import ProcessHandle
 from transcode.host.process import Worker
@@ -37,7 +37,6 @@ _PASSED_ON = (
 _LONGEST_LINE = 500  # characters of what a worker's libraries say
 _MOST_LINES, _SAID_EVERY_S = 20, 1.0
 _WEIGH_EVERY_S = 1.0
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 log = logging.getLogger(__name__)
 
@@ -283,7 +282,7 @@ class Workers:
         self._processes = [process for process in self._processes if not process.closed]
         if len(self._processes) >= self._limits.workers:
             raise Rejected(Reason.OVERLOADED, "This gateway transcodes as many streams as it can; try again later.")
-        if sum(map(_held, self._processes)) > self._limits.memory_together:
+        if sum(held(process.pid) for process in self._processes) > self._limits.memory_together:
             raise Rejected(Reason.OVERLOADED, "This gateway's transcoders hold as much memory as they may; try again later.")
 
     def _launch(self, devices: Sequence[str], niceness: int, most: int = 1) -> ProcessHandle:
@@ -295,11 +294,11 @@ class Workers:
     def _weigh(self) -> None:
         """End the largest process where all together hold more than they may: now and then, until `_weighing` is cancelled."""
         self._weighing = asyncio.get_running_loop().call_later(_WEIGH_EVERY_S, self._weigh)
-        held = {process: _held(process) for process in self._processes if not process.closed}
-        if sum(held.values()) > self._limits.memory_together:
-            largest = max(held, key=held.__getitem__)
+        sizes = {process: held(process.pid) for process in self._processes if not process.closed}
+        if sum(sizes.values()) > self._limits.memory_together:
+            largest = max(sizes, key=sizes.__getitem__)
             names = ", ".join(session.name for session in largest.sessions)
-            log.warning("the worker of %s is ended: with its %d MiB all hold more than they may", names, held[largest] >> 20)
+            log.warning("the worker of %s is ended: with its %d MiB all hold more than they may", names, sizes[largest] >> 20)
             largest.end("the workers hold more memory than they may together")
 
     async def _revive(self) -> None:
@@ -308,12 +307,3 @@ class Workers:
             if not self._server.alive:
                 await self._server.aclose()
                 await self._server.start()
-
-
-def _held(process: ProcessHandle) -> int:
-    """Bytes of memory that are no file's, with those that it has from the fork server: as the kernel says, not the worker."""
-    try:
-        resident, shared = map(int, Path(f"/proc/{process.pid}/statm").read_text(encoding="ascii").split()[1:3])
-    except (OSError, ValueError):
-        return 0  # it is not there yet, or not any more
-    return (resident - shared) * _PAGE

@@ -75,8 +75,9 @@ class Certificate:
     def __init__(self, key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, certificate: x509.Certificate) -> None:
         self._certificate = certificate
         context = SSL.Context(SSL.DTLS_METHOD)
-        # A resumed session would skip the peer's certificate, and with it the fingerprint.
-        context.set_options(SSL.OP_NO_TICKET)
+        # A resumed session would skip the peer's certificate, and with it the fingerprint. A second handshake in one that stands could
+        # change it, and be asked for without end.
+        context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_RENEGOTIATION)
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
         context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _any_issuer)
         context.use_certificate(certificate)

@@ -19,9 +19,14 @@ class Counting:
         self.taken += 1
 
 
+def never() -> float:
+    """It always had a CPU."""
+    return 0.0
+
+
 async def test_answers_go_to_who_asked_in_order() -> None:
     one, two = Counting(), Counting()
-    owed: Unanswered[Counting] = Unanswered(60, lambda: False, lambda idle: None)
+    owed: Unanswered[Counting] = Unanswered(60, lambda: False, never, lambda idle: None)
     for asker, dts in ((one, 10), (two, 20), (one, 30)):
         owed.expect(asker, dts)
     owed.answered(0)
@@ -38,12 +43,31 @@ async def test_answers_go_to_who_asked_in_order() -> None:
 
 async def test_who_answers_nothing_hangs_and_what_it_has_in_hand_is_known() -> None:
     found: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-    owed: Unanswered[Counting] = Unanswered(HANG, lambda: False, found.set_result)
+    owed: Unanswered[Counting] = Unanswered(HANG, lambda: False, never, found.set_result)
     asker = Counting()
     owed.expect(asker, 7)
     async with asyncio.timeout(10):
         assert await found >= HANG
     assert owed.in_hand(0) == (asker, 7)
+
+
+async def test_who_had_no_cpu_to_answer_on_does_not_hang_but_not_for_ever() -> None:
+    found: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+    loop = asyncio.get_running_loop()
+    owed: Unanswered[Counting] = Unanswered(
+        HANG, lambda: False, loop.time, found.set_result
+    )  # it waits for one all of the time
+    owed.expect(Counting(), 7)
+    async with asyncio.timeout(10 + 40 * HANG):
+        assert await found >= 20 * HANG
+
+
+async def test_what_it_waited_for_before_is_no_excuse() -> None:
+    found: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+    owed: Unanswered[Counting] = Unanswered(HANG, lambda: False, lambda: 3600.0, found.set_result)
+    owed.expect(Counting(), 7)
+    async with asyncio.timeout(10):
+        assert HANG <= await found < 20 * HANG
 
 
 async def test_what_has_come_while_the_gateway_stood_still_is_heard_first() -> None:
@@ -55,7 +79,7 @@ async def test_what_has_come_while_the_gateway_stood_still_is_heard_first() -> N
         heard.set()
         return True
 
-    owed: Unanswered[Counting] = Unanswered(HANG, read, hung.append)
+    owed: Unanswered[Counting] = Unanswered(HANG, read, never, hung.append)
     owed.expect(Counting(), 7)
     async with asyncio.timeout(10):
         await heard.wait()
@@ -65,7 +89,7 @@ async def test_what_has_come_while_the_gateway_stood_still_is_heard_first() -> N
 
 async def test_what_a_worker_had_in_hand_is_known_though_it_had_not_answered_what_came_before() -> None:
     one, two = Counting(), Counting()
-    owed: Unanswered[Counting] = Unanswered(60, lambda: False, lambda idle: None)
+    owed: Unanswered[Counting] = Unanswered(60, lambda: False, never, lambda idle: None)
     for asker, dts in ((one, 10), (two, 20), (one, 30)):
         owed.expect(asker, dts)
     owed.answered(1)
@@ -84,7 +108,7 @@ async def test_nothing_hangs_after_the_end() -> None:
         ended.set()
         return False
 
-    owed: Unanswered[Counting] = Unanswered(HANG, read, hung.append)
+    owed: Unanswered[Counting] = Unanswered(HANG, read, never, hung.append)
     owed.expect(Counting(), 7)
     async with asyncio.timeout(10):
         await ended.wait()

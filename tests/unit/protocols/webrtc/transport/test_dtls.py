@@ -2,16 +2,20 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import pylibsrtp
 import pytest
 from aiortc.rtcdtlstransport import generate_certificate
 from cryptography.hazmat.primitives.asymmetric import ec
+from OpenSSL import SSL
 
 from protocols.errors import ProtocolError
 from protocols.webrtc.transport.dtls import Certificate, DtlsSession
 from tests.unit.protocols.webrtc.clients import rsa_certificate
+
+ALERT = 21  # the type of a record (RFC 5246 §6.2.1)
 
 Filter = Callable[[bytes], bytes | None]
 
@@ -215,6 +219,28 @@ async def test_junk_amid_the_handshake_does_not_end_it(junk: bytes) -> None:
     with pytest.raises(TimeoutError):
         await within(pair.server.closed(), 0.1)
     await pair.aclose()
+
+
+@pytest.mark.parametrize("asking", ["client", "server"])
+async def test_a_second_handshake_in_one_that_stands_is_refused(asking: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = Certificate.generate()
+    with monkeypatch.context() as patched:
+        patched.setattr(SSL, "OP_NO_RENEGOTIATION", 0)
+        peers = Certificate.generate()
+    pair = Pair(peers, ours) if asking == "client" else Pair(ours, peers)
+    await pair.connect()
+    peer, our = (pair.client, pair.server) if asking == "client" else (pair.server, pair.client)
+    answers = asyncio.Queue[bytes]()
+    monkeypatch.setattr(our, "_send", answers.put_nowait)
+    assert peer._tls is not None
+    assert peer._tls.renegotiate()
+    with suppress(SSL.WantReadError):
+        peer._tls.do_handshake()
+    peer._flush(peer._tls)
+    assert (await within(answers.get()))[0] == ALERT
+    assert answers.empty()
+    await our.aclose()
+    await peer.aclose()
 
 
 async def test_a_curve_that_we_do_not_have_fails_as_a_protocol_error() -> None:
