@@ -25,7 +25,7 @@ ALONE = (
     "test_whip_remb",
     "test_lip_sync",
 )
-"""Modules that have the machine for themselves: what they judge is how fast it is, or they send many streams at once."""
+"""Modules that have the machine for themselves, after all others: what they judge is how fast it is, or they send many streams at once."""
 ROOM: pytest.StashKey[Room | None] = pytest.StashKey()
 
 
@@ -36,13 +36,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Folders of live media are mixed evenly: at no time do only browsers run, which leave no core idle. Modules stay together, and in
-    their order."""
+    """Folders of live media are mixed evenly: at no time do only browsers run, which leave no core idle; then come those that are alone.
+    Modules stay together, and in their order."""
     modules: defaultdict[str, list[Path]] = defaultdict(list)
     for path in dict.fromkeys(item.path for item in items):
         modules[path.relative_to(TESTS).parts[0]].append(path)
     places = {
-        path: (folder not in LIVE, number / len(paths) if folder in LIVE else 0)
+        path: (folder not in LIVE, path.stem in ALONE, number / len(paths) if folder in LIVE else 0)
         for folder, paths in modules.items()
         for number, path in enumerate(paths)
     }

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import struct
 import tempfile
 import time
 from collections.abc import Iterator
@@ -10,8 +11,9 @@ from pathlib import Path
 
 FREE = 0.15
 """So much of all cores is at hand where another test may begin."""
-_LOOKED_S = 0.5
+_LOOKED_S = 0.5  # at least, to say how busy it is
 _STAT = Path("/proc/stat")
+_LOOK = "d8Q"  # when it was, and the ticks of all cores
 
 
 class Room:
@@ -28,9 +30,10 @@ class Room:
         """Waits until there is room, and has it meanwhile; `alone`: all of it."""
         fcntl.flock(self._asking, fcntl.LOCK_EX)
         try:
-            while not self._alone() and (alone or _free() < FREE):
+            while not self._alone() and (alone or self._free() < FREE):
                 time.sleep(_LOOKED_S)
             fcntl.flock(self._running, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+            self._look()
         finally:
             fcntl.flock(self._asking, fcntl.LOCK_UN)
         try:
@@ -45,14 +48,16 @@ class Room:
             return False
         return True
 
+    def _free(self) -> float:
+        """The share of all cores that nobody has used but who gives way, since the last test began or somebody last looked.
+        proc_stat(5): user, nice, system, idle, waiting for disks."""
+        seen, *before = struct.unpack(_LOOK, os.pread(self._asking, struct.calcsize(_LOOK), 0))
+        time.sleep(max(0, seen + _LOOKED_S - time.monotonic()))
+        spent = [after - earlier for after, earlier in zip(self._look(), before, strict=True)]
+        return (spent[1] + spent[3] + spent[4]) / max(1, sum(spent))
 
-def _free() -> float:
-    """The share of all cores that nobody uses now but who gives way. proc_stat(5): user, nice, system, idle, waiting for disks."""
-    before = _ticks()
-    time.sleep(_LOOKED_S)
-    spent = [after - earlier for after, earlier in zip(_ticks(), before, strict=True)]
-    return (spent[1] + spent[3] + spent[4]) / max(1, sum(spent))
-
-
-def _ticks() -> list[int]:
-    return [int(field) for field in _STAT.read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]]
+    def _look(self) -> list[int]:
+        """For whoever asks next."""
+        ticks = [int(field) for field in _STAT.read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]]
+        os.pwrite(self._asking, struct.pack(_LOOK, time.monotonic(), *ticks), 0)
+        return ticks
