@@ -123,12 +123,13 @@ async def test_hls_js_plays_every_protocol_at_the_live_edge_and_as_an_ordinary_p
 
 # Plays an address for some seconds of media, and says what was not smooth about it.
 _PLAY_ON = """async ({address, lowLatencyMode, seconds}) => {
+    const PATIENCE = lowLatencyMode ? [] : ["levelLoadTimeOut", "audioTrackLoadTimeOut"];
     const {default: Hls} = await import("/web/hls.min.js");
     const video = Object.assign(document.createElement("video"), {muted: true, autoplay: true, width: 320});
     document.body.append(video);
     const hls = new Hls({enableWorker: false, lowLatencyMode});
     const faults = [];
-    hls.on(Hls.Events.ERROR, (_, {details}) => faults.push(details));
+    hls.on(Hls.Events.ERROR, (_, {details, fatal}) => (fatal || !PATIENCE.includes(details)) && faults.push(details));
     hls.loadSource(address);
     hls.attachMedia(video);
     await new Promise((resolve) => video.addEventListener("playing", resolve, {once: true}));

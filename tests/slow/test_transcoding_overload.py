@@ -55,6 +55,7 @@ async def test_two_in_1080p_lose_layers_and_a_third_is_refused(tmp_path: Path) -
     settings += ["transcode.layers=3", f"capacity.cores={ONE_AND_A_BIT}", "capacity.reserve=0"]
     async with running_gateway(*settings) as gateway, AsyncExitStack() as stack:
         viewer = await stack.enter_async_context(watching(gateway.url("/whep/livestream:one")))
+        await stack.enter_async_context(watching(gateway.url("/whep/livestream:two")))  # or nothing would be made of it
         await stack.enter_async_context(publishing(gateway, path, "one"))
         await gateway.stream("one", tracks=2)
         await stack.enter_async_context(publishing(gateway, path, "two"))
