@@ -51,9 +51,10 @@ class Room:
     def _free(self) -> float:
         """The share of all cores that nobody has used but who gives way, since the last test began or somebody last looked.
         proc_stat(5): user, nice, system, idle, waiting for disks."""
+        before: list[int]
         seen, *before = struct.unpack(_LOOK, os.pread(self._asking, struct.calcsize(_LOOK), 0))
         time.sleep(max(0, seen + _LOOKED_S - time.monotonic()))
-        spent = [after - earlier for after, earlier in zip(self._look(), before, strict=True)]
+        spent: list[int] = [after - earlier for after, earlier in zip(self._look(), before, strict=True)]
         return (spent[1] + spent[3] + spent[4]) / max(1, sum(spent))
 
     def _look(self) -> list[int]:

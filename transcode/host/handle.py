@@ -11,7 +11,7 @@ from typing import Protocol
 
 from protocols.media import EncodedPacket
 from transcode import messages
-from transcode.host.accounting import starved
+from transcode.host.accounting import used
 from transcode.host.child import Child, Launch
 from transcode.host.crashes import Crashes
 from transcode.host.pipe import Pipe
@@ -209,7 +209,7 @@ class ProcessHandle:
         self._usage = Usage()
         self._charged = self._loop.time()
         self._pipe = Pipe(self._child.sock, self._handle, self.end)
-        self._unanswered = Unanswered(self.limits.hang, self._pipe.read, lambda: starved(self._child.pid), self._on_hang)
+        self._unanswered = Unanswered(self.limits.hang, self._pipe.read, lambda: used(self._child.pid), self._on_hang)
 
     def _disconnect(self) -> None:
         self._pipe.close()

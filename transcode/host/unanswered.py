@@ -1,7 +1,7 @@
 """What one worker process was given and has not answered yet, and whether it hangs.
 
 Keeps true: answers come in the order of what was given, and never more of them; a worker hangs that has something in hand and has answered
-nothing for so long, while it had a CPU to work on and the gateway itself was awake to hear it.
+nothing for so long, while the gateway itself was awake to hear it. One that gets little CPU beside others is given more time for its work.
 """
 
 import asyncio
@@ -11,8 +11,8 @@ from typing import Generic, Protocol, TypeVar
 
 from protocols.errors import ProtocolError
 
-_MOST_EXCUSED = 20
-"""Times as long as it may hang: a worker of niceness 10 beside others of 0 has a tenth of a CPU."""
+_LONGEST = 4
+"""Times as long it may take where it works, but has little CPU for it."""
 
 
 class Asker(Protocol):
@@ -28,19 +28,20 @@ class Unanswered(Generic[A]):
     """Of one worker, from its start to its end."""
 
     def __init__(
-        self, hang: float, read: Callable[[], bool], starved: Callable[[], float], on_hang: Callable[[float], None]
+        self, hang: float, read: Callable[[], bool], used: Callable[[], float], on_hang: Callable[[float], None]
     ) -> None:
-        """`read` hears what the worker has said meanwhile, `starved` says for how many s of its life it had to wait for a CPU;
-        `on_hang` is told that it has been silent for `hang` s or more."""
+        """`read` hears what the worker has said meanwhile, `used` gives the CPU in s that it has had; `on_hang` is told that it has been
+        silent for `hang` s or more."""
         self._hang = hang
         self._read = read
-        self._starved = starved
+        self._used = used
         self._on_hang = on_hang
         self._loop = asyncio.get_running_loop()
         self._given: deque[tuple[A, int]] = deque()  # and dts
         self._taken = 0  # modulo 2**32, as the worker counts
         self._last_progress = 0.0
-        self._starved_before = 0.0  # s, when it was last not silent for too long
+        self._used_last = 0.0  # s of CPU, when it was last looked at
+        self._used_before = 0.0  # and at a look not long before its last answer
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = False
 
@@ -54,7 +55,8 @@ class Unanswered(Generic[A]):
         if not self._given:
             self._last_progress = self._loop.time()
             if self._timer is None:
-                self._check_in(self._hang)
+                self._used_last = self._used_before = self._used()
+                self._check_soon()
         self._given.append((asker, dts))
 
     def answered(self, taken: int) -> None:
@@ -83,16 +85,15 @@ class Unanswered(Generic[A]):
         if self._stopped or not self._given or self._timer is not None:
             return
         idle = self._loop.time() - self._last_progress
-        if idle < self._hang:
-            self._check_in(self._hang - idle)
-            return
-        excused = min(self._starved() - self._starved_before, _MOST_EXCUSED * self._hang)
-        if idle - excused >= self._hang:
+        used, last = self._used(), self._used_last
+        self._used_last = used
+        if idle < self._hang / 2:
+            self._used_before = last
+        works = last < used < self._used_before + self._hang and idle < _LONGEST * self._hang
+        if idle >= self._hang and not works:
             self._on_hang(idle)
         else:
-            self._timer = self._loop.call_later(self._hang - (idle - excused), self._check)
+            self._check_soon()
 
-    def _check_in(self, seconds: float) -> None:
-        """It is not silent for too long before then."""
-        self._starved_before = self._starved()
-        self._timer = self._loop.call_later(seconds, self._check)
+    def _check_soon(self) -> None:
+        self._timer = self._loop.call_later(self._hang / 2, self._check)

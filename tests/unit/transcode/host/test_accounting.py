@@ -1,4 +1,4 @@
-"""What the kernel says of a process: its memory, and how long it had to wait for a CPU."""
+"""What the kernel says of a process: its memory, and the CPU that it has had."""
 
 import os
 import subprocess
@@ -7,48 +7,45 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psutil
+import pytest
 
-from transcode.host.accounting import held, starved
+from transcode.host.accounting import held, used
 
-SPINS = "while True: pass"
-SLEEPS = "import signal; signal.pause()"
-CPU = min(os.sched_getaffinity(0))
+PRINTS_AND_SLEEPS = "print(flush=True); import signal; signal.pause()"
+IN_THREADS = """
+import threading
+for _ in range(5):
+    thread = threading.Thread(target=lambda: sum(range(2_000_000)))
+    thread.start()
+    thread.join()
+"""
 
 
 @contextmanager
-def running(code: str, niceness: int = 0) -> Iterator[psutil.Process]:
-    """A process of its own on a CPU that all of them share."""
-
-    def prepare() -> None:
-        os.sched_setaffinity(0, {CPU})
-        os.nice(niceness)
-
-    with subprocess.Popen([sys.executable, "-c", code], preexec_fn=prepare, stdout=subprocess.PIPE) as process:
+def asleep_after(code: str) -> Iterator[psutil.Process]:
+    """A process that is through with it, and waits."""
+    with subprocess.Popen([sys.executable, "-c", code + PRINTS_AND_SLEEPS], stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        process = psutil.Process(child.pid)
         try:
-            yield psutil.Process(process.pid)
+            while process.status() != psutil.STATUS_SLEEPING:
+                pass
+            yield process
         finally:
-            process.kill()
+            child.kill()
 
 
-def worked(process: psutil.Process) -> float:
-    return float(process.cpu_times().user)
+def test_the_cpu_of_a_process_is_that_of_all_its_threads_those_that_have_ended_too() -> None:
+    with asleep_after(IN_THREADS) as process:
+        spent, total = used(process.pid), process.cpu_times()
+        assert spent == pytest.approx(total.user + total.system, abs=0.05)
+        assert spent > 0.05
+        assert used(process.pid) == spent, "it sleeps"
 
 
-def until(process: psutil.Process, seconds: float) -> None:
-    """It has used so much of its CPU."""
-    while worked(process) < seconds:
-        process.status()
-
-
-def test_who_gives_way_to_others_is_seen_to_wait_and_who_sleeps_is_not() -> None:
-    with running(SLEEPS) as asleep, running(SPINS) as first, running(SPINS, niceness=5) as second:
-        until(first, 1.0)
-        assert starved(second.pid) > 0.5
-        assert starved(asleep.pid) < starved(second.pid) / 2
-
-
-def test_who_is_not_there_holds_nothing_and_waits_for_nothing() -> None:
-    with running("pass") as gone:
+def test_who_is_not_there_holds_nothing_and_has_no_cpu() -> None:
+    with asleep_after("") as gone:
         pass
-    assert (held(gone.pid), starved(gone.pid)) == (0, 0.0)
+    assert (held(gone.pid), used(gone.pid)) == (0, 0.0)
     assert held(os.getpid()) > 1 << 20

@@ -342,7 +342,7 @@ async def test_garbage_in_any_codec_ends_nothing_uncounted(worker: Worker, codec
         stage.process(EncodedPacket(1, number * MS, number * MS, True, data, 0, 0))
     await stage.aclose()
     stats = worker.stats
-    assert (stats.restarts, worker.failure) == (0, None)
+    assert (stats.restarts, worker.failure) == (0, None), worker.last_crash
     assert stats.errors + stats.decoded + stats.dropped > 0
 
 
