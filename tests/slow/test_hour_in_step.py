@@ -212,7 +212,7 @@ def test_an_hour_of_slow_sound_stays_in_step_for_webrtc_and_hls(
         for number, (kind, codec) in enumerate({Kind.VIDEO: Codec.H264, Kind.AUDIO: Codec.OPUS}.items())
     }
     timing = Timing.of(SEGMENT, SEGMENT, SECOND // PICTURES)
-    segmenters = {kind: Segmenter(timing, video=kind is Kind.VIDEO, segment=SEGMENT) for kind in Kind}
+    segmenters = {kind: Segmenter(timing, video=kind is Kind.VIDEO, segment=SEGMENT, repeat=lambda unit: b"") for kind in Kind}
 
     def release(until: int) -> None:
         while (due := pacer.next_release) is not None and due <= until:

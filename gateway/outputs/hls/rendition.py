@@ -52,6 +52,10 @@ class _Run:
     track: Track
     told: bool  # its first segment says that it is a discontinuity
     begun: bool = False
+    stills: StillPictures = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.stills = StillPictures(self.track.extradata if self.track.codec is Codec.H264 else b"")
 
 
 @dataclass(slots=True)
@@ -104,8 +108,10 @@ class Rendition:
         self._date = date
         self._archive = archive
         self._protocol = protocol
-        self._segmenter = Segmenter(timing, video=track.kind is Kind.VIDEO, segment=policy.segment)
-        self._begin(_Run(0, track, told=False))
+        self._run = _Run(0, track, told=False)
+        self._segmenter = Segmenter(
+            timing, video=track.kind is Kind.VIDEO, segment=policy.segment, repeat=lambda unit: self._run.stills.repeat(unit)
+        )
         self._inits: dict[int, bytes] = {}
         self._made = 0
         self._files: dict[str, bytes | memoryview] = {}
@@ -154,18 +160,13 @@ class Rendition:
             self._order(cut)
             self._owner.on_part(self, cut)
 
-    def _begin(self, run: _Run) -> None:
-        self._run = run
-        stills = StillPictures(run.track.extradata) if run.track.codec is Codec.H264 else None
-        self._segmenter.repeat = stills.repeat if stills is not None else None
-
     def interrupt(self, track: Track) -> None:
         """What comes next does not follow from what came before: another encoder, another picture. `track` is what it is then."""
         self.pause()
         if self._run.begun:
-            self._begin(_Run(self._run.number + 1, track, told=True))
+            self._run = _Run(self._run.number + 1, track, told=True)
         else:
-            self._begin(_Run(self._run.number, track, told=self._run.told))
+            self._run = _Run(self._run.number, track, told=self._run.told)
 
     def pause(self) -> None:
         """Time is missing from here to the next packet: the segment ends with what there is of it."""

@@ -28,7 +28,9 @@ async def worker() -> AsyncIterator[Worker]:
 
 
 def cut(track: Track, packets: list[EncodedPacket]) -> list[Cut]:
-    segmenter = Segmenter(Timing.of(2 * SECOND, SECOND, 34 * MS), video=track.codec is not Codec.AAC, segment=2 * SECOND)
+    segmenter = Segmenter(
+        Timing.of(2 * SECOND, SECOND, 34 * MS), video=track.codec is not Codec.AAC, segment=2 * SECOND, repeat=lambda unit: b""
+    )
     cuts = [part for packet in packets for part in segmenter.push(packet)]
     return [*cuts, *segmenter.close()]
 
