@@ -24,7 +24,7 @@ def describe(sps: bytes, track_id: int, extradata: bytes) -> Track:
     bits.skip(4)  # sps_video_parameter_set_id
     sub_layers = bits.bits(3)  # minus 1
     bits.skip(1)
-    profile, level, interlaced = _read_profile(bits, sub_layers)
+    profile, level, interlaced = read_profile(bits, sub_layers)
     bits.ue(15)  # sps_seq_parameter_set_id
     chroma = bits.ue(3)
     if chroma == 3:
@@ -60,7 +60,7 @@ def read_order_bits(sps: bytes) -> tuple[int, bool, int]:
     bits.skip(4)
     sub_layers = bits.bits(3)
     bits.skip(1)
-    _read_profile(bits, sub_layers)
+    read_profile(bits, sub_layers)
     identity = bits.ue(15)
     chroma = bits.ue(3)
     planes = chroma == 3 and bits.flag()
@@ -70,7 +70,7 @@ def read_order_bits(sps: bytes) -> tuple[int, bool, int]:
     return identity, planes, 4 + bits.ue(12)
 
 
-def _read_profile(bits: BitReader, sub_layers: int) -> tuple[int, int, bool]:
+def read_profile(bits: BitReader, sub_layers: int) -> tuple[int, int, bool]:
     """profile_tier_level (§7.3.3): (general_profile_idc, general_level_idc, an interlaced source)."""
     bits.skip(3)
     profile = bits.bits(5)
@@ -95,7 +95,7 @@ def _read_tail(bits: BitReader, poc_bits: int) -> tuple[float, bool]:
         for _ in range(6):  # sizes of coding and transform blocks, their depth
             bits.ue()
         if bits.flag() and bits.flag():  # scaling_list_enabled_flag, sps_scaling_list_data_present_flag
-            _skip_scaling_lists(bits)
+            skip_scaling_lists(bits)
         bits.skip(2)
         if bits.flag():  # pcm_enabled_flag
             bits.skip(8)
@@ -123,7 +123,7 @@ def _read_tail(bits: BitReader, poc_bits: int) -> tuple[float, bool]:
         return 0.0, fields
 
 
-def _skip_scaling_lists(bits: BitReader) -> None:
+def skip_scaling_lists(bits: BitReader) -> None:
     for size in range(4):  # §7.3.4
         for _ in range(0, 6, 3 if size == 3 else 1):
             if not bits.flag():
@@ -160,7 +160,7 @@ def _set_key(nal: bytes) -> tuple[int, int]:
     bits.skip(4)
     sub_layers = bits.bits(3)
     bits.skip(1)
-    _read_profile(bits, sub_layers)
+    read_profile(bits, sub_layers)
     return 1, bits.ue(15)
 
 
@@ -212,7 +212,7 @@ def _pps_ends(nal: bytes) -> bool:
             bits.se()
             bits.se()
     if bits.flag():  # pps_scaling_list_data_present_flag
-        _skip_scaling_lists(bits)
+        skip_scaling_lists(bits)
     bits.skip(1)
     bits.ue(4)  # log2_parallel_merge_level_minus2
     bits.skip(1)

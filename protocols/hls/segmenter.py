@@ -7,17 +7,18 @@ Kept true:
 * A video segment begins at a key frame, at the first one after two thirds of the target; where none comes within what the playlist
   has promised (`Timing.limit`) the segment ends all the same, since a target duration may never be exceeded (§4.4.3.1).
 * A part is not longer than the part target, and at least 85 % of it unless it is its segment's last (§4.4.3.7). Where no picture comes for
-  longer, one that shows the last again begins the next part (`stand`); where there can be none, the part is longer, and who lists it lists
+  longer, one with which the last stays begins the next part (`stand`); where there can be none, the part is longer, and who lists it lists
   what is beyond the target as gaps.
 * Beside a picture a part or segment of the sound ends where one of the picture does, with the nearest frame (`align`). The sound waits for
   that, but not for long.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil
 
+from protocols.bitstream.stills import Stills
 from protocols.media import EncodedPacket
 
 SECOND = 1_000_000_000
@@ -84,14 +85,14 @@ class Cut:
 class Segmenter:
     """The state of one rendition. `push` gives the parts that a packet completes."""
 
-    def __init__(self, timing: Timing, *, video: bool, segment: int, repeat: Callable[[bytes], bytes]) -> None:
-        """`segment` is the least distance in ns at which segments are wanted; sound ends its segments anywhere. `repeat` gives for an
-        access unit one that shows it again, or nothing."""
+    def __init__(self, timing: Timing, *, video: bool, segment: int, stills: Stills) -> None:
+        """`segment` is the least distance in ns at which segments are wanted; sound ends its segments anywhere. `stills` gives what is
+        shown while no picture comes, and is told of each."""
         self.skipped = 0
         """Packets before a key frame, or whose time goes back."""
         self._timing = timing
         self._video = video
-        self._repeat = repeat
+        self._stills = stills
         self._least = segment * 2 // 3
         self._longest = timing.limit if video else timing.target  # of a segment
         self._ahead = MS  # beyond a part: what may wait to be cut
@@ -101,9 +102,8 @@ class Segmenter:
         self._keyed = True  # the segment began with a key frame; else the next one ends it
         self._opens = False
         self._frame = _USUAL_FRAME if video else 0
-        self._newest = b""  # the access unit that came last, where one may follow that shows it again
-        self._again = b""  # that one, once it was needed
-        self._standing = False  # the last packet shows the one before it again, or came too late for its time
+        self._shown = 0  # pts of what is shown last
+        self._standing = False  # with the last packet the picture before it stays, or it came too late for its time
         # Of parts of the picture, where the sound has not come to: when, and whether a segment ends there as well
         self._ends: deque[tuple[int, bool]] = deque(maxlen=_MOST_ENDS)
 
@@ -146,10 +146,12 @@ class Segmenter:
         self._note(packet)
 
     def stand(self, until: int) -> Iterator[Cut]:
-        """Nothing came before `until` (ns): the last picture is shown until then, by one that begins each part."""
-        while self._packets and (at := self._packets[0].dts + self._timing.part) < until and (unit := self._still()):
-            track = self._packets[0].track
-            yield from self._add(EncodedPacket(track, at, at, keyframe=False, data=unit, begun=0, arrival=0))
+        """Nothing came before `until` (ns): the last picture stays until then, by one that begins each part."""
+        while self._packets and (at := self._packets[0].dts + self._timing.part) < until and (unit := self._stills.repeat()):
+            self._shown = max(at, self._shown + MS)
+            yield from self._add(
+                EncodedPacket(self._packets[0].track, self._shown, at, keyframe=False, data=unit, begun=0, arrival=0)
+            )
             self._standing = True
 
     def align(self, part: Cut) -> Iterator[Cut]:
@@ -212,13 +214,8 @@ class Segmenter:
         return cut
 
     def _note(self, packet: EncodedPacket) -> None:
-        self._newest, self._again = packet.data if packet.pts == packet.dts else b"", b""
-
-    def _still(self) -> bytes:
-        if self._newest and not self._again:
-            self._again = self._repeat(self._newest)
-            self._newest = self._newest if self._again else b""
-        return self._again
+        self._shown = max(self._shown, packet.pts)
+        self._stills.note(packet.data, packet.pts)
 
     def close(self) -> Iterator[Cut]:
         """The end, or a discontinuity: what is left ends its segment. The next packet begins anew, video with a key frame."""
@@ -239,10 +236,10 @@ class Segmenter:
         self._opens = True
 
     def _is_whole(self, length: int) -> bool:
-        """Whether it makes a part. A picture's that is too short waits for one that shows the last again, where there can be one."""
+        """Whether it makes a part. A picture's that is too short waits for one with which the last stays, where there can be one."""
         if length >= _LEAST * self._timing.part or self._size > MAX_PART_BYTES:
             return True
-        return self._video and length + self._frame > self._timing.part + MS and not self._still()
+        return self._video and length + self._frame > self._timing.part + MS and not self._stills.repeat()
 
     def _ends_segment(self, packet: EncodedPacket) -> bool:
         elapsed = packet.dts - self._segment_start

@@ -8,17 +8,17 @@ import asyncio
 import gzip
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.outputs.hls.policy import HlsPolicy, HlsTotals
-from protocols.bitstream.h264_still import StillPictures
+from protocols.bitstream.stills import StillPictures
 from protocols.hls.multivariant import Variant
 from protocols.hls.playlist import HlsPart, MediaPlaylist, PlaylistAnswer, Report, Segment
 from protocols.hls.segmenter import Cut, Segmenter, Timing
-from protocols.media import Codec, EncodedPacket, Kind, Track
+from protocols.media import EncodedPacket, Kind, Track
 from transcode.host.fragments import Done
 
 if TYPE_CHECKING:
@@ -52,10 +52,6 @@ class _Run:
     track: Track
     told: bool  # its first segment says that it is a discontinuity
     begun: bool = False
-    stills: StillPictures = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.stills = StillPictures(self.track.extradata if self.track.codec is Codec.H264 else b"")
 
 
 @dataclass(slots=True)
@@ -108,10 +104,9 @@ class Rendition:
         self._date = date
         self._archive = archive
         self._protocol = protocol
+        self._stills = StillPictures(track)
+        self._segmenter = Segmenter(timing, video=track.kind is Kind.VIDEO, segment=policy.segment, stills=self._stills)
         self._run = _Run(0, track, told=False)
-        self._segmenter = Segmenter(
-            timing, video=track.kind is Kind.VIDEO, segment=policy.segment, repeat=lambda unit: self._run.stills.repeat(unit)
-        )
         self._inits: dict[int, bytes] = {}
         self._made = 0
         self._files: dict[str, bytes | memoryview] = {}
@@ -167,6 +162,7 @@ class Rendition:
             self._run = _Run(self._run.number + 1, track, told=True)
         else:
             self._run = _Run(self._run.number, track, told=self._run.told)
+        self._stills.begin(track)
 
     def pause(self) -> None:
         """Time is missing from here to the next packet: the segment ends with what there is of it."""
@@ -187,7 +183,8 @@ class Rendition:
         run = self._run
         run.begun = True
         date = self._date(cut.packets[0].pts)
-        self._owner.make(run.track, cut.packets, cut.durations, self._made, partial(self._take, run, cut, date))
+        track = replace(run.track, extradata=self._stills.parameter_sets)
+        self._owner.make(track, cut.packets, cut.durations, self._made, partial(self._take, run, cut, date))
 
     def _take(self, run: _Run, cut: Cut, date: int, init: bytes, fragment: bytes) -> None:
         """A part has been made, or could not be."""
