@@ -101,11 +101,6 @@ class TrackDrift:
         self._looked = 0
         self._told: set[int] = set()
 
-    def correction_of(self, track: int) -> int:
-        """ns to add to its stamps, as it is now."""
-        it = self._tracks.get(track)
-        return round(it.correction) if it is not None else 0
-
     def steers(self, track: int) -> bool:
         """Whether it drifts."""
         it = self._tracks.get(track)
