@@ -11,8 +11,8 @@ arrival, until its lag has kept still for `HEALED`. What parts them:
 
 A stall is no such thing: what a gap in arrival adds to the lag is a debt, which the backlog behind it pays back, and late stays late. What
 is unpaid when the track is followed was its clock's as well; before its clock can be known nobody can say which. Sound that comes in spurts
-while pictures keep coming has such gaps as well; what a spurt leaves unpaid is lag. Of a spurt the last packet counts (`spurts.py`). A clock
-that drifts more slowly than that against another track's is steered by another (`track_drift.py`).
+while pictures keep coming has such gaps as well; what a spurt leaves unpaid is lag. Of a spurt the last packet counts (`spurts.py`).
+A clock that drifts more slowly than that against another track's is steered by another (`track_drift.py`).
 """
 
 from collections import deque
@@ -113,7 +113,9 @@ class _Lag:
     step: float = 20_000_000.0  # between packets
     usual: float = 0.0
     correction: float = 0.0
-    excess: float = 0.0  # of the level over what is corrected, which shrinks
+    excess: float = (
+        0.0  # what will be added to the correction, so that what parted the track is taken in; 0 unless it is followed
+    )
     followed_since: int | None = None
     followed_from: int = 0  # the lag there
     judged: bool = False
@@ -131,18 +133,9 @@ class _Lag:
         return self.lag - self.correction - self.usual
 
     @property
-    def to_take_in(self) -> float:
-        """What will be added to the correction, so that what parted it is taken in."""
-        return self.excess if self.followed_since is not None else 0.0
-
-    @property
-    def settling(self) -> bool:
-        return self.to_take_in != 0 or (self.unknown and self.debt > 0 and not self.spurts)
-
-    @property
     def uncorrected(self) -> float:
         """The usual lag, of a track that is followed."""
-        return self.level - self.correction - self.to_take_in
+        return self.level - self.correction - self.excess
 
     @property
     def moved(self) -> float:
@@ -187,7 +180,10 @@ class ArrivalClock:
         for counting in spurts.counting(arrival, (stamp, arrival)):
             self._observe(track, *counting, steered)
         it = self._lags.get(track)
-        return Correction(round(it.correction), round(it.to_take_in), it.settling) if it is not None else UNCORRECTED
+        if it is None or not (it.correction or it.excess or it.debt):
+            return UNCORRECTED
+        settling = it.excess != 0 or (it.debt > 0 and it.unknown and not it.spurts)
+        return Correction(round(it.correction), round(it.excess), settling)
 
     def _observe(self, track: int, stamp: int, arrival: int, steered: bool) -> None:
         it = self._lags.get(track)
@@ -305,6 +301,5 @@ def _keep_still(it: _Lag, now: int) -> None:
         it.begin_band(now)
     elif now - it.still_since >= (QUIET if it.followed_since is None else HEALED):
         it.usual = it.level - it.correction
-        it.followed_since = None
-        it.unknown = False
+        it.followed_since, it.excess, it.unknown = None, 0.0, False
         it.begin_band(now)
