@@ -12,9 +12,8 @@ from typing import NamedTuple
 
 from protocols.bitstream.bits import BitReader, BitWriter, escape, unescape
 from protocols.bitstream.cabac import CabacEncoder, Context
-from protocols.bitstream.hevc import read_profile, skip_scaling_lists
-from protocols.bitstream.nal import SPS_BYTES, START, split_annexb
-from protocols.bitstream.sps import MAX_SIDE, cropped
+from protocols.bitstream.hevc import read_reordering, read_sps_head, skip_scaling_lists
+from protocols.bitstream.nal import START, split_annexb
 from protocols.errors import ProtocolError
 
 _SPS, _PPS = 33, 34
@@ -211,22 +210,11 @@ def _first_slice(access_unit: bytes) -> bytes:
 
 
 def _read_sps(unit: bytes) -> _HevcSps:
-    bits = BitReader(unescape(unit, SPS_BYTES)[2:])
-    bits.skip(4)  # sps_video_parameter_set_id
-    sub_layers = bits.bits(3)  # minus 1
-    bits.skip(1)
-    read_profile(bits, sub_layers)
-    identity, chroma = bits.ue(15), bits.ue(3)
-    if chroma == 3 and bits.flag():
+    head, bits = read_sps_head(unit)
+    if head.planes:
         raise ProtocolError("separate colour planes")
-    width, height = bits.ue(MAX_SIDE), bits.ue(MAX_SIDE)
-    cropped(bits, width, height, chroma, 1)
-    bits.ue(8)  # depths
-    bits.ue(8)
-    order_bits = 4 + bits.ue(12)
-    for _ in range(sub_layers + 1 if bits.flag() else 1):
-        for _ in range(3):
-            bits.ue()
+    read_reordering(bits, head.sub_layers)
+    width, height = head.coded
     smallest, more = 3 + bits.ue(3), bits.ue(3)  # log2 of the coding block sizes
     if width * height >> 2 * (smallest + more) > _MOST_TREES:
         raise ProtocolError("too large")
@@ -246,14 +234,14 @@ def _read_sps(unit: bytes) -> _HevcSps:
         sets.append(_read_set(bits, sets, in_slice=False))
     long_term = bits.flag()
     long_term_sets = bits.ue(32) if long_term else 0
-    bits.skip(long_term_sets * (order_bits + 1))
+    bits.skip(long_term_sets * (head.order_bits + 1))
     return _HevcSps(
-        identity=identity,
-        chroma=chroma,
+        identity=head.identity,
+        chroma=head.chroma,
         columns=width >> smallest,
         rows=height >> smallest,
         tree=1 << more,
-        order_bits=order_bits,
+        order_bits=head.order_bits,
         offsets=offsets,
         sets=sets,
         long_term=long_term,
