@@ -5,6 +5,8 @@ had not been there, to the bit. Only for whole frames with order counts of type 
 the one before it that is has to do.
 """
 
+from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,6 +19,7 @@ from protocols.errors import ProtocolError
 _SHORT_START = b"\0\0\1"
 _SLICE, _IDR = 1, 5
 _SLICE_BYTES = 48  # its header up to the order count takes less
+_MOST_REORDERED = 18  # of a stream of frames 16 at most are out of order (§A.3.1), here with those beside them
 _MAX_UNITS = 16  # in front of the first slice
 _DELIMITER = START + b"\x09\x30"  # two of these in a row would else look like slices of one picture (§7.4.1.2.4)
 _HEAD = b"\x01"  # nal_ref_idc 0: no reference
@@ -40,12 +43,9 @@ class _StillPps:
     redundant: bool
 
 
-class _Shown(NamedTuple):
+class _Picture(NamedTuple):
     pts: int
-    slice: bytes
-
-
-_NONE = _Shown(-1, b"")
+    slice: bytes  # the beginning of its first
 
 
 class _Place(NamedTuple):
@@ -64,27 +64,31 @@ class H264Still:
         self.parameter_sets = parameter_sets
         self._sps, self._pps = read_sets(parameter_sets, _read_pps)
         self._newest = b""  # the first slice of the picture decoded last
-        self._shown = _NONE  # that which is shown last
-        self._copied = _NONE  # the same among those that a picture may refer to
+        self._pictures: deque[_Picture] = deque(maxlen=_MOST_REORDERED)  # since the last IDR, as decoded
         self._skips: dict[int, bytes] = {}  # the slice data, by the macroblocks of a picture
 
     def note(self, access_unit: bytes, pts: int) -> None:
         """The picture (Annex B) that is decoded next, shown at `pts`."""
         self._newest = _first_slice(access_unit)
-        newest = _Shown(pts, self._newest)
-        if pts > self._shown.pts:
-            self._shown = newest
-        if pts > self._copied.pts and self._newest and _is_reference(self._newest):
-            self._copied = newest
-        if self._newest and _is_idr(self._newest):
-            self._shown = self._copied = newest
+        if self._newest:
+            if _is_idr(self._newest):
+                self._pictures.clear()
+            self._pictures.append(_Picture(pts, self._newest))
 
-    def repeat(self) -> bytes:
-        """An access unit (Annex B) that shows the last picture again; empty where there can be none. It may be used more than once."""
+    def repeat(self, pts: int) -> bytes:
+        """An access unit (Annex B) that shows at `pts` again what is shown just before; empty where there can be none."""
         try:
-            return self._following(*(self._place(each) for each in (self._newest, self._shown.slice, self._copied.slice)))
-        except (ProtocolError, LookupError):
+            shown = self._shown(self._pictures, pts)
+            copied = self._shown([each for each in self._pictures if _is_reference(each.slice)], pts)
+            return self._following(*(self._place(each) for each in (self._newest, shown, copied)))
+        except (ProtocolError, LookupError, ValueError):
             return b""
+
+    @staticmethod
+    def _shown(pictures: Collection[_Picture], pts: int) -> bytes:
+        """The last before then; of none is that much known, the first. Raises `ValueError` where there is none."""
+        before = [each for each in pictures if each.pts <= pts]
+        return max(before).slice if before else min(pictures).slice
 
     def _following(self, newest: _Place, shown: _Place, copied: _Place) -> bytes:
         pps = self._pps[copied.pps]

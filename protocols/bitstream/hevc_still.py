@@ -92,8 +92,8 @@ class HevcStill:
         """The picture (Annex B) that is decoded next, shown at `pts`."""
         self._unit = access_unit
 
-    def repeat(self) -> bytes:
-        """An access unit (Annex B) after which the last picture stays; empty where there can be none. The next one is another."""
+    def repeat(self, pts: int) -> bytes:
+        """An access unit (Annex B) with which what is shown before `pts` stays; empty where there can be none. The next is another."""
         self._count += 1
         try:
             slice_ = _first_slice(self._unit)

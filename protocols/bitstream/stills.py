@@ -17,9 +17,9 @@ class Stills(Protocol):
     def note(self, access_unit: bytes, pts: int) -> None:
         """The access unit that comes next, shown at `pts` (ns)."""
 
-    def repeat(self) -> bytes:
-        """An access unit with which the last picture stays, to be put behind what came; empty where there can be none. Each has its place:
-        ask again for the next."""
+    def repeat(self, pts: int) -> bytes:
+        """An access unit with which the picture before `pts` stays there, to be put behind what came; empty where there can be none. Each
+        has its place: ask again for the next."""
         ...
 
 
@@ -37,7 +37,7 @@ class _NoStills:
     def note(self, access_unit: bytes, pts: int) -> None:
         pass
 
-    def repeat(self) -> bytes:
+    def repeat(self, pts: int) -> bytes:
         return b""
 
 
@@ -62,5 +62,5 @@ class StillPictures:
     def note(self, access_unit: bytes, pts: int) -> None:
         self._stills.note(access_unit, pts)
 
-    def repeat(self) -> bytes:
-        return self._stills.repeat()
+    def repeat(self, pts: int) -> bytes:
+        return self._stills.repeat(pts)

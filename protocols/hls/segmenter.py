@@ -102,7 +102,6 @@ class Segmenter:
         self._keyed = True  # the segment began with a key frame; else the next one ends it
         self._opens = False
         self._frame = _USUAL_FRAME if video else 0
-        self._shown = 0  # pts of what is shown last
         self._standing = False  # with the last packet the picture before it stays, or it came too late for its time
         # Of parts of the picture, where the sound has not come to: when, and whether a segment ends there as well
         self._ends: deque[tuple[int, bool]] = deque(maxlen=_MOST_ENDS)
@@ -129,7 +128,7 @@ class Segmenter:
                 self.skipped += 1
                 return
             self._begin(packet)
-            self._note(packet)
+            self._stills.note(packet.data, packet.pts)
             return
         late = packet.dts <= last.dts
         if late and not self._standing:
@@ -143,15 +142,12 @@ class Segmenter:
             self._frame += (frame - self._frame) // 4 if self._frame else frame
         self._standing = late
         yield from self._add(packet)
-        self._note(packet)
+        self._stills.note(packet.data, packet.pts)
 
     def stand(self, until: int) -> Iterator[Cut]:
         """Nothing came before `until` (ns): the last picture stays until then, by one that begins each part."""
-        while self._packets and (at := self._packets[0].dts + self._timing.part) < until and (unit := self._stills.repeat()):
-            self._shown = max(at, self._shown + MS)
-            yield from self._add(
-                EncodedPacket(self._packets[0].track, self._shown, at, keyframe=False, data=unit, begun=0, arrival=0)
-            )
+        while self._packets and self._packets[0].dts + self._timing.part < until and (still := self._still()).data:
+            yield from self._add(still)
             self._standing = True
 
     def align(self, part: Cut) -> Iterator[Cut]:
@@ -213,9 +209,11 @@ class Segmenter:
         self._packets, self._size = rest, sum(len(packet.data) for packet in rest)
         return cut
 
-    def _note(self, packet: EncodedPacket) -> None:
-        self._shown = max(self._shown, packet.pts)
-        self._stills.note(packet.data, packet.pts)
+    def _still(self) -> EncodedPacket:
+        """What begins the next part where no picture does; without data where there can be none."""
+        track, at = self._packets[0].track, self._packets[0].dts + self._timing.part
+        pts = at + MS // 2  # that of no picture, where times are in ms
+        return EncodedPacket(track, pts, at, keyframe=False, data=self._stills.repeat(pts), begun=0, arrival=0)
 
     def close(self) -> Iterator[Cut]:
         """The end, or a discontinuity: what is left ends its segment. The next packet begins anew, video with a key frame."""
@@ -239,7 +237,7 @@ class Segmenter:
         """Whether it makes a part. A picture's that is too short waits for one with which the last stays, where there can be one."""
         if length >= _LEAST * self._timing.part or self._size > MAX_PART_BYTES:
             return True
-        return self._video and length + self._frame > self._timing.part + MS and not self._stills.repeat()
+        return self._video and length + self._frame > self._timing.part + MS and not self._still().data
 
     def _ends_segment(self, packet: EncodedPacket) -> bool:
         elapsed = packet.dts - self._segment_start

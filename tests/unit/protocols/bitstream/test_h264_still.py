@@ -35,7 +35,7 @@ def repeated(parameter_sets: bytes, access_unit: bytes) -> bytes:
     """What shows this one again, where it is the only one."""
     still = H264Still(parameter_sets)
     still.note(access_unit, 0)
-    return still.repeat()
+    return still.repeat(1)
 
 
 def with_stills(packets: list[EncodedPacket], often: Callable[[], int]) -> tuple[list[EncodedPacket], list[bool]]:
@@ -45,7 +45,7 @@ def with_stills(packets: list[EncodedPacket], often: Callable[[], int]) -> tuple
     repeated: list[bool] = []
     for packet in packets:
         still.note(packet.data, packet.pts)
-        unit = still.repeat()
+        unit = still.repeat(packet.pts + 1)
         assert unit
         for number in range(1 + often()):
             time = len(made) * 33_000_000
@@ -86,7 +86,7 @@ def test_behind_reordered_pictures_it_is_the_one_shown_last_that_stands(options:
         if sum(each.pts <= last for each in packets) == number + 1:  # all are there that are shown before it
             for again in (1, 2):
                 shown_last[last + again] = last
-                made.append(packet._replace(pts=last + again, data=still.repeat(), keyframe=False))
+                made.append(packet._replace(pts=last + again, data=still.repeat(last + again), keyframe=False))
     assert len(shown_last) > 20
     plain = {frame.pts: frame.to_ndarray() for frame in see(packets)}
     shown = see(made)
@@ -106,7 +106,7 @@ def test_behind_a_picture_that_nothing_refers_to_the_reference_before_it_stands(
     unreferenced = packets[9].data[:at] + bytes((packets[9].data[at] & 0x1F,)) + packets[9].data[at + 1 :]
     last = packets[9]._replace(data=unreferenced)
     still.note(last.data, last.pts)
-    again = last._replace(pts=last.pts + 1, dts=last.dts + 1, data=still.repeat())
+    again = last._replace(pts=last.pts + 1, dts=last.dts + 1, data=still.repeat(last.pts + 1))
     *_, shown = see([*packets[:9], last, again])
     assert np.array_equal(shown.to_ndarray(), reference)
 

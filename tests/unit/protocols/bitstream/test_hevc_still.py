@@ -45,7 +45,7 @@ def with_stills(packets: list[EncodedPacket], still: HevcStill, *, anywhere: boo
         last = max(each.pts for each in packets[: number + 1])
         if anywhere or sum(each.pts <= last for each in packets) == number + 1:  # all are there that are shown before it
             for _ in range(chance.choice((1, 1, 2, 5))):
-                unit = still.repeat()
+                unit = still.repeat(last + MS)
                 assert unit
                 made.append(packet._replace(pts=last + MS, dts=packet.dts + 1, data=unit, keyframe=False))
     assert len(made) > len(packets) + 10
@@ -72,15 +72,15 @@ def test_between_pictures_that_are_still_to_be_put_in_order_none_is_lost_or_harm
 def test_it_takes_some_bytes() -> None:
     packets, still = coded("bframes=0", (1920, 1080), 0.1)
     still.note(packets[0].data, 0)
-    assert 0 < len(still.repeat()) < 100
+    assert 0 < len(still.repeat(1)) < 100
 
 
 def test_what_is_no_picture_and_what_no_parameter_set_was_there_for_has_none() -> None:
     packets, still = coded("bframes=0", seconds=0.5)
     for data in (b"", START, START + b"\x02\x01", START + b"\x46\x01\x10", b"\0\0\1\x26\x01" + bytes(40), packets[1].data[:8]):
         still.note(data, 0)
-        assert not still.repeat()
+        assert not still.repeat(1)
     without = HevcStill(b"")
     without.note(packets[0].data, 0)
-    assert not without.repeat()
+    assert not without.repeat(1)
     assert without.parameter_sets == b""

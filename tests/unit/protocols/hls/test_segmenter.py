@@ -22,7 +22,7 @@ class Always:
     def note(self, access_unit: bytes, pts: int) -> None:
         pass
 
-    def repeat(self) -> bytes:
+    def repeat(self, pts: int) -> bytes:
         return self.unit
 
 

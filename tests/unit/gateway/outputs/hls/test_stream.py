@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -196,15 +197,18 @@ REORDERED = {
 @pytest.mark.parametrize("pause", [0.6, 3.0])
 @pytest.mark.parametrize("begin", [4.0, 5.0, 5.05, 5.1])
 @pytest.mark.parametrize("encoder", REORDERED)
-def test_a_picture_lasts_until_the_next_whatever_their_order(encoder: str, begin: float, pause: float) -> None:
-    """Those that wait in the encoder when the source stops come after it."""
+@pytest.mark.parametrize("live", [True, False])
+def test_a_picture_lasts_until_the_next_whatever_their_order(live: bool, encoder: str, begin: float, pause: float) -> None:
+    """Those that wait in the encoder when the source stops come after it; from a file they come by their decode times."""
     track, video, coming = paused(*REORDERED[encoder], begin, pause)
-    seat, playlists = played(track, video, 12, lambda packet: coming[packet.pts] if packet.track == 1 else packet.dts)
+    seat, playlists = played(track, video, 12, lambda packet: coming[packet.pts] if live and packet.track == 1 else packet.dts)
     lengths = {name: without_holes(playlist) for name, playlist in playlists.items()}
     assert lengths == {"audio": pytest.approx(12, abs=0.3), "video": pytest.approx(12, abs=0.3)}
     given = seat.given[Kind.VIDEO]
     assert max(duration for _, duration in given) < 400 * MS, "no part is without a picture"
     assert [packet.data for packet in whole(seat, Kind.VIDEO) if packet.begun] == [packet.data for packet in video]
+    shown_at = sorted(packet.pts for packet, _ in given)
+    assert max(later - earlier for earlier, later in pairwise(shown_at)) < 400 * MS, "nor any moment"
     first, *others = (packet for packet, _ in given)
     first = first._replace(data=StillPictures(track).parameter_sets + first.data)
     shown = {frame.pts for frame in see([first, *others], track.codec)}
