@@ -9,9 +9,10 @@ arrival, until its lag has kept still for `HEALED`. What parts them:
   of a file come faster than real time;
 * or the track alone has moved away from another in each of the last `DRIFTS` looks. A path that gets longer does so for both.
 
-A stall is no such thing: what a gap in arrival adds to the lag is a debt, which the backlog behind it pays back, and late stays late. Sound
-that comes in spurts while pictures keep coming has such gaps as well; what a spurt leaves unpaid is lag. Of a spurt the last packet counts
-(`spurts.py`). A clock that drifts more slowly than that against another track's is steered by another (`track_drift.py`).
+A stall is no such thing: what a gap in arrival adds to the lag is a debt, which the backlog behind it pays back, and late stays late. What
+is unpaid when the track is followed was its clock's as well; before its clock can be known nobody can say which. Sound that comes in spurts
+while pictures keep coming has such gaps as well; what a spurt leaves unpaid is lag. Of a spurt the last packet counts (`spurts.py`).
+A clock that drifts more slowly than that against another track's is steered by another (`track_drift.py`).
 """
 
 from collections import deque
@@ -19,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import pairwise
+from typing import NamedTuple
 
 from gateway.sessions.spurts import Spurts
 from protocols.media import Kind
@@ -33,6 +35,8 @@ DRIFTS_BY = 0.018  # of real time, where looks are rare: what is slower is anoth
 SETTLING = 400_000_000  # ns; time constant of the estimator
 TYPICAL = 200_000_000  # ns; the longest step between packets for which it is laid out
 CATCH_UP = 0.2  # of real time: how fast the lag that there was before a track was followed is taken in
+MOST_TAKEN_IN = 600_000_000  # ns so; what is beyond is, at once
+KNOWN = 1_500_000_000  # ns after a track's first packet a clock of half the speed is known
 STILL = 60_000_000  # ns; a lag that moves in such a band keeps still
 QUIET = 4_000_000_000  # ns of that, and it is the track's usual lag
 HEALED = 10_000_000_000  # ns of that, and its stamps are right again
@@ -80,6 +84,18 @@ class ClockFault:
 OnFault = Callable[[ClockFault], None]
 
 
+class Correction(NamedTuple):
+    """What is to be added to a stamp, and what will be in the end, so that what parted it from arrival is taken in; ns. `settling`: until
+    then how late packets are says nothing, nor after a gap until it is known how the clock runs."""
+
+    offset: int
+    to_come: int
+    settling: bool
+
+
+UNCORRECTED = Correction(0, 0, settling=False)
+
+
 @dataclass(slots=True)
 class _Lag:
     """Of one track. `usual` is that of its right stamps, as far as they are corrected."""
@@ -87,15 +103,19 @@ class _Lag:
     stamp: int
     arrival: int
     origin: int  # arrival less stamp, of the first packet
+    born: int  # arrival of that
     lag: int = 0
     debt: int = 0
     spurts: bool = False  # the debt is from a gap of this track alone
+    unknown: bool = True  # how its clock runs: it is too young
     level: float = 0.0
     slope: float = 0.0
     step: float = 20_000_000.0  # between packets
     usual: float = 0.0
     correction: float = 0.0
-    excess: float = 0.0  # of the level over what is corrected, which shrinks
+    excess: float = (
+        0.0  # what will be added to the correction, so that what parted the track is taken in; 0 unless it is followed
+    )
     followed_since: int | None = None
     followed_from: int = 0  # the lag there
     judged: bool = False
@@ -113,18 +133,21 @@ class _Lag:
         return self.lag - self.correction - self.usual
 
     @property
-    def to_take_in(self) -> float:
-        """What will be added to the correction, so that what parted it is taken in."""
-        return self.excess if self.followed_since is not None else 0.0
-
-    @property
     def uncorrected(self) -> float:
         """The usual lag, of a track that is followed."""
-        return self.level - self.correction - self.to_take_in
+        return self.level - self.correction - self.excess
 
     @property
     def moved(self) -> float:
         return abs(self.levels[-1] - self.levels[0]) if self.levels else 0.0
+
+    def follow(self, now: int) -> None:
+        """From here on it goes by arrival. What a gap has left unpaid was its clock's as well."""
+        self.lag, self.level, self.debt = self.lag + self.debt, self.level + self.debt, 0
+        self.followed_since, self.followed_from, self.judged = now, self.lag, False
+        parted = self.level - self.usual - self.correction
+        self.excess = max(-MOST_TAKEN_IN, min(MOST_TAKEN_IN, parted))
+        self.begin_band(now)
 
     def begin_band(self, now: int) -> None:
         self.low = self.high = self.level
@@ -142,23 +165,13 @@ class ArrivalClock:
         self._silent_until = 0  # when the last gap of all tracks ended
         self._told: set[tuple[int | None, StampPace]] = set()
 
-    def correction_of(self, track: int) -> int:
-        """ns, as it is now."""
-        lag = self._lags.get(track)
-        return round(lag.correction) if lag is not None else 0
-
-    def excess_of(self, track: int) -> int:
-        """ns by which its correction will still grow, so that what parted it is taken in."""
-        lag = self._lags.get(track)
-        return round(lag.to_take_in) if lag is not None else 0
-
     def restart(self, track: int) -> None:
         """Its stamps have jumped: what they said is over."""
         self._lags.pop(track, None)
         self._spurts.pop(track, None)
 
-    def correct(self, track: int, stamp: int, arrival: int, *, steered: bool) -> int:
-        """What to add to this stamp (all in ns); it counts as the track's newest. `steered`: another keeps it beside the others."""
+    def correct(self, track: int, stamp: int, arrival: int, *, steered: bool) -> Correction:
+        """Of this stamp (all in ns); it counts as the track's newest. `steered`: another keeps it beside the others."""
         if arrival - self._newest > GAP:
             self._silent_until = arrival
         self._newest = max(self._newest, arrival)
@@ -166,12 +179,16 @@ class ArrivalClock:
             spurts = self._spurts[track] = Spurts()
         for counting in spurts.counting(arrival, (stamp, arrival)):
             self._observe(track, *counting, steered)
-        return self.correction_of(track)
+        it = self._lags.get(track)
+        if it is None or not (it.correction or it.excess or it.debt):
+            return UNCORRECTED
+        settling = it.excess != 0 or (it.debt > 0 and it.unknown and not it.spurts)
+        return Correction(round(it.correction), round(it.excess), settling)
 
     def _observe(self, track: int, stamp: int, arrival: int, steered: bool) -> None:
         it = self._lags.get(track)
         if it is None:
-            it = self._lags[track] = _Lag(stamp, arrival, arrival - stamp, still_since=arrival, looked=arrival)
+            it = self._lags[track] = _Lag(stamp, arrival, arrival - stamp, arrival, still_since=arrival, looked=arrival)
             it.looks.append(0)
             return
         arrival = max(arrival, it.arrival)
@@ -190,6 +207,7 @@ class ArrivalClock:
         if elapsed > GAP:
             if it.spurts:
                 it.debt = 0
+            it.unknown = it.unknown and it.arrival - it.born < KNOWN
             it.spurts = self._silent_until <= it.arrival
         if grown < 0:
             it.debt = max(0, it.debt + grown)
@@ -207,9 +225,7 @@ class ArrivalClock:
         else:
             it.apart.clear()
         if it.followed_since is None and (self._parts(it, others) or (not steered and self._drifts(it, others))):
-            it.followed_since, it.followed_from, it.judged = now, it.lag, False
-            it.excess = it.level - it.usual - it.correction
-            it.begin_band(now)
+            it.follow(now)
         if it.followed_since is not None and not it.judged:
             self._judge(now)
 
@@ -285,5 +301,5 @@ def _keep_still(it: _Lag, now: int) -> None:
         it.begin_band(now)
     elif now - it.still_since >= (QUIET if it.followed_since is None else HEALED):
         it.usual = it.level - it.correction
-        it.followed_since = None
+        it.followed_since, it.excess, it.unknown = None, 0.0, False
         it.begin_band(now)

@@ -12,7 +12,8 @@ media time 0, so `now - base` is the media time that is live. It keeps five rule
   back-pressure until it is down to a quarter. Above `hold` the oldest go (`overflow`), to the next key frame, video and audio alike.
 * **Too late.** A packet that comes more than `late` after its time is dropped, after a stall of the network all of a backlog. Video starts
   again with a key frame that is in time, audio with the first packet in time. A track's own time is the earliest of the last one to
-  two `window`s: a track that is always behind the others is not late, and when the path got longer for good that is the new time.
+  two `window`s: a track that is always behind the others is not late, and when the path got longer for good that is the new time. Where its
+  times say nothing yet (`settling`) none is late.
 * **Drift.** The edge follows the publisher's clock by at most `slew`.
 """
 
@@ -81,8 +82,8 @@ class Pacer:
         if at_once:
             self._behind = hold
 
-    def push(self, packet: EncodedPacket, kind: Kind, now: int) -> None:
-        """Take a packet that came at `now`; `pop` gives it out, perhaps at once."""
+    def push(self, packet: EncodedPacket, kind: Kind, now: int, *, settling: bool = False) -> None:
+        """Take a packet that came at `now`; `pop` gives it out, perhaps at once. `settling`: its time does not say how late it is."""
         delay = now - packet.dts
         if not self._tracks:
             # What has waited before, for other tracks to be known, has waited for them
@@ -92,7 +93,7 @@ class Pacer:
         if track is None:
             track = self._tracks[packet.track] = _Track(kind, delay, delay, now + self.policy.window)
         self._note_delay(track, delay, now)
-        if delay - max(track.normal, self._base) > self.policy.late:
+        if delay - max(track.normal, self._base) > self.policy.late and not settling:
             self.dropped[LATE] += 1
             if kind is Kind.VIDEO:
                 track.waiting = track.waiting or LATE

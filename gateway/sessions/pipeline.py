@@ -113,12 +113,13 @@ class Pipeline:
             await staging.revise(found, now, at_keyframe=True)
         if kind is Kind.VIDEO and track_pipeline.lacks_keyframe(packet):
             track_pipeline.request_keyframe(self._publisher)
-        if self._timeline.settling(packet.track):
+        settling = self._timeline.settling(packet.track)
+        if settling:
             self._lip_sync.forget(packet.track)
         else:
             self._lip_sync.note(packet.track, kind, packet.dts, packet.arrival, now)
         self._pacer.hold_back(self._lip_sync.hold, at_once=self._lip_sync.at_once)
-        self._pacer.push(packet, kind, now)
+        self._pacer.push(packet, kind, now, settling=settling)
         if self._pacer.needs_keyframe:
             staging.request_source_keyframe()
         released = self._pacer.pop(now)

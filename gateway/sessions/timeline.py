@@ -38,6 +38,8 @@ class _Clock:
     last: int
     corrected: int  # the offset with what arrival says of the track's clock
     step: int = STEP
+    drift: int = 0  # what the next packet is corrected by for it
+    settling: bool = False
 
 
 class Timeline:
@@ -76,6 +78,7 @@ class Timeline:
             clock.offset = self._offset_after_jump(packet.dts, earliest, max(now, self._newest + clock.step))
             self._arrival_clock.restart(packet.track)
             self._drift.restart(packet.track)
+            clock.drift = 0
         offset = self._correct(packet, clock)
         dts, pts = packet.dts + offset, packet.pts + offset
         if dts <= clock.last:
@@ -90,16 +93,18 @@ class Timeline:
 
     def settling(self, track: int) -> bool:
         """What its stamps have parted from arrival by is still being taken in: how late its packets are says nothing yet."""
-        return self._arrival_clock.excess_of(track) != 0
+        return self._clocks[track].settling
 
     def _correct(self, packet: EncodedPacket, clock: _Clock) -> int:
         """The offset for this packet."""
         track, arrival = packet.track, packet.arrival
-        offset = clock.offset + self._drift.correction_of(track)
-        by_arrival = self._arrival_clock.correct(track, packet.dts + offset, arrival, steered=self._drift.steers(track))
-        offset += by_arrival
-        drift = self._drift.note(track, packet.dts + offset + self._arrival_clock.excess_of(track), arrival)
-        clock.corrected = clock.offset + drift + by_arrival
+        offset = clock.offset + clock.drift
+        steered = self._drift.steers(track)
+        correction = self._arrival_clock.correct(track, packet.dts + offset, arrival, steered=steered)
+        clock.settling = correction.settling
+        offset += correction.offset
+        clock.drift = self._drift.note(track, packet.dts + offset + correction.to_come, arrival)
+        clock.corrected = clock.offset + clock.drift + correction.offset
         return offset
 
     def _offset_of_new(self) -> int:

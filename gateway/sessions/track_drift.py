@@ -11,8 +11,8 @@ and stays: who is suddenly apart by `STEP` more sends otherwise than before.
 """
 
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from statistics import correlation, linear_regression
 from typing import NamedTuple
 
 from gateway.sessions.arrival_clock import ClockFault, OnFault, StampPace
@@ -41,11 +41,6 @@ class _Point(NamedTuple):
     own: float  # the track's own delay
 
 
-class _StraightLine(NamedTuple):
-    begin: float
-    slope: float  # per point
-
-
 class _Drift(NamedTuple):
     begin: float  # what the track was apart then
     rate: float  # of real time
@@ -59,7 +54,6 @@ class _TrackClock:
     born: int  # arrival of its first packet
     stamp: int
     arrival: int
-    delay: int
     seen: list[_Point] = field(default_factory=list)  # since the last look
     looks: deque[list[_Point]] = field(default_factory=lambda: deque(maxlen=LOOKS))
     correction: float = 0.0
@@ -101,11 +95,6 @@ class TrackDrift:
         self._looked = 0
         self._told: set[int] = set()
 
-    def correction_of(self, track: int) -> int:
-        """ns to add to its stamps, as it is now."""
-        it = self._tracks.get(track)
-        return round(it.correction) if it is not None else 0
-
     def steers(self, track: int) -> bool:
         """Whether it drifts."""
         it = self._tracks.get(track)
@@ -118,22 +107,21 @@ class TrackDrift:
     def note(self, track: int, stamp: int, arrival: int) -> int:
         """A packet of it has got this stamp, or will get it once all is taken in; corrections included, all in ns. What is to be added to
         the next."""
-        delay = arrival - stamp
         it = self._tracks.get(track)
         if it is None:
-            it = self._tracks[track] = _TrackClock(arrival, stamp, arrival, delay)
+            it = self._tracks[track] = _TrackClock(arrival, stamp, arrival)
             self._looked = self._looked or arrival
         elif it.rate:
             it.correction += it.rate * min(max(0, stamp - it.stamp), LOOK)
-        it.stamp, it.arrival, it.delay = stamp, arrival, delay
-        nearest: int | None = None
-        for each in self._tracks.values():
-            if each is not it and each.anchor is None and arrival - each.arrival < ACTIVE:
-                apart = delay - each.delay
-                if nearest is None or abs(apart) < abs(nearest):
-                    nearest = apart
-        if nearest is not None:
-            it.seen.append(_Point(nearest, delay))
+        it.stamp, it.arrival = stamp, arrival
+        delay = arrival - stamp
+        apart = [
+            delay - (each.arrival - each.stamp)
+            for each in self._tracks.values()
+            if each is not it and each.anchor is None and arrival - each.arrival < ACTIVE
+        ]
+        if apart:
+            it.seen.append(_Point(min(apart, key=abs), delay))
         if arrival - self._looked >= LOOK:
             self._look(arrival)
         return round(it.correction)
@@ -187,13 +175,14 @@ def _drifting(it: _TrackClock, point: _Point) -> _Drift | None:
         for count in range(FEWEST, len(span) + 1):
             if abs(point.apart - span[-count].apart) < ENDS * least:
                 continue
-            points = list(span)[-count:]
-            if (line := _line([each.apart for each in points], least)) is not None:
-                moves = _slope([each.own for each in points])
-                other = _slope([each.own - each.apart for each in points])
-                drift = line.slope / (LOOK << scale)
-                if abs(moves) >= abs(other) and abs(drift) <= MOST:
-                    return _Drift(line.begin, drift, (count - 1) * (LOOK << scale))
+            steps, points = range(count), list(span)[-count:]
+            apart = [each.apart for each in points]
+            slope, begin = linear_regression(steps, apart)  # by least squares
+            if abs(slope) * (count - 1) < least or correlation(steps, apart) ** 2 < STRAIGHT:
+                continue
+            moves, rate = linear_regression(steps, [each.own for each in points]).slope, slope / (LOOK << scale)
+            if abs(moves) >= abs(moves - slope) and abs(rate) <= MOST:  # more than the other does
+                return _Drift(begin, rate, (count - 1) * (LOOK << scale))
         half = it.halves[scale]
         if half is None:
             it.halves[scale] = point
@@ -201,22 +190,3 @@ def _drifting(it: _TrackClock, point: _Point) -> _Drift | None:
         it.halves[scale] = None
         point = _Point((half.apart + point.apart) / 2, (half.own + point.own) / 2)
     return None
-
-
-def _line(values: Sequence[float], least: float) -> _StraightLine | None:
-    """The straight line through them by least squares, if they lie on one that moves by `least`."""
-    mean = sum(values) / len(values)
-    middle = (len(values) - 1) / 2
-    slope = _slope(values)
-    variance = sum((value - mean) ** 2 for value in values)
-    of_line = sum((slope * (index - middle)) ** 2 for index in range(len(values)))
-    if abs(slope) * (len(values) - 1) < least or of_line < STRAIGHT * variance:
-        return None
-    return _StraightLine(mean - slope * middle, slope)
-
-
-def _slope(values: Sequence[float]) -> float:
-    middle = (len(values) - 1) / 2
-    return sum((index - middle) * value for index, value in enumerate(values)) / sum(
-        (index - middle) ** 2 for index in range(len(values))
-    )

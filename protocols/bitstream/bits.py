@@ -1,7 +1,9 @@
-"""Reading bits, and the raw byte sequence payload inside a NAL unit.
+"""Reading and writing bits, and the raw byte sequence payload inside a NAL unit.
 
-Reads most significant bit first and never past the end: a short or absurd input is a `ProtocolError`.
+Most significant bit first. Nothing is read past the end: a short or absurd input is a `ProtocolError`.
 """
+
+import re
 
 from protocols.errors import ProtocolError
 
@@ -13,6 +15,11 @@ def unescape(nal: bytes, limit: int) -> bytes:
     nal = nal[:limit]
     # A byte 3 after two zeros is always one of them, so a left-to-right replacement that does not overlap is exact.
     return nal.replace(_EMULATION, b"\x00\x00") if _EMULATION in nal else nal
+
+
+def escape(payload: bytes) -> bytes:
+    """With emulation prevention bytes."""
+    return re.sub(rb"\0\0(?=[\0-\3])", b"\0\0\3", payload)
 
 
 class BitReader:
@@ -87,3 +94,35 @@ class BitReader:
             if zeros == 32:
                 return 0xFFFFFFFF
         return self.bits(zeros) + (1 << zeros) - 1
+
+
+class BitWriter:
+    """Bits being written."""
+
+    __slots__ = ("_count", "_value")
+
+    def __init__(self) -> None:
+        self._value, self._count = 1, 0  # a 1 in front keeps leading zeros
+
+    def __len__(self) -> int:
+        return self._count
+
+    def bits(self, value: int, count: int) -> None:
+        self._value = self._value << count | value
+        self._count += count
+
+    def flags(self, *values: bool) -> None:
+        for value in values:
+            self.bits(value, 1)
+
+    def ue(self, *values: int) -> None:
+        for value in values:
+            self.bits(value + 1, 2 * (value + 1).bit_length() - 1)
+
+    def se(self, value: int) -> None:
+        self.ue(2 * value - 1 if value > 0 else -2 * value)
+
+    def aligned(self) -> bytes:
+        """With zeros to a whole byte."""
+        size = (self._count + 7) // 8
+        return ((self._value << 8 * size - self._count) & (1 << 8 * size) - 1).to_bytes(size)

@@ -1,42 +1,33 @@
-"""H.264: a picture that shows the one before it again, for when an encoder sends none (ITU-T H.264 §7.3.3 - §7.3.5, §9.3.4). Sans-IO.
+"""H.264: a picture that shows again what is shown last, for when an encoder sends none (ITU-T H.264 §7.3.3 - §7.3.5, §9.3.4). Sans-IO.
 
 Every macroblock of it is skipped, so it takes a few bytes and a decoder copies. It is no reference: whatever comes next decodes as if it
-had not been there, to the bit. Only for what encoders without B-frames send: whole frames, order counts of type 0 or 2.
+had not been there, to the bit. Only for whole frames with order counts of type 0 or 2. Where the last to be shown is no reference either,
+the one before it that is has to do.
 """
 
-import re
+from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from protocols.bitstream.bits import BitReader, unescape
+from protocols.bitstream.bits import BitReader, BitWriter, escape, unescape
+from protocols.bitstream.cabac import CabacEncoder, Context
 from protocols.bitstream.h264 import Sps, read_sets
 from protocols.bitstream.nal import SPS_BYTES, START
 from protocols.errors import ProtocolError
 
 _SHORT_START = b"\0\0\1"
 _SLICE, _IDR = 1, 5
-_B = 1  # slice_type modulo 5
 _SLICE_BYTES = 48  # its header up to the order count takes less
+_MOST_REORDERED = 18  # of a stream of frames 16 at most are out of order (§A.3.1), here with those beside them
 _MAX_UNITS = 16  # in front of the first slice
 _DELIMITER = START + b"\x09\x30"  # two of these in a row would else look like slices of one picture (§7.4.1.2.4)
 _HEAD = b"\x01"  # nal_ref_idc 0: no reference
 _WORST_QP = 51
+_MOST_MACROBLOCKS = 36_864  # of level 5.2 (Table A-1); each takes some time to write
 
-# CABAC: mb_skip_flag of a P slice whose neighbours are skipped too (Table 9-13, ctxIdx 11, cabac_init_idc 2: m 29, n 16) begins at
-# quantizer 51 in this state of the most probable symbol 1, and each macroblock is one more of it. Table 9-44 from there on: rangeTabLPS.
-_INIT_IDC, _FIRST_STATE, _LAST_STATE = 2, 44, 62
-_LPS_RANGES = (
-    *(
-        (14, 18, 21, 24),
-        (14, 17, 20, 23),
-        (13, 16, 19, 22),
-        (12, 15, 18, 21),
-        (12, 14, 17, 20),
-        (11, 14, 16, 19),
-        (11, 13, 15, 18),
-    ),
-    *((10, 12, 15, 17), (10, 12, 14, 16), (9, 11, 13, 15), (9, 11, 12, 14), (8, 10, 12, 14), (8, 9, 11, 13), (7, 9, 11, 12)),
-    *((7, 9, 10, 12), (7, 8, 10, 11), (6, 8, 9, 11), (6, 7, 9, 10), (6, 7, 8, 9)),
-)
+_INIT_IDC = 2
+_SKIP = (29, 16)  # of mb_skip_flag of a P slice whose neighbours are skipped too (Table 9-13, ctxIdx 11, cabac_init_idc 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,56 +43,96 @@ class _StillPps:
     redundant: bool
 
 
-class StillPictures:
+class _Picture(NamedTuple):
+    pts: int
+    slice: bytes  # the beginning of its first
+
+
+class _Place(NamedTuple):
+    """Of a slice: which frame it is of, in the order of decoding and of presentation."""
+
+    pps: int
+    number: int  # frame_num
+    order: int  # pic_order_cnt_lsb
+    referenced: bool
+
+
+class H264Still:
     """Of one stream, with its parameter sets (Annex B), which are read once; those that cannot be read are left out."""
 
     def __init__(self, parameter_sets: bytes) -> None:
+        self.parameter_sets = parameter_sets
         self._sps, self._pps = read_sets(parameter_sets, _read_pps)
+        self._newest = b""  # the first slice of the picture decoded last
+        self._pictures: deque[_Picture] = deque(maxlen=_MOST_REORDERED)  # since the last IDR, as decoded
+        self._skips: dict[int, bytes] = {}  # the slice data, by the macroblocks of a picture
 
-    def repeat(self, access_unit: bytes) -> bytes:
-        """An access unit (Annex B) that shows again what this one shows, the last of its stream; empty where there can be none. It may be
-        shown more than once."""
-        slice_ = _first_slice(access_unit)
-        if not slice_ or not slice_[0] >> 5 & 3:  # nal_ref_idc: no later picture can refer to it
-            return b""
+    def note(self, access_unit: bytes, pts: int) -> None:
+        """The picture (Annex B) that is decoded next, shown at `pts`."""
+        self._newest = _first_slice(access_unit)
+        if self._newest:
+            if _is_idr(self._newest):
+                self._pictures.clear()
+            self._pictures.append(_Picture(pts, self._newest))
+
+    def repeat(self, pts: int) -> bytes:
+        """An access unit (Annex B) that shows at `pts` again what is shown just before; empty where there can be none."""
         try:
-            return self._following(slice_)
-        except (ProtocolError, KeyError):
+            shown = self._shown(self._pictures, pts)
+            copied = self._shown([each for each in self._pictures if _is_reference(each.slice)], pts)
+            return self._following(*(self._place(each) for each in (self._newest, shown, copied)))
+        except (ProtocolError, LookupError, ValueError):
             return b""
 
-    def _following(self, unit: bytes) -> bytes:
-        bits = BitReader(unescape(unit, _SLICE_BYTES)[1:])
-        bits.ue()  # first_mb_in_slice
-        kind, identity = bits.ue(9), bits.ue(255)
-        pps = self._pps[identity]
+    @staticmethod
+    def _shown(pictures: Collection[_Picture], pts: int) -> bytes:
+        """The last before then; of none is that much known, the first. Raises `ValueError` where there is none."""
+        before = [each for each in pictures if each.pts <= pts]
+        return max(before).slice if before else min(pictures).slice
+
+    def _following(self, newest: _Place, shown: _Place, copied: _Place) -> bytes:
+        pps = self._pps[copied.pps]
         sps = self._sps[pps.sps]
-        if kind % 5 == _B or sps.planes or not sps.frames_only or sps.order_type == 1:
-            return b""
-        number = bits.bits(sps.frame_num_bits)
-        if unit[0] & 0x1F == _IDR:
-            bits.ue(65535)  # idr_pic_id
-        written = _Bits()
+        numbers = 1 << sps.frame_num_bits
+        number = (newest.number + newest.referenced) % numbers
+        written = BitWriter()
         written.ue(0)  # first_mb_in_slice
         written.ue(0)  # slice_type: P
-        written.ue(identity)
-        written.bits((number + 1) % (1 << sps.frame_num_bits), sps.frame_num_bits)
+        written.ue(copied.pps)
+        written.bits(number, sps.frame_num_bits)
         if sps.order_type == 0:
-            order = bits.bits(sps.order_bits)
-            if order & 1:  # encoders count fields, two a frame: one that does not leaves no place between two frames
-                return b""
-            written.bits(order + 1, sps.order_bits)
+            written.bits(shown.order + 1, sps.order_bits)
             if pps.bottom_order:
                 written.se(0)
-        self._rest(written, sps, pps)
-        return _DELIMITER + START + _HEAD + _escape(written.aligned())
+        self._rest(written, sps, pps, back=(number - copied.number) % numbers or numbers)
+        return _DELIMITER + START + _HEAD + escape(written.aligned())
 
-    def _rest(self, written: "_Bits", sps: Sps, pps: _StillPps) -> None:
-        """The slice header from redundant_pic_cnt on, and the slice's data."""
+    def _place(self, unit: bytes) -> _Place:
+        """Raises `ProtocolError` or `LookupError` where nothing can follow."""
+        bits = BitReader(unescape(unit, _SLICE_BYTES)[1:])
+        bits.ue()  # first_mb_in_slice
+        bits.ue(9)  # slice_type
+        pps = bits.ue(255)
+        sps = self._sps[self._pps[pps].sps]
+        if sps.planes or not sps.frames_only or sps.order_type == 1 or sps.macroblocks > _MOST_MACROBLOCKS:
+            raise ProtocolError("no whole frames, order counts that are not in it, or too large")
+        number = bits.bits(sps.frame_num_bits)
+        if _is_idr(unit):
+            bits.ue(65535)  # idr_pic_id
+        order = bits.bits(sps.order_bits) if sps.order_type == 0 else 0
+        if order & 1:
+            raise ProtocolError("an encoder that does not count fields, two a frame, leaves no place between two frames")
+        return _Place(pps, number, order, _is_reference(unit))
+
+    def _rest(self, written: BitWriter, sps: Sps, pps: _StillPps, back: int) -> None:
+        """The slice header from redundant_pic_cnt on, and the slice's data; it is a copy of the picture of `back` frame_nums before."""
         if pps.redundant:
             written.ue(0)
         written.bits(1, 1)  # num_ref_idx_active_override_flag
-        written.ue(0)  # one: the picture decoded last (§8.2.4.2.1)
-        written.bits(0, 1)  # ref_pic_list_modification_flag_l0
+        written.ue(0)  # one: that of the highest frame_num (§8.2.4.2.1), unless it is another
+        written.bits(back != 1, 1)  # ref_pic_list_modification_flag_l0
+        if back != 1:
+            written.ue(0, back - 1, 3)  # modification_of_pic_nums_idc, abs_diff_pic_num_minus1; no more
         if pps.weighted:
             written.ue(0)
             if sps.chroma:
@@ -113,10 +144,21 @@ class StillPictures:
         if pps.deblocking:
             written.ue(1)  # none
         if pps.cabac:
-            written.cabac_skips(sps.macroblocks)
+            while len(written) % 8:
+                written.bits(1, 1)  # cabac_alignment_one_bit
+            data = self._skips[sps.macroblocks] = self._skips.get(sps.macroblocks) or _skips(sps.macroblocks)
+            written.bits(int.from_bytes(data), 8 * len(data))
         else:
             written.ue(sps.macroblocks)  # mb_skip_run
             written.bits(1, 1)  # rbsp_stop_one_bit
+
+
+def _is_reference(unit: bytes) -> bool:
+    return unit[0] >> 5 & 3 != 0  # nal_ref_idc
+
+
+def _is_idr(unit: bytes) -> bool:
+    return unit[0] & 0x1F == _IDR
 
 
 def _first_slice(access_unit: bytes) -> bytes:
@@ -148,44 +190,10 @@ def _read_pps(unit: bytes) -> tuple[int, _StillPps]:
     return identity, _StillPps(sps, cabac, bottom_order, weighted, quantizer, deblocking, bits.flag())
 
 
-class _Bits:
-    """Bits being written, most significant first."""
-
-    def __init__(self) -> None:
-        self._value, self._count = 1, 0  # a 1 in front keeps leading zeros
-
-    def bits(self, value: int, count: int) -> None:
-        self._value = self._value << count | value
-        self._count += count
-
-    def ue(self, value: int) -> None:
-        self.bits(value + 1, 2 * (value + 1).bit_length() - 1)
-
-    def se(self, value: int) -> None:
-        self.ue(2 * value - 1 if value > 0 else -2 * value)
-
-    def cabac_skips(self, macroblocks: int) -> None:
-        """That many mb_skip_flags of 1, each with its end_of_slice_flag (§9.3.4.2, §9.3.4.5). Since all are the most probable symbol,
-        codILow stays 0 until the last: every bit before it is 0."""
-        while self._count % 8:
-            self.bits(1, 1)  # cabac_alignment_one_bit
-        range_, zeros, state = 510, -1, _FIRST_STATE  # the first bit is not written
-        for left in range(macroblocks, 0, -1):
-            range_ -= _LPS_RANGES[state - _FIRST_STATE][range_ >> 6 & 3]
-            state = min(state + 1, _LAST_STATE)
-            if range_ < 256:
-                range_, zeros = range_ << 1, zeros + 1
-            range_ -= 2
-            if left > 1 and range_ < 256:
-                range_, zeros = range_ << 1, zeros + 1
-        self.bits(range_ | 1, zeros + 10)  # codILow, flushed; its last bit is rbsp_stop_one_bit
-
-    def aligned(self) -> bytes:
-        """With zeros to a whole byte."""
-        size = (self._count + 7) // 8
-        return ((self._value << 8 * size - self._count) & (1 << 8 * size) - 1).to_bytes(size)
-
-
-def _escape(payload: bytes) -> bytes:
-    """With emulation prevention bytes (§7.4.1)."""
-    return re.sub(rb"\0\0(?=[\0-\3])", b"\0\0\3", payload)
+def _skips(macroblocks: int) -> bytes:
+    """That many mb_skip_flags of 1, each with its end_of_slice_flag."""
+    encoder, context = CabacEncoder(), Context(*_SKIP, _WORST_QP)
+    for left in range(macroblocks, 0, -1):
+        encoder.encode(context, True)
+        encoder.end(left == 1)
+    return encoder.finish()

@@ -1,5 +1,7 @@
 """HEVC (ITU-T H.265, 08/2021): the facts in a sequence parameter set of the base layer, and where decoding can start."""
 
+from typing import NamedTuple
+
 from protocols.bitstream.bits import BitReader, unescape
 from protocols.bitstream.nal import SPS_BYTES, NalRole, Syntax, first_bytes, roles_by_first_byte, sei_ends
 from protocols.bitstream.sps import CHROMA, MAX_SIDE, cropped, frame_rate, skip_vui_colour
@@ -18,26 +20,54 @@ _PROFILES = {
 }
 
 
-def describe(sps: bytes, track_id: int, extradata: bytes) -> Track:
-    """The track that an SPS describes (§7.3.2.2.1). What breaks off after the reordering is worth what could be read of it."""
+class SpsHead(NamedTuple):
+    """A sequence parameter set up to where pictures stand in the order of presentation (§7.3.2.2.1)."""
+
+    identity: int
+    sub_layers: int  # minus 1
+    profile: int
+    level: int
+    interlaced: bool
+    chroma: int  # chroma_format_idc
+    planes: bool  # separate_colour_plane_flag
+    coded: tuple[int, int]  # width and height, before cropping
+    shown: tuple[int, int]
+    depth: int
+    order_bits: int  # of slice_pic_order_cnt_lsb
+
+
+def read_sps_head(sps: bytes) -> tuple[SpsHead, BitReader]:
+    """Of a NAL unit, and what follows; raises `ProtocolError`."""
     bits = BitReader(unescape(sps, SPS_BYTES)[2:])
     bits.skip(4)  # sps_video_parameter_set_id
-    sub_layers = bits.bits(3)  # minus 1
+    sub_layers = bits.bits(3)
     bits.skip(1)
     profile, level, interlaced = _read_profile(bits, sub_layers)
-    bits.ue(15)  # sps_seq_parameter_set_id
-    chroma = bits.ue(3)
-    if chroma == 3:
-        bits.skip(1)  # separate_colour_plane_flag
-    width, height = cropped(bits, bits.ue(MAX_SIDE), bits.ue(MAX_SIDE), chroma, 1)
+    identity, chroma = bits.ue(15), bits.ue(3)
+    planes = chroma == 3 and bits.flag()
+    coded = bits.ue(MAX_SIDE), bits.ue(MAX_SIDE)
+    shown = cropped(bits, *coded, chroma, 1)
     depth = 8 + max(bits.ue(8), bits.ue(8))
-    poc_bits = 4 + bits.ue(12)
+    order_bits = 4 + bits.ue(12)
+    return SpsHead(identity, sub_layers, profile, level, interlaced, chroma, planes, coded, shown, depth, order_bits), bits
+
+
+def read_reordering(bits: BitReader, sub_layers: int) -> int:
+    """What follows the head: how many frames may leave out of order, in the highest sub-layer."""
     reorder = 0
     for _ in range(sub_layers + 1 if bits.flag() else 1):  # sps_sub_layer_ordering_info_present_flag; the last is the highest
         bits.ue()
         reorder = bits.ue(16)
         bits.ue()
-    rate, fields = _read_tail(bits, poc_bits)
+    return reorder
+
+
+def describe(sps: bytes, track_id: int, extradata: bytes) -> Track:
+    """The track that an SPS describes (§7.3.2.2.1). What breaks off after the reordering is worth what could be read of it."""
+    head, bits = read_sps_head(sps)
+    reorder = read_reordering(bits, head.sub_layers)
+    rate, fields = _read_tail(bits, head.order_bits)
+    width, height = head.shown
     return Track(
         track_id,
         Codec.HEVC,
@@ -45,29 +75,13 @@ def describe(sps: bytes, track_id: int, extradata: bytes) -> Track:
         width=width,
         height=height,
         frame_rate=rate,
-        profile=_PROFILES.get(profile, str(profile)),
-        level=level,
-        bit_depth=depth,
-        chroma=CHROMA[chroma],
-        interlaced=interlaced or fields,
+        profile=_PROFILES.get(head.profile, str(head.profile)),
+        level=head.level,
+        bit_depth=head.depth,
+        chroma=CHROMA[head.chroma],
+        interlaced=head.interlaced or fields,
         reorder=reorder,
     )
-
-
-def read_order_bits(sps: bytes) -> tuple[int, bool, int]:
-    """(sps_seq_parameter_set_id, separate_colour_plane_flag, bits of slice_pic_order_cnt_lsb); raises `ProtocolError`."""
-    bits = BitReader(unescape(sps, SPS_BYTES)[2:])
-    bits.skip(4)
-    sub_layers = bits.bits(3)
-    bits.skip(1)
-    _read_profile(bits, sub_layers)
-    identity = bits.ue(15)
-    chroma = bits.ue(3)
-    planes = chroma == 3 and bits.flag()
-    cropped(bits, bits.ue(MAX_SIDE), bits.ue(MAX_SIDE), chroma, 1)
-    bits.ue(8)  # depths
-    bits.ue(8)
-    return identity, planes, 4 + bits.ue(12)
 
 
 def _read_profile(bits: BitReader, sub_layers: int) -> tuple[int, int, bool]:
@@ -95,7 +109,7 @@ def _read_tail(bits: BitReader, poc_bits: int) -> tuple[float, bool]:
         for _ in range(6):  # sizes of coding and transform blocks, their depth
             bits.ue()
         if bits.flag() and bits.flag():  # scaling_list_enabled_flag, sps_scaling_list_data_present_flag
-            _skip_scaling_lists(bits)
+            skip_scaling_lists(bits)
         bits.skip(2)
         if bits.flag():  # pcm_enabled_flag
             bits.skip(8)
@@ -123,7 +137,7 @@ def _read_tail(bits: BitReader, poc_bits: int) -> tuple[float, bool]:
         return 0.0, fields
 
 
-def _skip_scaling_lists(bits: BitReader) -> None:
+def skip_scaling_lists(bits: BitReader) -> None:
     for size in range(4):  # §7.3.4
         for _ in range(0, 6, 3 if size == 3 else 1):
             if not bits.flag():
@@ -212,7 +226,7 @@ def _pps_ends(nal: bytes) -> bool:
             bits.se()
             bits.se()
     if bits.flag():  # pps_scaling_list_data_present_flag
-        _skip_scaling_lists(bits)
+        skip_scaling_lists(bits)
     bits.skip(1)
     bits.ue(4)  # log2_parallel_merge_level_minus2
     bits.skip(1)

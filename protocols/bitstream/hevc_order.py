@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from protocols.bitstream.bits import BitReader, unescape
-from protocols.bitstream.hevc import read_order_bits
+from protocols.bitstream.hevc import read_sps_head
 from protocols.bitstream.picture_order import PictureOrder, PicturePosition
 
 _SPS, _PPS = 33, 34
@@ -36,13 +36,13 @@ class HevcPictureOrder(PictureOrder):
     def _follow_one(self, unit: bytes) -> None:
         kind = unit[0] >> 1 & 0x3F
         if kind == _SPS:
-            identity, planes, order_bits = read_order_bits(unit)
-            self._sps[identity] = planes, order_bits
+            sps, _ = read_sps_head(unit)
+            self._sps[sps.identity] = sps.planes, sps.order_bits
         elif kind == _PPS:
             bits = BitReader(unescape(unit, 16)[2:])
-            identity, sps = bits.ue(63), bits.ue(15)
+            identity, sps_identity = bits.ue(63), bits.ue(15)
             bits.skip(1)  # dependent_slice_segments_enabled_flag
-            self._pps[identity] = _OrderPps(sps, bits.flag(), bits.bits(3))
+            self._pps[identity] = _OrderPps(sps_identity, bits.flag(), bits.bits(3))
 
     def _is_slice(self, first: int) -> bool:
         return first >> 1 & 0x3F < _PICTURES

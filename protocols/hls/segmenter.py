@@ -7,17 +7,18 @@ Kept true:
 * A video segment begins at a key frame, at the first one after two thirds of the target; where none comes within what the playlist
   has promised (`Timing.limit`) the segment ends all the same, since a target duration may never be exceeded (§4.4.3.1).
 * A part is not longer than the part target, and at least 85 % of it unless it is its segment's last (§4.4.3.7). Where no picture comes for
-  longer, one that shows the last again begins the next part (`stand`); where there can be none, the part is longer, and who lists it lists
+  longer, one with which the last stays begins the next part (`stand`); where there can be none, the part is longer, and who lists it lists
   what is beyond the target as gaps.
 * Beside a picture a part or segment of the sound ends where one of the picture does, with the nearest frame (`align`). The sound waits for
   that, but not for long.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil
 
+from protocols.bitstream.stills import Stills
 from protocols.media import EncodedPacket
 
 SECOND = 1_000_000_000
@@ -84,25 +85,24 @@ class Cut:
 class Segmenter:
     """The state of one rendition. `push` gives the parts that a packet completes."""
 
-    def __init__(self, timing: Timing, *, video: bool, segment: int) -> None:
-        """`segment` is the least distance in ns at which segments are wanted; sound ends its segments anywhere."""
+    def __init__(self, timing: Timing, *, video: bool, segment: int, stills: Stills) -> None:
+        """`segment` is the least distance in ns at which segments are wanted; sound ends its segments anywhere. `stills` gives what is
+        shown while no picture comes, and is told of each."""
         self.skipped = 0
         """Packets before a key frame, or whose time goes back."""
-        self.repeat: Callable[[bytes], bytes] | None = None
-        """Gives for an access unit one that shows it again, or nothing."""
         self._timing = timing
         self._video = video
-        self._least = segment * 2 // 3 if video else timing.target
+        self._stills = stills
+        self._least = segment * 2 // 3
+        self._longest = timing.limit if video else timing.target  # of a segment
+        self._ahead = MS  # beyond a part: what may wait to be cut
         self._packets: list[EncodedPacket] = []  # of the part that is under way; the last one's duration is not known yet
         self._size = 0
         self._segment_start = 0
         self._keyed = True  # the segment began with a key frame; else the next one ends it
         self._opens = False
         self._frame = _USUAL_FRAME if video else 0
-        self._newest = b""  # the access unit that came last, where one may follow that shows it again
-        self._again = b""  # that one, once it was needed
-        self._standing = False  # the last packet shows the one before it again, or came too late for its time
-        self._beside = False  # sound, with a picture
+        self._standing = False  # with the last packet the picture before it stays, or it came too late for its time
         # Of parts of the picture, where the sound has not come to: when, and whether a segment ends there as well
         self._ends: deque[tuple[int, bool]] = deque(maxlen=_MOST_ENDS)
 
@@ -128,7 +128,7 @@ class Segmenter:
                 self.skipped += 1
                 return
             self._begin(packet)
-            self._note(packet)
+            self._stills.note(packet.data, packet.pts)
             return
         late = packet.dts <= last.dts
         if late and not self._standing:
@@ -141,32 +141,33 @@ class Segmenter:
             frame = packet.dts - last.dts
             self._frame += (frame - self._frame) // 4 if self._frame else frame
         self._standing = late
-        yield from self._add_beside(packet, last) if self._beside else self._add(packet, last)
-        self._note(packet)
+        yield from self._add(packet)
+        self._stills.note(packet.data, packet.pts)
 
     def stand(self, until: int) -> Iterator[Cut]:
-        """Nothing came before `until` (ns): the last picture is shown until then, by one that begins each part."""
-        while self._packets and (at := self._packets[0].dts + self._timing.part) < until and (unit := self._still()):
-            last = self._packets[-1]
-            yield from self._add(EncodedPacket(last.track, at, at, keyframe=False, data=unit, begun=0, arrival=0), last)
+        """Nothing came before `until` (ns): the last picture stays until then, by one that begins each part."""
+        while self._packets and self._packets[0].dts + self._timing.part < until and (still := self._still()).data:
+            yield from self._add(still)
             self._standing = True
 
     def align(self, part: Cut) -> Iterator[Cut]:
         """This is the sound beside a picture, of which this part has ended: so does one of the sound."""
-        self._beside = True
+        self._longest, self._ahead = self._timing.limit, _AHEAD
         self._ends.append((part.start + part.duration, part.closes))
         yield from self._align()
 
-    def _add_beside(self, packet: EncodedPacket, last: EncodedPacket) -> Iterator[Cut]:
+    def _add(self, packet: EncodedPacket) -> Iterator[Cut]:
+        last = self._packets[-1]
         if packet.dts - self._segment_start > self._timing.limit and last.dts > self._segment_start:
-            yield from self._cut_before(last.dts, closes=True)  # as in `_add`
+            yield from self._cut_before(last.dts, closes=True)  # it turns out to be long, and is too much for the segment
             self._begin(last)
         self._packets.append(packet)
         self._size += len(packet.data)
         yield from self._align()
+        length = packet.dts - self._packets[0].dts
         if self._ends_segment(packet):
             yield from self._cut_before(packet.dts, closes=True)
-        elif packet.dts - self._packets[0].dts > self._timing.part + _AHEAD:
+        elif length + self._frame > self._timing.part + self._ahead or self._size > MAX_PART_BYTES:
             yield from self._cut_before(packet.dts, closes=False)
 
     def _align(self) -> Iterator[Cut]:
@@ -185,7 +186,7 @@ class Segmenter:
         """Parts of what is before the packet of this time: full ones, and the rest where it is not too short for one."""
         yield from self._full_parts(end)
         length = end - self._packets[0].dts
-        if length > 0 and (closes or length >= _LEAST * self._timing.part):
+        if length > 0 and (closes or self._is_whole(length)):
             yield self._take(sum(packet.dts < end for packet in self._packets), closes=closes)
 
     def _full_parts(self, end: int) -> Iterator[Cut]:
@@ -208,37 +209,11 @@ class Segmenter:
         self._packets, self._size = rest, sum(len(packet.data) for packet in rest)
         return cut
 
-    def _note(self, packet: EncodedPacket) -> None:
-        self._newest, self._again = packet.data if packet.pts == packet.dts else b"", b""
-
-    def _still(self) -> bytes:
-        if self._newest and not self._again and self.repeat is not None:
-            self._again = self.repeat(self._newest)
-            self._newest = self._newest if self._again else b""
-        return self._again
-
-    def _add(self, packet: EncodedPacket, last: EncodedPacket) -> Iterator[Cut]:
-        if packet.dts - self._segment_start > self._timing.limit and last.dts > self._segment_start:
-            # Its last frame, which turns out to be long, is too much for the segment
-            if len(self._packets) > 1:
-                yield self._cut(last.dts, self._packets[:-1], closes=True)
-            self._begin(last)
-        elif (
-            packet.dts - self._packets[0].dts > self._timing.part
-            and last.dts - self._packets[0].dts >= _LEAST * self._timing.part
-        ):
-            yield self._cut(last.dts, self._packets[:-1], closes=False)  # ... for the part
-            self._packets, self._size = [last], len(last.data)
-        length = packet.dts - self._packets[0].dts
-        if self._ends_segment(packet):
-            yield self._cut(packet.dts, self._packets, closes=True)
-            self._begin(packet)
-        elif self._is_full(length) or self._size > MAX_PART_BYTES:
-            yield self._cut(packet.dts, self._packets, closes=False)
-            self._packets, self._size = [packet], len(packet.data)
-        else:
-            self._packets.append(packet)
-            self._size += len(packet.data)
+    def _still(self) -> EncodedPacket:
+        """What begins the next part where no picture does; without data where there can be none."""
+        track, at = self._packets[0].track, self._packets[0].dts + self._timing.part
+        pts = at + MS // 2  # that of no picture, where times are in ms
+        return EncodedPacket(track, pts, at, keyframe=False, data=self._stills.repeat(pts), begun=0, arrival=0)
 
     def close(self) -> Iterator[Cut]:
         """The end, or a discontinuity: what is left ends its segment. The next packet begins anew, video with a key frame."""
@@ -246,8 +221,7 @@ class Segmenter:
         if last is None:
             return
         end = last.dts + (self._frame or 20 * MS)
-        if self._beside:
-            yield from self._full_parts(end)
+        yield from self._full_parts(end)
         yield self._cut(end, self._packets, closes=True)
         self._packets, self._size = [], 0
         self._standing = False
@@ -259,15 +233,15 @@ class Segmenter:
         self._keyed = packet.keyframe
         self._opens = True
 
-    def _is_full(self, length: int) -> bool:
-        """Whether another frame is too much for a part of `length`; one that is too short waits, where the next may come late."""
-        if length < self._timing.part and length + self._frame <= self._timing.part + MS:
-            return False
-        return length >= _LEAST * self._timing.part or not self._still()
+    def _is_whole(self, length: int) -> bool:
+        """Whether it makes a part. A picture's that is too short waits for one with which the last stays, where there can be one."""
+        if length >= _LEAST * self._timing.part or self._size > MAX_PART_BYTES:
+            return True
+        return self._video and length + self._frame > self._timing.part + MS and not self._still().data
 
     def _ends_segment(self, packet: EncodedPacket) -> bool:
         elapsed = packet.dts - self._segment_start
-        if elapsed + self._frame > (self._timing.limit if self._video or self._beside else self._timing.target):
+        if elapsed + self._frame > self._longest:
             return True
         return self._video and packet.keyframe and (elapsed >= self._least or not self._keyed)
 

@@ -13,7 +13,7 @@ import pytest_asyncio
 from tests.gateway.test_stream_changes import in_no_time, make
 from tests.gateway.test_transcoding_codecs import publishing_vp8, video_of
 from tests.support.application import running_application
-from tests.support.encoders import FFMPEG, X264_LIVE, ffmpeg, programme
+from tests.support.encoders import BFRAMES, FFMPEG, X264_LIVE, ffmpeg, programme
 from tests.support.flv import Tag
 from tests.support.fmp4 import clock
 from tests.support.gateway_process import GatewayProcess
@@ -29,14 +29,14 @@ ACT_S = 5
 FRAME_S = 1 / 30
 AAC = ("-c:a", "aac", "-b:a", "96k")
 SMALL = (*programme(320, 180), *X264_LIVE, *AAC)
+TWO_PAUSES = "none for two and a half seconds, twice"
 PAUSES = {  # which pictures of 30 a second an encoder sends
     "one a second": "not(mod(n,30))",
     "one in three seconds": "not(mod(n,90))",
     "now many, now few, as of a screen": "if(lt(mod(t,5),2),not(mod(n,2)),not(mod(n*n,17)))",
-    "none for two and a half seconds, twice": "not(between(mod(t,5.5),3,5.5))",
+    TWO_PAUSES: "not(between(mod(t,5.5),3,5.5))",
 }
 PAUSES_S = 13
-BFRAMES = ("-c:v", "libx264", "-preset", "ultrafast", "-bf", "2", "-b_strategy", "0", "-g", "60", "-threads", "1")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -184,6 +184,7 @@ async def pauses(own: OwnCall, source: list[Tag]) -> None:
 
 async def test_a_picture_lasts_until_the_next_while_sound_goes_on(own: OwnCall, tmp_path: Path) -> None:
     sources = [await sparse(tmp_path, which, PAUSES_S) for which in PAUSES.values()]
+    sources.append(await sparse(tmp_path, PAUSES[TWO_PAUSES], PAUSES_S, BFRAMES))
     async with asyncio.TaskGroup() as group:
         for source in sources:
             group.create_task(pauses(own.another(), source))

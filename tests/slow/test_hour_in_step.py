@@ -15,6 +15,7 @@ from gateway.sessions.arrival_clock import ClockFault
 from gateway.sessions.lip_sync import Apart, LipSync
 from gateway.sessions.pacer import LiveEdgePolicy, Pacer
 from gateway.sessions.timeline import Timeline
+from protocols.bitstream.stills import StillPictures
 from protocols.hls.segmenter import Segmenter, Timing
 from protocols.media import Codec, EncodedPacket, Kind, Track, TracksChanged
 from protocols.rtmp.limits import RtmpLimits
@@ -211,8 +212,8 @@ def test_an_hour_of_slow_sound_stays_in_step_for_webrtc_and_hls(
         kind: WebRtc(nowhere, Track(number, codec), clock, playing(kind))
         for number, (kind, codec) in enumerate({Kind.VIDEO: Codec.H264, Kind.AUDIO: Codec.OPUS}.items())
     }
-    timing = Timing.of(SEGMENT, SEGMENT, SECOND // PICTURES)
-    segmenters = {kind: Segmenter(timing, video=kind is Kind.VIDEO, segment=SEGMENT) for kind in Kind}
+    timing, stills = Timing.of(SEGMENT, SEGMENT, SECOND // PICTURES), StillPictures(Track(0, Codec.AAC))
+    segmenters = {kind: Segmenter(timing, video=kind is Kind.VIDEO, segment=SEGMENT, stills=stills) for kind in Kind}
 
     def release(until: int) -> None:
         while (due := pacer.next_release) is not None and due <= until:

@@ -40,6 +40,7 @@ def programme(
 
 
 X264_LIVE = ("-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-bf", "0", "-g", "60")
+BFRAMES = ("-c:v", "libx264", "-preset", "ultrafast", "-bf", "2", "-b_strategy", "0", "-g", "60", "-threads", "1")
 
 
 def frame_number(frame: Any) -> int:

@@ -8,17 +8,17 @@ import asyncio
 import gzip
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.outputs.hls.policy import HlsPolicy, HlsTotals
-from protocols.bitstream.h264_still import StillPictures
+from protocols.bitstream.stills import StillPictures
 from protocols.hls.multivariant import Variant
 from protocols.hls.playlist import HlsPart, MediaPlaylist, PlaylistAnswer, Report, Segment
 from protocols.hls.segmenter import Cut, Segmenter, Timing
-from protocols.media import Codec, EncodedPacket, Kind, Track
+from protocols.media import EncodedPacket, Kind, Track
 from transcode.host.fragments import Done
 
 if TYPE_CHECKING:
@@ -104,8 +104,9 @@ class Rendition:
         self._date = date
         self._archive = archive
         self._protocol = protocol
-        self._segmenter = Segmenter(timing, video=track.kind is Kind.VIDEO, segment=policy.segment)
-        self._begin(_Run(0, track, told=False))
+        self._stills = StillPictures(track)
+        self._segmenter = Segmenter(timing, video=track.kind is Kind.VIDEO, segment=policy.segment, stills=self._stills)
+        self._run = _Run(0, track, told=False)
         self._inits: dict[int, bytes] = {}
         self._made = 0
         self._files: dict[str, bytes | memoryview] = {}
@@ -154,18 +155,14 @@ class Rendition:
             self._order(cut)
             self._owner.on_part(self, cut)
 
-    def _begin(self, run: _Run) -> None:
-        self._run = run
-        stills = StillPictures(run.track.extradata) if run.track.codec is Codec.H264 else None
-        self._segmenter.repeat = stills.repeat if stills is not None else None
-
     def interrupt(self, track: Track) -> None:
         """What comes next does not follow from what came before: another encoder, another picture. `track` is what it is then."""
         self.pause()
         if self._run.begun:
-            self._begin(_Run(self._run.number + 1, track, told=True))
+            self._run = _Run(self._run.number + 1, track, told=True)
         else:
-            self._begin(_Run(self._run.number, track, told=self._run.told))
+            self._run = _Run(self._run.number, track, told=self._run.told)
+        self._stills.begin(track)
 
     def pause(self) -> None:
         """Time is missing from here to the next packet: the segment ends with what there is of it."""
@@ -186,7 +183,8 @@ class Rendition:
         run = self._run
         run.begun = True
         date = self._date(cut.packets[0].pts)
-        self._owner.make(run.track, cut.packets, cut.durations, self._made, partial(self._take, run, cut, date))
+        track = replace(run.track, extradata=self._stills.parameter_sets)
+        self._owner.make(track, cut.packets, cut.durations, self._made, partial(self._take, run, cut, date))
 
     def _take(self, run: _Run, cut: Cut, date: int, init: bytes, fragment: bytes) -> None:
         """A part has been made, or could not be."""

@@ -94,7 +94,7 @@ def show(clocks: dict[int, Clock], duration: int, delay: Callable[[int], int] = 
         packet = timeline.map(EncodedPacket(track, stamp, stamp, keyframe, b"", ORIGIN + arrival, ORIGIN + arrival))
         shown.came += 1
         shown.mapped.append(packet)
-        pacer.push(packet, KINDS[track], ORIGIN + arrival)
+        pacer.push(packet, KINDS[track], ORIGIN + arrival, settling=timeline.settling(track))
         shown.sent += [(arrival, each) for each in pacer.pop(ORIGIN + arrival)]
     _release(pacer, shown, arrival + 2 * SECOND)
     shown.rebases = timeline.rebases
@@ -222,6 +222,35 @@ def test_a_slow_clock_keeps_going_through_a_stall() -> None:
         {VIDEO: at_rate(0.5), AUDIO: at_rate(0.5)}, 40 * SECOND, lambda t: max(0, 23 * SECOND - t) if t > 20 * SECOND else 0
     )
     assert_live_and_in_step(shown, 25 * SECOND)
+
+
+@settings(max_examples=40, deadline=None)
+@example((VIDEO, AUDIO), 0.0, 0.1)
+@example((VIDEO,), 0.0, 0.3)
+@example((AUDIO,), 0.5, 0.9)
+@given(st.sampled_from([(VIDEO,), (AUDIO,), (VIDEO, AUDIO)]), st.sampled_from([0.0, 0.3, 0.5]), st.floats(0.05, 15))
+def test_a_stop_of_the_gateway_costs_a_wrong_clock_no_more_than_a_right_one(
+    wrong: tuple[int, ...], rate: float, begins: float
+) -> None:
+    """However early: what came meanwhile comes at once after it, and shows that the stamps have not moved on as arrival has."""
+    start, end = int(begins * SECOND), int((begins + 0.6) * SECOND)
+    shown = show(
+        {track: at_rate(rate) if track in wrong else RIGHT for track in KINDS},
+        30 * SECOND,
+        lambda t: max(0, end - t) if t >= start else 0,
+    )
+    assert shown.share == 1
+    assert_live_and_in_step(shown, max(SETTLED, end + 5 * SECOND))
+
+
+def test_what_a_stop_has_held_up_of_a_right_clock_is_late_once_its_clock_is_known() -> None:
+    def dropped(begins: int) -> int:
+        shown = show({VIDEO: RIGHT, AUDIO: RIGHT}, 20 * SECOND, lambda t: max(0, begins + 2 * SECOND - t) if t >= begins else 0)
+        assert shown.faults == []
+        return shown.came - len(shown.sent)
+
+    assert dropped(SECOND) == 0
+    assert dropped(5 * SECOND) > 30
 
 
 @pytest.mark.parametrize(

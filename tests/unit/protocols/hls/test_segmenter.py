@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import pairwise
 
 import pytest
@@ -10,6 +11,22 @@ from protocols.hls.segmenter import MS, SECOND, Cut, Segmenter, Timing
 from protocols.media import EncodedPacket
 
 SEGMENT = 2 * SECOND
+
+
+@dataclass
+class Always:
+    """What is shown while no picture comes."""
+
+    unit: bytes
+
+    def note(self, access_unit: bytes, pts: int) -> None:
+        pass
+
+    def repeat(self, pts: int) -> bytes:
+        return self.unit
+
+
+NEVER, AGAIN = Always(b""), Always(b"again")
 
 
 def video(seconds: float, rate: float = 30, gop: float = 2.0, *, jitter: int = 0, rounded: bool = False) -> list[EncodedPacket]:
@@ -52,7 +69,7 @@ def segments(made: list[Cut]) -> list[list[Cut]]:
 def test_segments_are_whole_groups_of_pictures(gop: float, target: int, length: float) -> None:
     timing = Timing.of(SEGMENT, round(gop * 1e9), 34 * MS)
     assert timing.target == target * SECOND
-    made = cuts(Segmenter(timing, video=True, segment=SEGMENT), video(30, gop=gop))
+    made = cuts(Segmenter(timing, video=True, segment=SEGMENT, stills=NEVER), video(30, gop=gop))
     whole = segments(made)[:-1]
     assert all(segment[0].independent for segment in whole)
     assert all(sum(cut.duration for cut in segment) == pytest.approx(length * 1e9, abs=40 * MS) for segment in whole)
@@ -63,7 +80,7 @@ def test_segments_are_whole_groups_of_pictures(gop: float, target: int, length: 
 def test_parts_have_the_promised_length(rate: float, rounded: bool) -> None:
     timing = Timing.of(SEGMENT, SEGMENT, round(1e9 / rate) + MS)
     packets = video(20, rate, rounded=rounded)
-    made = cuts(Segmenter(timing, video=True, segment=SEGMENT), packets)
+    made = cuts(Segmenter(timing, video=True, segment=SEGMENT, stills=NEVER), packets)
     for cut in made:
         assert cut.duration <= timing.part
         assert cut.closes or cut.duration >= 0.85 * timing.part
@@ -73,21 +90,21 @@ def test_parts_have_the_promised_length(rate: float, rounded: bool) -> None:
 
 def test_uneven_frames_never_make_a_part_too_long() -> None:
     timing = Timing.of(SEGMENT, SEGMENT, 45 * MS)
-    made = cuts(Segmenter(timing, video=True, segment=SEGMENT), video(20, jitter=15 * MS))
+    made = cuts(Segmenter(timing, video=True, segment=SEGMENT, stills=NEVER), video(20, jitter=15 * MS))
     assert all(cut.duration <= timing.part for cut in made)
 
 
 @pytest.mark.parametrize("frame", [21_333_333, 23_219_954, 42_666_667])
 def test_sound_is_cut_anywhere(frame: int) -> None:
     timing = Timing.of(SEGMENT, SEGMENT, 34 * MS)
-    made = cuts(Segmenter(timing, video=False, segment=SEGMENT), sound(20, frame))
+    made = cuts(Segmenter(timing, video=False, segment=SEGMENT, stills=NEVER), sound(20, frame))
     assert all(cut.duration <= timing.part and cut.independent for cut in made)
     assert all(timing.target - frame <= sum(cut.duration for cut in part) <= timing.target for part in segments(made)[:-1])
 
 
 def test_a_group_of_pictures_that_got_longer_ends_its_segment_without_a_key_frame() -> None:
     timing = Timing.of(SEGMENT, SEGMENT, 34 * MS)
-    made = segments(cuts(Segmenter(timing, video=True, segment=SEGMENT), video(20, gop=10.0)))
+    made = segments(cuts(Segmenter(timing, video=True, segment=SEGMENT, stills=NEVER), video(20, gop=10.0)))
     lengths = [sum(cut.duration for cut in segment) for segment in made]
     assert all(round(length / 1e9) <= 2 for length in lengths)
     # four in one group, and what is left of it: the next key frame begins one at once
@@ -96,7 +113,7 @@ def test_a_group_of_pictures_that_got_longer_ends_its_segment_without_a_key_fram
 
 def test_video_begins_with_a_key_frame_and_after_an_interruption_again() -> None:
     timing = Timing.of(SEGMENT, SEGMENT, 34 * MS)
-    segmenter = Segmenter(timing, video=True, segment=SEGMENT)
+    segmenter = Segmenter(timing, video=True, segment=SEGMENT, stills=NEVER)
     packets = video(8)
     for packet in packets[10:80]:
         list(segmenter.push(packet))
@@ -110,7 +127,7 @@ def test_video_begins_with_a_key_frame_and_after_an_interruption_again() -> None
 
 
 def test_time_that_goes_back_is_left_out() -> None:
-    segmenter = Segmenter(Timing.of(SEGMENT, SEGMENT, 34 * MS), video=True, segment=SEGMENT)
+    segmenter = Segmenter(Timing.of(SEGMENT, SEGMENT, 34 * MS), video=True, segment=SEGMENT, stills=NEVER)
     packets = video(4)
     made = cuts(segmenter, [*packets[:50], *packets[40:]])
     assert [packet for cut in made for packet in cut.packets] == packets
@@ -118,7 +135,7 @@ def test_time_that_goes_back_is_left_out() -> None:
 
 
 def test_a_key_frame_is_wanted_shortly_before_the_segment_should_end() -> None:
-    segmenter = Segmenter(Timing.of(SEGMENT, SEGMENT, 34 * MS), video=True, segment=SEGMENT)
+    segmenter = Segmenter(Timing.of(SEGMENT, SEGMENT, 34 * MS), video=True, segment=SEGMENT, stills=NEVER)
     wanted = [
         packet.dts for packet in video(2.2, gop=100) if list(segmenter.push(packet)) is not None and segmenter.wants_keyframe
     ]
@@ -126,7 +143,7 @@ def test_a_key_frame_is_wanted_shortly_before_the_segment_should_end() -> None:
 
 
 def test_no_part_is_larger_than_its_bound() -> None:
-    segmenter = Segmenter(Timing.of(SEGMENT, SEGMENT, 34 * MS), video=True, segment=SEGMENT)
+    segmenter = Segmenter(Timing.of(SEGMENT, SEGMENT, 34 * MS), video=True, segment=SEGMENT, stills=NEVER)
     large = [EncodedPacket(1, n * 33 * MS, n * 33 * MS, n == 0, bytes(3 << 20), 0, 0) for n in range(20)]
     assert max(len(cut.packets) for cut in cuts(segmenter, large)) <= 2
 
@@ -137,7 +154,7 @@ def test_no_part_is_larger_than_its_bound() -> None:
 def test_missing_frames_make_no_segment_too_long_and_parts_that_are_whole(missing: range) -> None:
     timing = Timing.of(SEGMENT, SEGMENT, 34 * MS)
     packets = [packet for number, packet in enumerate(video(12)) if number not in missing]
-    made = cuts(Segmenter(timing, video=True, segment=SEGMENT), packets)
+    made = cuts(Segmenter(timing, video=True, segment=SEGMENT, stills=NEVER), packets)
     assert [packet for cut in made for packet in cut.packets] == packets
     lengths: list[int] = []
     for cut in made:
@@ -151,8 +168,7 @@ def test_missing_frames_make_no_segment_too_long_and_parts_that_are_whole(missin
 @pytest.mark.parametrize("begin", [5.0, 5.1, 5.25, 5.31, 5.9])
 def test_a_frame_that_is_shown_again_begins_each_part_of_a_pause(pause: float, begin: float) -> None:
     timing = Timing.of(SEGMENT, SEGMENT, 34 * MS)
-    segmenter = Segmenter(timing, video=True, segment=SEGMENT)
-    segmenter.repeat = lambda unit: b"again"
+    segmenter = Segmenter(timing, video=True, segment=SEGMENT, stills=AGAIN)
     packets = [packet for packet in video(begin + pause + 5) if not begin * SECOND < packet.dts < (begin + pause) * SECOND]
     made: list[Cut] = []
     for packet in packets:
@@ -171,8 +187,7 @@ def test_a_frame_that_is_shown_again_begins_each_part_of_a_pause(pause: float, b
 
 
 def test_frames_that_come_after_their_time_was_shown_follow_it_in_order() -> None:
-    segmenter = Segmenter(Timing.of(SEGMENT, SEGMENT, 34 * MS), video=True, segment=SEGMENT)
-    segmenter.repeat = lambda unit: b"again"
+    segmenter = Segmenter(Timing.of(SEGMENT, SEGMENT, 34 * MS), video=True, segment=SEGMENT, stills=AGAIN)
     packets = video(4)
     made = [cut for packet in packets[:50] for cut in segmenter.push(packet)]
     made += segmenter.stand(packets[70].dts)
@@ -184,8 +199,7 @@ def test_frames_that_come_after_their_time_was_shown_follow_it_in_order() -> Non
 
 def test_a_picture_stands_behind_pictures_that_followed_each_other_at_once() -> None:
     timing = Timing.of(SEGMENT, SEGMENT, 34 * MS)
-    segmenter = Segmenter(timing, video=True, segment=SEGMENT)
-    segmenter.repeat = lambda unit: b"again"
+    segmenter = Segmenter(timing, video=True, segment=SEGMENT, stills=AGAIN)
     packets = [packet._replace(pts=number * MS, dts=number * MS) for number, packet in enumerate(video(2))]
     made = [cut for packet in packets for cut in segmenter.push(packet)]
     made += segmenter.stand(10 * timing.part)
@@ -198,8 +212,8 @@ def beside(
     timing: Timing, pictures: list[EncodedPacket], sounds: list[EncodedPacket], lead: int
 ) -> tuple[list[Cut], list[Cut]]:
     """The cuts of both, where the sound comes `lead` ns before the picture of its time."""
-    picture = Segmenter(timing, video=True, segment=SEGMENT)
-    sound = Segmenter(timing, video=False, segment=SEGMENT)
+    picture = Segmenter(timing, video=True, segment=SEGMENT, stills=NEVER)
+    sound = Segmenter(timing, video=False, segment=SEGMENT, stills=NEVER)
     of_pictures: list[Cut] = []
     of_sounds: list[Cut] = []
     coming = [(each.dts, each, True) for each in pictures] + [(each.dts - lead, each, False) for each in sounds]

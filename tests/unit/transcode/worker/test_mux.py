@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from protocols.bitstream.h26x import NalStream
+from protocols.bitstream.stills import StillPictures
 from protocols.hls.segmenter import MS, SECOND, Cut, Segmenter, Timing
 from protocols.media import Codec, EncodedPacket, Track
-from tests.unit.transcode.media import onset, pictures, tone
+from tests.unit.transcode.media import onset, pictures, see, tone
 from tests.unit.transcode.worker.test_process import B_FRAMES, Collector, one_by_one
 from transcode.host.pool import Workers
 from transcode.host.process import Worker
@@ -27,9 +28,13 @@ async def worker() -> AsyncIterator[Worker]:
         yield await pool.start("test")
 
 
-def cut(track: Track, packets: list[EncodedPacket]) -> list[Cut]:
-    segmenter = Segmenter(Timing.of(2 * SECOND, SECOND, 34 * MS), video=track.codec is not Codec.AAC, segment=2 * SECOND)
-    cuts = [part for packet in packets for part in segmenter.push(packet)]
+def cut(track: Track, packets: list[EncodedPacket], *, standing: bool = False) -> list[Cut]:
+    """`standing`: a picture lasts until the next."""
+    timing, stills = Timing.of(2 * SECOND, SECOND, 34 * MS), StillPictures(track)
+    segmenter = Segmenter(timing, video=track.codec is not Codec.AAC, segment=2 * SECOND, stills=stills)
+    cuts: list[Cut] = []
+    for packet in packets:
+        cuts += [*(segmenter.stand(packet.dts) if standing else ()), *segmenter.push(packet)]
     return [*cuts, *segmenter.close()]
 
 
@@ -81,6 +86,30 @@ async def test_parts_one_after_the_other_are_the_stream_that_went_in(worker: Wor
     assert times == [(round(p.pts / 1e6), round(p.dts / 1e6)) for p in packets]
     with av.open(io.BytesIO(parts[0][0] + b"".join(fragment for _, fragment in parts)), "r") as container:
         assert len(list(container.decode(video=0))) == len(packets)
+
+
+@pytest.mark.parametrize("reordered", [False, True])
+@pytest.mark.parametrize("codec", [Codec.H264, Codec.HEVC])
+async def test_a_picture_that_stands_for_three_seconds_leaves_no_hole_and_harms_none(
+    worker: Worker, codec: Codec, reordered: bool
+) -> None:
+    options = {"preset": "fast", "bf": "3" if reordered else "0"}
+    if codec is Codec.HEVC:
+        options = {"x265-params": f"log-level=none:repeat-headers=1:keyint=30:open-gop=0:bframes={3 * reordered}"}
+    track, packets = pictures(codec, seconds=4, options=options, start=10 * SECOND)
+    track = known(track, packets)
+    paused = [p._replace(pts=p.pts + 3 * SECOND, dts=p.dts + 3 * SECOND) if p.pts >= 12 * SECOND else p for p in packets]
+    cuts = cut(track, paused, standing=True)
+    stills = [packet.pts for part in cuts for packet in part.packets if not packet.begun]
+    assert len(stills) > 6
+    assert max(duration for part in cuts for duration in part.durations) < 400 * MS
+    with_own = replace(track, extradata=StillPictures(track).parameter_sets)
+    parts = await order(worker, with_own, cuts).all(len(cuts))
+    with av.open(io.BytesIO(parts[0][0] + b"".join(fragment for _, fragment in parts)), "r") as container:
+        shown = {round(frame.time * 1000): frame.to_ndarray() for frame in container.decode(video=0) if frame.time is not None}
+    plain = {round((frame.pts or 0) / 1e6): frame.to_ndarray() for frame in see(paused, codec)}
+    assert [at for at in shown if at in plain] == sorted(plain)
+    assert all(np.array_equal(shown[at], picture) for at, picture in plain.items())
 
 
 async def test_a_segment_plays_from_its_own_beginning(worker: Worker) -> None:

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from gateway.outputs.hls.stream import HlsStream
 from gateway.sessions.capacity import Demand
 from gateway.sessions.output import Output
 from protocols.bitstream.h26x import NalStream
+from protocols.bitstream.stills import StillPictures
 from protocols.media import Codec, EncodedPacket, Kind, Track
 from tests.support.hls_checker import Follower, Playlist
 from tests.support.memory import NoFeedback
@@ -67,6 +69,29 @@ def timed(times: Sequence[float]) -> tuple[Track, list[EncodedPacket]]:
     return stream.track, [
         packet._replace(pts=round(at * SECOND), dts=round(at * SECOND)) for at, packet in zip(times, coded, strict=False)
     ]
+
+
+def paused(
+    codec: Codec, options: dict[str, str], begin: float, pause: float
+) -> tuple[Track, list[EncodedPacket], dict[int, int]]:
+    """What an encoder that reorders makes of a source that stops for so long: its pictures, and when each comes, by its pts: once the
+    source has given all that it waits for."""
+    _, coded = pictures(codec, size=(160, 96), seconds=12 - pause, gop=60, options=options)
+    stream = NalStream(codec, 1)
+    stream.annexb(coded[0].data)
+    assert stream.track is not None
+    moved = [packet.pts + round(pause * SECOND) * (packet.pts >= begin * SECOND) for packet in coded]
+    ahead = sum(packet.dts < 0 for packet in coded)
+    start = -coded[0].dts
+    shown = [start + number * SECOND // 30 - start for number in range(-ahead, 0)] + sorted(moved)
+    video = [
+        packet._replace(pts=start + pts, dts=start + dts, begun=1)
+        for packet, pts, dts in zip(coded, moved, shown, strict=False)
+    ]
+    coming = {
+        packet.pts: start + at for packet, at in zip(video, [*shown[2 * ahead :], *[shown[-1]] * 2 * ahead], strict=False)
+    }
+    return stream.track, video, coming
 
 
 def late(by: int) -> Callable[[EncodedPacket], int]:
@@ -158,3 +183,34 @@ def test_a_picture_that_comes_later_than_any_should_is_shown_and_what_refers_to_
     plain = [frame.to_ndarray() for frame in see(video)]
     shown = [frame for frame, packet in zip(frames, made, strict=True) if packet.begun]
     assert all(np.array_equal(one, other) for one, other in zip(shown, plain, strict=True))
+
+
+H264 = {"preset": "fast", "bf": "3", "x264-params": "scenecut=0:rc-lookahead=0:sync-lookahead=0"}
+HEVC = "log-level=none:repeat-headers=1:keyint=60:scenecut=0:"
+REORDERED = {
+    "H.264": (Codec.H264, H264),
+    "HEVC": (Codec.HEVC, {"x265-params": HEVC + "bframes=3"}),
+    "HEVC in order": (Codec.HEVC, {"x265-params": HEVC + "bframes=0"}),
+}
+
+
+@pytest.mark.parametrize("pause", [0.6, 3.0])
+@pytest.mark.parametrize("begin", [4.0, 5.0, 5.05, 5.1])
+@pytest.mark.parametrize("encoder", REORDERED)
+@pytest.mark.parametrize("live", [True, False])
+def test_a_picture_lasts_until_the_next_whatever_their_order(live: bool, encoder: str, begin: float, pause: float) -> None:
+    """Those that wait in the encoder when the source stops come after it; from a file they come by their decode times."""
+    track, video, coming = paused(*REORDERED[encoder], begin, pause)
+    seat, playlists = played(track, video, 12, lambda packet: coming[packet.pts] if live and packet.track == 1 else packet.dts)
+    lengths = {name: without_holes(playlist) for name, playlist in playlists.items()}
+    assert lengths == {"audio": pytest.approx(12, abs=0.3), "video": pytest.approx(12, abs=0.3)}
+    given = seat.given[Kind.VIDEO]
+    assert max(duration for _, duration in given) < 400 * MS, "no part is without a picture"
+    assert [packet.data for packet in whole(seat, Kind.VIDEO) if packet.begun] == [packet.data for packet in video]
+    shown_at = sorted(packet.pts for packet, _ in given)
+    assert max(later - earlier for earlier, later in pairwise(shown_at)) < 400 * MS, "nor any moment"
+    first, *others = (packet for packet, _ in given)
+    first = first._replace(data=StillPictures(track).parameter_sets + first.data)
+    shown = {frame.pts for frame in see([first, *others], track.codec)}
+    lost = [packet for packet in (first, *others) if packet.begun and packet.pts not in shown]
+    assert len(lost) <= 3, "of those that come when a later one has been shown"
