@@ -17,6 +17,7 @@ from protocols.webrtc.send.sender import Sender
 from protocols.webrtc.send.share import WayShares
 from protocols.webrtc.send.simulcast import STRAINED_NS, LayerChoice, Wish
 from protocols.webrtc.send.source import Source
+from protocols.webrtc.send.way import ViewerWay
 from protocols.webrtc.transport.peer import Peer
 from protocols.whep.slot import ShownParticipant, Slot
 
@@ -66,11 +67,12 @@ class Viewer:
         self._choice = LayerChoice()
         self._shares = WayShares()
         self._choose_due = 0
+        self.way = ViewerWay(peer)
         numbered: dict[int, Slot] = {}
         for line, each in enumerate(accepted):
             if each is not None and each.send is not None:
                 slot = numbered.setdefault(each.number, Slot(each.number))
-                slot.senders[each.send.kind] = Sender(peer, each.send, on_turn=self._changed)
+                slot.senders[each.send.kind] = Sender(self.way, each.send, on_turn=self._changed)
                 if each.send.kind is Kind.VIDEO:
                     slot.video_line = line
         self._slots = [numbered[number] for number in sorted(numbered)]
@@ -78,7 +80,7 @@ class Viewer:
         lines = [frozenset(sender.parameters.formats) for sender in self.senders if sender.parameters.kind is Kind.VIDEO]
         self.takes: frozenset[Codec] = WEBRTC_VIDEO.intersection(*lines)
         """The video codecs that every picture of this viewer may come in; all that we send where it has none to show."""
-        self._feedback = RtcpSession(self.senders, on_answer=peer.send_rtcp)
+        self._feedback = RtcpSession(self.way, self.senders, on_answer=peer.send_rtcp)
         peer.on_rtcp = self._on_rtcp
 
     @property

@@ -30,6 +30,7 @@ from protocols.media import Codec, EncodedPacket, Kind, Track
 from protocols.webrtc.rtp import SendFormat, SendParameters
 from protocols.webrtc.send.sender import Sender
 from protocols.webrtc.send.source import Source
+from protocols.webrtc.send.way import ViewerWay
 from protocols.webrtc.transport.egress import Egress
 from protocols.webrtc.transport.srtp import OutboundSrtp
 
@@ -48,7 +49,6 @@ class Viewer:
     address: tuple[Any, ...] | None
     outbound: OutboundSrtp | None
     egress: Egress
-    transport_sequence: int = 0
 
 
 def nal_unit(kind: int, size: int) -> bytes:
@@ -134,6 +134,7 @@ def viewer(stack: contextlib.ExitStack, egress: Egress) -> Viewer:
 
 
 def attach(transport: Viewer, sources: dict[Kind, Source], now: int = 0) -> Iterable[Sender]:
+    way = ViewerWay(transport)
     for kind, source in sources.items():
         parameters = SendParameters(
             kind,
@@ -145,7 +146,7 @@ def attach(transport: Viewer, sources: dict[Kind, Source], now: int = 0) -> Iter
             abs_send_time_extension=2,
             transport_cc_extension=3,
         )
-        sender = Sender(transport, parameters, on_turn=lambda: None)
+        sender = Sender(way, parameters, on_turn=lambda: None)
         sender.attach(source, now)
         yield sender
 

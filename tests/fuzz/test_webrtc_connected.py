@@ -209,7 +209,7 @@ async def watching(mux: UdpMux, chance: Random) -> AsyncIterator[Hostile]:
         def corpus() -> Sequence[bytes]:
             now = time.monotonic_ns()
             source.push(packet(b"\0\0\0\1\x65\x88" + b"\x9a" * chance.randrange(600), now, True), now)
-            return list(hostile.rtcp(ssrc, bare.peer.transport_sequence - chance.randrange(600) & 0xFFFF).values())
+            return list(hostile.rtcp(ssrc, viewer.way.departures.next - chance.randrange(600) & 0xFFFF).values())
 
         sender = viewer.senders[0]
         yield Hostile(

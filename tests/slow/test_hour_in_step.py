@@ -25,6 +25,7 @@ from protocols.webrtc.rtp import CLOCK_RATES
 from protocols.webrtc.send.history import SentFrame
 from protocols.webrtc.send.sender import Sender
 from protocols.webrtc.send.source import Source
+from protocols.webrtc.send.way import ViewerWay
 from protocols.webrtc.transport.egress import Egress
 from protocols.webrtc.transport.srtp import OutboundSrtp
 from tests.unit.protocols.rtmp.peer import (
@@ -139,7 +140,6 @@ class Nowhere:
     egress: Egress
     address: tuple[Any, ...] | None = None
     outbound: OutboundSrtp | None = None
-    transport_sequence: int = 0
 
 
 class WebRtc:
@@ -158,7 +158,7 @@ class WebRtc:
             on_bitrate=lambda bits: None,
             on_sent=lambda packet, ready, sent: None,
         )
-        self._sender: Sender = Sender(way, parameters(track.kind), on_turn=lambda: None, timestamp=0)
+        self._sender: Sender = Sender(ViewerWay(way), parameters(track.kind), on_turn=lambda: None, timestamp=0)
         self._sender.attach(self.source, ORIGIN, join=False)
         self._reported_at, self._ntp, self._rtp = 0, 0, 0
         self._rate = CLOCK_RATES[track.kind]

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Sequence
 from protocols.webrtc import rtcp
 from protocols.webrtc.rtcp import ARRIVAL_NS, RtcpPacket
 from protocols.webrtc.send.bandwidth import BandwidthEstimator, Calm, Heard
-from protocols.webrtc.send.bursts import BurstRate
-from protocols.webrtc.send.departures import Departure, Departures
+from protocols.webrtc.send.departures import Departure
 from protocols.webrtc.send.sender import Sender
+from protocols.webrtc.send.way import ViewerWay
 
 _DETAIL_NS = 500_000_000
 _COMPOUND_LIMIT = 1200
@@ -21,8 +21,8 @@ _COMPOUND_LIMIT = 1200
 class RtcpSession:
     """Of one peer. Feed it decrypted RTCP; send what `due` gives. `estimated_bitrate` is the viewer's word or our estimate, in bit/s."""
 
-    def __init__(self, senders: Iterable[Sender], *, on_answer: Callable[[bytes], None]) -> None:
-        """`on_answer` takes what must be answered at once, to be encrypted and sent."""
+    def __init__(self, way: ViewerWay, senders: Iterable[Sender], *, on_answer: Callable[[bytes], None]) -> None:
+        """`senders` are all that send on this `way`. `on_answer` takes what must be answered at once, to be encrypted and sent."""
         self.estimated_bitrate: int | None = None
         self.ignored = 0
         """RTCP packets for streams that are not ours or of kinds that we do not know."""
@@ -33,14 +33,13 @@ class RtcpSession:
         self._senders = {sender.parameters.ssrc: sender for sender in senders}
         self._on_answer = on_answer
         self._fir_numbers: dict[int, int] = {}
-        self._departures = Departures(self._senders.values())
+        self._departures = way.departures
+        self._counted = any(sender.parameters.transport_cc_extension for sender in self._senders.values())
         self._wanting: dict[Sender, None] = {}  # a key frame, by the datagram that is being read
         self._answered = False  # whether that datagram's question was
         self._bandwidth = BandwidthEstimator()
-        self._bursts = BurstRate()
+        self._bursts = way.bursts
         self._detail_due = 0  # when feedback is read to the last packet in any case
-        for sender in self._senders.values():
-            sender.bursts = self._bursts
 
     # -- in --------------------------------------------------------------------------------------------------------------------------
 
@@ -107,7 +106,7 @@ class RtcpSession:
                 self._wanting[sender] = None
 
     def _transport(self, packet: RtcpPacket, now: int) -> None:
-        if not self._departures.agreed:
+        if not self._counted:
             self.ignored += 1
             return
         feedback = rtcp.transport_feedback_of(packet)

@@ -9,50 +9,32 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 
 from protocols.webrtc.rtp import VERSION_WITH_EXTENSION, HeaderLayout, SendFormat, SendParameters
 from protocols.webrtc.send.history import History, Run
 from protocols.webrtc.send.repair import RepairBudget
-from protocols.webrtc.transport.egress import Egress
-from protocols.webrtc.transport.srtp import OutboundSrtp, SrtpError
-
-
-class SenderTransport(Protocol):
-    """One viewer's way: what the peer (`transport.peer.Peer`) shows its senders."""
-
-    address: tuple[Any, ...] | None
-    """Where to, as the socket takes it; follows the peer when it roams. None: nowhere yet."""
-    outbound: OutboundSrtp | None
-    """None until DTLS is connected."""
-    egress: Egress
-    transport_sequence: int
-    """The next transport-wide sequence number: one counter for all m-lines."""
-
+from protocols.webrtc.send.way import ViewerWay
+from protocols.webrtc.transport.srtp import SrtpError
 
 Sent = tuple[int, int, int, int, int, int, int]
-"""A run as it left: (sequence not wrapped, count, source index, timestamp not wrapped, transport sequence, monotonic ns, bytes)"""
-
-Departed = tuple[int, int, int, int]
-"""The same for transport-wide feedback: (transport sequence, count, monotonic ns, bytes)"""
+"""A run as it left: (sequence, count, source index, timestamp, transport-wide sequence, monotonic ns, bytes); no number wrapped"""
 
 
 class RtpStream:
     """Of one m-line. The counters are totals since the start."""
 
     __slots__ = (
-        "_budget", "_layout", "_least_delay_ms", "_repairable", "_rtx_sequence", "_sequence", "departed", "dropped",
-        "last_sent", "nacks", "packets", "parameters", "payload_bytes", "retransmitted", "sent", "transport",
+        "_budget", "_departures", "_layout", "_least_delay_ms", "_repairable", "_rtx_sequence", "_sequence", "_transport",
+        "dropped", "last_sent", "nacks", "packets", "parameters", "payload_bytes", "retransmitted", "sent",
     )  # fmt: skip
 
-    def __init__(self, transport: SenderTransport, parameters: SendParameters, sequence: int | None) -> None:
+    def __init__(self, way: ViewerWay, parameters: SendParameters, sequence: int | None) -> None:
         """`sequence` is what to begin with; None: random (RFC 3550 §5.1)."""
-        self.transport = transport
+        self._transport, self._departures = way.transport, way.departures
         self.parameters = parameters
         self.sent: deque[Sent] = deque()
         """What can be sent again, oldest first."""
-        self.departed: deque[Departed] | None = None
-        """Where each run is noted as it leaves; None: nobody compares."""
         self.last_sent = 0
         self.packets = self.payload_bytes = self.dropped = self.nacks = self.retransmitted = 0
         self._layout = HeaderLayout.of(parameters)
@@ -66,7 +48,7 @@ class RtpStream:
     def send(self, run: Run, payload_type: int, timestamp: int, now: int) -> bool:
         """False where there is no way to the viewer. The hot path: per packet one header, one copy and one protection in place; per run one
         system call."""
-        transport = self.transport
+        transport = self._transport
         address, outbound = transport.address, transport.outbound
         count = len(run.packets)
         if address is None or outbound is None:
@@ -76,13 +58,9 @@ class RtpStream:
         arena, protect, pack = egress.arena, outbound.protect, layout.struct.pack_into
         header, step, ssrc, view = layout.size, layout.transport_step, self.parameters.ssrc, arena.view
         extensions, stamp = layout.extensions(now), timestamp & 0xFFFFFFFF
-        sequence, counted = self._sequence, transport.transport_sequence if step else 0
+        sequence, counted = self._sequence, self._departures.number(count, run.size, now) if step else 0
         self.sent.append((sequence, count, run.index, timestamp, counted, now, run.size))
         self._sequence = sequence + count
-        if step:
-            transport.transport_sequence = counted + count & 0xFFFF
-            if self.departed is not None:
-                self.departed.append((counted, count, now, run.size))
         begin = segment = 0
         try:
             for marker, payload in run.packets:
@@ -113,7 +91,7 @@ class RtpStream:
 
     def send_report(self, report: bytes) -> None:
         """RTCP that must not wait for the peer's own turn."""
-        transport = self.transport
+        transport = self._transport
         if transport.address is not None and transport.outbound is not None:
             with suppress(SrtpError):
                 protected = transport.outbound.protect_rtcp(report)
@@ -161,26 +139,25 @@ class RtpStream:
             return
         marker, payload = packet
         self._budget.spend(sequence, len(payload), now)
-        parameters, transport = self.parameters, self.transport
+        parameters, layout = self.parameters, self._layout
         if parameters.rtx_ssrc is None or numbered.rtx_payload_type is None:
             # The same packet to the bit: other extensions under its sequence number would reuse the nonce (RFC 7714 §12.1).
             again = (
-                marker | numbered.payload_type, sequence & 0xFFFF, timestamp & 0xFFFFFFFF, parameters.ssrc, self._layout.extensions(at),
-                (transport_sequence + step) & 0xFFFF if self._layout.transport_step else 0,
+                marker | numbered.payload_type, sequence & 0xFFFF, timestamp & 0xFFFFFFFF, parameters.ssrc, layout.extensions(at),
+                (transport_sequence + step) & 0xFFFF if layout.transport_step else 0,
             )  # fmt: skip
         else:
             payload = (sequence & 0xFFFF).to_bytes(2, "big") + payload  # RFC 4588 §4: the original sequence number goes before
             again = (
                 marker | numbered.rtx_payload_type, self._rtx_sequence & 0xFFFF, timestamp & 0xFFFFFFFF, parameters.rtx_ssrc,
-                self._layout.extensions(now), transport.transport_sequence if self._layout.transport_step else 0,
+                layout.extensions(now), self._departures.number_repair() & 0xFFFF if layout.transport_step else 0,
             )  # fmt: skip
             self._rtx_sequence += 1
-            transport.transport_sequence = transport.transport_sequence + self._layout.transport_step & 0xFFFF
         if self._send_single(again, payload):
             self.retransmitted += 1
 
     def _send_single(self, header: tuple[Any, ...], payload: bytes) -> bool:
-        address, outbound, egress = self.transport.address, self.transport.outbound, self.transport.egress
+        address, outbound, egress = self._transport.address, self._transport.outbound, self._transport.egress
         if address is None or outbound is None:
             return False
         view = egress.arena.view

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable
 from protocols.media import Kind
 from protocols.webrtc.rtcp import ReportBlock, ntp_time, sender_report, source_description
 from protocols.webrtc.rtp import CLOCK_RATES, SendParameters
-from protocols.webrtc.send.bursts import BurstRate
 from protocols.webrtc.send.history import Run, SentFrame
 from protocols.webrtc.send.join import compressed
 from protocols.webrtc.send.pacing import (
@@ -24,8 +23,9 @@ from protocols.webrtc.send.pacing import (
     Pace,
     PacingQueue,
 )
-from protocols.webrtc.send.rtp_stream import RtpStream, SenderTransport
+from protocols.webrtc.send.rtp_stream import RtpStream
 from protocols.webrtc.send.source import Source
+from protocols.webrtc.send.way import ViewerWay
 
 HOLD_NS = 250_000_000
 """Later than this is worse than lost: the viewer goes on with the next key frame."""
@@ -43,14 +43,14 @@ class Sender:
     """
 
     __slots__ = (
-        "_backlog", "_clock_rate", "_cut", "_description", "_format", "_joined", "_last_timestamp", "_left_out", "_live",
-        "_next", "_offset", "_on_turn", "_replay_wait", "_replayed", "_reports", "_transport", "bursts", "carried",
+        "_backlog", "_bursts", "_clock_rate", "_cut", "_description", "_format", "_joined", "_last_timestamp", "_left_out", "_live",
+        "_next", "_offset", "_on_turn", "_replay_wait", "_replayed", "_reports", "_transport", "carried",
         "frames", "parameters", "plis", "replays", "report_due", "round_trip_ns", "source", "stream", "turns",
     )  # fmt: skip
 
     def __init__(
         self,
-        transport: SenderTransport,
+        way: ViewerWay,
         parameters: SendParameters,
         *,
         on_turn: Callable[[], None],
@@ -61,17 +61,15 @@ class Sender:
         given (RFC 3550 §5.1)."""
         self.parameters = parameters
         self.source: Source | None = None
-        self.stream = RtpStream(transport, parameters, sequence)
+        self.stream = RtpStream(way, parameters, sequence)
         self.carried: int | None = None
         """bit/s that the viewer's way has for the present source, where the source should make do with it; None: whatever comes. Said by
         who knows the viewer's other sources."""
-        self.bursts: BurstRate | None = None
-        """How fast that way carries what leaves at once. Said by who reads the viewer's feedback."""
         self.report_due: int | None = None
         self.round_trip_ns = 0
         self.frames = self.plis = self.replays = self.turns = 0
 
-        self._transport = transport
+        self._transport, self._bursts = way.transport, way.bursts
         self._on_turn = on_turn
         self._clock_rate = CLOCK_RATES[parameters.kind]
         self._format = next(iter(parameters.formats.values()))  # that of the source's codec, once there is one
@@ -290,7 +288,7 @@ class Sender:
 
     def _spread(self, frame: SentFrame, now: int) -> int:
         """Over how long a large frame is to leave, in ns: as the way carries it, and over no longer than `FRAME_DRAIN_NS`."""
-        rate = self.bursts.at(now) if self.bursts is not None else None
+        rate = self._bursts.at(now)
         return FRAME_DRAIN_NS if rate is None else min(FRAME_DRAIN_NS, _duration(frame.size, rate))
 
     @property

@@ -104,7 +104,7 @@ class Peer:
         "_flights", "_former", "_inbound", "_limits", "_local", "_moving", "_on_connected", "_port", "_probe",
         "_proven", "_remote", "_send", "_setup", "_stats", "_task", "_tie_breaker", "_work", "address", "closed",
         "connected", "egress", "on_rtcp", "on_rtp", "outbound", "received", "received_bytes", "rejected",
-        "round_trip", "transport_sequence", "why",
+        "round_trip", "why",
     )  # fmt: skip
 
     def __init__(
@@ -113,7 +113,6 @@ class Peer:
         self.address: Address | None = None
         self.outbound: OutboundSrtp | None = None
         self.egress = port.egress
-        self.transport_sequence = 0
         self.connected = asyncio.Event()
         self.closed = asyncio.Event()
         self.why = ""

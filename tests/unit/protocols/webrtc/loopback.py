@@ -18,6 +18,7 @@ from protocols.media import Codec, EncodedPacket, Kind, Track
 from protocols.webrtc.rtp import SendFormat, SendParameters
 from protocols.webrtc.send.sender import Sender
 from protocols.webrtc.send.source import CallAt, Source, SourceClock
+from protocols.webrtc.send.way import ViewerWay
 from protocols.webrtc.transport.egress import Egress
 from protocols.webrtc.transport.srtp import InboundSrtp, OutboundSrtp
 
@@ -90,10 +91,15 @@ class Peer:
         self.address: tuple[Any, ...] | None = self.socket.getsockname()
         self.outbound: OutboundSrtp | None = OutboundSrtp(outbound)
         self.egress = egress
-        self.transport_sequence = 65_530
+        self.way = ViewerWay(self, 65_530)
         self.rtcp: list[bytes] = []
         self.sizes: list[int] = []
         self._inbound = InboundSrtp(inbound)
+
+    @property
+    def transport_sequence(self) -> int:
+        """The next, of 16 bits."""
+        return self.way.departures.next & 0xFFFF
 
     def receive(self) -> list[RtpPacket]:
         """What has come on the loopback so far, decrypted: RTP; RTCP goes to `rtcp`."""
@@ -202,7 +208,7 @@ def video(timers: Timers, **options: Any) -> Source:
 
 
 def sender_to(peer: Peer, parameters: SendParameters, **options: Any) -> Sender:
-    return Sender(peer, parameters, **({"on_turn": lambda: None} | options))
+    return Sender(peer.way, parameters, **({"on_turn": lambda: None} | options))
 
 
 def watch(source: Source, peer: Peer, now: int, **options: Any) -> Sender:

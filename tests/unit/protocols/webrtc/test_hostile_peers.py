@@ -50,7 +50,7 @@ def watching(peer: Peer, timers: Timers) -> tuple[Sender, RtcpSession]:
     """A viewer of two seconds of a programme of 4 Mbit/s, of which it has said nothing yet."""
     source = video(timers)
     sender = watch(source, peer, 0)
-    session = RtcpSession([sender], on_answer=lambda answer: None)
+    session = RtcpSession(peer.way, [sender], on_answer=lambda answer: None)
     Programme(source, timers).play(60)
     peer.receive()
     return sender, session
@@ -87,7 +87,7 @@ def test_feedback_is_counted_once_whatever_it_claims(peer: Peer, timers: Timers)
 
 def test_feedback_that_was_not_agreed_on_is_ignored(peer: Peer, timers: Timers) -> None:
     source = video(timers)
-    session = RtcpSession([watch(source, peer, 0, transport_cc_extension=0)], on_answer=lambda answer: None)
+    session = RtcpSession(peer.way, [watch(source, peer, 0, transport_cc_extension=0)], on_answer=lambda answer: None)
     Programme(source, timers).play(30)
     session.receive(hostile.transport_feedback(0, 100, (100).to_bytes(2, "big")), SECOND)
     assert (session.ignored, session.estimated_bitrate) == (1, None)
@@ -97,7 +97,7 @@ def test_one_datagram_is_one_wish_for_a_key_frame_and_one_question(peer: Peer, t
     answers: list[bytes] = []
     source = video(timers, on_keyframe_wanted=lambda: True)
     sender = watch(source, peer, 0)
-    session = RtcpSession([sender], on_answer=answers.append)
+    session = RtcpSession(peer.way, [sender], on_answer=answers.append)
     source.push(packet(b"\0\0\0\1\x65" + b"\x88" * 1000, 0, True), 0)
     datagrams = hostile.rtcp(MEDIA, 0)
     asked = sender.plis
@@ -168,7 +168,7 @@ async def test_a_viewer_that_floods_feedback_costs_the_others_nothing(name: str)
                 for _ in range(15):
                     await victim.receive()
                     await thief.receive()
-                base = thief.peer.transport_sequence
+                base = viewers[1].way.departures.next & 0xFFFF
                 datagram = hostile.rtcp(viewers[1].senders[0].parameters.ssrc, base)[name]
                 victim.got()
                 used = time.process_time()

@@ -101,7 +101,7 @@ def changed(
 ) -> tuple[Sender, RtcpSession, list[RtpPacket], list[RtpPacket]]:
     first, second = coded(before, timers), coded(after, timers)
     sender = watch(first, peer, 0)
-    feedback = RtcpSession([sender], on_answer=lambda answer: None)
+    feedback = RtcpSession(peer.way, [sender], on_answer=lambda answer: None)
     play(first, timers, 0, 3)
     old = peer.receive()
     sender.attach(second, timers.now)

@@ -183,7 +183,7 @@ def _sent(line: answer.Accepted, description: MediaDescription, egress: Egress) 
     viewer, timers = loopback.Peer(egress), Timers()
     with viewer.socket:
         source = source_of(Track(1, codec), timers)
-        sender = Sender(viewer, line.send, on_turn=lambda: None)
+        sender = Sender(viewer.way, line.send, on_turn=lambda: None)
         sender.attach(source, 0)
         source.push(packet(unit(codec, True, 3000) if codec.kind is Kind.VIDEO else b"sound", FRAME, True), FRAME)
         sender.detach()

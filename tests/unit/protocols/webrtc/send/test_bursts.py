@@ -67,7 +67,7 @@ class Way:
         self.peer, self.timers, self.rate, self.queue = peer, timers, rate, queue
         source = video(timers)
         self.sender = watch(source, peer, 0)
-        self.session = RtcpSession([self.sender], on_answer=lambda answer: None) if feedback else None
+        self.session = RtcpSession(peer.way, [self.sender], on_answer=lambda answer: None) if feedback else None
         self.programme = Programme(source, timers, group=60, key_bytes=KEY_BYTES, delta_bytes=9_000)
         self.sent = self.lost = 0
         self._free_at = 0

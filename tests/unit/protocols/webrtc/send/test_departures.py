@@ -13,9 +13,8 @@ from tests.unit.protocols.webrtc.loopback import FRAME, Peer, Programme, Timers,
 def sending(peer: Peer, timers: Timers, frames: int) -> tuple[Source, Sender, Departures]:
     source = video(timers)
     sender = watch(source, peer, 0)
-    departures = Departures([sender])
     Programme(source, timers, key_bytes=13_000).play(frames)
-    return source, sender, departures
+    return source, sender, peer.way.departures
 
 
 def packets(given: list[Departure]) -> list[int]:
@@ -61,8 +60,9 @@ def test_the_last_packets_of_a_source_that_has_ended_are_found(peer: Peer, timer
 
 def test_lines_share_the_count_and_packets_of_all_are_found(peer: Peer, timers: Timers) -> None:
     picture, sound = video(timers), source_of(Track(1, Codec.OPUS), timers)
-    senders = [watch(picture, peer, 0), watch(sound, peer, 0, ssrc=7, mid="1")]
-    departures = Departures(senders)
+    watch(picture, peer, 0)
+    watch(sound, peer, 0, ssrc=7, mid="1")
+    departures = peer.way.departures
     programme = Programme(picture, timers, key_bytes=13_000)
     base = peer.transport_sequence
     chance = random.Random(1)
@@ -96,7 +96,7 @@ def test_where_no_feedback_comes_little_is_kept(peer: Peer, timers: Timers) -> N
 
 def test_without_the_extension_there_is_nothing_to_compare(peer_of: Callable[..., Peer], timers: Timers) -> None:
     source, peer = video(timers), peer_of()
-    sender = watch(source, peer, 0, transport_cc_extension=0)
-    departures = Departures([sender])
-    assert not departures.agreed
-    assert departures.take(0, 2048) == []
+    watch(source, peer, 0, transport_cc_extension=0)
+    Programme(source, timers).play(2)
+    assert peer.receive()
+    assert peer.way.departures.take(peer.transport_sequence - 10 & 0xFFFF, 2048) == []

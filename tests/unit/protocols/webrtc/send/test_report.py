@@ -57,14 +57,14 @@ def fir(number: int, ssrc: int = SSRC) -> bytes:
     return bytes(RtcpPsfbPacket(fmt=4, ssrc=1, media_ssrc=0, fci=ssrc.to_bytes(4, "big") + bytes((number, 0, 0, 0))))
 
 
-def listening(*senders: Sender, on_answer: Callable[[bytes], None] = lambda answer: None) -> RtcpSession:
-    return RtcpSession(senders, on_answer=on_answer)
+def listening(peer: Peer, *senders: Sender, on_answer: Callable[[bytes], None] = lambda answer: None) -> RtcpSession:
+    return RtcpSession(peer.way, senders, on_answer=on_answer)
 
 
 def test_a_lost_packet_comes_again_as_rtx_with_a_fresh_send_time(peer: Peer, timers: Timers) -> None:
     source = video(timers)
     sender = watch(source, peer, 0)
-    feedback = listening(sender)
+    feedback = listening(peer, sender)
     Programme(source, timers).play(5)
     packets = peer.receive()
     lost = packets[20]
@@ -86,7 +86,7 @@ def test_a_lost_packet_comes_again_as_rtx_with_a_fresh_send_time(peer: Peer, tim
 def test_without_rtx_the_very_same_packet_comes_again(peer: Peer, timers: Timers) -> None:
     source = video(timers)
     sender = watch(source, peer, 0, rtx_ssrc=None)
-    feedback = listening(sender)
+    feedback = listening(peer, sender)
     push(source, 3000, 0, key=True)
     sent = [data for data in iter(peer.datagram, None) if not 192 <= data[1] <= 223]
     sequences = [int.from_bytes(data[2:4], "big") for data in sent]
@@ -99,7 +99,7 @@ def test_nacks_are_answered_across_the_wrap_of_the_sequence(peer: Peer, timers: 
     source = video(timers)
     sender = sender_to(peer, parameters(), sequence=65_533)
     sender.attach(source, 0)
-    feedback = listening(sender)
+    feedback = listening(peer, sender)
     push(source, 7000, 0, key=True)
     packets = {each.sequence_number: each.payload for each in peer.receive()}
     assert list(packets) == [65_533, 65_534, 65_535, 0, 1, 2, 3]
@@ -114,7 +114,7 @@ def test_packets_of_a_join_and_of_a_replay_are_repaired_too(peer: Peer, timers: 
     programme = Programme(source, timers, group=90)
     programme.play(10)
     sender = watch(source, peer, timers.now)
-    feedback = listening(sender)
+    feedback = listening(peer, sender)
     timers.advance(timers.now + 200 * MS)
     feedback.receive(pli(), timers.now + SECOND)
     timers.advance(timers.now + SECOND + 200 * MS)
@@ -131,7 +131,7 @@ def test_packets_of_a_join_and_of_a_replay_are_repaired_too(peer: Peer, timers: 
 def test_a_packet_is_sent_again_once_in_half_a_round_trip(peer: Peer, timers: Timers) -> None:
     source = video(timers)
     sender = watch(source, peer, 0)
-    feedback = listening(sender)
+    feedback = listening(peer, sender)
     push(source, 3000, 0, key=True)
     number = peer.receive()[0].sequence_number
     for at in (1, 2, 3, 5):
@@ -143,7 +143,7 @@ def test_a_packet_is_sent_again_once_in_half_a_round_trip(peer: Peer, timers: Ti
 
 def test_a_receiver_who_asks_for_the_round_trip_is_answered_at_once(peer: Peer, timers: Timers) -> None:
     answers: list[bytes] = []
-    feedback = listening(watch(video(timers), peer, 0), on_answer=answers.append)
+    feedback = listening(peer, watch(video(timers), peer, 0), on_answer=answers.append)
     unknown = bytes((9, 0, 0, 1)) + bytes(4)
     reference = bytes((4, 0, 0, 2)) + (0x1122334455667788).to_bytes(8, "big")
     request = bytes((0x80, 207, 0, 6)) + (0xCAFE).to_bytes(4, "big") + unknown + reference
@@ -160,7 +160,7 @@ def test_a_receiver_who_asks_for_the_round_trip_is_answered_at_once(peer: Peer, 
 def test_a_nack_storm_is_bounded_in_packets_and_bytes(peer: Peer, timers: Timers) -> None:
     source = video(timers)
     sender = watch(source, peer, 0)
-    feedback = listening(sender)
+    feedback = listening(peer, sender)
     Programme(source, timers, key_bytes=1_000_000, delta_bytes=20_000).play(30)
     packets = peer.receive()
     sent = sum(len(each.payload) for each in packets)
@@ -179,7 +179,7 @@ def test_a_nack_storm_is_bounded_in_packets_and_bytes(peer: Peer, timers: Timers
 def test_what_was_never_sent_or_is_too_old_is_not_answered(peer: Peer, timers: Timers) -> None:
     source = video(timers)
     sender = watch(source, peer, 0)
-    feedback = listening(sender)
+    feedback = listening(peer, sender)
     programme = Programme(source, timers)
     programme.play(2)
     old = peer.receive()
@@ -197,7 +197,7 @@ def test_five_percent_loss_is_repaired_without_a_frozen_frame(peer: Peer, timers
     """20 ms round trip: a viewer sees a gap 10 ms after the packet behind it left; its NACK takes 10 ms back. RTX is lost as often."""
     source = video(timers)
     sender = watch(source, peer, 0)
-    feedback = listening(sender)
+    feedback = listening(peer, sender)
     chance = random.Random(5)
     programme = Programme(source, timers)
     got: dict[int, RtpPacket] = {}
@@ -239,7 +239,7 @@ def test_five_percent_loss_is_repaired_without_a_frozen_frame(peer: Peer, timers
 def test_pli_and_fir_reach_the_source_and_a_repeated_fir_is_one(peer: Peer, timers: Timers) -> None:
     source = video(timers, on_keyframe_wanted=lambda: True)
     sender = watch(source, peer, 0)
-    feedback = listening(sender)
+    feedback = listening(peer, sender)
     feedback.receive(pli(), 0)
     feedback.receive(fir(1), MS)
     feedback.receive(fir(1), 2 * MS)
@@ -252,7 +252,7 @@ def test_pli_and_fir_reach_the_source_and_a_repeated_fir_is_one(peer: Peer, time
 def test_receiver_reports_give_the_round_trip(peer: Peer, timers: Timers) -> None:
     source = video(timers)
     sender = watch(source, peer, 0)
-    feedback = listening(sender)
+    feedback = listening(peer, sender)
     push(source, 2000, 0, key=True, now=7 * SECOND)
     peer.receive()
     (report, _) = RtcpPacket.parse(peer.rtcp[0])
@@ -269,7 +269,7 @@ def test_receiver_reports_give_the_round_trip(peer: Peer, timers: Timers) -> Non
 
 def test_reports_are_due_each_second_from_the_first_packet_on(peer: Peer, timers: Timers) -> None:
     picture, sound = video(timers), source_of(Track(1, Codec.OPUS), timers)
-    feedback = listening(watch(picture, peer, 0), watch(sound, peer, 0, ssrc=7, mid="1"))
+    feedback = listening(peer, watch(picture, peer, 0), watch(sound, peer, 0, ssrc=7, mid="1"))
     assert feedback.due(SECOND) == []
     push(picture, 2000, 0, key=True)
     sound.push(packet(b"opus", 0, True), 100 * MS)
@@ -289,7 +289,7 @@ def test_reports_are_due_each_second_from_the_first_packet_on(peer: Peer, timers
 
 def test_many_senders_reports_are_split_into_datagrams(peer: Peer, timers: Timers) -> None:
     sources = [source_of(Track(1, Codec.OPUS), timers) for _ in range(40)]
-    feedback = listening(*(watch(source, peer, 0, ssrc=number + 1) for number, source in enumerate(sources)))
+    feedback = listening(peer, *(watch(source, peer, 0, ssrc=number + 1) for number, source in enumerate(sources)))
     for source in sources:
         source.push(packet(b"opus", 0, True), 0)
     compounds = feedback.due(2 * SECOND)
@@ -298,8 +298,8 @@ def test_many_senders_reports_are_split_into_datagrams(peer: Peer, timers: Timer
     assert [each.ssrc for each in reports] == list(range(1, 41))
 
 
-def test_remb_is_the_viewers_word_on_bitrate() -> None:
-    feedback = listening()
+def test_remb_is_the_viewers_word_on_bitrate(peer: Peer) -> None:
+    feedback = listening(peer)
     remb = RtcpPsfbPacket(fmt=15, ssrc=1, media_ssrc=0, fci=pack_remb_fci(2_500_000, [SSRC]))
     feedback.receive(bytes(remb), 0)
     assert feedback.estimated_bitrate is not None
@@ -331,7 +331,7 @@ def test_transport_feedback_gives_an_estimate(
     peer: Peer, timers: Timers, loss: int, queueing: float, low: float, high: float
 ) -> None:
     source = video(timers)
-    feedback = listening(watch(source, peer, 0))
+    feedback = listening(peer, watch(source, peer, 0))
     programme = Programme(source, timers, key_bytes=13_000)
     sent_bits = 0
     for _ in range(60):
@@ -353,7 +353,7 @@ def test_feedback_by_which_nothing_is_wrong_gives_an_estimate_and_the_first_that
     peer: Peer, timers: Timers
 ) -> None:
     source = video(timers)
-    feedback = listening(watch(source, peer, 0))
+    feedback = listening(peer, watch(source, peer, 0))
     programme = Programme(source, timers, key_bytes=13_000)
     following, rate = peer.transport_sequence, 20_000_000
     free_at = sent_bits = 0
@@ -383,8 +383,8 @@ def test_feedback_by_which_nothing_is_wrong_gives_an_estimate_and_the_first_that
     assert feedback.estimated_bitrate < rate
 
 
-def test_a_bye_is_nothing_unknown() -> None:
-    feedback = listening()
+def test_a_bye_is_nothing_unknown(peer: Peer) -> None:
+    feedback = listening(peer)
     feedback.receive(bytes(RtcpByePacket([1])), 0)
     assert feedback.ignored == 0
 
@@ -403,14 +403,14 @@ def test_a_bye_is_nothing_unknown() -> None:
     ],
 )
 def test_broken_rtcp_is_a_protocol_error(data: bytes, peer: Peer, timers: Timers) -> None:
-    feedback = listening(watch(video(timers), peer, 0))
+    feedback = listening(peer, watch(video(timers), peer, 0))
     with pytest.raises(ProtocolError):
         feedback.receive(data, 0)
 
 
 def test_random_rtcp_gives_nothing_but_protocol_errors(peer_of: Callable[..., Peer], timers: Timers) -> None:
     peer, source = peer_of(), video(timers)
-    feedback = listening(watch(source, peer, 0))
+    feedback = listening(peer, watch(source, peer, 0))
     Programme(source, timers).play(30)
     chance = random.Random(1)
     for _ in range(20_000):
