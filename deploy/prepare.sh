@@ -75,6 +75,9 @@ environment() {
     touch "$stamp"
 }
 
+# native_sender: the part of the fan-out in C. Without a compiler or Python's headers the gateway does the same in Python.
+native_sender() { .venv/bin/python -m protocols.webrtc.native.build >/dev/null || say "Going on with Python alone, at more CPU for each viewer"; }
+
 # player: hls.js for the watch page, from npm by its lock; without npm the page plays HLS where the browser itself can.
 player() {
     local made=gateway/web/hls.min.js folder result=0

@@ -71,7 +71,7 @@ ONE_FILE = {
         "transcode/worker/sandbox.py",
         "gateway/node/memory.py",
     ),  # each one thing of the system
-    "cffi": ("protocols/srt/libsrt.py",),
+    "cffi": ("protocols/srt/libsrt.py", "protocols/webrtc/native/build.py"),  # a library of the system; our own in C
     "threading": ("protocols/srt/threads.py", "gateway/telemetry/tracing.py"),  # a thread only waits, or the process ends
     "sqlalchemy": ("gateway/store/",),
     "alembic": ("gateway/store/",),

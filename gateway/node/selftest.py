@@ -22,6 +22,7 @@ from gateway.config.sources import ConfigProblem
 from gateway.ingress.addresses import reachable
 from gateway.node.cpu import available_cores
 from gateway.node.running_gateway import alive
+from protocols.webrtc.native import runs as native
 from transcode.encoder_table import ENCODERS, HARDWARE, X264
 from transcode.host.pool import Workers
 from transcode.host.probe import trial
@@ -211,6 +212,7 @@ def _machine(config: Config) -> Iterator[CheckResult]:
     if files != resource.RLIM_INFINITY and files < OPEN_FILES:
         fix = f"ulimit -n {OPEN_FILES * 4} (systemd: LimitNOFILE=)"
         yield CheckResult(Mark.WARNING, "open files", f"{files}, too few for many viewers", fix)
+    yield _sender()
     if config.tracing.endpoint and find_spec("opentelemetry") is None:
         yield CheckResult(
             Mark.BAD,
@@ -218,6 +220,15 @@ def _machine(config: Config) -> Iterator[CheckResult]:
             "OpenTelemetry is not installed",
             "pip install 'ingress-gateway[trace]', or empty tracing.endpoint",
         )
+
+
+def _sender() -> CheckResult:
+    try:
+        native.module()
+    except native.CannotSend as why:
+        fix = "For less CPU for each viewer install a C compiler and Python's headers (gcc, python3-dev), and type deploy/up."
+        return CheckResult(Mark.NOTE, "sender", f"packets are sent in Python, since the native part cannot be used: {why}", fix)
+    return CheckResult(Mark.GOOD, "sender", "packets are sent by the native part")
 
 
 def _sandbox(config: Config, walls: frozenset[str]) -> CheckResult:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from struct import Struct
+from typing import TypeAlias
 
 from protocols.media import Codec, Kind
 
@@ -16,6 +17,9 @@ MARKER = 0x80  # RFC 3550 §5.1, in the second octet beside the payload type
 VERSION_WITH_EXTENSION = 0x90
 OVERHEAD = 28 + 28
 """Bytes of a packet that are not payload, roughly: RTP header with extensions and SRTP tag, UDP and IP."""
+
+Packet: TypeAlias = tuple[int, bytes]
+"""(marker bit in its place in the second octet of the header, or 0; payload)"""
 
 _ONE_BYTE_PROFILE = 0xBEDE  # RFC 8285 §4.2
 _FIXED = 12
@@ -83,10 +87,21 @@ class HeaderLayout:
     payload becomes 0.
 
     The transport-wide sequence number stands last in the block, because it alone differs between the packets of a run. Where it was not
-    negotiated those two bytes are padding (RFC 8285 §4.2) and 0 is to be written: `transport_step` is what to count by.
+    negotiated those two bytes are padding (RFC 8285 §4.2) and 0 is to be written: `transport_step` is what to count by, `transport_at`
+    where it stands.
     """
 
-    __slots__ = ("_after_time", "_before_time", "_extensions", "_now", "_timed", "size", "struct", "transport_step")
+    __slots__ = (
+        "_after_time",
+        "_before_time",
+        "_extensions",
+        "_now",
+        "_timed",
+        "size",
+        "struct",
+        "transport_at",
+        "transport_step",
+    )
 
     def __init__(self, same: bytes, abs_send_time_extension: int, transport_cc_extension: int) -> None:
         """`same` are the elements of the block that are in all packets alike: the mid, and how long the viewer is to wait."""
@@ -102,6 +117,7 @@ class HeaderLayout:
         self.struct = Struct(f"!BBHLL{len(block)}sH{padding}x{_LARGEST}s")
         self.size = _FIXED + 4 + 4 * words
         self.transport_step = 1 if transport_cc_extension else 0
+        self.transport_at = _FIXED + len(block) if transport_cc_extension else 0
         self._before_time = block[:5] if self._timed else block
         self._after_time = block[8:]
         self._now, self._extensions = -1, block  # those of one moment, for all viewers that are sent something at it

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from protocols.webrtc.rtp import MARKER, OVERHEAD
+from protocols.webrtc.rtp import MARKER, OVERHEAD, Packet
 from protocols.webrtc.send.packetize import runs
 
 REPAIR_NS = 2_000_000_000
@@ -19,9 +19,6 @@ GROUP_NS = 10_000_000_000  # an encoder left to choose makes a key frame every 2
 GROUP_BYTES = 16 << 20
 
 _SHORTEST_SPAN_NS = 500_000_000  # what a rate is told of: the key frame with which a source begins is no rate
-
-Packet = tuple[int, bytes]
-"""(marker bit in its place in the second octet of the header, or 0; payload)"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,19 +6,29 @@ under one key) and under its codec's payload type; what is sent again stays with
 
 import random
 from bisect import bisect_right
-from collections import deque
-from collections.abc import Iterable
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from typing import Any
+from typing import Protocol
 
-from protocols.webrtc.rtp import VERSION_WITH_EXTENSION, HeaderLayout, SendFormat, SendParameters
+from protocols.webrtc.rtp import HeaderLayout, SendFormat, SendParameters
 from protocols.webrtc.send.history import History, Run
 from protocols.webrtc.send.repair import RepairBudget
 from protocols.webrtc.send.way import ViewerWay
+from protocols.webrtc.transport.egress import Egress
+from protocols.webrtc.transport.runs import OutgoingRun
 from protocols.webrtc.transport.srtp import SrtpError
 
 Sent = tuple[int, int, int, int, int, int, int]
 """A run as it left: (sequence, count, source index, timestamp, transport-wide sequence, monotonic ns, bytes); no number wrapped"""
+
+
+class RunSource(Protocol):
+    """The source of what is sent (`source.Source`), as its streams see it."""
+
+    history: History
+    outgoing: defaultdict[Egress, list[OutgoingRun]]
+    """What is to leave by each socket when all receivers have had their turn."""
 
 
 class RtpStream:
@@ -45,43 +55,37 @@ class RtpStream:
         self._repairable = self._sequence  # the first that is sent again
         self._budget = RepairBudget()
 
-    def send(self, run: Run, payload_type: int, timestamp: int, now: int) -> bool:
-        """False where there is no way to the viewer. The hot path: per packet one header, one copy and one protection in place; per run one
-        system call."""
-        transport = self._transport
+    def send(self, run: Run, payload_type: int, timestamp: int, now: int, source: RunSource) -> bool:
+        """Numbers it and puts it to what leaves `source` next. False where there is no way to the viewer."""
+        transport, packets = self._transport, run.packets
         address, outbound = transport.address, transport.outbound
-        count = len(run.packets)
+        count = len(packets)
         if address is None or outbound is None:
             self.dropped += count
             return False
-        layout, egress = self._layout, transport.egress
-        arena, protect, pack = egress.arena, outbound.protect, layout.struct.pack_into
-        header, step, ssrc, view = layout.size, layout.transport_step, self.parameters.ssrc, arena.view
-        extensions, stamp = layout.extensions(now), timestamp & 0xFFFFFFFF
-        sequence, counted = self._sequence, self._departures.number(count, run.size, now) if step else 0
-        self.sent.append((sequence, count, run.index, timestamp, counted, now, run.size))
+        layout, sequence, sent = self._layout, self._sequence, self.sent
+        counted = self._departures.number(count, run.size, now) if layout.transport_step else 0
+        sent.append((sequence, count, run.index, timestamp, counted, now, run.size))
+        oldest = source.history.oldest
+        while sent[0][2] < oldest and len(sent) > 1:
+            sent.popleft()
         self._sequence = sequence + count
-        begin = segment = 0
-        try:
-            for marker, payload in run.packets:
-                pack(
-                    view, begin, VERSION_WITH_EXTENSION, payload_type | marker, sequence & 0xFFFF, stamp, ssrc, extensions,
-                    counted & 0xFFFF, payload,
-                )  # fmt: skip
-                begin += protect(arena, begin, header + len(payload))
-                segment = segment or begin
-                sequence += 1
-                counted += step
-        except SrtpError:
-            self.dropped += count
-            return True
         self.last_sent = now
-        if not egress.send(view[:begin], segment, address):
-            self.dropped += count
-            return True
         self.packets += count
         self.payload_bytes += run.size
+        source.outgoing[transport.egress].append(
+            OutgoingRun(
+                self, packets, layout, payload_type, sequence, timestamp, self.parameters.ssrc, layout.extensions(now), counted,
+                outbound, address,
+            )
+        )  # fmt: skip
         return True
+
+    def lost(self, run: OutgoingRun) -> None:
+        """It is not among what was sent after all."""
+        self.packets -= len(run.packets)
+        self.payload_bytes -= sum(len(payload) for _, payload in run.packets)
+        self.dropped += len(run.packets)
 
     def delay(self, least_ms: int) -> None:
         """The viewer is to play so long after it came what is sent from here on, at least, where it takes such wishes."""
@@ -96,12 +100,6 @@ class RtpStream:
             with suppress(SrtpError):
                 protected = transport.outbound.protect_rtcp(report)
                 transport.egress.send(memoryview(protected), len(protected), transport.address)
-
-    def forget(self, oldest: int) -> None:
-        """What is older than this index of the source is not repaired any more."""
-        sent = self.sent
-        while len(sent) > 1 and sent[0][2] < oldest:
-            sent.popleft()
 
     # -- repair ----------------------------------------------------------------------------------------------------------------------
 
@@ -120,53 +118,45 @@ class RtpStream:
         `RepairBudget.begin`."""
         budget = self._budget
         budget.begin(self.payload_bytes, now, carried)
+        again: list[OutgoingRun] = []
         for wrapped in sequences:
             if not budget.look():
-                return
+                break
             self.nacks += 1
             sequence = self._sequence - ((self._sequence - wrapped) & 0xFFFF)
             if sequence >= self._repairable and budget.due(sequence, now):
-                self._repair_one(sequence, history, numbered, now)
+                again += self._repairing(sequence, history, numbered, now)
+        if again:
+            self.retransmitted += len(again) - len(self._transport.egress.runs.send(again))
 
-    def _repair_one(self, sequence: int, history: History, numbered: SendFormat, now: int) -> None:
+    def _repairing(self, sequence: int, history: History, numbered: SendFormat, now: int) -> Iterator[OutgoingRun]:
+        """The packet to be sent for this one, where there is one."""
+        address, outbound = self._transport.address, self._transport.outbound
         position = bisect_right(self.sent, sequence, key=_first_sequence) - 1
         if position < 0:
             return
-        first, count, index, timestamp, transport_sequence, at, _ = self.sent[position]
+        first, count, index, timestamp, counted, at, _ = self.sent[position]
         step = sequence - first
         packet = history.packet(index + step) if step < count else None
         if packet is None:
             return
         marker, payload = packet
         self._budget.spend(sequence, len(payload), now)
-        parameters, layout = self.parameters, self._layout
-        if parameters.rtx_ssrc is None or numbered.rtx_payload_type is None:
+        if address is None or outbound is None:
+            return
+        layout, ssrc, payload_type = self._layout, self.parameters.rtx_ssrc, numbered.rtx_payload_type
+        if ssrc is None or payload_type is None:
             # The same packet to the bit: other extensions under its sequence number would reuse the nonce (RFC 7714 §12.1).
-            again = (
-                marker | numbered.payload_type, sequence & 0xFFFF, timestamp & 0xFFFFFFFF, parameters.ssrc, layout.extensions(at),
-                (transport_sequence + step) & 0xFFFF if layout.transport_step else 0,
-            )  # fmt: skip
+            ssrc, payload_type = self.parameters.ssrc, numbered.payload_type
+            extensions, counted = layout.extensions(at), counted + step if layout.transport_step else 0
         else:
             payload = (sequence & 0xFFFF).to_bytes(2, "big") + payload  # RFC 4588 §4: the original sequence number goes before
-            again = (
-                marker | numbered.rtx_payload_type, self._rtx_sequence & 0xFFFF, timestamp & 0xFFFFFFFF, parameters.rtx_ssrc,
-                layout.extensions(now), self._departures.number_repair() & 0xFFFF if layout.transport_step else 0,
-            )  # fmt: skip
-            self._rtx_sequence += 1
-        if self._send_single(again, payload):
-            self.retransmitted += 1
-
-    def _send_single(self, header: tuple[Any, ...], payload: bytes) -> bool:
-        address, outbound, egress = self._transport.address, self._transport.outbound, self._transport.egress
-        if address is None or outbound is None:
-            return False
-        view = egress.arena.view
-        self._layout.struct.pack_into(view, 0, VERSION_WITH_EXTENSION, *header, payload)
-        try:
-            size = outbound.protect(egress.arena, 0, self._layout.size + len(payload))
-        except SrtpError:
-            return False
-        return egress.send(view[:size], size, address)
+            extensions, counted = layout.extensions(now), self._departures.number_repair() if layout.transport_step else 0
+            sequence, self._rtx_sequence = self._rtx_sequence, self._rtx_sequence + 1
+        packets = ((marker, payload),)
+        yield OutgoingRun(
+            self, packets, layout, payload_type, sequence, timestamp, ssrc, extensions, counted, outbound, address
+        )
 
 
 def _first_sequence(sent: Sent) -> int:

@@ -150,6 +150,7 @@ class Sender:
         """To be called when the transport becomes ready: the viewer sees the picture now and not at the source's next frame."""
         if self.source is not None and not self._joined and self._ready():
             self._join(self.source, now)
+            self.source.leave()
 
     def deliver(self, frame: SentFrame, now: int) -> None:
         """Called by the source for each new frame."""
@@ -170,7 +171,7 @@ class Sender:
         if (frame.count > 1 or self._backlog.packets) and self._queue(frame, timestamp, source, now):
             return
         for run in frame.runs:
-            self._send(run, timestamp, now)
+            self._send(run, timestamp, source, now)
         if self._live:
             source.handed_over(frame.index + frame.count)
 
@@ -248,6 +249,7 @@ class Sender:
             return
         if (self._replayed is None or now - self._replayed >= self._replay_wait) and self._replay(source, now):
             self._replay_wait *= 2
+            source.leave()
 
     # -- pacing ----------------------------------------------------------------------------------------------------------------------
 
@@ -262,7 +264,7 @@ class Sender:
             source.request_keyframe(now)
             return False
         for run, timestamp in backlog.due(now):
-            self._send(run, timestamp, now)
+            self._send(run, timestamp, source, now)
             if run.ends:
                 source.handed_over(run.index + len(run.packets))
         return bool(backlog)
@@ -295,15 +297,12 @@ class Sender:
     def _pace(self) -> Pace:
         return WIDE if self.carried is None else NARROW
 
-    def _send(self, run: Run, timestamp: int, now: int) -> None:
-        stream, source = self.stream, self.source
+    def _send(self, run: Run, timestamp: int, source: Source, now: int) -> None:
         if self.report_due is None and self._ready():
             self._first_report(now)
-        if not stream.send(run, self._format.payload_type, timestamp, now):
+        if not self.stream.send(run, self._format.payload_type, timestamp, now, source):
             self._lose_sync()
             self._joined = False  # as new when the peer is back
-        elif source is not None:
-            stream.forget(source.history.oldest)
 
     # -- what the viewer says ---------------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ viewer who joins has a picture at once where the group of pictures is cached.
 
 import asyncio
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -16,6 +16,8 @@ from protocols.webrtc.send.history import History, SentFrame
 from protocols.webrtc.send.pacing import PACE_NS
 from protocols.webrtc.send.packetize import PACKETIZERS, PAYLOAD_LIMIT
 from protocols.webrtc.send.target import INTERVAL_NS, TargetBitrate
+from protocols.webrtc.transport.egress import Egress
+from protocols.webrtc.transport.runs import OutgoingRun
 
 SourceClock = Callable[[int], tuple[int, int]]
 """From local monotonic ns to (wall clock ns since the Unix epoch, session media ns): one for all tracks of a participant. The wall clock
@@ -39,13 +41,13 @@ class SourceReceiver(Protocol):
     """bit/s that the viewer's way has for this source, where the source should make do with it; None: whatever comes."""
 
     def deliver(self, frame: SentFrame, now: int) -> None:
-        """The newest frame."""
+        """Puts what is due of the newest frame to what is outgoing."""
 
     def keyframe_came(self, source: "Source", now: int) -> None:
         """`source`, in whose `awaiting` it is, is right about to deliver a key frame."""
 
     def pump(self, now: int) -> bool:
-        """Sends what is due of what waits; whether more does."""
+        """Puts what is due of what waits to what is outgoing; whether more waits."""
 
 
 class Source:
@@ -81,6 +83,8 @@ class Source:
         self.receivers: tuple[SourceReceiver, ...] = ()
         self.awaiting: dict[SourceReceiver, None] = {}
         """Receivers of another layer, which go on with this one from its next key frame."""
+        self.outgoing: defaultdict[Egress, list[OutgoingRun]] = defaultdict(list)
+        """What is to `leave` by each socket."""
         self.next_due: int | None = None
         """When `run` has something to do."""
         self._packetize = PACKETIZERS[codec]
@@ -120,6 +124,7 @@ class Source:
                 receiver.keyframe_came(self, now)
         for receiver in self.receivers:  # a tuple: a viewer may leave while it is walked
             receiver.deliver(frame, now)
+        self.leave()
         if now >= self._target_due:
             self.tell_bitrate(now)
 
@@ -149,15 +154,26 @@ class Source:
         self._paced.pop(receiver, None)
 
     def handed_over(self, end: int) -> None:
-        """A viewer got the last packet of the frame that ends before source index `end`; the first one to say so counts."""
+        """What is outgoing to a viewer ends with the last packet of the frame that ends before source index `end`. For the first one to
+        say so it leaves at once, and that counts."""
         unreported = self._unreported
+        if unreported and unreported[0][0] <= end:
+            self.leave()
         while unreported and unreported[0][0] <= end:
             ends, packet, packetized = unreported.popleft()
             if ends == end:
                 self._on_sent(packet, packetized, self._monotonic())
 
+    def leave(self) -> None:
+        """Sends what is outgoing. Each receiver puts there what is due to its viewer: so it leaves to all of them by one call."""
+        for egress, runs in self.outgoing.items():
+            if runs:
+                for lost in egress.runs.send(runs):
+                    lost.owner.lost(lost)
+                runs.clear()
+
     def pace(self, receiver: SourceReceiver, now: int) -> None:
-        """Sends the first slice of a receiver's burst at once and the others in turn."""
+        """Takes the first slice of a receiver's burst at once and the others in turn."""
         if receiver not in self._paced and receiver.pump(now):
             self._paced[receiver] = None
             if self.next_due is None:
@@ -169,6 +185,7 @@ class Source:
         for receiver in tuple(self._paced):
             if not receiver.pump(now):
                 self._paced.pop(receiver, None)
+        self.leave()
         if self._paced:
             self._arm(now)
 

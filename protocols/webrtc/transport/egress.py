@@ -5,11 +5,16 @@ the way (repair is RTCP's), and is counted.
 """
 
 import errno
+import logging
+import os
 import socket
 import sys
 from contextlib import suppress
+from types import ModuleType
 from typing import Any
 
+from protocols.webrtc.native import runs as native
+from protocols.webrtc.transport.runs import Ancillary, PythonRuns, RunSender
 from protocols.webrtc.transport.srtp import Arena
 
 _SOL_UDP = 17
@@ -23,16 +28,19 @@ _NO_SEGMENTATION = frozenset({errno.EIO, errno.ENOPROTOOPT, errno.EOPNOTSUPP})
 _TRY_SINGLY = _NO_SEGMENTATION | {errno.EINVAL, errno.EMSGSIZE}
 
 
-Ancillary = tuple[int, int, bytes]
-"""A control message: level, type, data."""
+_log = logging.getLogger(__name__)
 
 
 class Egress:
-    """Sends on `sock` (UDP), shared by all peers. `arena` is where they build their packets: each run leaves before the next is built."""
+    """Sends on `sock` (UDP), shared by all peers. `arena` is where Python builds packets: each run leaves before the next is built."""
 
-    __slots__ = ("_ancillary", "_flags", "_sock", "arena", "dropped", "errors", "segmentation", "sent", "sources")
+    __slots__ = (
+        "_ancillary", "_flags", "_sock", "arena", "dropped", "errors", "family", "native_failures", "runs", "segmentation", "sent",
+        "sources",
+    )  # fmt: skip
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, module: ModuleType | None = None) -> None:
+        """`module` is the native part, where there is one that can be used."""
         self.arena = Arena()
         self.sent = 0
         """Packets that the kernel took."""
@@ -42,6 +50,10 @@ class Egress:
         """Packets that could not go to their address."""
         self.segmentation = _supported(sock)
         self._sock = sock
+        self.family = sock.family
+        self.native_failures = 0
+        self.runs: RunSender = PythonRuns(self) if module is None else native.NativeRuns(self, module)
+        """What writes and protects packets of ours, and sends them here."""
         self._flags = getattr(socket, "MSG_DONTWAIT", 0)
         self._ancillary: dict[int, list[Ancillary]] = {}
         self.sources: dict[tuple[Any, ...], list[Ancillary]] = {}
@@ -64,7 +76,7 @@ class Egress:
             self._sock.sendmsg((buffer,), ancillary, self._flags, address)
         except OSError as error:
             if error.errno not in _TRY_SINGLY:
-                self._count(error, -(-size // segment))
+                self.refused(error.errno, -(-size // segment))
                 return False
             taken = self._send_singly(buffer, segment, address)
             if taken and error.errno in _NO_SEGMENTATION:
@@ -81,7 +93,7 @@ class Egress:
             else:
                 self._sock.sendto(packet, self._flags, address)
         except OSError as error:
-            self._count(error, 1)
+            self.refused(error.errno, 1)
             return False
         self.sent += 1
         return True
@@ -92,8 +104,22 @@ class Egress:
             taken &= self.send_one(buffer[begin : begin + segment], address)
         return taken
 
-    def _count(self, error: OSError, packets: int) -> None:
-        if error.errno in _FULL:
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def without_native(self, error: int) -> RunSender:
+        """The native part has failed with this errno: what sends in Python from now on."""
+        self.native_failures += 1
+        self.runs = PythonRuns(self)
+        _log.warning(
+            "the native sender has failed (%s): until the next start packets are sent in Python, at more CPU for each viewer",
+            os.strerror(error),
+        )
+        return self.runs
+
+    def refused(self, error: int | None, packets: int) -> None:
+        """Counts packets that the kernel has not taken, by its errno."""
+        if error in _FULL:
             self.dropped += packets
         else:
             self.errors += packets

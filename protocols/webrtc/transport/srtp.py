@@ -38,12 +38,14 @@ class Arena:
 class OutboundSrtp:
     """Protects what goes to one peer. Keeps the session (and its keys) alive."""
 
-    __slots__ = ("_context", "_protect", "_session")
+    __slots__ = ("_context", "_protect", "_session", "address")
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._context = session._srtp[0]
         self._protect = lib.srtp_protect
+        self.address = int(ffi.cast("uintptr_t", self._context))
+        """Of libsrtp's session, as long as this lives."""
 
     def protect(self, arena: Arena, offset: int, size: int) -> int:
         """Protects the RTP packet at `offset` in place and gives its new size; the caller leaves `TRAILER_LIMIT` bytes behind it.
@@ -65,6 +67,11 @@ class OutboundSrtp:
             return bytes(self._session.protect_rtcp(data))
         except Error as error:
             raise SrtpError(str(error)) from None
+
+
+def protect_address() -> int:
+    """Of libsrtp's `srtp_protect`."""
+    return int(ffi.cast("uintptr_t", ffi.addressof(lib, "srtp_protect")))
 
 
 class InboundSrtp:

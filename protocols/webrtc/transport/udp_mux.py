@@ -5,24 +5,27 @@ other datagram costs a counter and nothing else. One wake-up reads a bounded num
 """
 
 import asyncio
+import logging
 import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from ipaddress import ip_address
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import Self
 
 from protocols.bounded_map import BoundedMap
+from protocols.webrtc.native import runs as native
 from protocols.webrtc.sdp.description import Offer
 from protocols.webrtc.transport import stun
 from protocols.webrtc.transport.dtls import Certificate
-from protocols.webrtc.transport.egress import Ancillary, Egress
+from protocols.webrtc.transport.egress import Egress
 from protocols.webrtc.transport.handshakes import Handshakes
 from protocols.webrtc.transport.ice import Candidate, host_candidates
 from protocols.webrtc.transport.peer import Address, Limits, MuxStats, Peer, Port
 from protocols.webrtc.transport.places import Place, Places, Standing
+from protocols.webrtc.transport.runs import Ancillary
 from protocols.webrtc.transport.turns import Turns
 
 _READS_PER_WAKE = 64
@@ -59,6 +62,8 @@ _COUNTERS: Mapping[str, str] = MappingProxyType(
         "consent_lost": "Peers that fell silent",
     }
 )
+
+_log = logging.getLogger(__name__)
 
 
 class UdpMux:
@@ -100,7 +105,7 @@ class UdpMux:
         self.port = self._socket.getsockname()[1]
         self._shared = Port(
             candidates=host_candidates(self._external or _own_addresses(self._socket), self.port),
-            egress=Egress(self._socket),
+            egress=Egress(self._socket, _native()),
             send=self._send,
             limits=self._limits,
             stats=self.stats,
@@ -130,6 +135,7 @@ class UdpMux:
             yield "packets_sent", "Media packets that the kernel took", egress.sent
             yield "packets_dropped", "Media packets lost to a full socket buffer", egress.dropped
             yield "packets_unsendable", "Media packets that could not go to their address", egress.errors
+            yield "native_failures", "Times the native sender failed and Python took its place", egress.native_failures
 
     def turn(self, client: str, standing: Standing, user: str = "") -> AbstractAsyncContextManager[Place]:
         """A place for who asks from this address (empty: not counted), before their offer is read; it takes until those of theirs who
@@ -238,6 +244,14 @@ class UdpMux:
         """A datagram that the peer asks for again if it is lost: a full buffer drops it."""
         if self._shared is not None and not self._shared.egress.send_one(data, address):
             self.stats.send_errors += 1
+
+
+def _native() -> ModuleType | None:
+    try:
+        return native.module()
+    except native.CannotSend as why:
+        _log.info("packets are sent in Python, since the native sender cannot be used: %s", why)
+        return None
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -7,6 +7,7 @@ import random
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from hashlib import sha512
 from typing import Any
 
 from aiortc.codecs.h264 import h264_depayload
@@ -52,9 +53,9 @@ _extensions.configure(
 )
 
 
-def sessions(profile: int = GCM_256) -> tuple[Session, Session]:
-    """What the two ends of one direction have after DTLS, with aiortc's policies."""
-    key = os.urandom(_KEY_SIZES[profile])
+def sessions(profile: int = GCM_256, secret: bytes = b"") -> tuple[Session, Session]:
+    """What the two ends of one direction have after DTLS, with aiortc's policies. `secret`: what their key is made of; empty: any."""
+    key = sha512(secret or os.urandom(64)).digest()[: _KEY_SIZES[profile]]
     made = []
     for kind in (Policy.SSRC_ANY_OUTBOUND, Policy.SSRC_ANY_INBOUND):
         policy = Policy(key=key, ssrc_type=kind, srtp_profile=profile)
@@ -80,13 +81,13 @@ def parameters(kind: Kind = Kind.VIDEO, **changes: Any) -> SendParameters:
 
 
 class Peer:
-    """A transport (`fanout.Transport`) and the far end of it."""
+    """A `SenderTransport` and the far end of it."""
 
-    def __init__(self, egress: Egress, profile: int = GCM_256) -> None:
-        outbound, inbound = sessions(profile)
-        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    def __init__(self, egress: Egress, profile: int = GCM_256, secret: bytes = b"") -> None:
+        outbound, inbound = sessions(profile, secret)
+        self.socket = socket.socket(egress.family, socket.SOCK_DGRAM)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
-        self.socket.bind(("127.0.0.1", 0))
+        self.socket.bind(("127.0.0.1" if egress.family == socket.AF_INET else "::1", 0))
         self.socket.setblocking(False)
         self.address: tuple[Any, ...] | None = self.socket.getsockname()
         self.outbound: OutboundSrtp | None = OutboundSrtp(outbound)
