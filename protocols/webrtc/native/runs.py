@@ -108,7 +108,7 @@ class _Written:
         self._socket = sock
         self._kept: list[Any] = []
         self._payloads: dict[int, int] = {}
-        self._headers: dict[tuple[int, int], int] = {}
+        self._headers: dict[tuple[int, int], int] = {}  # by layout and time
 
     def of(self, runs: Sequence[OutgoingRun]) -> Any:
         """An array of `struct outgoing`."""
@@ -118,14 +118,14 @@ class _Written:
         )  # fmt: skip
         at = 0
         for run in runs:
-            _, packets, layout, payload_type, sequence, timestamp, ssrc, extensions, counted, outbound, address = run
+            _, packets, layout, payload_type, sequence, timestamp, ssrc, now, counted, outbound, address = run
             self.packets += len(packets)
             where, size = _socket_address(family, address)
             control, control_size = self._control(sources[address]) if sources and address in sources else (0, 0)
             pack(
                 data, at,
                 payloads.get(id(packets)) or self._gather(packets),
-                headers.get((id(layout), id(extensions))) or self._header(layout, extensions),
+                headers.get((id(layout), now)) or self._header(layout, now),
                 outbound.address, control, timestamp & 0xFFFFFFFF, ssrc, sequence & 0xFFFF, counted & 0xFFFF,
                 size, control_size, payload_type, where, 0, 0,
             )  # fmt: skip
@@ -140,12 +140,12 @@ class _Written:
         pointer = self._keep(ffi.new("struct payloads *", (payloads, sizes, markers, len(packets))), payloads, sizes, markers)
         return self._payloads.setdefault(id(packets), pointer)
 
-    def _header(self, layout: HeaderLayout, extensions: bytes) -> int:
+    def _header(self, layout: HeaderLayout, now: int) -> int:
         bare = bytearray(layout.struct.size)
-        layout.struct.pack_into(bare, 0, VERSION_WITH_EXTENSION, 0, 0, 0, 0, extensions, 0, b"")
+        layout.struct.pack_into(bare, 0, VERSION_WITH_EXTENSION, 0, 0, 0, 0, layout.extensions(now), 0, b"")
         data = self._ffi.from_buffer(bare)
         header = self._ffi.new("struct header *", (data, layout.size, layout.transport_at))
-        return self._headers.setdefault((id(layout), id(extensions)), self._keep(header, data))
+        return self._headers.setdefault((id(layout), now), self._keep(header, data))
 
     def _control(self, ancillary: Sequence[Ancillary]) -> tuple[int, int]:
         data = b"".join(

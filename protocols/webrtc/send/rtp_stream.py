@@ -75,7 +75,7 @@ class RtpStream:
         self.payload_bytes += run.size
         source.outgoing[transport.egress].append(
             OutgoingRun(
-                self, packets, layout, payload_type, sequence, timestamp, self.parameters.ssrc, layout.extensions(now), counted,
+                self, packets, layout, payload_type, sequence, timestamp, self.parameters.ssrc, now, counted,
                 outbound, address,
             )
         )  # fmt: skip
@@ -148,15 +148,13 @@ class RtpStream:
         if ssrc is None or payload_type is None:
             # The same packet to the bit: other extensions under its sequence number would reuse the nonce (RFC 7714 §12.1).
             ssrc, payload_type = self.parameters.ssrc, numbered.payload_type
-            extensions, counted = layout.extensions(at), counted + step if layout.transport_step else 0
+            counted, now = counted + step if layout.transport_step else 0, at
         else:
             payload = (sequence & 0xFFFF).to_bytes(2, "big") + payload  # RFC 4588 §4: the original sequence number goes before
-            extensions, counted = layout.extensions(now), self._departures.number_repair() if layout.transport_step else 0
+            counted = self._departures.number_repair() if layout.transport_step else 0
             sequence, self._rtx_sequence = self._rtx_sequence, self._rtx_sequence + 1
         packets = ((marker, payload),)
-        yield OutgoingRun(
-            self, packets, layout, payload_type, sequence, timestamp, ssrc, extensions, counted, outbound, address
-        )
+        yield OutgoingRun(self, packets, layout, payload_type, sequence, timestamp, ssrc, now, counted, outbound, address)
 
 
 def _first_sequence(sent: Sent) -> int:

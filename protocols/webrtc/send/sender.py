@@ -19,6 +19,7 @@ from protocols.webrtc.send.pacing import (
     NARROW,
     NARROW_DRAIN_NS,
     PACE_NS,
+    UNPACED,
     WIDE,
     Pace,
     PacingQueue,
@@ -168,7 +169,8 @@ class Sender:
         if frame.keyframe:
             self._cut = False
             self._replay_wait = REPLAY_NS
-        if (frame.count > 1 or self._backlog.packets) and self._queue(frame, timestamp, source, now):
+        small = frame.count <= UNPACED and self.carried is None
+        if not (small and not self._backlog.packets) and self._queue(frame, timestamp, source, now):
             return
         for run in frame.runs:
             self._send(run, timestamp, source, now)

@@ -22,7 +22,7 @@ class OutgoingRun(NamedTuple):
     sequence: int
     timestamp: int
     ssrc: int
-    extensions: bytes  # of `layout`, at the time that the packets are to bear
+    now: int  # monotonic ns: the time that the packets bear, where they bear any
     transport_sequence: int  # 0 where the layout has none
     outbound: OutboundSrtp
     address: tuple[Any, ...]
@@ -62,9 +62,9 @@ class PythonRuns:
         send, arena = self._socket.send, self._socket.arena
         view = arena.view
         for run in runs:
-            _, packets, layout, payload_type, sequence, timestamp, ssrc, extensions, counted, outbound, address = run
+            _, packets, layout, payload_type, sequence, timestamp, ssrc, now, counted, outbound, address = run
             pack, protect, header, step = layout.struct.pack_into, outbound.protect, layout.size, layout.transport_step
-            stamp = timestamp & 0xFFFFFFFF
+            stamp, extensions = timestamp & 0xFFFFFFFF, layout.extensions(now)
             begin = segment = 0
             try:
                 for marker, payload in packets:
