@@ -54,25 +54,25 @@ static void put32(uint8_t *at, uint32_t value) {
 static int room_of(const struct egress *egress, const struct outgoing *run) {
     int room = egress->trailer;
 
-    for (int index = 0; index < run->payloads->count; index++)
+    for (unsigned index = 0; index < run->payloads->count; index++)
         room += run->header->size + run->payloads->sizes[index] + egress->trailer;
     return room;
 }
 
 /* Writes and protects a packet. Its size, or what libsrtp says, negative. */
-static int write_packet(const struct egress *egress, const struct outgoing *run, int index, const char *payload, uint8_t *at) {
+static int write_packet(const struct egress *egress, const struct outgoing *run, unsigned index, const char *payload, uint8_t *at) {
     const struct header *header = run->header;
     int payload_size = run->payloads->sizes[index];
     int size = header->size + payload_size;
     int status;
 
-    memcpy(at, header->bytes, (size_t)header->size);
+    memcpy(at, header->bytes, header->size);
     at[1] = run->payload_type | run->payloads->markers[index];
-    put16(at + 2, run->sequence + (unsigned)index);
+    put16(at + 2, run->sequence + index);
     put32(at + 4, run->timestamp);
     put32(at + 8, run->ssrc);
     if (header->counter_at)
-        put16(at + header->counter_at, run->counter + (unsigned)index);
+        put16(at + header->counter_at, run->counter + index);
     memcpy(at + header->size, payload, (size_t)payload_size);
     status = ((protect_function)egress->protect)((void *)run->session, at, &size);
     return status ? -status : size;
@@ -86,7 +86,7 @@ static int write_packets(const struct egress *egress, const struct outgoing *run
 
     if (room_of(egress, run) > room)
         return -1;
-    for (int index = 0; index < run->payloads->count; index++) {
+    for (unsigned index = 0; index < run->payloads->count; index++) {
         int size = write_packet(egress, run, index, payload, (uint8_t *)at + used);
 
         if (size < 0)
@@ -165,7 +165,7 @@ static void refused(struct egress *egress, struct batch *batch, int number, int 
         left -= part.iov_len;
         part.iov_base = (char *)part.iov_base + part.iov_len;
     }
-    if (cannot_cut(error) && message->run->taken == message->run->payloads->count)
+    if (cannot_cut(error) && message->run->taken == (int)message->run->payloads->count)
         egress->segmentation = 0;
 }
 
@@ -186,7 +186,7 @@ static int flush(struct egress *egress, struct batch *batch) {
         for (; taken > 0; taken--, sent++) {
             struct message *message = &batch->messages[sent];
 
-            message->run->taken += message->segment ? message->run->payloads->count : 1;
+            message->run->taken += message->segment ? (int)message->run->payloads->count : 1;
         }
     }
     batch->count = 0;
@@ -218,7 +218,7 @@ int send_runs(struct egress *egress, struct outgoing *runs, int count) {
         run->taken = run->error = 0;
         if (run->payloads->count > MESSAGES || run->control_size > CONTROL_LIMIT)
             continue;
-        if (batch.count + run->payloads->count > MESSAGES || used + room_of(egress, run) > egress->capacity) {
+        if (batch.count + (int)run->payloads->count > MESSAGES || used + room_of(egress, run) > egress->capacity) {
             if (flush(egress, &batch))
                 return -ENOSYS;
             used = 0;
@@ -232,6 +232,6 @@ int send_runs(struct egress *egress, struct outgoing *runs, int count) {
     if (flush(egress, &batch))
         return -ENOSYS;
     for (int index = 0; index < count; index++)
-        lost += runs[index].taken < runs[index].payloads->count;
+        lost += runs[index].taken < (int)runs[index].payloads->count;
     return lost;
 }

@@ -1,17 +1,19 @@
+/* What `runs.py` writes, and `runs.c` reads. */
+
 struct payloads {
-    const char *bytes; /* one behind the other */
-    const uint16_t *sizes;
-    const uint8_t *markers; /* 0x80 or 0, as they stand in the second octet of the header */
-    int32_t count;
+    uint32_t count;
+    uint16_t sizes[64];
+    uint8_t markers[64]; /* 0x80 or 0, as they stand in the second octet of the header */
+    char bytes[];        /* one payload behind the other */
 };
 
 struct header {
-    const char *bytes; /* of a packet without numbers */
-    int32_t size;
-    int32_t counter_at; /* of the transport-wide sequence number; 0: there is none */
+    uint16_t size;
+    uint16_t counter_at; /* of the transport-wide sequence number; 0: there is none */
+    char bytes[];        /* of a packet without numbers */
 };
 
-struct outgoing { /* one run for one peer; `runs.py` writes it by this layout */
+struct outgoing { /* one run for one peer */
     const struct payloads *payloads;
     const struct header *header;
     uintptr_t session; /* libsrtp's */

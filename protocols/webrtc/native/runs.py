@@ -3,6 +3,7 @@ one by one. No number is kept here: what comes next is the streams' to know, whi
 
 import os
 import socket
+from array import array
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib import import_module
@@ -17,7 +18,9 @@ from protocols.webrtc.transport.srtp import TRAILER_LIMIT, protect_address
 
 BUILT = f"{__package__}._runs"
 _MEMORY = 128 << 10  # bytes that are written before they are sent: what stays in a core's cache
-_OUTGOING = Struct("@PPPPIIHHHHB28shh6x")  # `struct outgoing` of runs.h
+_PAYLOADS = Struct("=I128s64s")  # `struct payloads` of runs.h, and so on
+_HEADER = Struct("=HH")
+_OUTGOING = Struct("@PPPPIIHHHHB28shh6x")
 _CONTROL = Struct("@Nii")  # struct cmsghdr
 _FAMILY, _SCOPE = Struct("=H"), Struct("=I")
 _ADDRESSES = 4096  # remembered as the kernel takes them
@@ -133,30 +136,26 @@ class _Written:
         return self._ffi.from_buffer("struct outgoing[]", data)
 
     def _gather(self, packets: Sequence[Packet]) -> int:
-        ffi = self._ffi
-        payloads = ffi.from_buffer(b"".join([payload for _, payload in packets]))
-        sizes = ffi.new("uint16_t[]", [len(payload) for _, payload in packets])
-        markers = ffi.new("uint8_t[]", [marker for marker, _ in packets])
-        pointer = self._keep(ffi.new("struct payloads *", (payloads, sizes, markers, len(packets))), payloads, sizes, markers)
-        return self._payloads.setdefault(id(packets), pointer)
+        payloads = [payload for _, payload in packets]
+        sizes, markers = array("H", map(len, payloads)).tobytes(), bytes(marker for marker, _ in packets)
+        return self._payloads.setdefault(id(packets), self._keep(_PAYLOADS.pack(len(packets), sizes, markers), *payloads))
 
     def _header(self, layout: HeaderLayout, now: int) -> int:
-        bare = bytearray(layout.struct.size)
-        layout.struct.pack_into(bare, 0, VERSION_WITH_EXTENSION, 0, 0, 0, 0, layout.extensions(now), 0, b"")
-        data = self._ffi.from_buffer(bare)
-        header = self._ffi.new("struct header *", (data, layout.size, layout.transport_at))
-        return self._headers.setdefault((id(layout), now), self._keep(header, data))
+        bare = layout.struct.pack(VERSION_WITH_EXTENSION, 0, 0, 0, 0, layout.extensions(now), 0, b"")[: layout.size]
+        return self._headers.setdefault((id(layout), now), self._keep(_HEADER.pack(layout.size, layout.transport_at), bare))
 
     def _control(self, ancillary: Sequence[Ancillary]) -> tuple[int, int]:
         data = b"".join(
             (_CONTROL.pack(socket.CMSG_LEN(len(value)), level, kind) + value).ljust(socket.CMSG_SPACE(len(value)), b"\0")
             for level, kind, value in ancillary
         )
-        return self._keep(self._ffi.from_buffer(data)), len(data)
+        return self._keep(data), len(data)
 
-    def _keep(self, what: Any, *pointed_to: Any) -> int:
-        self._kept.append((what, pointed_to))
-        return int(self._ffi.cast("uintptr_t", what))
+    def _keep(self, *parts: bytes) -> int:
+        """Where these stand one behind the other."""
+        kept = self._ffi.from_buffer(b"".join(parts))
+        self._kept.append(kept)
+        return int(self._ffi.cast("uintptr_t", kept))
 
 
 @lru_cache(_ADDRESSES)
