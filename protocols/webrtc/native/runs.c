@@ -186,7 +186,7 @@ static int flush(struct egress *egress, struct batch *batch) {
         for (; taken > 0; taken--, sent++) {
             struct message *message = &batch->messages[sent];
 
-            message->run->taken += message->segment ? (int)message->run->payloads->count : 1;
+            message->run->taken = (int16_t)(message->run->taken + (message->segment ? (int)message->run->payloads->count : 1));
         }
     }
     batch->count = 0;
@@ -211,6 +211,7 @@ int send_runs(struct egress *egress, struct outgoing *runs, int count) {
     int used = 0, lost = 0;
 
     batch.count = 0;
+    egress->taken = 0;
     for (int index = 0; index < count; index++) {
         struct outgoing *run = &runs[index];
         int size, segment;
@@ -231,7 +232,9 @@ int send_runs(struct egress *egress, struct outgoing *runs, int count) {
     }
     if (flush(egress, &batch))
         return -ENOSYS;
-    for (int index = 0; index < count; index++)
+    for (int index = 0; index < count; index++) {
+        egress->taken += runs[index].taken;
         lost += runs[index].taken < (int)runs[index].payloads->count;
+    }
     return lost;
 }

@@ -37,6 +37,7 @@ struct egress {
     int32_t trailer; /* bytes that srtp_protect may write behind a packet */
     int32_t socket;
     int32_t segmentation; /* whether the kernel cuts; 0 from when it said that it cannot */
+    int32_t taken;        /* said back: packets of all runs that the kernel took */
 };
 
 int usable(int socket);

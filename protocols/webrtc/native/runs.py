@@ -85,7 +85,7 @@ class NativeRuns:
         lost = self._send_runs(egress, outgoing, len(runs))
         if lost < 0:
             return sock.without_native(-lost).send(runs)
-        sock.sent += written.packets
+        sock.sent += egress.taken
         if not egress.segmentation:
             sock.segmentation = False
         return self._lost(runs, outgoing) if lost else ()
@@ -96,7 +96,6 @@ class NativeRuns:
             missing = len(run.packets) - told.taken
             if missing:
                 lost.append(run)
-                self._socket.sent -= missing
                 if told.error:
                     self._socket.refused(told.error, missing)
         return lost
@@ -106,31 +105,28 @@ class _Written:
     """Runs as C takes them; keeps alive what they point to. What is alike in several of them stands there once."""
 
     def __init__(self, ffi: Any, sock: NativeSocket) -> None:
-        self.packets = 0
         self._ffi = ffi
         self._socket = sock
         self._kept: list[Any] = []
         self._payloads: dict[int, int] = {}
-        self._headers: dict[tuple[int, int], int] = {}  # by layout and time
+        self._headers: dict[tuple[int, int], int] = {}
 
     def of(self, runs: Sequence[OutgoingRun]) -> Any:
         """An array of `struct outgoing`."""
         data = bytearray(_OUTGOING.size * len(runs))
-        pack, payloads, headers, sources, family = (
-            _OUTGOING.pack_into, self._payloads, self._headers, self._socket.sources, self._socket.family,
-        )  # fmt: skip
-        at = 0
+        pack, payloads, sources, family = _OUTGOING.pack_into, self._payloads, self._socket.sources, self._socket.family
+        at = header = 0
+        for_layout, for_time = None, 0
         for run in runs:
             _, packets, layout, payload_type, sequence, timestamp, ssrc, now, counted, outbound, address = run
-            self.packets += len(packets)
+            if layout is not for_layout or now != for_time:
+                header, for_layout, for_time = self._header(layout, now), layout, now
             where, size = _socket_address(family, address)
             control, control_size = self._control(sources[address]) if sources and address in sources else (0, 0)
             pack(
                 data, at,
-                payloads.get(id(packets)) or self._gather(packets),
-                headers.get((id(layout), now)) or self._header(layout, now),
-                outbound.address, control, timestamp & 0xFFFFFFFF, ssrc, sequence & 0xFFFF, counted & 0xFFFF,
-                size, control_size, payload_type, where, 0, 0,
+                payloads.get(id(packets)) or self._gather(packets), header, outbound.address, control,
+                timestamp & 0xFFFFFFFF, ssrc, sequence & 0xFFFF, counted & 0xFFFF, size, control_size, payload_type, where, 0, 0,
             )  # fmt: skip
             at += _OUTGOING.size
         return self._ffi.from_buffer("struct outgoing[]", data)
@@ -141,8 +137,11 @@ class _Written:
         return self._payloads.setdefault(id(packets), self._keep(_PAYLOADS.pack(len(packets), sizes, markers), *payloads))
 
     def _header(self, layout: HeaderLayout, now: int) -> int:
-        bare = layout.struct.pack(VERSION_WITH_EXTENSION, 0, 0, 0, 0, layout.extensions(now), 0, b"")[: layout.size]
-        return self._headers.setdefault((id(layout), now), self._keep(_HEADER.pack(layout.size, layout.transport_at), bare))
+        made = self._headers.get((id(layout), now))
+        if made is None:
+            bare = layout.struct.pack(VERSION_WITH_EXTENSION, 0, 0, 0, 0, layout.extensions(now), 0, b"")[: layout.size]
+            made = self._headers[id(layout), now] = self._keep(_HEADER.pack(layout.size, layout.transport_at), bare)
+        return made
 
     def _control(self, ancillary: Sequence[Ancillary]) -> tuple[int, int]:
         data = b"".join(

@@ -12,6 +12,9 @@ from protocols.webrtc.rtp import OVERHEAD
 _UNTOLD = 1 << 15  # half of the sequence space: what is further back is not told apart from what is to come
 _RUNS = 1024  # of at most 16 packets, which are half of that
 
+Sent: TypeAlias = tuple[int, int, int, int, int, int, int]
+"""A run as it left: (sequence, count, source index, timestamp, transport-wide sequence, monotonic ns, payload bytes); no number wrapped"""
+
 Departure: TypeAlias = tuple[int, int, int, int]
 """Packets that left together: (the first of them, by its place in the feedback; the place behind the last; monotonic ns; bytes of each on
 the way)"""
@@ -20,27 +23,16 @@ the way)"""
 class Departures:
     """Of all m-lines of one peer, which share one counter."""
 
-    __slots__ = ("_runs", "_told", "next")
+    __slots__ = ("_told", "next", "runs")
 
     def __init__(self, first: int = 0) -> None:
         """`first`: the number to begin with."""
         self.next = first
-        """The number that is not given yet, not wrapped."""
-        self._runs: deque[tuple[int, int, int, int]] = deque(maxlen=_RUNS)
-        """What no feedback has spoken of: (first number, count, monotonic ns, payload bytes), in their order"""
+        """The number that is not given yet, not wrapped. Who takes some for what leaves notes that in `runs`; repairs are left out of what
+        is given."""
+        self.runs: deque[Sent] = deque(maxlen=_RUNS)
+        """What no feedback has spoken of, in its order."""
         self._told = first  # before this packet all were given, or never will be
-
-    def number(self, count: int, size: int, now: int) -> int:
-        """The first number, not wrapped, of `count` packets with `size` bytes of payload together that leave `now` (monotonic ns)."""
-        first = self.next
-        self.next = first + count
-        self._runs.append((first, count, now, size))
-        return first
-
-    def number_repair(self) -> int:
-        """That of a packet which is sent again: it is left out of what is given."""
-        self.next += 1
-        return self.next - 1
 
     def take(self, base: int, count: int) -> list[Departure]:
         """Of the `count` packets from `base` (16 bits) on those that no feedback has spoken of yet, in their order. Repairs are left out,
@@ -53,9 +45,9 @@ class Departures:
             return []
         self._told = last
         given: list[Departure] = []
-        runs = self._runs
+        runs = self.runs
         while runs:
-            low, packets, at, size = runs[0]
+            _, packets, _, _, low, at, size = runs[0]
             if low >= last:
                 break
             high = low + packets

@@ -12,15 +12,13 @@ from contextlib import suppress
 from typing import Protocol
 
 from protocols.webrtc.rtp import HeaderLayout, SendFormat, SendParameters
+from protocols.webrtc.send.departures import Sent
 from protocols.webrtc.send.history import History, Run
 from protocols.webrtc.send.repair import RepairBudget
 from protocols.webrtc.send.way import ViewerWay
 from protocols.webrtc.transport.egress import Egress
-from protocols.webrtc.transport.runs import OutgoingRun
+from protocols.webrtc.transport.runs import OutgoingRun, outgoing_run
 from protocols.webrtc.transport.srtp import SrtpError
-
-Sent = tuple[int, int, int, int, int, int, int]
-"""A run as it left: (sequence, count, source index, timestamp, transport-wide sequence, monotonic ns, bytes); no number wrapped"""
 
 
 class RunSource(Protocol):
@@ -63,22 +61,37 @@ class RtpStream:
         if address is None or outbound is None:
             self.dropped += count
             return False
-        layout, sequence, sent = self._layout, self._sequence, self.sent
-        counted = self._departures.number(count, run.size, now) if layout.transport_step else 0
-        sent.append((sequence, count, run.index, timestamp, counted, now, run.size))
+        layout, sequence, sent, departures, size = self._layout, self._sequence, self.sent, self._departures, run.size
+        counted = departures.next if layout.transport_step else 0
+        left = (sequence, count, run.index, timestamp, counted, now, size)
+        if layout.transport_step:
+            departures.next = counted + count
+            departures.runs.append(left)
+        sent.append(left)
         oldest = source.history.oldest
         while sent[0][2] < oldest and len(sent) > 1:
             sent.popleft()
         self._sequence = sequence + count
         self.last_sent = now
         self.packets += count
-        self.payload_bytes += run.size
+        self.payload_bytes += size
         source.outgoing[transport.egress].append(
-            OutgoingRun(
-                self, packets, layout, payload_type, sequence, timestamp, self.parameters.ssrc, now, counted,
-                outbound, address,
+            outgoing_run(
+                (
+                    self,
+                    packets,
+                    layout,
+                    payload_type,
+                    sequence,
+                    timestamp,
+                    self.parameters.ssrc,
+                    now,
+                    counted,
+                    outbound,
+                    address,
+                )
             )
-        )  # fmt: skip
+        )
         return True
 
     def lost(self, run: OutgoingRun) -> None:
@@ -151,7 +164,8 @@ class RtpStream:
             counted, now = counted + step if layout.transport_step else 0, at
         else:
             payload = (sequence & 0xFFFF).to_bytes(2, "big") + payload  # RFC 4588 §4: the original sequence number goes before
-            counted = self._departures.number_repair() if layout.transport_step else 0
+            counted = self._departures.next if layout.transport_step else 0
+            self._departures.next += layout.transport_step
             sequence, self._rtx_sequence = self._rtx_sequence, self._rtx_sequence + 1
         packets = ((marker, payload),)
         yield OutgoingRun(self, packets, layout, payload_type, sequence, timestamp, ssrc, now, counted, outbound, address)

@@ -83,14 +83,14 @@ def test_nothing_is_kept_of_what_no_feedback_speaks_of(peer: Peer, timers: Timer
     for _ in range(20):
         programme.play(60)
         departures.take(peer.transport_sequence - 1 & 0xFFFF, 1)
-        assert len(departures._runs) == 0
+        assert len(departures.runs) == 0
 
 
 def test_where_no_feedback_comes_little_is_kept(peer: Peer, timers: Timers) -> None:
     source, _, departures = sending(peer, timers, 1)
     Programme(source, timers, key_bytes=3000, delta_bytes=1000).play(3000)
     peer.receive()
-    assert len(departures._runs) < 2000
+    assert len(departures.runs) < 2000
     assert packets(departures.take(peer.transport_sequence - 40 & 0xFFFF, 40)) == list(range(40))
 
 
