@@ -1,6 +1,7 @@
 """The self-test finds what would stand in the way, by trying it, and says how to mend it."""
 
 import socket
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from gateway.config.sources import load
 from gateway.node import selftest
 from gateway.node.selftest import CheckResult, Mark, Preconditions
 from gateway.wiring.listeners import PROTOCOLS
+from protocols.webrtc.native import runs as native
 
 FREE = ("http.port=0", "rtmp.port=0", "webrtc.port=0", "srt.port=0")
 
@@ -95,3 +97,18 @@ async def test_an_encoder_that_was_asked_for_and_does_not_work(tmp_path: Path) -
     assert nvenc.mark is Mark.WARNING
     assert "x264 is used instead" in nvenc.fix
     assert list(tmp_path.glob("*")) == []  # noqa: ASYNC240
+
+
+def test_it_says_which_sends_to_viewers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = about(findings(config(tmp_path)), "sender")
+    try:
+        native.module()
+    except native.CannotSend:
+        assert here.mark is Mark.NOTE
+    else:
+        assert (here.mark, here.text) == (Mark.GOOD, "packets are sent by the native part")
+    monkeypatch.setitem(sys.modules, native.BUILT, None)  # as where there was no compiler
+    absent = about(findings(config(tmp_path)), "sender")
+    assert absent.mark is Mark.NOTE
+    assert "in Python" in absent.text
+    assert "compiler" in absent.fix
