@@ -149,9 +149,10 @@ class Sender:
 
     def start(self, now: int) -> None:
         """To be called when the transport becomes ready: the viewer sees the picture now and not at the source's next frame."""
-        if self.source is not None and not self._joined and self._ready():
-            self._join(self.source, now)
-            self.source.leave()
+        source = self.source
+        if source is not None and not self._joined and self._ready():
+            self._join(source, now)
+            source.leave()
 
     def deliver(self, frame: SentFrame, now: int) -> None:
         """Called by the source for each new frame."""
