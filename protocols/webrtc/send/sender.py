@@ -170,8 +170,8 @@ class Sender:
         if frame.keyframe:
             self._cut = False
             self._replay_wait = REPLAY_NS
-        small = frame.count <= UNPACED and self.carried is None
-        if not (small and not self._backlog.packets) and self._queue(frame, timestamp, source, now):
+        at_once = frame.count <= UNPACED and self.carried is None and not self._backlog.packets  # most frames are
+        if not at_once and self._queue(frame, timestamp, source, now):
             return
         for run in frame.runs:
             self._send(run, timestamp, source, now)
