@@ -17,6 +17,8 @@ REPAIR_NS = 2_000_000_000
 REPAIR_BYTES = 16 << 20
 GROUP_NS = 10_000_000_000  # an encoder left to choose makes a key frame every 250 frames
 GROUP_BYTES = 16 << 20
+SLICE = 16
+"""Packets of a large frame that leave together."""
 
 _SHORTEST_SPAN_NS = 500_000_000  # what a rate is told of: the key frame with which a source begins is no rate
 
@@ -54,6 +56,7 @@ class SentFrame:
     arrival: int
     size: int  # payload bytes
     runs: tuple[Run, ...]
+    slices: tuple[Run, ...]  # the same in runs of at most `SLICE` packets: made once for all viewers
 
 
 class History:
@@ -102,7 +105,8 @@ class History:
         marker = MARKER if self._groups else 0
         made[-1] = Run(last.index, (*last.packets[:-1], (marker, last.packets[-1][1])), last.size, True)
         size = sum(run.size for run in made)
-        frame = SentFrame(index, len(payloads), pts, timestamp, keyframe, now, size, tuple(made))
+        slices = tuple(part for run in made for part in run.parts(SLICE))
+        frame = SentFrame(index, len(payloads), pts, timestamp, keyframe, now, size, tuple(made), slices)
         self._remember(frame)
         if self._groups:
             self._regroup(frame)

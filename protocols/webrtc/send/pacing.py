@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from protocols.webrtc.send.history import Run, SentFrame
+from protocols.webrtc.send.history import SLICE, Run, SentFrame
 
 PACE_NS = 2_000_000
-SLICE = 16
 UNPACED = 48
 
 
@@ -75,7 +74,8 @@ class PacingQueue:
         """It is to be out by `drained`, or with what waits before it where that is later."""
         if not self._runs:
             self._allowance, self._least = pace.slice, pace.least
-        self._runs.extend((part, timestamp, now) for run in frame.runs for part in run.parts(pace.slice))
+        parts = frame.slices if pace.slice == SLICE else [part for run in frame.runs for part in run.parts(pace.slice)]
+        self._runs.extend((part, timestamp, now) for part in parts)
         self.packets += frame.count
         if self._batches and drained <= self.drained:
             self._batches[-1].packets += frame.count

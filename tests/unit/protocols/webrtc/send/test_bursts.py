@@ -9,7 +9,8 @@ from protocols.webrtc import rtcp
 from protocols.webrtc.rtcp import ARRIVAL_NS
 from protocols.webrtc.send.bandwidth import Heard
 from protocols.webrtc.send.bursts import DISTRUST_NS, BurstRate
-from protocols.webrtc.send.pacing import FRAME_DRAIN_NS, PACE_NS, SLICE
+from protocols.webrtc.send.history import SLICE
+from protocols.webrtc.send.pacing import FRAME_DRAIN_NS, PACE_NS
 from protocols.webrtc.send.report import RtcpSession
 from tests.unit.protocols.webrtc.loopback import (
     MS,

@@ -10,7 +10,8 @@ import pytest
 from pylibsrtp import Policy
 
 from protocols.media import Codec, EncodedPacket, Kind, Track
-from protocols.webrtc.send.pacing import JOIN_DRAIN_NS, PACE_NS, SLICE, UNPACED
+from protocols.webrtc.send.history import SLICE
+from protocols.webrtc.send.pacing import JOIN_DRAIN_NS, PACE_NS, UNPACED
 from protocols.webrtc.send.sender import HOLD_NS, Sender
 from protocols.webrtc.send.source import call_at_on
 from tests.unit.protocols.webrtc.loopback import (
