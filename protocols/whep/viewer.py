@@ -18,6 +18,7 @@ from protocols.webrtc.send.share import WayShares
 from protocols.webrtc.send.simulcast import STRAINED_NS, LayerChoice, Wish
 from protocols.webrtc.send.source import Source
 from protocols.webrtc.transport.peer import Peer
+from protocols.whep.fanout import CallViewer
 from protocols.whep.slot import ShownParticipant, Slot
 
 _REPORT_INTERVAL = 1.0  # s
@@ -27,11 +28,11 @@ _MAX_WATCHERS = 4
 
 
 class ViewerAdmission(Protocol):
-    """Those who watch one call. Being in it, a viewer is shown each participant by `show` and `hide`."""
+    """Those who watch one call. Being in it, a viewer is shown each participant."""
 
-    def add_viewer(self, viewer: "Viewer") -> None: ...
+    def add_viewer(self, viewer: CallViewer) -> None: ...
 
-    def remove_viewer(self, viewer: "Viewer") -> None: ...
+    def remove_viewer(self, viewer: CallViewer) -> None: ...
 
 
 class Admitted(ViewerAdmission, Protocol):
@@ -80,6 +81,15 @@ class Viewer:
         """The video codecs that every picture of this viewer may come in; all that we send where it has none to show."""
         self._feedback = RtcpSession(self.senders, on_answer=peer.send_rtcp)
         peer.on_rtcp = self._on_rtcp
+
+    @property
+    def leaving(self) -> bool:
+        """Whether it has to go, or has gone."""
+        return bool(self.peer.why)
+
+    def close(self, why: str) -> None:
+        """End it; `run` returns soon."""
+        self.peer.close(why)
 
     @property
     def estimated_bitrate(self) -> int | None:
