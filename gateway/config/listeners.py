@@ -117,7 +117,7 @@ class WhipConfig(Section):
 
 
 class WebrtcConfig(Section):
-    """Viewers and WHIP publishers: one UDP port for all of them."""
+    """Viewers and WHIP publishers: one UDP port for all of them, or one for each process that serves viewers."""
 
     host: str = Field(default="", description="Address to listen on; empty: all, IPv4 and IPv6.")
     port: Port = Field(default=8189, description="UDP port; 0: any free one. It must be reachable for viewers.")
@@ -133,6 +133,13 @@ class WebrtcConfig(Section):
         default=SecretStr(""),
         description="The secret shared with the TURN servers, from which time-limited credentials are made.",
     )
+    processes: int = Field(
+        default=0,
+        ge=0,
+        le=8,
+        description="Processes that serve viewers, so that more cores than one have a part in it, each on a UDP port of its own: those "
+        "right after webrtc.port, which then is for WHIP publishers alone. 0: the main process serves them, on webrtc.port.",
+    )
     max_viewers: int = Field(
         default=500,
         ge=1,
@@ -143,3 +150,8 @@ class WebrtcConfig(Section):
     connect_timeout_s: float = Field(
         default=10.0, ge=1, le=60, description="Time a viewer has from its offer to a working connection, in seconds."
     )
+
+    @property
+    def process_ports(self) -> tuple[int, ...]:
+        """Those of `processes`; 0: any free one."""
+        return tuple(self.port and self.port + 1 + index for index in range(self.processes))

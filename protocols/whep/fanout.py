@@ -5,7 +5,7 @@ viewers' connections (answers, DTLS, senders, repair, which layer each gets).
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -71,8 +71,8 @@ class ViewerConnection(Protocol):
     def lost(self) -> bool:
         """Whether it was ended by nobody's will and without a goodbye: its process has died."""
 
-    async def restart(self, fragment: Fragment) -> str:
-        """ICE restart: the fragment that tells our new end."""
+    def restart(self, fragment: Fragment) -> str | Awaitable[str]:
+        """ICE restart: the fragment that tells our new end, at once or, where another process must be asked, soon."""
 
     async def wish(self, media: str | None, wish: Wish) -> Sequence[str] | None:
         """Ask for a layer of one picture: `media` is the mid of its m-line or the index of that, None: the first. Gives the names of the

@@ -72,7 +72,7 @@ class LocalViewer:
     def state(self) -> ViewerState:
         return ViewerState(_json(self.viewer.describe()), _json(self.viewer.layers()))
 
-    async def restart(self, fragment: Fragment) -> str:
+    def restart(self, fragment: Fragment) -> str:
         if fragment.ice is not None:
             self.peer.restart(fragment.ice)
         return answer.render_fragment(self._offer, self._accepted, self.peer.transport)
@@ -93,6 +93,10 @@ class LocalCall:
     def __init__(self) -> None:
         self.viewers: set[Viewer] = set()
         self._participants: dict[str, ShownParticipant] = {}
+
+    @property
+    def empty(self) -> bool:
+        return not self.viewers and not self._participants
 
     def publish(self, participant: str, track: Track, clock: SourceClock, feedback: TrackFeedback) -> Source:
         return Source(

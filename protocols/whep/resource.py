@@ -8,7 +8,7 @@ reader of events gets the newest state, and costs no queue.
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 
 from aiohttp import hdrs, web
@@ -25,6 +25,7 @@ from protocols.whep.viewer import Program, ViewerAdmission
 
 _EVENTS = 'rel="urn:ietf:params:whep:ext:core:server-sent-events"; events="layers"'
 _LAYER = 'rel="urn:ietf:params:whep:ext:core:layer"'
+_LOST = b"event: lost\ndata: {}\n\n"  # and nobody will say goodbye by DTLS: offer again at once
 _HEARTBEAT = 15.0  # s: proxies close what is silent for longer
 _WRITE_TIMEOUT = 10.0  # s
 
@@ -45,8 +46,8 @@ class WhepSession:
     def remote_ufrag(self) -> str:
         return self.connection.remote_ufrag
 
-    async def restart(self, fragment: Fragment) -> str:
-        return await self.connection.restart(fragment)
+    def restart(self, fragment: Fragment) -> str | Awaitable[str]:
+        return self.connection.restart(fragment)
 
     def close(self, why: str) -> None:
         self.connection.viewer.close(why)
@@ -147,6 +148,8 @@ class WhepResource:
                     async with asyncio.timeout(_WRITE_TIMEOUT):
                         await stream.write(message)
                     message = await _next_event(viewer, changed)
+                if viewer.lost:
+                    await stream.write(_LOST)
             except TimeoutError:  # it does not read: the end of the stream would wait for it too
                 if request.transport is not None:
                     request.transport.abort()
