@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from ipaddress import ip_address, ip_network
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, IPvAnyAddress, IPvAnyNetwork, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, IPvAnyAddress, IPvAnyNetwork, SecretStr, model_validator
 
 from gateway.config.values import USER_ID, CallId, Certified, Items, Name, Origin, Port, Section, table, word
 from protocols.errors import Rejected
@@ -150,6 +150,12 @@ class WebrtcConfig(Section):
     connect_timeout_s: float = Field(
         default=10.0, ge=1, le=60, description="Time a viewer has from its offer to a working connection, in seconds."
     )
+
+    @model_validator(mode="after")
+    def _has_ports(self) -> Self:
+        if self.port + self.processes > 65535:
+            raise ValueError("webrtc.port is too high: webrtc.processes have the ports after it, up to 65535")
+        return self
 
     @property
     def process_ports(self) -> tuple[int, ...]:

@@ -34,26 +34,25 @@ _KEYFRAME_FLAG, _CACHED_FLAG = 1, 2
 class FanoutMessage(IntEnum):
     # to the process
     START = 1  # where to listen, and the limits
-    OFFER = 2  # of a viewer; ANSWER or REFUSED comes
+    OFFER = 2  # of a viewer; STATE and ANSWER come, or REFUSED
     RESTART = 3  # of a viewer's ICE; RESTARTED comes
     WISH = 4  # for a layer; WISHED comes
-    WATCH = 5  # STATE comes, now and at each change
-    CLOSE = 6  # a viewer, with the reason
-    ENTER = 7  # a viewer watches this call
-    SOURCE = 8  # a track of a call
-    TRACK = 9  # the facts of a source have changed
-    UNIT = 10  # an access unit of a source
-    END = 11  # of a source
-    SHOW = 12  # a participant of a call as it is now
-    HIDE = 13  # a participant has left a call
-    KEYFRAMES = 14  # whether a key frame of a source comes where one is asked for
+    CLOSE = 5  # a viewer, with the reason
+    ENTER = 6  # a viewer watches this call
+    SOURCE = 7  # a track of a call
+    TRACK = 8  # the facts of a source have changed
+    UNIT = 9  # an access unit of a source
+    END = 10  # of a source
+    SHOW = 11  # a participant of a call as it is now
+    HIDE = 12  # a participant has left a call
+    KEYFRAMES = 13  # whether a key frame of a source comes where one is asked for
     # from the process
     READY = 32  # the port that it has
     ANSWER = 33
     REFUSED = 34
     RESTARTED = 35
     WISHED = 36
-    STATE = 37
+    STATE = 37  # of a viewer, at each change
     CONNECTED = 38  # a viewer
     GONE = 39  # a viewer, with the reason
     KEYFRAME = 40  # of a source is wanted

@@ -109,14 +109,14 @@ class ServedViewer:
         self._pipe.write(pack(FanoutMessage.CONNECTED, self._number))
 
     async def tell(self) -> None:
-        """Its state, now and whenever it changes: the newest, where the gateway is slow to read."""
+        """Its state whenever that changes: the newest, where the gateway is slow to read."""
         with self.connection.watching() as changed:
             assert changed is not None
             while not self.connection.closed.is_set():
+                await changed.wait()
                 changed.clear()
                 if self._pipe.backlog < _MOST_BACKLOG:
                     self._pipe.write(messages.pack_state(self._number, self.connection.state))
-                await changed.wait()
 
 
 class FanoutServer:
@@ -191,10 +191,12 @@ class FanoutServer:
             self._pipe.write(messages.pack_refused(number, error))
             return
         viewer = self._viewers[number] = ServedViewer(number, connection, self._pipe)
+        self._pipe.write(messages.pack_state(number, connection.state))
         answered = messages.Answered(connection.answer, connection.etag, connection.remote_ufrag, connection.viewer.takes)
         self._pipe.write(messages.pack_answer(number, answered))
         viewer.begin(viewer.live(self._gone))
         viewer.begin(viewer.connect())
+        viewer.begin(viewer.tell())
 
     def _gone(self, number: int) -> None:
         viewer = self._viewers.pop(number)
@@ -210,8 +212,6 @@ class FanoutServer:
                 self._call(viewer.cid).add(connection.viewer)
             case FanoutMessage.CLOSE:
                 connection.viewer.close(messages.read_words(frame.body))
-            case FanoutMessage.WATCH:
-                viewer.begin(viewer.tell())
             case FanoutMessage.WISH:
                 layers = connection.viewer.wish(*messages.read_wish(frame.body))
                 self._pipe.write(messages.fields(FanoutMessage.WISHED, number, layers=layers))
