@@ -84,7 +84,7 @@ async def examine(config: Config, protocols: Sequence[Preconditions]) -> list[Ch
 def _webrtc_ports(config: Config) -> Iterator[WantedPort]:
     webrtc = config.webrtc
     yield WantedPort("webrtc.port", webrtc.host, webrtc.port, udp=True)
-    for port in webrtc.process_ports:
+    for port in webrtc.process_ports(available_cores(config.capacity.cores)):
         yield WantedPort("webrtc.processes", webrtc.host, port, udp=True)
 
 

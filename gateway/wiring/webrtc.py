@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from gateway.config import Config
+from gateway.node.cpu import available_cores
 from gateway.outputs.fanout.messages import ProcessSettings
 from gateway.outputs.fanout.pool import FanoutProcesses
 from protocols.webrtc.transport.peer import Limits
@@ -45,23 +46,22 @@ class WebrtcServices:
         beside: Mapping[str, int] = self.processes.transport() if self.processes is not None else Counter()
         for name, meaning, value in self.mux.counters():
             yield name, meaning, value + beside.get(name, 0)
-        if self.processes is not None:
-            yield "processes_ended", "Fan-out processes that died and were replaced", self.processes.ends
-            meaning = "Access units that a fan-out process was not given: it did not read in time"
-            yield "units_left_out", meaning, self.processes.left_out
+        ends, left_out = (self.processes.ends, self.processes.left_out) if self.processes is not None else (0, 0)
+        yield "processes_ended", "Fan-out processes that died and were replaced", ends
+        yield "units_left_out", "Access units that a fan-out process was not given: it did not read in time", left_out
 
 
 @asynccontextmanager
 async def webrtc_services(config: Config) -> AsyncIterator[WebrtcServices]:
     webrtc = config.webrtc
+    ports = webrtc.process_ports(available_cores(config.capacity.cores))
     async with udp_mux(config) as mux:
-        if not webrtc.processes:
+        if not ports:
             yield WebrtcServices(mux, LocalFanout(mux))
             return
         addresses = tuple(map(str, webrtc.external_addresses))
         settings = [
-            ProcessSettings(webrtc.host, port, addresses, webrtc.max_viewers, webrtc.connect_timeout_s)
-            for port in webrtc.process_ports
+            ProcessSettings(webrtc.host, port, addresses, webrtc.max_viewers, webrtc.connect_timeout_s) for port in ports
         ]
         async with FanoutProcesses(settings, mux.turns) as processes:
             yield WebrtcServices(mux, processes, processes)

@@ -29,7 +29,7 @@ ENCODER = (*programme(320, 180), *X264_LIVE, "-g", "30", "-c:a", "aac", "-f", "f
 def fanout_processes(gateway: GatewayProcess) -> dict[int, int]:
     """By the UDP port that each has, the process."""
     found: dict[int, int] = {}
-    for each in psutil.Process(gateway.pid).children():
+    for each in sorted(psutil.Process(gateway.pid).children(), key=lambda each: each.pid):
         if "gateway.outputs.fanout.process" in each.cmdline():
             found |= {connection.laddr.port: each.pid for connection in each.net_connections("udp")}
     return found
@@ -45,16 +45,21 @@ def port_of(viewer: Viewer) -> int:
 @asynccontextmanager
 async def watched(gateway: GatewayProcess, viewers: int, processes: int = 2) -> AsyncIterator[list[Viewer]]:
     """By so many, all of whom see and hear the stream, once all processes are there."""
-
-    async def up() -> bool:
-        return len(fanout_processes(gateway)) == processes
-
-    await eventually(up)
+    await until_up(gateway, processes)
     async with AsyncExitStack() as stack:
         watching_now = [await stack.enter_async_context(watching(gateway.url(f"/whep/{CALL}"))) for _ in range(viewers)]
         for viewer in watching_now:
             await viewer.until(frames=30, audio=30)
         yield watching_now
+
+
+async def until_up(gateway: GatewayProcess, processes: int) -> None:
+    """They start with the first call."""
+
+    async def up() -> bool:
+        return len(fanout_processes(gateway)) == processes
+
+    await eventually(up)
 
 
 async def has_a_picture(viewer: Light, http: aiohttp.ClientSession, url: str) -> None:
@@ -131,6 +136,7 @@ async def test_what_is_decided_in_the_main_process_holds_for_who_is_served_by_ot
             return bool((await application.ok("GET", path))["call"]["session"]["viewers"] == count)
 
         async with ffmpeg(*ENCODER, gateway.rtmp("livestream:show", "john")):
+            await until_up(gateway, 2)
             async with watched_by("ann") as ann, watched_by("bob") as bob, watched_by("eve") as eve:
                 for viewer in (ann, bob, eve):
                     await viewer.until(frames=30, audio=30)

@@ -193,6 +193,12 @@ class FanoutProcess:
         self._next = {"viewer": 0, "source": 0}
 
     @property
+    def exit(self) -> str:
+        """How it has ended, in words; empty while it runs."""
+        code = self._process.returncode if self._process is not None else None
+        return "" if code is None else f"signal {-code}" if code < 0 else f"exit {code}"
+
+    @property
     def pid(self) -> int:
         """0 while there is no process."""
         return self._process.pid if self._process is not None and self._process.returncode is None else 0

@@ -112,9 +112,9 @@ class FanoutProcesses:
         while True:
             process = self._processes[index] = FanoutProcess(index, self._places, self._ready.set)
             began = loop.time()
-            why = "it has ended"
             try:
                 await process.run(settings)
+                why = process.exit
             except OSError as error:
                 why = f"it cannot be started: {error}"
             finally:

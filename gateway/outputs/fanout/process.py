@@ -31,7 +31,7 @@ from transcode.host.pipe import Pipe
 from transcode.messages import MessageFrame, pack
 
 FIGURES_S = 1.0
-_GATHER_S = 0.02  # for which what the gateway does not wait for may wait for more of it
+_GATHER_S = 0.1  # for which what the gateway does not wait for may wait for more of it
 _MOST_BACKLOG = 1 << 20  # bytes: beyond it, what can be left out is
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,6 @@ class ServedSource:
         self._number = number
         self._pipe = pipe
         self._clock = clock
-        self._sent: list[Sent] = []
         self.keyframes = False
         """Whether one comes where it is asked for, as the gateway said last."""
         self.source: Source = call.publish(participant, track, clock.now, self)
