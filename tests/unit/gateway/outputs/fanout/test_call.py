@@ -90,7 +90,8 @@ async def pipe() -> AsyncIterator[tuple[UnitPipe, socket.socket]]:
 
 async def drained(pipe: UnitPipe, theirs: socket.socket) -> list[PushedUnit]:
     """The units that a process gets which reads all that waits for it."""
-    reader, units = MessageReader(), []
+    reader = MessageReader()
+    units: list[PushedUnit] = []
     while True:
         try:
             count = theirs.recv_into(reader.room())
