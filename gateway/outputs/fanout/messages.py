@@ -275,7 +275,7 @@ def pack_refused(number: int, error: ProtocolError | Rejected) -> bytes:
 
 def read_refused(body: memoryview) -> ProtocolError | Rejected:
     """What `offer` is to raise."""
-    named = _checked(body, reason=str, words=str, wait_s=(int, float))
+    named = _checked(body, reason=str, words=str, wait_s=int)
     reason = Reason.__members__.get(named["reason"])
     return ProtocolError(named["words"]) if reason is None else Rejected(reason, named["words"], named["wait_s"])
 
@@ -299,7 +299,7 @@ def read_state(body: memoryview) -> ViewerState:
         raise ProtocolError("a message of a viewer's state that is too short")
     (size,) = _HEAD.unpack_from(body)
     slots, layers = bytes(body[_HEAD.size : _HEAD.size + size]), bytes(body[_HEAD.size + size :])
-    if b"\n" in slots or b"\n" in layers:
+    if any(each in slots or each in layers for each in (b"\n", b"\r")):
         raise ProtocolError("a viewer's state of several lines")
     return ViewerState(slots.decode(errors="replace"), layers.decode(errors="replace"))
 

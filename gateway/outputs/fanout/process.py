@@ -14,11 +14,13 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pkgutil import resolve_name
 from typing import Any
 
 from gateway.outputs.fanout import messages
 from gateway.outputs.fanout.messages import FanoutMessage, ProcessFigures, ProcessSettings, PushedUnit, Sent
+from protocols.defects import log_defect
 from protocols.errors import ProtocolError, Rejected
 from protocols.media import EncodedPacket, Track
 from protocols.webrtc.send.source import Source
@@ -93,6 +95,7 @@ class ServedViewer:
         started = asyncio.get_running_loop().create_task(task)
         self._tasks.add(started)
         started.add_done_callback(self._tasks.discard)
+        started.add_done_callback(partial(log_defect, log, "a viewer was served"))
 
     async def live(self, on_gone: Callable[[int], None]) -> None:
         try:
@@ -123,8 +126,9 @@ class FanoutServer:
 
     def __init__(self, sock: socket.socket, ended: asyncio.Event) -> None:
         self._ended = ended
+        self._loop = asyncio.get_running_loop()
         self._pipe = Pipe(sock, self._take, self._end)
-        self._settings: asyncio.Future[ProcessSettings] = asyncio.get_running_loop().create_future()
+        self._settings: asyncio.Future[ProcessSettings] = self._loop.create_future()
         self._mux: UdpMux | None = None
         self._fanout: LocalFanout | None = None
         self._viewers: dict[int, ServedViewer] = {}
@@ -160,6 +164,11 @@ class FanoutServer:
             await asyncio.sleep(FIGURES_S)
 
     def _take(self, frame: MessageFrame) -> None:
+        """In a turn of its own, in order: a defect that one message meets is logged, and disturbs no other."""
+        kept = MessageFrame(frame.kind, frame.stream, frame.taken, memoryview(bytes(frame.body)))
+        self._loop.call_soon(self._handle, kept)
+
+    def _handle(self, frame: MessageFrame) -> None:
         number, body = frame.stream, frame.body
         match frame.kind:
             case FanoutMessage.UNIT:
@@ -185,7 +194,12 @@ class FanoutServer:
         assert self._mux is not None
         assert self._fanout is not None
         try:
-            connection = self._fanout.connect(offer, self._mux.take("", standing))
+            place = self._mux.take("", standing)
+            try:
+                connection = self._fanout.connect(offer, place)
+            finally:
+                if not place.used:
+                    self._mux.turns.give_back(place)
         except (ProtocolError, Rejected) as error:
             self._pipe.write(messages.pack_refused(number, error))
             return

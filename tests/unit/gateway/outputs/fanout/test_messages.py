@@ -119,6 +119,8 @@ def test_a_refusal_is_the_same_refusal_on_the_other_side() -> None:
         (messages.read_wished, b'{"layers":{}}'),
         (messages.read_state, b"\0"),
         (messages.read_state, b'\2\0\0\0{}{"a":\n1}'),
+        (messages.read_state, b"\2\0\0\0\r}{}"),
+        (messages.read_refused, b'{"reason":"OVERLOADED","words":"","wait_s":NaN}'),
         (messages.read_bitrate, b"12345"),
         (messages.read_sent, bytes(25)),
         (messages.read_sent, bytes(24 * (messages.MOST_SENT + 1))),

@@ -18,6 +18,7 @@ from gateway.sessions.output import Sink
 from protocols.errors import Reason, Rejected
 from protocols.media import Codec, EncodedPacket, Track
 from protocols.webrtc.transport.dtls import Certificate
+from protocols.webrtc.transport.peer import Limits
 from protocols.webrtc.transport.places import Place, Standing
 from protocols.webrtc.transport.udp_mux import UdpMux
 from protocols.whep.fanout import CallViewer, ViewerOffer
@@ -82,9 +83,9 @@ class Gateway:
 
 
 @asynccontextmanager
-async def served(count: int) -> AsyncIterator[Gateway]:
-    settings = ProcessSettings("127.0.0.1", 0, (), 100, 10.0)
-    async with UdpMux("127.0.0.1") as mux, FanoutProcesses([settings] * count, mux.turns) as processes:
+async def served(count: int, most_viewers: int = 100) -> AsyncIterator[Gateway]:
+    settings, limits = ProcessSettings("127.0.0.1", 0, (), most_viewers, 10.0), Limits(peers=most_viewers)
+    async with UdpMux("127.0.0.1", limits=limits) as mux, FanoutProcesses([settings] * count, mux.turns) as processes:
         gateway = Gateway(mux, processes)
         application = web.Application()
         application.add_routes(gateway.resource.routes())
@@ -171,7 +172,8 @@ async def test_viewers_are_spread_have_pictures_at_once_and_their_feedback_comes
 
 
 async def test_an_offer_is_refused_as_it_would_be_here_and_costs_no_place() -> None:
-    async with served(1) as gateway, aiohttp.ClientSession() as http:
+    most = 4
+    async with served(1, most_viewers=most) as gateway, aiohttp.ClientSession() as http:
         for offer, status, words in (
             (b"nonsense", 400, "v=0"),
             (b"v=0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\n", 400, ""),
@@ -179,8 +181,13 @@ async def test_an_offer_is_refused_as_it_would_be_here_and_costs_no_place() -> N
             async with http.post(gateway.url, data=offer, headers={"Content-Type": "application/sdp"}) as response:
                 assert response.status == status
                 assert words in (await response.json())["detail"]
+            for _ in range(most):
+                async with http.post(gateway.url, data=offer, headers={"Content-Type": "application/sdp"}) as response:
+                    assert response.status == status
         assert not gateway.processes.processes[0].viewers
-        assert not gateway.mux.turns._places._taken.total()
+        participant = await gateway.call.join(SeatOf("host"), lambda: None)
+        async with streaming(participant, Heard()), joined(gateway):
+            assert len(gateway.processes.processes[0].viewers) == 1
 
 
 async def test_a_process_that_is_killed_takes_its_own_viewers_and_is_replaced() -> None:

@@ -9,8 +9,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from gateway.outputs.fanout.messages import FanoutMessage
+from tests.support.memory import SeatOf
 from tests.support.waiting import eventually
-from tests.unit.gateway.outputs.fanout.test_pool import served
+from tests.unit.gateway.outputs.fanout.test_pool import Heard, joined, served, streaming
+from transcode.messages import pack
 
 LOADED = "import json, sys, gateway.outputs.fanout.process; print(json.dumps(sorted(sys.modules)))"
 NOT_THERE = ("av", "aiohttp", "pydantic", "sqlalchemy", "prometheus_client", "jwt")
@@ -55,3 +58,17 @@ async def test_it_ends_with_the_gateway() -> None:
             return not psutil.pid_exists(pid)
 
         await eventually(gone, within_s=10, every_s=0.01)
+
+
+async def test_a_message_that_it_cannot_handle_is_logged_and_disturbs_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    async with served(1) as gateway:
+        (process,) = gateway.processes.processes
+        participant = await gateway.call.join(SeatOf("host"), lambda: None)
+        process.send(pack(FanoutMessage.SHOW, body=b"nonsense") + pack(FanoutMessage.HIDE, body=b"{}"))
+        async with streaming(participant, Heard()), joined(gateway):
+            assert not process.ended.is_set()
+
+        async def logged() -> bool:
+            return "Exception in callback FanoutServer._handle" in caplog.text
+
+        await eventually(logged, within_s=10, every_s=0.01)
