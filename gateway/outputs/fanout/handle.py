@@ -32,7 +32,7 @@ from protocols.webrtc.send.simulcast import Wish
 from protocols.webrtc.transport.places import Place
 from protocols.whep.fanout import ViewerOffer, ViewerState
 from transcode.host.pool import Said, passed_on
-from transcode.messages import MessageFrame, pack
+from transcode.messages import MessageFrame, pack, read_text
 
 _SOCKET_BUFFER = 1 << 19  # bytes: a key frame at once
 _BOOT_S = 30.0  # to load everything: generous, since a machine may be busy
@@ -190,12 +190,15 @@ class FanoutProcess:
         self._process: asyncio.subprocess.Process | None = None
         self._pipe: UnitPipe | None = None
         self._heard = asyncio.Event()
+        self._fault = ""
         self._next = {"viewer": 0, "source": 0}
 
     @property
     def exit(self) -> str:
         """How it has ended, in words; empty while it runs."""
         code = self._process.returncode if self._process is not None else None
+        if self._fault:
+            return self._fault
         return "" if code is None else f"signal {-code}" if code < 0 else f"exit {code}"
 
     @property
@@ -352,6 +355,8 @@ class FanoutProcess:
                 source.bitrate(messages.read_bitrate(body))
             case FanoutMessage.FIGURES:
                 self.figures = messages.read_figures(body)
+            case FanoutMessage.FAULT:
+                self._fault = read_text(body)
             case FanoutMessage.READY:
                 self.port = messages.read_port(body)
                 self.up = True

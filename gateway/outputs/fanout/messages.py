@@ -59,6 +59,7 @@ class FanoutMessage(IntEnum):
     BITRATE = 41  # that the viewers' ways carry of a source
     SENT = 42  # access units of a source, to the first viewer of this process
     FIGURES = 43  # every second: what was counted
+    FAULT = 44  # why it ends, in words
 
 
 @dataclass(frozen=True, slots=True)

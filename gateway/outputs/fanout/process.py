@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
 from functools import partial
 from pkgutil import resolve_name
 from typing import Any
@@ -140,7 +141,14 @@ class FanoutServer:
         """Until the gateway has gone."""
         settings = await self._settings
         limits = Limits(peers=settings.most_viewers, connect=settings.connect_s)
-        async with UdpMux(settings.host, settings.port, settings.external_addresses, limits) as mux:
+        async with AsyncExitStack() as stack:
+            try:
+                mux = UdpMux(settings.host, settings.port, settings.external_addresses, limits)
+                await stack.enter_async_context(mux)
+            except OSError as error:
+                words = f"cannot listen on UDP port {settings.port}: {error.strerror}; choose another webrtc.port"
+                self._pipe.write(messages.text(FanoutMessage.FAULT, 0, words))
+                return
             self._mux, self._fanout = mux, LocalFanout(mux)
             gc.collect()
             gc.freeze()

@@ -243,9 +243,14 @@ async def test_who_does_not_wait_for_the_answer_leaves_nothing_behind() -> None:
         assert not place.used
 
 
-async def test_without_a_process_there_is_a_refusal_in_words() -> None:
-    settings = ProcessSettings("192.0.2.1", 0, (), 100, 10.0)  # an address that this machine does not have
-    async with UdpMux("127.0.0.1") as mux, FanoutProcesses([settings], mux.turns) as processes:
+async def test_without_a_process_there_is_a_refusal_in_words_and_the_log_says_why(caplog: pytest.LogCaptureFixture) -> None:
+    async with UdpMux("127.0.0.1") as mux:
+        await no_process_starts(mux, ProcessSettings("127.0.0.1", mux.port, (), 100, 10.0))  # a port that is taken
+    assert f"cannot listen on UDP port {mux.port}: Address already in use" in str([vars(each) for each in caplog.records])
+
+
+async def no_process_starts(mux: UdpMux, settings: ProcessSettings) -> None:
+    async with FanoutProcesses([settings], mux.turns) as processes:
         with pytest.raises(Rejected) as refused:
             await processes.offer(ViewerOffer(b""), Place(Standing.KNOWN, None))
         assert refused.value.reason is Reason.OVERLOADED
