@@ -116,8 +116,12 @@ class Viewer:
         carried = self._carried()
         for number, share in self._shares.of(pictures, carried, now, patience).items():
             slots[number].senders[Kind.VIDEO].carried = share
-        for number, name in self._choice.choose(pictures, carried, now, patience).items():
+        turned = [
             slots[number].show_layer(name, now)
+            for number, name in self._choice.choose(pictures, carried, now, patience).items()
+        ]
+        if any(turned):
+            self._changed()
 
     def _carried(self) -> int | None:
         """What the way has for pictures: the sound goes before."""
