@@ -81,13 +81,6 @@ async def examine(config: Config, protocols: Sequence[Preconditions]) -> list[Ch
     return [*findings(config, protocols), *await _encoders(config)]
 
 
-def _webrtc_ports(config: Config) -> Iterator[WantedPort]:
-    webrtc = config.webrtc
-    yield WantedPort("webrtc.port", webrtc.host, webrtc.port, udp=True)
-    for port in webrtc.process_ports(available_cores(config.capacity.cores)):
-        yield WantedPort("webrtc.processes", webrtc.host, port, udp=True)
-
-
 def missing_files(config: Config, protocols: Sequence[Preconditions]) -> list[ConfigProblem]:
     """The files that the configuration names and that are not there."""
     own = {"http.certificate": config.http.certificate, "http.key": config.http.key}
@@ -190,6 +183,13 @@ def _outside(config: Config, wanted: Sequence[WantedPort]) -> Iterator[CheckResu
     yield CheckResult(
         Mark.NOTE, "firewall", f"it must let in {ports}", "From inside that cannot be seen: try from another network."
     )
+
+
+def _webrtc_ports(config: Config) -> Iterator[WantedPort]:
+    webrtc = config.webrtc
+    yield WantedPort("webrtc.port", webrtc.host, webrtc.port, udp=True)
+    for port in webrtc.process_ports(available_cores(config.capacity.cores)):
+        yield WantedPort("webrtc.processes", webrtc.host, port, udp=True)
 
 
 def _forwarded(config: Config) -> str:
