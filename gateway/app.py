@@ -33,7 +33,7 @@ from gateway.wiring.outputs import OUTPUTS
 from gateway.wiring.protocol import IngressProtocol, ListenerNeeds
 from gateway.wiring.sessions import session_services, worker_limits
 from gateway.wiring.store import open_store_access
-from gateway.wiring.webrtc import udp_mux
+from gateway.wiring.webrtc import webrtc_services
 from protocols.whep.resource import WhepResource
 from transcode.host.pool import Workers
 
@@ -101,16 +101,16 @@ async def gateway(
         access = await enter(open_store_access(config, tokens, calls.written))
         told = await enter(event_services(config, bus, access.authorizer, access.store))
         workers = await enter(Workers(worker_limits(config)))
-        mux = await enter(udp_mux(config))
+        webrtc = await enter(webrtc_services(config))
         trace = await enter(tracing(config.tracing.endpoint))
-        seats = await session_services(config, port_of(sockets), tokens, access, told, workers, trace, outputs)
+        seats = await session_services(config, port_of(sockets), tokens, access, told, workers, trace, outputs, webrtc.fanout)
         feed = await change_feed(access, seats, told, calls)
-        whep = WhepResource(mux, seats.viewers, cors_origins=config.http.cors_origins)
-        needs = ListenerNeeds(config, tokens, access.authorizer, seats.admission, seats.drain, mux)
+        whep = WhepResource(webrtc.mux, seats.viewers, webrtc.fanout, cors_origins=config.http.cors_origins)
+        needs = ListenerNeeds(config, tokens, access.authorizer, seats.admission, seats.drain, webrtc.mux)
         listening = await enter(listeners(protocols, needs))
-        figures = observed(config, seats, told, protocols, listening, workers, mux, whep, lag, connections)
+        figures = observed(config, seats, told, protocols, listening, workers, webrtc, whep, lag, connections)
         served = routes(config, tokens, access, seats, told, listening, whep, figures)
         await enter(http_server(config, sockets, connections, served))
         await enter(operator_socket(config, seats.drain))
-        await enter(at_work(seats, told, listening, whep, feed, lag, retention(config, access.store)))
-        yield Running({"http": port_of(sockets), **ports(listening), "webrtc": mux.port}, seats.drain)
+        await enter(at_work(seats, told, listening, whep, webrtc, feed, lag, retention(config, access.store)))
+        yield Running({"http": port_of(sockets), **ports(listening), "webrtc": webrtc.mux.port}, seats.drain)

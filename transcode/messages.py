@@ -145,8 +145,9 @@ class MessageReader:
         self._buffer[: len(rest)] = rest
 
 
-def pack(kind: WorkerMessage, stream: int = 0, taken: int = 0, body: bytes = b"") -> bytes:
-    return _HEADER.pack(len(body), kind, stream, taken & 0xFFFFFFFF) + body
+def pack(kind: IntEnum, stream: int = 0, taken: int = 0, body: bytes = b"", more: int = 0) -> bytes:
+    """A message; `more` bytes of its body follow it on the wire."""
+    return _HEADER.pack(len(body) + more, kind, stream, taken & 0xFFFFFFFF) + body
 
 
 def pack_packet(stream: int, packet: EncodedPacket, silent: bool = False, sent: int = 0) -> bytes:

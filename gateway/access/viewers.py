@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 
 from gateway.access.credentials import Identity
 from protocols.errors import Rejected
-from protocols.whep.viewer import Viewer, ViewerAdmission
+from protocols.whep.fanout import CallViewer
+from protocols.whep.viewer import ViewerAdmission
 
 Admit = Callable[[str, str | None, str], Awaitable[Identity]]
 """(call, token, address) -> who it is; raises `Rejected` for those who may not watch."""
@@ -22,7 +23,7 @@ class AdmittedViewer:
         self.identity = identity
         self._viewers_admitted = viewers_admitted
         self._call: ViewerAdmission | None = None
-        self._viewer: Viewer | None = None
+        self._viewer: CallViewer | None = None
 
     @property
     def known(self) -> bool:
@@ -32,12 +33,12 @@ class AdmittedViewer:
     def user(self) -> str:
         return f"{self.identity.api_key} {self.identity.user_id}" if self.identity.user_id else ""
 
-    def add_viewer(self, viewer: Viewer) -> None:
+    def add_viewer(self, viewer: CallViewer) -> None:
         self._viewer = viewer
         self._call = self._viewers_admitted.came(self)
         self._call.add_viewer(viewer)
 
-    def remove_viewer(self, viewer: Viewer) -> None:
+    def remove_viewer(self, viewer: CallViewer) -> None:
         if self._call is not None:
             self._call.remove_viewer(viewer)
             self._viewers_admitted.left(self)
@@ -45,7 +46,7 @@ class AdmittedViewer:
     def send_out(self, why: str) -> None:
         """The viewer has to go."""
         if self._viewer is not None:
-            self._viewer.peer.close(why)
+            self._viewer.close(why)
 
 
 class Viewers:

@@ -80,7 +80,12 @@ class Transport(Protocol):
     """What carries the media of viewers and of WHIP."""
 
     @property
-    def port(self) -> int: ...
+    def ports(self) -> Sequence[int]:
+        """UDP ports that are bound."""
+
+    @property
+    def cpu_ns(self) -> int:
+        """CPU of processes of its own, since the start."""
 
     def counters(self) -> Iterable[tuple[str, str, int]]:
         """Name, meaning and value of each total."""
@@ -265,13 +270,14 @@ class GatewayCollector(Collector):
         yield _gauge("calls", "Calls that somebody is in", (), [((), len(observed.registry.calls))])
         yield _gauge("workers", "Transcoding workers alive", (), [((), observed.workers.count)])
         cpu = {("passthrough",): time.process_time()}
+        cpu |= {("fanout",): observed.transport.cpu_ns / 1e9}
         cpu |= {(kind.value,): sum(each.worker_cpu_ns[kind] for _, each in totals) / 1e9 for kind in Kind}
         meaning = (
-            "CPU time by treatment: passthrough = all that this process does; audio = workers of streams whose sound alone is transcoded; "
-            "video = workers of those whose picture is"
+            "CPU time by treatment: passthrough = all that the main process does; fanout = processes that serve viewers; "
+            "audio = workers of streams whose sound alone is transcoded; video = workers of those whose picture is"
         )
         yield _counter("cpu_seconds", meaning, ("treatment",), cpu.items())
-        ports = {observed.transport.port: "webrtc"}
+        ports = dict.fromkeys(observed.transport.ports, "webrtc")
         ports |= {port.number: port.name for each in observed.listeners for port in each.ports if port.udp}
         drops = (((port,), n) for port, n in udp_drops(ports).items())
         yield _counter("udp_dropped", "Datagrams that the kernel threw away: our buffer was full", ("port",), drops)

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from ipaddress import ip_address, ip_network
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, IPvAnyAddress, IPvAnyNetwork, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, IPvAnyAddress, IPvAnyNetwork, SecretStr, model_validator
 
 from gateway.config.values import USER_ID, CallId, Certified, Items, Name, Origin, Port, Section, table, word
 from protocols.errors import Rejected
@@ -116,8 +116,11 @@ class WhipConfig(Section):
     enabled: bool = Field(default=True, description="Take WHIP at all.")
 
 
+MOST_PROCESSES: Final = 8  # that serve viewers
+
+
 class WebrtcConfig(Section):
-    """Viewers and WHIP publishers: one UDP port for all of them."""
+    """Viewers and WHIP publishers: one UDP port for all of them, or one for each process that serves viewers."""
 
     host: str = Field(default="", description="Address to listen on; empty: all, IPv4 and IPv6.")
     port: Port = Field(default=8189, description="UDP port; 0: any free one. It must be reachable for viewers.")
@@ -133,6 +136,12 @@ class WebrtcConfig(Section):
         default=SecretStr(""),
         description="The secret shared with the TURN servers, from which time-limited credentials are made.",
     )
+    processes: Literal["auto"] | Annotated[int, Field(ge=0, le=MOST_PROCESSES)] = Field(
+        default=0,
+        description="Processes that serve viewers, so that more cores than one have a part in it, each on a UDP port of its own: those "
+        "right after webrtc.port, which then is for WHIP publishers alone. 0: the main process serves them, on webrtc.port; "
+        '"auto": one less than there are cores, 1 at least and 8 at most.',
+    )
     max_viewers: int = Field(
         default=500,
         ge=1,
@@ -143,3 +152,15 @@ class WebrtcConfig(Section):
     connect_timeout_s: float = Field(
         default=10.0, ge=1, le=60, description="Time a viewer has from its offer to a working connection, in seconds."
     )
+
+    @model_validator(mode="after")
+    def _has_ports(self) -> Self:
+        most = MOST_PROCESSES if self.processes == "auto" else self.processes
+        if self.port + most > 65535:
+            raise ValueError("webrtc.port is too high: webrtc.processes have the ports after it, up to 65535")
+        return self
+
+    def process_ports(self, cores: float) -> tuple[int, ...]:
+        """Of each of `processes`, on so many cores; 0: any free one."""
+        count = min(max(1, int(cores) - 1), MOST_PROCESSES) if self.processes == "auto" else self.processes
+        return tuple(self.port and self.port + 1 + index for index in range(count))

@@ -92,7 +92,7 @@ def findings(config: Config, protocols: Sequence[Preconditions]) -> Iterator[Che
     """All but the encoders."""
     own = [
         WantedPort("http.port", config.http.host, config.http.port),
-        WantedPort("webrtc.port", config.webrtc.host, config.webrtc.port, udp=True),
+        *_webrtc_ports(config),
     ]
     wanted = [*own, *(port for each in protocols for port in each.ports)]
     yield from _files(config, protocols)
@@ -169,7 +169,7 @@ def _outside(config: Config, wanted: Sequence[WantedPort]) -> Iterator[CheckResu
     external = ", ".join(map(str, config.webrtc.external_addresses))
     if external:
         text = f"viewers are told {external}; this machine's own is {route}"
-        fix = "" if route in external else f"Forward UDP {config.webrtc.port} from there to {route} as the same number."
+        fix = "" if route in external else f"Forward UDP {_forwarded(config)} from there to {route} as the same number."
         yield CheckResult(Mark.GOOD if not fix else Mark.NOTE, "address", text, fix)
     elif ip_address(route).is_loopback:
         yield CheckResult(
@@ -184,6 +184,18 @@ def _outside(config: Config, wanted: Sequence[WantedPort]) -> Iterator[CheckResu
     yield CheckResult(
         Mark.NOTE, "firewall", f"it must let in {ports}", "From inside that cannot be seen: try from another network."
     )
+
+
+def _webrtc_ports(config: Config) -> Iterator[WantedPort]:
+    webrtc = config.webrtc
+    yield WantedPort("webrtc.port", webrtc.host, webrtc.port, udp=True)
+    for port in webrtc.process_ports(available_cores(config.capacity.cores)):
+        yield WantedPort("webrtc.processes", webrtc.host, port, udp=True)
+
+
+def _forwarded(config: Config) -> str:
+    ports = [port.number for port in _webrtc_ports(config)]
+    return f"{ports[0]} to {ports[-1]}" if len(ports) > 1 else str(ports[0])
 
 
 def _buffers() -> Iterator[CheckResult]:

@@ -8,14 +8,15 @@ from typing import Protocol
 from gateway.sessions.counters import PipelineCounters
 from gateway.sessions.output import Destination
 from gateway.sessions.seat import Seat
-from protocols.whep.viewer import Viewer, ViewerAdmission
+from protocols.whep.fanout import CallViewer
+from protocols.whep.viewer import ViewerAdmission
 
 
 class HostedCall(Destination, ViewerAdmission, Protocol):
     """A call that lives in this process: seats join it, and viewers are let in."""
 
     @property
-    def viewers(self) -> Collection[Viewer]: ...
+    def viewers(self) -> Collection[CallViewer]: ...
 
     @property
     def empty(self) -> bool:

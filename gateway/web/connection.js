@@ -72,7 +72,7 @@ export class Connection extends EventTarget {
       return;
     }
     await this.peer.setRemoteDescription({ type: "answer", sdp: this.answered(sdp) });
-    if (!this.#connected) this.#timer = setTimeout(() => this.#lost(), CONNECT_MS);
+    if (!this.#connected) this.#timer = setTimeout(() => this.lost(), CONNECT_MS);
   }
 
   /* The address of what the answer linked to by this relation (RFC 8288), or null. */
@@ -98,14 +98,14 @@ export class Connection extends EventTarget {
         this.#connected = true;
         break;
       case "disconnected":
-        this.#timer = setTimeout(() => this.#lost(), DISCONNECTED_MS);
+        this.#timer = setTimeout(() => this.lost(), DISCONNECTED_MS);
         break;
       case "failed":
       case "closed":
-        this.#lost();
+        this.lost();
         break;
       default:
-        this.#timer = setTimeout(() => this.#lost(), CONNECT_MS);
+        this.#timer = setTimeout(() => this.lost(), CONNECT_MS);
     }
   }
 
@@ -114,7 +114,8 @@ export class Connection extends EventTarget {
     return this.peer.getTransceivers().some(({ sender, receiver }) => (sender.transport ?? receiver.transport)?.state === "closed");
   }
 
-  #lost() {
+  /* It has broken off: seen here, or said by who knows it sooner. */
+  lost() {
     if (!this.#closed) this.dispatchEvent(new Event("lost"));
   }
 

@@ -94,5 +94,6 @@ class Slots extends Connection {
       const detail = { waiting, slots: slots.map((slot) => ({ ...slot, tracks: tracks(slot) })) };
       this.dispatchEvent(new CustomEvent("slots", { detail }));
     });
+    this.#events.addEventListener("lost", () => this.lost()); // the gateway knows it at once, the browser in many seconds
   }
 }

@@ -24,7 +24,7 @@ from gateway.wiring.events import EventServices
 from gateway.wiring.protocol import IngressProtocol, Listening
 from gateway.wiring.sessions import SessionServices
 from gateway.wiring.store import StoreAccess
-from protocols.webrtc.transport.udp_mux import UdpMux
+from gateway.wiring.webrtc import WebrtcServices
 from protocols.whep.resource import WhepResource
 from transcode.host.pool import Workers
 
@@ -71,7 +71,7 @@ def observed(
     protocols: Sequence[IngressProtocol],
     listening: Sequence[Listening],
     workers: Workers,
-    mux: UdpMux,
+    webrtc: WebrtcServices,
     whep: WhepResource,
     loop_lag: Histogram,
     connections: ClientConnections,
@@ -83,7 +83,7 @@ def observed(
     return Observed(
         registry=seats.registry,
         workers=workers,
-        transport=mux,
+        transport=webrtc,
         audience=whep,
         protocols=[each.name for each in protocols],
         listeners=[each.listener for each in listening],

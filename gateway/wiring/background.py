@@ -18,6 +18,7 @@ from gateway.telemetry.log import event
 from gateway.wiring.events import EventServices
 from gateway.wiring.protocol import Listening
 from gateway.wiring.sessions import SessionServices
+from gateway.wiring.webrtc import WebrtcServices
 from protocols.whep.resource import WhepResource
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ async def at_work(
     told: EventServices,
     listening: Sequence[Listening],
     whep: WhepResource,
+    webrtc: WebrtcServices,
     feed: ChangeFeed,
     lag: Histogram,
     further: Iterable[Work],
@@ -41,7 +43,7 @@ async def at_work(
     """Leaving it tells encoders, viewers and sockets that it is over, and waits for them for a moment."""
     async with asyncio.TaskGroup() as group:
         work = [("following the store", feed.run()), ("event loop delay", measure_lag(lag)), *further]
-        work += _work(seats, listening, whep)
+        work += _work(seats, listening, whep, webrtc)
         tasks = [group.create_task(each, name=name) for name, each in work]
         try:
             yield
@@ -58,11 +60,11 @@ def retention(config: Config, store: Store) -> Iterator[Work]:
         yield "retention", forget_ended_calls(store, timedelta(days=config.quotas.keep_ended_days))
 
 
-def _work(seats: SessionServices, listening: Sequence[Listening], whep: WhepResource) -> Iterator[Work]:
+def _work(seats: SessionServices, listening: Sequence[Listening], whep: WhepResource, webrtc: WebrtcServices) -> Iterator[Work]:
     for each in listening:
         policy = replace(seats.policy, track_timeout_s=None) if each.media_may_wait else seats.policy
         yield f"{each.listener.protocol} admission", seats.admission.serve(each.listener, policy)
-    yield "capacity", measure(seats.capacity, seats.registry, lambda: whep.viewers)
+    yield "capacity", measure(seats.capacity, seats.registry, lambda: whep.viewers, lambda: webrtc.cpu_ns)
     for output in seats.outputs:
         yield from ((name, work()) for name, work in output.work.items())
 

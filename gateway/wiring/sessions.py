@@ -26,6 +26,7 @@ from gateway.telemetry.tracing import Begin
 from gateway.wiring.events import EventServices
 from gateway.wiring.output import MakeOutput, MediaOutput, OutputNeeds
 from gateway.wiring.store import StoreAccess
+from protocols.whep.fanout import Fanout
 from transcode.encoder_table import HARDWARE
 from transcode.host.pool import Workers
 from transcode.host.probe import choose
@@ -61,9 +62,11 @@ async def session_services(
     workers: Workers,
     trace: Begin,
     outputs: Sequence[MakeOutput],
+    fanout: Fanout,
 ) -> SessionServices:
-    """`http_port` is the bound one; `outputs` take media beside the call. Tries the encoders. Raises `ConfigError`."""
-    registry = Registry(_make_call(config))
+    """`http_port` is the bound one; `fanout` serves the viewers of calls, `outputs` take media beside the call. Tries the
+    encoders. Raises `ConfigError`."""
+    registry = Registry(_make_call(config, fanout))
     limits, authorizer = config.capacity, access.authorizer
     capacity = Capacity(available_cores(limits.cores), limits.reserve, limits.enabled)
     _walled(config, workers)
@@ -116,10 +119,11 @@ def worker_limits(config: Config) -> WorkerLimits:
     )
 
 
-def _make_call(config: Config) -> MakeCall:
+def _make_call(config: Config, fanout: Fanout) -> MakeCall:
     def made(cid: str, on_empty: Callable[[str], None]) -> EmbeddedCall:
         patience_s = config.transcode.pass_again_s
-        return EmbeddedCall(cid, max_participants=MAX_PARTICIPANTS, on_empty=on_empty, patience_s=patience_s)
+        shown = fanout.call(cid)
+        return EmbeddedCall(cid, max_participants=MAX_PARTICIPANTS, on_empty=on_empty, patience_s=patience_s, fanout=shown)
 
     return made
 

@@ -50,8 +50,8 @@ class HttpSession(Protocol):
     @property
     def remote_ufrag(self) -> str: ...
 
-    def restart(self, fragment: Fragment) -> str:
-        """ICE restart: the fragment that tells our new end."""
+    def restart(self, fragment: Fragment) -> str | Awaitable[str]:
+        """ICE restart: the fragment that tells our new end, at once or, where another process must be asked, soon."""
 
     def close(self, why: str) -> None:
         """End it; `run` returns soon."""
@@ -193,7 +193,8 @@ class Resources:
         if fragment.ice is None or fragment.ice.ufrag == session.remote_ufrag:
             # An ICE-lite agent has no use for the peer's candidates: it answers checks from wherever they come.
             return web.Response(status=HTTPStatus.NO_CONTENT)
-        text = session.restart(fragment)
+        restarted = session.restart(fragment)
+        text = restarted if isinstance(restarted, str) else await restarted
         return web.Response(text=text, content_type=FRAGMENT, headers={hdrs.ETAG: f'"{session.etag}"'})
 
     async def _delete(self, request: web.Request) -> web.Response:

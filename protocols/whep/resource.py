@@ -7,102 +7,71 @@ reader of events gets the newest state, and costs no queue.
 """
 
 import asyncio
-import json
-import secrets
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from http import HTTPStatus
-from types import MappingProxyType
 
 from aiohttp import hdrs, web
 
-from protocols.errors import Reason, Rejected
+from protocols.errors import Rejected
 from protocols.webrtc.http import HttpProblem, HttpSession, Resources, SubResource, bearer, read_body
-from protocols.webrtc.sdp import answer
-from protocols.webrtc.sdp.description import Fragment, Offer, parse_offer
-from protocols.webrtc.sdp.unserved import unsent
-from protocols.webrtc.send.sender import Sender
-from protocols.webrtc.transport.peer import Peer
+from protocols.webrtc.sdp.description import Fragment
 from protocols.webrtc.transport.places import Standing
 from protocols.webrtc.transport.udp_mux import UdpMux
 from protocols.whep import layer
-from protocols.whep.viewer import Program, Viewer, ViewerAdmission
+from protocols.whep.fanout import Fanout, ViewerConnection, ViewerOffer, ViewerState
+from protocols.whep.local_fanout import LocalFanout
+from protocols.whep.viewer import Program, ViewerAdmission
 
 _EVENTS = 'rel="urn:ietf:params:whep:ext:core:server-sent-events"; events="layers"'
 _LAYER = 'rel="urn:ietf:params:whep:ext:core:layer"'
+_LOST = b"event: lost\ndata: {}\n\n"  # and nobody will say goodbye by DTLS: offer again at once
 _HEARTBEAT = 15.0  # s: proxies close what is silent for longer
 _WRITE_TIMEOUT = 10.0  # s
-
-# Of each total over the senders its meaning, and where it is.
-_COUNTERS: Mapping[str, tuple[str, Callable[[Sender], int]]] = MappingProxyType(
-    {
-        "packets": ("RTP packets sent to viewers", lambda sender: sender.stream.packets),
-        "bytes": ("Bytes of RTP sent to viewers", lambda sender: sender.stream.payload_bytes),
-        "frames": ("Frames sent to viewers", lambda sender: sender.frames),
-        "retransmitted": ("Packets sent again because a viewer missed them", lambda sender: sender.stream.retransmitted),
-        "nacks": ("Packets that viewers reported missing", lambda sender: sender.stream.nacks),
-        "plis": ("Key frames that viewers asked for", lambda sender: sender.plis),
-        "turns": ("Changes to another layer of a picture", lambda sender: sender.turns),
-        "replays": ("Groups of pictures sent again from the cache", lambda sender: sender.replays),
-        "dropped": ("Packets that viewers were not sent: too late, or no key frame before them", lambda sender: sender.dropped),
-    }
-)
 
 
 class WhepSession:
     """One viewer behind a resource."""
 
-    def __init__(
-        self,
-        peer: Peer,
-        offer: Offer,
-        accepted: Sequence[answer.Accepted | None],
-        viewer: Viewer,
-        audience: ViewerAdmission,
-        on_ended: Callable[[Viewer], None],
-    ) -> None:
-        self.peer = peer
-        self.viewer = viewer
-        self.answer = answer.render(offer, accepted, peer.transport)
-        self._offer = offer
-        self._accepted = accepted
+    def __init__(self, connection: ViewerConnection, audience: ViewerAdmission) -> None:
+        self.connection = connection
+        self.answer = connection.answer
         self._audience = audience
-        self._on_ended = on_ended
 
     @property
     def etag(self) -> str:
-        return self.peer.transport.ice.ufrag
+        return self.connection.etag
 
     @property
     def remote_ufrag(self) -> str:
-        return self.peer.remote_ice.ufrag
+        return self.connection.remote_ufrag
 
-    def restart(self, fragment: Fragment) -> str:
-        if fragment.ice is not None:
-            self.peer.restart(fragment.ice)
-        return answer.render_fragment(self._offer, self._accepted, self.peer.transport)
+    def restart(self, fragment: Fragment) -> str | Awaitable[str]:
+        return self.connection.restart(fragment)
 
     def close(self, why: str) -> None:
-        self.peer.close(why)
+        self.connection.viewer.close(why)
 
     async def run(self) -> None:
+        viewer = self.connection.viewer
         try:
-            self._audience.add_viewer(self.viewer)
-            await self.viewer.run()
+            self._audience.add_viewer(viewer)
+            await self.connection.run()
         finally:
-            self.peer.close()
-            self._audience.remove_viewer(self.viewer)
-            self._on_ended(self.viewer)
+            viewer.close("")
+            self._audience.remove_viewer(viewer)
 
 
 class WhepResource:
     """The endpoint. `routes` go into the owner's application; `aclose` ends every viewer with close_notify."""
 
-    def __init__(self, mux: UdpMux, program: Program, *, cors_origins: Sequence[str] = ("*",)) -> None:
+    def __init__(
+        self, mux: UdpMux, program: Program, fanout: Fanout | None = None, *, cors_origins: Sequence[str] = ("*",)
+    ) -> None:
+        """`mux` has the places for viewers; `fanout` serves them (None: this process, on `mux`)."""
         self._mux = mux
         self._program = program
-        self._live: set[Viewer] = set()
-        self._totals: Counter[str] = Counter()
+        self._fanout = fanout if fanout is not None else LocalFanout(mux)
         self._refused: Counter[str] = Counter()
         extra = [
             SubResource("events", _EVENTS, hdrs.METH_GET, self._events),
@@ -126,9 +95,7 @@ class WhepResource:
 
     def counters(self) -> Iterator[tuple[str, str, int]]:
         """Name, meaning and value of each total over all viewers that are or were, for metrics."""
-        for name, (meaning, total) in _COUNTERS.items():
-            live = sum(total(sender) for viewer in self._live for sender in viewer.senders)
-            yield name, meaning, self._totals[name] + live
+        return self._fanout.counters()
 
     def routes(self) -> list[web.RouteDef]:
         return self._resources.routes()
@@ -147,23 +114,15 @@ class WhepResource:
         audience = await self._program.admit(request.match_info["call"], bearer(request), request.remote or "")
         standing = Standing.KNOWN if audience.known else Standing.ANONYMOUS
         async with self._mux.turn(request.remote or "", standing, audience.user) as place:
-            offer = parse_offer(await read_body(request))
-            accepted = _accepted(offer)
-            peer = self._mux.add(offer, place)
-        viewer = Viewer(peer, accepted, without=request.query.get("without", ""))
-        self._live.add(viewer)
-        return WhepSession(peer, offer, accepted, viewer, audience, self._ended)
-
-    def _ended(self, viewer: Viewer) -> None:
-        self._live.discard(viewer)
-        for name, (_, total) in _COUNTERS.items():
-            self._totals[name] += sum(total(sender) for sender in viewer.senders)
+            offer = ViewerOffer(await read_body(request), request.query.get("without", ""))
+            connection = await self._fanout.offer(offer, place)
+        return WhepSession(connection, audience)
 
     async def _layer(self, request: web.Request, session: HttpSession) -> web.StreamResponse:
         """draft-ietf-wish-whep-03, Video Layer Selection: 200 where the wish can be followed."""
         assert isinstance(session, WhepSession)
         wanted = layer.parse(await read_body(request, layer.MAX_BYTES))
-        layers = session.viewer.wish(wanted.media, wanted.wish)
+        layers = await session.connection.wish(wanted.media, wanted.wish)
         if layers is None:
             raise HttpProblem(HTTPStatus.UNPROCESSABLE_ENTITY, "mediaId names no picture of this session")
         if wanted.wish.layer and wanted.wish.layer not in layers:
@@ -174,7 +133,7 @@ class WhepResource:
     async def _events(self, request: web.Request, session: HttpSession) -> web.StreamResponse:
         """Server-sent events (HTML standard §9.2): the whole state at once and at each change."""
         assert isinstance(session, WhepSession)
-        viewer, closed = session.viewer, session.peer.closed
+        viewer = session.connection
         with viewer.watching() as changed:
             if changed is None:
                 raise HttpProblem(HTTPStatus.TOO_MANY_REQUESTS, "too many event streams of one viewer")
@@ -183,12 +142,14 @@ class WhepResource:
             stream.content_type = "text/event-stream"
             await stream.prepare(request)
             try:
-                message = _state(viewer)
-                while not closed.is_set():
+                message = _told(viewer.state)
+                while not viewer.closed.is_set():
                     changed.clear()
                     async with asyncio.timeout(_WRITE_TIMEOUT):
                         await stream.write(message)
                     message = await _next_event(viewer, changed)
+                if viewer.lost:
+                    await stream.write(_LOST)
             except TimeoutError:  # it does not read: the end of the stream would wait for it too
                 if request.transport is not None:
                     request.transport.abort()
@@ -197,31 +158,14 @@ class WhepResource:
             return stream
 
 
-def _accepted(offer: Offer) -> Sequence[answer.Accepted | None]:
-    """What of it is sent to them. Raises `Rejected`."""
-    accepted = answer.sending(offer, cname=secrets.token_hex(8))
-    if why := unsent(offer, accepted):
-        raise Rejected(Reason.UNSUPPORTED_MEDIA, why)
-    if not any(accepted):
-        raise Rejected(
-            Reason.UNSUPPORTED_MEDIA,
-            "offer to receive H.264 (packetization-mode=1), VP8, VP9 or AV1 (both of profile 0) or Opus, bundled, with rtcp-mux",
-        )
-    return accepted
-
-
-async def _next_event(viewer: Viewer, changed: asyncio.Event) -> bytes:
+async def _next_event(viewer: ViewerConnection, changed: asyncio.Event) -> bytes:
     try:
         async with asyncio.timeout(_HEARTBEAT):
             await changed.wait()
     except TimeoutError:
         return b": still here\n\n"
-    return _state(viewer)
+    return _told(viewer.state)
 
 
-def _state(viewer: Viewer) -> bytes:
-    return _event("", viewer.describe()) + _event("event: layers\n", viewer.layers())
-
-
-def _event(head: str, data: Mapping[str, object]) -> bytes:
-    return f"{head}data: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
+def _told(state: ViewerState) -> bytes:
+    return f"data: {state.slots}\n\nevent: layers\ndata: {state.layers}\n\n".encode()

@@ -70,13 +70,16 @@ class Slot:
             wish=self.wish,
         )
 
-    def show_layer(self, name: str, now: int) -> None:
+    def show_layer(self, name: str, now: int) -> bool:
+        """Whether another one is shown at once; else it is so already, or from the layer's next key frame on."""
         sources, sender = self.sources(Kind.VIDEO), self.senders[Kind.VIDEO]
+        former = sender.source
         source = next(source for source in sources if source.track.layer == name)
         if sender.source in sources:
             sender.turn(source, now)
         else:  # it shows nothing yet, or somebody else, or what has ended
             sender.attach(source, now)
+        return sender.source is not former
 
     def describe(self) -> dict[str, object]:
         mids = {kind: sender.parameters.mid for kind, sender in self.senders.items()}

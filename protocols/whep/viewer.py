@@ -19,6 +19,7 @@ from protocols.webrtc.send.simulcast import STRAINED_NS, LayerChoice, Wish
 from protocols.webrtc.send.source import Source
 from protocols.webrtc.send.way import ViewerWay
 from protocols.webrtc.transport.peer import Peer
+from protocols.whep.fanout import CallViewer
 from protocols.whep.slot import ShownParticipant, Slot
 
 _REPORT_INTERVAL = 1.0  # s
@@ -28,11 +29,11 @@ _MAX_WATCHERS = 4
 
 
 class ViewerAdmission(Protocol):
-    """Those who watch one call. Being in it, a viewer is shown each participant by `show` and `hide`."""
+    """Those who watch one call. Being in it, a viewer is shown each participant."""
 
-    def add_viewer(self, viewer: "Viewer") -> None: ...
+    def add_viewer(self, viewer: CallViewer) -> None: ...
 
-    def remove_viewer(self, viewer: "Viewer") -> None: ...
+    def remove_viewer(self, viewer: CallViewer) -> None: ...
 
 
 class Admitted(ViewerAdmission, Protocol):
@@ -84,6 +85,15 @@ class Viewer:
         peer.on_rtcp = self._on_rtcp
 
     @property
+    def leaving(self) -> bool:
+        """Whether it has to go, or has gone."""
+        return bool(self.peer.why)
+
+    def close(self, why: str) -> None:
+        """End it; `run` returns soon."""
+        self.peer.close(why)
+
+    @property
     def estimated_bitrate(self) -> int | None:
         """What the viewer's path carries, in bit/s, as its own feedback says."""
         return self._feedback.estimated_bitrate
@@ -108,8 +118,12 @@ class Viewer:
         carried = self._carried()
         for number, share in self._shares.of(pictures, carried, now, patience).items():
             slots[number].senders[Kind.VIDEO].carried = share
-        for number, name in self._choice.choose(pictures, carried, now, patience).items():
+        turned = [
             slots[number].show_layer(name, now)
+            for number, name in self._choice.choose(pictures, carried, now, patience).items()
+        ]
+        if any(turned):
+            self._changed()
 
     def _carried(self) -> int | None:
         """What the way has for pictures: the sound goes before."""

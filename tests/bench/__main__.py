@@ -7,6 +7,7 @@ from tests.support.gateway_process import ROOT
 
 BENCHES = (
     "fanout",
+    "fanout_processes",
     "rtmp_parse",
     "srt_receive",
     "whip_receive",

@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass, field
 
 import aiohttp
 from pylibsrtp import Session
+from yarl import URL
 
 from protocols.webrtc import rtcp
 from protocols.webrtc.transport import stun
@@ -58,6 +59,10 @@ class Viewer:
         """`source`: the address that it comes from; empty: any."""
         self.seen = Seen(reports={"video": [], "audio": []})
         self.joined = asyncio.Event()
+        self.port = 0
+        """Of the gateway, that it was told."""
+        self.resource = ""
+        """The address of the WHEP resource."""
         self._measuring = measuring
         self._certificate = certificate
         self._source = source
@@ -81,9 +86,11 @@ class Viewer:
         async with http.post(url, data=self._offer(), headers={"Content-Type": "application/sdp"}) as response:
             answer = await response.text()
             assert response.status == 201, answer
+            self.resource = str(response.url.join(URL(response.headers["Location"])))
         candidate = re.search(r"a=candidate:\S+ 1 udp \d+ (\S+) (\d+)", answer)
         assert candidate is not None
         self._remote = (_attribute(answer, "ice-ufrag"), _attribute(answer, "ice-pwd"))
+        self.port = int(candidate[2])
         to = ("127.0.0.1", through) if through else (candidate[1], int(candidate[2]))
         self._socket = _connected(*to, self._source)
         self._dtls = DtlsSession(self._certificate, active=True, send=self._send)

@@ -21,6 +21,7 @@ from gateway.sessions.routes import Routes
 from gateway.sessions.transcoders import SpareWorker
 from protocols.media import EncodedPacket, Kind, TracksChanged
 from protocols.webrtc.send.sender import Sender
+from protocols.webrtc.send.source import Source
 from protocols.webrtc.transport.egress import Egress
 from protocols.webrtc.transport.srtp import Arena, OutboundSrtp
 from protocols.webrtc.transport.udp_mux import UdpMux
@@ -100,7 +101,7 @@ async def measure(viewers: int) -> Cost:
             senders: list[Sender] = []
             for participant, ready in participants:
                 await ready.wait()
-                sources = {kind: participant.sources[kind][0] for kind in Kind}
+                sources = {kind: each for kind in Kind if isinstance(each := participant.sources[kind][0], Source)}
                 for _ in range(viewers):
                     senders += attach(viewer(stack, egress), sources, time.monotonic_ns())
             await asyncio.sleep(JOINED_S)

@@ -20,6 +20,7 @@ from protocols.media import Codec, EncodedPacket, Kind, Track
 from protocols.webrtc.send.source import Source, call_at_on
 from protocols.webrtc.transport.peer import Limits
 from protocols.webrtc.transport.udp_mux import UdpMux
+from protocols.whep.fanout import CallViewer
 from protocols.whep.resource import WhepResource
 from protocols.whep.viewer import Viewer
 from tests.support.encoders import BITS, FFMPEG, STRIP
@@ -187,13 +188,15 @@ class Stage:
 
     user = ""
 
-    def add_viewer(self, viewer: Viewer) -> None:
+    def add_viewer(self, viewer: CallViewer) -> None:
+        assert isinstance(viewer, Viewer)
         self.viewers.add(viewer)
         for participant in self.participants:
             viewer.show(participant.name, participant.name, participant.sources)
         self.changed.set()
 
-    def remove_viewer(self, viewer: Viewer) -> None:
+    def remove_viewer(self, viewer: CallViewer) -> None:
+        assert isinstance(viewer, Viewer)
         self.viewers.discard(viewer)
         self.changed.set()
 

@@ -1,7 +1,7 @@
-"""The gateway's end of the socket to one worker process.
+"""One end of the socket between the gateway and a process of its own.
 
-Keeps true: the event loop never blocks on a worker; a message is written at once, or with those that come within a time that is named; what
-the socket does not take waits in order; what comes is parsed as from a stranger.
+Keeps true: the event loop never blocks on the other side; a message is written at once, or with those that come within a time that is
+named; what the socket does not take waits in order; what comes is parsed as from a stranger.
 """
 
 import asyncio
@@ -20,8 +20,8 @@ class Pipe:
     """Open from the start; `close` is the end, from either side."""
 
     def __init__(self, sock: socket.socket, on_frame: Callable[[MessageFrame], None], on_end: Callable[[str], None]) -> None:
-        """`on_frame` takes each message and may raise `ProtocolError`; `on_end` is told once that the worker has closed, with words where
-        what it sent was wrong."""
+        """`on_frame` takes each message and may raise `ProtocolError`; `on_end` is told once that the other side has closed, with words
+        where what it sent was wrong."""
         self.backlog = 0
         """Bytes that the socket has not taken yet."""
         self._sock: socket.socket | None = sock
@@ -78,7 +78,7 @@ class Pipe:
         return True
 
     def close(self) -> None:
-        """Idempotent; the worker ends by it."""
+        """Idempotent; a process of ours ends by it."""
         if self._sock is None:
             return
         self._loop.remove_reader(self._sock)

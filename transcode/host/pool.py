@@ -33,7 +33,7 @@ _PASSED_ON = (
     *("LIBVA_", "CUDA_", "NVIDIA_", "MESA_", "DRI_", "ONEVPL_"),  # of drivers
     "COVERAGE_",  # of a run of tests that measures
 )
-"""How the names of the variables begin that the fork server gets: no secret stands in one of them."""
+"""How the names of the variables begin that processes of ours get: no secret stands in one of them."""
 _LONGEST_LINE = 500  # characters of what a worker's libraries say
 _MOST_LINES, _SAID_EVERY_S = 20, 1.0
 _WEIGH_EVERY_S = 1.0
@@ -75,7 +75,7 @@ class ForkServer:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=saying,
-                env={name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON)},
+                env=passed_on(),
             )
         self._control = ours
         asyncio.get_running_loop().add_reader(ours, self._readable)
@@ -163,10 +163,16 @@ class ForkServer:
         self._children.clear()  # their exits will be told by the ends of their sockets alone
 
 
-class Said(asyncio.Protocol):
-    """Logs what the workers' libraries write to standard error: escaped, cut, not too often, since a stream may have a say in it."""
+def passed_on() -> dict[str, str]:
+    """The environment of a process of ours."""
+    return {name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON)}
 
-    def __init__(self) -> None:
+
+class Said(asyncio.Protocol):
+    """Logs what a process and its libraries write to standard error: escaped, cut, not too often, since a stream may have a say in it."""
+
+    def __init__(self, who: str = "a worker") -> None:
+        self._who = who
         self._silent_until = 0.0
 
     def data_received(self, data: bytes) -> None:
@@ -174,7 +180,7 @@ class Said(asyncio.Protocol):
         if now >= self._silent_until:
             self._silent_until = now + _SAID_EVERY_S
             for line in filter(str.strip, data.decode(errors="replace").splitlines()[:_MOST_LINES]):
-                log.warning("a worker says: %s", line[:_LONGEST_LINE].encode("unicode_escape").decode())
+                log.warning("%s says: %s", self._who, line[:_LONGEST_LINE].encode("unicode_escape").decode())
 
 
 class ForkedChild:

@@ -15,8 +15,8 @@ from gateway.sessions.capacity import Demand
 from gateway.sessions.output import Feedback, OnChange, SeatView, Want
 from protocols.errors import Reason, Rejected
 from protocols.media import Codec, EncodedPacket, Kind, Track
-from protocols.webrtc.send.source import Source, call_at_on
-from protocols.whep.viewer import Viewer
+from protocols.whep.fanout import CallFanout, CallViewer, ShownSource
+from protocols.whep.local_fanout import LocalCall
 
 PATIENCE_S = 30.0
 
@@ -26,14 +26,7 @@ class PublishedTrack:
 
     def __init__(self, participant: "Participant", track: Track, feedback: Feedback) -> None:
         self._participant = participant
-        self.source = Source(
-            track,
-            participant.clock,
-            call_at_on(asyncio.get_running_loop()),
-            on_keyframe_wanted=feedback.keyframe,
-            on_bitrate=feedback.bitrate,
-            on_sent=feedback.sent,
-        )
+        self.source = participant.source(track, feedback)
 
     @property
     def track(self) -> Track:
@@ -68,9 +61,9 @@ class Participant:
         self._epoch = time_ns() - monotonic_ns()  # taken once: setting the system's clock must move no lips
 
     @property
-    def sources(self) -> dict[Kind, tuple[Source, ...]]:
+    def sources(self) -> dict[Kind, tuple[ShownSource, ...]]:
         """Of each kind the layers, the largest first."""
-        by_kind: dict[Kind, tuple[Source, ...]] = {}
+        by_kind: dict[Kind, tuple[ShownSource, ...]] = {}
         for kind in Kind:
             sources = [published.source for published in self.published.values() if published.track.kind is kind]
             if sources:
@@ -89,6 +82,9 @@ class Participant:
         published = self.published[track.kind, track.layer] = PublishedTrack(self, track, feedback)
         self.changed()
         return published
+
+    def source(self, track: Track, feedback: Feedback) -> ShownSource:
+        return self._call.fanout.publish(self.user_id, track, self.clock, feedback)
 
     def refused(self, refusal: Rejected) -> None:
         """Not asked of what is essential: the stream ends."""
@@ -114,13 +110,21 @@ class EmbeddedCall:
     """The participants and viewers of one call; the `Destination` of its seats."""
 
     def __init__(
-        self, cid: str, *, max_participants: int, on_empty: Callable[[str], None], patience_s: float = PATIENCE_S
+        self,
+        cid: str,
+        *,
+        max_participants: int,
+        on_empty: Callable[[str], None],
+        patience_s: float = PATIENCE_S,
+        fanout: CallFanout | None = None,
     ) -> None:
-        """`on_empty` is told when the last participant and viewer has gone. `patience_s`: from when the last viewer without a codec has
-        gone until the codec is accepted again, and from when the last of all has gone until nothing is made for viewers any more."""
+        """`fanout` serves the viewers (None: this process). `on_empty` is told when the last participant and viewer has gone. `patience_s`:
+        from when the last viewer without a codec has gone until the codec is accepted again, and from when the last of all has gone until
+        nothing is made for viewers any more."""
         self.cid = cid
         self.participants: dict[str, Participant] = {}
-        self.viewers: set[Viewer] = set()
+        self.viewers: set[CallViewer] = set()
+        self.fanout: CallFanout = fanout if fanout is not None else LocalCall()
         self._max_participants = max_participants
         self._on_empty = on_empty
         self._negotiation = CodecNegotiation(int(patience_s * 1e9))
@@ -146,7 +150,7 @@ class EmbeddedCall:
             self._timer = None
         now = monotonic_ns()
         # One that has to go because its right was taken away as it came does not count, and one without a picture takes all.
-        self._negotiation.see([viewer.takes for viewer in self.viewers if not viewer.peer.why], now)
+        self._negotiation.see([viewer.takes for viewer in self.viewers if not viewer.leaving], now)
         if self.viewers:
             self._watched_until = None
         elif self._watched_until is None:
@@ -176,13 +180,11 @@ class EmbeddedCall:
 
     def show(self, participant: Participant) -> None:
         """The participant's sources have changed: every viewer is attached to what there is now."""
-        for viewer in self.viewers:
-            viewer.show(participant.user_id, participant.user_id, participant.sources, participant.muted)
+        self.fanout.show(participant.user_id, participant.sources, participant.muted)
 
     def remove(self, participant: Participant) -> None:
         del self.participants[participant.user_id]
-        for viewer in self.viewers:
-            viewer.hide(participant.user_id)
+        self.fanout.hide(participant.user_id)
         self._negotiate()
         self._release()
 
@@ -190,13 +192,13 @@ class EmbeddedCall:
         if self.empty:
             self._on_empty(self.cid)
 
-    def add_viewer(self, viewer: Viewer) -> None:
+    def add_viewer(self, viewer: CallViewer) -> None:
         self.viewers.add(viewer)
-        for participant in self.participants.values():
-            viewer.show(participant.user_id, participant.user_id, participant.sources, participant.muted)
+        self.fanout.add(viewer)
         self._negotiate()
 
-    def remove_viewer(self, viewer: Viewer) -> None:
+    def remove_viewer(self, viewer: CallViewer) -> None:
         self.viewers.discard(viewer)
+        self.fanout.remove(viewer)
         self._negotiate()
         self._release()

@@ -86,7 +86,8 @@ class UdpMux:
         self._certificate = Certificate.generate()
         self._peers: set[Peer] = set()
         self._places = Places(limits.peers, limits.peers_per_client, limits.unconnected_per_client)
-        self._turns = Turns(self._places, limits.turn)
+        self.turns = Turns(self._places, limits.turn)
+        """Who has a place, or waits for one: also those who are served by other processes."""
         self._socket: socket.socket | None = None
         self._shared: Port | None = None
         self._usual_sources: BoundedMap[Address, str] = BoundedMap(_MAX_SOURCES)
@@ -141,7 +142,7 @@ class UdpMux:
         """A place for who asks from this address (empty: not counted), before their offer is read; it takes until those of theirs who
         connect are few. `standing` is what they have shown, `user` whose token that is (empty: nobody's in particular). Raises `Rejected`.
         """
-        return self._turns.turn(standing, client, user)
+        return self.turns.turn(standing, client, user)
 
     def take(self, client: str, standing: Standing) -> Place:
         """As `turn`, at once or not at all, for `add`."""
@@ -154,7 +155,7 @@ class UdpMux:
         place = place or self._places.take(Standing.ANONYMOUS, "")
         if self._certificate.expiring:
             self._certificate = Certificate.generate()
-        peer = Peer(self._shared, offer, self._certificate, place.standing, on_connected=lambda: self._turns.connect(place))
+        peer = Peer(self._shared, offer, self._certificate, place.standing, on_connected=lambda: self.turns.connect(place))
         place.used = True
         self._peers.add(peer)
         peer.task.add_done_callback(lambda _: self._forget(peer, place))
@@ -162,7 +163,7 @@ class UdpMux:
 
     def _forget(self, peer: Peer, place: Place) -> None:
         self._peers.discard(peer)
-        self._turns.give_back(place)
+        self.turns.give_back(place)
         if self._shared is not None:
             sources, owned = self._shared.egress.sources, self._shared.by_address
             for address in [address for address in sources if address not in owned]:

@@ -270,6 +270,19 @@ async def test_each_picture_is_shown_in_the_layer_that_its_tile_needs(mux: UdpMu
     assert viewer.layers().keys() == {"0", "2"}
 
 
+async def test_whoever_looks_is_told_of_another_layer_also_before_the_viewer_is_connected(mux: UdpMux) -> None:
+    viewer = viewer_of(mux, VIDEO, AUDIO)
+    viewer.show("a", "a", layered())
+    with viewer.watching() as changed:
+        assert changed is not None
+        viewer.wish(None, Wish(height=90))
+        assert changed.is_set()
+        assert layers(viewer) == ["l"]
+        changed.clear()
+        viewer.wish(None, Wish(height=90))
+        assert not changed.is_set(), "it is so already"
+
+
 async def test_a_layer_that_ends_is_replaced_at_once_and_its_wish_comes_true_when_it_is_back(mux: UdpMux) -> None:
     viewer = viewer_of(mux, VIDEO, AUDIO)
     media = layered()
