@@ -4,10 +4,11 @@ Kept true: a sink is given packets from a key frame on, and belongs to its outpu
 encoder's track, or another stage's, goes on in the sink that is there. Nothing here knows what a stage does.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import AsyncExitStack
 from typing import Protocol
 
-from gateway.sessions.output import Output, Sink
+from gateway.sessions.output import Destination, OnChange, Output, SeatView, Sink
 from protocols.media import EncodedPacket, Kind, Track
 
 RouteKey = tuple[str, Kind, str]
@@ -112,3 +113,14 @@ class Routes:
         self._routes.clear()
         for output in self.outputs.values():
             await output.aclose()
+
+
+async def join(destinations: Sequence[Destination], seat: SeatView, on_change: OnChange) -> Routes:
+    """The seat becomes a participant everywhere, or, where one raises `Rejected`, nowhere."""
+    routes = Routes()
+    async with AsyncExitStack() as undone:
+        undone.push_async_callback(routes.aclose)
+        for destination in destinations:
+            routes.add(await destination.join(seat, on_change))
+        undone.pop_all()
+    return routes

@@ -80,6 +80,7 @@ async def session_services(
         live_edge=LiveEdgePolicy(free=edge.ahead_ms * 1_000_000, hold=edge.hold_ms * 1_000_000, late=edge.late_ms * 1_000_000),
         watch=WatchPolicy(),
         linger_s=config.calls.linger_s,
+        stop_linger_s=config.calls.stop_linger_s,
         max_bitrate=config.calls.max_bitrate_bps,
         on_retired=registry.retire,
         room=CpuRoom(capacity, registry),

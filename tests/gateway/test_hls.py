@@ -41,7 +41,9 @@ PAUSES_S = 13
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def gateway() -> AsyncIterator[GatewayProcess]:
-    async with shared_gateway("hls.auto=true", "hls.segment_s=1", "calls.linger_s=3", "transcode.pass_again_s=1") as running:
+    async with shared_gateway(
+        "hls.auto=true", "hls.segment_s=1", "calls.linger_s=3", "calls.stop_linger_s=3", "transcode.pass_again_s=1"
+    ) as running:
         yield running
 
 
