@@ -73,6 +73,9 @@ class ContinuitySettings:
 
     linger_seconds: int = -1  # that its place is kept after it broke off
     stop_linger_seconds: int = -1  # and after it was stopped
+    picture: str = (
+        ""  # of the operator's (`slate.folder`), the name of that which viewers are shown; empty: as for linger_seconds
+    )
 
 
 @dataclass(frozen=True, slots=True)

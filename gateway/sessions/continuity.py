@@ -10,6 +10,7 @@ from typing import Final, Protocol
 
 from gateway.sessions.seat_state import Interruption, InterruptionCause, SeatChange
 from gateway.sessions.silence import SilenceWatch
+from gateway.sessions.slate import Slate
 from protocols.media import EncodedPacket, Track
 
 _BUSY_NS: Final = 20_000_000  # a timer that is later than this: what came meanwhile has not been read yet
@@ -31,6 +32,8 @@ class Continuity:
     """Of one seat, over all of its publishers."""
 
     def __init__(self, owner: Interrupted) -> None:
+        self.slate: Slate | None = None
+        """What viewers are shown meanwhile, once there is anything to stand in for."""
         self.interruption: Interruption | None = None
         """The present one."""
         self._owner = owner
@@ -43,12 +46,15 @@ class Continuity:
     def expect(self, tracks: tuple[Track, ...]) -> None:
         """The publisher's tracks are these from here on."""
         self._watch.keep(frozenset(track.id for track in tracks))
+        if self.slate is not None:
+            self.slate.expect(frozenset(track.kind for track in tracks))
 
     def heard(self, packet: EncodedPacket) -> None:
         """The publisher gave this."""
         self._watch.heard(packet.track, packet.dts, packet.arrival)
         if self.interruption is not None:
-            self._resume(self.interruption)
+            if self.slate is None or not self.slate.stands_in:
+                self.returned()
         elif self._timer is None:
             self._arm(monotonic_ns())
 
@@ -59,24 +65,38 @@ class Continuity:
         self._watch = SilenceWatch(self._watch.last if self._watch.last is not None else now)
         if not replaced and (self.interruption is None or self._long_at is not None):
             self._show(self.interruption or Interruption(InterruptionCause.CLOSED, self._watch.last or now))
+        elif self.interruption is not None and self.slate is not None:
+            self.slate.again()
         self._arm(now)
 
     def close(self) -> None:
         """The seat ends."""
+        self._disarm()
+        if self.slate is not None:
+            self.slate.close()
+
+    def _disarm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def _stall(self, since: int, long_at: int) -> None:
         self.interruption, self._long_at = Interruption(InterruptionCause.SILENT, since), long_at
+        if self.slate is not None:
+            self.slate.cover()
         self._owner.interrupted(self.interruption, SeatChange.STALLED)
 
     def _show(self, interruption: Interruption) -> None:
         self.interruption, self._long_at = interruption, None
+        if self.slate is not None:
+            self.slate.show()
         self._owner.interrupted(interruption, SeatChange.SLATE)
 
-    def _resume(self, interruption: Interruption) -> None:
-        now = monotonic_ns()
+    def returned(self) -> None:
+        """Media of an encoder are in the call again."""
+        interruption, now = self.interruption, monotonic_ns()
+        if interruption is None:
+            return
         interruption.gap = now - interruption.since
         self._owner.interrupted(interruption, SeatChange.RESUMED)
         self.interruption = self._long_at = None
@@ -84,7 +104,7 @@ class Continuity:
 
     def _arm(self, now: int, least: int = 0) -> None:
         """Look when something is to be told if nothing comes, and in `least` ns at the soonest."""
-        self.close()
+        self._disarm()
         due = self._watch.stalled_at if self.interruption is None else self._long_at
         if due is not None:
             self._due = max(due, now + least)

@@ -4,6 +4,7 @@ from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
 
+from gateway.sessions.seat_state import Interruption, SeatChange, SeatState
 from gateway.telemetry.latency import Histogram, Step
 from protocols.media import Kind
 
@@ -60,6 +61,13 @@ class PipelineCounters:
     interruptions: Counter[str] = field(default_factory=Counter)  # times that nothing came of the encoder, by cause
     gaps: Gaps = field(default_factory=Gaps)  # how long those were that are over
     delays: dict[Kind, Delays] = field(default_factory=lambda: {kind: Delays() for kind in Kind})
+
+    def interrupted(self, interruption: Interruption, change: SeatChange, before: SeatState) -> None:
+        """Count what has become of it, once at its beginning and once at its end; `before`: the seat's state until then."""
+        if change is SeatChange.RESUMED:
+            self.gaps.observe(interruption.gap)
+        elif before is not SeatState.STALLED:
+            self.interruptions[interruption.cause.value] += 1
 
     def add(self, other: "PipelineCounters") -> None:
         self.packets.update(other.packets)

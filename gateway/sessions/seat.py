@@ -28,6 +28,7 @@ from gateway.sessions.routes import Routes, join
 from gateway.sessions.seat_log import log_ended, log_gone, log_interrupted, log_left_out, log_live
 from gateway.sessions.seat_room import RoomFor, RoomOf
 from gateway.sessions.seat_state import INTERRUPTED, STEPS, TRANSITIONS, Interruption, SeatChange, SeatState
+from gateway.sessions.slate import SlatePolicy
 from gateway.sessions.socket_watch import WatchPolicy, watched
 from gateway.sessions.succession import Succession
 from gateway.sessions.transcoders import SpareWorker
@@ -67,6 +68,7 @@ class SeatPolicy:
     room: SeatRoom
     on_change: OnSeatChange
     track_timeout_s: float | None = TRACK_TIMEOUT_S  # None: for publishers that may be without media for long
+    slate: SlatePolicy | None = None  # None: viewers keep the last picture while an encoder is away
     stop_linger_s: float = 0.0  # as `linger_s`, for one that has said that it ends
 
 
@@ -140,12 +142,9 @@ class Seat:
 
     def interrupted(self, interruption: Interruption, change: SeatChange) -> None:
         """Told by its `Continuity`."""
-        before, totals = self.state, self.pipeline.totals if self.pipeline is not None else PipelineCounters()
+        totals = self.pipeline.totals if self.pipeline is not None else PipelineCounters()
+        totals.interrupted(interruption, change, self.state)
         self._enter(INTERRUPTED[change])
-        if change is SeatChange.RESUMED:
-            totals.gaps.observe(interruption.gap)
-        elif before is not SeatState.STALLED:
-            totals.interruptions[interruption.cause.value] += 1
         if self.pipeline is None:
             self._policy.on_retired(self.protocol, totals)
         log_interrupted(self, interruption, change)
@@ -166,9 +165,9 @@ class Seat:
         self.muted, self.barred = muted, barred
         if self.pipeline is not None:
             self.pipeline.staging.replan()
-        elif self._routes is not None:
+        if self._routes is not None and (self.pipeline is None or self.interruption is not None):
             for kind in muted | barred:
-                self._routes.keep(kind, ())  # whoever joins while the encoder is away sees nothing of it
+                self._routes.keep(kind, ())  # no packet comes with which the plan would be followed
 
     def cost_of(self, output: Output) -> Demand:
         """What one of its outputs costs, by what it wants now, whether there is room or not."""
@@ -334,6 +333,8 @@ class Seat:
             raise
         if self._routes is None:
             self._routes = routes
+            if self._policy.slate is not None:
+                self._continuity.slate = self._policy.slate.slate(self, routes, self._continuity.returned)
             self._policy.on_change(self, SeatChange.JOINED)
         return pipeline
 

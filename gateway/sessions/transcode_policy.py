@@ -36,6 +36,7 @@ def adapted(base: Policy) -> Callable[[SeatPolicy, Grant], SeatPolicy]:
             policy,
             decide=lambda track, want: plan(track, want, treatment),
             linger_s=policy.linger_s if wanted.linger_seconds < 0 else wanted.linger_seconds,
+            slate=replace(policy.slate, wished=wanted.picture) if policy.slate is not None else None,
             stop_linger_s=policy.stop_linger_s if wanted.stop_linger_seconds < 0 else wanted.stop_linger_seconds,
         )
 

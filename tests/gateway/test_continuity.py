@@ -1,17 +1,23 @@
 """An encoder that falls silent, dies, is stopped and comes back, as everybody else sees it."""
 
+import asyncio
 import signal
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from av import VideoFrame
 
+from tests.support.encoders import X264_LIVE
 from tests.support.gateway_process import running_gateway
 from tests.support.listener import Client, listening
 from tests.support.publishing import PROTOCOLS, Pasted, publishing
 from tests.support.slow import slow
+from tests.support.viewer import LOUD, Viewer, watching
 
 CALL = "livestream:demo"
 CONNECT = "/api/v2/video/connect"
+BFRAMES = ("-c:v", "libx264", "-preset", "ultrafast", "-bf", "2", "-b_strategy", "0", "-g", "60", "-threads", "1")
 INTERRUPTED = ("ingress.stalled", "ingress.slate", "ingress.resumed")
 
 
@@ -60,3 +66,69 @@ async def test_after_an_encoder_that_was_stopped_nobody_waits(protocol: str) -> 
         left = await viewer.until("call.session_participant_left", timeout=10)
         assert left["payload"]["reason"] == "the encoder ended the stream"
         assert ("ingress.slate", "closed") not in told(viewer)
+
+
+@pytest.mark.parametrize("codec", [X264_LIVE, BFRAMES], ids=["passing", "transcoded"])
+@pytest.mark.parametrize("protocol", ["rtmp", slow("srt"), slow("whip")])
+async def test_viewers_see_that_the_encoder_is_away_and_then_what_it_sends(protocol: str, codec: tuple[str, ...]) -> None:
+    if protocol == "whip" and codec is BFRAMES:
+        pytest.skip("ffmpeg sends none with B-frames")
+    async with running_gateway() as gateway, watching(gateway.url(f"/whep/{CALL}"), viewer=Seeing()) as viewer:
+        assert isinstance(viewer, Seeing)
+        pasted = Pasted.of_gateway(gateway, CALL)
+        async with publishing(protocol, pasted, video=codec) as encoder:
+            await viewer.until(frames=60, audio=50)
+            encoder.kill()
+            gone = asyncio.get_running_loop().time()
+            await viewer.until_look(viewer.is_strip)
+            if protocol != "srt":  # which notices only after a while
+                assert asyncio.get_running_loop().time() - gone < 2.5
+            await viewer.until_look(viewer.is_card)
+            heard = viewer.audio_frames
+            await viewer.until(audio=heard + 50)
+            assert viewer.loudness < LOUD, "it is silent"
+        async with publishing(protocol, pasted, video=codec, size=(320, 240)):
+            before, sounding = len(viewer.numbers), viewer.sounding
+            await viewer.until_look(viewer.is_programme)
+            await viewer.until(frames=before + 60)
+            await viewer.until_sounding(sounding + 50)
+            stream = await gateway.stream(tracks=2)
+        assert stream["reconnects"] == 1
+        assert viewer.sizes == [(640, 360), (320, 240)]
+        assert viewer.frequency == pytest.approx(1000, rel=0.05)
+
+
+class Seeing(Viewer):
+    """One who looks at the pictures."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frame: VideoFrame | None = None
+
+    def look(self, frame: VideoFrame) -> None:
+        self.frame = frame
+
+    async def until_look(self, like: Callable[[], bool], timeout: float = 60) -> None:
+        async with asyncio.timeout(timeout):
+            while not like():
+                self.progress.clear()
+                await self.progress.wait()
+
+    def grey(self) -> Any:
+        assert self.frame is not None
+        return self.frame.to_ndarray(format="gray")
+
+    def is_strip(self) -> bool:
+        """A picture of the programme, with words on a dark strip below it."""
+        return self.frame is not None and self._dark(self.grey()[-14:]) and not self._dark(self.grey()[40:-60])
+
+    def is_card(self) -> bool:
+        return self.frame is not None and self._dark(self.grey())
+
+    def is_programme(self) -> bool:
+        return self.frame is not None and not self._dark(self.grey()[-14:]) and not self._dark(self.grey())
+
+    @staticmethod
+    def _dark(part: Any) -> bool:
+        """Mostly the grey of a slate, and something white on it."""
+        return bool((abs(part.astype(int) - 40) < 25).mean() > 0.6 and (part > 170).any())

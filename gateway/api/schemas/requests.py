@@ -76,6 +76,12 @@ class ContinuityRequest(Request):
         default=-1, ge=-1, le=MAX_LINGER_S, description="That its place in the call is kept after it broke off."
     )
     stop_linger_seconds: int = Field(default=-1, ge=-1, le=MAX_LINGER_S, description="The same after it was stopped.")
+    picture: str = Field(
+        default="",
+        pattern=r"^[A-Za-z0-9_.-]{0,64}$",
+        description="What viewers are shown meanwhile: the name of one of the pictures that the operator has put there; "
+        "empty or unknown: as the gateway is configured.",
+    )
 
 
 class SettingsRequest(Request):
