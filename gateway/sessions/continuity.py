@@ -80,8 +80,10 @@ class Continuity:
             self._timer.cancel()
             self._timer = None
 
-    def _stall(self, since: int, long_at: int) -> None:
-        self.interruption, self._long_at = Interruption(InterruptionCause.SILENT, since), long_at
+    def _stall(self, now: int) -> None:
+        watch = self._watch
+        self.interruption = Interruption(InterruptionCause.SILENT, now if watch.last is None else watch.last)
+        self._long_at = watch.slate_at
         if self.slate is not None:
             self.slate.cover()
         self._owner.interrupted(self.interruption, SeatChange.STALLED)
@@ -102,11 +104,15 @@ class Continuity:
         self.interruption = self._long_at = None
         self._arm(now)
 
+    @property
+    def _next(self) -> int | None:
+        """When something is to be told if nothing comes, in monotonic ns."""
+        return self._watch.stalled_at if self.interruption is None else self._long_at
+
     def _arm(self, now: int, least: int = 0) -> None:
         """Look when something is to be told if nothing comes, and in `least` ns at the soonest."""
         self._disarm()
-        due = self._watch.stalled_at if self.interruption is None else self._long_at
-        if due is not None:
+        if (due := self._next) is not None:
             self._due = max(due, now + least)
             self._timer = asyncio.get_running_loop().call_later((self._due - now) / 1e9, self._look)
 
@@ -119,13 +125,10 @@ class Continuity:
         self._looked_again = False
         if self._owner.paused:
             self._watch.excuse(now)
-        watch = self._watch
-        if self.interruption is not None and self._long_at is not None and now >= self._long_at:
-            self._show(self.interruption)
-        elif self.interruption is None and watch.last is not None and watch.slate_at is not None and self._silent(now):
-            self._stall(watch.last, watch.slate_at)
+        due = self._next
+        if due is not None and now >= due:
+            if self.interruption is None:
+                self._stall(now)
+            else:
+                self._show(self.interruption)
         self._arm(now)
-
-    def _silent(self, now: int) -> bool:
-        stalled_at = self._watch.stalled_at
-        return stalled_at is not None and now >= stalled_at

@@ -19,7 +19,7 @@ from gateway.sessions.routes import Routes, TrackRoute
 from gateway.sessions.slate_pictures import SlatePictures, form_of
 from protocols.bitstream.silence import silence
 from protocols.defects import log_defect
-from protocols.media import EncodedPacket, Kind
+from protocols.media import EncodedPacket, Kind, Track
 from transcode.slate_messages import RATE, Clip
 
 _TICK_S: Final = 0.02
@@ -41,6 +41,8 @@ class _Covered:
     come after the seat's."""
 
     route: TrackRoute
+    source: Track
+    """As it was when nothing came any more."""
     behind: int
     asked: bool = False  # somebody needs a key frame
     last: Clip | None = None  # the last picture, and
@@ -120,7 +122,7 @@ class Slate:
         now, self._away = monotonic_ns(), True
         for route in self._routes:
             if route not in self._covered and route.begun and self._can(route):
-                covered = self._covered[route] = _Covered(route, self._behind(route, now))
+                covered = self._covered[route] = _Covered(route, route.track, self._behind(route, now))
                 route.cover(self)
                 self._prepare(covered)
         if self._timer is None:
@@ -210,7 +212,7 @@ class Slate:
         self._timer = self._loop.call_later(_TICK_S, self._tick) if self._covered else None
 
     def _be_silent(self, covered: _Covered, now: int) -> None:
-        route, made = covered.route, silence(covered.route.track)
+        route, made = covered.route, silence(covered.source)
         if made is None:
             return
         frame, step = made
@@ -218,13 +220,13 @@ class Slate:
         last = route.last if route.last is not None and time - route.last <= step * _MOST_AT_ONCE else time - step
         while last + step <= time:
             last += step
-            route.show(EncodedPacket(route.track.id, last, last, True, frame, now, now, route.track.layer), route.track)
+            route.show(EncodedPacket(covered.source.id, last, last, True, frame, now, now), covered.source)
 
     def _picture(self, covered: _Covered, now: int) -> None:
         route = covered.route
-        covered.due = now + _PICTURE_NS
         self._prepare(covered)
         covered.choose(now)
+        covered.due = now + (0 if covered.playing is None and covered.making else _PICTURE_NS)
         if covered.playing is None:
             return
         keyframe, data = covered.playing.pictures[covered.at]
@@ -232,7 +234,7 @@ class Slate:
         covered.since = covered.since or now
         covered.key_at = now if keyframe else covered.key_at
         time = max(self._seat.media_now(now) - covered.behind, (route.last or 0) + _STEP)
-        track = replace(covered.playing.track, id=route.track.id, layer=route.track.layer)
+        track = replace(covered.playing.track, id=covered.source.id, layer=covered.source.layer)
         route.show(EncodedPacket(track.id, time, time, keyframe, data, now, now, track.layer), track)
 
     def _prepare(self, covered: _Covered, *, asked: bool = False) -> None:
@@ -246,9 +248,9 @@ class Slate:
             task.add_done_callback(partial(log_defect, log, "a slate has no picture"))
 
     async def _make(self, covered: _Covered) -> None:
-        route, form = covered.route, form_of(covered.route.track)
-        if route.newest_key is not None and not covered.tried:
-            covered.last = await self._pictures.last(form, route.track, route.newest_key, self._seat.id)
+        keyframe, form = covered.route.newest_key, form_of(covered.source)
+        if keyframe is not None and not covered.tried:
+            covered.last = await self._pictures.last(form, covered.source, keyframe, self._seat.id)
         covered.tried = True
         if self._showing or covered.last is None:
             covered.card = await self._pictures.card(form, self._seat.call_cid, self._wished, self._seat.id)

@@ -29,15 +29,13 @@ log = logging.getLogger(__name__)
 
 
 def form_of(track: Track) -> Track:
-    """What a slate in the place of this track is like: the same where that can be made here, else H.264."""
+    """What a slate in the place of this track is like, but for its layer: the same where that can be made here, else H.264."""
     width, height = track.width, track.height
     if not width or not height or width * height > _LARGEST:
         width, height = _UNKNOWN_SIZE
     if track.codec in _MADE:
-        return Track(
-            track.id, track.codec, width=width, height=height, profile=track.profile, level=track.level, layer=track.layer
-        )
-    return Track(track.id, Codec.H264, width=width, height=height, layer=track.layer)
+        return Track(track.id, track.codec, width=width, height=height, profile=track.profile, level=track.level)
+    return Track(track.id, Codec.H264, width=width, height=height)
 
 
 class SlatePictures:
@@ -55,7 +53,7 @@ class SlatePictures:
     async def last(self, form: Track, source: Track, keyframe: EncodedPacket, name: str) -> Clip | None:
         """The picture of this key frame with the text that there will be more; None where that cannot be made now. `name` is that of its
         seat, for the log."""
-        return await self._make(form, SlatePicture("", TEXT, keyframe.data, source), name)
+        return await self._make(form, SlatePicture("", TEXT, keyframe.data, replace(source, layer="")), name)
 
     async def card(self, form: Track, cid: str, wished: str, name: str) -> Clip | None:
         """The operator's picture of the name that is `wished`, else the standard one, else a card with the call's name."""
@@ -69,13 +67,17 @@ class SlatePictures:
         return clip
 
     async def _make(self, form: Track, shown: SlatePicture, name: str) -> Clip | None:
+        clip = None
         try:
             async with asyncio.timeout(_WITHIN_S), self._room:
                 worker = await self._workers.start(f"{name} slate")
                 try:
                     clip = await worker.slate(form, shown)
                 finally:
-                    worker.abandon()
+                    if clip is None:  # it may hang, and has to be ended
+                        await worker.aclose()
+                    else:
+                        worker.abandon()
         except (Rejected, TimeoutError) as error:
             event(log, logging.WARNING, f"no picture can be made for a slate: {error}", session=name)
             return None

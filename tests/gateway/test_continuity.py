@@ -3,12 +3,18 @@
 import asyncio
 import signal
 from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
-from av import VideoFrame
+from av import CodecContext, Packet, VideoFrame
+from av.video.codeccontext import VideoCodecContext
 
-from tests.support.encoders import X264_LIVE
+from gateway.access.credentials import Secret, Tokens
+from protocols.media import Kind
+from tests.gateway.test_output_contract import SECRET, Recorder, running
+from tests.support.encoders import X264_LIVE, ffmpeg, programme
 from tests.support.gateway_process import running_gateway
 from tests.support.listener import Client, listening
 from tests.support.publishing import PROTOCOLS, Pasted, publishing
@@ -84,6 +90,9 @@ async def test_viewers_see_that_the_encoder_is_away_and_then_what_it_sends(proto
             if protocol != "srt":  # which notices only after a while
                 assert asyncio.get_running_loop().time() - gone < 2.5
             await viewer.until_look(viewer.is_card)
+            async with watching(gateway.url(f"/whep/{CALL}"), viewer=Seeing()) as late:
+                assert isinstance(late, Seeing)
+                await late.until_look(late.is_card, 10)  # who comes now is shown the same
             heard = viewer.audio_frames
             await viewer.until(audio=heard + 50)
             assert viewer.loudness < LOUD, "it is silent"
@@ -96,6 +105,37 @@ async def test_viewers_see_that_the_encoder_is_away_and_then_what_it_sends(proto
         assert stream["reconnects"] == 1
         assert viewer.sizes == [(640, 360), (320, 240)]
         assert viewer.frequency == pytest.approx(1000, rel=0.05)
+
+
+async def test_every_output_sees_one_stream_that_goes_on(tmp_path: Path) -> None:
+    recorder = Recorder()
+    async with running(tmp_path, recorder) as it:
+        key = Tokens(Secret(SECRET.encode())).issue("ada", [CALL], 60)
+        address = f"rtmp://127.0.0.1:{it.ports['rtmp']}/live/{key}"
+        source = (*programme(320, 180), *X264_LIVE, "-c:a", "aac", "-f", "flv", address)
+        async with ffmpeg(*source) as encoder:
+            video, sound = await recorder.sink(Kind.VIDEO), await recorder.sink(Kind.AUDIO)
+            await video.until(30)
+            encoder.kill()
+            await encoder.wait()
+        own = len(video.packets)
+        await video.until(own + 20)
+        assert video.packets[own].keyframe
+        async with ffmpeg(*source):
+            before = len(sound.packets)
+            await video.until(len(video.packets) + 60)
+            await sound.until(before + 100)
+    assert len(recorder.all) == len(Kind), "there was never another track"
+    for sink in (video, sound):
+        times = [packet.dts for packet in sink.packets]
+        steps = [later - earlier for earlier, later in pairwise(times)]
+        assert min(steps) > 0, "no time goes back"
+        assert max(steps) < 1_500_000_000, "nothing is missing for long"
+    decoder = CodecContext.create("h264", "r")
+    assert isinstance(decoder, VideoCodecContext)
+    decoder.thread_count = 1
+    shown = [frame for packet in video.packets for frame in decoder.decode(Packet(packet.data))] + decoder.decode(None)
+    assert len(shown) == len(video.packets), "to a decoder it is one encoder's"
 
 
 class Seeing(Viewer):

@@ -122,8 +122,8 @@ async def test_one_that_breaks_off_is_stood_in_for_and_the_next_goes_on_with_its
         await video.until(15 + 14)
         slates = video.packets[15:]
         assert slates[0].keyframe
-        apart = [two.dts - one.dts for one, two in pairwise(slates)]
-        assert min(apart) >= 0.15 * SECOND, "five a second at most"
+        apart = [two.begun - one.begun for one, two in pairwise(slates)]
+        assert min(apart) >= 0.2 * SECOND, "five a second at most"
         assert {(frame.width, frame.height) for frame in decoded(slates)} == {(320, 180)}
         await it.seat.take_over(second)
         it.live(second)
@@ -228,7 +228,7 @@ async def test_of_what_is_muted_no_slate_is_shown() -> None:
 )
 def test_a_slate_is_of_the_streams_codec_where_that_is_made_here(codec: Codec, made: Codec) -> None:
     form = form_of(Track(1, codec, width=640, height=360, layer="h"))
-    assert (form.codec, form.width, form.height, form.layer) == (made, 640, 360, "h")
+    assert (form.codec, form.width, form.height) == (made, 640, 360)
 
 
 async def test_a_slate_of_another_codec_is_followed_by_the_streams_own() -> None:
