@@ -47,6 +47,7 @@ class PublisherStats:
     packets_unreadable: int = 0  # left out, in whole or in part, since they could not be read
     round_trip_ns: int = 0
     keyframes_on_demand: bool = False  # the encoder makes them when asked, so that how often it does so by itself is no matter
+    stopped: bool = False  # the encoder has said in its protocol's words that it ends its stream: nobody need wait for it
 
     @property
     def network_latency_ns(self) -> int:

@@ -62,6 +62,7 @@ class WorkerMessage(IntEnum):
     EFFORT = 6  # how far below the plan to work
     TRIAL = 7  # of an encoder, by its name
     MUX = 8  # packets of one track, to be made a part of an HLS stream
+    SLATE = 9  # a picture, to be encoded like a stream
     # from the worker
     OUTPUT = 16
     TRACKS = 17  # what comes out from here on, a track for each layer
@@ -74,6 +75,7 @@ class WorkerMessage(IntEnum):
     FRAGMENT = 24  # what MUX has made
     LATE = 25  # as PROGRESS, and there is nothing of it since it had waited for too long
     USAGE = 26  # of the process
+    SLATED = 27  # what SLATE has made
 
 
 class MessageFrame(NamedTuple):

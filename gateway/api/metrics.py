@@ -9,16 +9,17 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from math import nan
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from gateway.node.host import Certificates, udp_drops
 from gateway.sessions.capacity import Capacity
-from gateway.sessions.counters import PipelineCounters
+from gateway.sessions.counters import GAP_BOUNDS_S, Gaps, PipelineCounters
 from gateway.sessions.diagnostics import Concern, findings
 from gateway.sessions.output import CountedDestination
 from gateway.sessions.registry import Registry
@@ -63,6 +64,12 @@ _COUNTED: tuple[tuple[str, str, Labels, Callable[[PipelineCounters], dict[Labels
     ("worker_restarts", "Workers started anew after a crash or hang", (), lambda t: {(): t.worker_restarts}),
     ("worker_dropped", "Access units that transcoding could not keep up with", (), lambda t: {(): t.worker_dropped}),
     ("layers_lost", "Times that a video which passes went without layers below it", (), lambda t: {(): t.layers_lost}),
+    (
+        "interruptions",
+        "Times that nothing came of a live encoder: silent = its connection gave nothing, closed = it had gone",
+        ("cause",),
+        lambda t: {(cause,): n for cause, n in t.interruptions.items()},
+    ),
     ("worker_effort_lowered", "Steps down to a cheaper encoding that can keep up", (), lambda t: {(): t.worker_lowered}),
 )
 """What is counted by protocol: name, meaning, further labels, and how the totals give it."""
@@ -188,6 +195,13 @@ class GatewayCollector(Collector):
         for name, meaning, labels, values in _COUNTED:
             samples = (((protocol, *more), n) for protocol, each in totals for more, n in values(each).items())
             yield _counter(name, meaning, ("protocol", *labels), samples)
+        gaps = Gaps()
+        for _, each in totals:
+            gaps.add(each.gaps)
+        meaning = "How long nothing came of live encoders that went on: from their last media to the next"
+        bounds = [*map(str, GAP_BOUNDS_S), "+Inf"]
+        buckets = list(zip(bounds, accumulate(gaps.counts), strict=True))
+        yield HistogramMetricFamily("ingress_interruption_seconds", meaning, buckets=buckets, sum_value=gaps.total_s)
 
     def _latency(self, totals: Sequence[tuple[str, PipelineCounters]]) -> Iterator[Metric]:
         now = time.monotonic_ns()

@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from gateway.config.calls import LONGEST_USER_TOKEN_S, AuthConfig, CallsConfig, WebhooksConfig
 from gateway.config.listeners import HttpConfig, RtmpConfig, SourceConfig, SrtConfig, WebrtcConfig, WhipConfig
-from gateway.config.media import HlsConfig, LiveEdgeConfig, TranscodeConfig
+from gateway.config.media import HlsConfig, LiveEdgeConfig, SlateConfig, TranscodeConfig
 from gateway.config.operations import CapacityConfig, DatabaseConfig, LogConfig, ShutdownConfig, StateConfig, TracingConfig
 from gateway.config.quotas import QuotasConfig
 from gateway.config.values import CALL_ID, USER_ID, CallId
@@ -34,6 +34,7 @@ __all__ = [
     "QuotasConfig",
     "RtmpConfig",
     "ShutdownConfig",
+    "SlateConfig",
     "SourceConfig",
     "SrtConfig",
     "StateConfig",
@@ -70,6 +71,7 @@ class Config(BaseSettings):
     transcode: TranscodeConfig = TranscodeConfig()
     hls: HlsConfig = HlsConfig()
     live_edge: LiveEdgeConfig = LiveEdgeConfig()
+    slate: SlateConfig = SlateConfig()
     capacity: CapacityConfig = CapacityConfig()
     shutdown: ShutdownConfig = ShutdownConfig()
     tracing: TracingConfig = TracingConfig()

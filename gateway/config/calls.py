@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from gateway.config.values import CallId, Items, Section, long_enough
 from gateway.model.events import EventType
+from gateway.model.records import MAX_LINGER_S
 
 LONGEST_USER_TOKEN_S: Final = 30 * 86400
 
@@ -60,10 +61,16 @@ class CallsConfig(Section):
         description="A stream key made by this gateway's own commands for a call that is not there makes it, in backstage.",
     )
     linger_s: float = Field(
-        default=10.0,
+        default=30.0,
         ge=0,
-        le=300,
+        le=MAX_LINGER_S,
         description="Time that a stream keeps its place in the call after its encoder broke off, in seconds.",
+    )
+    stop_linger_s: float = Field(
+        default=0.0,
+        ge=0,
+        le=MAX_LINGER_S,
+        description="The same after an encoder that was stopped, and has said so, in seconds: nobody is to wait after that.",
     )
     on_conflict: Literal["take_over", "refuse"] = Field(
         default="take_over",

@@ -153,3 +153,20 @@ class LiveEdgeConfig(Section):
         le=10_000,
         description="Media later than this is dropped, up to the next key frame, in milliseconds.",
     )
+
+
+class SlateConfig(Section):
+    """What viewers are shown while a live encoder is silent or away."""
+
+    enabled: bool = Field(
+        default=True,
+        description="Silence and a picture are made meanwhile, of the size and codec of the stream; else viewers keep its last picture.",
+    )
+    folder: str = Field(
+        default="",
+        description="Folder with pictures (PNG or JPEG, at most 32 of 4 MiB each), of which a call may wish one by its name; read at "
+        "the start. Empty: there are none.",
+    )
+    picture: str = Field(
+        default="", description="Name of the picture in the folder that is shown; empty: a card with the name of the call."
+    )

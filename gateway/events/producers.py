@@ -11,7 +11,7 @@ from typing import Any, Final
 from gateway.model.events import Bus, EventType, event_of
 from gateway.model.records import Call
 from gateway.sessions.seat import Seat
-from gateway.sessions.seat_state import SeatChange
+from gateway.sessions.seat_state import INTERRUPTED, SeatChange
 from protocols.errors import Rejected
 from protocols.media import Kind
 from protocols.publisher import Applicant, Credential
@@ -25,6 +25,9 @@ _TYPES: Final[dict[SeatChange, EventType]] = {
     SeatChange.STOPPED: EventType.INGRESS_STOPPED,
     SeatChange.FAILED: EventType.INGRESS_ERROR,
     SeatChange.LACKING: EventType.INGRESS_WARNING,
+    SeatChange.STALLED: EventType.INGRESS_STALLED,
+    SeatChange.SLATE: EventType.INGRESS_SLATE,
+    SeatChange.RESUMED: EventType.INGRESS_RESUMED,
 }
 _WITH_REASON: Final = frozenset({SeatChange.LEFT, SeatChange.STOPPED, SeatChange.FAILED})
 
@@ -51,6 +54,11 @@ class EventProducers:
             reason = {"reason": seat.left_out[-1].text}
         if change in (SeatChange.JOINED, SeatChange.LEFT):
             payload: dict[str, Any] = {"participant": {"user_id": seat.user_id, "protocol": seat.protocol}}
+        elif change in INTERRUPTED and (interruption := seat.interruption) is not None:
+            # told to viewers, too: nothing of the equipment
+            payload = {"user_id": seat.user_id, "cause": interruption.cause.value}
+            if change is SeatChange.RESUMED:
+                payload["gap_seconds"] = round(interruption.gap / 1e9, 3)
         else:
             software = seat.publisher.software if seat.publisher is not None else ""
             payload = {"user_id": seat.user_id, "protocol": seat.protocol, "software": software, "stream": seat.id}

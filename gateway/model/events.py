@@ -44,6 +44,9 @@ class EventType(StrEnum):
     INGRESS_STOPPED = "ingress.stopped"  # user_id, protocol, stream, reason: in the streamer's words
     INGRESS_ERROR = "ingress.error"  # as before; what the streamer should change is in `reason`
     INGRESS_WARNING = "ingress.warning"  # the same of a stream that goes on: something of it is left out
+    INGRESS_STALLED = "ingress.stalled"  # user_id, cause: nothing comes of the encoder
+    INGRESS_SLATE = "ingress.slate"  # user_id, cause: nothing has come for long, or it has gone
+    INGRESS_RESUMED = "ingress.resumed"  # user_id, cause, gap_seconds: media come again
     USER_BLOCKED = "call.user_blocked"  # user_id
     USER_UNBLOCKED = "call.user_unblocked"  # user_id
     USER_KICKED = "call.user_kicked"  # user_id

@@ -29,6 +29,7 @@ MAX_PAGE: Final = 100  # items of a list
 MAX_CONDITIONS: Final = 50  # of one filter
 MAX_CURSOR: Final = 1024  # characters
 MAX_KEY_SECONDS: Final = 10 * 365 * 86400  # that a stream key or a token may be good for, where it has an end
+MAX_LINGER_S: Final = 1800  # that a seat is kept without an encoder
 MAX_SECRETS: Final = 2  # of one API key: the present one and, during a rotation, the one before
 
 
@@ -67,6 +68,17 @@ class CallLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class ContinuitySettings:
+    """While a live encoder is away. -1: as the gateway's configuration says."""
+
+    linger_seconds: int = -1  # that its place is kept after it broke off
+    stop_linger_seconds: int = -1  # and after it was stopped
+    picture: str = (
+        ""  # of the operator's (`slate.folder`), the name of that which viewers are shown; empty: as for linger_seconds
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Settings of a call type, and of a call: those of its type with the call's override over them."""
 
@@ -75,6 +87,7 @@ class Settings:
     transcoding: Transcoding = UNSAID
     on_conflict: Literal["", "take_over", "refuse"] = ""  # empty: as the gateway's configuration says
     limits: CallLimits = CallLimits()
+    continuity: ContinuitySettings = ContinuitySettings()
 
 
 @dataclass(frozen=True, slots=True)

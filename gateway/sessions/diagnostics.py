@@ -45,7 +45,7 @@ class Finding:
 
 def findings(seat: Seat, now: int) -> Iterator[Finding]:
     """Everything that is not well with this stream; `now` in monotonic ns."""
-    if seat.state is SeatState.LINGERING:
+    if seat.state is SeatState.SLATE and seat.pipeline is None:
         text = f"The encoder has gone ({seat.why_ended}); its place in the call is kept for it to come back."
         yield Finding(Concern.ENCODER_GONE, text)
     if seat.publisher is not None and (advice := seat.publisher.stats.advice):

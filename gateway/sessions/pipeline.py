@@ -49,6 +49,7 @@ class Pipeline:
         """`routes` and `spare` are the seat's. `max_bitrate` is of one track, bit/s, 0 for none; `origin` the seat's media time in ns at
         which this publisher starts; `fail` ends the publisher with a reason; `on_lack` takes what the streamer is to be told, once."""
         self.totals = PipelineCounters()
+        self._origin, self._made = origin, monotonic_ns()
         self._publisher = publisher
         self._transcoders = Transcoders(workers, publisher.id, fail)
         self._max_bitrate = max_bitrate
@@ -167,8 +168,11 @@ class Pipeline:
         self._release(self._pacer.pop(now), now)
 
     def media_now(self, now: int) -> int:
-        """The seat's media time in ns that is live at `now` (monotonic ns), also after the end."""
-        return self._pacer.media_now(now)
+        """The seat's media time in ns that is live at `now` (monotonic ns), also after the end; before the first packet it runs on from
+        `origin`."""
+        if self.totals.packets or not self._origin:
+            return self._pacer.media_now(now)
+        return self._origin + now - self._made
 
     @property
     def adaptation(self) -> Effort | None:

@@ -1,21 +1,29 @@
 """The outputs of one seat, and the sinks that they have given for its tracks.
 
 Kept true: a sink is given packets from a key frame on, and belongs to its output, kind and layer for as long as the codec stays: another
-encoder's track, or another stage's, goes on in the sink that is there. Nothing here knows what a stage does.
+encoder's track, or another stage's, goes on in the sink that is there. While nothing comes of the encoder another may stand in for it
+(`slate.py`): what a sink is given then goes on in time, and the feeder has its place back with a key frame. Nothing here knows what a stage
+does.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack
 from typing import Protocol
 
-from gateway.sessions.output import Output, Sink
+from gateway.sessions.output import Destination, OnChange, Output, SeatView, Sink
 from protocols.media import EncodedPacket, Kind, Track
 
 RouteKey = tuple[str, Kind, str]
 """Output, kind and layer."""
+_STEP = 1_000_000  # ns; the smallest step between two packets that any output's clock can tell apart
 
 
 class Feeder(Protocol):
     """Whose packets go to a route just now; what the output says back goes to it."""
+
+    @property
+    def pushed(self) -> int:
+        """When it last gave a packet, in monotonic ns."""
 
     def keyframe(self, layer: str) -> bool: ...
 
@@ -25,40 +33,146 @@ class Feeder(Protocol):
     def sent(self, packet: EncodedPacket, ready: int, sent: int) -> None: ...
 
 
+class StandIn(Protocol):
+    """Who gives a route its packets while nothing comes of its feeder."""
+
+    def keyframe(self, route: "TrackRoute") -> bool:
+        """As `Feedback.keyframe`."""
+
+    def gives_way(self, route: "TrackRoute", packet: EncodedPacket) -> bool:
+        """The feeder has this for it: True, after `uncover`, if the route is the feeder's again from this packet on."""
+
+
 class TrackRoute:
     """From a feeder to one sink of one output; the sink's `Feedback`."""
 
-    def __init__(self, output: Output, track: Track, feeder: Feeder) -> None:
+    def __init__(self, output: Output, track: Track, feeder: Feeder, on_begun: "Callable[[TrackRoute], None] | None") -> None:
+        """`on_begun`: its sink is made with the first packet that it can be given, and this is told then; None: it is made at once."""
         self.key: RouteKey = output.name, track.kind, track.layer
         self.track = track
+        """As the feeder has it."""
         self.feeder: Feeder | None = feeder  # before the sink is made, which may ask for a key frame at once
         self.carries = 0
         """bit/s that the output's own way carries; 0: it has not said."""
         self.waits = track.kind is Kind.VIDEO
-        """For a key frame, with which its sink begins."""
-        self._sink: Sink = output.publish(track, self)
+        """For a key frame, with which its sink begins, and goes on after others were shown."""
+        self.last: int | None = None
+        """dts of the newest packet that the sink was given."""
+        self.newest_key: EncodedPacket | None = None
+        """Of the feeder's packets that the sink was given, the newest key frame."""
+        self.closed = False
+        self._output = output
+        self._shown = track  # as the sink knows it
+        self._on_begun = on_begun
+        self._stand_in: StandIn | None = None
+        self._floor: int | None = None  # dts up to which others were shown: what comes is later
+        self._sink: Sink | None = None
+        if on_begun is None:
+            self._sink = output.publish(track, self)
+
+    @property
+    def kind(self) -> Kind:
+        return self.track.kind
+
+    @property
+    def begun(self) -> bool:
+        """There is a sink."""
+        return self._sink is not None
+
+    @property
+    def covered(self) -> bool:
+        """Another stands in for the feeder."""
+        return self._stand_in is not None
+
+    @property
+    def idle(self) -> bool:
+        """Nobody is there for whom anything need be made."""
+        want = self._output.wants(self.track)
+        return want is None or want.idle
+
+    def takes(self, track: Track) -> bool:
+        """Whether the output takes this as it comes."""
+        want = self._output.wants(track)
+        return want is not None and track.codec in want.codecs
 
     def push(self, packet: EncodedPacket, feeder: Feeder) -> None:
         if feeder is not self.feeder:
             return  # another has taken over
+        if self._stand_in is not None and not self._stand_in.gives_way(self, packet):
+            return
         if self.waits:
             if not packet.keyframe:
                 return
             self.waits = False
+        if self._floor is not None and packet.dts <= self._floor:
+            if self.kind is Kind.AUDIO:
+                return  # silence was heard in its place
+            dts = self._floor = self._floor + _STEP
+            packet = packet._replace(dts=dts, pts=max(packet.pts, dts))
+        else:
+            self._floor = None
+        self.last = packet.dts
+        if packet.keyframe and self.kind is Kind.VIDEO:
+            self.newest_key = packet
+        if self._sink is None:
+            self._begin()
+        assert self._sink is not None
         self._sink.push(packet)
 
     def begin(self, feeder: Feeder, track: Track) -> None:
-        """From here on `feeder` has the track."""
+        """From here on `feeder` has the track, once nobody stands in for it any more."""
         self.feeder, self.track = feeder, track
-        self._sink.update(track)
+        if not self.covered:
+            self._show(track)
 
     def close(self) -> None:
-        self.feeder = None
-        self._sink.close()
+        self.feeder = self._stand_in = None
+        self.closed = True
+        if self._sink is not None:
+            self._sink.close()
+
+    # While nothing comes of the feeder
+
+    def cover(self, stand_in: StandIn) -> None:
+        self._stand_in = stand_in
+
+    def show(self, packet: EncodedPacket, track: Track) -> None:
+        """What the stand-in has for it: its first picture is a key frame, and its times are later than `last`."""
+        if track != self._shown:
+            self._show(track)
+        self.waits = track.kind is Kind.VIDEO
+        self.last = packet.dts
+        if self._sink is not None:
+            self._sink.push(packet)
+
+    def uncover(self) -> None:
+        """The feeder has it again."""
+        self._stand_in, self._floor = None, self.last
+        if self.track != self._shown:
+            self._show(self.track)
+
+    def _show(self, track: Track) -> None:
+        """The sink is given this from here on; for another codec it is another sink."""
+        before, shown = self._sink, self._shown
+        self._shown = track
+        if before is not None and track.codec is shown.codec:
+            before.update(track)
+        elif before is not None:
+            self.carries, self.waits = 0, track.kind is Kind.VIDEO
+            self._sink = self._output.publish(track, self)
+            before.close()  # after the other has begun: receivers go over from one to the other
+
+    def _begin(self) -> None:
+        self._shown = self.track
+        self._sink = self._output.publish(self.track, self)
+        if self._on_begun is not None:
+            self._on_begun(self)
 
     # Feedback
 
     def keyframe(self) -> bool:
+        if self._stand_in is not None:
+            return self._stand_in.keyframe(self)
         return self.feeder is not None and self.feeder.keyframe(self.track.layer)
 
     def bitrate(self, bits_per_second: int) -> None:
@@ -67,7 +181,7 @@ class TrackRoute:
             self.feeder.bitrate()
 
     def sent(self, packet: EncodedPacket, ready: int, sent: int) -> None:
-        if self.feeder is not None:
+        if self.feeder is not None and not self.covered:
             self.feeder.sent(packet, ready, sent)
 
 
@@ -78,37 +192,71 @@ class Routes:
         self.outputs: dict[str, Output] = {}
         """By name."""
         self._routes: dict[RouteKey, TrackRoute] = {}
+        self._superseded: set[RouteKey] = set()
+        """Routes that others stand in for, and that end when what takes their place has begun."""
+
+    def __iter__(self) -> Iterator[TrackRoute]:
+        return iter(tuple(self._routes.values()))
 
     def add(self, output: Output) -> None:
         self.outputs[output.name] = output
 
     def to(self, output: str, track: Track, feeder: Feeder) -> TrackRoute:
-        """The route for this track of an output, fed by `feeder` from now on; another codec makes a new sink."""
+        """The route for this track of an output, fed by `feeder` from now on; another codec makes a new sink. Where others are shown just
+        now in the output's tracks of this kind, a new one begins with its first packet."""
         key = output, track.kind, track.layer
-        before = route = self._routes.get(key)
-        if route is None or route.track.codec is not track.codec:
-            route = self._routes[key] = TrackRoute(self.outputs[output], track, feeder)
-            if before is not None:
-                before.close()  # after the other has begun: receivers go over from one to the other
-        route.begin(feeder, track)
+        route = self._routes.get(key)
+        self._superseded.discard(key)
+        if route is None:
+            instead = any(other.covered and other.key[:2] == key[:2] for other in self._routes.values())
+            route = TrackRoute(self.outputs[output], track, feeder, self._begun if instead else None)
+            self._routes[key] = route
+        else:
+            route.begin(feeder, track)
         return route
+
+    def _begun(self, route: TrackRoute) -> None:
+        for key in [key for key in self._superseded if key[:2] == route.key[:2]]:
+            self._close(key)
+
+    def _close(self, key: RouteKey) -> None:
+        self._superseded.discard(key)
+        self._routes.pop(key).close()
 
     def drop_optional(self, routes: Iterable[TrackRoute]) -> None:
         """What fed these is gone. A call goes on in the same sinks; other outputs are given new ones."""
         for route in routes:
             if not self.outputs[route.key[0]].essential and self._routes.get(route.key) is route:
-                self._routes.pop(route.key).close()
+                self._close(route.key)
 
     def keep(self, kind: Kind, used: Iterable[TrackRoute]) -> None:
         """Of this kind these are used and no others: what was beside them has ended."""
-        kept = {route.key for route in used}
-        for key in [key for key in self._routes if key[1] is kind and key not in kept]:
-            self._routes.pop(key).close()
+        routes = tuple(used)
+        kept = {route.key for route in routes}
+        coming = {route.key[:2] for route in routes if not route.begun}
+        for key, route in list(self._routes.items()):
+            if key[1] is kind and key not in kept:
+                if route.covered and key[:2] in coming:
+                    self._superseded.add(key)
+                else:
+                    self._close(key)
 
     async def aclose(self) -> None:
         """The participant leaves all outputs."""
         for route in self._routes.values():
             route.close()
         self._routes.clear()
+        self._superseded.clear()
         for output in self.outputs.values():
             await output.aclose()
+
+
+async def join(destinations: Sequence[Destination], seat: SeatView, on_change: OnChange) -> Routes:
+    """The seat becomes a participant everywhere, or, where one raises `Rejected`, nowhere."""
+    routes = Routes()
+    async with AsyncExitStack() as undone:
+        undone.push_async_callback(routes.aclose)
+        for destination in destinations:
+            routes.add(await destination.join(seat, on_change))
+        undone.pop_all()
+    return routes

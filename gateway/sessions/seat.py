@@ -1,8 +1,8 @@
 """One user's place in one call, fed by encoders: authorise, join the outputs, move media, and outlive the encoder's short absences.
 
-States (`TRANSITIONS`): AUTHORISING -> PROBING -> JOINING -> LIVE <-> LINGERING -> CLOSED. A seat belongs to one user in one call; a new
-connection with the same right takes over from the old one, and one that comes while the seat lingers goes on as the same
-participant, with media time running on.
+States (`TRANSITIONS`): AUTHORISING -> PROBING -> JOINING -> LIVE <-> STALLED -> SLATE -> LIVE or CLOSED. A seat belongs to one user in one
+call; a new connection with the same right takes over from the old one, and one that comes while nothing comes of the encoder goes on as the
+same participant, with media time running on.
 """
 
 import asyncio
@@ -10,19 +10,25 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from time import monotonic_ns
-from typing import Protocol
+from typing import assert_never
 
 from gateway.sessions.capacity import Demand, Seen
+from gateway.sessions.closing import close_in_time
+from gateway.sessions.continuity import Continuity
 from gateway.sessions.counters import PipelineCounters
 from gateway.sessions.output import Destination, Muxer, Output
 from gateway.sessions.pacer import LiveEdgePolicy
 from gateway.sessions.pipeline import Pipeline
+from gateway.sessions.reading import Item, Reading
 from gateway.sessions.replanner import Decide
 from gateway.sessions.rivals import Rivals
-from gateway.sessions.routes import Routes
-from gateway.sessions.seat_log import log_ended, log_gone, log_left_out, log_live
-from gateway.sessions.seat_state import STEPS, TRANSITIONS, SeatChange, SeatState
+from gateway.sessions.routes import Routes, join
+from gateway.sessions.seat_log import log_ended, log_gone, log_interrupted, log_left_out, log_live
+from gateway.sessions.seat_room import RoomFor, RoomOf
+from gateway.sessions.seat_state import INTERRUPTED, STEPS, TRANSITIONS, Interruption, SeatChange, SeatState
+from gateway.sessions.slate import SlatePolicy
 from gateway.sessions.socket_watch import WatchPolicy, watched
 from gateway.sessions.succession import Succession
 from gateway.sessions.transcoders import SpareWorker
@@ -39,20 +45,11 @@ log = logging.getLogger(__name__)
 
 
 ACCEPT_TIMEOUT_S = 10.0
+WORTH_SHOWING_S = 0.5  # that an encoder is away: what lasts less is over before anybody has read it
 TRACK_TIMEOUT_S = 15.0  # from the acceptance to the first track of a codec that is known
-CLOSE_TIMEOUT_S = 2.0
 
 
-class SeatRoom(Protocol):
-    """The CPU of this node. Each raises `Rejected` where it does not suffice."""
-
-    def admit(self, seat: "Seat", plans: Sequence[Sequence[Decision]]) -> None:
-        """Lets a seat in whose tracks are known by the first of these plans that fits, or a live one go on by another plan."""
-
-    def admit_optional(self, seat: "Seat", wanted: Demand) -> None:
-        """For all that its stream can do without."""
-
-
+SeatRoom = RoomFor["Seat"]
 OnSeatChange = Callable[["Seat", SeatChange], None]
 """Told at once; neither blocks nor raises."""
 
@@ -64,13 +61,15 @@ class SeatPolicy:
     decide: Decide
     live_edge: LiveEdgePolicy
     watch: WatchPolicy
-    linger_s: float
+    linger_s: float  # that it is kept for an encoder that broke off
     max_bitrate: int  # bit/s of one track; 0: no limit
     on_retired: Callable[[str, PipelineCounters], None]
     """Takes the protocol and the totals of each publisher that has ended."""
     room: SeatRoom
     on_change: OnSeatChange
     track_timeout_s: float | None = TRACK_TIMEOUT_S  # None: for publishers that may be without media for long
+    slate: SlatePolicy | None = None  # None: viewers keep the last picture while an encoder is away
+    stop_linger_s: float = 0.0  # as `linger_s`, for one that has said that it ends
 
 
 class Seat:
@@ -111,23 +110,45 @@ class Seat:
         self._policy = policy
         self._routes: Routes | None = None  # once it is in its call
         self._spare = SpareWorker(workers, self.id, self._lost_spare)
-        self._succession = Succession(policy.linger_s)
+        self._succession = Succession()
+        self._continuity = Continuity(self)
+        self._started = False  # media of the present publisher are in the call
+        self._kept_until = 0.0  # in the loop's time, while none is
         self._media_now: Callable[[int], int] = lambda now: 0
         self._closing = False
         self._refused = ""  # why it never came into its call, as a label
-        self._aborted = False  # the present publisher is not to be read any more
-        self._reading: asyncio.Timeout | None = None  # the scope in which a publisher is read; expiring it ends the reading
+        self._reading = Reading()
 
     @property
     def occupied(self) -> bool:
         """An encoder has it: it neither ends nor waits for one to come back."""
-        absent = self.state in (SeatState.LINGERING, SeatState.CLOSED) and not self._succession.waiting
-        return not absent and not self._closing
+        there = self.publisher is not None or self._succession.waiting
+        return there and not self._closing
 
     @property
     def joined(self) -> bool:
         """It is a participant of its call."""
         return self._routes is not None
+
+    @property
+    def interruption(self) -> Interruption | None:
+        """While nothing comes of its encoder."""
+        return self._continuity.interruption
+
+    @property
+    def paused(self) -> bool:
+        """Its encoder is not read for now, since it is far enough ahead."""
+        return self.pipeline is not None and self.pipeline.paused
+
+    def interrupted(self, interruption: Interruption, change: SeatChange) -> None:
+        """Told by its `Continuity`."""
+        totals = self.pipeline.totals if self.pipeline is not None else PipelineCounters()
+        totals.interrupted(interruption, change, self.state)
+        self._enter(INTERRUPTED[change])
+        if self.pipeline is None:
+            self._policy.on_retired(self.protocol, totals)
+        log_interrupted(self, interruption, change)
+        self._policy.on_change(self, change)
 
     @property
     def muxer(self) -> Muxer:
@@ -144,9 +165,9 @@ class Seat:
         self.muted, self.barred = muted, barred
         if self.pipeline is not None:
             self.pipeline.staging.replan()
-        elif self._routes is not None:
+        if self._routes is not None and (self.pipeline is None or self.interruption is not None):
             for kind in muted | barred:
-                self._routes.keep(kind, ())  # whoever joins while the encoder is away sees nothing of it
+                self._routes.keep(kind, ())  # no packet comes with which the plan would be followed
 
     def cost_of(self, output: Output) -> Demand:
         """What one of its outputs costs, by what it wants now, whether there is room or not."""
@@ -212,25 +233,19 @@ class Seat:
 
     async def _live(self, publisher: Publisher) -> None:
         """One publisher from its acceptance to its end, however it ends."""
-        self._enter(SeatState.PROBING)
-        self.publisher, self.protocol = publisher, publisher.protocol
+        if self._routes is None:
+            self._enter(SeatState.PROBING)
+        else:
+            self.trace.step(STEPS[SeatState.PROBING])
+        self.publisher, self.protocol, self._started = publisher, publisher.protocol, False
         self.left_out.clear()
         try:
-            policy, longest = self._policy, 0 if self._aborted else self._policy.track_timeout_s
-            watching = watched(publisher, policy.watch, policy.max_bitrate, self._abort, self.rivals.note)
-            async with asyncio.timeout(longest) as self._reading, watching:
-                async for item in publisher:
-                    match item:
-                        case EncodedPacket():
-                            if self.pipeline is not None:
-                                await self.pipeline.push(item)
-                        case TracksChanged(tracks):
-                            await self._tracks(publisher, tracks)
-                        case LeftOut():
-                            self._leave_out(item)
+            policy = self._policy
+            async with watched(publisher, policy.watch, policy.max_bitrate, self._abort, self.rivals.note):
+                await self._reading.run(publisher, policy.track_timeout_s, partial(self._take, publisher))
             self.why_ended = "the encoder ended the stream"
         except TimeoutError:
-            if not self._aborted:
+            if not self._reading.aborted:
                 why = " ".join(["no video or audio of a known codec came:", *(each.text for each in self.left_out)])
                 self._fail(why if self.left_out else f"{why} choose H.264 and AAC in the encoder")
         except ProtocolError as error:
@@ -239,10 +254,25 @@ class Seat:
             self._refused = refusal.reason.label if self._routes is None else ""
             self._fail(refusal.detail)
         finally:
-            self._reading = None
-            if self.state is SeatState.LIVE:
+            if self._started:
+                stopped = publisher.stats.stopped and not self._reading.aborted
+                grace_s = self._policy.stop_linger_s if stopped else self._policy.linger_s
+                self._kept_until = asyncio.get_running_loop().time() + grace_s
                 self._policy.on_change(self, SeatChange.STOPPED)
             await self._stop(publisher)
+
+    async def _take(self, publisher: Publisher, item: Item) -> None:
+        match item:
+            case EncodedPacket():
+                if self.pipeline is not None:
+                    self._continuity.heard(item)
+                    await self.pipeline.push(item)
+            case TracksChanged(tracks):
+                await self._tracks(publisher, tracks)
+            case LeftOut():
+                self._leave_out(item)
+            case _ as never:
+                assert_never(never)
 
     def _fail(self, why: str) -> None:
         self.why_ended = why
@@ -256,9 +286,7 @@ class Seat:
     def _abort(self, why: str) -> None:
         """Stop reading the present publisher; it is then told why."""
         self.why_ended = why
-        self._aborted = True
-        if self._reading is not None and not self._reading.expired():
-            self._reading.reschedule(asyncio.get_running_loop().time())
+        self._reading.abort()
 
     async def _tracks(self, publisher: Publisher, tracks: tuple[Track, ...]) -> None:
         if not tracks:
@@ -266,11 +294,15 @@ class Seat:
         if self.pipeline is None:
             self.pipeline = await self._begin(publisher, tracks)
             self._media_now = self.pipeline.media_now
-            if self._reading is not None and not self._aborted:
-                self._reading.reschedule(None)
+            self._reading.found()
+        self._continuity.expect(tracks)
         await self.pipeline.change(tracks)
-        if self.state is not SeatState.LIVE:
-            self._enter(SeatState.LIVE)
+        if not self._started:
+            self._started = True
+            if self.state is SeatState.JOINING:
+                self._enter(SeatState.LIVE)
+            else:
+                self.trace.step(STEPS[self.state])
             self._policy.on_change(self, SeatChange.STARTED)
             log_live(self, tracks)
 
@@ -279,14 +311,14 @@ class Seat:
         and leaves nothing behind, where there is no room; once a stream is live it is never refused: what it costs gets cheaper instead."""
         if self._routes is None:
             self._enter(SeatState.JOINING)
-        routes = self._routes or await self._join()
+        routes = self._routes or await join(self._destinations, self, self._output_changed)
         pipeline = Pipeline(
             publisher,
             routes,
             self._workers,
             self._spare,
             decide=self._decide,
-            room=_Room(self, self._policy.room),
+            room=RoomOf(self, self._policy.room),
             live_edge=self._policy.live_edge,
             max_bitrate=self._policy.max_bitrate,
             origin=self._media_now(monotonic_ns()),
@@ -301,46 +333,37 @@ class Seat:
             raise
         if self._routes is None:
             self._routes = routes
+            if self._policy.slate is not None:
+                self._continuity.slate = self._policy.slate.slate(self, routes, self._continuity.returned)
             self._policy.on_change(self, SeatChange.JOINED)
         return pipeline
-
-    async def _join(self) -> Routes:
-        routes = Routes()
-        try:
-            for destination in self._destinations:
-                routes.add(await destination.join(self, self._output_changed))
-        except BaseException:
-            await routes.aclose()
-            raise
-        return routes
 
     async def _stop(self, publisher: Publisher) -> None:
         pipeline = self.pipeline
         if pipeline is not None:
             try:
-                async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                    await pipeline.aclose()
-            except TimeoutError:
-                log.warning("the worker did not end in time", extra={"session": self.id})
+                await close_in_time(pipeline.aclose(), "the worker did not end in time", self.id)
             finally:
+                if self._started and not self._closing and (self._succession.waiting or self._left_s >= WORTH_SHOWING_S):
+                    self._continuity.gone(replaced=self._succession.waiting)
                 # In one step: a scrape in between would see the totals go back.
                 self.pipeline = None
                 self._policy.on_retired(publisher.protocol, pipeline.gather())
-        try:
-            async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                await publisher.aclose(self.why_ended)
-        except TimeoutError:
-            log.warning("the publisher did not close in time", extra={"session": self.id})
+        await close_in_time(publisher.aclose(self.why_ended), "the publisher did not close in time", self.id)
+
+    @property
+    def _left_s(self) -> float:
+        """For which the seat is still kept without an encoder."""
+        return max(0.0, self._kept_until - asyncio.get_running_loop().time())
 
     async def _next_publisher(self) -> Publisher | None:
-        """The encoder that comes back or takes over; None when nobody does within the linger time."""
-        if self._routes is None and not self._succession.waiting:
-            return None
-        self._enter(SeatState.LINGERING)
+        """The encoder that comes back or takes over; None when nobody does within the time for which the seat is kept."""
         if not self._succession.waiting:
+            if self._routes is None or self._left_s <= 0:
+                return None
             log_gone(self)
-        publisher = await self._succession.next()
-        self._aborted = self._closing
+        publisher = await self._succession.next(self._left_s)
+        self._reading.aborted = self._closing
         if publisher is not None:
             self.reconnects += 1
             self.why_ended = ""
@@ -363,6 +386,7 @@ class Seat:
 
     async def _leave(self) -> None:
         self._closing = True
+        self._continuity.close()
         self._enter(SeatState.CLOSED)
         routes, self._routes = self._routes, None
         if routes is not None:
@@ -374,17 +398,3 @@ class Seat:
             await self.publisher.aclose(self.why_ended)
             self.publisher = None
         log_ended(self)
-
-
-@dataclass(frozen=True, slots=True)
-class _Room:
-    """`replanner.Room` of one seat."""
-
-    seat: Seat
-    room: SeatRoom
-
-    def admit(self, plans: Sequence[Sequence[Decision]]) -> None:
-        self.room.admit(self.seat, plans)
-
-    def admit_optional(self, wanted: Demand) -> None:
-        self.room.admit_optional(self.seat, wanted)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Protocol
 
+from gateway.sessions.seat_state import Interruption, SeatChange
 from gateway.telemetry.log import event
 from protocols.media import LeftOut, Track
 
@@ -34,6 +35,18 @@ def log_left_out(seat: Logged, item: LeftOut) -> None:
 
 def log_gone(seat: Logged) -> None:
     event(log, logging.INFO, "encoder gone, waiting for it", session=seat.id, why=seat.why_ended)
+
+
+_INTERRUPTED = {
+    SeatChange.STALLED: "nothing comes of the encoder",
+    SeatChange.SLATE: "nothing comes of the encoder for long: viewers are shown that it is away",
+    SeatChange.RESUMED: "media come again",
+}
+
+
+def log_interrupted(seat: Logged, interruption: Interruption, change: SeatChange) -> None:
+    seconds = round(interruption.gap / 1e9, 2) if interruption.gap else None
+    _event(logging.INFO, _INTERRUPTED[change], seat, cause=interruption.cause.value, seconds=seconds)
 
 
 def log_ended(seat: Logged) -> None:

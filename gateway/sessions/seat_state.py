@@ -1,5 +1,6 @@
 """The states of a seat, how it may go from one to the other, and what others are told of it."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 
 
@@ -8,16 +9,18 @@ class SeatState(StrEnum):
     PROBING = "probing"
     JOINING = "joining"
     LIVE = "live"
-    LINGERING = "lingering"
+    STALLED = "stalled"  # nothing comes of its encoder: it may go on at any moment
+    SLATE = "slate"  # nothing has come for long, or its encoder has gone; its place in the call is kept
     CLOSED = "closed"
 
 
 TRANSITIONS: dict[SeatState, frozenset[SeatState]] = {
     SeatState.AUTHORISING: frozenset({SeatState.PROBING, SeatState.CLOSED}),
-    SeatState.PROBING: frozenset({SeatState.JOINING, SeatState.LIVE, SeatState.LINGERING, SeatState.CLOSED}),
-    SeatState.JOINING: frozenset({SeatState.LIVE, SeatState.LINGERING, SeatState.CLOSED}),
-    SeatState.LIVE: frozenset({SeatState.LINGERING, SeatState.CLOSED}),
-    SeatState.LINGERING: frozenset({SeatState.PROBING, SeatState.CLOSED}),
+    SeatState.PROBING: frozenset({SeatState.JOINING, SeatState.CLOSED}),
+    SeatState.JOINING: frozenset({SeatState.LIVE, SeatState.PROBING, SeatState.SLATE, SeatState.CLOSED}),
+    SeatState.LIVE: frozenset({SeatState.STALLED, SeatState.SLATE, SeatState.CLOSED}),
+    SeatState.STALLED: frozenset({SeatState.LIVE, SeatState.SLATE, SeatState.CLOSED}),
+    SeatState.SLATE: frozenset({SeatState.LIVE, SeatState.CLOSED}),
     SeatState.CLOSED: frozenset(),
 }
 
@@ -30,13 +33,37 @@ class SeatChange(StrEnum):
     FAILED = "failed"  # the encoder's stream ends because something is wrong with it
     LACKING = "lacking"  # something of the encoder's stream is left out, the last of the seat's `left_out`
     STOPPED = "stopped"  # the encoder's media are in the call no longer, for whatever reason
+    STALLED = "stalled"  # nothing comes of the encoder; this and the next two are about the seat's `interruption`
+    SLATE = "slate"  # nothing has come for long, or the encoder has gone
+    RESUMED = "resumed"  # media are in the call again
     LEFT = "left"
+
+
+INTERRUPTED = {SeatChange.STALLED: SeatState.STALLED, SeatChange.SLATE: SeatState.SLATE, SeatChange.RESUMED: SeatState.LIVE}
+"""In which state a seat is after these."""
+
+
+class InterruptionCause(StrEnum):
+    """Why nothing came: a bounded label."""
+
+    SILENT = "silent"  # the connection was there, and gave nothing
+    CLOSED = "closed"  # it had gone
+
+
+@dataclass(slots=True)
+class Interruption:
+    """A time in which nothing comes of a seat's encoder, from the monotonic ns of its last media on."""
+
+    cause: InterruptionCause
+    since: int
+    gap: int = 0  # ns, once it is over
 
 
 STEPS = {  # as a trace calls what happens in a state
     SeatState.PROBING: "probe",
     SeatState.JOINING: "join",
     SeatState.LIVE: "live",
-    SeatState.LINGERING: "linger",
+    SeatState.STALLED: "stall",
+    SeatState.SLATE: "linger",
     SeatState.CLOSED: "end",
 }

@@ -257,7 +257,8 @@ class Staging:
             return
         if changed:
             stage.stage.reconfigure(planned.track)
-        if planned.takers != takers or (changed and isinstance(planned.decision, Passthrough)):
+        lost = any(route.closed for route in stage.used)
+        if lost or planned.takers != takers or (changed and isinstance(planned.decision, Passthrough)):
             stage.publish(stage.stage.tracks)
 
     def _tell(self, planned: PlannedStage) -> None:

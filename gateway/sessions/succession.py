@@ -1,4 +1,4 @@
-"""Who publishes into a seat next: an encoder that takes over from the present one, or that comes back while the seat lingers."""
+"""Who publishes into a seat next: an encoder that takes over from the present one, or that comes back while the seat is kept for it."""
 
 import asyncio
 
@@ -9,9 +9,7 @@ from protocols.publisher import Publisher
 class Succession:
     """Of one seat. At most one publisher waits for its turn."""
 
-    def __init__(self, linger_s: float) -> None:
-        """`linger_s` is how long `next` waits for one."""
-        self._linger_s = linger_s
+    def __init__(self) -> None:
         self._successor: Publisher | None = None
         self._wake = asyncio.Event()
 
@@ -27,11 +25,11 @@ class Succession:
         if replaced is not None:
             await replaced.reject(refusal)
 
-    async def next(self) -> Publisher | None:
-        """Who has its turn now; None where nobody comes within the linger time, or none is wanted any more."""
+    async def next(self, within_s: float) -> Publisher | None:
+        """Who has its turn now; None where nobody comes within this time, or none is wanted any more."""
         if self._successor is None:
             try:
-                async with asyncio.timeout(self._linger_s):
+                async with asyncio.timeout(within_s):
                     await self._wake.wait()
             except TimeoutError:
                 return None

@@ -39,7 +39,8 @@ class TrackStage:
         self._routes = routes
         self._by_layer: dict[str, tuple[TrackRoute, ...]] = {}
         self._released: dict[int, int] = {}  # arrival -> when it went into the stage, while a worker has it
-        self._pushed = 0
+        self.pushed = 0
+        """When it last gave a packet, in monotonic ns."""
 
     @property
     def decision(self) -> Decision:
@@ -69,7 +70,7 @@ class TrackStage:
         routes = self._by_layer.get(packet.layer)
         if not routes:
             return
-        now = self._pushed = monotonic_ns()
+        now = self.pushed = monotonic_ns()
         if self._released:
             self._owner.delays.steps[Step.TRANSCODE].observe(now - self._released.get(packet.arrival, now))
         if self.planned.essential:
@@ -111,7 +112,7 @@ class TrackStage:
 
     def sent(self, packet: EncodedPacket, ready: int, sent: int) -> None:
         steps = self._owner.delays.steps
-        steps[Step.PACKETIZE].observe(ready - self._pushed)
+        steps[Step.PACKETIZE].observe(ready - self.pushed)
         steps[Step.SEND].observe(sent - ready)
         self._owner.delays.total[self.mode].observe(sent - packet.arrival)
 

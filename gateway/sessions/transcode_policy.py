@@ -1,4 +1,4 @@
-"""How media is treated in one call: as the configuration says, narrowed by the call's settings."""
+"""How media is treated in one call, and how long its encoders are waited for: as the configuration says, changed by the call's settings."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -31,7 +31,13 @@ def adapted(base: Policy) -> Callable[[SeatPolicy, Grant], SeatPolicy]:
     """Gives a seat's policy for the call that it is in. `base` is the configuration's."""
 
     def adapt(policy: SeatPolicy, grant: Grant) -> SeatPolicy:
-        treatment = base.narrowed(grant.settings.transcoding)
-        return replace(policy, decide=lambda track, want: plan(track, want, treatment))
+        treatment, wanted = base.narrowed(grant.settings.transcoding), grant.settings.continuity
+        return replace(
+            policy,
+            decide=lambda track, want: plan(track, want, treatment),
+            linger_s=policy.linger_s if wanted.linger_seconds < 0 else wanted.linger_seconds,
+            slate=replace(policy.slate, wished=wanted.picture) if policy.slate is not None else None,
+            stop_linger_s=policy.stop_linger_s if wanted.stop_linger_seconds < 0 else wanted.stop_linger_seconds,
+        )
 
     return adapt

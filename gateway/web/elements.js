@@ -6,6 +6,8 @@ const STATES = {
   waiting: "Waiting",
   live: "Live",
   reconnecting: "Reconnecting",
+  stalled: "Reconnecting",
+  slate: "Reconnecting",
   error: "Not available",
 };
 

@@ -17,14 +17,29 @@ const viewer = new Viewer(call, token);
 const tiles = new Tiles(document.getElementById("tiles"));
 let statisticsTimer = 0;
 
+/* What the connection is like, and what became of those who are shown over it, which is told before anything is seen of it. */
+
+const away = new Set(); // users whose encoders are silent or gone
+let shown = { state: "idle", text: "" };
+let over = false; // whoever was shown has left, and nobody has come since
+
+function tellState() {
+  if (shown.state === "live" && away.size > 0) showState(label, notice, { state: "slate", text: "The host is reconnecting" });
+  else if (shown.state === "waiting" && over) showState(label, notice, { state: "waiting", text: "The show has ended" });
+  else showState(label, notice, shown);
+}
+
 viewer.addEventListener("state", ({ detail }) => {
-  showState(label, notice, detail);
+  shown = detail;
+  if (detail.state === "live") over = false;
+  tellState();
   if (detail.state === "error") arrange([]);
 });
 viewer.addEventListener("slots", ({ detail }) => arrange(detail));
 
 new Fallback(call, token, viewer, (text) => {
-  showState(label, notice, { state: "live", text });
+  shown = { state: "live", text };
+  tellState();
   label.textContent = text;
   arrange([{ participant: "", name: call, tracks: [], video: true, audio: true }]);
   return document.querySelector("#tiles video");
@@ -42,6 +57,10 @@ viewer.addEventListener("state", ({ detail: { state } }) => {
   if (state === "connecting") opened = false;
   else if (state === "error" && opened) viewer.start();
 });
+events.addEventListener("allowed", () => {
+  away.clear(); // what was told while this page did not listen is not known
+  tellState();
+});
 events.addEventListener("allowed", ({ detail: { capabilities } }) => capabilities.has("join-call") && open());
 
 function open() {
@@ -53,6 +72,16 @@ events.addEventListener("told", ({ detail: { type, payload } }) => {
   if (type === "call.viewers_changed") {
     viewers.textContent = `${payload.viewers} watching`;
     viewers.hidden = false;
+  } else if (type === "ingress.stalled" || type === "ingress.slate") {
+    away.add(payload.user_id);
+    tellState();
+  } else if (type === "ingress.resumed") {
+    away.delete(payload.user_id);
+    tellState();
+  } else if (type === "call.session_participant_left") {
+    away.delete(payload.participant.user_id);
+    over = true;
+    tellState();
   } else if (type === "call.live_started" || type === "call.live_ended") {
     events.subscribe();
     if (type === "call.live_started") open();

@@ -25,6 +25,7 @@ from gateway.telemetry.log import event
 from gateway.telemetry.tracing import Begin
 from gateway.wiring.events import EventServices
 from gateway.wiring.output import MakeOutput, MediaOutput, OutputNeeds
+from gateway.wiring.slate import slates
 from gateway.wiring.store import StoreAccess
 from protocols.whep.fanout import Fanout
 from transcode.encoder_table import HARDWARE
@@ -80,6 +81,8 @@ async def session_services(
         live_edge=LiveEdgePolicy(free=edge.ahead_ms * 1_000_000, hold=edge.hold_ms * 1_000_000, late=edge.late_ms * 1_000_000),
         watch=WatchPolicy(),
         linger_s=config.calls.linger_s,
+        stop_linger_s=config.calls.stop_linger_s,
+        slate=slates(config.slate, workers),
         max_bitrate=config.calls.max_bitrate_bps,
         on_retired=registry.retire,
         room=CpuRoom(capacity, registry),

@@ -51,7 +51,7 @@ class RtmpConnection(asyncio.BufferedProtocol):
         self._going_on = False
         self._settling: asyncio.TimerHandle | None = None
         self._closing = False
-        self._ended = False  # by the encoder, in order
+        self.ended = False  # by the encoder, in order
 
     # What the transport calls
 
@@ -138,7 +138,7 @@ class RtmpConnection(asyncio.BufferedProtocol):
     async def _part(self, linger: bool) -> None:
         if self._transport is None or self.lost.is_set():
             return
-        if self._ended:
+        if self.ended:
             # GStreamer's rtmp2sink reports an error to its user if we close before it does.
             await self.gone(self._limits.close_s)
         elif linger:
@@ -173,7 +173,7 @@ class RtmpConnection(asyncio.BufferedProtocol):
                     self.dismissal = event
                     self.opened.set()
                 case StreamEnded():
-                    self._ended = True
+                    self.ended = True
                     self._finish(None)
                 case Broken(error, told):
                     self._break(error, told)
@@ -277,6 +277,7 @@ class RtmpPublisher:
         self._stats.packets_ignored = session.packets_ignored
         self._stats.packets_unreadable = session.packets_unreadable
         self._stats.round_trip_ns = self._connection.round_trip_ns() or self._stats.round_trip_ns
+        self._stats.stopped = self._connection.session.ending or self._connection.ended
         return self._stats
 
     async def accept(self) -> None:

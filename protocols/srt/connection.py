@@ -57,6 +57,7 @@ class SrtConnection:
             if now - self._last_data > _SILENT * self._limits.peer_idle_ms * MS:
                 raise ProtocolError(f"the encoder has been silent for {self._limits.peer_idle_ms // 1000} s: connection lost")
             self._take(self._demuxer.settle(now, 0))
+            self._stats.stopped = True  # it has shut the connection down (SHUTDOWN, draft-sharabayko-srt §3.2.7)
             self._receiver.end(self.socket, None)
         elif data:
             self._last_data = now

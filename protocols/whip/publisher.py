@@ -28,7 +28,8 @@ from protocols.whip.tracks import Tracks
 
 _MEASURE_NS = 2_000_000_000
 _CLOSING_S = 2.0
-_IN_ORDER = frozenset({"closed by the peer", "deleted by the peer"})
+_DELETED = "deleted by the peer"  # RFC 9725 §4.2: how a session is ended; who only closes may come back
+_IN_ORDER = frozenset({"closed by the peer", _DELETED})
 
 
 class WhipPublisher:
@@ -182,6 +183,7 @@ class WhipPublisher:
             peer.close()
             if self._timer is not None:
                 self._timer.cancel()
+            self._stats.stopped = peer.why == _DELETED
             self._inbox.end(None if peer.why in _IN_ORDER else ProtocolError(peer.why or "closed"))
 
     async def _quiet(self, peer: Peer) -> bool:

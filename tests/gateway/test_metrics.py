@@ -18,6 +18,7 @@ ALLOWED_LABELS = {
     "mode",
     "reason",
     "concern",
+    "cause",
     "statistic",
     "type",
     "treatment",

@@ -61,7 +61,7 @@ async def receiving() -> AsyncIterator[Receiver]:
 
 async def test_each_step_of_a_stream_and_of_a_refusal_is_a_span() -> None:
     async with receiving() as receiver:
-        async with running_gateway(f"tracing.endpoint={receiver.url}", "calls.linger_s=1") as gateway:
+        async with running_gateway(f"tracing.endpoint={receiver.url}", "calls.stop_linger_s=1") as gateway:
             async with ffmpeg(*STREAM, gateway.rtmp()):
                 session = (await gateway.stream(tracks=2))["id"]
             await gateway.logged("'message': 'ended'")

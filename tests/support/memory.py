@@ -133,7 +133,7 @@ class MemoryOutput:
         self.refusals: list[Rejected] = []
         self.seat: SeatView | None = None
         self.changed: Callable[[], None] = lambda: None
-        self._published = asyncio.Event()
+        self.published = asyncio.Event()
         self._read = Histogram()
 
     async def join(self, seat: SeatView, on_change: OnChange) -> "MemoryOutput":
@@ -151,7 +151,7 @@ class MemoryOutput:
     def publish(self, track: Track, feedback: Feedback) -> MemorySink:
         sink = self.layers[track.kind, track.layer] = self.sinks[track.kind] = MemorySink(track, feedback, self._read)
         self.all.append(sink)
-        self._published.set()
+        self.published.set()
         return sink
 
     def refused(self, refusal: Rejected) -> None:
@@ -169,8 +169,8 @@ class MemoryOutput:
     async def sink(self, kind: Kind) -> MemorySink:
         async with asyncio.timeout(10):
             while kind not in self.sinks:
-                self._published.clear()
-                await self._published.wait()
+                self.published.clear()
+                await self.published.wait()
         return self.sinks[kind]
 
 

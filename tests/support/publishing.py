@@ -65,12 +65,15 @@ async def publishing(
     audio: Sequence[str] | None = None,
     size: tuple[int, int] = (640, 360),
     rate: int = 30,
+    version: int = 0,
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """ffmpeg, while it publishes the numbered picture and the tone. `video` and `audio` are codecs as in its arguments; empty: without;
-    `audio` None: as usual for the protocol."""
+    `audio` None: as usual for the protocol; `version` 0: that which can speak it."""
     sound = SOUND[protocol] if audio is None else audio
     source = programme(*size, rate, video=bool(video), audio=bool(sound))
-    async with ffmpeg(*source, *video, *sound, *pasted.target(protocol), version=9 if protocol == "whip" else 5) as process:
+    async with ffmpeg(
+        *source, *video, *sound, *pasted.target(protocol), version=version or (9 if protocol == "whip" else 5)
+    ) as process:
         yield process
 
 

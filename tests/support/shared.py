@@ -83,7 +83,7 @@ async def shared_gateway(*settings: str, secret: str = "") -> AsyncIterator[Gate
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def gateway() -> AsyncIterator[GatewayProcess]:
-    async with shared_gateway("calls.linger_s=5") as running:
+    async with shared_gateway("calls.linger_s=5", "calls.stop_linger_s=5") as running:
         yield running
 
 

@@ -74,6 +74,9 @@ class Viewer:
     def in_order(self) -> bool:
         return all(a < b for a, b in zip(self.numbers, self.numbers[1:], strict=False))
 
+    def look(self, frame: VideoFrame) -> None:
+        """Told of each picture."""
+
     async def _watch(self, track: MediaStreamTrack) -> None:
         while True:
             try:
@@ -81,6 +84,7 @@ class Viewer:
             except MediaStreamError:
                 return
             if isinstance(frame, VideoFrame):
+                self.look(frame)
                 self.numbers.append(frame_number(frame))
                 if (frame.width, frame.height) not in self.sizes:
                     self.sizes.append((frame.width, frame.height))

@@ -237,7 +237,7 @@ class ProcessHandle:
                 stage.report = report
             case WorkerMessage.USAGE:
                 self._charge(messages.read_usage(frame.body))
-            case WorkerMessage.FRAGMENT | WorkerMessage.TRIED | WorkerMessage.NOTE:
+            case WorkerMessage.FRAGMENT | WorkerMessage.TRIED | WorkerMessage.NOTE | WorkerMessage.SLATED:
                 for session in self.sessions:
                     session.on_message(frame)
 

@@ -21,6 +21,7 @@ from transcode.host.stream import OnAdaptation, WorkerStage
 from transcode.messages import MessageFrame, WorkerMessage
 from transcode.mux_messages import read_fragment
 from transcode.plan import AudioTarget, VideoTarget
+from transcode.slate_messages import Clip, SlatePicture, pack_slate, read_clip
 from transcode.stage import OnTracks, Sink, Stage
 
 OnNote = Callable[[str], None]
@@ -51,6 +52,7 @@ class Worker:
         self._on_failure: list[OnFailure] = []
         self._on_note: list[OnNote] = []
         self._tried: asyncio.Future[str] | None = None
+        self._slated: asyncio.Future[Clip | None] | None = None
         self._crashes = Crashes(process.limits)
         self._closing = False
         process.join(self, self.fragments)
@@ -84,6 +86,14 @@ class Worker:
         self._tried = self._loop.create_future()
         self.send(messages.pack(WorkerMessage.TRIAL, body=encoder.encode()))
         return await self._tried
+
+    async def slate(self, like: Track, shown: SlatePicture) -> Clip | None:
+        """Pictures like those of this track; None where none can be made of what is to be `shown`. One at a time, in a worker for nothing
+        else."""
+        self._slated = self._loop.create_future()
+        if not self._send_part(pack_slate(like, shown)):
+            return None
+        return await self._slated
 
     @property
     def pid(self) -> int:
@@ -119,6 +129,7 @@ class Worker:
         for stage in list(self._stages):
             stage.on_closed()
         self.fragments.give_up()
+        self._end_slate(None)
         self._leave()
 
     # The link of a stage
@@ -145,7 +156,7 @@ class Worker:
             self._figures.closed(stage)
 
     def _send_part(self, message: bytes) -> bool:
-        return not self.closed and self._process.send_part(self, message)
+        return bool(message) and not self.closed and self._process.send_part(self, message)
 
     def _open(
         self,
@@ -172,6 +183,8 @@ class Worker:
         match frame.kind:
             case WorkerMessage.FRAGMENT:
                 self.fragments.on_fragment(*read_fragment(frame.body))
+            case WorkerMessage.SLATED:
+                self._end_slate(read_clip(frame.body))
             case WorkerMessage.TRIED:
                 self._end_trial(messages.read_text(frame.body))
             case WorkerMessage.NOTE:
@@ -192,6 +205,7 @@ class Worker:
     def on_crash(self, why: str, *, blamed: bool) -> None:
         self.last_crash = why
         self._end_trial(f"it crashed: {why[-100:]}")
+        self._end_slate(None)
         self.fragments.give_up()
         suspects = [self._process.suspect(stage) for stage in self._stages]
         if blamed:
@@ -213,6 +227,7 @@ class Worker:
         for stage in list(self._stages):
             stage.on_closed()
         self.fragments.give_up()
+        self._end_slate(None)
         self._leave()
         for callback in self._on_failure:
             callback(self.failure)
@@ -224,6 +239,10 @@ class Worker:
     def _end_trial(self, why_not: str) -> None:
         if self._tried is not None and not self._tried.done():
             self._tried.set_result(why_not)
+
+    def _end_slate(self, clip: Clip | None) -> None:
+        if self._slated is not None and not self._slated.done():
+            self._slated.set_result(clip)
 
     def _go_apart(self) -> None:
         """Into a process of its own, in which its streams are opened anew."""

@@ -4,7 +4,10 @@ Keeps true: one picture in is one packet out at once (no look-ahead, no B-frames
 sets before it, and no encoder but SVT-AV1 has threads of its own.
 """
 
+from collections.abc import Mapping
 from fractions import Fraction
+from types import MappingProxyType
+from typing import Final
 
 from av import FFmpegError, VideoFrame
 from av.audio.codeccontext import AudioCodecContext
@@ -15,6 +18,7 @@ from av.video.codeccontext import VideoCodecContext
 
 from transcode.encoder_table import ENCODERS, X264
 
+NOTHING_MORE: Final[Mapping[str, str]] = MappingProxyType({})
 OPUS_RATE = 48_000
 OPUS_FRAME = 960  # 20 ms
 AAC_FRAME = 1024
@@ -26,12 +30,14 @@ _VBV_SECONDS = 0.6  # a key frame may take this much of the bitrate: more delays
 _FIRST_SECONDS = 0.2
 
 
-def open_video(like: VideoFrame, frame_rate: float, bitrate: int, preset: str, name: str = X264) -> VideoCodecContext:
+def open_video(
+    like: VideoFrame, frame_rate: float, bitrate: int, preset: str, name: str = X264, *, more: Mapping[str, str] = NOTHING_MORE
+) -> VideoCodecContext:
     """An encoder of 8-bit 4:2:0 pictures of the size, format and colours of `like`, with times in ns. `preset` is one of `EFFORTS`.
 
     H.264 is constrained baseline, since that is what 42e01f promises in the SDP (RFC 6184 §8.1) and every hardware decoder takes; and it is
     the cheapest: no CABAC and no 8x8 transforms. Raises `av.FFmpegError` for a size that the encoder does not take, and where there is no
-    such hardware.
+    such hardware. `more` are options in the place of ours.
     """
     chosen = ENCODERS[name]
     encoder = CodecContext.create(name, "w")
@@ -56,6 +62,7 @@ def open_video(like: VideoFrame, frame_rate: float, bitrate: int, preset: str, n
         "maxrate": str(bitrate),
         "bufsize": str(round(bitrate * _VBV_SECONDS)),
         "rc_init_occupancy": str(round(bitrate * _FIRST_SECONDS)),
+        **more,
     }
     encoder.open()
     return encoder

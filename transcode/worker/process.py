@@ -28,10 +28,12 @@ from transcode.limits import WorkerLimits
 from transcode.messages import MessageFrame, MessageReader, StreamReport, Usage, WorkerMessage
 from transcode.mux_messages import pack_fragment, read_mux
 from transcode.plan import AudioTarget, VideoTarget
+from transcode.slate_messages import pack_clip, read_slate
 from transcode.worker import sandbox
 from transcode.worker.audio import AudioTranscoder
 from transcode.worker.encoders import try_encoder
 from transcode.worker.mux import fragment
+from transcode.worker.slate import slate
 from transcode.worker.video import VideoTranscoder
 
 Transcoder = AudioTranscoder | VideoTranscoder
@@ -124,6 +126,8 @@ class WorkerProcess:
                 self._set_effort(frame)
             case WorkerMessage.MUX:
                 self._mux(frame)
+            case WorkerMessage.SLATE:
+                self._make_slate(frame)
             case _:
                 raise ValueError(f"message {frame.kind} is not for a worker")
 
@@ -183,6 +187,16 @@ class WorkerProcess:
         except (FFmpegError, ProtocolError):
             init = made = b""  # the gateway counts it and puts a gap in its place
         self._out.append(pack_fragment(self.taken, init, made))
+        self._flush()
+        _COUNT.pack_into(self._done, 0, self.taken & 0xFFFFFFFF)
+
+    def _make_slate(self, frame: MessageFrame) -> None:
+        self.taken += 1
+        try:
+            made = pack_clip(self.taken, *slate(*read_slate(frame.body)))
+        except (FFmpegError, ProtocolError, ValueError):  # ValueError: a size of which there are no pictures
+            made = pack_clip(self.taken, None, [])  # the gateway goes on without
+        self._out.append(made)
         self._flush()
         _COUNT.pack_into(self._done, 0, self.taken & 0xFFFFFFFF)
 

@@ -19,7 +19,7 @@ from gateway.api.schemas.parts import (
     Word,
 )
 from gateway.model.permissions import Capability
-from gateway.model.records import MAX_CONDITIONS, MAX_CURSOR, MAX_KEY_SECONDS, MAX_PAGE, MAX_PARTICIPANTS
+from gateway.model.records import MAX_CONDITIONS, MAX_CURSOR, MAX_KEY_SECONDS, MAX_LINGER_S, MAX_PAGE, MAX_PARTICIPANTS
 from transcode.settings import SETTINGS, Setting, Transcoding
 
 MAX_LIST = 100
@@ -69,6 +69,21 @@ class LimitsRequest(Request):
     max_duration_seconds: int = Field(default=0, ge=0, le=30 * 86400)
 
 
+class ContinuityRequest(Request):
+    """While a live encoder is away. -1: as the gateway is configured."""
+
+    linger_seconds: int = Field(
+        default=-1, ge=-1, le=MAX_LINGER_S, description="That its place in the call is kept after it broke off."
+    )
+    stop_linger_seconds: int = Field(default=-1, ge=-1, le=MAX_LINGER_S, description="The same after it was stopped.")
+    picture: str = Field(
+        default="",
+        pattern=r"^[A-Za-z0-9_.-]{0,64}$",
+        description="What viewers are shown meanwhile: the name of one of the pictures that the operator has put there; "
+        "empty or unknown: as the gateway is configured.",
+    )
+
+
 class SettingsRequest(Request):
     """Only what differs from the call type, or from what a type has by itself."""
 
@@ -79,6 +94,7 @@ class SettingsRequest(Request):
         default="", description="A second encoder comes for a stream that is live; empty: as the gateway is configured."
     )
     limits: LimitsRequest = LimitsRequest()
+    continuity: ContinuityRequest = ContinuityRequest()
 
 
 class UserRequest(Request):

@@ -93,14 +93,14 @@ def test_a_file_without_a_certificate_is_left_out(tmp_path: Path) -> None:
 async def test_figures_of_streams_are_spread_by_protocol_and_only_live_ones_count() -> None:
     figure = Figure("frame_rate", "…", lambda session: float(session.user_id), FIGURES[0].shown + FIGURES[1].shown)
     sessions = [session(user) for user in ("25", "30", "60", "0", "5")]
-    sessions[-1].state = SeatState.LINGERING
+    sessions[-1].state = SeatState.SLATE
     found = {(protocol, statistic): value for protocol, statistic, value in spread(figure, sessions)}
     assert found == {("rtmp", "lowest"): 25, ("rtmp", "median"): 30, ("rtmp", "highest"): 60}
 
 
 async def test_what_is_not_well_with_a_stream_is_told_with_its_name() -> None:
     absent = session("ada")
-    absent.state, absent.why_ended = SeatState.LINGERING, "the encoder ended the stream"
+    absent.state, absent.why_ended = SeatState.SLATE, "the encoder ended the stream"
     (finding,) = findings(absent, 0)
     assert (finding.concern, "the encoder ended the stream" in finding.text) == (Concern.ENCODER_GONE, True)
     assert list(findings(session("eve"), 0)) == []

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from time import monotonic_ns
 from typing import Any
 
 import pytest
@@ -15,8 +16,9 @@ from gateway.sessions.counters import PipelineCounters
 from gateway.sessions.output import OnChange, SeatView
 from gateway.sessions.pacer import LiveEdgePolicy
 from gateway.sessions.registry import Registry
+from gateway.sessions.rivals import LIVELY
 from gateway.sessions.seat import Seat, SeatPolicy, SeatRoom
-from gateway.sessions.seat_state import TRANSITIONS, SeatState
+from gateway.sessions.seat_state import INTERRUPTED, TRANSITIONS, SeatChange, SeatState
 from gateway.sessions.socket_watch import WatchPolicy
 from protocols.errors import ProtocolError, Reason, Rejected
 from protocols.media import Codec, Kind, Lack, LeftOut, Track, TracksChanged
@@ -31,6 +33,19 @@ class Running:
     call: MemoryCall
     task: "asyncio.Task[None]"
     retired: list[PipelineCounters] = field(default_factory=list)
+    states: list[SeatState] = field(default_factory=list)
+    """After each change that others are told of, from its first media on."""
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def note(self, seat: Seat, change: SeatChange) -> None:
+        if change in (SeatChange.STARTED, *INTERRUPTED):
+            self.states.append(seat.state)
+            self.changed.set()
+
+    async def until(self, *states: SeatState) -> None:
+        while self.states != list(states):
+            self.changed.clear()
+            await self.changed.wait()
 
     async def ended(self) -> None:
         async with asyncio.timeout(10):
@@ -42,6 +57,7 @@ async def running(
     publisher: MemoryPublisher,
     *,
     linger_s: float = 10,
+    stop_linger_s: float = 0,
     call: MemoryCall | None = None,
     room: SeatRoom | None = None,
     workers: Workers | None = None,
@@ -51,22 +67,25 @@ async def running(
 ) -> AsyncIterator[Running]:
     """A seat for this publisher. `workers` only where it transcodes: their process must end with the test."""
     call = call or MemoryCall()
+    told: list[Running] = []
     retired: list[PipelineCounters] = []
     policy = SeatPolicy(
         decide=lambda track, want: plan(track, want, Policy()),
         live_edge=LiveEdgePolicy(),
         watch=watch or WatchPolicy(),
         linger_s=linger_s,
+        stop_linger_s=stop_linger_s,
         max_bitrate=max_bitrate,
         on_retired=lambda _, totals: retired.append(totals),
         room=room or EnoughRoom(),
-        on_change=lambda seat, change: None,
+        on_change=lambda seat, change: told[0].note(seat, change),
         track_timeout_s=track_timeout_s,
     )
     session = Seat(publisher, "ada", "livestream:demo", [call], workers or Workers(), policy)
     task = asyncio.create_task(session.run())
+    told.append(Running(session, call, task, retired))
     try:
-        yield Running(session, call, task, retired)
+        yield told[0]
     finally:
         session.end("the test is over")
         async with asyncio.timeout(10):
@@ -184,6 +203,37 @@ async def test_an_encoder_that_ends_and_does_not_come_back_leaves_the_call_after
         assert it.session.state is SeatState.CLOSED
         assert it.session.why_ended == "the encoder ended the stream"
         assert [totals.packets[Kind.VIDEO] for totals in it.retired] == [1]
+
+
+async def test_an_encoder_that_was_stopped_is_waited_for_only_where_that_is_wished() -> None:
+    for wished_s in (0.0, 20.0):
+        publisher = MemoryPublisher()
+        publisher.stats.stopped = True
+        async with running(publisher, linger_s=10, stop_linger_s=wished_s) as it:
+            publisher.say(TracksChanged((H264,)), packet(1, 0, keyframe=True), None)
+            await it.call.sink(Kind.VIDEO)
+            if not wished_s:
+                await it.ended()
+                continue
+            async with asyncio.timeout(10):
+                await publisher.closed.wait()
+            assert it.session.state is SeatState.SLATE
+            assert not it.call.left.is_set()
+
+
+async def test_a_silent_encoder_stalls_and_what_comes_again_is_counted() -> None:
+    publisher = MemoryPublisher()
+    async with running(publisher) as it, asyncio.timeout(10):
+        publisher.say(TracksChanged((H264,)), packet(1, 0, keyframe=True), packet(1, 40))
+        await it.until(SeatState.LIVE, SeatState.STALLED, SeatState.SLATE)
+        assert not it.session.rivals.sends(publisher, monotonic_ns(), LIVELY), "another one with the key is let in at once"
+        publisher.say(packet(1, 2000, keyframe=True))
+        await it.until(SeatState.LIVE, SeatState.STALLED, SeatState.SLATE, SeatState.LIVE)
+        assert it.session.pipeline is not None
+        totals = it.session.pipeline.gather()
+        assert totals.interruptions == {"silent": 1}
+        assert sum(totals.gaps.counts) == 1
+        assert totals.gaps.total_s > 1.4
 
 
 async def test_an_encoder_that_comes_back_is_the_same_participant_and_media_time_runs_on() -> None:

@@ -5,10 +5,16 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from gateway.access.credentials import Grant, Identity
 from gateway.config import TranscodeConfig
-from gateway.sessions.transcode_policy import configured
+from gateway.model.records import ContinuitySettings, Settings
+from gateway.sessions.pacer import LiveEdgePolicy
+from gateway.sessions.seat import SeatPolicy
+from gateway.sessions.socket_watch import WatchPolicy
+from gateway.sessions.transcode_policy import adapted, configured
 from protocols.media import Codec
-from transcode.plan import Policy
+from tests.support.memory import EnoughRoom
+from transcode.plan import Policy, plan
 
 HAVE = frozenset({"libx264", "libvpx", "libsvtav1"})
 
@@ -44,3 +50,28 @@ def test_codecs_of_the_configuration_and_the_encoders_that_there_are() -> None:
     assert (policy.codec, policy.encoder) == ("av1", "h264_nvenc")
     assert policy.passing == {Codec.H264, Codec.VP8}
     assert policy.missing == {Codec.VP8}
+
+
+@pytest.mark.parametrize(
+    ("wished", "kept"),
+    [
+        (ContinuitySettings(), (30, 5)),
+        (ContinuitySettings(0, 1800), (0, 1800)),
+        (ContinuitySettings(linger_seconds=60), (60, 5)),
+    ],
+)
+def test_how_long_encoders_are_waited_for_is_up_to_the_call(wished: ContinuitySettings, kept: tuple[int, int]) -> None:
+    grant = Grant("ada", "livestream:demo", 0, Identity("ada"), settings=Settings(continuity=wished))
+    policy = SeatPolicy(
+        decide=lambda track, want: plan(track, want, Policy()),
+        live_edge=LiveEdgePolicy(),
+        watch=WatchPolicy(),
+        linger_s=30,
+        stop_linger_s=5,
+        max_bitrate=0,
+        on_retired=lambda protocol, totals: None,
+        room=EnoughRoom(),
+        on_change=lambda seat, change: None,
+    )
+    adapted_policy = adapted(Policy())(policy, grant)
+    assert (adapted_policy.linger_s, adapted_policy.stop_linger_s) == kept

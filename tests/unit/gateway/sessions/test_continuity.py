@@ -1,0 +1,120 @@
+"""An encoder that falls silent, goes and comes back, as its seat is told."""
+
+import asyncio
+from time import monotonic_ns
+
+from gateway.sessions.continuity import Continuity
+from gateway.sessions.seat_state import Interruption, InterruptionCause, SeatChange
+from tests.support.memory import H264, packet
+
+STALLED, SLATE, RESUMED = SeatChange.STALLED, SeatChange.SLATE, SeatChange.RESUMED
+
+
+class Told:
+    """Who owns it, and what they were told, with the time of each (monotonic ns)."""
+
+    def __init__(self) -> None:
+        self.paused = False
+        self.changes: list[SeatChange] = []
+        self.times: list[int] = []
+        self.last: Interruption | None = None
+        self.continuity = Continuity(self)
+        self._news = asyncio.Event()
+
+    def interrupted(self, interruption: Interruption, change: SeatChange) -> None:
+        self.changes.append(change)
+        self.times.append(monotonic_ns())
+        self.last = interruption
+        self._news.set()
+
+    async def until(self, *changes: SeatChange) -> Interruption:
+        async with asyncio.timeout(10):
+            while self.changes != list(changes):
+                self._news.clear()
+                await self._news.wait()
+        assert self.last is not None
+        return self.last
+
+
+def heard(told: Told, *at_ms: int) -> int:
+    """The monotonic ns of the last packet."""
+    arrival = 0
+    for at in at_ms:
+        frame = packet(1, at)
+        told.continuity.heard(frame)
+        arrival = frame.arrival
+    return arrival
+
+
+async def test_a_silent_connection_stalls_is_shown_to_be_away_and_goes_on() -> None:
+    told = Told()
+    told.continuity.expect((H264,))
+    last = heard(told, 0, 40, 80)
+    interruption = await told.until(STALLED)
+    assert (interruption.cause, interruption.since) == (InterruptionCause.SILENT, last)
+    assert told.times[0] - last >= 500_000_000
+    await told.until(STALLED, SLATE)
+    assert told.times[1] - last >= 1_500_000_000
+    assert told.continuity.interruption is interruption
+    back = heard(told, 3000)
+    await told.until(STALLED, SLATE, RESUMED)
+    assert interruption.gap >= back - last > 0
+    assert told.continuity.interruption is None
+    told.continuity.close()
+
+
+async def test_a_closed_connection_is_shown_to_be_away_at_once_and_only_once() -> None:
+    told = Told()
+    last = heard(told, 0, 40)
+    told.continuity.gone(replaced=False)
+    interruption = await told.until(SLATE)
+    assert (interruption.cause, interruption.since) == (InterruptionCause.CLOSED, last)
+    told.continuity.gone(replaced=False)  # one that came and gave nothing
+    heard(told, 0)
+    await told.until(SLATE, RESUMED)
+    told.continuity.close()
+
+
+async def test_one_that_was_silent_and_closes_is_the_same_interruption() -> None:
+    told = Told()
+    heard(told, 0, 40)
+    silent = await told.until(STALLED)
+    told.continuity.gone(replaced=False)
+    assert await told.until(STALLED, SLATE) is silent
+    assert silent.cause is InterruptionCause.SILENT
+    told.continuity.close()
+
+
+async def test_of_one_that_takes_over_quickly_nothing_is_told() -> None:
+    told = Told()
+    last = heard(told, 0, 40)
+    told.continuity.gone(replaced=True)
+    told.continuity.expect((H264,))
+    heard(told, 900_000)
+    interruption = await told.until(STALLED)  # of the new one
+    assert interruption.since > last
+    told.continuity.close()
+
+
+async def test_one_that_takes_over_slowly_is_waited_for_like_a_silent_one() -> None:
+    told = Told()
+    last = heard(told, 0, 40)
+    told.continuity.gone(replaced=True)
+    assert (await told.until(STALLED)).since == last
+    await told.until(STALLED, SLATE)
+    assert told.times[1] - last >= 1_500_000_000
+    told.continuity.close()
+
+
+async def test_an_encoder_that_we_do_not_read_is_not_silent() -> None:
+    told = Told()
+    told.paused = True
+    heard(told, 0, 40)
+    loop = asyncio.get_running_loop()
+    later = asyncio.Event()
+    loop.call_later(0.8, later.set)
+    await later.wait()
+    assert told.changes == []
+    told.paused = False
+    await told.until(STALLED)
+    told.continuity.close()
