@@ -2,14 +2,17 @@
 streamer reads what is wrong. The files: `tests/data/faults/README.md`."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import pytest
+import pytest_asyncio
 
 from tests.support.delivery import assert_delivered, assert_shown, dropped
 from tests.support.flv import arrivals, tags
 from tests.support.gateway_process import GatewayProcess
 from tests.support.rtmp_client import rtmp_client
+from tests.support.shared import shared_gateway
 from tests.support.viewer import watching
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -36,6 +39,15 @@ FAULTS = (
     Fault("rtmp-times-0", 100, 4, "The time stamps stand still"),
 )
 
+THERE = ("live", "stalled", "slate")  # an encoder that is through with its script sends nothing
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def gateway() -> AsyncIterator[GatewayProcess]:
+    """What is counted are pictures of the encoders."""
+    async with shared_gateway("slate.enabled=false") as running:
+        yield running
+
 
 async def test_what_comes_is_shown_and_the_clock_is_told(gateway: GatewayProcess) -> None:
     await asyncio.gather(*(_shown_and_told(gateway, fault) for fault in FAULTS))
@@ -53,7 +65,7 @@ async def _shown_and_told(gateway: GatewayProcess, fault: Fault) -> None:
         await client.send(tags(fault.name), arrivals(fault.name))
         await viewer.until_number(fault.pictures - 2)
         await viewer.until_sounding(round(sound * HEARD - await dropped(gateway, viewer)))
-        stream = await gateway.stream(user, tracks=2)
+        stream = await gateway.stream(user, tracks=2, states=THERE)
         assert not client.over.is_set(), "the stream stays live to its end"
         lost = await dropped(gateway, viewer)
     assert_shown(viewer.numbers, 0, fault.pictures - 2, lost)

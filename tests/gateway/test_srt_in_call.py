@@ -114,16 +114,18 @@ async def test_a_source_is_fetched_and_fetched_again_and_on_a_private_address_on
     private = {"url": "srt://127.0.0.1:9", "call": "livestream:other", "user": "inside"}
     url = f"srt://127.0.0.1:{port}?mode=listener&passphrase=correct-horse-battery"
     sources = f"srt.sources={json.dumps({'cam': source, 'inside': private})}"
-    async with running_gateway(sources) as gateway, watching(gateway.url(WHEP)) as viewer:
+    async with (
+        running_gateway(sources, "slate.enabled=false", "calls.stop_linger_s=20") as gateway,
+        watching(gateway.url(WHEP)) as viewer,
+    ):
         assert (await gateway.logged("not on the public internet"))["message"] == "ended"
         async with ffmpeg(*TS, url):
             await viewer.until(frames=FRAMES, audio=80)
             first = await gateway.stream("cam", tracks=2)
-        seen = len(viewer.numbers)
-        assert_whole(viewer, await dropped(gateway, viewer))
+            assert_whole(viewer, await dropped(gateway, viewer))
         async with ffmpeg(*TS, url):
-            await viewer.until(frames=seen + 30)
-            again = await gateway.stream("cam", tracks=2)
+            again = await gateway.stream("cam", tracks=2, wanted=lambda it: it["reconnects"] == 1)
+            await viewer.until(frames=len(viewer.numbers) + 30)
         assert again["id"] == first["id"]
     assert "correct-horse" not in str(gateway.log)
 

@@ -5,7 +5,7 @@ import json
 import secrets
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -116,13 +116,15 @@ class GatewayProcess:
         timeout: float = 60,
         wanted: Callable[[dict[str, Any]], bool] | None = None,
         token: str = "",
+        states: Collection[str] = ("live",),
     ) -> dict[str, Any]:
-        """The user's stream as `/api/streams` shows it (who has `token`), once it is live with that many tracks and as `wanted`."""
+        """The user's stream as `/api/streams` shows it (who has `token`), once it is in one of these states, with that many tracks and as
+        `wanted`."""
 
         async def shown() -> dict[str, Any] | None:
             for stream in (await self.json("/api/streams", token))["streams"]:
-                live = stream["user"] == user and stream["state"] == "live" and len(stream["tracks"]) >= tracks
-                if live and (wanted is None or wanted(stream)):
+                there = stream["user"] == user and stream["state"] in states and len(stream["tracks"]) >= tracks
+                if there and (wanted is None or wanted(stream)):
                     return dict(stream)
             return None
 
