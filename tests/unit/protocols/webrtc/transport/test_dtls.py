@@ -227,11 +227,17 @@ async def test_a_second_handshake_in_one_that_stands_is_refused(asking: str, mon
     with monkeypatch.context() as patched:
         patched.setattr(SSL, "OP_NO_RENEGOTIATION", 0)
         peers = Certificate.generate()
-    pair = Pair(peers, ours) if asking == "client" else Pair(ours, peers)
-    await pair.connect()
-    peer, our = (pair.client, pair.server) if asking == "client" else (pair.server, pair.client)
     answers = asyncio.Queue[bytes]()
-    monkeypatch.setattr(our, "_send", answers.put_nowait)
+
+    def heard(datagram: bytes) -> bytes:
+        answers.put_nowait(datagram)
+        return datagram
+
+    pair = Pair(peers, ours, to_client=heard) if asking == "client" else Pair(ours, peers, to_server=heard)
+    await pair.connect()
+    peer = pair.client if asking == "client" else pair.server
+    while not answers.empty():
+        answers.get_nowait()
     assert peer._tls is not None
     assert peer._tls.renegotiate()
     with suppress(SSL.WantReadError):
@@ -239,8 +245,7 @@ async def test_a_second_handshake_in_one_that_stands_is_refused(asking: str, mon
     peer._flush(peer._tls)
     assert (await within(answers.get()))[0] == ALERT
     assert answers.empty()
-    await our.aclose()
-    await peer.aclose()
+    await pair.aclose()
 
 
 async def test_a_curve_that_we_do_not_have_fails_as_a_protocol_error() -> None:
