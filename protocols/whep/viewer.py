@@ -6,8 +6,8 @@ shown; those who find none wait in the order they came. A viewer may come before
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from protocols.media import WEBRTC_VIDEO, Codec, Kind
@@ -21,11 +21,11 @@ from protocols.webrtc.send.way import ViewerWay
 from protocols.webrtc.transport.peer import Peer
 from protocols.whep.fanout import CallViewer
 from protocols.whep.slot import ShownParticipant, Slot
+from protocols.whep.watchers import Watchers
 
 _REPORT_INTERVAL = 1.0  # s
 _CHOOSE_NS = 500_000_000
 _MAX_WAITING = 256
-_MAX_WATCHERS = 4
 
 
 class ViewerAdmission(Protocol):
@@ -63,7 +63,7 @@ class Viewer:
         self.peer = peer
         self._without = without
         self._waiting: dict[str, ShownParticipant] = {}
-        self._watchers: set[asyncio.Event] = set()
+        self._watchers = Watchers()
         self._wake = asyncio.Event()
         self._choice = LayerChoice()
         self._shares = WayShares()
@@ -186,18 +186,9 @@ class Viewer:
         """What the page is told: which mids show whom."""
         return {"slots": [slot.describe() for slot in self._slots], "waiting": len(self._waiting)}
 
-    @contextmanager
-    def watching(self) -> Iterator[asyncio.Event | None]:
+    def watching(self) -> AbstractContextManager[asyncio.Event | None]:
         """An event that is set at each change and at the end; None when too many watch."""
-        if len(self._watchers) >= _MAX_WATCHERS:
-            yield None
-            return
-        event = asyncio.Event()
-        self._watchers.add(event)
-        try:
-            yield event
-        finally:
-            self._watchers.discard(event)
+        return self._watchers.watching()
 
     async def run(self) -> None:
         """Drive the senders' start and their reports until the peer has gone."""
@@ -232,5 +223,4 @@ class Viewer:
 
     def _changed(self) -> None:
         self._wake.set()
-        for event in self._watchers:
-            event.set()
+        self._watchers.tell()

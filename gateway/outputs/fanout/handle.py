@@ -10,8 +10,8 @@ import os
 import socket
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from typing import Protocol
 
 from gateway.outputs.fanout import messages
@@ -31,6 +31,7 @@ from protocols.webrtc.sdp.description import Fragment
 from protocols.webrtc.send.simulcast import Wish
 from protocols.webrtc.transport.places import Place
 from protocols.whep.fanout import ViewerOffer, ViewerState
+from protocols.whep.watchers import Watchers
 from transcode.host.pool import Said, passed_on
 from transcode.messages import MessageFrame, pack, read_text
 
@@ -38,7 +39,6 @@ _SOCKET_BUFFER = 1 << 19  # bytes: a key frame at once
 _BOOT_S = 30.0  # to load everything: generous, since a machine may be busy
 _SILENCE_S = 5.0  # after which a process hangs: it says something every second
 _END_S = 3.0
-_MOST_WATCHERS = 4
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class RemoteViewer:
         self.state = ViewerState("", "")
         self._ice = ("", "")  # the ETag, and whose fragments go with it
         self._asked: deque[asyncio.Future[Restarted | list[str] | None]] = deque()
-        self._watchers: set[asyncio.Event] = set()
+        self._watchers = Watchers()
 
     @property
     def viewer(self) -> "RemoteViewer":
@@ -117,17 +117,8 @@ class RemoteViewer:
         assert not isinstance(layers, Restarted)
         return layers
 
-    @contextmanager
-    def watching(self) -> Iterator[asyncio.Event | None]:
-        if len(self._watchers) >= _MOST_WATCHERS:
-            yield None
-            return
-        event = asyncio.Event()
-        self._watchers.add(event)
-        try:
-            yield event
-        finally:
-            self._watchers.discard(event)
+    def watching(self) -> AbstractContextManager[asyncio.Event | None]:
+        return self._watchers.watching()
 
     async def run(self) -> None:
         try:
@@ -147,7 +138,7 @@ class RemoteViewer:
 
     def on_state(self, state: ViewerState) -> None:
         self.state = state
-        self._tell()
+        self._watchers.tell()
 
     def on_reply(self, reply: Restarted | list[str] | None) -> None:
         if not self._asked:
@@ -166,11 +157,7 @@ class RemoteViewer:
                 asked.set_exception(_ended())
         self._asked.clear()
         self.closed.set()
-        self._tell()
-
-    def _tell(self) -> None:
-        for event in self._watchers:
-            event.set()
+        self._watchers.tell()
 
 
 class FanoutProcess:
