@@ -11,7 +11,7 @@ from time import monotonic_ns
 
 from gateway.outputs.fanout import messages
 from gateway.outputs.fanout.handle import FanoutProcess, RemoteViewer
-from gateway.outputs.fanout.messages import FanoutMessage, PushedUnit, Sent, ShownTracks
+from gateway.outputs.fanout.messages import FanoutMessage, PackedUnit, PushedUnit, Sent, ShownTracks
 from protocols.media import EncodedPacket, Kind, Track
 from protocols.webrtc.send.history import GROUP_BYTES, GROUP_NS
 from protocols.webrtc.send.source import KEYFRAME_REQUEST_NS, SourceClock
@@ -57,7 +57,7 @@ class SpreadSource:
         self._unreported.append(packet)
         unit = self._unit(packet, now, now)
         for end in self._ends.values():
-            end.push(unit, now)
+            end.push(unit, packet.keyframe, now)
 
     def open(self, process: FanoutProcess) -> int:
         """Its number there; who begins has the group of pictures so far."""
@@ -67,7 +67,7 @@ class SpreadSource:
             process.send(messages.pack_source(end.number, self._cid, self._participant, self._track))
             now = monotonic_ns()
             for packet in self._group.packets:
-                end.push(self._unit(packet, packet.arrival, now, cached=True), now)
+                end.push(self._unit(packet, packet.arrival, now, cached=True), packet.keyframe, now)
         return end.number
 
     def close(self, process: FanoutProcess) -> None:
@@ -98,9 +98,9 @@ class SpreadSource:
                 self.feedback.sent(packet, sent.ready, sent.sent)
                 return
 
-    def _unit(self, packet: EncodedPacket, pushed: int, now: int, *, cached: bool = False) -> PushedUnit:
+    def _unit(self, packet: EncodedPacket, pushed: int, now: int, *, cached: bool = False) -> PackedUnit | None:
         wall, media = self._clock(now)
-        return PushedUnit(packet, pushed, wall - now, media - now, cached)
+        return messages.pack_unit(PushedUnit(packet, pushed, wall - now, media - now, cached))
 
 
 class SpreadEnd:
@@ -114,8 +114,8 @@ class SpreadEnd:
         self._behind = False  # it did not read in time: it goes on with a key frame
         self._asked_at = 0
 
-    def push(self, unit: PushedUnit, now: int) -> None:
-        if self._behind and not unit.packet.keyframe:
+    def push(self, unit: PackedUnit | None, keyframe: bool, now: int) -> None:
+        if self._behind and not keyframe:
             self._process.pipe.left_out += 1
             if self._process.pipe.reads(now) and now - self._asked_at >= KEYFRAME_REQUEST_NS:
                 self._asked_at = now

@@ -84,6 +84,13 @@ class PushedUnit(NamedTuple):
     cached: bool
 
 
+class PackedUnit(NamedTuple):
+    """The body of a message in two parts, of which the second is the bytes of the unit as they are."""
+
+    head: bytes
+    data: bytes
+
+
 class Sent(NamedTuple):
     """Of a unit its pts; monotonic ns when its payloads were ready, and when its first viewer had them."""
 
@@ -197,21 +204,21 @@ def _track(named: dict[str, Any]) -> Track:
     return Track(**(named | {"codec": Codec(named["codec"]), "extradata": bytes.fromhex(named["extradata"])}))
 
 
-def pack_unit(number: int, unit: PushedUnit) -> tuple[bytes, bytes]:
-    """The message in two parts, of which the second is the bytes of the unit as they are."""
+def pack_unit(unit: PushedUnit) -> PackedUnit | None:
+    """As it goes to every process; None: a message has no room for it."""
     packet = unit.packet
-    flags = (_KEYFRAME_FLAG if packet.keyframe else 0) | (_CACHED_FLAG if unit.cached else 0)
-    head = _UNIT.pack(packet.pts, unit.pushed, unit.wall, unit.media, flags, len(packet.payloads))
-    head += b"".join(_LENGTH.pack(len(payload)) for payload in packet.payloads)
     data = b"".join(packet.payloads) if packet.payloads else packet.data
-    return pack(FanoutMessage.UNIT, number, body=head, more=len(data)), data
+    count = len(packet.payloads)
+    if count >= MOST_NUMBERS or _UNIT.size + count * _LENGTH.size + len(data) > MAX_BODY:
+        return None
+    flags = (_KEYFRAME_FLAG if packet.keyframe else 0) | (_CACHED_FLAG if unit.cached else 0)
+    head = _UNIT.pack(packet.pts, unit.pushed, unit.wall, unit.media, flags, count)
+    return PackedUnit(head + b"".join(_LENGTH.pack(len(payload)) for payload in packet.payloads), data)
 
 
-def fits(packet: EncodedPacket) -> bool:
-    """Whether a message has room for it."""
-    size = sum(map(len, packet.payloads)) if packet.payloads else len(packet.data)
-    lengths = len(packet.payloads)
-    return lengths < MOST_NUMBERS and _UNIT.size + lengths * _LENGTH.size + size <= MAX_BODY
+def unit_of(number: int, unit: PackedUnit) -> bytes:
+    """The message of the source of this number, up to the unit's `data`."""
+    return pack(FanoutMessage.UNIT, number, body=unit.head, more=len(unit.data))
 
 
 def read_unit(body: memoryview) -> PushedUnit:

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 
 from gateway.outputs.fanout import messages
-from gateway.outputs.fanout.messages import PushedUnit
+from gateway.outputs.fanout.messages import PackedUnit
 from transcode.host.pipe import Pipe
 from transcode.messages import MessageFrame
 
@@ -27,14 +27,15 @@ class UnitPipe(Pipe):
         self._written = 0  # bytes of units
         self._waiting: deque[tuple[int, int]] = deque()  # of units: the bytes written up to its end, and when
 
-    def push(self, number: int, unit: PushedUnit, now: int) -> bool:
-        """Give a unit of the source of this number; False where it has to be left out. `now` in monotonic ns."""
-        if not self.reads(now) or not messages.fits(unit.packet):
+    def push(self, number: int, unit: PackedUnit | None, now: int) -> bool:
+        """Give a unit of the source of this number; False where it has to be left out, as one is that has no room (None). `now` in
+        monotonic ns."""
+        if unit is None or not self.reads(now):
             self.left_out += 1
             return False
-        head, data = messages.pack_unit(number, unit)
-        self.write(head, data)
-        self._written += len(head) + len(data)
+        head = messages.unit_of(number, unit)
+        self.write(head, unit.data)
+        self._written += len(head) + len(unit.data)
         if self.backlog:
             self._waiting.append((self._written, now))
         return True

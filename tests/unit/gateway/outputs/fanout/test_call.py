@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, contextmanager
 
 from gateway.outputs.fanout.call import SpreadSource
 from gateway.outputs.fanout.handle import FanoutProcess
-from gateway.outputs.fanout.messages import FanoutMessage, PushedUnit, Sent, read_unit
+from gateway.outputs.fanout.messages import FanoutMessage, PushedUnit, Sent, pack_unit, read_unit
 from gateway.outputs.fanout.unit_pipe import LATE_NS, MOST_BACKLOG, UnitPipe
 from protocols.media import Codec, EncodedPacket, Track
 from protocols.webrtc.send.target import UNBOUND
@@ -107,7 +107,7 @@ async def test_what_is_not_read_in_time_is_left_out_and_what_is_read_again_goes_
     async with pipe() as (units, theirs):
 
         def push(number: int, now: int) -> bool:
-            return units.push(3, PushedUnit(picture(number, 1 << 20), now, 5, -7, False), now)
+            return units.push(3, pack_unit(PushedUnit(picture(number, 1 << 20), now, 5, -7, False)), now)
 
         assert push(0, 0)
         assert push(1, 33 * MS)
@@ -123,7 +123,7 @@ async def test_what_is_not_read_in_time_is_left_out_and_what_is_read_again_goes_
 async def test_nothing_waits_beyond_a_bound_in_bytes() -> None:
     async with pipe() as (units, _):
         size = 4 << 20
-        taken = sum(units.push(3, PushedUnit(picture(number, size), 0, 0, 0, False), 0) for number in range(20))
+        taken = sum(units.push(3, pack_unit(PushedUnit(picture(number, size), 0, 0, 0, False)), 0) for number in range(20))
         assert MOST_BACKLOG <= taken * size <= MOST_BACKLOG + size + (1 << 17)
         assert units.left_out == 20 - taken
 

@@ -63,8 +63,9 @@ def test_what_is_said_to_a_process_comes_out_as_it_went_in() -> None:
 
 def test_a_unit_comes_out_as_its_bytes_or_as_the_payloads_that_rtp_brought() -> None:
     def out(packet: EncodedPacket) -> PushedUnit:
-        head, data = messages.pack_unit(65535, PushedUnit(packet, 5, -(1 << 60), 1 << 40, True))
-        frame = through(head + data)
+        unit = messages.pack_unit(PushedUnit(packet, 5, -(1 << 60), 1 << 40, True))
+        assert unit is not None
+        frame = through(messages.unit_of(65535, unit) + unit.data)
         assert (frame.kind, frame.stream) == (FanoutMessage.UNIT, 65535)
         return messages.read_unit(frame.body)
 
@@ -76,10 +77,13 @@ def test_a_unit_comes_out_as_its_bytes_or_as_the_payloads_that_rtp_brought() -> 
 
 
 def test_what_no_message_has_room_for_is_known() -> None:
-    assert messages.fits(EncodedPacket(1, 0, 0, True, bytes(MAX_BODY - 100), 0, 0))
-    assert not messages.fits(EncodedPacket(1, 0, 0, True, bytes(MAX_BODY), 0, 0))
-    assert not messages.fits(EncodedPacket(1, 0, 0, True, b"", 0, 0, payloads=(bytes(MAX_BODY // 2),) * 2))
-    assert not messages.fits(EncodedPacket(1, 0, 0, True, b"", 0, 0, payloads=(b"a",) * messages.MOST_NUMBERS))
+    def there_is_room(packet: EncodedPacket) -> bool:
+        return messages.pack_unit(PushedUnit(packet, 0, 0, 0, False)) is not None
+
+    assert there_is_room(EncodedPacket(1, 0, 0, True, bytes(MAX_BODY - 100), 0, 0))
+    assert not there_is_room(EncodedPacket(1, 0, 0, True, bytes(MAX_BODY), 0, 0))
+    assert not there_is_room(EncodedPacket(1, 0, 0, True, b"", 0, 0, payloads=(bytes(MAX_BODY // 2),) * 2))
+    assert not there_is_room(EncodedPacket(1, 0, 0, True, b"", 0, 0, payloads=(b"a",) * messages.MOST_NUMBERS))
 
 
 def test_what_a_process_says_comes_out_as_it_went_in() -> None:
