@@ -250,7 +250,7 @@ async def test_a_restart_of_ice_and_a_wish_for_a_layer_are_asked_of_the_process_
 
 
 async def test_a_drained_gateway_goes_on_for_its_viewers_and_then_says_goodbye_to_them() -> None:
-    async with running_gateway("webrtc.processes=2", "shutdown.drain_s=60") as gateway:
+    async with running_gateway("webrtc.processes=2", "shutdown.drain_s=60", "calls.linger_s=1") as gateway:
         async with ffmpeg(*ENCODER, gateway.rtmp()) as encoder, watched(gateway, 2) as viewers:
             gateway.process.send_signal(signal.SIGTERM)
             await gateway.logged("draining")
