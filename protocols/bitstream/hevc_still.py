@@ -20,10 +20,11 @@ _SPS, _PPS = 33, 34
 _PICTURES = 32  # nal_unit_type below it: a coded slice segment
 _IRAP, _IDR = range(16, 24), (19, 20)
 _TRAIL_N = 0
-_HIGHEST_PPS = 63
+_HIGHEST_SPS, _HIGHEST_PPS = 15, 63
+_PPS_BYTES = 16  # what is read of one takes less
 _SLICE_BYTES = 192  # its header up to the reference pictures takes less
 _MAX_UNITS = 16  # of an access unit, in front of the first slice
-_MOST_TREES = 40_000  # coding tree blocks: 4K of the smallest, 8K of the next; each takes some time to write
+_MOST_TREES = 9_216  # coding tree blocks: 4K of 32, 8K of 64 samples; each takes some time to write
 _P, _QUANTIZER = 1, 26  # slice_type; init_qp_minus26 is 0
 _SPLIT = (107, 139, 126)  # initValue of split_cu_flag, P slice (Table 9-11)
 _SKIP = (197, 185, 201)  # of cu_skip_flag (Table 9-12)
@@ -69,21 +70,19 @@ class _Newest(NamedTuple):
 
 
 class HevcStill:
-    """Of one stream, with its parameter sets (Annex B), which are read once; those that cannot be read are left out."""
+    """Of one stream, with its parameter sets (Annex B), which are read once. Where there are several sequence parameter sets it is of the
+    pictures of the first: to read one takes long enough."""
 
     def __init__(self, parameter_sets: bytes) -> None:
-        self._sps: dict[int, _HevcSps] = {}
+        self._sps: _HevcSps | None = None
         self._pps: dict[int, _HevcPps] = {}
         with suppress(ProtocolError):
-            for unit in split_annexb(parameter_sets):
-                with suppress(ProtocolError):
-                    self._read(unit)
+            self._read(split_annexb(parameter_sets))
         self._identity = next(each for each in range(_HIGHEST_PPS, -1, -1) if each not in self._pps)
-        self._active = next(iter(self._sps), -1)
         self.parameter_sets = parameter_sets
         """With that of the pictures which are made."""
-        if self._sps:
-            self.parameter_sets += START + _write_pps(self._identity, self._active)
+        if self._sps is not None:
+            self.parameter_sets += START + _write_pps(self._identity, self._sps.identity)
         self._unit = b""
         self._count = 0
         self._data = b""
@@ -101,16 +100,13 @@ class HevcStill:
         except (ProtocolError, LookupError, StopIteration):
             return b""
 
-    def _read(self, unit: bytes) -> None:
-        kind = unit[0] >> 1 & 0x3F
-        if kind == _SPS:
-            sps = _read_sps(unit)
-            self._sps[sps.identity] = sps
-        elif kind == _PPS:
-            bits = BitReader(unescape(unit, 16)[2:])
-            identity, sps_identity = bits.ue(_HIGHEST_PPS), bits.ue(15)
-            bits.skip(1)  # dependent_slice_segments_enabled_flag
-            self._pps[identity] = _HevcPps(sps_identity, bits.flag(), bits.bits(3))
+    def _read(self, units: Sequence[bytes]) -> None:
+        for unit in units:
+            if unit[0] >> 1 & 0x3F == _PPS:
+                with suppress(ProtocolError):
+                    identity, pps = _read_pps(unit)
+                    self._pps[identity] = pps
+        self._sps = next((_read_sps(unit) for unit in units if unit[0] >> 1 & 0x3F == _SPS), None)
 
     def _newest(self, unit: bytes) -> _Newest:
         """§7.3.6.1 up to the reference pictures."""
@@ -118,9 +114,9 @@ class HevcStill:
         bits = BitReader(unescape(unit, _SLICE_BYTES)[2:])
         bits.skip(2 if kind in _IRAP else 1)  # first_slice_segment_in_pic_flag, no_output_of_prior_pics_flag
         pps = self._pps[bits.ue(_HIGHEST_PPS)]
-        sps = self._sps[pps.sps]
-        if pps.sps != self._active:
-            raise ProtocolError("several sequence parameter sets")
+        sps = self._sps
+        if sps is None or pps.sps != sps.identity:
+            raise ProtocolError("another sequence parameter set")
         referenced = kind in _IRAP or kind & 1 == 1
         itself = [_Reference(0, used=True)] if referenced else []
         if kind in _IDR:
@@ -193,8 +189,9 @@ class _SkippedPicture:
             deeper = (x > 0 and self._depths[y][x - 1] > depth) + (y > 0 and self._depths[y - 1][x] > depth)
             self._encoder.encode(self._split[deeper], False)
         self._encoder.encode(self._skip[(x > 0) + (y > 0)], True)
-        for row in self._depths[y : y + size]:
-            row[x : x + size] = bytes((depth,)) * size
+        if depth:
+            for row in self._depths[y : y + size]:
+                row[x : x + size] = bytes((depth,)) * size
 
 
 def _context(value: int) -> Context:
@@ -207,6 +204,13 @@ def _first_slice(access_unit: bytes) -> bytes:
         if unit[0] >> 1 & 0x3F < _PICTURES:
             return unit
     raise ProtocolError("no picture")
+
+
+def _read_pps(unit: bytes) -> tuple[int, _HevcPps]:
+    bits = BitReader(unescape(unit, _PPS_BYTES)[2:])
+    identity, sps = bits.ue(_HIGHEST_PPS), bits.ue(_HIGHEST_SPS)
+    bits.skip(1)  # dependent_slice_segments_enabled_flag
+    return identity, _HevcPps(sps, bits.flag(), bits.bits(3))
 
 
 def _read_sps(unit: bytes) -> _HevcSps:
@@ -259,7 +263,7 @@ def _read_set(bits: BitReader, sets: Sequence[_ReferenceSet], *, in_slice: bool)
         found = []
         for distance, _ in (*sets[-back], (0, True)):
             used = bits.flag()
-            if used or bits.flag():  # use_delta_flag
+            if (used or bits.flag()) and distance + moved:  # use_delta_flag; none is the picture itself
                 found.append(_Reference(distance + moved, used))
         return _in_order(found)
     counts = bits.ue(16), bits.ue(16)
