@@ -58,6 +58,10 @@ class Continuity:
         elif self._timer is None:
             self._arm(monotonic_ns())
 
+    def ending(self) -> None:
+        """The publisher gives nothing more: what it gave is still on its way, and that it is silent now means nothing."""
+        self._disarm()
+
     def gone(self, *, replaced: bool) -> None:
         """The publisher's connection has ended, after its media were in the call. `replaced`: another one goes on at once, and viewers see
         nothing of it unless that takes as long as a silence that is noticed."""

@@ -43,7 +43,6 @@ from transcode.plan import Decision, Refuse, Want
 
 log = logging.getLogger(__name__)
 
-
 ACCEPT_TIMEOUT_S = 10.0
 WORTH_SHOWING_S = 0.5  # that an encoder is away: what lasts less is over before anybody has read it
 TRACK_TIMEOUT_S = 15.0  # from the acceptance to the first track of a codec that is known
@@ -340,6 +339,7 @@ class Seat:
 
     async def _stop(self, publisher: Publisher) -> None:
         pipeline = self.pipeline
+        self._continuity.ending()
         if pipeline is not None:
             try:
                 await close_in_time(pipeline.aclose(), "the worker did not end in time", self.id)

@@ -82,8 +82,9 @@ async def test_full_hd_with_b_frames_is_shown_whole_and_in_order(own: OwnCall, t
     async with own.watching() as viewer:
         async with ffmpeg("-re", "-i", str(source), "-c", "copy", "-f", "flv", own.rtmp()):
             await viewer.until_number(180, timeout=40)
+            numbers = list(viewer.numbers)  # later come pictures of a slate
             stream = await own.stream(tracks=2)
             lost = await own.dropped(viewer)
     assert [track["mode"] for track in stream["tracks"]] == ["transcode", "transcode"]
     assert viewer.sizes == [(1920, 1080)]
-    assert_shown(viewer.numbers, 0, 179, lost)
+    assert_shown(numbers, 0, 179, lost)

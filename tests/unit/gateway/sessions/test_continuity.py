@@ -110,11 +110,25 @@ async def test_an_encoder_that_we_do_not_read_is_not_silent() -> None:
     told = Told()
     told.paused = True
     heard(told, 0, 40)
-    loop = asyncio.get_running_loop()
-    later = asyncio.Event()
-    loop.call_later(0.8, later.set)
-    await later.wait()
+    await longer_than_a_stall()
     assert told.changes == []
     told.paused = False
     await told.until(STALLED)
     told.continuity.close()
+
+
+async def test_one_that_has_ended_is_not_silent_while_what_it_gave_is_still_on_its_way() -> None:
+    told = Told()
+    heard(told, 0, 40)
+    told.continuity.ending()
+    await longer_than_a_stall()
+    assert told.changes == []
+    told.continuity.gone(replaced=False)
+    await told.until(SLATE)
+    told.continuity.close()
+
+
+async def longer_than_a_stall() -> None:
+    later = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.8, later.set)
+    await later.wait()
