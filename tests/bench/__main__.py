@@ -1,7 +1,8 @@
-"""Every benchmark in turn, each in a process of its own: `python -m tests.bench`."""
+"""Benchmarks in turn, each in a process of its own: `python -m tests.bench [name ...]`, all of them when none is named."""
 
 import subprocess
 import sys
+from collections.abc import Sequence
 
 from tests.support.gateway_process import ROOT
 
@@ -27,10 +28,10 @@ BENCHES = (
 _LIMIT_S = 900
 
 
-def main() -> None:
-    for name in BENCHES:
-        if not (ROOT / "tests" / "bench" / f"{name}.py").exists():
-            continue
+def main(names: Sequence[str]) -> None:
+    if unknown := set(names) - set(BENCHES):
+        sys.exit(f"unknown: {', '.join(unknown)}; there are {', '.join(BENCHES)}")
+    for name in names or BENCHES:
         print(f"== {name}", flush=True)
         try:
             subprocess.run([sys.executable, "-m", f"tests.bench.{name}"], cwd=ROOT, timeout=_LIMIT_S, check=True)
@@ -39,4 +40,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -1,4 +1,5 @@
-"""CPU per RTP packet of our fan-out and of aiortc's own sender, in one run: `python -m tests.bench.fanout [viewers ...]`.
+"""CPU per RTP packet of our fan-out, of the least that it can cost (`floor`), and of aiortc's own sender, in one run:
+`python -m tests.bench.fanout [viewers ...]`.
 
 Real loopback sockets, SRTP with AEAD_AES_256_GCM (what aiortc peers agree on), a programme like 1080p30 at 4 Mbit/s (a 100 KB key frame
 each second, 13 KB others) and 50 Opus packets a second. Viewers' sockets are bound and not read: the kernel still carries each packet to
@@ -11,11 +12,10 @@ import contextlib
 import gc
 import os
 import random
-import resource
 import socket
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from types import ModuleType
@@ -35,6 +35,7 @@ from protocols.webrtc.send.source import Source
 from protocols.webrtc.send.way import ViewerWay
 from protocols.webrtc.transport.egress import Egress
 from protocols.webrtc.transport.srtp import OutboundSrtp
+from tests.bench.floor import Kept, NoFloor, cpu, floor
 
 SECONDS = 2  # of programme, sent as fast as it goes
 ROUNDS = 3
@@ -82,11 +83,6 @@ def programme(codec: Codec = Codec.H264) -> list[tuple[Kind, EncodedPacket]]:
     return sorted(items, key=lambda item: item[1].pts)
 
 
-def cpu() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
-
-
 def ours(
     viewers: int, segmentation: bool = True, codec: Codec = Codec.H264, module: ModuleType | None = None
 ) -> tuple[float, int]:
@@ -106,16 +102,33 @@ def ours(
         items = programme(codec)
         gc.collect()
         begun = cpu()
-        for kind, packet in items:
-            sources[kind].push(packet, packet.pts)
-            now = packet.pts
-            while timers:
-                now += 2_000_000
-                timers.pop()(now)
+        push(items, sources, timers)
         spent = cpu() - begun
         packets = sum(sender.stream.packets for sender in senders)
         assert packets == sum(source.history.next for source in sources.values()) * viewers, "packets were dropped"
     return spent * 1e6 / packets, packets
+
+
+def push(items: Iterable[tuple[Kind, EncodedPacket]], sources: Mapping[Kind, Source], timers: list[Any]) -> None:
+    for kind, packet in items:
+        sources[kind].push(packet, packet.pts)
+        now = packet.pts
+        while timers:
+            now += 2_000_000
+            timers.pop()(now)
+
+
+def least(viewers: int) -> float:
+    """CPU us per packet of the floor. Raises `NoFloor`."""
+    timers: list[Any] = []
+    sources = {Kind.VIDEO: _source(Track(1, Codec.H264), timers), Kind.AUDIO: _source(Track(2, Codec.OPUS), timers)}
+    with contextlib.ExitStack() as stack:
+        egress = Egress(stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)))
+        egress.runs = kept = Kept()
+        for _ in attach(viewer(stack, egress), sources):
+            pass
+        push(programme(), sources, timers)
+    return floor(kept.runs, [outbound() for _ in range(viewers)])
 
 
 def _source(track: Track, timers: list[Any]) -> Source:
@@ -132,9 +145,13 @@ def _source(track: Track, timers: list[Any]) -> Source:
 def viewer(stack: contextlib.ExitStack, egress: Egress) -> Viewer:
     sock = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
     sock.bind(("127.0.0.1", 0))
+    return Viewer(sock, sock.getsockname(), outbound(), egress)
+
+
+def outbound() -> OutboundSrtp:
     policy = Policy(os.urandom(44), Policy.SSRC_ANY_OUTBOUND, srtp_profile=Policy.SRTP_PROFILE_AEAD_AES_256_GCM)
     policy.allow_repeat_tx, policy.window_size = True, 1024
-    return Viewer(sock, sock.getsockname(), OutboundSrtp(Session(policy)), egress)
+    return OutboundSrtp(Session(policy))
 
 
 def attach(transport: Viewer, sources: dict[Kind, Source], now: int = 0) -> Iterable[Sender]:
@@ -242,20 +259,33 @@ def native_part() -> ModuleType | None:
         return None
 
 
+def bottom(viewers: int) -> float | None:
+    try:
+        return min(least(viewers) for _ in range(ROUNDS))
+    except NoFloor as why:
+        print(f"without a floor: {why}")
+        return None
+
+
 def main(counts: list[int]) -> None:
     part = native_part()
+    ways = [("fan-out", None), *([("  by the native part", part)] if part is not None else [])]
     print(f"python {sys.version.split()[0]}; {SECONDS} s of programme a round, least of {ROUNDS} rounds; us CPU per RTP packet")
     theirs = {}
     for viewers in AIORTC_VIEWERS:
         theirs[viewers], packets = min(asyncio.run(aiortc(viewers)) for _ in range(ROUNDS))
         print(f"aiortc RTCRtpSender  {viewers:4d} viewers  {theirs[viewers]:6.2f}  ({packets} packets)")
     for viewers in counts:
-        cost, packets = min(ours(viewers) for _ in range(ROUNDS))
         reference = theirs[max(count for count in theirs if count <= viewers)]
-        print(f"fan-out              {viewers:4d} viewers  {cost:6.2f}  ({packets} packets)  {reference / cost:5.1f} x cheaper")
-        if part is not None:
-            cost, _ = min(ours(viewers, module=part) for _ in range(ROUNDS))
-            print(f"  by the native part {viewers:4d} viewers  {cost:6.2f}  {reference / cost:29.1f} x cheaper")
+        lowest = bottom(viewers)
+        if lowest is not None:
+            print(f"floor, in C          {viewers:4d} viewers  {lowest:6.2f}")
+        for name, module in ways:
+            cost, packets = min(ours(viewers, module=module) for _ in range(ROUNDS))
+            above = f"  {cost / lowest:5.2f} x the floor" if lowest is not None else ""
+            print(
+                f"{name:<20} {viewers:4d} viewers  {cost:6.2f}{above}  {reference / cost:5.1f} x cheaper  ({packets} packets)"
+            )
     for codec in (Codec.VP8, Codec.VP9, Codec.AV1):
         alone, _ = min(ours(1, codec=codec) for _ in range(ROUNDS))
         cost, _ = min(ours(25, codec=codec) for _ in range(ROUNDS))
