@@ -138,7 +138,7 @@ class Segmenter:
             at = last.dts + MS
             packet = packet._replace(pts=max(packet.pts, at), dts=at)
         elif not self._standing:  # what comes after a pause says nothing of the next
-            frame = packet.dts - last.dts
+            frame = max(MS, packet.dts - last.dts)
             self._frame += (frame - self._frame) // 4 if self._frame else frame
         self._standing = late
         yield from self._add(packet)
@@ -146,9 +146,14 @@ class Segmenter:
 
     def stand(self, until: int) -> Iterator[Cut]:
         """Nothing came before `until` (ns): the last picture stays until then, by one that begins each part."""
-        while self._packets and self._packets[0].dts + self._timing.part < until and (still := self._still()).data:
-            yield from self._add(still)
-            self._standing = True
+        while self._packets and (begins := self._packets[0].dts + self._timing.part) < until:
+            if self._packets[-1].dts < begins:
+                still = self._still()
+                if not still.data:
+                    return
+                yield from self._add(still)
+                self._standing = True
+            yield from self._cut_before(begins, closes=False)
 
     def align(self, part: Cut) -> Iterator[Cut]:
         """This is the sound beside a picture, of which this part has ended: so does one of the sound."""

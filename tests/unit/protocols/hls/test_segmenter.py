@@ -197,12 +197,14 @@ def test_frames_that_come_after_their_time_was_shown_follow_it_in_order() -> Non
     assert all(before.dts < after.dts for before, after in pairwise(shown))
 
 
-def test_a_picture_stands_behind_pictures_that_followed_each_other_at_once() -> None:
+@pytest.mark.parametrize("apart", [1, 1000, MS, 2 * MS, 20 * MS])
+def test_a_picture_stands_behind_pictures_that_followed_each_other_at_once(apart: int) -> None:
     timing = Timing.of(SEGMENT, SEGMENT, 34 * MS)
     segmenter = Segmenter(timing, video=True, segment=SEGMENT, stills=AGAIN)
-    packets = [packet._replace(pts=number * MS, dts=number * MS) for number, packet in enumerate(video(2))]
+    packets = [packet._replace(pts=number * apart, dts=number * apart) for number, packet in enumerate(video(2))]
     made = [cut for packet in packets for cut in segmenter.push(packet)]
     made += segmenter.stand(10 * timing.part)
+    assert sum(packet.data == b"again" for cut in made for packet in cut.packets) <= 10  # one begins a part
     assert made[-1].start + made[-1].duration >= 9 * timing.part
     assert max(cut.duration for cut in made) <= timing.part
     assert [cut.start + cut.duration for cut in made[:-1]] == [cut.start for cut in made[1:]]
