@@ -46,7 +46,7 @@ class Kept:
 
 
 def floor(runs: Sequence[OutgoingRun], sessions: Sequence[OutboundSrtp]) -> float:
-    """CPU us a packet of giving these, of two streams at most, to as many viewers as there are sessions, which are new.
+    """CPU seconds of giving these, of two streams at most, to as many viewers as there are sessions, which are new.
 
     Raises `NoFloor`."""
     ffi, lib = _library()
@@ -62,7 +62,7 @@ def floor(runs: Sequence[OutgoingRun], sessions: Sequence[OutboundSrtp]) -> floa
         spent = cpu() - begun
     if lost:
         raise NoFloor("a packet could not be sent")
-    return spent * 1e6 / (sum(len(run.packets) for run in runs) * len(sessions))
+    return spent
 
 
 @cache
