@@ -10,18 +10,15 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from time import monotonic_ns
-from typing import assert_never
 
 from gateway.sessions.capacity import Demand, Seen
-from gateway.sessions.closing import close_in_time
 from gateway.sessions.continuity import Continuity
 from gateway.sessions.counters import PipelineCounters
+from gateway.sessions.input import Input
 from gateway.sessions.output import Destination, Muxer, Output
 from gateway.sessions.pacer import LiveEdgePolicy
 from gateway.sessions.pipeline import Pipeline
-from gateway.sessions.reading import Item, Reading
 from gateway.sessions.replanner import Decide
 from gateway.sessions.rivals import Rivals
 from gateway.sessions.routes import Routes, join
@@ -29,21 +26,20 @@ from gateway.sessions.seat_log import log_ended, log_gone, log_interrupted, log_
 from gateway.sessions.seat_room import RoomFor, RoomOf
 from gateway.sessions.seat_state import INTERRUPTED, STEPS, TRANSITIONS, Interruption, SeatChange, SeatState
 from gateway.sessions.slate import SlatePolicy
-from gateway.sessions.socket_watch import WatchPolicy, watched
+from gateway.sessions.socket_watch import WatchPolicy
 from gateway.sessions.succession import Succession
 from gateway.sessions.transcoders import SpareWorker
 from gateway.sessions.withheld import why_withheld
 from gateway.telemetry.log import SESSION
 from gateway.telemetry.tracing import NO_TRACE, Trace
-from protocols.errors import ProtocolError, Reason, Rejected
-from protocols.media import EncodedPacket, Kind, LeftOut, Track, TracksChanged
+from protocols.errors import Reason, Rejected
+from protocols.media import EncodedPacket, Kind, LeftOut, Track
 from protocols.publisher import Publisher
 from transcode.host.pool import Workers
 from transcode.plan import Decision, Refuse, Want
 
 log = logging.getLogger(__name__)
 
-ACCEPT_TIMEOUT_S = 10.0
 WORTH_SHOWING_S = 0.5  # that an encoder is away: what lasts less is over before anybody has read it
 TRACK_TIMEOUT_S = 15.0  # from the acceptance to the first track of a codec that is known
 
@@ -92,17 +88,12 @@ class Seat:
         self.protocol = publisher.protocol
         self.started_at = datetime.now(UTC)
         self.state = SeatState.AUTHORISING
-        self.publisher: Publisher | None = publisher
-        self.pipeline: Pipeline | None = None
         self.muted = muted
         """What no output is given, by the word of who may mute: it outlasts the encoder's reconnects."""
         self.barred = barred
         """What no output is given because its user may not send it."""
         self.reconnects = 0
         self.rivals = Rivals(monotonic_ns())
-        self.left_out: list[LeftOut] = []
-        """Of the present publisher's stream, or the last one's."""
-        self.why_ended = ""
         self.trace = trace
         self._destinations = destinations
         self._workers = workers
@@ -111,17 +102,37 @@ class Seat:
         self._spare = SpareWorker(workers, self.id, self._lost_spare)
         self._succession = Succession()
         self._continuity = Continuity(self)
-        self._started = False  # media of the present publisher are in the call
         self._kept_until = 0.0  # in the loop's time, while none is
         self._media_now: Callable[[int], int] = lambda now: 0
         self._closing = False
-        self._refused = ""  # why it never came into its call, as a label
-        self._reading = Reading()
+        self._input = Input(publisher, self, policy, self.rivals.note)
+        self._connected = True  # that is there
+        self.left_out: list[LeftOut] = self._input.left_out
+        """Of the present encoder's stream, or the last one's."""
+
+    @property
+    def publisher(self) -> Publisher | None:
+        """Of the encoder that is there."""
+        return self._input.publisher if self._connected else None
+
+    @property
+    def pipeline(self) -> Pipeline | None:
+        """What its media go through."""
+        return self._input.pipeline
+
+    @property
+    def why_ended(self) -> str:
+        """The present encoder's stream, or the last one's."""
+        return self._input.why_ended
+
+    @why_ended.setter
+    def why_ended(self, why: str) -> None:
+        self._input.why_ended = why
 
     @property
     def occupied(self) -> bool:
         """An encoder has it: it neither ends nor waits for one to come back."""
-        there = self.publisher is not None or self._succession.waiting
+        there = self._connected or self._succession.waiting
         return there and not self._closing
 
     @property
@@ -210,109 +221,72 @@ class Seat:
             log.exception("session failed", extra={"session": self.id})
             self.why_ended = "internal error"
         finally:
+            refused = self._input.refused if self._routes is None else ""
             try:
                 await self._leave()
             finally:
-                self.trace.end(self.why_ended, self._refused)
+                self.trace.end(self.why_ended, refused)
 
     async def _serve(self) -> None:
-        publisher = self.publisher
-        while publisher is not None:
+        there = True
+        while there:
+            self.protocol, self.left_out = self._input.publisher.protocol, self._input.left_out
             self.trace.step("accept")
-            try:
-                async with asyncio.timeout(ACCEPT_TIMEOUT_S):
-                    await publisher.accept()
-            except (TimeoutError, ProtocolError) as error:
-                self.why_ended = str(error) or "the encoder did not answer"
-                await publisher.aclose()
-            else:
-                await self._live(publisher)
-            self.publisher = None
-            publisher = None if self._closing else await self._next_publisher()
+            await self._input.run()
+            self._connected = False
+            there = not self._closing and await self._next()
 
-    async def _live(self, publisher: Publisher) -> None:
-        """One publisher from its acceptance to its end, however it ends."""
+    # Told by its input
+
+    def accepted(self, input: Input) -> None:
         if self._routes is None:
             self._enter(SeatState.PROBING)
         else:
             self.trace.step(STEPS[SeatState.PROBING])
-        self.publisher, self.protocol, self._started = publisher, publisher.protocol, False
-        self.left_out.clear()
-        try:
-            policy = self._policy
-            async with watched(publisher, policy.watch, policy.max_bitrate, self._abort, self.rivals.note):
-                await self._reading.run(publisher, policy.track_timeout_s, partial(self._take, publisher))
-            self.why_ended = "the encoder ended the stream"
-        except TimeoutError:
-            if not self._reading.aborted:
-                why = " ".join(["no video or audio of a known codec came:", *(each.text for each in self.left_out)])
-                self._fail(why if self.left_out else f"{why} choose H.264 and AAC in the encoder")
-        except ProtocolError as error:
-            self._fail(str(error))
-        except Rejected as refusal:
-            self._refused = refusal.reason.label if self._routes is None else ""
-            self._fail(refusal.detail)
-        finally:
-            if self._started:
-                stopped = publisher.stats.stopped and not self._reading.aborted
-                grace_s = self._policy.stop_linger_s if stopped else self._policy.linger_s
-                self._kept_until = asyncio.get_running_loop().time() + grace_s
-                self._policy.on_change(self, SeatChange.STOPPED)
-            await self._stop(publisher)
 
-    async def _take(self, publisher: Publisher, item: Item) -> None:
-        match item:
-            case EncodedPacket():
-                if self.pipeline is not None:
-                    self._continuity.heard(item)
-                    await self.pipeline.push(item)
-            case TracksChanged(tracks):
-                await self._tracks(publisher, tracks)
-            case LeftOut():
-                self._leave_out(item)
-            case _ as never:
-                assert_never(never)
+    def expect(self, tracks: tuple[Track, ...]) -> None:
+        self._continuity.expect(tracks)
 
-    def _fail(self, why: str) -> None:
-        self.why_ended = why
-        self._policy.on_change(self, SeatChange.FAILED)
+    def started(self, input: Input, tracks: tuple[Track, ...]) -> None:
+        if self.state is SeatState.JOINING:
+            self._enter(SeatState.LIVE)
+        else:
+            self.trace.step(STEPS[self.state])
+        self._policy.on_change(self, SeatChange.STARTED)
+        log_live(self, tracks)
 
-    def _leave_out(self, item: LeftOut) -> None:
-        self.left_out.append(item)
+    def heard(self, packet: EncodedPacket) -> None:
+        self._continuity.heard(packet)
+
+    def lacks(self, input: Input, item: LeftOut) -> None:
         log_left_out(self, item)
         self._policy.on_change(self, SeatChange.LACKING)
 
-    def _abort(self, why: str) -> None:
-        """Stop reading the present publisher; it is then told why."""
-        self.why_ended = why
-        self._reading.abort()
+    def failed(self, input: Input) -> None:
+        self._policy.on_change(self, SeatChange.FAILED)
 
-    async def _tracks(self, publisher: Publisher, tracks: tuple[Track, ...]) -> None:
-        if not tracks:
-            return
-        if self.pipeline is None:
-            self.pipeline = await self._begin(publisher, tracks)
-            self._media_now = self.pipeline.media_now
-            self._reading.found()
-        self._continuity.expect(tracks)
-        await self.pipeline.change(tracks)
-        if not self._started:
-            self._started = True
-            if self.state is SeatState.JOINING:
-                self._enter(SeatState.LIVE)
-            else:
-                self.trace.step(STEPS[self.state])
-            self._policy.on_change(self, SeatChange.STARTED)
-            log_live(self, tracks)
+    def stopped(self, input: Input) -> None:
+        self._continuity.ending()
+        clean = input.publisher.stats.stopped and not input.aborted
+        grace_s = self._policy.stop_linger_s if clean else self._policy.linger_s
+        self._kept_until = asyncio.get_running_loop().time() + grace_s
+        self._policy.on_change(self, SeatChange.STOPPED)
 
-    async def _begin(self, publisher: Publisher, tracks: tuple[Track, ...]) -> Pipeline:
-        """The publisher's pipeline, and the participant in its call and wherever else media go, if it is not there yet. Raises `Rejected`,
+    def drained(self, input: Input) -> None:
+        if not self._closing and (self._succession.waiting or self._left_s >= WORTH_SHOWING_S):
+            self._continuity.gone(replaced=self._succession.waiting)
+
+    def retired(self, input: Input, pipeline: Pipeline) -> None:
+        self._policy.on_retired(input.publisher.protocol, pipeline.gather())
+
+    async def begin(self, input: Input, tracks: tuple[Track, ...]) -> Pipeline:
+        """The input's pipeline, and the participant in its call and wherever else media go, if it is not there yet. Raises `Rejected`,
         and leaves nothing behind, where there is no room; once a stream is live it is never refused: what it costs gets cheaper instead."""
         if self._routes is None:
             self._enter(SeatState.JOINING)
         routes = self._routes or await join(self._destinations, self, self._output_changed)
         pipeline = Pipeline(
-            publisher,
+            input.publisher,
             routes,
             self._workers,
             self._spare,
@@ -321,8 +295,8 @@ class Seat:
             live_edge=self._policy.live_edge,
             max_bitrate=self._policy.max_bitrate,
             origin=self._media_now(monotonic_ns()),
-            fail=self._abort,  # it cannot go on with this publisher: the seat lingers for another try
-            on_lack=self._leave_out,
+            fail=input.abort,  # it cannot go on with this one: the seat lingers for another try
+            on_lack=input.leave_out,
         )
         try:
             pipeline.staging.admit(tracks)
@@ -335,39 +309,28 @@ class Seat:
             if self._policy.slate is not None:
                 self._continuity.slate = self._policy.slate.slate(self, routes, self._continuity.returned)
             self._policy.on_change(self, SeatChange.JOINED)
+        self._media_now = pipeline.media_now
         return pipeline
-
-    async def _stop(self, publisher: Publisher) -> None:
-        pipeline = self.pipeline
-        self._continuity.ending()
-        if pipeline is not None:
-            try:
-                await close_in_time(pipeline.aclose(), "the worker did not end in time", self.id)
-            finally:
-                if self._started and not self._closing and (self._succession.waiting or self._left_s >= WORTH_SHOWING_S):
-                    self._continuity.gone(replaced=self._succession.waiting)
-                # In one step: a scrape in between would see the totals go back.
-                self.pipeline = None
-                self._policy.on_retired(publisher.protocol, pipeline.gather())
-        await close_in_time(publisher.aclose(self.why_ended), "the publisher did not close in time", self.id)
 
     @property
     def _left_s(self) -> float:
         """For which the seat is still kept without an encoder."""
         return max(0.0, self._kept_until - asyncio.get_running_loop().time())
 
-    async def _next_publisher(self) -> Publisher | None:
-        """The encoder that comes back or takes over; None when nobody does within the time for which the seat is kept."""
+    async def _next(self) -> bool:
+        """The encoder that comes back or takes over; False when nobody does within the time for which the seat is kept."""
         if not self._succession.waiting:
             if self._routes is None or self._left_s <= 0:
-                return None
+                return False
             log_gone(self)
         publisher = await self._succession.next(self._left_s)
-        self._reading.aborted = self._closing
-        if publisher is not None:
-            self.reconnects += 1
-            self.why_ended = ""
-        return publisher
+        if publisher is None:
+            return False
+        self._input, self._connected = Input(publisher, self, self._policy, self.rivals.note), True
+        if self._closing:
+            self._input.abort("")
+        self.reconnects += 1
+        return True
 
     async def take_over(self, publisher: Publisher) -> None:
         """Another connection with the same right: it replaces the present one. Raises `Rejected` when the seat is ending."""
@@ -376,13 +339,13 @@ class Seat:
         self.rivals.taken_over(None if self._succession.waiting else self.publisher, monotonic_ns())
         refusal = Rejected(Reason.CONFLICT, "another encoder with the same key connected at the same moment")
         await self._succession.come(publisher, refusal)
-        self._abort("another encoder with the same key took over")
+        self._input.abort("another encoder with the same key took over")
 
     def end(self, why: str) -> None:
         """End for good: the encoder is told why."""
         self._closing = True
         self._succession.stop_waiting()
-        self._abort(why)
+        self._input.abort(why)
 
     async def _leave(self) -> None:
         self._closing = True
@@ -394,7 +357,7 @@ class Seat:
             self._policy.on_change(self, SeatChange.LEFT)
         await self._spare.aclose()
         await self._succession.refuse(Rejected(Reason.CONFLICT, "the stream is just being closed: try again"))
-        if self.publisher is not None:
-            await self.publisher.aclose(self.why_ended)
-            self.publisher = None
+        if self._connected:
+            await self._input.publisher.aclose(self.why_ended)
+            self._connected = False
         log_ended(self)
