@@ -28,7 +28,7 @@ from gateway.access.jwt import HOST, VIEWER, WATCHER, Claims, Signer, date, expi
 from gateway.config import USER_ID, Config
 from gateway.config.sources import ConfigError, ConfigProblem
 from gateway.model.permissions import ALL, SENDING, WATCHING, Capability, Role, barred
-from gateway.model.records import Settings
+from gateway.model.records import FIRST_RANK, OnConflict, Settings
 from protocols.errors import Reason, Rejected
 from protocols.media import Kind
 
@@ -75,6 +75,8 @@ class Identity:
     call_cids: frozenset[str] | None = None  # the only calls that it is for; None: any
     claimed: str = ""  # the role that the gateway's own credential gives, in place of all that the user has
     stream_key: str = ""  # the name of the short key
+    rank: int = FIRST_RANK  # and what it says of its encoder's place in the stream
+    on_conflict: OnConflict | None = None  # and of another encoder there; None: as the call's settings say
     watching: bool = False  # the user's, but for watching alone
     expires_at: int = 0  # Unix seconds; 0: no end
 
@@ -124,6 +126,11 @@ class Grant:
     sends: frozenset[Capability] = SENDING
     exists: bool = True  # the call; if not, publishing makes it
     muted: frozenset[Kind] = frozenset()  # taken, but given to nobody
+
+    @property
+    def rank(self) -> int:
+        """Of its encoder among those of the stream; 1 is the best."""
+        return self.identity.rank
 
     @property
     def barred(self) -> frozenset[Kind]:

@@ -70,6 +70,19 @@ _COUNTED: tuple[tuple[str, str, Labels, Callable[[PipelineCounters], dict[Labels
         ("cause",),
         lambda t: {(cause,): n for cause, n in t.interruptions.items()},
     ),
+    (
+        "input_switches",
+        "Times that another encoder of a stream went live than before: silent, closed = the one before was down, returned = a better one "
+        "was well again, manual = somebody switched, taken_over = another came in its place",
+        ("cause",),
+        lambda t: {(cause,): n for cause, n in t.switches.items()},
+    ),
+    (
+        "input_switches_held",
+        "Times that encoders took a stream from each other too often, so that one stayed",
+        (),
+        lambda t: {(): t.held},
+    ),
     ("worker_effort_lowered", "Steps down to a cheaper encoding that can keep up", (), lambda t: {(): t.worker_lowered}),
 )
 """What is counted by protocol: name, meaning, further labels, and how the totals give it."""

@@ -74,6 +74,8 @@ ENCODERS: Final[tuple[AnyRoute, ...]] = (
           _C.LIST_STREAMS, None, gives.OneStreamResponse, streams.get),
     Route("DELETE", _CALL + "/streams/{user_id}", "end_stream", "Ends a user's stream; the encoder may come back",
           _C.END_STREAM, None, gives.EmptyResponse, streams.end),
+    Route("POST", _CALL + "/streams/{user_id}/switch", "switch_stream", "Makes another of a user's encoders the live one", _C.END_STREAM,
+          takes.SwitchRequest, gives.OneStreamResponse, streams.switch, refuses=_CONFLICT),
     Route("POST", _CALL + "/stream_keys", "create_stream_key", "A short key for an encoder", _C.SEND_VIDEO,
           takes.StreamKeyRequest, gives.CreatedStreamKeyResponse, stream_keys.create, makes=True),
     Route("GET", _CALL + "/stream_keys", "list_stream_keys", "Stream keys, without what is secret of them", _C.SEND_VIDEO,

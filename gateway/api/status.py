@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Collection, Iterable
 from time import monotonic_ns
-from typing import Final
+from typing import Final, Literal
 
 from aiohttp import web
 
@@ -12,9 +12,11 @@ from gateway.access.credentials import NOBODY, Identity
 from gateway.api.framework.paging import page
 from gateway.api.framework.quotas import Quotas
 from gateway.api.metrics import CONTENT_TYPE
-from gateway.api.schemas.answers import LinkResponse, StreamResponse, TrackResponse
+from gateway.api.schemas.answers import LinkResponse, StandbyResponse, StandbyTrackResponse, StreamResponse, TrackResponse
 from gateway.model.permissions import Capability
-from gateway.sessions.diagnostics import findings
+from gateway.model.records import FIRST_RANK
+from gateway.sessions.diagnostics import findings, wrong_with
+from gateway.sessions.input import Input
 from gateway.sessions.registry import Registry
 from gateway.sessions.seat import Seat
 from gateway.sessions.track_pipeline import TrackPipeline
@@ -114,9 +116,37 @@ def stream(seat: Seat, viewers: int) -> StreamResponse:
         round_trip_ms=round(publisher.stats.round_trip_ns / 1e6, 2) if publisher is not None else None,
         link=link(known) if known is not None else None,
         reconnects=seat.reconnects,
+        rank=seat.inputs.live.rank,
+        role=_role(seat.inputs.live),
+        standbys=[_standby(each) for each in sorted(seat.inputs.standing_by, key=lambda each: each.rank)],
         tracks=[track(track_pipeline) for track_pipeline in track_pipelines],
         viewers=viewers,
         warnings=[finding.text for finding in findings(seat, monotonic_ns())],
+    )
+
+
+def _role(it: Input) -> Literal["primary", "backup"]:
+    return "primary" if it.rank == FIRST_RANK else "backup"
+
+
+def _standby(it: Input) -> StandbyResponse:
+    stats = it.publisher.stats
+    return StandbyResponse(
+        id=it.publisher.id,
+        rank=it.rank,
+        role=_role(it),
+        state="silent" if it.well_since(monotonic_ns()) is None else "standby",
+        protocol=it.publisher.protocol,
+        software=it.publisher.software,
+        started_at=it.started_at.replace(microsecond=0),
+        bitrate_bps=it.bitrate,
+        round_trip_ms=round(stats.round_trip_ns / 1e6, 2),
+        link=link(stats.link) if stats.link is not None else None,
+        tracks=[
+            StandbyTrackResponse(kind=each.kind.value, codec=each.codec.value, width=each.width, height=each.height)
+            for each in it.tracks
+        ],
+        warnings=list(wrong_with(it)),
     )
 
 

@@ -2,7 +2,7 @@
 
 import argparse
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import jwt
 
@@ -13,6 +13,7 @@ from gateway.commands import options as typed
 from gateway.commands.options import Commands, awaited
 from gateway.config import Config
 from gateway.ingress import IngressKey, MakeWay
+from gateway.model.records import FIRST_RANK, OnConflict
 from protocols.errors import Reason, Rejected
 
 if TYPE_CHECKING:
@@ -58,6 +59,18 @@ def add(commands: Commands) -> None:
         action="store_true",
         help="with a short stream key, which is kept in the store and can be revoked; a user who is new to the call becomes its host",
     )
+    way.add_argument(
+        "--rank",
+        type=typed.rank,
+        default=FIRST_RANK,
+        help="with --short: the encoder's place among those of the stream; the first is live, the next ones stand by for it (default: 1)",
+    )
+    way.add_argument(
+        "--on-conflict",
+        choices=get_args(OnConflict),
+        default="",
+        help="with --short: where another encoder is there when one comes with this key (default: as the call says)",
+    )
 
 
 def _way(protocol: str) -> MakeWay:
@@ -101,6 +114,8 @@ async def _of_application(options: argparse.Namespace, config: Config) -> str:
 
 
 async def _ingress(options: argparse.Namespace, config: Config) -> int:
+    if (options.rank != FIRST_RANK or options.on_conflict) and not options.short:
+        raise Rejected(Reason.BAD_REQUEST, "--rank and --on-conflict are of a short stream key: add --short")
     tokens = Tokens(Secret.load(config))
     key = await _short_key(options, config, tokens) if options.short else None
     make: MakeWay = options.way
@@ -116,7 +131,16 @@ async def _short_key(options: argparse.Namespace, config: Config, tokens: Tokens
 
     now = datetime.now(UTC)
     name = stream_keys.new_name(tokens.secret.value)
-    key = StreamKey(name, options.call, options.user, OPERATOR, now, now + timedelta(seconds=options.ttl))
+    key = StreamKey(
+        name,
+        options.call,
+        options.user,
+        OPERATOR,
+        now,
+        now + timedelta(seconds=options.ttl),
+        rank=options.rank,
+        on_conflict=options.on_conflict,
+    )
     async with opened(config) as store:
         await _let_publish(store, options.call, options.user, now)
         await store.stream_keys.add(key)  # last: a gateway that knows the key knows what it is good for

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.config import CALL_ID, USER_ID, Config
-from gateway.model.records import MAX_KEY_SECONDS
+from gateway.model.records import FIRST_RANK, MAX_KEY_SECONDS, MAX_RANK
 
 Command = Callable[[argparse.Namespace, Config], int]
 """Returns the exit code."""
@@ -48,6 +48,12 @@ def seconds(text: str) -> int:
     if not 0 < number <= MAX_KEY_SECONDS:
         raise argparse.ArgumentTypeError(f"{text!r} is no time: write 30m, 24h or 7d, at most {MAX_KEY_SECONDS // 86400}d")
     return number
+
+
+def rank(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,3}", text) or not FIRST_RANK <= int(text) <= MAX_RANK:
+        raise argparse.ArgumentTypeError(f"{text!r} is no rank: write a number from {FIRST_RANK}, the best, to {MAX_RANK}")
+    return int(text)
 
 
 def call(text: str) -> str:

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from gateway.config.values import CallId, Items, Section, long_enough
 from gateway.model.events import EventType
-from gateway.model.records import MAX_LINGER_S
+from gateway.model.records import MAX_LINGER_S, MAX_REVERT_S, OnConflict
 
 LONGEST_USER_TOKEN_S: Final = 30 * 86400
 
@@ -72,11 +72,22 @@ class CallsConfig(Section):
         le=MAX_LINGER_S,
         description="The same after an encoder that was stopped, and has said so, in seconds: nobody is to wait after that.",
     )
-    on_conflict: Literal["take_over", "refuse"] = Field(
+    on_conflict: OnConflict = Field(
         default="take_over",
         description="A second encoder comes for a stream that is live: "
-        '"take_over": it replaces the first one, but not who has just replaced it; "refuse": it is told that the stream is in use. Who has '
-        "sent nothing for 2 s is replaced either way.",
+        '"take_over": it replaces the first one, but not who has just replaced it; "refuse": it is told that the stream is in use; '
+        '"priority": that with the stream key of the better rank replaces the other, and of the same rank it is as with "take_over". Who '
+        "has sent nothing for 2 s is replaced either way. Keys of different ranks are primary and backup, and both stay, but for "
+        '"priority".',
+    )
+    return_to_primary: Literal["revert_after", "sticky", "manual"] = Field(
+        default="revert_after",
+        description="An encoder of a better rank is well again while another stands in for it: "
+        '"revert_after": it is live again after revert_after_s; "sticky": once the other one is down; "manual": once somebody switches, or '
+        "nobody else is there.",
+    )
+    revert_after_s: float = Field(
+        default=10.0, ge=0, le=MAX_REVERT_S, description="Time that it is well without a pause before that, in seconds."
     )
     max_streams: int = Field(default=200, ge=1, le=10_000, description="Streams at once, all calls and protocols together.")
     max_bitrate_bps: int = Field(

@@ -12,12 +12,13 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from gateway.access.authorizer import Authorizer
-from gateway.access.credentials import Grant, Identity
+from gateway.access.credentials import Identity
 from gateway.access.rights_cache import RightsCache
 from gateway.access.viewers import AdmittedViewer, Viewers
 from gateway.model import lifecycle
 from gateway.model.permissions import SENDING, Capability, barred
 from gateway.model.records import Call, Change, ChangeKind
+from gateway.sessions.admission import Rights
 from gateway.sessions.registry import Registry
 from gateway.store.calls import NoSuchCall, muted
 from gateway.store.database import StoreUnavailable
@@ -42,12 +43,12 @@ _CONCERNS: Mapping[ChangeKind, Callable[[str, str, Identity], bool]] = {
 
 
 class Enforcement:
-    """`rights` are those of the live seats, by (call, user)."""
+    """`rights` are those of the inputs of live seats."""
 
     def __init__(
         self,
         registry: Registry,
-        rights: dict[tuple[str, str], Grant],
+        rights: Rights,
         viewers_admitted: Viewers,
         rights_cache: RightsCache,
         authorizer: Authorizer,
@@ -91,15 +92,15 @@ class Enforcement:
 
     async def review(self, concerned: Callable[[str, Identity], bool]) -> None:
         """Asks the rights of these people again."""
-        for (cid, user_id), grant in list(self._rights.items()):
+        for (cid, user_id, rank), grant in list(self._rights.items()):
             if concerned(cid, grant.identity):
                 refusals = {each: await self._refusal(grant.identity, cid, each) for each in sorted(SENDING)}
                 sends = [each for each, refusal in refusals.items() if refusal is None]
                 seat = self._registry.seats.get((cid, user_id))
                 if seat is not None and not sends:
-                    seat.end(refusals[Capability.SEND_VIDEO] or "")
+                    seat.inputs.end_rank(rank, refusals[Capability.SEND_VIDEO] or "")
                 elif seat is not None:
-                    seat.withhold(await self._muted(cid, user_id), barred(sends))
+                    seat.withhold(await self._muted(cid, user_id), barred(sends), rank)
         for viewer in list(self._viewers_admitted.admitted):
             if concerned(viewer.cid, viewer.identity) and (
                 why := await self._refusal(viewer.identity, viewer.cid, Capability.JOIN_CALL)

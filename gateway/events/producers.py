@@ -25,6 +25,8 @@ _TYPES: Final[dict[SeatChange, EventType]] = {
     SeatChange.STOPPED: EventType.INGRESS_STOPPED,
     SeatChange.FAILED: EventType.INGRESS_ERROR,
     SeatChange.LACKING: EventType.INGRESS_WARNING,
+    SeatChange.TAKEN_OVER: EventType.INGRESS_TAKEN_OVER,
+    SeatChange.SWITCHED: EventType.INGRESS_SWITCHED,
     SeatChange.STALLED: EventType.INGRESS_STALLED,
     SeatChange.SLATE: EventType.INGRESS_SLATE,
     SeatChange.RESUMED: EventType.INGRESS_RESUMED,
@@ -62,6 +64,8 @@ class EventProducers:
         else:
             software = seat.publisher.software if seat.publisher is not None else ""
             payload = {"user_id": seat.user_id, "protocol": seat.protocol, "software": software, "stream": seat.id}
+        if change is SeatChange.SWITCHED and (switch := seat.switch) is not None:
+            payload |= {"from": switch.before, "to": switch.after, "cause": switch.cause.value}
         self._bus.publish(_TYPES[change], seat.call_cid, payload | reason)
 
     def refused(self, applicant: Applicant, refusal: Rejected) -> None:

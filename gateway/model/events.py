@@ -44,6 +44,10 @@ class EventType(StrEnum):
     INGRESS_STOPPED = "ingress.stopped"  # user_id, protocol, stream, reason: in the streamer's words
     INGRESS_ERROR = "ingress.error"  # as before; what the streamer should change is in `reason`
     INGRESS_WARNING = "ingress.warning"  # the same of a stream that goes on: something of it is left out
+    INGRESS_TAKEN_OVER = (
+        "ingress.taken_over"  # user_id, protocol, software, stream: another encoder came in the encoder's place
+    )
+    INGRESS_SWITCHED = "ingress.switched"  # the same, from, to: ranks, cause: another of the stream's encoders is live
     INGRESS_STALLED = "ingress.stalled"  # user_id, cause: nothing comes of the encoder
     INGRESS_SLATE = "ingress.slate"  # user_id, cause: nothing has come for long, or it has gone
     INGRESS_RESUMED = "ingress.resumed"  # user_id, cause, gap_seconds: media come again
@@ -78,6 +82,8 @@ AUDIENCE: Final[Mapping[EventType, EventAudience]] = {
     EventType.INGRESS_STOPPED: EventAudience.HOSTS,
     EventType.INGRESS_ERROR: EventAudience.HOSTS,
     EventType.INGRESS_WARNING: EventAudience.HOSTS,
+    EventType.INGRESS_TAKEN_OVER: EventAudience.HOSTS,
+    EventType.INGRESS_SWITCHED: EventAudience.HOSTS,
 }
 
 

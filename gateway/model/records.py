@@ -29,8 +29,15 @@ MAX_PAGE: Final = 100  # items of a list
 MAX_CONDITIONS: Final = 50  # of one filter
 MAX_CURSOR: Final = 1024  # characters
 MAX_KEY_SECONDS: Final = 10 * 365 * 86400  # that a stream key or a token may be good for, where it has an end
+FIRST_RANK: Final = 1
+MAX_RANK: Final = 100  # of a stream key
+MAX_REVERT_S: Final = 3600  # that a better input is well before it has its place back
 MAX_LINGER_S: Final = 1800  # that a seat is kept without an encoder
 MAX_SECRETS: Final = 2  # of one API key: the present one and, during a rotation, the one before
+
+OnConflict = Literal["take_over", "refuse", "priority"]
+"""What becomes of a second encoder of a stream: it replaces the first one; it is refused while that one sends; the better rank counts,
+and of the same rank the newer one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +80,10 @@ class ContinuitySettings:
 
     linger_seconds: int = -1  # that its place is kept after it broke off
     stop_linger_seconds: int = -1  # and after it was stopped
+    return_to_primary: Literal["", "revert_after", "sticky", "manual"] = (
+        ""  # when it is well again; empty: as for linger_seconds
+    )
+    revert_after_seconds: int = -1  # that it is well for, first
     picture: str = (
         ""  # of the operator's (`slate.folder`), the name of that which viewers are shown; empty: as for linger_seconds
     )
@@ -85,7 +96,7 @@ class Settings:
     backstage: Backstage = Backstage()
     broadcasting: Broadcasting = Broadcasting()
     transcoding: Transcoding = UNSAID
-    on_conflict: Literal["", "take_over", "refuse"] = ""  # empty: as the gateway's configuration says
+    on_conflict: Literal["", OnConflict] = ""  # empty: as the gateway's configuration says
     limits: CallLimits = CallLimits()
     continuity: ContinuitySettings = ContinuitySettings()
 
@@ -206,8 +217,9 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True)
 class StreamKey:
-    """A short stream key, for one user in one call. `name` is its public half (see `gateway.access.stream_keys`); `api_key`: by which it
-    was made, as in `GivenRole`."""
+    """A short stream key, for one user in one call. `name` is its public half (see `gateway.access.stream_keys`); `rank` is its encoder's
+    place among those of the stream, 1 the best; `on_conflict` as in `Settings`, empty: as the call's; `api_key`: by which it was made, as
+    in `GivenRole`."""
 
     name: str
     call_cid: str
@@ -217,6 +229,8 @@ class StreamKey:
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
     api_key: str = ""
+    rank: int = FIRST_RANK
+    on_conflict: Literal["", OnConflict] = ""
 
     def usable(self, now: datetime) -> bool:
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)

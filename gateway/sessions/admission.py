@@ -1,7 +1,7 @@
 """Admission: each publisher that a listener yields is authorised and becomes a seat, takes over its own seat, or is told why not.
 
 Kept true: `examine` alone decides; who asks before there is a publisher (SRT, before the handshake; WHIP, before the offer is read) gets
-the same answer, unless they ask without end. `rights` has the grant of each seat that is in the registry, so that it can be asked again.
+the same answer, unless they ask without end. `rights` has the grants of each seat that is in the registry, so that they can be asked again.
 """
 
 import asyncio
@@ -12,6 +12,8 @@ from time import monotonic_ns
 from typing import Final, Protocol
 
 from gateway.access.credentials import Grant
+from gateway.model.records import OnConflict
+from gateway.sessions.input import Input
 from gateway.sessions.output import Destination
 from gateway.sessions.registry import Registry
 from gateway.sessions.rivals import LIVELY, SILENT
@@ -31,6 +33,11 @@ STREAMS_PER_S: Final = 2.0
 """That one user may begin in one call, where beginning costs us work before there is a handshake of the encoder's own,"""
 STREAMS_AT_ONCE: Final = 30
 """and so many at once: an encoder that reconnects every second never gets there."""
+MOST_INPUTS: Final = 4
+"""Encoders of one stream: the one that is live, and those that stand by."""
+
+Rights = dict[tuple[str, str, int], Grant]
+"""What the inputs of the seats that are in the registry came with, by call, user and rank: the newest, also while nobody is there."""
 
 Adapt = Callable[[SeatPolicy, Grant], SeatPolicy]
 """How a seat behaves in the call that it is for."""
@@ -57,8 +64,8 @@ class Closing(Protocol):
 class Admission:
     """Serves listeners until cancelled. At most `max_sessions` at once; more are refused as overloaded.
 
-    `destinations` take media besides the call itself. `take_over`: a second encoder with the same right replaces the first one, within the
-    bounds of `rivals`; else it is refused while that one sends. `fits` raises `Rejected` while there is no room for any further stream.
+    `destinations` take media besides the call itself. `on_conflict` says what becomes of a second encoder with the same
+    right, where neither its key nor its call does. `fits` raises `Rejected` while there is no room for any further stream.
     `on_refused` is told of each publisher that is turned away.
     """
 
@@ -70,14 +77,14 @@ class Admission:
         destinations: Sequence[Destination],
         *,
         max_sessions: int,
-        take_over: bool,
+        on_conflict: OnConflict,
         closing: Closing,
         adapt: Adapt,
         fits: Callable[[], None],
         on_refused: Callable[[Applicant, Rejected], None],
         trace: Begin,
     ) -> None:
-        self.rights: dict[tuple[str, str], Grant] = {}
+        self.rights: Rights = {}
         self._begun = RateLimit(STREAMS_PER_S, STREAMS_AT_ONCE)
         self._closing = closing
         self._fits = fits
@@ -89,7 +96,7 @@ class Admission:
         self._workers = workers
         self._destinations = destinations
         self._max_sessions = max_sessions
-        self._take_over = take_over
+        self._on_conflict = on_conflict
 
     async def serve(self, listener: Listener, policy: SeatPolicy) -> None:
         """Seats of `listener`'s publishers behave by `policy`."""
@@ -119,32 +126,65 @@ class Admission:
         present = self._registry.seats.get((grant.call_cid, grant.user_id))
         if present is None:
             self._check_room(grant)
-        elif present.occupied:
-            self._check_conflict(present, grant, address)
+        elif not present.closing:
+            self._check_place(present, grant, address)
         return grant
 
     def _check_room(self, grant: Grant) -> None:
         """Raises `Rejected` where no other seat may be taken."""
         if self._closing.begun:
             raise Rejected(Reason.OVERLOADED, "the gateway is shutting down: connect again in a moment")
-        if len(self._registry.seats) >= self._max_sessions:
-            raise Rejected(Reason.OVERLOADED, "the gateway has no room for another stream: try again later or on another node")
+        self._check_streams()
         most = grant.settings.limits.participants
         if sum(cid == grant.call_cid for cid, _ in self._registry.seats) >= most:
             raise Rejected(Reason.OVERLOADED, f"the call has its {most} participants already")
         self._fits()
 
-    def _check_conflict(self, present: Seat, grant: Grant, address: str) -> None:
+    def _check_streams(self) -> None:
+        """Raises `Rejected` where no other encoder may come, be it for a seat that is there."""
+        if self._registry.encoders >= self._max_sessions:
+            raise Rejected(Reason.OVERLOADED, "the gateway has no room for another stream: try again later or on another node")
+
+    def _check_place(self, present: Seat, grant: Grant, address: str) -> None:
+        """Raises `Rejected` where there is no place for it beside the encoders of its seat, nor in the place of one."""
+        there, on_conflict = present.inputs.connected, self._policy_of(grant)
+        same = next((each for each in there if each.rank == grant.rank), None)
+        if same is not None:
+            self._check_conflict(present, same, address, take_over=on_conflict != "refuse")
+        elif on_conflict == "priority":
+            for each in there:
+                self._check_rank(present, each, grant)
+        elif there:  # it would stand by
+            if len(there) >= MOST_INPUTS:
+                raise Rejected(Reason.OVERLOADED, f"the stream has its {MOST_INPUTS} encoders already: stop one of them")
+            self._check_streams()
+            self._fits()
+
+    def _policy_of(self, grant: Grant) -> OnConflict:
+        return grant.identity.on_conflict or grant.settings.on_conflict or self._on_conflict
+
+    def _check_conflict(self, present: Seat, there: Input, address: str, *, take_over: bool) -> None:
         """Raises `Rejected` where the encoder that is there stays. One that does not send any more never does."""
-        now, rivals = monotonic_ns(), present.rivals
-        on_conflict = grant.settings.on_conflict
-        take_over = on_conflict == "take_over" if on_conflict else self._take_over
-        paused = present.pipeline is not None and present.pipeline.paused
-        if not paused and not rivals.sends(present.publisher, now, LIVELY if take_over else SILENT):
+        now, rivals = monotonic_ns(), present.inputs.rivals(there.rank)
+        if not there.paused and not rivals.sends(
+            there.publisher if there.begun else None, now, LIVELY if take_over else SILENT
+        ):
             return
         if not take_over:
             raise rivals.refusal("another encoder is live with this key: stop that one first, or wait until it is gone", now)
         rivals.check(address, now)
+
+    def _check_rank(self, present: Seat, there: Input, grant: Grant) -> None:
+        """The same, of one whose key has another rank."""
+        now, rivals = monotonic_ns(), present.inputs.rivals(there.rank)
+        if not there.paused and not rivals.sends(there.publisher if there.begun else None, now, LIVELY):
+            return
+        if there.rank < grant.rank:
+            words = f"an encoder is live with a key of rank {there.rank}, before this one's {grant.rank}: wait until it is gone"
+            raise Rejected(Reason.CONFLICT, words)
+        if present.inputs.held(now):
+            words = "encoders have taken the stream from each other too often: stop one of them, or try again in a minute"
+            raise Rejected(Reason.CONFLICT, words)
 
     async def authorise(self, applicant: Applicant) -> None:
         """For a listener, before it does work for somebody: raises `Rejected` for those who may not publish, and for those who begin one
@@ -184,7 +224,8 @@ class Admission:
                 await seat.run()
             finally:
                 self._registry.remove(seat)
-                self.rights.pop((seat.call_cid, seat.user_id), None)
+                for key in [key for key in self.rights if key[:2] == (seat.call_cid, seat.user_id)]:
+                    del self.rights[key]
 
     def _trace_of(self, applicant: Applicant) -> Trace:
         trace = self._trace()
@@ -207,7 +248,7 @@ class Admission:
         if not grant.exists:
             await self._gate.settle(grant)
             grant = self.examine(credential, call, host)  # others may have come meanwhile
-        key = (grant.call_cid, grant.user_id)
+        key = grant.call_cid, grant.user_id
         present = self._registry.seats.get(key)
         trace.know(call=grant.call_cid, user=grant.user_id)
         event(
@@ -224,9 +265,10 @@ class Admission:
         )
         if present is not None:
             trace.end(f"it goes on in the session {present.id}")
-            self.rights[key] = grant
-            present.withhold(grant.muted, grant.barred)  # another credential of the same user may give less
-            await present.take_over(publisher)
+            self.rights[*key, grant.rank] = grant
+            alone = self._policy_of(grant) == "priority"
+            present.withhold(grant.muted, grant.barred, grant.rank)  # another credential of the same user may give less
+            await present.take_over(publisher, grant.rank, grant.barred, alone=alone)
             return None
         seat = Seat(
             publisher,
@@ -238,7 +280,8 @@ class Admission:
             grant.muted,
             trace,
             grant.barred,
+            grant.rank,
         )
-        self.rights[key] = grant
+        self.rights[*key, grant.rank] = grant
         self._registry.add(seat)
         return seat

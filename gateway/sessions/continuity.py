@@ -24,6 +24,9 @@ class Interrupted(Protocol):
     def paused(self) -> bool:
         """The encoder is not read just now, by our own will."""
 
+    def stands_in(self) -> bool:
+        """Nothing comes of the encoder: whether another one goes on in its place."""
+
     def interrupted(self, interruption: Interruption, change: SeatChange) -> None:
         """It has begun (STALLED, or SLATE at once), has become a long one (SLATE), or is over (RESUMED)."""
 
@@ -132,7 +135,10 @@ class Continuity:
         due = self._next
         if due is not None and now >= due:
             if self.interruption is None:
-                self._stall(now)
+                if self._owner.stands_in():
+                    self._watch = SilenceWatch(now)
+                else:
+                    self._stall(now)
             else:
                 self._show(self.interruption)
         self._arm(now)

@@ -59,6 +59,8 @@ class PipelineCounters:
     layers_lost: int = 0  # times that a video which passes had to do without layers below it
     worker_cpu_ns: Counter[Kind] = field(default_factory=Counter)  # by what the workers made
     interruptions: Counter[str] = field(default_factory=Counter)  # times that nothing came of the encoder, by cause
+    switches: Counter[str] = field(default_factory=Counter)  # times that another input was forwarded than before, by cause
+    held: int = 0  # times that there were too many changes of inputs
     gaps: Gaps = field(default_factory=Gaps)  # how long those were that are over
     delays: dict[Kind, Delays] = field(default_factory=lambda: {kind: Delays() for kind in Kind})
 
@@ -68,6 +70,12 @@ class PipelineCounters:
             self.gaps.observe(interruption.gap)
         elif before is not SeatState.STALLED:
             self.interruptions[interruption.cause.value] += 1
+
+    def switched(self, cause: str) -> None:
+        self.switches[cause] += 1
+
+    def hold(self) -> None:
+        self.held += 1
 
     def add(self, other: "PipelineCounters") -> None:
         self.packets.update(other.packets)
@@ -82,6 +90,8 @@ class PipelineCounters:
         self.layers_lost += other.layers_lost
         self.worker_cpu_ns.update(other.worker_cpu_ns)
         self.interruptions.update(other.interruptions)
+        self.switches.update(other.switches)
+        self.held += other.held
         self.gaps.add(other.gaps)
         for kind, delays in other.delays.items():
             self.delays[kind].add(delays)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
+from gateway.sessions.input import Input
 from gateway.sessions.pacer import LATE, OVERFLOW
 from gateway.sessions.seat import Seat
 from gateway.sessions.seat_state import SeatState
@@ -21,6 +22,7 @@ class Concern(StrEnum):
     ENCODER_GONE = "encoder_gone"
     LINK = "link"
     TWO_ENCODERS = "two_encoders"
+    STANDBY_DOWN = "standby_down"
     KEYFRAME_INTERVAL = "keyframe_interval"
     STALLED = "stalled"
     LATE = "late"
@@ -52,6 +54,10 @@ def findings(seat: Seat, now: int) -> Iterator[Finding]:
         yield Finding(Concern.LINK, advice)
     if advice := seat.rivals.advice(now):
         yield Finding(Concern.TWO_ENCODERS, advice)
+    for input in seat.inputs.standing_by:
+        if input.well_since(now) is None:
+            text = f"Nothing comes of the encoder of rank {input.rank}, which could not stand in: see whether it sends."
+            yield Finding(Concern.STANDBY_DOWN, text)
     yield from _left_out(seat)
     if seat.pipeline is None:
         return
@@ -77,6 +83,13 @@ def findings(seat: Seat, now: int) -> Iterator[Finding]:
     if (n := totals.worker_dropped) >= NOTED:
         text = f"{n} frames were dropped because transcoding cannot keep up: send what passes through (see the advice for the track)."
         yield Finding(Concern.TRANSCODE_DROPPED, text)
+
+
+def wrong_with(input: Input) -> Iterator[str]:
+    """What is not well with one of a stream's encoders by itself, in words for its streamer."""
+    if advice := input.publisher.stats.advice:
+        yield advice
+    yield from (each.text for each in input.left_out)
 
 
 def _left_out(seat: Seat) -> Iterator[Finding]:

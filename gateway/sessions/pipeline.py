@@ -6,7 +6,7 @@ Kept true: all tracks go through one timeline and one pacer, so they stay in ste
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from time import monotonic_ns
 
@@ -45,12 +45,15 @@ class Pipeline:
         origin: int,
         fail: Callable[[str], None],
         on_lack: Callable[[LeftOut], None],
+        begun: int | None = None,
     ) -> None:
         """`routes` and `spare` are the seat's. `max_bitrate` is of one track, bit/s, 0 for none; `origin` the seat's media time in ns at
-        which this publisher starts; `fail` ends the publisher with a reason; `on_lack` takes what the streamer is to be told, once."""
+        which this publisher starts; `fail` ends the publisher with a reason; `on_lack` takes what the streamer is to be told, once.
+        `begun` is when it started, in monotonic ns; None: now."""
         self.totals = PipelineCounters()
-        self._origin, self._made = origin, monotonic_ns()
+        self._origin, self._begun = origin, begun or monotonic_ns()
         self._publisher = publisher
+        self._unreadable = publisher.stats.packets_unreadable  # before
         self._transcoders = Transcoders(workers, publisher.id, fail)
         self._max_bitrate = max_bitrate
         self._fail = fail
@@ -87,7 +90,16 @@ class Pipeline:
 
     async def push(self, packet: EncodedPacket) -> None:
         """One packet of the publisher, on its own clock."""
-        now = monotonic_ns()
+        await self._push(packet, monotonic_ns())
+        if self._pacer.paused:
+            await self._flowing.wait()
+
+    async def catch_up(self, packets: Sequence[EncodedPacket]) -> None:
+        """What the publisher gave before this was there, from a key frame on: all goes out at once, as live as if this had been there."""
+        for packet in packets:
+            await self._push(packet, packet.arrival)
+
+    async def _push(self, packet: EncodedPacket, now: int) -> None:
         staging = self.staging
         if packet.layer:
             staging.note_layer(packet)
@@ -127,8 +139,6 @@ class Pipeline:
         if packet not in released:
             self._note_waiting(packet, now)
         self._release(released, now)
-        if self._pacer.paused:
-            await self._flowing.wait()
 
     def _note_waiting(self, packet: EncodedPacket, now: int) -> None:
         self._entered[packet.track, packet.dts] = now
@@ -160,7 +170,7 @@ class Pipeline:
         if due is None:
             self._entered.clear()  # what is left there was dropped
         else:
-            self._release_timer = self._loop.call_later(max(0, due - now) / 1e9, self._on_timer)
+            self._release_timer = self._loop.call_later(max(0, due - monotonic_ns()) / 1e9, self._on_timer)
 
     def _on_timer(self) -> None:
         self._release_timer = None
@@ -172,7 +182,7 @@ class Pipeline:
         `origin`."""
         if self.totals.packets or not self._origin:
             return self._pacer.media_now(now)
-        return self._origin + now - self._made
+        return self._origin + now - self._begun
 
     @property
     def adaptation(self) -> Effort | None:
@@ -187,7 +197,7 @@ class Pipeline:
         """The totals with what the parts count themselves."""
         totals = self.totals
         totals.rebases = self._timeline.rebases
-        totals.unreadable = self._publisher.stats.packets_unreadable
+        totals.unreadable = self._publisher.stats.packets_unreadable - self._unreadable
         self._transcoders.count(totals)
         totals.dropped = Counter(self._pacer.dropped)
         return totals
@@ -200,6 +210,8 @@ class Pipeline:
             self._release_timer = None
         now = monotonic_ns()
         self._process(self._pacer.finish(now), now)
+        if not self._flowing.is_set():
+            self._publisher.pause(False)
         await self.staging.aclose()
         await self._transcoders.aclose()
 

@@ -57,6 +57,11 @@ class Registry:
         call = self.calls.get(cid)
         return len(call.viewers) if call is not None else 0
 
+    @property
+    def encoders(self) -> int:
+        """How many there are or are waited for, those included that stand by."""
+        return sum(max(1, len(seat.inputs.connected)) for seat in self.seats.values())
+
     def add(self, seat: Seat) -> None:
         self.seats[seat.call_cid, seat.user_id] = seat
         self.started[seat.protocol] += 1

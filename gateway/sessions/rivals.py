@@ -1,8 +1,8 @@
 """Two encoders with one key: who may take a seat over from whom. Sans-IO.
 
 An encoder that was replaced connects again and replaces the other one in its turn, for ever. Kept true: who was replaced just now by one
-that still sends is refused, so that encoders which heed that stop; where they go on, one of them stays after two changes. An encoder from
-which nothing comes any more is in nobody's way: it may be the old connection of the very one that comes back.
+that still sends is refused, so that encoders which heed that stop; where they go on, one of them stays after two changes (`Latch`). One
+from which nothing comes any more is in nobody's way: it may be the old connection of the very one that comes back.
 
 Nothing that is kept here rests on who was refused: with SRT that may be somebody who knows a name and no passphrase.
 """
@@ -17,10 +17,36 @@ from protocols.publisher import Publisher
 SILENT: Final = 2_000_000_000  # ns without a byte, after which even who must not be replaced is
 LIVELY: Final = 1_000_000_000  # ns within which something comes of every stream: who comes back after a crash needs no less
 REPLACED: Final = 10_000_000_000  # ns for which who was replaced is refused
-LATCHED: Final = 600_000_000_000  # ns after the second of two changes within such a time, in which there is no third
+LATCHED: Final = 600_000_000_000  # ns in which two changes are enough, and for which there is no third
 TOLD: Final = 60_000_000_000  # ns for which the streamer sees that there was another one
 
 _WHAT_TO_DO: Final = "stop one of them, or give each a key of its own"
+
+
+class Latch:
+    """Against going to and fro: so many changes `within` ns, and what is newest stays for `held` ns."""
+
+    def __init__(self, changes: int, within: int, held: int) -> None:
+        self._within = within
+        self._held = held
+        self._changes: deque[int] = deque(maxlen=changes)
+
+    def note(self, now: int) -> bool:
+        """There was a change. True: with it the newest stays."""
+        self._changes.append(now)
+        return self.holds(now)
+
+    def holds(self, now: int) -> bool:
+        """There is to be no further change."""
+        return now < self.until
+
+    @property
+    def until(self) -> int:
+        """Until when the newest stays; 0: it need not."""
+        changes = self._changes
+        if len(changes) == changes.maxlen and changes[-1] - changes[0] < self._within:
+            return changes[-1] + self._held
+        return 0
 
 
 class Rivals:
@@ -30,7 +56,7 @@ class Rivals:
         self._bytes = 0  # received from the present encoder, as far as known
         self._heard = now
         self._replaced: dict[str, int] = {}  # hosts of who was replaced while they sent, and when
-        self._changes: deque[int] = deque(maxlen=2)
+        self._latch = Latch(2, LATCHED, LATCHED)
         self._contested: int | None = None
 
     def note(self, received: int, now: int) -> None:
@@ -48,7 +74,7 @@ class Rivals:
         """Whether an encoder from `host` may take over from one that sends. Raises `Rejected` (CONFLICT)."""
         if now - self._replaced.get(host, now - REPLACED) < REPLACED:
             raise self.refusal(f"another encoder is live with this key and has just replaced this one: {_WHAT_TO_DO}", now)
-        if len(self._changes) == 2 and now - self._changes[1] < LATCHED and self._changes[1] - self._changes[0] < LATCHED:
+        if self._latch.holds(now):
             raise self.refusal(
                 f"another encoder is live with this key, and the two have replaced each other: {_WHAT_TO_DO}", now
             )
@@ -58,14 +84,17 @@ class Rivals:
         self._contested = now
         return Rejected(Reason.CONFLICT, words)
 
-    def taken_over(self, present: Publisher | None, now: int) -> None:
-        """Another encoder comes in place of `present`, or of none. One that has not sent a byte yet was no rival."""
+    def taken_over(self, present: Publisher | None, now: int) -> bool:
+        """Another encoder comes in place of `present`, or of none. One that has not sent a byte yet was no rival. True: it is the last one
+        that may for a while."""
+        holds = False
         if present is not None and self.sends(present, now, LIVELY) and self._bytes:
             self._replaced = {host: at for host, at in self._replaced.items() if now - at < REPLACED}
             self._replaced[host_of(present.remote)] = now
-            self._changes.append(now)
+            holds = self._latch.note(now)
             self._contested = now
         self._bytes, self._heard = 0, now
+        return holds
 
     def advice(self, now: int) -> str:
         """What to change while two encoders want to send; empty while there is one."""

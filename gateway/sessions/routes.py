@@ -65,7 +65,7 @@ class TrackRoute:
         self._shown = track  # as the sink knows it
         self._on_begun = on_begun
         self._stand_in: StandIn | None = None
-        self._floor: int | None = None  # dts up to which others were shown: what comes is later
+        self._floor: int | None = -_STEP  # dts up to which others were shown, or might have been: what comes is later
         self._sink: Sink | None = None
         if on_begun is None:
             self._sink = output.publish(track, self)
@@ -124,6 +124,11 @@ class TrackRoute:
         self.feeder, self.track = feeder, track
         if not self.covered:
             self._show(track)
+
+    def splice(self) -> None:
+        """What comes from here on is another encoder's: it begins with a key frame, and is later than all that was shown."""
+        self.waits = self.kind is Kind.VIDEO
+        self._floor = self._floor if self.last is None else self.last
 
     def close(self) -> None:
         self.feeder = self._stand_in = None

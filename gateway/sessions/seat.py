@@ -1,8 +1,8 @@
 """One user's place in one call, fed by encoders: authorise, join the outputs, move media, and outlive the encoder's short absences.
 
 States (`TRANSITIONS`): AUTHORISING -> PROBING -> JOINING -> LIVE <-> STALLED -> SLATE -> LIVE or CLOSED. A seat belongs to one user in one
-call; a new connection with the same right takes over from the old one, and one that comes while nothing comes of the encoder goes on as the
-same participant, with media time running on.
+call; a new connection with the same right takes over from the old one, or stands by for it (`inputs.py`), and whichever goes on is the same
+participant, with media time running on.
 """
 
 import asyncio
@@ -16,23 +16,33 @@ from gateway.sessions.capacity import Demand, Seen
 from gateway.sessions.continuity import Continuity
 from gateway.sessions.counters import PipelineCounters
 from gateway.sessions.input import Input
+from gateway.sessions.inputs import Inputs, Switch
 from gateway.sessions.output import Destination, Muxer, Output
 from gateway.sessions.pacer import LiveEdgePolicy
 from gateway.sessions.pipeline import Pipeline
 from gateway.sessions.replanner import Decide
 from gateway.sessions.rivals import Rivals
 from gateway.sessions.routes import Routes, join
-from gateway.sessions.seat_log import log_ended, log_gone, log_interrupted, log_left_out, log_live
+from gateway.sessions.seat_log import (
+    log_ended,
+    log_gone,
+    log_held,
+    log_input,
+    log_interrupted,
+    log_left_out,
+    log_live,
+    log_switched,
+)
 from gateway.sessions.seat_room import RoomFor, RoomOf
 from gateway.sessions.seat_state import INTERRUPTED, STEPS, TRANSITIONS, Interruption, SeatChange, SeatState
 from gateway.sessions.slate import SlatePolicy
 from gateway.sessions.socket_watch import WatchPolicy
-from gateway.sessions.succession import Succession
+from gateway.sessions.succession import Return, Succession
 from gateway.sessions.transcoders import SpareWorker
 from gateway.sessions.withheld import why_withheld
 from gateway.telemetry.log import SESSION
 from gateway.telemetry.tracing import NO_TRACE, Trace
-from protocols.errors import Reason, Rejected
+from protocols.errors import Rejected
 from protocols.media import EncodedPacket, Kind, LeftOut, Track
 from protocols.publisher import Publisher
 from transcode.host.pool import Workers
@@ -65,6 +75,8 @@ class SeatPolicy:
     track_timeout_s: float | None = TRACK_TIMEOUT_S  # None: for publishers that may be without media for long
     slate: SlatePolicy | None = None  # None: viewers keep the last picture while an encoder is away
     stop_linger_s: float = 0.0  # as `linger_s`, for one that has said that it ends
+    return_to_primary: Return = Return.REVERT_AFTER
+    revert_after_s: float = 10.0  # that a better input is well
 
 
 class Seat:
@@ -81,7 +93,9 @@ class Seat:
         muted: frozenset[Kind] = frozenset(),
         trace: Trace = NO_TRACE,
         barred: frozenset[Kind] = frozenset(),
+        rank: int = 1,
     ) -> None:
+        """`barred` and `rank` are those of the first publisher's credential."""
         self.id = publisher.id
         self.user_id = user_id
         self.call_cid = call_cid
@@ -90,50 +104,53 @@ class Seat:
         self.state = SeatState.AUTHORISING
         self.muted = muted
         """What no output is given, by the word of who may mute: it outlasts the encoder's reconnects."""
-        self.barred = barred
-        """What no output is given because its user may not send it."""
         self.reconnects = 0
-        self.rivals = Rivals(monotonic_ns())
+        self.switch: Switch | None = None
+        """To the input that is forwarded; None: nobody was there."""
         self.trace = trace
         self._destinations = destinations
         self._workers = workers
         self._policy = policy
         self._routes: Routes | None = None  # once it is in its call
         self._spare = SpareWorker(workers, self.id, self._lost_spare)
-        self._succession = Succession()
         self._continuity = Continuity(self)
         self._kept_until = 0.0  # in the loop's time, while none is
         self._media_now: Callable[[int], int] = lambda now: 0
-        self._closing = False
-        self._input = Input(publisher, self, policy, self.rivals.note)
-        self._connected = True  # that is there
-        self.left_out: list[LeftOut] = self._input.left_out
-        """Of the present encoder's stream, or the last one's."""
+        self.closing = False
+        """It is about to end: nobody can come any more."""
+        succession = Succession(policy.return_to_primary, int(policy.revert_after_s * 1e9))
+        self.inputs = Inputs(publisher, rank, barred, self, policy, succession)
+        self.left_out: list[LeftOut] = self.inputs.live.left_out
+        """Of the stream of the one that is forwarded, or was last."""
 
     @property
     def publisher(self) -> Publisher | None:
-        """Of the encoder that is there."""
-        return self._input.publisher if self._connected else None
+        """Of the encoder that is forwarded."""
+        return None if self.inputs.live.over.is_set() else self.inputs.live.publisher
 
     @property
     def pipeline(self) -> Pipeline | None:
         """What its media go through."""
-        return self._input.pipeline
+        return self.inputs.live.pipeline
+
+    @property
+    def barred(self) -> frozenset[Kind]:
+        """What no output is given because its user may not send it."""
+        return self.inputs.live.barred
+
+    @property
+    def rivals(self) -> Rivals:
+        """For its place."""
+        return self.inputs.rivals(self.inputs.live.rank)
 
     @property
     def why_ended(self) -> str:
-        """The present encoder's stream, or the last one's."""
-        return self._input.why_ended
+        """Its stream, or the last one's."""
+        return self.inputs.live.why_ended
 
     @why_ended.setter
     def why_ended(self, why: str) -> None:
-        self._input.why_ended = why
-
-    @property
-    def occupied(self) -> bool:
-        """An encoder has it: it neither ends nor waits for one to come back."""
-        there = self._connected or self._succession.waiting
-        return there and not self._closing
+        self.inputs.live.why_ended = why
 
     @property
     def joined(self) -> bool:
@@ -148,17 +165,25 @@ class Seat:
     @property
     def paused(self) -> bool:
         """Its encoder is not read for now, since it is far enough ahead."""
-        return self.pipeline is not None and self.pipeline.paused
+        return self.inputs.live.paused
 
     def interrupted(self, interruption: Interruption, change: SeatChange) -> None:
         """Told by its `Continuity`."""
-        totals = self.pipeline.totals if self.pipeline is not None else PipelineCounters()
-        totals.interrupted(interruption, change, self.state)
+        before = self.state
         self._enter(INTERRUPTED[change])
-        if self.pipeline is None:
-            self._policy.on_retired(self.protocol, totals)
+        self._count(lambda totals: totals.interrupted(interruption, change, before))
         log_interrupted(self, interruption, change)
         self._policy.on_change(self, change)
+
+    def stands_in(self) -> bool:
+        """The same: whether another input goes on in place of the one that is silent."""
+        return self.inputs.stalled()
+
+    def _count(self, what: Callable[[PipelineCounters], None]) -> None:
+        totals = self.pipeline.totals if self.pipeline is not None else PipelineCounters()
+        what(totals)
+        if self.pipeline is None:
+            self._policy.on_retired(self.protocol, totals)
 
     @property
     def muxer(self) -> Muxer:
@@ -168,15 +193,17 @@ class Seat:
         """The media time in ns that is live at monotonic `now`: it runs on between publishers."""
         return self._media_now(now)
 
-    def withhold(self, muted: frozenset[Kind], barred: frozenset[Kind]) -> None:
-        """These and no others are given to no output, at once, until the next call."""
-        if (muted, barred) == (self.muted, self.barred):
+    def withhold(self, muted: frozenset[Kind], barred: frozenset[Kind], rank: int = 1) -> None:
+        """These and no others are given to no output, at once, until the next call; barred is what comes with credentials of this rank."""
+        before = self.muted, self.barred
+        self.muted = muted
+        self.inputs.bar(rank, barred)
+        if (muted, self.barred) == before:
             return
-        self.muted, self.barred = muted, barred
         if self.pipeline is not None:
             self.pipeline.staging.replan()
         if self._routes is not None and (self.pipeline is None or self.interruption is not None):
-            for kind in muted | barred:
+            for kind in muted | self.barred:
                 self._routes.keep(kind, ())  # no packet comes with which the plan would be followed
 
     def cost_of(self, output: Output) -> Demand:
@@ -212,37 +239,48 @@ class Seat:
         self.trace.step(STEPS[state])
 
     async def run(self) -> None:
-        """From the first publisher to the end of the last one's linger time. Raises nothing but cancellation."""
+        """From the first input to the end of the last one's place. Raises nothing but cancellation."""
         SESSION.set(self.id)
+        self.trace.step("accept")
         try:
-            await self._serve()
+            await self.inputs.run()
+        except asyncio.CancelledError:
+            self.inputs.cancel()
+            raise
         except Exception:
             # the boundary that the design names: a bug here ends one seat, in the log with its trace, and nothing else
             log.exception("session failed", extra={"session": self.id})
             self.why_ended = "internal error"
         finally:
-            refused = self._input.refused if self._routes is None else ""
+            refused = self.inputs.live.refused if self._routes is None else ""
             try:
                 await self._leave()
             finally:
                 self.trace.end(self.why_ended, refused)
 
-    async def _serve(self) -> None:
-        there = True
-        while there:
-            self.protocol, self.left_out = self._input.publisher.protocol, self._input.left_out
-            self.trace.step("accept")
-            await self._input.run()
-            self._connected = False
-            there = not self._closing and await self._next()
-
-    # Told by its input
+    # Told by its inputs
 
     def accepted(self, input: Input) -> None:
-        if self._routes is None:
+        if input is not self.inputs.live:
+            log_input(self, input.publisher, input.rank, "an encoder stands by")
+        elif self._routes is None:
             self._enter(SeatState.PROBING)
         else:
             self.trace.step(STEPS[SeatState.PROBING])
+
+    def forwards(self, input: Input, switch: Switch | None) -> None:
+        self.protocol, self.left_out, self.switch = input.publisher.protocol, input.left_out, switch
+        self.reconnects += 1
+        self.trace.step("accept")
+        if self._routes is None:
+            self._enter(SeatState.PROBING)
+
+    def waits(self) -> None:
+        log_gone(self)
+
+    def held(self) -> None:
+        self._count(PipelineCounters.hold)
+        log_held(self)
 
     def expect(self, tracks: tuple[Track, ...]) -> None:
         self._continuity.expect(tracks)
@@ -254,16 +292,25 @@ class Seat:
             self.trace.step(STEPS[self.state])
         self._policy.on_change(self, SeatChange.STARTED)
         log_live(self, tracks)
+        if (switch := self.switch) is not None:
+            self._count(lambda totals: totals.switched(switch.cause))
+            log_switched(self, switch.before, switch.after, switch.cause)
+            self._policy.on_change(self, SeatChange.TAKEN_OVER if switch.taken_over else SeatChange.SWITCHED)
 
     def heard(self, packet: EncodedPacket) -> None:
         self._continuity.heard(packet)
 
+    def well(self, input: Input) -> None:
+        self.inputs.changed()
+
     def lacks(self, input: Input, item: LeftOut) -> None:
         log_left_out(self, item)
-        self._policy.on_change(self, SeatChange.LACKING)
+        if input is self.inputs.live:
+            self._policy.on_change(self, SeatChange.LACKING)
 
     def failed(self, input: Input) -> None:
-        self._policy.on_change(self, SeatChange.FAILED)
+        if input is self.inputs.live:
+            self._policy.on_change(self, SeatChange.FAILED)
 
     def stopped(self, input: Input) -> None:
         self._continuity.ending()
@@ -273,18 +320,27 @@ class Seat:
         self._policy.on_change(self, SeatChange.STOPPED)
 
     def drained(self, input: Input) -> None:
-        if not self._closing and (self._succession.waiting or self._left_s >= WORTH_SHOWING_S):
-            self._continuity.gone(replaced=self._succession.waiting)
+        if not self.closing and ((goes_on := self.inputs.goes_on()) or self.left_s >= WORTH_SHOWING_S):
+            self._continuity.gone(replaced=goes_on)
 
     def retired(self, input: Input, pipeline: Pipeline) -> None:
         self._policy.on_retired(input.publisher.protocol, pipeline.gather())
 
-    async def begin(self, input: Input, tracks: tuple[Track, ...]) -> Pipeline:
+    def over(self, input: Input) -> None:
+        if input is not self.inputs.live:
+            log_input(self, input.publisher, input.rank, f"an encoder stands by no more: {input.why_ended}")
+        self.inputs.ended(input)
+
+    async def begin(self, input: Input, tracks: tuple[Track, ...], since: int) -> Pipeline:
         """The input's pipeline, and the participant in its call and wherever else media go, if it is not there yet. Raises `Rejected`,
         and leaves nothing behind, where there is no room; once a stream is live it is never refused: what it costs gets cheaper instead."""
         if self._routes is None:
             self._enter(SeatState.JOINING)
         routes = self._routes or await join(self._destinations, self, self._output_changed)
+        for route in routes if self.switch is not None and not self.switch.taken_over else ():
+            route.splice()
+        now = monotonic_ns()
+        origin = self._media_now(now) - (now - since) if self._routes is not None else 0
         pipeline = Pipeline(
             input.publisher,
             routes,
@@ -294,7 +350,8 @@ class Seat:
             room=RoomOf(self, self._policy.room),
             live_edge=self._policy.live_edge,
             max_bitrate=self._policy.max_bitrate,
-            origin=self._media_now(monotonic_ns()),
+            origin=origin,
+            begun=since,
             fail=input.abort,  # it cannot go on with this one: the seat lingers for another try
             on_lack=input.leave_out,
         )
@@ -313,42 +370,26 @@ class Seat:
         return pipeline
 
     @property
-    def _left_s(self) -> float:
+    def left_s(self) -> float:
         """For which the seat is still kept without an encoder."""
         return max(0.0, self._kept_until - asyncio.get_running_loop().time())
 
-    async def _next(self) -> bool:
-        """The encoder that comes back or takes over; False when nobody does within the time for which the seat is kept."""
-        if not self._succession.waiting:
-            if self._routes is None or self._left_s <= 0:
-                return False
-            log_gone(self)
-        publisher = await self._succession.next(self._left_s)
-        if publisher is None:
-            return False
-        self._input, self._connected = Input(publisher, self, self._policy, self.rivals.note), True
-        if self._closing:
-            self._input.abort("")
-        self.reconnects += 1
-        return True
-
-    async def take_over(self, publisher: Publisher) -> None:
-        """Another connection with the same right: it replaces the present one. Raises `Rejected` when the seat is ending."""
-        if self._closing or self.state is SeatState.CLOSED:
-            raise Rejected(Reason.CONFLICT, "the stream is just being closed: try again")
-        self.rivals.taken_over(None if self._succession.waiting else self.publisher, monotonic_ns())
-        refusal = Rejected(Reason.CONFLICT, "another encoder with the same key connected at the same moment")
-        await self._succession.come(publisher, refusal)
-        self._input.abort("another encoder with the same key took over")
+    async def take_over(
+        self, publisher: Publisher, rank: int = 1, barred: frozenset[Kind] = frozenset(), *, alone: bool = False
+    ) -> None:
+        """Another connection, whose credential has this rank: it replaces the one of the same rank, or stands by; `alone`: it replaces
+        any. Raises `Rejected` when the seat is ending."""
+        await self.inputs.come(publisher, rank, barred, alone=alone)
 
     def end(self, why: str) -> None:
-        """End for good: the encoder is told why."""
-        self._closing = True
-        self._succession.stop_waiting()
-        self._input.abort(why)
+        """End for good: the encoders are told why."""
+        self.closing = True
+        self.inputs.end(why)
 
     async def _leave(self) -> None:
-        self._closing = True
+        self.closing = True
+        self.inputs.end(self.why_ended)
+        await self.inputs.aclose()
         self._continuity.close()
         self._enter(SeatState.CLOSED)
         routes, self._routes = self._routes, None
@@ -356,8 +397,4 @@ class Seat:
             await routes.aclose()
             self._policy.on_change(self, SeatChange.LEFT)
         await self._spare.aclose()
-        await self._succession.refuse(Rejected(Reason.CONFLICT, "the stream is just being closed: try again"))
-        if self._connected:
-            await self._input.publisher.aclose(self.why_ended)
-            self._connected = False
         log_ended(self)

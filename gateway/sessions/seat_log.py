@@ -8,6 +8,7 @@ from typing import Protocol
 from gateway.sessions.seat_state import Interruption, SeatChange
 from gateway.telemetry.log import event
 from protocols.media import LeftOut, Track
+from protocols.publisher import Publisher
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +28,21 @@ class Logged(Protocol):
 def log_live(seat: Logged, tracks: Sequence[Track]) -> None:
     tracks_by_codec = ",".join(track.codec.value for track in tracks)
     _event(logging.INFO, "live", seat, tracks=tracks_by_codec, reconnects=seat.reconnects or None)
+
+
+def log_input(seat: Logged, publisher: Publisher, rank: int, line: str) -> None:
+    """Of one that stands by."""
+    who = {"publisher": publisher.id, "protocol": publisher.protocol, "remote": publisher.remote, "rank": rank}
+    event(log, logging.INFO, line, session=seat.id, **who)
+
+
+def log_switched(seat: Logged, before: int, after: int, cause: str) -> None:
+    _event(logging.INFO, "another encoder of the stream is live", seat, cause=cause, rank_before=before, rank=after)
+
+
+def log_held(seat: Logged) -> None:
+    words = "encoders have taken the stream from each other too often: the one that is live stays for a while"
+    _event(logging.WARNING, f"{words}. Look at their connections, or give each a key of its own", seat)
 
 
 def log_left_out(seat: Logged, item: LeftOut) -> None:

@@ -33,6 +33,8 @@ class SeatChange(StrEnum):
     FAILED = "failed"  # the encoder's stream ends because something is wrong with it
     LACKING = "lacking"  # something of the encoder's stream is left out, the last of the seat's `left_out`
     STOPPED = "stopped"  # the encoder's media are in the call no longer, for whatever reason
+    TAKEN_OVER = "taken_over"  # another encoder comes in the encoder's place
+    SWITCHED = "switched"  # another of its inputs is forwarded, about which its `switch` is
     STALLED = "stalled"  # nothing comes of the encoder; this and the next two are about the seat's `interruption`
     SLATE = "slate"  # nothing has come for long, or the encoder has gone
     RESUMED = "resumed"  # media are in the call again

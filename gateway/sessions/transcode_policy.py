@@ -1,4 +1,5 @@
-"""How media is treated in one call, and how long its encoders are waited for: as the configuration says, changed by the call's settings."""
+"""How media is treated in one call, how long its encoders are waited for, and how they stand in for each other: as the configuration says,
+changed by the call's settings."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -6,6 +7,7 @@ from dataclasses import replace
 from gateway.access.credentials import Grant
 from gateway.config import TranscodeConfig
 from gateway.sessions.seat import SeatPolicy
+from gateway.sessions.succession import Return
 from protocols.media import Codec
 from transcode.encoder_table import SOFTWARE
 from transcode.plan import Policy, plan
@@ -32,12 +34,15 @@ def adapted(base: Policy) -> Callable[[SeatPolicy, Grant], SeatPolicy]:
 
     def adapt(policy: SeatPolicy, grant: Grant) -> SeatPolicy:
         treatment, wanted = base.narrowed(grant.settings.transcoding), grant.settings.continuity
+        back = wanted.return_to_primary
         return replace(
             policy,
             decide=lambda track, want: plan(track, want, treatment),
             linger_s=policy.linger_s if wanted.linger_seconds < 0 else wanted.linger_seconds,
             slate=replace(policy.slate, wished=wanted.picture) if policy.slate is not None else None,
             stop_linger_s=policy.stop_linger_s if wanted.stop_linger_seconds < 0 else wanted.stop_linger_seconds,
+            return_to_primary=Return(back) if back else policy.return_to_primary,
+            revert_after_s=policy.revert_after_s if wanted.revert_after_seconds < 0 else wanted.revert_after_seconds,
         )
 
     return adapt

@@ -140,6 +140,8 @@ STREAM_KEYS: Final = Table(
     Column("expires_at", Moment),
     Column("revoked_at", Moment),
     _given_by(),
+    Column("rank", Integer, nullable=False, server_default="1"),  # a gateway of before, on the same store, names none
+    Column("on_conflict", String(16), nullable=False, server_default=""),
 )
 # One row: whoever writes counts it up first, which puts all writers, of all processes, in one order.
 CLOCK: Final = Table("clock", METADATA, Column("id", Integer, primary_key=True), Column("seq", BigInteger, nullable=False))

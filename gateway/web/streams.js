@@ -7,6 +7,8 @@ import { CODECS, addressed } from "./elements.js";
 
 const EVERY_MS = 2000;
 const TREATMENTS = { passthrough: "passed through", transcode: "transcoded", refuse: "left out" };
+const ROLES = { primary: "Primary", backup: "Backup" };
+const STATES = { standby: "stands by", silent: "stands by, sends nothing" };
 
 const { token } = addressed();
 const headers = token ? { Authorization: `Bearer ${token}` } : {};
@@ -39,11 +41,20 @@ class Card {
       ["Live for", duration(Date.now() - Date.parse(stream.started_at))],
       ["Bitrate", bitrate(stream.bitrate_bps)],
       ["Viewers", String(stream.viewers)],
+      ...(stream.role === "backup" || stream.standbys.length > 0 ? [[ROLES[stream.role], "live"]] : []),
+      ...stream.standbys.map(standby),
       ...(stream.link ? network(stream) : []),
       ...stream.tracks.flatMap(rows),
     ]);
-    bullets(this.warnings, [...new Set([...stream.tracks.map((track) => track.advice), ...stream.warnings])].filter(Boolean));
+    const beside = stream.standbys.flatMap((input) => input.warnings);
+    bullets(this.warnings, [...new Set([...stream.tracks.map((track) => track.advice), ...stream.warnings, ...beside])].filter(Boolean));
   }
+}
+
+/** An encoder that stands by for the live one. */
+function standby(input) {
+  const facts = [input.protocol.toUpperCase(), input.software, bitrate(input.bitrate_bps)].filter(Boolean).join(", ");
+  return [ROLES[input.role], `${STATES[input.state] ?? input.state}: ${facts}`];
 }
 
 /** What SRT knows of the way from the encoder. */

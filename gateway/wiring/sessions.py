@@ -20,6 +20,7 @@ from gateway.sessions.pacer import LiveEdgePolicy
 from gateway.sessions.registry import MakeCall, Registry
 from gateway.sessions.seat import SeatPolicy
 from gateway.sessions.socket_watch import WatchPolicy
+from gateway.sessions.succession import Return
 from gateway.sessions.transcode_policy import adapted, configured
 from gateway.telemetry.log import event
 from gateway.telemetry.tracing import Begin
@@ -82,6 +83,8 @@ async def session_services(
         watch=WatchPolicy(),
         linger_s=config.calls.linger_s,
         stop_linger_s=config.calls.stop_linger_s,
+        return_to_primary=Return(config.calls.return_to_primary),
+        revert_after_s=config.calls.revert_after_s,
         slate=slates(config.slate, workers),
         max_bitrate=config.calls.max_bitrate_bps,
         on_retired=registry.retire,
@@ -94,7 +97,7 @@ async def session_services(
         workers,
         [each.destination for each in beside],
         max_sessions=config.calls.max_streams,
-        take_over=config.calls.on_conflict == "take_over",
+        on_conflict=config.calls.on_conflict,
         closing=drain,
         adapt=adapted(treatment),
         fits=capacity.admit_any,

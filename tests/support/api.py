@@ -16,7 +16,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from pydantic import SecretStr
 
-from gateway.access.credentials import NOBODY, Grant, Identity, Secret, Tokens
+from gateway.access.credentials import NOBODY, Identity, Secret, Tokens
 from gateway.access.sealing import Sealing
 from gateway.access.viewers import Viewers
 from gateway.api.framework.dispatch import Api
@@ -34,6 +34,7 @@ from gateway.model.events import Bus, Event
 from gateway.model.permissions import Capability
 from gateway.model.records import ApiKey, SealedSecret
 from gateway.outputs.embedded.call import EmbeddedCall
+from gateway.sessions.admission import Rights
 from gateway.sessions.registry import Registry
 from gateway.wiring.store import StoreAccess, open_store_access
 from protocols.errors import Rejected
@@ -91,7 +92,7 @@ class Stage:
     store_access: StoreAccess
     tokens: Tokens
     registry: Registry
-    rights: dict[tuple[str, str], Grant]
+    rights: Rights
     broadcasts: Broadcasts
     events: list[Event]
     counted: Counter[int]
@@ -146,7 +147,7 @@ async def api_stage(directory: Path, database: str = "", quotas: QuotasConfig = 
         )
         bus, events, broadcasts = Bus(), list[Event](), Broadcasts()
         producers, calls = EventProducers(bus, authorizer.whose), CallEvents(bus)
-        rights: dict[tuple[str, str], Grant] = {}
+        rights: Rights = {}
         enforcement = Enforcement(
             registry,
             rights,

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from time import monotonic_ns
 
 from gateway.access.credentials import Grant, Identity
+from gateway.sessions.admission import Rights
 from gateway.sessions.capacity import Demand
 from gateway.sessions.output import DelayFamily, Feedback, OnChange, Output, SeatView, Want
 from gateway.sessions.pacer import LiveEdgePolicy
@@ -233,7 +234,7 @@ class EnoughRoom:
         pass
 
 
-def seated(registry: Registry, rights: dict[tuple[str, str], Grant], cid: str, user_id: str) -> Seat:
+def seated(registry: Registry, rights: Rights, cid: str, user_id: str) -> Seat:
     """A host's seat as admission leaves it, before any media."""
     policy = SeatPolicy(
         decide=lambda track, want: plan(track, want, Policy()),
@@ -247,7 +248,9 @@ def seated(registry: Registry, rights: dict[tuple[str, str], Grant], cid: str, u
     )
     seat = Seat(MemoryPublisher(), user_id, cid, [MemoryCall()], Workers(), policy)
     registry.add(seat)
-    rights[cid, user_id] = Grant(user_id, cid, 0, Identity(user_id, call_cids=frozenset({cid}), claimed="host"))
+    rights[cid, user_id, seat.inputs.live.rank] = Grant(
+        user_id, cid, 0, Identity(user_id, call_cids=frozenset({cid}), claimed="host")
+    )
     return seat
 
 

@@ -39,6 +39,8 @@ async def create(services: Services, request: ApiRequest[StreamKeyRequest]) -> C
         created_at=request.now,
         expires_at=request.now + lasts if lasts is not None else None,
         api_key=request.identity.api_key,
+        rank=body.rank,
+        on_conflict=body.on_conflict,
     )
     await services.store.users.ensure([user_id], request.now)
     await services.store.stream_keys.add(key)

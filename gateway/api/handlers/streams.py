@@ -4,7 +4,7 @@ from gateway.api.framework.errors import ApiError
 from gateway.api.framework.route import ApiRequest
 from gateway.api.framework.services import Services
 from gateway.api.schemas.answers import EmptyResponse, OneStreamResponse, StreamsResponse
-from gateway.api.schemas.requests import EmptyRequest
+from gateway.api.schemas.requests import EmptyRequest, SwitchRequest
 from gateway.api.status import listed, stream, streams_page
 from gateway.sessions.seat import Seat
 
@@ -28,7 +28,13 @@ async def end(services: Services, request: ApiRequest[EmptyRequest]) -> EmptyRes
     return EmptyResponse()
 
 
-def _seat(services: Services, request: ApiRequest[EmptyRequest]) -> Seat:
+async def switch(services: Services, request: ApiRequest[SwitchRequest]) -> OneStreamResponse:
+    seat = _seat(services, request)
+    seat.inputs.switch(request.body.rank)
+    return OneStreamResponse(stream=stream(seat, services.registry.viewers(seat.call_cid)))
+
+
+def _seat(services: Services, request: ApiRequest[EmptyRequest] | ApiRequest[SwitchRequest]) -> Seat:
     seat = services.registry.seats.get((request.cid, request.path["user_id"]))
     if seat is None:
         raise ApiError(404, f"no stream of {request.path['user_id']} is in the call")

@@ -1,7 +1,7 @@
 """What the gateway answers. Times are in UTC."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -212,6 +212,8 @@ class StreamKeyResponse(Model):
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
+    rank: int
+    on_conflict: str
 
 
 class RtmpWay(Model):
@@ -317,6 +319,30 @@ class LinkResponse(Model):
     packets_belated: int
 
 
+class StandbyTrackResponse(Model):
+    kind: str
+    codec: str
+    width: int
+    height: int
+
+
+class StandbyResponse(Model):
+    """One of the encoders of a stream, which stands by for the live one."""
+
+    id: str
+    rank: int = Field(description="Of its stream key; 1 is the best.")
+    role: Literal["primary", "backup"]
+    state: Literal["standby", "silent"] = Field(description="silent: nothing comes of it, so that it could not go on.")
+    protocol: str
+    software: str
+    started_at: datetime
+    bitrate_bps: int = Field(description="Of its connection.")
+    round_trip_ms: float
+    link: LinkResponse | None = Field(description="What SRT knows of the connection.")
+    tracks: list[StandbyTrackResponse]
+    warnings: list[str] = Field(description="What its streamer should change.")
+
+
 class StreamResponse(Model):
     """One encoder's stream."""
 
@@ -331,6 +357,9 @@ class StreamResponse(Model):
     round_trip_ms: float | None
     link: LinkResponse | None = Field(description="What SRT knows of the connection.")
     reconnects: int
+    rank: int = Field(description="Of the stream key of the live encoder, of which all else is; 1 is the best.")
+    role: Literal["primary", "backup"]
+    standbys: list[StandbyResponse] = Field(description="The encoders that stand by for it, the best rank first.")
     tracks: list[TrackResponse]
     viewers: int
     warnings: list[str] = Field(description="What the streamer should change.")

@@ -19,7 +19,18 @@ from gateway.api.schemas.parts import (
     Word,
 )
 from gateway.model.permissions import Capability
-from gateway.model.records import MAX_CONDITIONS, MAX_CURSOR, MAX_KEY_SECONDS, MAX_LINGER_S, MAX_PAGE, MAX_PARTICIPANTS
+from gateway.model.records import (
+    FIRST_RANK,
+    MAX_CONDITIONS,
+    MAX_CURSOR,
+    MAX_KEY_SECONDS,
+    MAX_LINGER_S,
+    MAX_PAGE,
+    MAX_PARTICIPANTS,
+    MAX_RANK,
+    MAX_REVERT_S,
+    OnConflict,
+)
 from transcode.settings import SETTINGS, Setting, Transcoding
 
 MAX_LIST = 100
@@ -76,6 +87,14 @@ class ContinuityRequest(Request):
         default=-1, ge=-1, le=MAX_LINGER_S, description="That its place in the call is kept after it broke off."
     )
     stop_linger_seconds: int = Field(default=-1, ge=-1, le=MAX_LINGER_S, description="The same after it was stopped.")
+    return_to_primary: Literal["", "revert_after", "sticky", "manual"] = Field(
+        default="",
+        description="How an encoder of a better rank, once it is well again, is live again in place of one that stands in for it: after "
+        "`revert_after_seconds`, when the other one is down, or when somebody switches. Empty: as the gateway is configured.",
+    )
+    revert_after_seconds: int = Field(
+        default=-1, ge=-1, le=MAX_REVERT_S, description="That it is well without a pause before that."
+    )
     picture: str = Field(
         default="",
         pattern=r"^[A-Za-z0-9_.-]{0,64}$",
@@ -90,8 +109,11 @@ class SettingsRequest(Request):
     backstage: BackstageRequest = BackstageRequest()
     broadcasting: BroadcastingRequest = BroadcastingRequest()
     transcoding: TranscodingRequest = TranscodingRequest()
-    on_conflict: Literal["", "take_over", "refuse"] = Field(
-        default="", description="A second encoder comes for a stream that is live; empty: as the gateway is configured."
+    on_conflict: Literal["", OnConflict] = Field(
+        default="",
+        description="A second encoder comes for a stream that is live, with a key of the same rank: it replaces the first one, or is "
+        "refused while that one sends; priority: with a key of any rank: the better one is live, and the other one refused. Empty: as the "
+        "gateway is configured.",
     )
     limits: LimitsRequest = LimitsRequest()
     continuity: ContinuityRequest = ContinuityRequest()
@@ -208,6 +230,25 @@ class EventRequest(Request):
 class StreamKeyRequest(Request):
     user_id: UserId | None = Field(default=None, description="Whose key; empty: the one who asks.")
     expires_in_seconds: int | None = Field(default=None, ge=60, le=MAX_KEY_SECONDS, description="Empty: until it is revoked.")
+    rank: int = Field(
+        default=FIRST_RANK,
+        ge=FIRST_RANK,
+        le=MAX_RANK,
+        description="Of its encoder among those of the stream: that of rank 1 is live, the next ones stand by for it.",
+    )
+    on_conflict: Literal["", OnConflict] = Field(
+        default="",
+        description="Where another encoder is there when one comes with this key; empty: as the call's settings say.",
+    )
+
+
+class SwitchRequest(Request):
+    rank: int | None = Field(
+        default=None,
+        ge=FIRST_RANK,
+        le=MAX_RANK,
+        description="Of the encoder that is to be live; empty: the best that stands by.",
+    )
 
 
 class CreateCallTypeRequest(Request):

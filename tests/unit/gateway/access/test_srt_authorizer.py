@@ -41,7 +41,7 @@ class Gate:
             Workers(),
             (),
             max_sessions=room,
-            take_over=True,
+            on_conflict="take_over",
             closing=self.way_out,
             adapt=lambda policy, grant: policy,
             fits=unheard,

@@ -20,7 +20,7 @@ from gateway.access.credentials import Secret, Tokens
 from gateway.access.jwt import Claims, Signer, read
 from gateway.config import Config
 from gateway.config.sources import render
-from gateway.model.records import ChangeKind
+from gateway.model.records import ChangeKind, StreamKey
 from gateway.store.store import Store
 from gateway.wiring.listeners import PROTOCOLS
 
@@ -275,6 +275,27 @@ def test_a_short_key_is_stored_after_what_it_rests_on(capsys: pytest.CaptureFixt
 
     *_, before, last = asyncio.run(kinds())
     assert (before, last) == (ChangeKind.CALL, ChangeKind.STREAM_KEY)
+
+
+def test_a_short_key_has_its_rank_and_its_say_over_other_encoders(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    run(capsys, "call", "create", "livestream:x", "--user", "john")
+    of_john = ("ingress", "srt", "--call", "livestream:x", "--user", "john")
+    text = run(capsys, *of_john, "--short", "--rank", "2", "--on-conflict", "refuse")
+    (database,) = tmp_path.rglob("*.db")
+
+    async def stored() -> StreamKey | None:
+        async with Store.open(f"sqlite+aiosqlite:///{database}") as store:
+            return await store.stream_keys.get(field(text, "Stream id"))
+
+    key = asyncio.run(stored())
+    assert key is not None
+    assert (key.rank, key.on_conflict) == (2, "refuse")
+    assert main((*of_john, "--rank", "2")) == 2
+    assert "add --short" in capsys.readouterr().err
+    for rank in ("0", "101", "first"):
+        with pytest.raises(SystemExit):
+            main((*of_john, "--short", "--rank", rank))
+        assert "is no rank: write a number from 1, the best, to 100" in capsys.readouterr().err
 
 
 def test_calls_and_short_keys(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.access import stream_keys
-from gateway.access.credentials import Grant, Identity
+from gateway.access.credentials import Identity
 from gateway.access.rights_cache import Memory, RightsCache
 from gateway.access.sealing import Sealing
 from gateway.access.viewers import Viewers
@@ -20,6 +20,7 @@ from gateway.model import lifecycle
 from gateway.model.permissions import Role
 from gateway.model.records import MAX_MUTED, ApiKey, Change, Member, SealedSecret, StreamKey, User
 from gateway.outputs.embedded.call import EmbeddedCall
+from gateway.sessions.admission import Rights
 from gateway.sessions.registry import Registry
 from gateway.sessions.seat import Seat
 from gateway.store.calls import muted, unmuted
@@ -45,7 +46,7 @@ class Followed:
         self.news = asyncio.Event()
         self.registry = Registry(lambda cid, on_empty: EmbeddedCall(cid, max_participants=1, on_empty=on_empty))
         viewers_admitted = Viewers(self.registry.call, self._nobody, unheard, unheard)
-        self.rights: dict[tuple[str, str], Grant] = {}
+        self.rights: Rights = {}
         self.muted: list[tuple[str, str, frozenset[Kind]]] = []
         self.enforcement = Enforcement(
             self.registry,

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
+from time import monotonic_ns
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from protocols.errors import ProtocolError, Reason, Rejected
 from protocols.media import Kind, Lack, LeftOut, TracksChanged
 from tests.support.memory import H264, EnoughRoom, MemoryCall, MemoryPublisher, packet
 from tests.support.unheard import unheard
+from tests.support.waiting import eventually
 from transcode.host.pool import Workers
 from transcode.plan import Policy, plan
 
@@ -177,3 +179,33 @@ async def test_what_was_done_elsewhere_is_marked_so() -> None:
         (told,) = await heard.until(EventType.CALL_LIVE_STARTED)
     assert told["call"]["live"] is True
     assert heard.events[0].elsewhere
+
+
+async def test_another_of_a_streams_encoders_is_told_of_and_one_that_takes_its_place() -> None:
+    bus, heard = Bus(), Heard()
+    first, second, third = MemoryPublisher(), MemoryPublisher(), MemoryPublisher()
+    begun = (EventType.PARTICIPANT_JOINED, EventType.INGRESS_STARTED)
+    with bus.listening(heard):
+        session = session_of(first, bus)
+        task = asyncio.create_task(session.run())
+        first.say(*media())
+        await heard.until(*begun)
+        await session.take_over(second, 2)
+        second.say(*media())
+
+        async def well() -> bool:
+            return any(each.well_since(monotonic_ns()) is not None for each in session.inputs.standing_by)
+
+        await eventually(well, within_s=10, every_s=0.01)
+        first.say(None)
+        again = (EventType.INGRESS_STOPPED, EventType.INGRESS_STARTED, EventType.INGRESS_SWITCHED)
+        *_, switched = await heard.until(*begun, *again)
+        await session.take_over(third, 2)
+        third.say(*media())
+        replaced = (EventType.INGRESS_STOPPED, EventType.INGRESS_STARTED, EventType.INGRESS_TAKEN_OVER)
+        *_, taken_over = await heard.until(*begun, *again, *replaced)
+        session.end("the test is over")
+        await task
+    who = {"user_id": "ada", "protocol": second.protocol, "software": second.software, "stream": first.id}
+    assert switched == {**who, "from": 1, "to": 2, "cause": "closed"}
+    assert taken_over == who

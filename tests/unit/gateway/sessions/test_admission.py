@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from gateway.access.credentials import Grant
-from gateway.model.records import MAX_PARTICIPANTS, CallLimits, Settings
-from gateway.sessions.admission import STREAMS_AT_ONCE, STREAMS_PER_S, Admission
+from gateway.access.credentials import Grant, Identity
+from gateway.model.records import MAX_PARTICIPANTS, CallLimits, OnConflict, Settings
+from gateway.sessions.admission import MOST_INPUTS, STREAMS_AT_ONCE, STREAMS_PER_S, Admission
 from gateway.sessions.pacer import LiveEdgePolicy
 from gateway.sessions.registry import Registry
 from gateway.sessions.seat import SeatPolicy
@@ -60,18 +60,22 @@ class MemoryListener:
 
 
 class OpenGate:
-    """Lets in whoever comes, as the user that the key names, into one call of these settings, which `exists` or is made once `may_make`."""
+    """Lets in whoever comes, as the user that the key names, with the rank behind a `#`, into one call of these settings, which `exists` or
+    is made once `may_make`."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.exists = True
+        self.on_conflict: OnConflict | None = None  # as each key says
         self.making, self.may_make = asyncio.Event(), asyncio.Event()
 
     async def prepare(self, credential: Credential, call: str | None) -> None: ...
 
     def examine(self, credential: Credential, call: str | None, address: str) -> Grant:
         muted = frozenset({Kind.VIDEO} if credential.key == "muted" else ())
-        return Grant(credential.key, "livestream:demo", 0, settings=self.settings, muted=muted, exists=self.exists)
+        user, _, rank = credential.key.partition("#")
+        identity = Identity(user, rank=int(rank or 1), on_conflict=self.on_conflict)
+        return Grant(user, "livestream:demo", 0, identity, self.settings, muted=muted, exists=self.exists)
 
     async def settle(self, grant: Grant) -> Grant:
         self.making.set()
@@ -82,7 +86,7 @@ class OpenGate:
 @asynccontextmanager
 async def receiving(
     *,
-    take_over: bool,
+    on_conflict: OnConflict,
     workers: Workers | None = None,
     limits: CallLimits = NO_LIMITS,
     max_sessions: int = 4,
@@ -106,7 +110,7 @@ async def receiving(
         workers or Workers(),
         (),
         max_sessions=max_sessions,
-        take_over=take_over,
+        on_conflict=on_conflict,
         closing=WayOut(),
         adapt=lambda policy, grant: policy,
         fits=unheard,
@@ -133,7 +137,7 @@ async def live(listener: MemoryListener, call: MemoryCall, at_ms: int = 0, user:
 
 
 async def test_a_busy_stream_is_refused_where_the_operator_says_so_but_not_while_it_waits_for_its_encoder() -> None:
-    async with receiving(take_over=False) as (listener, registry, call), asyncio.timeout(10):
+    async with receiving(on_conflict="refuse") as (listener, registry, call), asyncio.timeout(10):
         first = await live(listener, call)
         video = await call.sink(Kind.VIDEO)
         await video.until(1)
@@ -152,7 +156,7 @@ async def test_a_busy_stream_is_refused_where_the_operator_says_so_but_not_while
 
 
 async def test_who_asks_before_there_is_a_publisher_hears_the_same_and_counts_once() -> None:
-    async with receiving(take_over=False) as (listener, registry, call), asyncio.timeout(10):
+    async with receiving(on_conflict="refuse") as (listener, registry, call), asyncio.timeout(10):
         await listener.authorise(MemoryPublisher("host"))
         await live(listener, call)
         await (await call.sink(Kind.VIDEO)).until(1)
@@ -165,7 +169,7 @@ async def test_who_asks_before_there_is_a_publisher_hears_the_same_and_counts_on
 
 
 async def test_who_begins_one_stream_after_the_other_is_slowed_and_nobody_else() -> None:
-    async with receiving(take_over=True) as (listener, registry, _):
+    async with receiving(on_conflict="take_over") as (listener, registry, _):
 
         async def begin_until_refused() -> tuple[int, Rejected]:
             for begun in range(10 * STREAMS_AT_ONCE):
@@ -190,7 +194,7 @@ def test_an_encoder_that_reconnects_every_second_is_never_slowed() -> None:
 
 async def test_who_was_replaced_is_known_to_one_that_waited_for_its_call_to_be_made() -> None:
     gate = OpenGate(Settings(limits=NO_LIMITS))
-    async with receiving(take_over=True, gate=gate) as (listener, _, call), asyncio.timeout(10):
+    async with receiving(on_conflict="take_over", gate=gate) as (listener, _, call), asyncio.timeout(10):
         gate.exists = False
         waiting = await live(listener, call)
         await gate.making.wait()
@@ -208,7 +212,7 @@ async def test_who_was_replaced_is_known_to_one_that_waited_for_its_call_to_be_m
 
 
 async def test_otherwise_the_second_encoder_takes_over() -> None:
-    async with receiving(take_over=True) as (listener, registry, call), asyncio.timeout(10):
+    async with receiving(on_conflict="take_over") as (listener, registry, call), asyncio.timeout(10):
         first = await live(listener, call)
         await (await call.sink(Kind.VIDEO)).until(1)
         second = await live(listener, call)
@@ -221,7 +225,7 @@ async def test_otherwise_the_second_encoder_takes_over() -> None:
 @pytest.mark.parametrize(("limits", "most"), [(CallLimits(max_participants=2), 2), (CallLimits(), MAX_PARTICIPANTS)])
 async def test_a_call_takes_as_many_participants_as_it_is_set_and_its_own_stay(limits: CallLimits, most: int) -> None:
     async with (
-        receiving(take_over=True, limits=limits, max_sessions=100) as (listener, registry, call),
+        receiving(on_conflict="take_over", limits=limits, max_sessions=100) as (listener, registry, call),
         asyncio.timeout(10),
     ):
         for n in range(most):
@@ -236,7 +240,7 @@ async def test_a_call_takes_as_many_participants_as_it_is_set_and_its_own_stay(l
 
 
 async def test_who_is_muted_is_so_from_the_first_packet_on_and_with_the_next_encoder() -> None:
-    async with receiving(take_over=True) as (listener, registry, call), asyncio.timeout(10):
+    async with receiving(on_conflict="take_over") as (listener, registry, call), asyncio.timeout(10):
         for number in range(2):
             publisher = MemoryPublisher("muted")
             listener.publishers.put_nowait(publisher)
@@ -251,7 +255,7 @@ async def test_who_is_muted_is_so_from_the_first_packet_on_and_with_the_next_enc
 
 
 async def test_who_is_muted_of_all_that_they_send_is_let_in_all_the_same() -> None:
-    async with receiving(take_over=True) as (listener, registry, call), asyncio.timeout(10):
+    async with receiving(on_conflict="take_over") as (listener, registry, call), asyncio.timeout(10):
         publisher = await live(listener, call, user="muted")
         publisher.say(packet(1, 33), None)
         await publisher.closed.wait()
@@ -265,7 +269,7 @@ async def test_a_defect_met_with_one_publisher_loses_that_one_alone() -> None:
         async def reject(self, refusal: Rejected) -> None:
             raise ZeroDivisionError
 
-    async with receiving(take_over=False) as (listener, _, call), asyncio.timeout(10):
+    async with receiving(on_conflict="refuse") as (listener, _, call), asyncio.timeout(10):
         first = await live(listener, call)
         video = await call.sink(Kind.VIDEO)
         await video.until(1)
@@ -279,7 +283,7 @@ async def test_a_defect_met_with_one_publisher_loses_that_one_alone() -> None:
 
 async def test_what_a_publisher_did_is_counted_at_every_moment_of_its_end() -> None:
     track, (first, *_) = tone(Codec.AAC, seconds=0.1)
-    async with Workers() as workers, receiving(take_over=True, workers=workers) as (listener, registry, call):
+    async with Workers() as workers, receiving(on_conflict="take_over", workers=workers) as (listener, registry, call):
         publisher = MemoryPublisher("host")
         listener.publishers.put_nowait(publisher)
         publisher.say(TracksChanged((track,)), first)
@@ -292,3 +296,82 @@ async def test_what_a_publisher_did_is_counted_at_every_moment_of_its_end() -> N
                 await asyncio.sleep(0)
         assert counted == sorted(counted), "a total went back"
         assert sum(totals.packets[Kind.AUDIO] for _, totals in registry.totals()) == 1
+
+
+async def sending(listener: MemoryListener, call: MemoryCall, user: str) -> MemoryPublisher:
+    """Live or standing by, with bytes that have just come."""
+    publisher = await live(listener, call, user=user)
+    await publisher.accepted.wait()
+    publisher.stats.bytes_received = 1000
+    return publisher
+
+
+async def refusal_of(listener: MemoryListener, user: str) -> Rejected:
+    with pytest.raises(Rejected) as refused:
+        await listener.authorise(MemoryPublisher(user))
+    return refused.value
+
+
+@pytest.mark.parametrize("on_conflict", ["take_over", "refuse"])
+async def test_keys_of_other_ranks_are_in_nobodys_way_and_each_has_one_place(on_conflict: OnConflict) -> None:
+    async with receiving(on_conflict=on_conflict) as (listener, registry, call), asyncio.timeout(10):
+        first = await sending(listener, call, "host")
+        await (await call.sink(Kind.VIDEO)).until(1)
+        second = await sending(listener, call, "host#2")
+        (seat,) = registry.seats.values()
+        assert [each.rank for each in seat.inputs.connected] == [1, 2]
+        assert seat.publisher is first
+        if on_conflict == "refuse":
+            assert (await refusal_of(listener, "host#2")).reason is Reason.CONFLICT
+        else:
+            third = await live(listener, call, user="host#2")
+            await third.accepted.wait()
+            assert second.why == "another encoder with the same key took over"
+        assert not first.closed.is_set()
+
+
+async def test_a_stream_has_so_many_encoders_and_each_counts() -> None:
+    async with (
+        receiving(on_conflict="take_over", max_sessions=MOST_INPUTS + 1) as (listener, registry, call),
+        asyncio.timeout(10),
+    ):
+        for rank in range(1, MOST_INPUTS + 1):
+            await sending(listener, call, f"host#{rank}")
+        refused = await refusal_of(listener, "host#99")
+        assert (refused.reason, refused.detail) == (
+            Reason.OVERLOADED,
+            f"the stream has its {MOST_INPUTS} encoders already: stop one of them",
+        )
+        assert registry.encoders == MOST_INPUTS
+        await sending(listener, call, "guest")
+        assert (await refusal_of(listener, "another")).detail.startswith("the gateway has no room for another stream")
+        await listener.authorise(MemoryPublisher("guest"))  # in place of its own
+        assert (await refusal_of(listener, "guest#2")).detail.startswith("the gateway has no room for another stream")
+
+
+async def test_by_priority_the_better_rank_replaces_and_the_worse_one_is_refused_while_that_sends() -> None:
+    async with receiving(on_conflict="priority") as (listener, registry, call), asyncio.timeout(10):
+        worse = await sending(listener, call, "host#2")
+        await (await call.sink(Kind.VIDEO)).until(1)
+        better = await sending(listener, call, "host#1")
+        assert worse.why == "an encoder with a key of a better rank took over"
+        refused = await refusal_of(listener, "host#2")
+        assert refused.reason is Reason.CONFLICT
+        assert refused.detail == "an encoder is live with a key of rank 1, before this one's 2: wait until it is gone"
+        newer = MemoryPublisher("host#1")  # of the same rank the newer one counts
+        newer.remote = "192.0.2.8:4711"
+        listener.publishers.put_nowait(newer)
+        await newer.accepted.wait()
+        assert better.why == "another encoder with the same key took over"
+        (seat,) = registry.seats.values()
+        assert [each.rank for each in seat.inputs.connected] == [1]
+
+
+async def test_a_key_has_its_own_say_in_what_becomes_of_who_is_there() -> None:
+    gate = OpenGate(Settings(on_conflict="refuse"))
+    async with receiving(on_conflict="take_over", gate=gate) as (listener, _, call), asyncio.timeout(10):
+        await sending(listener, call, "host")
+        await (await call.sink(Kind.VIDEO)).until(1)
+        assert (await refusal_of(listener, "host")).detail.startswith("another encoder is live with this key: stop that one")
+        gate.on_conflict = "take_over"
+        await listener.authorise(MemoryPublisher("host"))

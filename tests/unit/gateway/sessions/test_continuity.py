@@ -6,6 +6,7 @@ from time import monotonic_ns
 from gateway.sessions.continuity import Continuity
 from gateway.sessions.seat_state import Interruption, InterruptionCause, SeatChange
 from tests.support.memory import H264, packet
+from tests.support.waiting import eventually
 
 STALLED, SLATE, RESUMED = SeatChange.STALLED, SeatChange.SLATE, SeatChange.RESUMED
 
@@ -14,12 +15,17 @@ class Told:
     """Who owns it, and what they were told, with the time of each (monotonic ns)."""
 
     def __init__(self) -> None:
-        self.paused = False
+        self.paused = self.stand_in = False
+        self.asked = 0
         self.changes: list[SeatChange] = []
         self.times: list[int] = []
         self.last: Interruption | None = None
         self.continuity = Continuity(self)
         self._news = asyncio.Event()
+
+    def stands_in(self) -> bool:
+        self.asked += 1
+        return self.stand_in
 
     def interrupted(self, interruption: Interruption, change: SeatChange) -> None:
         self.changes.append(change)
@@ -132,3 +138,20 @@ async def longer_than_a_stall() -> None:
     later = asyncio.Event()
     asyncio.get_running_loop().call_later(0.8, later.set)
     await later.wait()
+
+
+async def test_where_another_goes_on_in_its_place_a_silence_is_none() -> None:
+    told = Told()
+    told.stand_in = True
+    told.continuity.expect((H264,))
+    last = heard(told, 0, 40)
+
+    async def asked() -> bool:
+        return told.asked == 2
+
+    await eventually(asked, within_s=10, every_s=0.01)
+    assert monotonic_ns() - last > 900_000_000, "it is waited for as long as the one before"
+    assert told.changes == []
+    told.stand_in = False
+    await told.until(STALLED)
+    told.continuity.close()

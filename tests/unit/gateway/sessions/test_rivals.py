@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.sessions.rivals import LATCHED, LIVELY, REPLACED, SILENT, TOLD, Rivals
+from gateway.sessions.rivals import LATCHED, LIVELY, REPLACED, SILENT, TOLD, Latch, Rivals
 from protocols.errors import Reason, Rejected
 from tests.support.memory import MemoryPublisher
 
@@ -102,3 +102,12 @@ def test_the_streamer_is_told_what_to_do_for_a_while() -> None:
     assert not let_in(rivals, second, first, 9 * S)
     assert rivals.advice(9 * S + TOLD - 1) != ""
     assert rivals.advice(9 * S + TOLD) == ""
+
+
+def test_a_latch_holds_after_so_many_changes_in_so_little_time_and_no_longer_than_said() -> None:
+    latch = Latch(3, 10 * S, 60 * S)
+    assert [latch.note(at * S) for at in (0, 6, 12)] == [False, False, False]
+    assert latch.note(15 * S)
+    assert latch.until == 75 * S
+    assert latch.holds(75 * S - 1)
+    assert not latch.holds(75 * S)

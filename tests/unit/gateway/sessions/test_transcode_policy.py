@@ -11,6 +11,7 @@ from gateway.model.records import ContinuitySettings, Settings
 from gateway.sessions.pacer import LiveEdgePolicy
 from gateway.sessions.seat import SeatPolicy
 from gateway.sessions.socket_watch import WatchPolicy
+from gateway.sessions.succession import Return
 from gateway.sessions.transcode_policy import adapted, configured
 from protocols.media import Codec
 from tests.support.memory import EnoughRoom
@@ -75,3 +76,29 @@ def test_how_long_encoders_are_waited_for_is_up_to_the_call(wished: ContinuitySe
     )
     adapted_policy = adapted(Policy())(policy, grant)
     assert (adapted_policy.linger_s, adapted_policy.stop_linger_s) == kept
+
+
+@pytest.mark.parametrize(
+    ("wished", "kept"),
+    [
+        (ContinuitySettings(), (Return.STICKY, 5)),
+        (ContinuitySettings(return_to_primary="manual"), (Return.MANUAL, 5)),
+        (ContinuitySettings(return_to_primary="revert_after", revert_after_seconds=0), (Return.REVERT_AFTER, 0)),
+    ],
+)
+def test_so_is_how_a_primary_comes_back(wished: ContinuitySettings, kept: tuple[Return, int]) -> None:
+    grant = Grant("ada", "livestream:demo", 0, Identity("ada"), settings=Settings(continuity=wished))
+    policy = SeatPolicy(
+        decide=lambda track, want: plan(track, want, Policy()),
+        live_edge=LiveEdgePolicy(),
+        watch=WatchPolicy(),
+        linger_s=30,
+        max_bitrate=0,
+        on_retired=lambda protocol, totals: None,
+        room=EnoughRoom(),
+        on_change=lambda seat, change: None,
+        return_to_primary=Return.STICKY,
+        revert_after_s=5,
+    )
+    adapted_policy = adapted(Policy())(policy, grant)
+    assert (adapted_policy.return_to_primary, adapted_policy.revert_after_s) == kept

@@ -307,7 +307,9 @@ async def test_api_keys_rotate_with_overlap_and_their_secrets_lie_sealed(store: 
 async def test_stream_keys(store: Store) -> None:
     await store.calls.get_or_create(call("one"))
     first = StreamKey("skaaaaaaaaaaaaa", "livestream:one", "ann", "john", NOW)
-    second = StreamKey("skbbbbbbbbbbbbb", "livestream:one", "bob", "john", NOW + MINUTE, NOW + 2 * MINUTE)
+    second = StreamKey(
+        "skbbbbbbbbbbbbb", "livestream:one", "bob", "john", NOW + MINUTE, NOW + 2 * MINUTE, rank=2, on_conflict="refuse"
+    )
     for key in (first, second):
         await store.stream_keys.add(key)
     assert await store.stream_keys.of_call("livestream:one") == (second, first)
