@@ -5,16 +5,23 @@ ended, or that nobody takes up within 10 s, is counted as a failed authenticatio
 name could block it with wrong passphrases.
 
 Nothing is received on a port while one of its callers is decided on, so there is also a bound on how long that may take (`LookUpBudget`).
+
+A caller repeats its handshake four times a second until it is answered. What repeats a handshake that was refused is refused as well: its
+caller has been told so and gone, and nobody would send on the connection that was made of it.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from protocols.addresses import client_network
+from protocols.bounded_map import BoundedMap
 from protocols.errors import Reason, Rejected
 from protocols.rate_limit import RateLimit
 from protocols.srt.address import Address
 from protocols.srt.streamid import StreamId
+
+_MOST_REFUSED: Final = 1024  # handshakes that are remembered; each is of an address that was proven (SYN cookie)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -45,15 +52,27 @@ class Reservation:
     made_at: int  # ns
 
 
-class CallerAdmission:
-    """`rate` calls a second from one address after `burst` at once; `expiry_ns` and `max_pending` bound the reservations."""
+@dataclass(frozen=True, slots=True, repr=False)
+class Handshake:
+    """What a handshake and its repetitions have in common, and two callers have not: a caller has a port of its own."""
 
-    def __init__(self, rate: float, burst: int, expiry_ns: int, max_pending: int) -> None:
+    address: Address
+    raw: bytes  # the stream id
+    mapped: str = ""  # the key of the port that was called
+
+
+class CallerAdmission:
+    """`rate` calls a second from one address after `burst` at once; `expiry_ns` and `max_pending` bound the reservations; a refusal holds
+    for what comes of the same handshake within `repeated_ns`."""
+
+    def __init__(self, rate: float, burst: int, expiry_ns: int, max_pending: int, repeated_ns: int) -> None:
         self.expired = 0  # or broken off
         self._calls = RateLimit(rate, burst)
         self._expiry = expiry_ns
         self._max_pending = max_pending
         self._reserved: dict[int, Reservation] = {}
+        self._repeated_ns = repeated_ns
+        self._refused: BoundedMap[Handshake, tuple[Reason, int]] = BoundedMap(_MOST_REFUSED)  # and until when
 
     def __len__(self) -> int:
         return len(self._reserved)
@@ -62,6 +81,14 @@ class CallerAdmission:
         """Count a call; raises `Rejected` if there were too many."""
         if not self._calls.take(client_network(host), now):
             raise Rejected(Reason.TOO_MANY_REQUESTS, "too many calls from this address: wait before the next")
+
+    def refuse(self, handshake: Handshake, reason: Reason, now: int) -> None:
+        self._refused[handshake] = reason, now + self._repeated_ns
+
+    def refused(self, handshake: Handshake, now: int) -> Reason | None:
+        """Why, if this repeats a handshake that was refused."""
+        reason, until = self._refused.get(handshake, (None, 0))
+        return reason if now < until else None
 
     def reserve(self, socket: int, reservation: Reservation) -> None:
         if len(self._reserved) >= self._max_pending:

@@ -29,3 +29,4 @@ class SrtLimits(ReceiveLimits):
     answer_s: float = 0.25  # nothing is received on a port while a caller of it is decided on: as long as the loop is late, and
     look_up_s: float = 0.04  # for an answer that is not in memory
     look_up_share: float = 0.1  # of all time, at most, that callers may have a port wait for such answers
+    repeated_s: float = 2.0  # after a refusal: repetitions of that handshake, on their way or waiting at the port

@@ -19,7 +19,7 @@ from protocols.metric import MetricFamily
 from protocols.publisher import BoundPort, ReachedBy
 from protocols.rate_limit import TokenBucket
 from protocols.srt.address import Address, server, unpack_sockaddr
-from protocols.srt.admission import Access, CallerAdmission, LookUpBudget, Reservation
+from protocols.srt.admission import Access, CallerAdmission, Handshake, LookUpBudget, Reservation
 from protocols.srt.connection import SrtConnection, inbox, prepare
 from protocols.srt.libsrt import FAILED, READABLE, Option, SrtError, load
 from protocols.srt.limits import DEFAULT_LATENCY_MS, SrtLimits
@@ -79,7 +79,11 @@ class SrtListener:
         self._library = library
         limit = self._limits
         self._admission = CallerAdmission(
-            limit.calls_per_second, limit.call_burst, round(limit.pending_s * 1e9), limit.max_pending
+            limit.calls_per_second,
+            limit.call_burst,
+            round(limit.pending_s * 1e9),
+            limit.max_pending,
+            round(limit.repeated_s * 1e9),
         )
         self._lines = TokenBucket(_LOG_RATE, 1)
         self._budget = LookUpBudget(round(limit.look_up_s * 1e9), limit.look_up_share)
@@ -176,23 +180,26 @@ class SrtListener:
         """The listen callback: 0 or a reject code, as the loop decides."""
         if self._closing:  # the loop waits for this to return
             return Reason.OVERLOADED.srt_code
-        code = ask(self._loop, self._answer(mapped, socket, sockaddr, raw), self._limits.answer_s)
+        handshake = Handshake(unpack_sockaddr(sockaddr), raw, mapped.key if mapped is not None else "")
+        code = ask(self._loop, self._answer(mapped, socket, handshake), self._limits.answer_s)
         if code is None:
-            tell(self._loop, partial(self._unanswered, socket))
+            tell(self._loop, partial(self._unanswered, socket, handshake))  # before it is asked about a repetition
             return Reason.OVERLOADED.srt_code
         return code
 
     # -- the loop
 
-    async def _answer(self, mapped: StreamId | None, socket: int, sockaddr: bytes, raw: bytes) -> int:
+    async def _answer(self, mapped: StreamId | None, socket: int, handshake: Handshake) -> int:
         """What a caller hears: 0 to go on, or a reject code."""
         self._receiver.callers += 1
-        now, address = monotonic_ns(), unpack_sockaddr(sockaddr)
+        now, address = monotonic_ns(), handshake.address
+        if (reason := self._admission.refused(handshake, now)) is not None:
+            return reason.srt_code
         try:
             self._admission.check_rate(address.host, now)
             if len(self._live) >= self._limits.max_publishers:
                 raise Rejected(Reason.OVERLOADED, "no room for another publisher")
-            stream = mapped or self._named(raw, address)
+            stream = mapped or self._named(handshake.raw, address)
             access = await self._decide(stream, address.host)
             if access.passphrase is not None:
                 self._receiver.srt.set(socket, Option.PASSPHRASE, access.passphrase)
@@ -200,9 +207,13 @@ class SrtListener:
                 self._receiver.srt.set(socket, Option.RCVLATENCY, min(access.latency_ms, self._limits.max_latency_ms))
             self._admission.reserve(socket, Reservation(stream, access, address, now))
         except Rejected as refusal:
-            self.stats.refused[refusal.reason.label] += 1
+            self._refuse(handshake, refusal.reason)
             return refusal.reason.srt_code
         return 0
+
+    def _refuse(self, handshake: Handshake, reason: Reason) -> None:
+        self._admission.refuse(handshake, reason, monotonic_ns())
+        self.stats.refused[reason.label] += 1
 
     def _named(self, raw: bytes, address: Address) -> StreamId:
         try:
@@ -235,10 +246,10 @@ class SrtListener:
         if not deciding.cancelled() and not isinstance(error := deciding.exception(), Rejected | NoneType):
             log.error("SRT: a caller was lost by a defect of ours", exc_info=error)
 
-    def _unanswered(self, socket: int) -> None:
+    def _unanswered(self, socket: int, handshake: Handshake) -> None:
         """The loop was too slow for a caller, who was refused: the answer may have been given all the same."""
         self._admission.take(socket)
-        self.stats.refused[Reason.OVERLOADED.label] += 1
+        self._refuse(handshake, Reason.OVERLOADED)
 
     def _hook_failed(self, error: BaseException) -> None:
         tell(self._loop, partial(self._defect, error))

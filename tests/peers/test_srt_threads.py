@@ -15,7 +15,7 @@ from time import monotonic_ns
 from protocols.errors import ProtocolError
 from protocols.srt.address import Address
 from protocols.srt.admission import Access
-from protocols.srt.libsrt import FAILED, READABLE, load
+from protocols.srt.libsrt import FAILED, READABLE, Option, load
 from protocols.srt.limits import SrtLimits
 from protocols.srt.listener import Authorise, SrtListener
 from protocols.srt.receiver import SrtReceiver
@@ -23,6 +23,7 @@ from protocols.srt.streamid import StreamId
 from protocols.srt.tracks import TsDemuxer
 from tests.peers.srt_peers import STEP_S, caller, collecting
 from tests.support.encoders import X264_LIVE, ffmpeg, programme
+from tests.support.waiting import eventually
 from tests.unit.protocols.srt.streams import X264, muxed
 
 LATE_S = 0.1
@@ -43,8 +44,8 @@ async def anybody(stream: StreamId, host: str) -> Access:
     return Access()
 
 
-def listener(authorise: Authorise = anybody) -> SrtListener:
-    return SrtListener("127.0.0.1", 0, authorise=authorise, limits=OPEN)
+def listener(authorise: Authorise = anybody, limits: SrtLimits = OPEN) -> SrtListener:
+    return SrtListener("127.0.0.1", 0, authorise=authorise, limits=limits)
 
 
 class Sampler:
@@ -195,6 +196,36 @@ async def test_while_the_loop_is_held_up_callers_hear_that_it_is_overloaded() ->
             await collector.publisher("later")
         assert collector.listener.stats.refused == {"overloaded": 1}
         assert len(collector.listener._admission) == 0
+
+
+async def test_a_caller_that_was_refused_is_not_admitted_by_a_repetition_of_its_handshake() -> None:
+    """It calls four times a second until it hears something: another call is at the port when the first was not answered in time."""
+    admitted, limits, srt = list[str](), SrtLimits(answer_s=0.6), load()
+
+    async def authorise(stream: StreamId, _host: str) -> Access:
+        if not admitted:
+            time.sleep(limits.answer_s + LATE_S)  # noqa: ASYNC251 (nothing is waited for: this is the loop that is late)
+        admitted.append(stream.key)
+        return Access()
+
+    async with collecting(listener(authorise, limits)) as collector:
+        late = srt.create()
+        srt.set(late, Option.RCVSYN, 0)  # as ffmpeg calls; one that blocks repeats itself once a second
+        srt.set(late, Option.STREAMID, "late")
+        srt.connect(late, Address("127.0.0.1", collector.listener.port))
+
+        async def refused() -> bool:
+            return srt.over(late)
+
+        await eventually(refused)
+        assert srt.reject_reason(late) == 1402
+        async with caller(collector.listener.port, "later") as (_, said):  # whose turn at the port is after the late one's
+            assert said == {"connected": True}
+            await collector.publisher("later")
+        srt.close(late)
+        assert [one.publisher.credential.key for one in collector.publishers] == ["later"]
+        assert collector.listener.stats.refused == {"overloaded": 1}
+        assert admitted == ["late", "later"]
 
 
 async def test_closing_a_listener_takes_no_time_though_callers_come() -> None:

@@ -1,7 +1,7 @@
 """One fan-out process as the gateway sees it, from its start to its end, and the viewers that it has.
 
-Keeps true: nothing here waits for the process but who asked it something; what it does not read in time is left out, so that it holds up
-nobody else; when it ends, its viewers are told at once; what it says is read as from a stranger.
+Keeps true: nothing here waits for the process but who asked it something, and they not for ever; what it does not read in time is left
+out, so that it holds up nobody else; when it ends, its viewers are told at once; what it says is read as from a stranger.
 """
 
 import asyncio
@@ -39,6 +39,7 @@ _SOCKET_BUFFER = 1 << 19  # bytes: a key frame at once
 _BOOT_S = 30.0  # to load everything: generous, since a machine may be busy
 _SILENCE_S = 5.0  # after which a process hangs: it says something every second
 _END_S = 3.0
+_ANSWER_S = 10.0  # for what it is asked: it reads in time, or is ended, so what takes longer has met a defect and will not come
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +133,12 @@ class RemoteViewer:
         asked: asyncio.Future[Restarted | list[str] | None] = asyncio.get_running_loop().create_future()
         self._asked.append(asked)
         self.process.send(question)
-        return await asked
+        try:
+            async with asyncio.timeout(self.process.answer_s):
+                return await asked
+        except TimeoutError:
+            self.close("its process does not answer")  # whose answer comes next could not be told
+            raise _unanswered() from None
 
     # What the process says
 
@@ -163,9 +169,11 @@ class RemoteViewer:
 class FanoutProcess:
     """One process. `up` from when it is ready until it ends, which `ended` tells."""
 
-    def __init__(self, index: int, places: ViewerPlaces, on_connected: Callable[[], None]) -> None:
-        """`index` tells processes apart in the log; `on_connected` is told that it is ready."""
+    def __init__(self, index: int, places: ViewerPlaces, on_connected: Callable[[], None], answer_s: float = _ANSWER_S) -> None:
+        """`index` tells processes apart in the log; `on_connected` is told that it is ready; `answer_s` is how long who asks it something
+        waits for the answer."""
         self.index = index
+        self.answer_s = answer_s
         self.port = 0
         self.up = False
         self.ended = asyncio.Event()
@@ -208,17 +216,23 @@ class FanoutProcess:
             await self._reap()
 
     async def offer(self, offer: ViewerOffer, place: Place) -> RemoteViewer:
-        """As `protocols.whep.fanout.Fanout.offer`."""
+        """As `protocols.whep.fanout.Fanout.offer`; `Rejected` too where no answer comes."""
         if self.pipe.backlog > MOST_BACKLOG:
             raise Rejected(Reason.OVERLOADED, "the viewers' process is too busy: try again in a moment", 1)
         number = self._number("viewer", self.viewers)
         viewer = self.viewers[number] = RemoteViewer(self, number, place)
         self.send(messages.pack_offer(number, offer, place.standing))
         try:
-            await viewer.answered
+            async with asyncio.timeout(self.answer_s):
+                await viewer.answered
         except asyncio.CancelledError:
             viewer.close("its client did not wait for the answer")
             raise
+        except TimeoutError:
+            viewer.close("its client has waited for too long")
+            if not place.used:  # else it has just been answered, and its end will be told
+                self.viewers.pop(number, None)
+            raise _unanswered() from None
         return viewer
 
     def open(self, end: SourceEnd) -> int:
@@ -378,3 +392,7 @@ class FanoutProcess:
 
 def _ended() -> Rejected:
     return Rejected(Reason.NOT_FOUND, "there is no such session, or it has ended")
+
+
+def _unanswered() -> Rejected:
+    return Rejected(Reason.OVERLOADED, "the viewers' process does not answer: try again in a moment", 1)

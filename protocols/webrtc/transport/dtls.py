@@ -11,7 +11,7 @@ import datetime
 import secrets
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from typing import NamedTuple, Self
 
 import pylibsrtp
@@ -178,17 +178,16 @@ class DtlsSession:
                 reader.result()  # a defect, if anything
 
     async def aclose(self) -> None:
-        """Send close_notify and end. Idempotent, and never waits for the peer."""
+        """Send close_notify and end. Idempotent, and never waits for the peer; the goodbye is said before anything is waited for, so that
+        whoever is cancelled here again has said it."""
+        if (tls := self._tls) is not None:
+            self._tls = None
+            with suppress(SSL.Error):  # amid the handshake there is no goodbye
+                tls.shutdown()
+                self._flush(tls)
         if (reader := self._reader) is not None:
             reader.cancel()
             await asyncio.wait({reader})
-        if (tls := self._tls) is not None:
-            self._tls = None
-            try:
-                tls.shutdown()
-            except SSL.Error:  # amid the handshake there is no goodbye
-                return
-            self._flush(tls)
 
     def _advance(self, tls: SSL.Connection) -> bool:
         """One step of the handshake, with the next datagram if there is one: whether it is done. Raises `SSL.Error`."""

@@ -3,7 +3,7 @@ import pytest
 from protocols.errors import Reason, Rejected
 from protocols.rate_limit import SECOND
 from protocols.srt.address import Address, pack_sockaddr, unpack_sockaddr
-from protocols.srt.admission import Access, CallerAdmission, LookUpBudget, Reservation
+from protocols.srt.admission import Access, CallerAdmission, Handshake, LookUpBudget, Reservation
 from protocols.srt.statistics import LinkStatistics, SrtStats
 from protocols.srt.streamid import StreamId
 
@@ -13,7 +13,7 @@ def reservation(at: int) -> Reservation:
 
 
 def admission(max_pending: int = 8) -> CallerAdmission:
-    return CallerAdmission(rate=2, burst=3, expiry_ns=10 * SECOND, max_pending=max_pending)
+    return CallerAdmission(rate=2, burst=3, expiry_ns=10 * SECOND, max_pending=max_pending, repeated_ns=2 * SECOND)
 
 
 def test_calls_beyond_the_burst_wait_for_the_rate() -> None:
@@ -49,6 +49,28 @@ def test_reservations_are_bounded() -> None:
     with pytest.raises(Rejected) as refusal:
         gate.reserve(2, reservation(0))
     assert refusal.value.reason.srt_code == 1402
+
+
+def test_what_repeats_a_refused_handshake_is_refused_alike_and_nobody_else() -> None:
+    gate, caller = admission(), Address("192.0.2.1", 9)
+    refused = Handshake(caller, b"live")
+    gate.refuse(refused, Reason.NOT_FOUND, 0)
+    assert gate.refused(Handshake(Address("192.0.2.1", 9), b"live"), 2 * SECOND - 1) is Reason.NOT_FOUND
+    assert gate.refused(refused, 2 * SECOND) is None
+    for another in (
+        Handshake(Address("192.0.2.1", 8), b"live"),
+        Handshake(caller, b"other"),
+        Handshake(caller, b"live", "key"),
+    ):
+        assert gate.refused(another, 1) is None
+
+
+def test_the_refusals_that_are_remembered_are_bounded() -> None:
+    gate = admission()
+    for port in range(2000):
+        gate.refuse(Handshake(Address("192.0.2.1", port), b"live"), Reason.NOT_FOUND, 0)
+    remembered = [gate.refused(Handshake(Address("192.0.2.1", port), b"live"), 1) for port in range(2000)]
+    assert remembered == [None] * 976 + [Reason.NOT_FOUND] * 1024
 
 
 def test_a_port_waits_for_answers_a_share_of_the_time() -> None:

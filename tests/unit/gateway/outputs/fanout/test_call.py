@@ -5,14 +5,19 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
+import pytest
+
 from gateway.outputs.fanout.call import SpreadSource
-from gateway.outputs.fanout.handle import FanoutProcess
+from gateway.outputs.fanout.handle import FanoutProcess, RemoteViewer
 from gateway.outputs.fanout.messages import FanoutMessage, PushedUnit, Sent, pack_unit, read_unit
 from gateway.outputs.fanout.unit_pipe import LATE_NS, MOST_BACKLOG, UnitPipe
+from protocols.errors import Reason, Rejected
 from protocols.media import Codec, EncodedPacket, Track
+from protocols.webrtc.send.simulcast import Wish
 from protocols.webrtc.send.target import UNBOUND
-from protocols.webrtc.transport.places import Places
+from protocols.webrtc.transport.places import Place, Places, Standing
 from protocols.webrtc.transport.turns import Turns
+from protocols.whep.fanout import ViewerOffer
 from tests.support.unheard import unheard
 from transcode.messages import MessageReader
 
@@ -43,9 +48,9 @@ def source(told: Told) -> SpreadSource:
     return SpreadSource("livestream:demo", "host", Track(1, Codec.H264), lambda now: (now + 5, now - 7), told)
 
 
-def process() -> FanoutProcess:
+def process(answer_s: float = 10.0) -> FanoutProcess:
     """One that is not started: what it is told goes nowhere."""
-    return FanoutProcess(0, Turns(Places(10, 10, 10), 1.0), unheard)
+    return FanoutProcess(0, Turns(Places(10, 10, 10), 1.0), unheard, answer_s)
 
 
 def picture(number: int, size: int = 100) -> EncodedPacket:
@@ -165,3 +170,33 @@ async def test_each_frame_is_reported_once_by_whoever_is_first() -> None:
             for pts in (39 * 33 * MS, 38 * 33 * MS, 0):
                 end.sent(Sent(pts, 1, 2))
         assert told.frames == [39 * 33 * MS, 38 * 33 * MS], "the first is too long ago"
+
+
+def asked(theirs: socket.socket) -> list[FanoutMessage]:
+    """What the process has been told."""
+    reader = MessageReader()
+    return [FanoutMessage(frame.kind) for frame in reader.received(theirs.recv_into(reader.room()))]
+
+
+async def test_who_offers_to_a_process_that_does_not_answer_waits_for_a_while_and_leaves_nothing_behind() -> None:
+    async with pipe() as (ours, theirs):
+        silent = process(answer_s=0.05)
+        silent._pipe = ours
+        place = Place(Standing.ANONYMOUS, None)
+        with pytest.raises(Rejected, match="does not answer") as refusal:
+            await silent.offer(ViewerOffer(b"v=0"), place)
+        assert refusal.value.reason is Reason.OVERLOADED
+        assert not silent.viewers
+        assert not place.used
+        assert asked(theirs) == [FanoutMessage.OFFER, FanoutMessage.CLOSE]
+
+
+async def test_a_viewer_whose_process_does_not_answer_what_it_is_asked_is_ended() -> None:
+    async with pipe() as (ours, theirs):
+        silent = process(answer_s=0.05)
+        silent._pipe = ours
+        viewer = silent.viewers[7] = RemoteViewer(silent, 7, Place(Standing.ANONYMOUS, None))
+        with pytest.raises(Rejected, match="does not answer"):
+            await viewer.wish(None, Wish())
+        assert viewer.leaving
+        assert asked(theirs) == [FanoutMessage.WISH, FanoutMessage.CLOSE]

@@ -143,6 +143,18 @@ async def test_the_other_end_sees_the_goodbye(closing: str) -> None:
     await pair.aclose()
 
 
+async def test_the_other_end_sees_the_goodbye_of_one_that_is_cancelled_as_it_says_it() -> None:
+    """As is a peer that two decisions end one after the other."""
+    pair = Pair(Certificate.generate(), Certificate.generate())
+    await pair.connect()
+    closing = asyncio.create_task(pair.client.aclose())
+    asyncio.get_running_loop().call_soon(closing.cancel)  # after its first step
+    await asyncio.wait({closing})
+    assert closing.cancelled()
+    await within(pair.server.closed())
+    await pair.aclose()
+
+
 async def test_a_certificate_that_the_offer_did_not_name_is_refused() -> None:
     pair = Pair(Certificate.generate(), Certificate.generate())
     client = asyncio.create_task(pair.client.handshake(fingerprints(pair.server_certificate)))
