@@ -3,8 +3,9 @@
 The slate stands in for the feeder of each route of the seat, so that every output sees one stream that goes on: in the seat's media time,
 as far behind it as the feeder was. It shows the last key frame with a few words for two seconds, then the operator's picture or a card.
 
-Kept true: there are five pictures a second at most, the first one a key frame; a route is the feeder's again from a key frame on, where it
-was shown anything else, and the sound with the picture; no picture is made where nobody watches.
+Kept true: the first picture is a key frame, and there are five a second at most once players have got used to that: to one that was shown
+thirty a fifth of a second is a freeze, so each stays a little longer than the one before. A route is the feeder's again from a key frame
+on, where it was shown anything else, and the sound with the picture; no picture is made where nobody watches.
 """
 
 import asyncio
@@ -22,8 +23,10 @@ from protocols.defects import log_defect
 from protocols.media import EncodedPacket, Kind, Track
 from transcode.slate_messages import RATE, Clip
 
-_TICK_S: Final = 0.02
+_TICK_NS: Final = 20_000_000
 _PICTURE_NS: Final = 1_000_000_000 // RATE
+_FIRST_PICTURE_NS: Final = 120_000_000  # a freeze is 150 ms more than the mean of the last thirty (webrtc-stats)
+_LONGER: Final = 20  # part of the time of the one before by which each is shown for longer
 _KEYFRAME_NS: Final = 500_000_000  # between two that are asked for
 _LAST_PICTURE_NS: Final = 2_000_000_000  # for which the last key frame is shown
 _SOUND_WAITS_NS: Final = 10_000_000_000  # for the picture: a group of pictures may be as long
@@ -53,6 +56,7 @@ class _Covered:
     playing: Clip | None = None
     at: int = 0  # in it
     since: int | None = None  # when its first picture was shown
+    lasts: int = _FIRST_PICTURE_NS  # ns that a picture is shown for
     due: int = 0
     key_at: int = 0
 
@@ -202,14 +206,17 @@ class Slate:
 
     def _tick(self) -> None:
         now = monotonic_ns()
+        soonest = now + _TICK_NS
         for route, covered in list(self._covered.items()):
             if route.closed:
                 del self._covered[route]
             elif route.kind is Kind.AUDIO:
                 self._be_silent(covered, now)
-            elif now >= covered.due and (self._showing or covered.since is not None or covered.asked):
-                self._picture(covered, now)
-        self._timer = self._loop.call_later(_TICK_S, self._tick) if self._covered else None
+            elif self._showing or covered.since is not None or covered.asked:
+                if now >= covered.due:
+                    self._picture(covered, now)
+                soonest = min(soonest, covered.due)
+        self._timer = self._loop.call_later((soonest - now) / 1e9, self._tick) if self._covered else None
 
     def _be_silent(self, covered: _Covered, now: int) -> None:
         route, made = covered.route, silence(covered.source)
@@ -226,9 +233,10 @@ class Slate:
         route = covered.route
         self._prepare(covered)
         covered.choose(now)
-        covered.due = now + (0 if covered.playing is None and covered.making else _PICTURE_NS)
         if covered.playing is None:
+            covered.due = now + (_TICK_NS if covered.making else _PICTURE_NS)
             return
+        covered.due, covered.lasts = now + covered.lasts, min(covered.lasts + covered.lasts // _LONGER, _PICTURE_NS)
         keyframe, data = covered.playing.pictures[covered.at]
         covered.at = (covered.at + 1) % len(covered.playing.pictures)
         covered.since = covered.since or now
