@@ -55,7 +55,7 @@ class Pipeline:
         self._max_bitrate = max_bitrate
         self._fail = fail
         self._on_lack = on_lack
-        self._timeline = Timeline(self._tell_of_clock, origin)
+        self._timeline = Timeline(self._tell_of_clock, origin, self._made if origin else None)
         self._lip_sync = LipSync(lambda apart: on_lack(LeftOut(Lack.APART, apart.later, apart.text)))
         self._pacer = Pacer(live_edge)
         self._loop = asyncio.get_running_loop()
