@@ -242,7 +242,7 @@ class Seat:
             policy = self._policy
             async with watched(publisher, policy.watch, policy.max_bitrate, self._abort, self.rivals.note):
                 await self._reading.run(publisher, policy.track_timeout_s, partial(self._take, publisher))
-            self.why_ended = "the encoder ended the stream"
+            self.why_ended = "the encoder ended the stream" if publisher.stats.stopped else "the connection broke off"
         except TimeoutError:
             if not self._reading.aborted:
                 why = " ".join(["no video or audio of a known codec came:", *(each.text for each in self.left_out)])
