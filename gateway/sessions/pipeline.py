@@ -56,7 +56,8 @@ class Pipeline:
         self._fail = fail
         self._on_lack = on_lack
         self._timeline = Timeline(self._tell_of_clock, origin, self._made if origin else None)
-        self._lip_sync = LipSync(lambda apart: on_lack(LeftOut(Lack.APART, apart.later, apart.text)))
+        self._routes = routes
+        self._lip_sync = LipSync(lambda apart: on_lack(LeftOut(Lack.APART, apart.later, apart.text)), routes.hold)
         self._pacer = Pacer(live_edge)
         self._loop = asyncio.get_running_loop()
         self._release_timer: asyncio.TimerHandle | None = None
@@ -200,6 +201,7 @@ class Pipeline:
             self._release_timer = None
         now = monotonic_ns()
         self._process(self._pacer.finish(now), now)
+        self._routes.hold = self._lip_sync.hold
         await self.staging.aclose()
         await self._transcoders.aclose()
 

@@ -191,6 +191,8 @@ class Routes:
     def __init__(self) -> None:
         self.outputs: dict[str, Output] = {}
         """By name."""
+        self.hold: int | None = None
+        """ns after the live edge at which what goes here went out last; None: nothing has yet."""
         self._routes: dict[RouteKey, TrackRoute] = {}
         self._superseded: set[RouteKey] = set()
         """Routes that others stand in for, and that end when what takes their place has begun."""

@@ -6,7 +6,8 @@ What stays true:
   below that. Each track's dts rises strictly: one that does not is moved up by as little as it takes, never by more than about `BACKWARD`.
   A pts is never below its dts.
 * An encoder that comes back has encoded while it connected, and sends that in a burst. It is of the past, up to `BURST`: the clock goes on
-  by the packet of its first moments (`BEGINNING`) that was delayed least, and what is earlier than what was given is moved up.
+  by the packet of its first moments (`BEGINNING`) that was delayed least, and what is earlier than what was given is moved up. Where
+  pictures are shown in another order than they come they keep their times, by which they are put in order.
 * Tracks on the publisher's same clock are moved by the same offset, so that what the encoder aligned stays aligned to the nanosecond.
   Only a track whose stamps part from arrival for long is moved by more: it goes on by arrival (`arrival_clock.py`), or is slewed where
   its clock drifts against another track's (`track_drift.py`).
@@ -82,7 +83,9 @@ class Timeline:
             earliest = self._newest - JOIN_BEHIND
         else:
             earliest = clock.last - BACKWARD
-        if self._burst and arrival - self._begun < BEGINNING:
+        if packet.pts > packet.dts or arrival - self._begun >= BEGINNING:
+            self._burst = 0
+        if self._burst:
             self._take_back(packet.dts + clock.corrected - (self._origin + arrival - self._begun))
         now = max(self._newest, arrival + max(self._lead, self._lead_before))
         if not earliest <= packet.dts + clock.corrected <= now + FORWARD:

@@ -123,6 +123,13 @@ def test_what_comes_of_a_returning_encoder_is_where_the_sessions_clock_is_when_i
     assert all(packet.dts == 70 * SECOND + packet.arrival - 5 * SECOND for packet in out)
 
 
+def test_pictures_out_of_order_keep_their_times_in_a_burst() -> None:
+    timeline = Timeline(unheard, origin=70 * SECOND, since=0)
+    shown = [3, 1, 2, 6, 4, 5, 9, 7, 8]
+    out = run(timeline, [At(VIDEO, n * FRAME, 0, delay=(2 + at - n) * FRAME) for n, at in enumerate(shown)])
+    assert [(packet.pts - out[0].pts) // FRAME for packet in out] == [at - 3 for at in shown]
+
+
 def test_what_a_returning_encoder_sends_in_a_burst_is_of_the_past_and_both_tracks_stay_together() -> None:
     timeline = Timeline(unheard, origin=70 * SECOND, since=0)
     backlog = 400 * MS
