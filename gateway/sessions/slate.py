@@ -31,7 +31,6 @@ _KEYFRAME_NS: Final = 500_000_000  # between two that are asked for
 _LAST_PICTURE_NS: Final = 2_000_000_000  # for which the last key frame is shown
 _SOUND_WAITS_NS: Final = 10_000_000_000  # for the picture: a group of pictures may be as long
 _LACKS_NS: Final = 1_000_000_000  # for which a track that an encoder came back without may yet come
-_MOST_BEHIND: Final = 2_000_000_000  # ns
 _MOST_AT_ONCE: Final = 10  # frames of silence; where more are missing they are left out
 _STEP: Final = 1_000_000  # ns
 
@@ -40,13 +39,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Covered:
-    """One route that the slate stands in for. Times in monotonic ns but for `behind`, which is ns of media time that the route's packets
-    come after the seat's."""
+    """One route that the slate stands in for. Times in monotonic ns but for `ahead`, which is the route's media time less that."""
 
     route: TrackRoute
     source: Track
     """As it was when nothing came any more."""
-    behind: int
+    ahead: int
     asked: bool = False  # somebody needs a key frame
     last: Clip | None = None  # the last picture, and
     card: Clip | None = None  # what comes after it
@@ -126,7 +124,7 @@ class Slate:
         now, self._away = monotonic_ns(), True
         for route in self._routes:
             if route not in self._covered and route.begun and self._can(route):
-                covered = self._covered[route] = _Covered(route, route.track, self._behind(route, now))
+                covered = self._covered[route] = _Covered(route, route.track, self._ahead(route, now))
                 route.cover(self)
                 self._prepare(covered)
         if self._timer is None:
@@ -199,10 +197,11 @@ class Slate:
     def _can(self, route: TrackRoute) -> bool:
         return silence(route.track) is not None if route.kind is Kind.AUDIO else route.takes(form_of(route.track))
 
-    def _behind(self, route: TrackRoute, now: int) -> int:
-        if route.last is None or route.feeder is None:
-            return 0
-        return max(0, min(self._seat.media_now(now) - (now - route.feeder.pushed) - route.last, _MOST_BEHIND))
+    def _ahead(self, route: TrackRoute, now: int) -> int:
+        """As it was with what it was given last, and not ahead of the seat: whatever an encoder's clock does from here on, the slate's goes
+        on."""
+        live = self._seat.media_now(now) - now
+        return live if route.last is None else min(live, route.last - route.last_at)
 
     def _tick(self) -> None:
         now = monotonic_ns()
@@ -223,7 +222,7 @@ class Slate:
         if made is None:
             return
         frame, step = made
-        time = self._seat.media_now(now) - covered.behind
+        time = now + covered.ahead
         last = route.last if route.last is not None and time - route.last <= step * _MOST_AT_ONCE else time - step
         while last + step <= time:
             last += step
@@ -241,7 +240,7 @@ class Slate:
         covered.at = (covered.at + 1) % len(covered.playing.pictures)
         covered.since = covered.since or now
         covered.key_at = now if keyframe else covered.key_at
-        time = max(self._seat.media_now(now) - covered.behind, (route.last or 0) + _STEP)
+        time = max(now + covered.ahead, (route.last or 0) + _STEP)
         track = replace(covered.playing.track, id=covered.source.id, layer=covered.source.layer)
         route.show(EncodedPacket(track.id, time, time, keyframe, data, now, now, track.layer), track)
 
