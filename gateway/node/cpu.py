@@ -21,16 +21,16 @@ CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUPS = Path("/proc/self/cgroup")
 
 
-async def measure(capacity: Capacity, registry: Registry, viewers: Callable[[], int], fanout_cpu_ns: Callable[[], int]) -> None:
-    """Until cancelled; runs on the event loop's own thread, whose time is the loop's. `fanout_cpu_ns`: what processes that serve viewers
-    have used since the start."""
+async def measure(capacity: Capacity, registry: Registry, viewers: Callable[[], int], beside_cpu_ns: Callable[[], int]) -> None:
+    """Until cancelled; runs on the event loop's own thread, whose time is the loop's. `beside_cpu_ns`: what processes have used since the
+    start that serve viewers or make slates, and are no stream's own."""
     while True:
         seats = list(registry.seats.values())
         optional = {_optional_name(seat): used for seat in seats if (used := seat.optional) is not None}
         capacity.sample(
             monotonic_ns(),
             loop_cpu_ns=thread_time_ns(),
-            process_cpu_ns=process_time_ns() + fanout_cpu_ns(),
+            process_cpu_ns=process_time_ns() + beside_cpu_ns(),
             streams={seat.id: seen(seat) for seat in seats} | optional,
             viewers=viewers(),
         )

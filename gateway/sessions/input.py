@@ -214,7 +214,7 @@ class Input:
                             await self._take(item)
                         if not self._forwarded and isinstance(item, EncodedPacket):
                             await self._keep_pace(item)
-            self.why_ended = "the encoder ended the stream"
+            self.why_ended = "the encoder ended the stream" if self.publisher.stats.stopped else "the connection broke off"
         except TimeoutError:
             if self._refusal is not None:
                 self._refused(self._refusal)

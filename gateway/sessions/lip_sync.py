@@ -9,7 +9,8 @@ that grows or shrinks it says nothing: stamps that part from arrival are another
 is. Apart is more than EBU R 37 takes as synchronous (sound 40 ms before to 60 ms after the picture), with something left for the player.
 
 A player waits for what it saw in its first seconds, for half a minute (NetEq). So at the start, until what is usual has been seen, the
-first spurts say what waits, and at once; so does what had to wait until the sound was known, and would go out in a spurt of its own.
+first spurts say what waits, and at once; so does what had to wait until the sound was known, and would go out in a spurt of its own. Where
+an encoder comes back players have got used to what waited before, and that goes on.
 """
 
 from collections import deque
@@ -88,9 +89,11 @@ class _Delays:
 class LipSync:
     """State of one publisher; `on_apart` is told of each medium that comes after the other, once."""
 
-    def __init__(self, on_apart: Callable[[Apart], None]) -> None:
+    def __init__(self, on_apart: Callable[[Apart], None], before: int | None = None) -> None:
+        """`before` is the `hold` of the publisher that this one goes on for, None: it is the first."""
         self._on_apart = on_apart
-        self.hold = 0
+        self._first = before is None
+        self.hold = before or 0
         """ns after the live edge at which all goes out, where that is later than it came; 0 where the media arrive together."""
         self.at_once = True
         """`hold` counts at once, not by and by: what is usual has not been seen yet."""
@@ -109,7 +112,7 @@ class LipSync:
         known has waited until `now`."""
         if not self._begun:
             self._begun = arrival
-            if now - arrival > SPURT and len(self._expected) > 1:
+            if self._first and now - arrival > SPURT and len(self._expected) > 1:
                 self.hold = min(MOST, now - arrival)
         number = (arrival - self._begun) // SPAN
         if number > self._number:

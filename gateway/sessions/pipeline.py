@@ -58,8 +58,9 @@ class Pipeline:
         self._max_bitrate = max_bitrate
         self._fail = fail
         self._on_lack = on_lack
-        self._timeline = Timeline(self._tell_of_clock, origin)
-        self._lip_sync = LipSync(lambda apart: on_lack(LeftOut(Lack.APART, apart.later, apart.text)))
+        self._timeline = Timeline(self._tell_of_clock, origin, self._begun if origin else None)
+        self._routes = routes
+        self._lip_sync = LipSync(lambda apart: on_lack(LeftOut(Lack.APART, apart.later, apart.text)), routes.hold)
         self._pacer = Pacer(live_edge)
         self._loop = asyncio.get_running_loop()
         self._release_timer: asyncio.TimerHandle | None = None
@@ -212,6 +213,7 @@ class Pipeline:
         self._process(self._pacer.finish(now), now)
         if not self._flowing.is_set():
             self._publisher.pause(False)
+        self._routes.hold = self._lip_sync.hold
         await self.staging.aclose()
         await self._transcoders.aclose()
 

@@ -2,12 +2,14 @@
 
 Kept true: a sink is given packets from a key frame on, and belongs to its output, kind and layer for as long as the codec stays: another
 encoder's track, or another stage's, goes on in the sink that is there. While nothing comes of the encoder another may stand in for it
-(`slate.py`): what a sink is given then goes on in time, and the feeder has its place back with a key frame. Nothing here knows what a stage
-does.
+(`slate.py`): what a sink is given then goes on in time, and the feeder has its place back with a key frame. What an encoder has gathered
+meanwhile comes late, and ever less: to a receiver it comes when it is due, since it would wait for all that follows as long as for that.
+Nothing here knows what a stage does.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack
+from time import monotonic_ns
 from typing import Protocol
 
 from gateway.sessions.output import Destination, OnChange, Output, SeatView, Sink
@@ -15,6 +17,8 @@ from protocols.media import EncodedPacket, Kind, Track
 
 RouteKey = tuple[str, Kind, str]
 """Output, kind and layer."""
+_LATE = 50_000_000  # ns by which what follows others may be later than they were
+_CATCH_UP = 2_000_000_000  # ns after them, in which what is later has been gathered; then it is the stream's own way
 _STEP = 1_000_000  # ns; the smallest step between two packets that any output's clock can tell apart
 
 
@@ -57,7 +61,9 @@ class TrackRoute:
         self.waits = track.kind is Kind.VIDEO
         """For a key frame, with which its sink begins, and goes on after others were shown."""
         self.last: int | None = None
-        """dts of the newest packet that the sink was given."""
+        """dts of the newest packet that the sink was given, and"""
+        self.last_at = 0
+        """when, in monotonic ns."""
         self.newest_key: EncodedPacket | None = None
         """Of the feeder's packets that the sink was given, the newest key frame."""
         self.closed = False
@@ -65,7 +71,9 @@ class TrackRoute:
         self._shown = track  # as the sink knows it
         self._on_begun = on_begun
         self._stand_in: StandIn | None = None
-        self._floor: int | None = -_STEP  # dts up to which others were shown, or might have been: what comes is later
+        self._follows = True  # it has not caught up yet with what was shown before, or might have been: what comes is later
+        self._floor = 0  # dts of what others were shown last, and
+        self._shown_at = 0  # when that was, in monotonic ns; 0: never since the feeder was
         self._sink: Sink | None = None
         if on_begun is None:
             self._sink = output.publish(track, self)
@@ -104,20 +112,28 @@ class TrackRoute:
             if not packet.keyframe:
                 return
             self.waits = False
-        if self._floor is not None and packet.dts <= self._floor:
-            if self.kind is Kind.AUDIO:
+        if self._follows:
+            due = self._due
+            if packet.dts <= due and self.kind is Kind.AUDIO:
                 return  # silence was heard in its place
-            dts = self._floor = self._floor + _STEP
-            packet = packet._replace(dts=dts, pts=max(packet.pts, dts))
-        else:
-            self._floor = None
-        self.last = packet.dts
+            if packet.dts <= due:
+                dts = due + _STEP
+                packet = packet._replace(dts=dts, pts=max(packet.pts, dts))
+            else:
+                self._follows = False
+        self.last, self.last_at = packet.dts, feeder.pushed
         if packet.keyframe and self.kind is Kind.VIDEO:
             self.newest_key = packet
         if self._sink is None:
             self._begin()
         assert self._sink is not None
         self._sink.push(packet)
+
+    @property
+    def _due(self) -> int:
+        """dts of what follows others at the soonest: later than `last`, and hardly later than it would have been their turn."""
+        last, passed = -_STEP if self.last is None else self.last, monotonic_ns() - self._shown_at
+        return max(last, self._floor + passed - _LATE) if passed < _CATCH_UP else last
 
     def begin(self, feeder: Feeder, track: Track) -> None:
         """From here on `feeder` has the track, once nobody stands in for it any more."""
@@ -127,8 +143,7 @@ class TrackRoute:
 
     def splice(self) -> None:
         """What comes from here on is another encoder's: it begins with a key frame, and is later than all that was shown."""
-        self.waits = self.kind is Kind.VIDEO
-        self._floor = self._floor if self.last is None else self.last
+        self.waits, self._follows = self.kind is Kind.VIDEO, True
 
     def close(self) -> None:
         self.feeder = self._stand_in = None
@@ -139,20 +154,21 @@ class TrackRoute:
     # While nothing comes of the feeder
 
     def cover(self, stand_in: StandIn) -> None:
-        self._stand_in = stand_in
+        self._stand_in, self._shown_at = stand_in, 0
 
     def show(self, packet: EncodedPacket, track: Track) -> None:
         """What the stand-in has for it: its first picture is a key frame, and its times are later than `last`."""
         if track != self._shown:
             self._show(track)
         self.waits = track.kind is Kind.VIDEO
-        self.last = packet.dts
+        self.last = self._floor = packet.dts
+        self.last_at = self._shown_at = packet.arrival
         if self._sink is not None:
             self._sink.push(packet)
 
     def uncover(self) -> None:
         """The feeder has it again."""
-        self._stand_in, self._floor = None, self.last
+        self._stand_in, self._follows = None, True
         if self.track != self._shown:
             self._show(self.track)
 
@@ -196,6 +212,8 @@ class Routes:
     def __init__(self) -> None:
         self.outputs: dict[str, Output] = {}
         """By name."""
+        self.hold: int | None = None
+        """ns after the live edge at which what goes here went out last; None: nothing has yet."""
         self._routes: dict[RouteKey, TrackRoute] = {}
         self._superseded: set[RouteKey] = set()
         """Routes that others stand in for, and that end when what takes their place has begun."""

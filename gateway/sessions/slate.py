@@ -3,8 +3,9 @@
 The slate stands in for the feeder of each route of the seat, so that every output sees one stream that goes on: in the seat's media time,
 as far behind it as the feeder was. It shows the last key frame with a few words for two seconds, then the operator's picture or a card.
 
-Kept true: there are five pictures a second at most, the first one a key frame; a route is the feeder's again from a key frame on, where it
-was shown anything else, and the sound with the picture; no picture is made where nobody watches.
+Kept true: the first picture is a key frame, and there are five a second at most once players have got used to that: to one that was shown
+thirty a fifth of a second is a freeze, so each stays a little longer than the one before. A route is the feeder's again from a key frame
+on, where it was shown anything else, and the sound with the picture; no picture is made where nobody watches.
 """
 
 import asyncio
@@ -22,13 +23,14 @@ from protocols.defects import log_defect
 from protocols.media import EncodedPacket, Kind, Track
 from transcode.slate_messages import RATE, Clip
 
-_TICK_S: Final = 0.02
+_TICK_NS: Final = 20_000_000
 _PICTURE_NS: Final = 1_000_000_000 // RATE
+_FIRST_PICTURE_NS: Final = 120_000_000  # a freeze is 150 ms more than the mean of the last thirty (webrtc-stats)
+_LONGER: Final = 20  # part of the time of the one before by which each is shown for longer
 _KEYFRAME_NS: Final = 500_000_000  # between two that are asked for
 _LAST_PICTURE_NS: Final = 2_000_000_000  # for which the last key frame is shown
 _SOUND_WAITS_NS: Final = 10_000_000_000  # for the picture: a group of pictures may be as long
 _LACKS_NS: Final = 1_000_000_000  # for which a track that an encoder came back without may yet come
-_MOST_BEHIND: Final = 2_000_000_000  # ns
 _MOST_AT_ONCE: Final = 10  # frames of silence; where more are missing they are left out
 _STEP: Final = 1_000_000  # ns
 
@@ -37,13 +39,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Covered:
-    """One route that the slate stands in for. Times in monotonic ns but for `behind`, which is ns of media time that the route's packets
-    come after the seat's."""
+    """One route that the slate stands in for. Times in monotonic ns but for `ahead`, which is the route's media time less that."""
 
     route: TrackRoute
     source: Track
     """As it was when nothing came any more."""
-    behind: int
+    ahead: int
     asked: bool = False  # somebody needs a key frame
     last: Clip | None = None  # the last picture, and
     card: Clip | None = None  # what comes after it
@@ -53,6 +54,7 @@ class _Covered:
     playing: Clip | None = None
     at: int = 0  # in it
     since: int | None = None  # when its first picture was shown
+    lasts: int = _FIRST_PICTURE_NS  # ns that a picture is shown for
     due: int = 0
     key_at: int = 0
 
@@ -122,7 +124,7 @@ class Slate:
         now, self._away = monotonic_ns(), True
         for route in self._routes:
             if route not in self._covered and route.begun and self._can(route):
-                covered = self._covered[route] = _Covered(route, route.track, self._behind(route, now))
+                covered = self._covered[route] = _Covered(route, route.track, self._ahead(route, now))
                 route.cover(self)
                 self._prepare(covered)
         if self._timer is None:
@@ -195,28 +197,32 @@ class Slate:
     def _can(self, route: TrackRoute) -> bool:
         return silence(route.track) is not None if route.kind is Kind.AUDIO else route.takes(form_of(route.track))
 
-    def _behind(self, route: TrackRoute, now: int) -> int:
-        if route.last is None or route.feeder is None:
-            return 0
-        return max(0, min(self._seat.media_now(now) - (now - route.feeder.pushed) - route.last, _MOST_BEHIND))
+    def _ahead(self, route: TrackRoute, now: int) -> int:
+        """As it was with what it was given last, and not ahead of the seat: whatever an encoder's clock does from here on, the slate's goes
+        on."""
+        live = self._seat.media_now(now) - now
+        return live if route.last is None else min(live, route.last - route.last_at)
 
     def _tick(self) -> None:
         now = monotonic_ns()
+        soonest = now + _TICK_NS
         for route, covered in list(self._covered.items()):
             if route.closed:
                 del self._covered[route]
             elif route.kind is Kind.AUDIO:
                 self._be_silent(covered, now)
-            elif now >= covered.due and (self._showing or covered.since is not None or covered.asked):
-                self._picture(covered, now)
-        self._timer = self._loop.call_later(_TICK_S, self._tick) if self._covered else None
+            elif self._showing or covered.since is not None or covered.asked:
+                if now >= covered.due:
+                    self._picture(covered, now)
+                soonest = min(soonest, covered.due)
+        self._timer = self._loop.call_later((soonest - now) / 1e9, self._tick) if self._covered else None
 
     def _be_silent(self, covered: _Covered, now: int) -> None:
         route, made = covered.route, silence(covered.source)
         if made is None:
             return
         frame, step = made
-        time = self._seat.media_now(now) - covered.behind
+        time = now + covered.ahead
         last = route.last if route.last is not None and time - route.last <= step * _MOST_AT_ONCE else time - step
         while last + step <= time:
             last += step
@@ -226,14 +232,15 @@ class Slate:
         route = covered.route
         self._prepare(covered)
         covered.choose(now)
-        covered.due = now + (0 if covered.playing is None and covered.making else _PICTURE_NS)
         if covered.playing is None:
+            covered.due = now + (_TICK_NS if covered.making else _PICTURE_NS)
             return
+        covered.due, covered.lasts = now + covered.lasts, min(covered.lasts + covered.lasts // _LONGER, _PICTURE_NS)
         keyframe, data = covered.playing.pictures[covered.at]
         covered.at = (covered.at + 1) % len(covered.playing.pictures)
         covered.since = covered.since or now
         covered.key_at = now if keyframe else covered.key_at
-        time = max(self._seat.media_now(now) - covered.behind, (route.last or 0) + _STEP)
+        time = max(now + covered.ahead, (route.last or 0) + _STEP)
         track = replace(covered.playing.track, id=covered.source.id, layer=covered.source.layer)
         route.show(EncodedPacket(track.id, time, time, keyframe, data, now, now, track.layer), track)
 

@@ -14,6 +14,7 @@ from gateway.telemetry.log import event
 from protocols.bounded_map import BoundedMap
 from protocols.errors import Rejected
 from protocols.media import Codec, EncodedPacket, Track
+from transcode.host.accounting import used
 from transcode.host.pool import Workers
 from transcode.slate_messages import Clip, SlatePicture
 
@@ -44,6 +45,8 @@ class SlatePictures:
     def __init__(self, workers: Workers, pictures: Mapping[str, bytes], standard: str) -> None:
         """`pictures` are the operator's PNG and JPEG files, by name; `standard` is the one that is shown where nobody wishes another:
         empty, or one that is not there, is a card."""
+        self.cpu_ns = 0
+        """What their workers have used since the start, for the reckoning of the CPU."""
         self._workers = workers
         self._pictures = pictures
         self._standard = standard
@@ -74,6 +77,7 @@ class SlatePictures:
                 try:
                     clip = await worker.slate(form, shown)
                 finally:
+                    self.cpu_ns += round(used(worker.pid) * 1e9) if worker.pid else 0
                     if clip is None:  # it may hang, and has to be ended
                         await worker.aclose()
                     else:

@@ -2,8 +2,12 @@
 
 What stays true:
 
-* The first packet of the seat is at 0, or at `origin` where an encoder comes back, and no dts is below that. Each track's dts rises
-  strictly: one that does not is moved up by as little as it takes, never by more than about `BACKWARD`. A pts is never below its dts.
+* The first packet of the seat is at 0, or where an encoder comes back at what the seat's clock has come to by its arrival, and no dts is
+  below that. Each track's dts rises strictly: one that does not is moved up by as little as it takes, never by more than about `BACKWARD`.
+  A pts is never below its dts.
+* An encoder that comes back has encoded while it connected, and sends that in a burst. It is of the past, up to `BURST`: the clock goes on
+  by the packet of its first moments (`BEGINNING`) that was delayed least, and what is earlier than what was given is moved up. Where
+  pictures are shown in another order than they come they keep their times, by which they are put in order.
 * Tracks on the publisher's same clock are moved by the same offset, so that what the encoder aligned stays aligned to the nanosecond.
   Only a track whose stamps part from arrival for long is moved by more: it goes on by arrival (`arrival_clock.py`), or is slewed where
   its clock drifts against another track's (`track_drift.py`).
@@ -27,6 +31,7 @@ FORWARD = 2_000_000_000  # ns
 JOIN_BEHIND = 2_000_000_000  # ns; a track may start this far behind the newest packet of the others
 STEP = 1_000_000  # ns; the smallest step between two packets of a track that any output's clock can tell apart
 LONGEST_FRAME = 100_000_000  # ns; after a jump a track goes on with the step that it had, up to this
+BEGINNING = BURST = 1_000_000_000  # ns
 WINDOW = 10_000_000_000  # ns; the arrival line remembers one to two of them, short enough for clock drift not to matter
 
 
@@ -45,13 +50,15 @@ class _Clock:
 class Timeline:
     """Maps packets in the order received; `rebases` counts the jumps for which no known offset was right."""
 
-    def __init__(self, on_fault: OnFault, origin: int = 0) -> None:
-        """`origin` is the seat time in ns of the first packet: later than 0 for an encoder that comes back. `on_fault` is told of tracks
-        that go on by arrival."""
+    def __init__(self, on_fault: OnFault, origin: int = 0, since: int | None = None) -> None:
+        """`origin` is the seat time in ns of the first packet or, for an encoder that comes back, of what arrives at monotonic `since`.
+        `on_fault` is told of tracks that go on by arrival."""
         self.rebases = 0
         self._arrival_clock = ArrivalClock(on_fault)
         self._drift = TrackDrift(on_fault)
         self._origin = origin
+        self._since = since
+        self._begun = self._burst = 0  # arrival of the first packet, and what may still be of the past
         self._clocks: dict[int, _Clock] = {}
         self._offset = 0  # the newest, which a new track takes
         self._newest = origin  # the highest dts given
@@ -63,6 +70,9 @@ class Timeline:
         """The packet on the seat's time; `begun` and `arrival` stay as they are."""
         arrival = packet.arrival
         if not self._clocks:
+            if self._since is not None:
+                self._origin = self._newest = self._origin + arrival - self._since
+                self._begun, self._burst = arrival, BURST
             self._offset = self._origin - packet.dts
             self._lead = self._lead_before = self._origin - arrival
             self._window_end = arrival + WINDOW
@@ -73,6 +83,10 @@ class Timeline:
             earliest = self._newest - JOIN_BEHIND
         else:
             earliest = clock.last - BACKWARD
+        if packet.pts > packet.dts or arrival - self._begun >= BEGINNING:
+            self._burst = 0
+        if self._burst:
+            self._take_back(packet.dts + clock.corrected - (self._origin + arrival - self._begun))
         now = max(self._newest, arrival + max(self._lead, self._lead_before))
         if not earliest <= packet.dts + clock.corrected <= now + FORWARD:
             clock.offset = self._offset_after_jump(packet.dts, earliest, max(now, self._newest + clock.step))
@@ -90,6 +104,18 @@ class Timeline:
         return EncodedPacket(
             packet.track, max(pts, dts), dts, packet.keyframe, packet.data, packet.begun, arrival, packet.layer, packet.payloads
         )
+
+    def _take_back(self, ahead: int) -> None:
+        """All tracks by so much, if that is what they are ahead of an encoder's beginning."""
+        if not 0 < ahead <= self._burst:
+            return
+        self._burst -= ahead
+        self._offset -= ahead
+        for track, clock in self._clocks.items():
+            clock.offset -= ahead
+            clock.corrected -= ahead
+            self._arrival_clock.restart(track)
+            self._drift.restart(track)
 
     def settling(self, track: int) -> bool:
         """What its stamps have parted from arrival by is still being taken in: how late its packets are says nothing yet."""

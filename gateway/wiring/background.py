@@ -64,7 +64,12 @@ def _work(seats: SessionServices, listening: Sequence[Listening], whep: WhepReso
     for each in listening:
         policy = replace(seats.policy, track_timeout_s=None) if each.media_may_wait else seats.policy
         yield f"{each.listener.protocol} admission", seats.admission.serve(each.listener, policy)
-    yield "capacity", measure(seats.capacity, seats.registry, lambda: whep.viewers, lambda: webrtc.cpu_ns)
+    slate = seats.policy.slate
+
+    def beside_cpu_ns() -> int:
+        return webrtc.cpu_ns + (slate.pictures.cpu_ns if slate is not None else 0)
+
+    yield "capacity", measure(seats.capacity, seats.registry, lambda: whep.viewers, beside_cpu_ns)
     for output in seats.outputs:
         yield from ((name, work()) for name, work in output.work.items())
 

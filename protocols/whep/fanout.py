@@ -92,8 +92,9 @@ class ViewerConnection(Protocol):
 class TrackFeedback(Protocol):
     """What those who serve say back of one track."""
 
-    def keyframe(self) -> bool:
-        """A viewer lacks a key frame; True if one will come. Asked for at most twice a second."""
+    def keyframe(self) -> bool | None:
+        """A viewer lacks a key frame; True if one will come, None where that has to be asked elsewhere first. Asked for at most twice a
+        second."""
 
     def bitrate(self, bits_per_second: int) -> None:
         """So much of this track the viewers' ways carry (`protocols.webrtc.send.target`)."""

@@ -133,6 +133,12 @@ class Viewer:
         self._fed_back += count
         self._send(self._outbound.protect_rtcp(struct.pack("!BBH", 0x80 | 15, 205, len(body) // 4) + body))
 
+    def lack_keyframe(self) -> None:
+        """Says that it cannot decode (PLI)."""
+        assert self._outbound is not None
+        (ssrc,) = (ssrc for ssrc, kind in self._kinds.items() if kind == "video")
+        self._send(self._outbound.protect_rtcp(rtcp.picture_loss(1, ssrc)))
+
     def drain(self) -> None:
         """Read all that the socket holds."""
         if self._socket is None:

@@ -50,6 +50,8 @@ async def test_a_pause_and_a_death_are_told_to_who_watches_and_counted(protocol:
             viewer.told.clear()
             encoder.kill()
             await viewer.until("ingress.slate")
+            if protocol == "rtmp":  # by the others nothing is noticed yet but the silence
+                assert (await gateway.logged("encoder gone"))["why"] == "the connection broke off"
         async with publishing(protocol, pasted):
             await viewer.until("ingress.resumed")
             again = await gateway.stream(tracks=2)

@@ -177,6 +177,8 @@ class WebRtc:
 
     def keyframe_came(self, source: Source, now: int) -> None: ...
 
+    def answered(self, comes: bool, now: int) -> None: ...
+
     def pump(self, now: int) -> bool:
         return False
 

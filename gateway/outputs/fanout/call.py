@@ -110,7 +110,6 @@ class SpreadEnd:
         self.number = process.open(self)
         self._source = source
         self._process = process
-        self._comes = False  # a key frame where one is asked for, as the process knows it
         self._behind = False  # it did not read in time: it goes on with a key frame
         self._asked_at = 0
 
@@ -124,10 +123,8 @@ class SpreadEnd:
         self._behind = not self._process.pipe.push(self.number, unit, now) and self._source.track.kind is Kind.VIDEO
 
     def keyframe_wanted(self) -> None:
-        comes = self._source.feedback.keyframe()
-        if comes != self._comes:
-            self._comes = comes
-            self._process.send(pack(FanoutMessage.KEYFRAMES, self.number, body=bytes((comes,))))
+        comes = bool(self._source.feedback.keyframe())
+        self._process.send(pack(FanoutMessage.KEYFRAMES, self.number, body=bytes((comes,))))
 
     def bitrate(self, bits_per_second: int) -> None:
         self._source.bitrates[self._process] = bits_per_second

@@ -61,17 +61,21 @@ class ServedSource:
         self._number = number
         self._pipe = pipe
         self._clock = clock
-        self.keyframes = False
-        """Whether one comes where it is asked for, as the gateway said last."""
+        self._keyframes = False  # whether one comes where it is asked for, as the gateway said last
         self.source: Source = call.publish(participant, track, clock.now, self)
 
     def push(self, unit: PushedUnit) -> None:
         self._clock.wall, self._clock.media = unit.wall, unit.media
         self.source.push(unit.packet, unit.pushed if unit.cached else time.monotonic_ns())
 
-    def keyframe(self) -> bool:
+    def keyframe(self) -> bool | None:
+        """That none comes may be so no more: the gateway is heard first."""
         self._pipe.write(pack(FanoutMessage.KEYFRAME, self._number))
-        return self.keyframes
+        return True if self._keyframes else None
+
+    def answered(self, comes: bool) -> None:
+        self._keyframes = comes
+        self.source.answered(comes, time.monotonic_ns())
 
     def bitrate(self, bits_per_second: int) -> None:
         self._pipe.write(messages.pack_bitrate(self._number, bits_per_second))
@@ -254,7 +258,7 @@ class FanoutServer:
                 case FanoutMessage.END:
                     del self._sources[number]
                 case FanoutMessage.KEYFRAMES:
-                    served.keyframes = bool(body[0])
+                    served.answered(bool(body[0]))
 
     def _show(self, shown: messages.ShownTracks) -> None:
         sources = {

@@ -44,8 +44,8 @@ class Sender:
     """
 
     __slots__ = (
-        "_backlog", "_bursts", "_clock_rate", "_cut", "_description", "_format", "_joined", "_last_timestamp", "_left_out", "_live",
-        "_next", "_offset", "_on_turn", "_replay_wait", "_replayed", "_reports", "_transport", "carried",
+        "_asks", "_backlog", "_bursts", "_clock_rate", "_cut", "_description", "_format", "_joined", "_last_timestamp", "_left_out",
+        "_live", "_next", "_offset", "_on_turn", "_replay_wait", "_replayed", "_reports", "_transport", "carried",
         "frames", "parameters", "plis", "replays", "report_due", "round_trip_ns", "source", "stream", "turns",
     )  # fmt: skip
 
@@ -80,6 +80,7 @@ class Sender:
         self._live = False
         self._joined = False
         self._cut = False  # and the key frame that was asked for has not come
+        self._asks = False  # for a key frame, and nobody knows yet whether one comes
         self._next: Source | None = None  # the layer to go on with at its next key frame
         self._replayed: int | None = None
         self._replay_wait = REPLAY_NS
@@ -168,7 +169,7 @@ class Sender:
         self._last_timestamp = timestamp
         self.frames += 1
         if frame.keyframe:
-            self._cut = False
+            self._cut = self._asks = False
             self._replay_wait = REPLAY_NS
         at_once = frame.count <= UNPACED and self.carried is None and not self._backlog.packets  # most frames are
         if not at_once and self._queue(frame, timestamp, source, now):
@@ -248,9 +249,20 @@ class Sender:
         source = self.source
         if source is None or not self._joined or self._backlog:  # it is on its way
             return
-        if source.request_keyframe(now) or not self._ready():
-            return
-        if (self._replayed is None or now - self._replayed >= self._replay_wait) and self._replay(source, now):
+        comes = source.request_keyframe(now)
+        self._asks = comes is None
+        if comes is False:
+            self._replay_again(source, now)
+
+    def answered(self, comes: bool, now: int) -> None:
+        """Called by the source where that was not known at once."""
+        asks, self._asks = self._asks, False
+        if asks and not comes and self.source is not None and not self._backlog:
+            self._replay_again(self.source, now)
+
+    def _replay_again(self, source: Source, now: int) -> None:
+        due = self._replayed is None or now - self._replayed >= self._replay_wait
+        if due and self._ready() and self._replay(source, now):
             self._replay_wait *= 2
             source.leave()
 

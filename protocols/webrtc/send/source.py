@@ -29,6 +29,9 @@ CallAt = Callable[[int, Callable[[int], None]], object]
 OnSent = Callable[[EncodedPacket, int, int], None]
 """(frame, monotonic ns when its packets were ready, monotonic ns when the first viewer's last packet was handed to the kernel)"""
 
+KeyframeWanted = Callable[[], bool | None]
+"""Asks the owner for a key frame: True if one will come, None where the owner has to ask others first, and says it by `answered`."""
+
 KEYFRAME_REQUEST_NS = 500_000_000
 _NEVER = 1 << 62
 _UNREPORTED = 32  # frames
@@ -46,6 +49,9 @@ class SourceReceiver(Protocol):
     def keyframe_came(self, source: "Source", now: int) -> None:
         """`source`, in whose `awaiting` it is, is right about to deliver a key frame."""
 
+    def answered(self, comes: bool, now: int) -> None:
+        """Whether a key frame comes that was asked for, where that was not known at once."""
+
     def pump(self, now: int) -> bool:
         """Puts what is due of what waits to what is outgoing; whether more waits."""
 
@@ -59,12 +65,12 @@ class Source:
         clock: SourceClock,
         call_at: CallAt,
         *,
-        on_keyframe_wanted: Callable[[], bool],
+        on_keyframe_wanted: KeyframeWanted,
         on_bitrate: Callable[[int], None],
         on_sent: OnSent,
         monotonic: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        """`on_keyframe_wanted` asks the owner for a key frame and is true if one will come; it is called at most twice a second.
+        """`on_keyframe_wanted` is called at most twice a second.
         `on_bitrate` is told what bitrate the viewers' ways carry (bit/s of the track itself, without headers) when that has changed
         noticeably, at most twice a second, by the rule in `target.py`; more than what was planned means: as planned. It is never called for
         a sound.
@@ -96,7 +102,7 @@ class Source:
         self._paced: dict[SourceReceiver, None] = {}
         self._unreported: deque[tuple[int, EncodedPacket, int]] = deque(maxlen=_UNREPORTED)
         self._requested_at: int | None = None
-        self._answer = False
+        self._answer: bool | None = False
         self._on_bitrate = on_bitrate
         self._target = TargetBitrate()
         self._target_due = 0 if codec.kind is Kind.VIDEO else _NEVER
@@ -137,12 +143,18 @@ class Source:
         if target is not None:
             self._on_bitrate(target)
 
-    def request_keyframe(self, now: int) -> bool:
-        """True if a key frame will come. Many viewers' requests are one to the owner."""
+    def request_keyframe(self, now: int) -> bool | None:
+        """As `KeyframeWanted`. Many viewers' requests are one to the owner."""
         if self._requested_at is None or now - self._requested_at >= KEYFRAME_REQUEST_NS:
             self._requested_at = now
             self._answer = self._on_keyframe_wanted()
         return self._answer
+
+    def answered(self, comes: bool, now: int) -> None:
+        """The owner knows by now whether a key frame comes."""
+        self._answer = comes
+        for receiver in self.receivers:
+            receiver.answered(comes, now)
 
     # -- for receivers ---------------------------------------------------------------------------------------------------------------
 

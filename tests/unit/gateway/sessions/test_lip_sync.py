@@ -121,6 +121,15 @@ def test_media_that_arrive_together_wait_for_nothing_whatever_the_network_does(j
     assert sent.told == []
 
 
+def test_for_an_encoder_that_comes_back_what_waited_before_waits_from_its_first_packet_on_and_nothing_for_its_probing() -> None:
+    for before in (0, 180 * MS):
+        lip_sync = LipSync(unheard, before)
+        lip_sync.expect([Kind.VIDEO, Kind.AUDIO])
+        assert (lip_sync.hold, lip_sync.at_once) == (before, True)
+        lip_sync.note(VIDEO, Kind.VIDEO, 0, 0, 300 * MS)
+        assert lip_sync.hold == before
+
+
 def test_what_waits_is_bounded() -> None:
     sent = send(Arriving(late={VIDEO: 0, AUDIO: SECOND}))
     assert sent.waited <= 420 * MS

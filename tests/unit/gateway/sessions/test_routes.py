@@ -1,10 +1,11 @@
 """Routes while others stand in for their feeder, and when another has its place."""
 
 from dataclasses import replace
+from time import monotonic_ns
 
 from gateway.sessions.routes import Routes, TrackRoute
 from protocols.media import Codec, EncodedPacket, Kind, Track
-from tests.support.memory import H264, OPUS, MemoryOutput, packet
+from tests.support.memory import H264, MS, OPUS, MemoryOutput, packet
 
 LARGE, SMALL = replace(H264, layer="f"), replace(H264, id=3, layer="h", width=320, height=180)
 
@@ -75,6 +76,21 @@ def test_what_is_not_later_than_what_was_shown_is_moved_up_or_left_out() -> None
     assert [each.dts // 1_000_000 for each in video] == [0, 500, 501, 502, 503, 510]
     assert all(each.pts >= each.dts for each in video)
     assert [each.dts // 1_000_000 for each in sound] == [0, 500, 510]
+
+
+def test_what_was_gathered_meanwhile_comes_when_it_is_due_until_it_is_in_time_again() -> None:
+    _, output, feeder, found = made(H264, OPUS)
+    began = monotonic_ns()
+    for route, track in zip(found, (H264, OPUS), strict=True):
+        route.cover(Standing())
+        route.show(packet(track.id, 5000, keyframe=True), track)
+        for late in (900, 600, 300, -20, -40):
+            passed = (monotonic_ns() - began) // MS
+            route.push(packet(track.id, 5000 + passed - late, keyframe=late == 900), feeder)
+    video, sound = (output.sinks[kind].packets[2:] for kind in (Kind.VIDEO, Kind.AUDIO))
+    assert [each.dts // MS - 5000 - (each.arrival - began) // MS > 10 for each in video] == [False, False, False, True, True]
+    assert all(each.dts - 5000 * MS >= each.arrival - began - 60 * MS for each in video), "no time goes back to when it was due"
+    assert [each.dts for each in sound] == [each.dts for each in video[3:]], "silence was heard in the place of the others"
 
 
 async def test_layers_that_are_stood_in_for_end_when_what_takes_their_place_has_begun() -> None:

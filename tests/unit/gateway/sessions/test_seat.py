@@ -201,7 +201,7 @@ async def test_an_encoder_that_ends_and_does_not_come_back_leaves_the_call_after
         await it.ended()
         assert it.call.left.is_set()
         assert it.session.state is SeatState.CLOSED
-        assert it.session.why_ended == "the encoder ended the stream"
+        assert it.session.why_ended == "the connection broke off"
         assert [totals.packets[Kind.VIDEO] for totals in it.retired] == [1]
 
 
@@ -214,6 +214,7 @@ async def test_an_encoder_that_was_stopped_is_waited_for_only_where_that_is_wish
             await it.call.sink(Kind.VIDEO)
             if not wished_s:
                 await it.ended()
+                assert it.session.why_ended == "the encoder ended the stream"
                 continue
             async with asyncio.timeout(10):
                 await publisher.closed.wait()

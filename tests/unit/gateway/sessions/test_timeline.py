@@ -116,6 +116,32 @@ def test_a_session_goes_on_from_the_origin_of_a_returning_encoder() -> None:
     assert timeline.rebases == 0
 
 
+@pytest.mark.parametrize("later", [400 * MS, 0, -400 * MS])
+def test_what_comes_of_a_returning_encoder_is_where_the_sessions_clock_is_when_it_arrives(later: int) -> None:
+    timeline = Timeline(unheard, origin=70 * SECOND, since=5 * SECOND)
+    out = run(timeline, stream(3 * SECOND, 5 * SECOND + later, SECOND))
+    assert all(packet.dts == 70 * SECOND + packet.arrival - 5 * SECOND for packet in out)
+
+
+def test_pictures_out_of_order_keep_their_times_in_a_burst() -> None:
+    timeline = Timeline(unheard, origin=70 * SECOND, since=0)
+    shown = [3, 1, 2, 6, 4, 5, 9, 7, 8]
+    out = run(timeline, [At(VIDEO, n * FRAME, 0, delay=(2 + at - n) * FRAME) for n, at in enumerate(shown)])
+    assert [(packet.pts - out[0].pts) // FRAME for packet in out] == [at - 3 for at in shown]
+
+
+def test_what_a_returning_encoder_sends_in_a_burst_is_of_the_past_and_both_tracks_stay_together() -> None:
+    timeline = Timeline(unheard, origin=70 * SECOND, since=0)
+    backlog = 400 * MS
+    packets = [At(p.track, p.dts, max(p.arrival, backlog)) for p in stream(3 * SECOND, 0, 2 * SECOND, skew=5 * MS)]
+    out = run(timeline, packets)
+    assert rises(out)
+    assert out[0].dts == 70 * SECOND + backlog
+    live = [packet for packet in out if packet.arrival > backlog + 2 * FRAME]
+    assert {packet.dts - 70 * SECOND - packet.arrival for packet in live if packet.track == VIDEO} == {-5 * MS}
+    assert {packet.dts - 70 * SECOND - packet.arrival for packet in live if packet.track == AUDIO} == {0}
+
+
 @pytest.mark.parametrize("jump", [-30 * SECOND, -SECOND, 5 * SECOND, 3600 * SECOND])
 def test_a_jump_of_one_track_moves_that_track_only(jump: int) -> None:
     packets = [

@@ -31,7 +31,7 @@ async def worker() -> AsyncIterator[Worker]:
 
 def decoded(clip: Clip, times: int = 1) -> list[VideoFrame]:
     """What a decoder shows of it, shown so many times over."""
-    decoder = opened({Codec.H264: "h264", Codec.VP8: "vp8"}[clip.track.codec])
+    decoder = opened({Codec.H264: "h264", Codec.VP8: "vp8", Codec.AV1: "libdav1d"}[clip.track.codec])
     frames: list[VideoFrame] = []
     for number, (_, data) in enumerate(clip.pictures * times):
         packet = av.Packet(data)
@@ -51,7 +51,7 @@ def luma(frame: VideoFrame) -> Any:
     return frame.to_ndarray(format="gray")
 
 
-@pytest.mark.parametrize("codec", [Codec.H264, Codec.VP8])
+@pytest.mark.parametrize("codec", [Codec.H264, Codec.VP8, Codec.AV1])
 async def test_a_card_has_the_size_and_goes_on_over_and_over(worker: Worker, codec: Codec) -> None:
     clip = await worker.slate(Track(7, codec, width=640, height=360, layer="h"), CARD)
     assert clip is not None

@@ -37,11 +37,13 @@ class Heard:
 
     def __init__(self) -> None:
         self.keyframes = 0
+        self.comes = False
+        """A key frame, where one is asked for."""
         self.sent_pts: list[int] = []
 
     def keyframe(self) -> bool:
         self.keyframes += 1
-        return False
+        return self.comes
 
     def bitrate(self, bits_per_second: int) -> None:
         pass
@@ -61,6 +63,11 @@ class Gateway:
         self.resource = WhepResource(mux, self, processes)
         self.url = ""
         self.changed = asyncio.Event()
+
+    @property
+    def replays(self) -> int:
+        """Groups of pictures that were sent again, as its processes said last."""
+        return next(value for name, _, value in self.resource.counters() if name == "replays")
 
     known, user = True, ""
 
@@ -169,6 +176,20 @@ async def test_viewers_are_spread_have_pictures_at_once_and_their_feedback_comes
         await gateway.until_viewers(0)
         assert not first.sources
         assert not second.sources
+
+
+@pytest.mark.parametrize("comes", [True, False])
+async def test_nothing_is_sent_again_for_a_key_frame_that_comes_by_now(comes: bool) -> None:
+    heard = Heard()
+    async with served(1) as gateway:
+        participant = await gateway.call.join(SeatOf("host"), lambda: None)
+        async with streaming(participant, heard), joined(gateway) as viewer:
+            await until_pictures(viewer, len(viewer.seen.video) + 60)
+            before, heard.comes, asked = gateway.replays, comes, heard.keyframes
+            viewer.lack_keyframe()
+            await until_pictures(viewer, len(viewer.seen.video) + 90)  # figures come once a second
+            assert heard.keyframes > asked
+            assert gateway.replays - before == (not comes)
 
 
 async def test_an_offer_is_refused_as_it_would_be_here_and_costs_no_place() -> None:

@@ -341,6 +341,20 @@ def test_plis_are_answered_by_the_source_where_it_can_else_by_replays_ever_rarer
     assert sender.replays == replays
 
 
+def test_a_pli_is_answered_by_a_replay_once_the_owner_knows_that_no_key_frame_comes(peer: Peer, timers: Timers) -> None:
+    source = video(timers, on_keyframe_wanted=lambda: None)
+    sender = watch(source, peer, 0)
+    Programme(source, timers, group=1000, key_bytes=2000, delta_bytes=500).play(30)
+    for comes, replays in ((True, 0), (False, 1)):
+        timers.advance(timers.now + SECOND)
+        sender.request_keyframe(timers.now)
+        assert sender.replays == 0, "nothing of the past, while a new one may come"
+        source.answered(comes, timers.now)
+        assert sender.replays == replays
+    source.answered(False, timers.now + SECOND)
+    assert sender.replays == 1, "who has not asked is sent nothing again"
+
+
 def test_a_dead_viewer_among_many_disturbs_none(peer_of: Callable[..., Peer], timers: Timers) -> None:
     source = video(timers)
     peers = [peer_of() for _ in range(7)]
