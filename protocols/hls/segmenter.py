@@ -146,11 +146,8 @@ class Segmenter:
 
     def stand(self, until: int) -> Iterator[Cut]:
         """Nothing came before `until` (ns): the last picture stays until then, by one that begins each part."""
-        while self._packets and (begins := self._packets[0].dts + self._timing.part) < until:
+        while self._packets and (begins := self._packets[0].dts + self._timing.part) < until and (still := self._still()).data:
             if self._packets[-1].dts < begins:
-                still = self._still()
-                if not still.data:
-                    return
                 yield from self._add(still)
                 self._standing = True
             yield from self._cut_before(begins, closes=False)
