@@ -31,6 +31,7 @@ _LONGEST_PART = SECOND
 _ROUNDING = 499 * MS  # §4.4.3.1: a segment's duration is rounded to the nearest second before it is compared with the target
 _SLACK = 300 * MS  # key frames of one encoder are not all at the same distance
 _USUAL_FRAME = 33 * MS
+_MOST_SLOWER = 4  # times the usual frame: what is longer is a hole, and no frame takes as long
 _LONGEST_SOUND = 128 * MS  # a frame of AAC at 8 kHz
 _MOST_ENDS = 8
 _AHEAD = 500 * MS  # of the picture: what of the sound waits to be cut
@@ -139,7 +140,7 @@ class Segmenter:
             packet = packet._replace(pts=max(packet.pts, at), dts=at)
         elif not self._standing:  # what comes after a pause says nothing of the next
             frame = max(MS, packet.dts - last.dts)
-            self._frame += (frame - self._frame) // 4 if self._frame else frame
+            self._frame += (min(frame, _MOST_SLOWER * self._frame) - self._frame) // 4 if self._frame else frame
         self._standing = late
         yield from self._add(packet)
         self._stills.note(packet.data, packet.pts)

@@ -149,7 +149,17 @@ def test_no_part_is_larger_than_its_bound() -> None:
 
 
 @pytest.mark.parametrize(
-    "missing", [range(70, 78), range(100, 115), range(115, 119), range(117, 140), range(61, 65), range(62, 66)]
+    "missing",
+    [
+        range(70, 78),
+        range(100, 115),
+        range(115, 119),
+        range(117, 140),
+        range(61, 65),
+        range(62, 66),
+        range(70, 110),
+        range(70, 118),
+    ],
 )
 def test_missing_frames_make_no_segment_too_long_and_parts_that_are_whole(missing: range) -> None:
     timing = Timing.of(SEGMENT, SEGMENT, 34 * MS)
