@@ -100,6 +100,7 @@ UNCORRECTED = Correction(0, 0, settling=False)
 class _Lag:
     """Of one track. `usual` is that of its right stamps, as far as they are corrected."""
 
+    newest: int  # stamp, of a spurt under way as well
     stamp: int
     arrival: int
     origin: int  # arrival less stamp, of the first packet
@@ -131,6 +132,10 @@ class _Lag:
     @property
     def parted(self) -> float:
         return self.lag - self.correction - self.usual
+
+    def leads(self, other: "_Lag") -> bool:
+        """Its stamps are ahead of the other's by themselves, not only by when they came: those of a file never are."""
+        return self.stamp + self.correction > other.newest + other.correction + PARTED / 2
 
     @property
     def uncorrected(self) -> float:
@@ -180,6 +185,8 @@ class ArrivalClock:
         for counting in spurts.counting(arrival, (stamp, arrival)):
             self._observe(track, *counting, steered)
         it = self._lags.get(track)
+        if it is not None:
+            it.newest = stamp
         if it is None or not (it.correction or it.excess or it.debt):
             return UNCORRECTED
         settling = it.excess != 0 or (it.debt > 0 and it.unknown and not it.spurts)
@@ -188,7 +195,7 @@ class ArrivalClock:
     def _observe(self, track: int, stamp: int, arrival: int, steered: bool) -> None:
         it = self._lags.get(track)
         if it is None:
-            it = self._lags[track] = _Lag(stamp, arrival, arrival - stamp, arrival, still_since=arrival, looked=arrival)
+            it = self._lags[track] = _Lag(stamp, stamp, arrival, arrival - stamp, arrival, still_since=arrival, looked=arrival)
             it.looks.append(0)
             return
         arrival = max(arrival, it.arrival)
@@ -234,7 +241,7 @@ class ArrivalClock:
         if abs(it.parted) < PARTED or len(it.looks) < 3:
             return False
         ahead = it.parted < 0
-        if ahead and not any(each.parted > it.parted + PARTED / 2 for each in others):
+        if ahead and not any(each.parted > it.parted + PARTED / 2 and it.leads(each) for each in others):
             return False
         first, second, last = (-lag if ahead else lag for lag in it.looks)
         return first < second < last and last - first >= GROWS
