@@ -20,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import pairwise
+from statistics import mean, median
 from typing import NamedTuple
 
 from gateway.sessions.spurts import Spurts
@@ -248,7 +249,8 @@ class ArrivalClock:
 
     @staticmethod
     def _drifts(it: _Lag, others: list[_Lag]) -> bool:
-        """Away from the others, and it is this one's stamps that move against arrival more than those of others, if these are believed."""
+        """Away from the others, and it is this one's stamps that move against arrival more than those of others, if these are believed.
+        Where a few steps make most of it, that is no drift."""
         apart = list(it.apart)
         least = max(DRIFTED, DRIFTS_BY * (it.looked - it.times[0]))
         if len(apart) < DRIFTS or abs(apart[-1] - apart[0]) < least:
@@ -256,7 +258,8 @@ class ArrivalClock:
         if any(each.followed_since is None and each.moved > it.moved for each in others):
             return False
         sign = 1 if apart[-1] > apart[0] else -1
-        return all(sign * (later - earlier) > 0 for earlier, later in pairwise(apart))
+        steps = [sign * (later - earlier) for earlier, later in pairwise(apart)]
+        return min(steps) > 0 and 2 * median(steps) >= mean(steps)
 
     def _judge(self, now: int) -> None:
         """Say of those that are followed for long enough how their clocks run; of all of them together where they run alike."""
