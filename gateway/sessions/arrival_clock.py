@@ -20,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import pairwise
+from statistics import mean, median
 from typing import NamedTuple
 
 from gateway.sessions.spurts import Spurts
@@ -100,6 +101,7 @@ UNCORRECTED = Correction(0, 0, settling=False)
 class _Lag:
     """Of one track. `usual` is that of its right stamps, as far as they are corrected."""
 
+    newest: int  # stamp, of a spurt under way as well
     stamp: int
     arrival: int
     origin: int  # arrival less stamp, of the first packet
@@ -131,6 +133,10 @@ class _Lag:
     @property
     def parted(self) -> float:
         return self.lag - self.correction - self.usual
+
+    def leads(self, other: "_Lag") -> bool:
+        """Its stamps are ahead of the other's by themselves, not only by when they came: those of a file never are."""
+        return self.stamp + self.correction > other.newest + other.correction + PARTED / 2
 
     @property
     def uncorrected(self) -> float:
@@ -180,6 +186,8 @@ class ArrivalClock:
         for counting in spurts.counting(arrival, (stamp, arrival)):
             self._observe(track, *counting, steered)
         it = self._lags.get(track)
+        if it is not None:
+            it.newest = stamp
         if it is None or not (it.correction or it.excess or it.debt):
             return UNCORRECTED
         settling = it.excess != 0 or (it.debt > 0 and it.unknown and not it.spurts)
@@ -188,7 +196,7 @@ class ArrivalClock:
     def _observe(self, track: int, stamp: int, arrival: int, steered: bool) -> None:
         it = self._lags.get(track)
         if it is None:
-            it = self._lags[track] = _Lag(stamp, arrival, arrival - stamp, arrival, still_since=arrival, looked=arrival)
+            it = self._lags[track] = _Lag(stamp, stamp, arrival, arrival - stamp, arrival, still_since=arrival, looked=arrival)
             it.looks.append(0)
             return
         arrival = max(arrival, it.arrival)
@@ -234,14 +242,15 @@ class ArrivalClock:
         if abs(it.parted) < PARTED or len(it.looks) < 3:
             return False
         ahead = it.parted < 0
-        if ahead and not any(each.parted > it.parted + PARTED / 2 for each in others):
+        if ahead and not any(each.parted > it.parted + PARTED / 2 and it.leads(each) for each in others):
             return False
         first, second, last = (-lag if ahead else lag for lag in it.looks)
         return first < second < last and last - first >= GROWS
 
     @staticmethod
     def _drifts(it: _Lag, others: list[_Lag]) -> bool:
-        """Away from the others, and it is this one's stamps that move against arrival more than those of others, if these are believed."""
+        """Away from the others, and it is this one's stamps that move against arrival more than those of others, if these are believed.
+        Where a few steps make most of it, that is no drift."""
         apart = list(it.apart)
         least = max(DRIFTED, DRIFTS_BY * (it.looked - it.times[0]))
         if len(apart) < DRIFTS or abs(apart[-1] - apart[0]) < least:
@@ -249,7 +258,8 @@ class ArrivalClock:
         if any(each.followed_since is None and each.moved > it.moved for each in others):
             return False
         sign = 1 if apart[-1] > apart[0] else -1
-        return all(sign * (later - earlier) > 0 for earlier, later in pairwise(apart))
+        steps = [sign * (later - earlier) for earlier, later in pairwise(apart)]
+        return min(steps) > 0 and 2 * median(steps) >= mean(steps)
 
     def _judge(self, now: int) -> None:
         """Say of those that are followed for long enough how their clocks run; of all of them together where they run alike."""

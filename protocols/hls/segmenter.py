@@ -31,6 +31,7 @@ _LONGEST_PART = SECOND
 _ROUNDING = 499 * MS  # §4.4.3.1: a segment's duration is rounded to the nearest second before it is compared with the target
 _SLACK = 300 * MS  # key frames of one encoder are not all at the same distance
 _USUAL_FRAME = 33 * MS
+_MOST_SLOWER = 4  # times the usual frame: what is longer is a hole, and no frame takes as long
 _LONGEST_SOUND = 128 * MS  # a frame of AAC at 8 kHz
 _MOST_ENDS = 8
 _AHEAD = 500 * MS  # of the picture: what of the sound waits to be cut
@@ -139,18 +140,15 @@ class Segmenter:
             packet = packet._replace(pts=max(packet.pts, at), dts=at)
         elif not self._standing:  # what comes after a pause says nothing of the next
             frame = max(MS, packet.dts - last.dts)
-            self._frame += (frame - self._frame) // 4 if self._frame else frame
+            self._frame += (min(frame, _MOST_SLOWER * self._frame) - self._frame) // 4 if self._frame else frame
         self._standing = late
         yield from self._add(packet)
         self._stills.note(packet.data, packet.pts)
 
     def stand(self, until: int) -> Iterator[Cut]:
         """Nothing came before `until` (ns): the last picture stays until then, by one that begins each part."""
-        while self._packets and (begins := self._packets[0].dts + self._timing.part) < until:
+        while self._packets and (begins := self._packets[0].dts + self._timing.part) < until and (still := self._still()).data:
             if self._packets[-1].dts < begins:
-                still = self._still()
-                if not still.data:
-                    return
                 yield from self._add(still)
                 self._standing = True
             yield from self._cut_before(begins, closes=False)

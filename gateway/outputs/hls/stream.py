@@ -36,6 +36,7 @@ _LATE = 500 * MS  # a picture later than this after the sound of its time does n
 _LATER = 150 * MS  # than usual
 _WAIT_FOR_VIDEO = 3 * SECOND
 _MOST_HELD = 16 << 20  # bytes while the first group of pictures is awaited
+_MOST_HELD_PACKETS = 4096
 _MOST_RENDITIONS = 8
 _ENOUGH_SEGMENTS = 3
 _SHARE_OF_FRAMES = 0.9  # that are not longer than the frame for which parts are planned
@@ -97,7 +98,7 @@ class HlsStream:
         self._muxer = seat.muxer  # of the newest seat, also when it has gone: what it has in hand is still good
         self._feeds: dict[str, Feed] = {}
         self._timing: Timing | None = None
-        self._held: list[tuple[Feed, EncodedPacket]] = []
+        self._held: list[tuple[Feed, Track, EncodedPacket]] = []
         self._held_bytes = 0
         self._reconnects = 0
         self._interruptions = 0
@@ -166,8 +167,8 @@ class HlsStream:
         return f"{_PICTURE}-{track.codec.value if largest else track.layer}"
 
     def _drop_held(self, of: Callable[[Feed], bool]) -> None:
-        self._held = [(feed, packet) for feed, packet in self._held if not of(feed)]
-        self._held_bytes = sum(len(packet.data) for _, packet in self._held)
+        self._held = [held for held in self._held if not of(held[0])]
+        self._held_bytes = sum(len(packet.data) for _, _, packet in self._held)
 
     # Into the renditions
 
@@ -177,23 +178,18 @@ class HlsStream:
         if self._seat.reconnects != self._reconnects:
             self._reconnects = self._seat.reconnects
             self._interrupt()
-        if not self._describe(feed, packet):
+        described = self._describe(feed, packet)
+        if described is None:
             return
         if self._shift is None:
             self._shift = self._end + 40 * MS - packet.dts
             self._wall = time_ns() - (packet.dts + self._shift)
         packet = packet._replace(pts=packet.pts + self._shift, dts=packet.dts + self._shift)
         self._end = max(self._end, packet.dts)
-        rendition = self.renditions.get(feed.name)
-        if rendition is not None and self._jumps(rendition, packet.dts):
-            if any(other.fresh for other in self.renditions.values()):
-                rendition.pause()  # a discontinuity is under way already, and all must have as many
-            else:
-                self._interrupt()
         if self._timing is None:
-            self._hold(feed, packet)
+            self._hold(feed, described, packet)
         else:
-            self._rendition(feed, self._timing).push(packet)
+            self._give(feed, described, packet, self._timing)
         if feed.track.kind is Kind.AUDIO:
             self._heard = packet.dts
             for other in self._feeds.values():
@@ -206,7 +202,9 @@ class HlsStream:
 
     def _jumps(self, rendition: Rendition, time: int) -> bool:
         """Whether time is missing before `time`. A picture that alone has paused lasts until then: sound has not, or there is none."""
-        if rendition.last is None or time - rendition.last.dts <= _JUMP:
+        if rendition.last is None:  # nothing of it says so, but no picture lasts for ever
+            return any(other.last is not None and time - other.last.dts > LONGEST_GOP for other in self.renditions.values())
+        if time - rendition.last.dts <= _JUMP:
             return False
         sounds = [each.last for each in self.renditions.values() if each.track.kind is Kind.AUDIO]
         if time - rendition.last.dts <= LONGEST_GOP and all(last is not None and time - last.dts <= _JUMP for last in sounds):
@@ -214,23 +212,18 @@ class HlsStream:
             return time - rendition.last.dts > rendition.playlist.timing.limit
         return True
 
-    def _describe(self, feed: Feed, packet: EncodedPacket) -> bool:
-        """What is true of the track from this packet on; False before it is known, at its first key frame."""
-        if feed.described is not None and not feed.fresh and not (packet.keyframe and not feed.track.extradata):
-            return True
-        described = _described(feed.track, packet)
-        if described is None:
-            return feed.described is not None
-        feed.fresh = False
-        before, feed.described = feed.described, described
-        if before is not None and _differs(before, described) and feed.rendition is not None:
-            self._change(feed.rendition, described)
-        return True
+    def _describe(self, feed: Feed, packet: EncodedPacket) -> Track | None:
+        """What is true of the track from this packet on; None before it is known, at its first key frame."""
+        if feed.described is None or feed.fresh or (packet.keyframe and not feed.track.extradata):
+            described = _described(feed.track, packet)
+            if described is not None:
+                feed.fresh, feed.described = False, described
+        return feed.described
 
     def _wants_keyframe(self, feed: Feed) -> bool:
         if feed.rendition is not None:
             return feed.rendition.wants_keyframe
-        times = [packet.dts for held, packet in self._held if held is feed]
+        times = [packet.dts for held, _, packet in self._held if held is feed]
         return not times or times[-1] - times[0] > self._policy.segment - 150 * MS
 
     def _change(self, rendition: Rendition, track: Track) -> None:
@@ -246,8 +239,20 @@ class HlsStream:
         for rendition in self.renditions.values():
             rendition.interrupt(rendition.track)
 
-    def _rendition(self, feed: Feed, timing: Timing) -> Rendition:
-        assert feed.described is not None
+    def _give(self, feed: Feed, described: Track, packet: EncodedPacket, timing: Timing) -> None:
+        """To its rendition, with a discontinuity before it where it is of another kind, or time is missing."""
+        rendition = self._rendition(feed, described, timing)
+        if _differs(rendition.track, described):
+            self._change(rendition, described)
+        elif self._jumps(rendition, packet.dts):
+            if any(name in self._feeds and other.fresh for name, other in self.renditions.items()):
+                for other in self.renditions.values():
+                    other.pause()  # a discontinuity is under way already, and all must have as many
+            else:
+                self._interrupt()
+        rendition.push(packet)
+
+    def _rendition(self, feed: Feed, described: Track, timing: Timing) -> Rendition:
         if feed.rendition is None:
             rendition = self.renditions.get(feed.name)
             if rendition is None:
@@ -255,7 +260,7 @@ class HlsStream:
                 rendition = self.renditions[feed.name] = Rendition(
                     feed.name,
                     path,
-                    feed.described,
+                    described,
                     timing,
                     self._policy,
                     self._totals,
@@ -266,8 +271,6 @@ class HlsStream:
                     self._interruptions,
                 )
                 rendition.reports = partial(self._reports, rendition)
-            elif _differs(rendition.track, feed.described):
-                self._change(rendition, feed.described)
             feed.rendition = rendition
         return feed.rendition
 
@@ -280,30 +283,30 @@ class HlsStream:
 
     # The first group of pictures decides the target durations
 
-    def _hold(self, feed: Feed, packet: EncodedPacket) -> None:
-        if feed.track.kind is Kind.VIDEO and not packet.keyframe and not any(held is feed for held, _ in self._held):
+    def _hold(self, feed: Feed, described: Track, packet: EncodedPacket) -> None:
+        if feed.track.kind is Kind.VIDEO and not packet.keyframe and not any(held is feed for held, _, _ in self._held):
             return
-        self._held.append((feed, packet))
+        self._held.append((feed, described, packet))
         self._held_bytes += len(packet.data)
         self._timing = self._decided(packet)
         if self._timing is not None:
             held, self._held = self._held, []
-            for each, waiting in held:
-                self._rendition(each, self._timing).push(waiting)
+            for each, track, waiting in held:
+                self._give(each, track, waiting, self._timing)
 
     def _decided(self, packet: EncodedPacket) -> Timing | None:
-        video = next((feed for feed, _ in self._held if feed.track.kind is Kind.VIDEO), None)
-        waited = packet.dts - self._held[0][1].dts
-        full = self._held_bytes > _MOST_HELD or waited > LONGEST_GOP
+        video = next((feed for feed, _, _ in self._held if feed.track.kind is Kind.VIDEO), None)
+        waited = packet.dts - self._held[0][2].dts
+        full = self._held_bytes > _MOST_HELD or len(self._held) > _MOST_HELD_PACKETS or waited > LONGEST_GOP
         if video is None:
             coming = any(feed.track.kind is Kind.VIDEO for feed in self._feeds.values())
             return Timing.of(self._policy.segment, 0, 22 * MS) if full or (waited > _WAIT_FOR_VIDEO and not coming) else None
-        times = [held.dts for feed, held in self._held if feed is video]
-        keys = [held.dts for feed, held in self._held if feed is video and held.keyframe]
+        times = [held.dts for feed, _, held in self._held if feed is video]
+        keys = [held.dts for feed, _, held in self._held if feed is video and held.keyframe]
         if len(keys) < 2 and not full:
             return None
         frames = sorted(later - earlier for earlier, later in pairwise(times)) or [33 * MS]
-        sounds = [held.dts for feed, held in self._held if feed.track.kind is Kind.AUDIO]
+        sounds = [held.dts for feed, _, held in self._held if feed.track.kind is Kind.AUDIO]
         gop = keys[1] - keys[0] if len(keys) > 1 else LONGEST_GOP
         sound = (sounds[-1] - sounds[0]) // (len(sounds) - 1) if len(sounds) > 1 else 0
         return Timing.of(self._policy.segment, gop, frames[min(len(frames) - 1, int(len(frames) * _SHARE_OF_FRAMES))], sound)

@@ -209,6 +209,28 @@ def test_sound_in_spurts_of_a_second_is_not_the_clock() -> None:
     assert faults == []
 
 
+@pytest.mark.parametrize("frame", [16_666_667, 33_333_333, 40 * MS, 100 * MS])
+@pytest.mark.parametrize("speed", [1.2, 1.7, 2, 2.2, 3, 5, 17, 20.3, 23.3])
+def test_a_file_faster_than_real_time_that_is_made_to_wait_is_not_the_clock(speed: float, frame: int) -> None:
+    """Its frames come so close together that those of one track make spurts, which count late, and those of the other do not."""
+    pacer, faults = Pacer(LiveEdgePolicy()), list[ClockFault]()
+    timeline = Timeline(faults.append)
+    now, before = ORIGIN, 0
+    for t, track in sorted(
+        (t, track) for track, step in ((VIDEO, frame), (AUDIO, 21_333_333)) for t in range(0, 60 * SECOND, step)
+    ):
+        now, before = now + round((t - before) / speed), t
+        while (release := pacer.next_release) is not None and (pacer.paused or release <= now):
+            now = max(now, release)
+            pacer.pop(release)
+        packet = timeline.map(EncodedPacket(track, t, t, True, b"", now, now))
+        assert packet.dts == t
+        pacer.push(packet, KINDS[track], now, settling=timeline.settling(track))
+        pacer.pop(now)
+    assert faults == []
+    assert not any(pacer.dropped.values())
+
+
 def test_arrivals_that_are_not_in_order_add_up_to_nothing() -> None:
     timeline = Timeline(unheard)
     for number in range(2000):

@@ -149,7 +149,17 @@ def test_no_part_is_larger_than_its_bound() -> None:
 
 
 @pytest.mark.parametrize(
-    "missing", [range(70, 78), range(100, 115), range(115, 119), range(117, 140), range(61, 65), range(62, 66)]
+    "missing",
+    [
+        range(70, 78),
+        range(100, 115),
+        range(115, 119),
+        range(117, 140),
+        range(61, 65),
+        range(62, 66),
+        range(70, 110),
+        range(70, 118),
+    ],
 )
 def test_missing_frames_make_no_segment_too_long_and_parts_that_are_whole(missing: range) -> None:
     timing = Timing.of(SEGMENT, SEGMENT, 34 * MS)
@@ -213,7 +223,7 @@ def test_a_picture_stands_behind_pictures_that_followed_each_other_at_once(apart
 def beside(
     timing: Timing, pictures: list[EncodedPacket], sounds: list[EncodedPacket], lead: int
 ) -> tuple[list[Cut], list[Cut]]:
-    """The cuts of both, where the sound comes `lead` ns before the picture of its time."""
+    """The cuts of both, told of time as they are in a stream, where the sound comes `lead` ns before the picture of its time."""
     picture = Segmenter(timing, video=True, segment=SEGMENT, stills=NEVER)
     sound = Segmenter(timing, video=False, segment=SEGMENT, stills=NEVER)
     of_pictures: list[Cut] = []
@@ -221,9 +231,9 @@ def beside(
     coming = [(each.dts, each, True) for each in pictures] + [(each.dts - lead, each, False) for each in sounds]
     for _, packet, is_picture in sorted(coming, key=lambda each: each[0]):
         if not is_picture:
-            of_sounds += sound.push(packet)
+            of_sounds += [*sound.stand(packet.dts), *sound.push(packet)]
             continue
-        for cut in picture.push(packet):
+        for cut in [*picture.stand(packet.dts), *picture.push(packet)]:
             of_pictures.append(cut)
             of_sounds += sound.align(cut)
     return [*of_pictures, *picture.close()], [*of_sounds, *sound.close()]

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
@@ -36,6 +36,7 @@ class Seat:
     protocol: str = "rtmp"
     muted: frozenset[Kind] = frozenset()
     reconnects: int = 0
+    tracks: list[Track] = field(default_factory=list)
     given: dict[Kind, list[tuple[EncodedPacket, int]]] = field(default_factory=lambda: {Kind.AUDIO: [], Kind.VIDEO: []})
 
     @property
@@ -43,6 +44,7 @@ class Seat:
         return self
 
     def make(self, track: Track, packets: Sequence[EncodedPacket], durations: Sequence[int], index: int, done: Done) -> None:
+        self.tracks.append(track)
         self.given[track.kind] += zip(packets, durations, strict=True)
         done(b"init", b"%d" % index)
 
@@ -214,3 +216,78 @@ def test_a_picture_lasts_until_the_next_whatever_their_order(live: bool, encoder
     shown = {frame.pts for frame in see([first, *others], track.codec)}
     lost = [packet for packet in (first, *others) if packet.begun and packet.pts not in shown]
     assert len(lost) <= 3, "of those that come when a later one has been shown"
+
+
+class Encoder:
+    """Of pictures that cannot be shown again, and of sound, on the seat's clock."""
+
+    def __init__(self, *tracks: Track) -> None:
+        self.seat = Seat()
+        self.stream = HlsStream("id", self.seat, POLICY, HlsTotals(), None, lambda: None)
+        self.stream.attach(self.seat)
+        self.feeds = {track.id: self.stream.publish(track, NoFeedback()) for track in tracks}
+        self.followers = {name: Follower() for name in ("video", "video-h", "audio")}
+
+    def send(self, begin: float, end: float, *, of: Sequence[int] = (1, 2), gop: float = 2.0) -> None:
+        """What these tracks have between these times (s), a key frame first."""
+        pictures = [(begin + number / 25, id) for number in range(round((end - begin) * 25)) for id in of if id != 2]
+        heard = [(begin + packet.dts / SECOND, 2) for packet in sound(end - begin) if 2 in of]
+        for at, id in sorted(pictures + heard):
+            time, key = round(at * SECOND), id == 2 or round((at - begin) * 25) % round(gop * 25) == 0
+            self.feeds[id].push(EncodedPacket(id, time, time, key, b"x", 1, 0))
+
+    def end(self) -> dict[str, Playlist]:
+        self.stream.end()
+        return {name: look(self.followers[name], rendition) for name, rendition in self.stream.renditions.items()}
+
+
+PICTURE = Track(1, Codec.H264, b"sets", 640, 360)
+SMALLER = Track(3, Codec.H264, b"smaller", 320, 180, layer="h")
+
+
+@pytest.mark.parametrize("hole", [2, 20, 3600])
+def test_a_hole_in_the_first_group_of_pictures_is_a_discontinuity_as_any_other(hole: int) -> None:
+    encoder = Encoder(PICTURE, SOUND)
+    encoder.send(0, 1)
+    encoder.send(1 + hole, 9 + hole)
+    for playlist in encoder.end().values():
+        assert [segment.discontinuity for segment in playlist.segments][:3] == [False, True, False]
+        assert sum(segment.duration for segment in playlist.segments) == pytest.approx(9, abs=0.1)
+
+
+def test_pictures_of_another_kind_in_the_first_group_have_their_own_parameter_sets() -> None:
+    encoder = Encoder(PICTURE, SOUND)
+    encoder.send(0, 1)
+    encoder.feeds[1].update(replace(PICTURE, extradata=b"others"))
+    encoder.send(1, 8)
+    playlist = encoder.end()["video"]
+    assert [(segment.discontinuity, segment.init) for segment in playlist.segments][:2] == [
+        (False, "init0.mp4"),
+        (True, "init1.mp4"),
+    ]
+    assert [track.extradata for track in encoder.seat.tracks if track.kind is Kind.VIDEO][::8] == [
+        b"sets",
+        b"others",
+        b"others",
+    ]
+
+
+def test_a_track_that_has_ended_takes_no_discontinuity_from_the_others() -> None:
+    encoder = Encoder(PICTURE, SOUND, SMALLER)
+    encoder.send(0, 6, of=(1, 2, 3))
+    encoder.feeds[3].close()
+    for begin in (10, 20, 4000):
+        encoder.send(begin, begin + 6)
+    for name, playlist in encoder.end().items():
+        assert sum(segment.discontinuity for segment in playlist.segments) == (0 if name == "video-h" else 3)
+
+
+def test_no_picture_lasts_until_sound_that_begins_an_hour_later() -> None:
+    track, video = timed(regular(1 / 25, 6))
+    encoder = Encoder(track)
+    for packet in video:
+        encoder.feeds[1].push(packet._replace(keyframe=packet.dts % (2 * SECOND) == 0))
+    encoder.feeds[2] = encoder.stream.publish(SOUND, NoFeedback())
+    encoder.send(3600, 3606, of=(2,))
+    assert len(encoder.seat.given[Kind.VIDEO]) == len(video)
+    assert sum(segment.duration for segment in encoder.end()["video"].segments) == pytest.approx(6, abs=0.1)
