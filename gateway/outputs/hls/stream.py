@@ -242,9 +242,9 @@ class HlsStream:
     def _interrupt(self) -> None:
         """A discontinuity, for all renditions alike."""
         self._interruptions += 1
-        self._wall = time_ns() - self._end
         for rendition in self.renditions.values():
             rendition.interrupt(rendition.track)
+        self._wall = time_ns() - self._end  # of what comes after it: what was under way has the date that it had
 
     def _rendition(self, feed: Feed, timing: Timing) -> Rendition:
         assert feed.described is not None
