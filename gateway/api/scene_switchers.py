@@ -26,7 +26,7 @@ from gateway.api.status import listed
 from gateway.model.permissions import SENDING
 from gateway.sessions.registry import Registry
 from gateway.sessions.seat import Seat
-from gateway.sessions.seat_state import SeatState
+from gateway.sessions.seat_state import TRIGGERED, SeatState
 from protocols.errors import Reason, Rejected
 from protocols.media import Codec, Kind, Track
 from protocols.publisher import Credential
@@ -63,7 +63,8 @@ class Arriving:
     def of(cls, seat: Seat, now: int) -> Self | None:
         """None while no media come of its encoder; `now` in monotonic ns."""
         pipeline, publisher = seat.pipeline, seat.publisher
-        if pipeline is None or publisher is None or seat.state not in _ARRIVES:
+        hidden = seat.interruption is not None and seat.interruption.cause in TRIGGERED
+        if pipeline is None or publisher is None or not (hidden or seat.state in _ARRIVES):
             return None
         stats, link = publisher.stats, publisher.stats.link
         tracks = [each for each in pipeline.track_pipelines.values() if each.meter.packets]

@@ -30,6 +30,7 @@ MAX_CONDITIONS: Final = 50  # of one filter
 MAX_CURSOR: Final = 1024  # characters
 MAX_KEY_SECONDS: Final = 10 * 365 * 86400  # that a stream key or a token may be good for, where it has an end
 MAX_LINGER_S: Final = 1800  # that a seat is kept without an encoder
+MAX_TRIGGER_S: Final = 3600  # that a picture may be black, and the like, before viewers are shown a slate
 MAX_SECRETS: Final = 2  # of one API key: the present one and, during a rotation, the one before
 
 
@@ -76,6 +77,11 @@ class ContinuitySettings:
     picture: str = (
         ""  # of the operator's (`slate.folder`), the name of that which viewers are shown; empty: as for linger_seconds
     )
+    # Of an encoder that is there viewers are shown that, too, after so long of each; 0: never
+    black_seconds: int = -1
+    frozen_seconds: int = -1
+    silent_seconds: int = -1
+    low_bitrate: int = -1  # bit/s
 
 
 @dataclass(frozen=True, slots=True)

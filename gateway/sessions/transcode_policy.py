@@ -32,11 +32,14 @@ def adapted(base: Policy) -> Callable[[SeatPolicy, Grant], SeatPolicy]:
 
     def adapt(policy: SeatPolicy, grant: Grant) -> SeatPolicy:
         treatment, wanted = base.narrowed(grant.settings.transcoding), grant.settings.continuity
+        slate = policy.slate
+        if slate is not None:
+            slate = replace(slate, wished=wanted.picture, triggers=slate.triggers.narrowed(wanted))
         return replace(
             policy,
             decide=lambda track, want: plan(track, want, treatment),
             linger_s=policy.linger_s if wanted.linger_seconds < 0 else wanted.linger_seconds,
-            slate=replace(policy.slate, wished=wanted.picture) if policy.slate is not None else None,
+            slate=slate,
             stop_linger_s=policy.stop_linger_s if wanted.stop_linger_seconds < 0 else wanted.stop_linger_seconds,
         )
 

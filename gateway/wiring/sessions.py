@@ -82,7 +82,7 @@ async def session_services(
         watch=WatchPolicy(),
         linger_s=config.calls.linger_s,
         stop_linger_s=config.calls.stop_linger_s,
-        slate=slates(config.slate, workers),
+        slate=await slates(config.slate, workers),
         max_bitrate=config.calls.max_bitrate_bps,
         on_retired=registry.retire,
         room=CpuRoom(capacity, registry),

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import AsyncExitStack
+from pathlib import Path
 from statistics import median
 
 import pytest
@@ -14,6 +15,7 @@ from tests.support.hls_client import following
 from tests.support.listener import listening
 from tests.support.publishing import Pasted, publishing
 from tests.support.viewer import watching
+from tests.unit.transcode.worker.test_slate import mp4
 
 SHOW, CID = "/call/livestream/show", "livestream:show"
 GRACE_S = 3
@@ -81,3 +83,30 @@ async def test_who_joins_during_the_slate_sees_it_within_300_ms(watched: bool) -
                 waited.append(late.first - connected)
         assert median(waited) < 0.3, waited
         assert waited[0] < 0.6, "the first one has it made"
+
+
+class Levels(Seeing):
+    """One who notes how bright pictures of one grey are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.levels = set[int]()
+
+    def look(self, frame: VideoFrame) -> None:
+        super().look(frame)
+        if (grey := self.grey()).std() < 5:
+            self.levels.add(round(float(grey.mean()) / 15))
+
+    def many(self) -> bool:
+        return len(self.levels) >= 10
+
+
+async def test_the_operators_clip_is_seen_moving(tmp_path: Path) -> None:
+    (tmp_path / "brb.mp4").write_bytes(mp4(3, size=(320, 180), sound=True))
+    clip = (f"slate.folder={tmp_path}", "slate.picture=brb.mp4")
+    async with running_gateway(*clip) as gateway, watching(gateway.url(f"/whep/{CALL}"), viewer=Levels()) as viewer:
+        assert isinstance(viewer, Levels)
+        async with publishing("rtmp", Pasted.of_gateway(gateway, CALL)) as encoder:
+            await viewer.until(frames=30)
+            encoder.kill()
+            await viewer.until_look(viewer.many)

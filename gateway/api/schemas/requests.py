@@ -19,7 +19,15 @@ from gateway.api.schemas.parts import (
     Word,
 )
 from gateway.model.permissions import Capability
-from gateway.model.records import MAX_CONDITIONS, MAX_CURSOR, MAX_KEY_SECONDS, MAX_LINGER_S, MAX_PAGE, MAX_PARTICIPANTS
+from gateway.model.records import (
+    MAX_CONDITIONS,
+    MAX_CURSOR,
+    MAX_KEY_SECONDS,
+    MAX_LINGER_S,
+    MAX_PAGE,
+    MAX_PARTICIPANTS,
+    MAX_TRIGGER_S,
+)
 from transcode.settings import SETTINGS, Setting, Transcoding
 
 MAX_LIST = 100
@@ -69,6 +77,11 @@ class LimitsRequest(Request):
     max_duration_seconds: int = Field(default=0, ge=0, le=30 * 86400)
 
 
+def _trigger(what: str) -> Any:
+    words = f"Viewers are shown the same of an encoder that is there once {what} for so long; 0: never."
+    return Field(default=-1, ge=-1, le=MAX_TRIGGER_S, description=words)
+
+
 class ContinuityRequest(Request):
     """While a live encoder is away. -1: as the gateway is configured."""
 
@@ -79,8 +92,14 @@ class ContinuityRequest(Request):
     picture: str = Field(
         default="",
         pattern=r"^[A-Za-z0-9_.-]{0,64}$",
-        description="What viewers are shown meanwhile: the name of one of the pictures that the operator has put there; "
+        description="What viewers are shown meanwhile: the name of one of the pictures and clips that the operator has put there; "
         "empty or unknown: as the gateway is configured.",
+    )
+    black_seconds: int = _trigger("its picture is black")
+    frozen_seconds: int = _trigger("it sends the same picture")
+    silent_seconds: int = _trigger("its sound is silent")
+    low_bitrate: int = Field(
+        default=-1, ge=-1, le=1_000_000_000, description="And where it sends less than so many bits a second; 0: never."
     )
 
 
