@@ -135,7 +135,8 @@ class Authenticator:
                 Reason.UNAUTHORIZED, f"The stream key expired on {key.expires_at:%Y-%m-%d %H:%M} UTC: make a new one"
             )
         expires_at = int(key.expires_at.timestamp()) if key.expires_at else 0
-        return Identity(key.user_id, call_cids=frozenset({key.call_cid}), stream_key=name, expires_at=expires_at)
+        of = frozenset({key.call_cid})
+        return Identity(key.user_id, call_cids=of, stream_key=name, picture=key.picture, expires_at=expires_at)
 
     def _signers_of(self, api_key: str) -> tuple[Signer, ...]:
         """The gateway, and the application named or else each: a token does not tell whose it is."""

@@ -75,6 +75,7 @@ class Identity:
     call_cids: frozenset[str] | None = None  # the only calls that it is for; None: any
     claimed: str = ""  # the role that the gateway's own credential gives, in place of all that the user has
     stream_key: str = ""  # the name of the short key
+    picture: str = ""  # that it wishes to stand in for its encoder
     watching: bool = False  # the user's, but for watching alone
     expires_at: int = 0  # Unix seconds; 0: no end
 

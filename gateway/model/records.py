@@ -30,6 +30,7 @@ MAX_CONDITIONS: Final = 50  # of one filter
 MAX_CURSOR: Final = 1024  # characters
 MAX_KEY_SECONDS: Final = 10 * 365 * 86400  # that a stream key or a token may be good for, where it has an end
 MAX_LINGER_S: Final = 1800  # that a seat is kept without an encoder
+MAX_PICTURE_NAME: Final = 64  # characters of the name of one of the operator's pictures
 MAX_TRIGGER_S: Final = 3600  # that a picture may be black, and the like, before viewers are shown a slate
 MAX_SECRETS: Final = 2  # of one API key: the present one and, during a rotation, the one before
 
@@ -222,6 +223,7 @@ class StreamKey:
     created_at: datetime
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
+    picture: str = ""  # as that of `ContinuitySettings`, for a stream that begins with this key; empty: as its call's
     api_key: str = ""
 
     def usable(self, now: datetime) -> bool:

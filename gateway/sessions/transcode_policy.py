@@ -34,7 +34,7 @@ def adapted(base: Policy) -> Callable[[SeatPolicy, Grant], SeatPolicy]:
         treatment, wanted = base.narrowed(grant.settings.transcoding), grant.settings.continuity
         slate = policy.slate
         if slate is not None:
-            slate = replace(slate, wished=wanted.picture, triggers=slate.triggers.narrowed(wanted))
+            slate = replace(slate, wished=grant.identity.picture or wanted.picture, triggers=slate.triggers.narrowed(wanted))
         return replace(
             policy,
             decide=lambda track, want: plan(track, want, treatment),

@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import Dialect
 
-from gateway.model.records import MAX_IMAGE, MAX_NAME
+from gateway.model.records import MAX_IMAGE, MAX_NAME, MAX_PICTURE_NAME
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -139,6 +139,7 @@ STREAM_KEYS: Final = Table(
     Column("created_at", Moment, nullable=False),
     Column("expires_at", Moment),
     Column("revoked_at", Moment),
+    Column("picture", String(MAX_PICTURE_NAME), nullable=False, server_default=""),
     _given_by(),
 )
 # One row: whoever writes counts it up first, which puts all writers, of all processes, in one order.

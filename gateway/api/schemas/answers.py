@@ -212,6 +212,7 @@ class StreamKeyResponse(Model):
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
+    picture: str
 
 
 class RtmpWay(Model):

@@ -26,6 +26,7 @@ from gateway.model.records import (
     MAX_LINGER_S,
     MAX_PAGE,
     MAX_PARTICIPANTS,
+    MAX_PICTURE_NAME,
     MAX_TRIGGER_S,
 )
 from transcode.settings import SETTINGS, Setting, Transcoding
@@ -77,6 +78,9 @@ class LimitsRequest(Request):
     max_duration_seconds: int = Field(default=0, ge=0, le=30 * 86400)
 
 
+PICTURE_NAME: Final = rf"^[A-Za-z0-9_.-]{{0,{MAX_PICTURE_NAME}}}$"
+
+
 def _trigger(what: str) -> Any:
     words = f"Viewers are shown the same of an encoder that is there once {what} for so long; 0: never."
     return Field(default=-1, ge=-1, le=MAX_TRIGGER_S, description=words)
@@ -91,7 +95,7 @@ class ContinuityRequest(Request):
     stop_linger_seconds: int = Field(default=-1, ge=-1, le=MAX_LINGER_S, description="The same after it was stopped.")
     picture: str = Field(
         default="",
-        pattern=r"^[A-Za-z0-9_.-]{0,64}$",
+        pattern=PICTURE_NAME,
         description="What viewers are shown meanwhile: the name of one of the pictures and clips that the operator has put there; "
         "empty or unknown: as the gateway is configured.",
     )
@@ -227,6 +231,12 @@ class EventRequest(Request):
 class StreamKeyRequest(Request):
     user_id: UserId | None = Field(default=None, description="Whose key; empty: the one who asks.")
     expires_in_seconds: int | None = Field(default=None, ge=60, le=MAX_KEY_SECONDS, description="Empty: until it is revoked.")
+    picture: str = Field(
+        default="",
+        pattern=PICTURE_NAME,
+        description="What viewers are shown while the encoder is away of a stream that begins with this key, as in `continuity`; empty: "
+        "as the call's settings say.",
+    )
 
 
 class CreateCallTypeRequest(Request):
