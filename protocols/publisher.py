@@ -45,6 +45,8 @@ class PublisherStats:
     packets_received: int = 0
     packets_ignored: int = 0  # of tracks that we do not take, and unknown messages
     packets_unreadable: int = 0  # left out, in whole or in part, since they could not be read
+    packets_lost: int = 0  # noticed missing on the way, repaired or not, where the protocol knows
+    packets_dropped: int = 0  # of these, given up: too late
     round_trip_ns: int = 0
     keyframes_on_demand: bool = False  # the encoder makes them when asked, so that how often it does so by itself is no matter
     stopped: bool = False  # the encoder has said in its protocol's words that it ends its stream: nobody need wait for it

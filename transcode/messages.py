@@ -63,6 +63,7 @@ class WorkerMessage(IntEnum):
     TRIAL = 7  # of an encoder, by its name
     MUX = 8  # packets of one track, to be made a part of an HLS stream
     SLATE = 9  # a picture, to be encoded like a stream
+    LOOK = 10  # a key frame and packets of sound, to be judged
     # from the worker
     OUTPUT = 16
     TRACKS = 17  # what comes out from here on, a track for each layer
@@ -76,6 +77,7 @@ class WorkerMessage(IntEnum):
     LATE = 25  # as PROGRESS, and there is nothing of it since it had waited for too long
     USAGE = 26  # of the process
     SLATED = 27  # what SLATE has made
+    LOOKED = 28  # what LOOK has found
 
 
 class MessageFrame(NamedTuple):

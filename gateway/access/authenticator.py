@@ -141,6 +141,7 @@ class Authenticator:
             stream_key=name,
             rank=key.rank,
             on_conflict=key.on_conflict or None,
+            picture=key.picture,
             expires_at=expires_at,
         )
 

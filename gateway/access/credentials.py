@@ -77,6 +77,7 @@ class Identity:
     stream_key: str = ""  # the name of the short key
     rank: int = FIRST_RANK  # and what it says of its encoder's place in the stream
     on_conflict: OnConflict | None = None  # and of another encoder there; None: as the call's settings say
+    picture: str = ""  # that it wishes to stand in for its encoder
     watching: bool = False  # the user's, but for watching alone
     expires_at: int = 0  # Unix seconds; 0: no end
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, SecretStr
 
 from gateway.config.values import Items, Name, Section, table
+from gateway.model.records import MAX_TRIGGER_S
 from transcode.settings import SETTINGS, MadeCodec, Treatment
 
 
@@ -155,6 +156,11 @@ class LiveEdgeConfig(Section):
     )
 
 
+def _trigger(which: str) -> Any:
+    words = f"Viewers are shown a slate, too, in place of an encoder {which}; 0: never."
+    return Field(default=0.0, ge=0, le=MAX_TRIGGER_S, description=words)
+
+
 class SlateConfig(Section):
     """What viewers are shown while a live encoder is silent or away."""
 
@@ -164,9 +170,22 @@ class SlateConfig(Section):
     )
     folder: str = Field(
         default="",
-        description="Folder with pictures (PNG or JPEG, at most 32 of 4 MiB each), of which a call may wish one by its name; read at "
-        "the start. Empty: there are none.",
+        description="Folder with pictures (PNG or JPEG of 4 MiB at most) and clips (MP4 of 1 to 10 s and 7 MiB at most, shown over and "
+        "over, five pictures a second, without their sound), 32 files of which 8 are clips; a call may wish one by its name. Read and "
+        "tried at the start. Empty: there are none.",
     )
     picture: str = Field(
-        default="", description="Name of the picture in the folder that is shown; empty: a card with the name of the call."
+        default="",
+        description="Name of the picture or clip in the folder that is shown; empty: a card with the name of the call.",
     )
+    black_s: float = _trigger("whose picture is black for so many seconds")
+    frozen_s: float = _trigger("whose picture stands still for so many seconds")
+    silent_s: float = _trigger("whose sound is silent for so many seconds, or stops")
+    silent_dbfs: float = Field(default=-60.0, ge=-110, le=-10, description="Sound below this is silence, in dBFS.")
+    low_bitrate_bps: int = Field(
+        default=0,
+        ge=0,
+        le=1_000_000_000,
+        description="Viewers are shown a slate, too, in place of an encoder that sends less than so many bits per second; 0: never.",
+    )
+    low_bitrate_s: float = Field(default=5.0, ge=1, le=3600, description="How long it has to send less, in seconds.")

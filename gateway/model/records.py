@@ -33,6 +33,8 @@ FIRST_RANK: Final = 1
 MAX_RANK: Final = 100  # of a stream key
 MAX_REVERT_S: Final = 3600  # that a better input is well before it has its place back
 MAX_LINGER_S: Final = 1800  # that a seat is kept without an encoder
+MAX_PICTURE_NAME: Final = 64  # characters of the name of one of the operator's pictures
+MAX_TRIGGER_S: Final = 3600  # that a picture may be black, and the like, before viewers are shown a slate
 MAX_SECRETS: Final = 2  # of one API key: the present one and, during a rotation, the one before
 
 OnConflict = Literal["take_over", "refuse", "priority"]
@@ -87,6 +89,11 @@ class ContinuitySettings:
     picture: str = (
         ""  # of the operator's (`slate.folder`), the name of that which viewers are shown; empty: as for linger_seconds
     )
+    # Of an encoder that is there viewers are shown that, too, after so long of each; 0: never
+    black_seconds: int = -1
+    frozen_seconds: int = -1
+    silent_seconds: int = -1
+    low_bitrate: int = -1  # bit/s
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +235,7 @@ class StreamKey:
     created_at: datetime
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
+    picture: str = ""  # as that of `ContinuitySettings`, for a stream that begins with this key; empty: as its call's
     api_key: str = ""
     rank: int = FIRST_RANK
     on_conflict: Literal["", OnConflict] = ""

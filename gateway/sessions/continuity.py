@@ -1,17 +1,21 @@
 """What becomes of a seat while its encoder is silent or away: it stalls, is shown to be away, and goes on.
 
 Kept true: an interruption lasts from the encoder's last media to the next, whatever becomes of connections meanwhile; what our own side
-makes wait (back-pressure, a busy machine) is none.
+makes wait (back-pressure, a busy machine) is none. Media that are as good as none (`triggers.py`) are an interruption of their own, which
+is over when they are better, or when others come.
 """
 
 import asyncio
 from time import monotonic_ns
 from typing import Final, Protocol
 
+from gateway.sessions.inspection import Inspection
+from gateway.sessions.routes import Routes
 from gateway.sessions.seat_state import Interruption, InterruptionCause, SeatChange
 from gateway.sessions.silence import SilenceWatch
-from gateway.sessions.slate import Slate
+from gateway.sessions.slate import ShownSeat, Slate, SlatePolicy
 from protocols.media import EncodedPacket, Track
+from protocols.publisher import Publisher
 
 _BUSY_NS: Final = 20_000_000  # a timer that is later than this: what came meanwhile has not been read yet
 _LOOK_AGAIN_NS: Final = 50_000_000
@@ -23,6 +27,10 @@ class Interrupted(Protocol):
     @property
     def paused(self) -> bool:
         """The encoder is not read just now, by our own will."""
+
+    @property
+    def publisher(self) -> Publisher | None:
+        """Whoever gives them just now."""
 
     def stands_in(self) -> bool:
         """Nothing comes of the encoder: whether another one goes on in its place."""
@@ -39,6 +47,8 @@ class Continuity:
         """What viewers are shown meanwhile, once there is anything to stand in for."""
         self.interruption: Interruption | None = None
         """The present one."""
+        self._inspection: Inspection | None = None
+        self._held = False  # media come, and are not shown
         self._owner = owner
         self._watch = SilenceWatch()
         self._long_at: int | None = None  # when the present one becomes a long one; None: it has, or there is none
@@ -46,17 +56,26 @@ class Continuity:
         self._looked_again = False
         self._timer: asyncio.TimerHandle | None = None
 
+    def begin(self, policy: SlatePolicy, seat: ShownSeat, routes: Routes) -> None:
+        """There is something to stand in for."""
+        self.slate = policy.slate(seat, routes, self.returned)
+        self._inspection = policy.inspection(seat.id, self)
+
     def expect(self, tracks: tuple[Track, ...]) -> None:
         """The publisher's tracks are these from here on."""
         self._watch.keep(frozenset(track.id for track in tracks))
         if self.slate is not None:
             self.slate.expect(frozenset(track.kind for track in tracks))
+        if self._inspection is not None:
+            self._inspection.expect(tracks)
 
     def heard(self, packet: EncodedPacket) -> None:
         """The publisher gave this."""
         self._watch.heard(packet.track, packet.dts, packet.arrival)
+        if self._inspection is not None:
+            self._inspection.take(packet)
         if self.interruption is not None:
-            if self.slate is None or not self.slate.stands_in:
+            if not self._held and (self.slate is None or not self.slate.stands_in):
                 self.returned()
         elif self._timer is None:
             self._arm(monotonic_ns())
@@ -69,6 +88,7 @@ class Continuity:
         """The publisher's connection has ended, after its media were in the call. `replaced`: another one goes on at once, and viewers see
         nothing of it unless that takes as long as a silence that is noticed."""
         now = monotonic_ns()
+        self._anew()
         self._watch = SilenceWatch(self._watch.last if self._watch.last is not None else now)
         if not replaced and (self.interruption is None or self._long_at is not None):
             self._show(self.interruption or Interruption(InterruptionCause.CLOSED, self._watch.last or now))
@@ -79,8 +99,38 @@ class Continuity:
     def close(self) -> None:
         """The seat ends."""
         self._disarm()
+        if self._inspection is not None:
+            self._inspection.close()
         if self.slate is not None:
             self.slate.close()
+
+    @property
+    def paused(self) -> bool:
+        return self._owner.paused
+
+    def ask_keyframe(self, layer: str) -> None:
+        if self._owner.publisher is not None:
+            self._owner.publisher.request_keyframe(layer)
+
+    def judged(self, cause: InterruptionCause | None) -> None:
+        """Told by its `Inspection`."""
+        if cause is None:
+            self._release()
+        elif self.interruption is None and self.slate is not None:
+            self._held = True
+            self.slate.hold()
+            self._show(Interruption(cause, monotonic_ns()))
+
+    def _release(self) -> None:
+        if self._held and self.slate is not None:
+            self._held = False
+            self.slate.release()
+
+    def _anew(self) -> None:
+        """What was noticed of media before is of no interest any more."""
+        self._release()
+        if self._inspection is not None:
+            self._inspection.forget()
 
     def _disarm(self) -> None:
         if self._timer is not None:
@@ -89,6 +139,7 @@ class Continuity:
 
     def _stall(self, now: int) -> None:
         watch = self._watch
+        self._anew()
         self.interruption = Interruption(InterruptionCause.SILENT, now if watch.last is None else watch.last)
         self._long_at = watch.slate_at
         if self.slate is not None:
@@ -106,6 +157,7 @@ class Continuity:
         interruption, now = self.interruption, monotonic_ns()
         if interruption is None:
             return
+        self._anew()
         interruption.gap = now - interruption.since
         self._owner.interrupted(interruption, SeatChange.RESUMED)
         self.interruption = self._long_at = None

@@ -6,11 +6,12 @@ The figures come from the seat's own objects; nothing here is secret, and the na
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from gateway.sessions.input import Input
 from gateway.sessions.pacer import LATE, OVERFLOW
 from gateway.sessions.seat import Seat
-from gateway.sessions.seat_state import SeatState
+from gateway.sessions.seat_state import InterruptionCause, SeatState
 from protocols.media import Lack
 
 NOTED = 3  # frames dropped: fewer are seen by nobody, and need no advice
@@ -20,6 +21,7 @@ class Concern(StrEnum):
     """What a finding is about."""
 
     ENCODER_GONE = "encoder_gone"
+    NOT_SHOWN = "not_shown"
     LINK = "link"
     TWO_ENCODERS = "two_encoders"
     STANDBY_DOWN = "standby_down"
@@ -37,6 +39,20 @@ class Concern(StrEnum):
     APART = "apart"
 
 
+_NOT_SHOWN: Final = {
+    InterruptionCause.SILENT: "nothing comes of it: look at the encoder and its upload, for which a lower bitrate may be needed",
+    InterruptionCause.BLACK: "its picture is black: look at the camera and the scene "
+    "(slate.black_s of the gateway, continuity.black_seconds of the call)",
+    InterruptionCause.FROZEN: "its picture stands still: look at the camera and the capture "
+    "(slate.frozen_s of the gateway, continuity.frozen_seconds of the call)",
+    InterruptionCause.NO_SOUND: "nothing is heard of it: look at the microphone and the mixer "
+    "(slate.silent_s of the gateway, continuity.silent_seconds of the call)",
+    InterruptionCause.LOW_BITRATE: "too little comes of it: look at the upload and the encoder's bitrate "
+    "(slate.low_bitrate_bps of the gateway, continuity.low_bitrate of the call)",
+}
+"""What to look at, and which setting it is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """`text` names what to change."""
@@ -50,6 +66,10 @@ def findings(seat: Seat, now: int) -> Iterator[Finding]:
     if seat.state is SeatState.SLATE and seat.pipeline is None:
         text = f"The encoder has gone ({seat.why_ended}); its place in the call is kept for it to come back."
         yield Finding(Concern.ENCODER_GONE, text)
+    interruption = seat.interruption if seat.state is SeatState.SLATE and seat.pipeline is not None else None
+    if interruption is not None and (why := _NOT_SHOWN.get(interruption.cause)):
+        text = f"Viewers are shown a slate instead of this stream, since {why}; it is shown again as soon as that is over."
+        yield Finding(Concern.NOT_SHOWN, text)
     if seat.publisher is not None and (advice := seat.publisher.stats.advice):
         yield Finding(Concern.LINK, advice)
     if advice := seat.rivals.advice(now):

@@ -364,7 +364,7 @@ class Seat:
         if self._routes is None:
             self._routes = routes
             if self._policy.slate is not None:
-                self._continuity.slate = self._policy.slate.slate(self, routes, self._continuity.returned)
+                self._continuity.begin(self._policy.slate, self, routes)
             self._policy.on_change(self, SeatChange.JOINED)
         self._media_now = pipeline.media_now
         return pipeline

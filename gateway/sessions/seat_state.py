@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 
 class SeatState(StrEnum):
@@ -50,11 +51,21 @@ class InterruptionCause(StrEnum):
 
     SILENT = "silent"  # the connection was there, and gave nothing
     CLOSED = "closed"  # it had gone
+    BLACK = "black"  # it gave a black picture; this and the next three where a trigger asks for it
+    FROZEN = "frozen"  # the same picture over and over
+    NO_SOUND = "no_sound"  # silence
+    LOW_BITRATE = "low_bitrate"
+
+
+TRIGGERED: Final = frozenset(
+    {InterruptionCause.BLACK, InterruptionCause.FROZEN, InterruptionCause.NO_SOUND, InterruptionCause.LOW_BITRATE}
+)
+"""Causes with which media come all the while."""
 
 
 @dataclass(slots=True)
 class Interruption:
-    """A time in which nothing comes of a seat's encoder, from the monotonic ns of its last media on."""
+    """A time in which nothing comes of a seat's encoder, or nothing that is worth showing, from the monotonic ns of its last media on."""
 
     cause: InterruptionCause
     since: int

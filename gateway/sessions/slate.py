@@ -11,17 +11,19 @@ on, where it was shown anything else, and the sound with the picture; no picture
 import asyncio
 import logging
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from time import monotonic_ns
 from typing import Final, Protocol
 
+from gateway.sessions.inspection import Inspected, Inspection
 from gateway.sessions.routes import Routes, TrackRoute
 from gateway.sessions.slate_pictures import SlatePictures, form_of
+from gateway.sessions.triggers import Triggers
 from protocols.bitstream.silence import silence
 from protocols.defects import log_defect
 from protocols.media import EncodedPacket, Kind, Track
-from transcode.slate_messages import RATE, Clip
+from transcode.slate_messages import PICTURES, RATE, Clip
 
 _TICK_NS: Final = 20_000_000
 _PICTURE_NS: Final = 1_000_000_000 // RATE
@@ -51,6 +53,7 @@ class _Covered:
     making: bool = False  # one of them is being made
     tried: bool = False  # the first of them was, and
     failed: bool = False  # the second could not be
+    left_out: bool = False  # something that the feeder had for it
     playing: Clip | None = None
     at: int = 0  # in it
     since: int | None = None  # when its first picture was shown
@@ -58,14 +61,19 @@ class _Covered:
     due: int = 0
     key_at: int = 0
 
+    @property
+    def broken(self) -> bool:
+        """The feeder's picture can go on with a key frame alone."""
+        return self.route.kind is Kind.VIDEO and (self.since is not None or self.left_out)
+
     def choose(self, now: int) -> None:
         """What is shown from here on."""
         over = self.since is not None and now - self.since >= _LAST_PICTURE_NS
         wanted = self.card if self.card is not None and (over or self.last is None) else self.last
-        if wanted is not self.playing and self.at != 1:  # two IDR pictures in a row would have one id (H.264 §7.4.3)
+        if wanted is not self.playing and self.at % PICTURES != 1:  # two IDR pictures in a row would have one id (H.264 §7.4.3)
             self.playing, self.at = wanted, 0
         if self.asked and now - self.key_at >= _KEYFRAME_NS:
-            self.at, self.asked = 0, False
+            self.at, self.asked = self.at - self.at % PICTURES, False
 
 
 class ShownSeat(Protocol):
@@ -95,7 +103,7 @@ class Slate:
         self._wished = wished
         self._on_return = on_return
         self._covered: dict[TrackRoute, _Covered] = {}
-        self._away = self._showing = False
+        self._away = self._showing = self._held = False
         self._kinds: Collection[Kind] = ()  # that the present encoder has
         self._back_since: int | None = None  # when media of it came first
         self._loop = asyncio.get_running_loop()
@@ -121,19 +129,31 @@ class Slate:
 
     def cover(self) -> None:
         """Nothing comes: the sound is silence from here on, and pictures are at hand for who needs one."""
-        now, self._away = monotonic_ns(), True
+        self._away = True
+        self._cover(monotonic_ns())
+        if self._timer is None:
+            self._tick()
+
+    def _cover(self, now: int) -> None:
         for route in self._routes:
-            if route not in self._covered and route.begun and self._can(route):
+            if route not in self._covered and route.begun and (self._held or self._can(route)):
                 covered = self._covered[route] = _Covered(route, route.track, self._ahead(route, now))
                 route.cover(self)
                 self._prepare(covered)
-        if self._timer is None:
-            self._tick()
 
     def show(self) -> None:
         """Nothing has come for long, or the encoder has gone: pictures, too."""
         self._showing, self._back_since = True, None
         self.cover()
+
+    def hold(self) -> None:
+        """What comes of the encoder is not shown: pictures, until `release`."""
+        self._held = True
+        self.show()
+
+    def release(self) -> None:
+        """It is, from the next key frame on."""
+        self._held, self._back_since = False, None
 
     def again(self) -> None:
         """An encoder that was back has gone, too, before or after some of its media were shown."""
@@ -162,12 +182,15 @@ class Slate:
         now, covered = monotonic_ns(), self._covered.get(route)
         if covered is None:  # the seat ends
             return False
+        if self._held:
+            covered.left_out = True
+            return False
         if self._back_since is None:
             self._back_since = now
         if route.kind is Kind.AUDIO:
             if self._picture_awaited(now - self._back_since):
                 return False
-        elif covered.since is not None and not packet.keyframe:
+        elif covered.broken and not packet.keyframe:
             if route.feeder is not None:
                 route.feeder.keyframe(route.track.layer)
             return False
@@ -178,13 +201,13 @@ class Slate:
 
     def _picture_awaited(self, waited: int) -> bool:
         """The encoder is back for so many ns, and its picture is to come before its sound goes on."""
-        shown = any(each.since is not None and not each.route.closed for each in self._covered.values())
+        shown = any(each.broken and not each.route.closed for each in self._covered.values())
         return shown and waited < (_SOUND_WAITS_NS if Kind.VIDEO in self._kinds else _LACKS_NS)
 
     def _return(self) -> None:
         self._away = self._showing = False
         for route, covered in list(self._covered.items()):
-            if route.kind is Kind.VIDEO and covered.since is None:
+            if route.kind is Kind.VIDEO and not covered.broken:
                 self._leave(route)  # it was shown nothing else
         self._on_return()
 
@@ -206,16 +229,18 @@ class Slate:
     def _tick(self) -> None:
         now = monotonic_ns()
         soonest = now + _TICK_NS
+        if self._held:
+            self._cover(now)  # tracks that have come since
         for route, covered in list(self._covered.items()):
             if route.closed:
                 del self._covered[route]
             elif route.kind is Kind.AUDIO:
                 self._be_silent(covered, now)
-            elif self._showing or covered.since is not None or covered.asked:
+            elif self._can(route) and (self._showing or covered.since is not None or covered.asked):
                 if now >= covered.due:
                     self._picture(covered, now)
                 soonest = min(soonest, covered.due)
-        self._timer = self._loop.call_later((soonest - now) / 1e9, self._tick) if self._covered else None
+        self._timer = self._loop.call_later((soonest - now) / 1e9, self._tick) if self._covered or self._held else None
 
     def _be_silent(self, covered: _Covered, now: int) -> None:
         route, made = covered.route, silence(covered.source)
@@ -247,7 +272,8 @@ class Slate:
     def _prepare(self, covered: _Covered, *, asked: bool = False) -> None:
         """See that there are pictures, or will be, where anybody is there to see them."""
         enough = covered.failed or covered.card is not None or (covered.last is not None and not self._showing)
-        if covered.route.kind is Kind.VIDEO and not (enough or covered.making) and (asked or not covered.route.idle):
+        route = covered.route
+        if route.kind is Kind.VIDEO and self._can(route) and not (enough or covered.making) and (asked or not route.idle):
             covered.making = True
             task = asyncio.create_task(self._make(covered), name=f"slate of {self._seat.id}")
             self._making.add(task)
@@ -271,6 +297,11 @@ class SlatePolicy:
 
     pictures: SlatePictures
     wished: str = ""
+    triggers: Triggers = field(default_factory=Triggers)
+
+    def inspection(self, name: str, owner: Inspected) -> Inspection | None:
+        """Of the seat with this name; None where there is nothing to be looked for."""
+        return Inspection(name, self.triggers, self.pictures.workers, owner) if self.triggers.any else None
 
     def slate(self, seat: ShownSeat, routes: Routes, on_return: Callable[[], None]) -> Slate:
         return Slate(seat, routes, on_return, pictures=self.pictures, wished=self.wished)

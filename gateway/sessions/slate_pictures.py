@@ -16,12 +16,14 @@ from protocols.errors import Rejected
 from protocols.media import Codec, EncodedPacket, Track
 from transcode.host.accounting import used
 from transcode.host.pool import Workers
-from transcode.slate_messages import Clip, SlatePicture
+from transcode.slate_messages import Clip, SlatePicture, is_clip
 
 TEXT: Final = "reconnecting"
 _AT_ONCE: Final = 4
 _WITHIN_S: Final = 3.0
+_CLIP_WITHIN_S: Final = 15.0  # meanwhile the last picture stands
 _KEPT: Final = 64
+_KEPT_BYTES: Final = 64 << 20
 _MADE: Final = frozenset({Codec.H264, Codec.VP8, Codec.AV1})
 _LARGEST: Final = 4096 * 2304  # pixels
 _UNKNOWN_SIZE: Final = (1280, 720)
@@ -43,11 +45,11 @@ class SlatePictures:
     """Of one gateway."""
 
     def __init__(self, workers: Workers, pictures: Mapping[str, bytes], standard: str) -> None:
-        """`pictures` are the operator's PNG and JPEG files, by name; `standard` is the one that is shown where nobody wishes another:
+        """`pictures` are the operator's PNG, JPEG and MP4 files, by name; `standard` is the one that is shown where nobody wishes another:
         empty, or one that is not there, is a card."""
         self.cpu_ns = 0
         """What their workers have used since the start, for the reckoning of the CPU."""
-        self._workers = workers
+        self.workers = workers
         self._pictures = pictures
         self._standard = standard
         self._room = asyncio.Semaphore(_AT_ONCE)
@@ -66,25 +68,31 @@ class SlatePictures:
         if clip is None:
             clip = await self._make(form, SlatePicture(cid.partition(":")[2], TEXT, self._pictures.get(chosen, b"")), name)
             if clip is not None:
-                self._kept[key] = clip
+                self._keep(key, clip)
         return clip
 
+    def _keep(self, key: tuple[Track, str, str], clip: Clip) -> None:
+        self._kept[key] = clip
+        while sum(each.size for each in self._kept.values()) > _KEPT_BYTES:
+            self._kept.popitem(last=False)
+
     async def _make(self, form: Track, shown: SlatePicture, name: str) -> Clip | None:
-        clip = None
+        made: Clip | str = ""
+        within_s = _CLIP_WITHIN_S if shown.source is None and is_clip(shown.data) else _WITHIN_S
         try:
-            async with asyncio.timeout(_WITHIN_S), self._room:
-                worker = await self._workers.start(f"{name} slate")
+            async with asyncio.timeout(within_s), self._room:
+                worker = await self.workers.start(f"{name} slate")
                 try:
-                    clip = await worker.slate(form, shown)
+                    made = await worker.slate(form, shown)
                 finally:
                     self.cpu_ns += round(used(worker.pid) * 1e9) if worker.pid else 0
-                    if clip is None:  # it may hang, and has to be ended
-                        await worker.aclose()
-                    else:
+                    if isinstance(made, Clip):
                         worker.abandon()
+                    else:  # it may hang, and has to be ended
+                        await worker.aclose()
         except (Rejected, TimeoutError) as error:
-            event(log, logging.WARNING, f"no picture can be made for a slate: {error}", session=name)
-            return None
-        if clip is None:
-            event(log, logging.WARNING, "no picture can be made for a slate", session=name, codec=form.codec.value)
-        return clip
+            made = str(error) or f"it took more than {within_s:.0f} s"
+        if isinstance(made, Clip):
+            return made
+        event(log, logging.WARNING, f"no picture can be made for a slate: {made}", session=name, codec=form.codec.value)
+        return None

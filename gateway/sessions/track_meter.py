@@ -21,10 +21,11 @@ class TrackMeter:
         self.packets = 0
         self.bytes = 0
         self.keyframe_interval = 0
+        self.begun = 0
+        """When the first packet came, monotonic ns, once there are `packets`."""
         self.last_arrival = 0
         self.jitter = 0
         """ns by which frames come unevenly: RFC 3550 §6.4.1, of whole frames."""
-        self._begun = 0  # arrival of the first packet
         self._last_dts = 0
         self._window: deque[tuple[int, int]] = deque(maxlen=4096)
         self._window_bytes = 0
@@ -37,7 +38,7 @@ class TrackMeter:
             drift = abs((packet.arrival - self.last_arrival) - (packet.dts - self._last_dts))
             self.jitter += (drift - self.jitter) // 16
         else:
-            self._begun = packet.arrival
+            self.begun = packet.arrival
         self._last_dts = packet.dts
         self.packets += 1
         self.bytes += size
@@ -82,7 +83,7 @@ class TrackMeter:
 
     def keyframe_wait_advice(self, now: int) -> str:
         """What to set while no key frame comes (`now` in monotonic ns), known or not how far they are apart; empty where they come."""
-        waited = now - max(self._begun, self._last_keyframe_arrival)
+        waited = now - max(self.begun, self._last_keyframe_arrival)
         coming = self.kind is Kind.VIDEO and self.packets and now - self.last_arrival <= STALLED
         if not coming or waited <= LONG_WAIT:
             return ""

@@ -34,12 +34,14 @@ def adapted(base: Policy) -> Callable[[SeatPolicy, Grant], SeatPolicy]:
 
     def adapt(policy: SeatPolicy, grant: Grant) -> SeatPolicy:
         treatment, wanted = base.narrowed(grant.settings.transcoding), grant.settings.continuity
-        back = wanted.return_to_primary
+        slate, back = policy.slate, wanted.return_to_primary
+        if slate is not None:
+            slate = replace(slate, wished=grant.identity.picture or wanted.picture, triggers=slate.triggers.narrowed(wanted))
         return replace(
             policy,
             decide=lambda track, want: plan(track, want, treatment),
             linger_s=policy.linger_s if wanted.linger_seconds < 0 else wanted.linger_seconds,
-            slate=replace(policy.slate, wished=wanted.picture) if policy.slate is not None else None,
+            slate=slate,
             stop_linger_s=policy.stop_linger_s if wanted.stop_linger_seconds < 0 else wanted.stop_linger_seconds,
             return_to_primary=Return(back) if back else policy.return_to_primary,
             revert_after_s=policy.revert_after_s if wanted.revert_after_seconds < 0 else wanted.revert_after_seconds,

@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import Dialect
 
-from gateway.model.records import MAX_IMAGE, MAX_NAME
+from gateway.model.records import MAX_IMAGE, MAX_NAME, MAX_PICTURE_NAME
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -142,6 +142,7 @@ STREAM_KEYS: Final = Table(
     _given_by(),
     Column("rank", Integer, nullable=False, server_default="1"),  # a gateway of before, on the same store, names none
     Column("on_conflict", String(16), nullable=False, server_default=""),
+    Column("picture", String(MAX_PICTURE_NAME), nullable=False, server_default=""),
 )
 # One row: whoever writes counts it up first, which puts all writers, of all processes, in one order.
 CLOCK: Final = Table("clock", METADATA, Column("id", Integer, primary_key=True), Column("seq", BigInteger, nullable=False))

@@ -6,15 +6,16 @@ import { LevelMeter } from "./meter.js";
 import { Statistics } from "./statistics.js";
 import { Tiles } from "./tiles.js";
 import { Viewer } from "./whep.js";
-import { Publisher } from "./whip.js";
+import { Publisher, streamOf } from "./whip.js";
 
 const STATISTICS_MS = 1000;
+const ADVICE_MS = 3000;
 const CODECS = { h264: "H.264", vp8: "VP8", vp9: "VP9", av1: "AV1" };
 const ENDED = { video: "The picture has ended: choose another", audio: "The microphone has gone: choose another" };
 
 const [title, label, notice, live, microphone, preview, none] = byId("call", "state", "notice", "live", "microphone", "preview", "none");
 const [pictures, sounds, codecs, simulcast, figures] = byId("picture", "sound", "codec", "simulcast", "figures");
-const [others, othersSound, watch] = byId("others", "others-sound", "watch");
+const [others, othersSound, watch, advice] = byId("others", "others-sound", "watch", "advice");
 const { call, token } = addressed();
 const capture = new Capture();
 const user = userOf(token);
@@ -145,6 +146,14 @@ async function readStatistics() {
   figures.replaceChildren(...rows.flatMap(([name, text]) => [make("dt", "", name), make("dd", "", text)]));
 }
 
+/* What the gateway says is not well with what it gets, and which setting helps: also while viewers are shown a slate instead. */
+async function readAdvice() {
+  const stream = onAir ? await streamOf(call, user, token) : undefined;
+  const texts = onAir ? (stream?.warnings ?? []) : [];
+  if (texts.join() !== [...advice.children].map((each) => each.textContent).join()) advice.replaceChildren(...texts.map((text) => make("li", "", text)));
+  advice.hidden = texts.length === 0;
+}
+
 addEventListener("pagehide", () => [publisher, viewer].forEach((each) => each.stop()));
 addEventListener("pageshow", ({ persisted }) => persisted && location.reload()); // back from the browser's page cache
 addEventListener("hashchange", () => location.reload()); // another token
@@ -155,6 +164,7 @@ linkWatching();
 offer(codecs, [["", "Automatic"], ...Publisher.codecs().map((codec) => [codec, CODECS[codec]])], "");
 Object.assign(globalThis, { publisher, viewer }); // for the console and the tests
 setInterval(readStatistics, STATISTICS_MS);
+setInterval(readAdvice, ADVICE_MS);
 publish();
 viewer.start();
 choose(capture.open());

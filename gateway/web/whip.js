@@ -50,20 +50,20 @@ export class Publisher extends Lasting {
 
   /* Not while another page or encoder publishes with the same key: the two would take the place from each other for ever. */
   async retry(dismissed) {
-    if (dismissed && (await isLive(this.#call, this.#user, this.#token))) this.fail("You went live from another place: this one has ended");
+    if (dismissed && (await streamOf(this.#call, this.#user, this.#token))?.state === "live") this.fail("You went live from another place: this one has ended");
     else await super.retry(dismissed);
   }
 }
 
-/* Whether a stream of this user is live in the call; not, where the gateway does not say. */
-async function isLive(call, user, token) {
+/* The stream of this user in the call as the gateway shows it; undefined, where there is none or the gateway does not say. */
+export async function streamOf(call, user, token) {
   const headers = token ? { Authorization: `Bearer ${token}` } : {}; // of a call in backstage only its hosts are told
   try {
     const response = await fetch(`/api/streams?call=${encodeURIComponent(call)}`, { headers, signal: AbortSignal.timeout(REQUEST_MS) });
     const { streams } = await response.json();
-    return streams.some((stream) => stream.call === call && stream.user === user && stream.state === "live");
+    return streams.find((stream) => stream.call === call && stream.user === user);
   } catch {
-    return false;
+    return undefined;
   }
 }
 

@@ -16,6 +16,7 @@ from gateway.api.health import Health
 from gateway.api.metrics import Metrics, Observed
 from gateway.api.pages import Pages
 from gateway.api.routes import ROUTES
+from gateway.api.scene_switchers import SceneSwitchers
 from gateway.api.status import Streams
 from gateway.config import Config
 from gateway.node.host import Certificates
@@ -58,6 +59,7 @@ def routes(
     for output in seats.outputs:
         yield from output.routes
     yield from Streams(seats.registry, Metrics(observed).render, access.authorizer, services.quotas).routes()
+    yield from SceneSwitchers(seats.registry, access.authorizer, services.quotas).routes()
     yield from Health(seats.drain, access.authorizer).routes()
     yield from told.sockets.routes()
     yield from Pages(config).routes()

@@ -85,7 +85,7 @@ async def session_services(
         stop_linger_s=config.calls.stop_linger_s,
         return_to_primary=Return(config.calls.return_to_primary),
         revert_after_s=config.calls.revert_after_s,
-        slate=slates(config.slate, workers),
+        slate=await slates(config.slate, workers),
         max_bitrate=config.calls.max_bitrate_bps,
         on_retired=registry.retire,
         room=CpuRoom(capacity, registry),

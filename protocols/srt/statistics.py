@@ -50,9 +50,7 @@ class LinkStatistics:
 class SrtStats(PublisherStats):
     """Totals of one publisher over all its connections, and the last reading's gauges."""
 
-    packets_lost: int = 0
     packets_retransmitted: int = 0
-    packets_dropped: int = 0
     packets_belated: int = 0
     packets_undecryptable: int = 0
     nak_sent: int = 0

@@ -105,6 +105,8 @@ class WhipPublisher:
         self._stats.round_trip_ns = self._round_trip()
         self._stats.bytes_received = self.peer.received_bytes if self.peer is not None else 0
         self._stats.packets_ignored = self._admission.ignored
+        totals = self._admission.totals()
+        self._stats.packets_lost, self._stats.packets_dropped = totals["lost"] + totals["repaired"], totals["lost"]
         return self._stats
 
     @property

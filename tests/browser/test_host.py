@@ -175,6 +175,18 @@ async def test_a_refusal_is_told_in_the_words_of_the_gateway(own: OwnCall, studi
         assert await page.get_by_role("button", name="Go live").is_visible()
 
 
+async def test_it_says_that_the_stream_is_not_shown_and_which_setting_it_is(studio: Chromium) -> None:
+    async with running_gateway("slate.low_bitrate_bps=1000000000", "slate.low_bitrate_s=1") as gateway:
+        async with at_camera(studio, gateway.url(f"/host/livestream:demo#token={gateway.key()}")) as (page, observed):
+            await go_live(page)
+            advice = page.get_by_role("list", name="What to change")
+            await advice.get_by_text("too little comes of it").wait_for()
+            assert "slate.low_bitrate_bps" in await advice.inner_text()
+            await page.get_by_role("button", name="Stop").click()
+            await advice.wait_for(state="hidden")
+            assert not observed.complaints
+
+
 async def test_without_devices_it_says_so(own: OwnCall) -> None:
     address = f"{own.page('host')}#token={own.key()}"
     async with open_page(address, "--use-fake-ui-for-media-stream") as (page, _):

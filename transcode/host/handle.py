@@ -237,7 +237,9 @@ class ProcessHandle:
                 stage.report = report
             case WorkerMessage.USAGE:
                 self._charge(messages.read_usage(frame.body))
-            case WorkerMessage.FRAGMENT | WorkerMessage.TRIED | WorkerMessage.NOTE | WorkerMessage.SLATED:
+            case (
+                WorkerMessage.FRAGMENT | WorkerMessage.TRIED | WorkerMessage.NOTE | WorkerMessage.SLATED | WorkerMessage.LOOKED
+            ):
                 for session in self.sessions:
                     session.on_message(frame)
 

@@ -18,6 +18,7 @@ from transcode.host.figures import Figures, WorkerStats
 from transcode.host.fragments import Fragments
 from transcode.host.handle import ProcessHandle
 from transcode.host.stream import OnAdaptation, WorkerStage
+from transcode.look_messages import Look, LookedAt, pack_look, read_looked
 from transcode.messages import MessageFrame, WorkerMessage
 from transcode.mux_messages import read_fragment
 from transcode.plan import AudioTarget, VideoTarget
@@ -52,7 +53,8 @@ class Worker:
         self._on_failure: list[OnFailure] = []
         self._on_note: list[OnNote] = []
         self._tried: asyncio.Future[str] | None = None
-        self._slated: asyncio.Future[Clip | None] | None = None
+        self._slated: asyncio.Future[Clip | str] | None = None
+        self._looked: asyncio.Future[Look] | None = None
         self._crashes = Crashes(process.limits)
         self._closing = False
         process.join(self, self.fragments)
@@ -87,13 +89,20 @@ class Worker:
         self.send(messages.pack(WorkerMessage.TRIAL, body=encoder.encode()))
         return await self._tried
 
-    async def slate(self, like: Track, shown: SlatePicture) -> Clip | None:
-        """Pictures like those of this track; None where none can be made of what is to be `shown`. One at a time, in a worker for nothing
-        else."""
+    async def slate(self, like: Track, shown: SlatePicture) -> Clip | str:
+        """Pictures like those of this track, or in words why none can be made of what is to be `shown`. One at a time, in a worker for
+        nothing else."""
         self._slated = self._loop.create_future()
         if not self._send_part(pack_slate(like, shown)):
-            return None
+            return "it is too large, or its worker cannot take it now"
         return await self._slated
+
+    async def look(self, at: LookedAt) -> Look:
+        """What is seen and heard of it; nothing where that cannot be told. One at a time, in a worker for one stream and nothing else."""
+        self._looked = self._loop.create_future()
+        if not self._send_part(pack_look(at)):
+            return Look()
+        return await self._looked
 
     @property
     def pid(self) -> int:
@@ -129,7 +138,8 @@ class Worker:
         for stage in list(self._stages):
             stage.on_closed()
         self.fragments.give_up()
-        self._end_slate(None)
+        self._end_slate("its worker was ended")
+        self._end_look(Look())
         self._leave()
 
     # The link of a stage
@@ -185,6 +195,8 @@ class Worker:
                 self.fragments.on_fragment(*read_fragment(frame.body))
             case WorkerMessage.SLATED:
                 self._end_slate(read_clip(frame.body))
+            case WorkerMessage.LOOKED:
+                self._end_look(read_looked(frame.body))
             case WorkerMessage.TRIED:
                 self._end_trial(messages.read_text(frame.body))
             case WorkerMessage.NOTE:
@@ -205,7 +217,8 @@ class Worker:
     def on_crash(self, why: str, *, blamed: bool) -> None:
         self.last_crash = why
         self._end_trial(f"it crashed: {why[-100:]}")
-        self._end_slate(None)
+        self._end_slate(f"its worker crashed: {why[-100:]}")
+        self._end_look(Look())
         self.fragments.give_up()
         suspects = [self._process.suspect(stage) for stage in self._stages]
         if blamed:
@@ -227,7 +240,8 @@ class Worker:
         for stage in list(self._stages):
             stage.on_closed()
         self.fragments.give_up()
-        self._end_slate(None)
+        self._end_slate(f"its worker failed: {self.failure}")
+        self._end_look(Look())
         self._leave()
         for callback in self._on_failure:
             callback(self.failure)
@@ -240,9 +254,13 @@ class Worker:
         if self._tried is not None and not self._tried.done():
             self._tried.set_result(why_not)
 
-    def _end_slate(self, clip: Clip | None) -> None:
+    def _end_slate(self, clip: Clip | str) -> None:
         if self._slated is not None and not self._slated.done():
             self._slated.set_result(clip)
+
+    def _end_look(self, look: Look) -> None:
+        if self._looked is not None and not self._looked.done():
+            self._looked.set_result(look)
 
     def _go_apart(self) -> None:
         """Into a process of its own, in which its streams are opened anew."""

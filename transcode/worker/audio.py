@@ -120,8 +120,7 @@ class AudioTranscoder:
         coded.update(packet.data)
         try:
             if self._decoder is None:
-                begin = partial(_open_decoder, self._track)
-                self._decoder = SpeexDecoder(begin) if self._track.codec is Codec.SPEEX else begin()
+                self._decoder = sound_decoder(self._track)
             frames = [frame for frame in self._decoder.decode(coded) if isinstance(frame, AudioFrame) and frame.sample_rate > 0]
         except FFmpegError:
             self.errors += 1
@@ -223,6 +222,12 @@ def _silence(form: Form, samples: int) -> AudioFrame:
     for plane in frame.planes:
         plane.update(bytes(plane.buffer_size))
     return frame
+
+
+def sound_decoder(track: Track) -> AudioCodecContext | SpeexDecoder:
+    """Raises `av.FFmpegError` where the track's facts are none that it can begin with."""
+    begin = partial(_open_decoder, track)
+    return SpeexDecoder(begin) if track.codec is Codec.SPEEX else begin()
 
 
 def _open_decoder(track: Track) -> AudioCodecContext:

@@ -25,13 +25,15 @@ from protocols.errors import ProtocolError
 from protocols.media import EncodedPacket, Kind, Track
 from transcode import messages
 from transcode.limits import WorkerLimits
+from transcode.look_messages import pack_looked, read_look
 from transcode.messages import MessageFrame, MessageReader, StreamReport, Usage, WorkerMessage
 from transcode.mux_messages import pack_fragment, read_mux
 from transcode.plan import AudioTarget, VideoTarget
-from transcode.slate_messages import pack_clip, read_slate
+from transcode.slate_messages import pack_clip, pack_no_clip, read_slate
 from transcode.worker import sandbox
 from transcode.worker.audio import AudioTranscoder
 from transcode.worker.encoders import try_encoder
+from transcode.worker.look import Looker
 from transcode.worker.mux import fragment
 from transcode.worker.slate import slate
 from transcode.worker.video import VideoTranscoder
@@ -95,6 +97,7 @@ class WorkerProcess:
         self._busy: dict[int, int] = {}  # by stream: ns of CPU
         self._late: dict[int, int] = {}  # by stream: pictures that had waited for too long
         self._announced: dict[int, tuple[Track, ...]] = {}
+        self._looker = Looker()
         self._next_report = 0
 
     def serve(self) -> None:
@@ -128,6 +131,8 @@ class WorkerProcess:
                 self._mux(frame)
             case WorkerMessage.SLATE:
                 self._make_slate(frame)
+            case WorkerMessage.LOOK:
+                self._look(frame)
             case _:
                 raise ValueError(f"message {frame.kind} is not for a worker")
 
@@ -194,8 +199,15 @@ class WorkerProcess:
         self.taken += 1
         try:
             made = pack_clip(self.taken, *slate(*read_slate(frame.body)))
-        except (FFmpegError, ProtocolError, ValueError):  # ValueError: a size of which there are no pictures
-            made = pack_clip(self.taken, None, [])  # the gateway goes on without
+        except (FFmpegError, ProtocolError, ValueError) as error:  # ValueError: a size of which there are no pictures
+            made = pack_no_clip(self.taken, str(error))  # the gateway goes on without
+        self._answer(made)
+
+    def _look(self, frame: MessageFrame) -> None:
+        self.taken += 1
+        self._answer(pack_looked(self.taken, self._looker.look(read_look(frame.body))))
+
+    def _answer(self, made: bytes) -> None:
         self._out.append(made)
         self._flush()
         _COUNT.pack_into(self._done, 0, self.taken & 0xFFFFFFFF)

@@ -4,8 +4,10 @@ Keeps true: to a decoder slate and stream look like one encoder: the size, the p
 key frame with its own parameter sets at the beginning.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
+from itertools import repeat
 
 from av import FFmpegError, Packet, VideoFrame
 from av.codec import CodecContext
@@ -17,32 +19,43 @@ from protocols.media import Codec, EncodedPacket, Track
 from transcode.adaptation import AS_PLANNED
 from transcode.encoder_table import SOFTWARE, X264
 from transcode.ladder import fit, start_bitrate
-from transcode.slate_messages import PICTURES, RATE, SlatePicture
+from transcode.slate_messages import MOST_PICTURES, PICTURES, RATE, STILLS, SlatePicture, is_clip
+from transcode.worker.clip import clip_pictures
 from transcode.worker.decoder import Stamp, VideoDecoder
 from transcode.worker.encoders import NANOSECOND, open_video
 from transcode.worker.layer import LayerEncoder
 from transcode.worker.lettering import Canvas
 
-_PNG = b"\x89PNG\r\n\x1a\n"
-_JPEG = b"\xff\xd8\xff"
+_PNG, _JPEG = STILLS
 _DARK = 40  # luma of a card
 _STRIP = 12  # part of the height that the strip takes
 _PROFILES = {"Baseline": "baseline", "Constrained Baseline": "baseline", "Main": "main"}
 _STEP = 1_000_000_000 // RATE
+_MOST_CLIP_BITRATE = 6 * 8 * (1 << 20) * RATE // MOST_PICTURES  # bit/s: a clip goes back in one message
 
 
 def slate(like: Track, shown: SlatePicture) -> tuple[Track, list[EncodedPacket]]:
-    """`PICTURES` of them, as `Clip` has them, and what they are. Raises `av.FFmpegError` or `ProtocolError` where there is nothing to be
-    seen of `shown`, or no encoder of this codec and size."""
-    canvas = Canvas(like.width // 2 * 2, like.height // 2 * 2)
+    """The pictures, as `Clip` has them, and what they are: `PICTURES` of what stands still. Raises `av.FFmpegError`, `ProtocolError` or
+    `ValueError` where there is nothing to be seen of `shown`, or no encoder of this codec and size."""
+    width, height = like.width // 2 * 2, like.height // 2 * 2
+    bitrate = start_bitrate(like.width, like.height, 30.0)
+    if shown.source is None and is_clip(shown.data):
+        moving = (_shown(picture, Canvas(width, height)) for picture in clip_pictures(shown.data))
+        return _encoded(moving, like, min(bitrate, _MOST_CLIP_BITRATE))
+    canvas = Canvas(width, height)
     if shown.source is not None:
         canvas.paste(_fitted(_keyframe(shown.source.codec, shown.data), canvas))
         _strip(canvas, shown.text)
-    elif shown.data:
-        canvas.paste(_fitted(_picture(shown.data), canvas))
-    else:
-        _card(canvas, shown)
-    return _encoded(canvas.frame(), like)
+        return _encoded(repeat(canvas.frame(), PICTURES), like, bitrate)
+    if shown.data:
+        return _encoded(repeat(_shown(_picture(shown.data), canvas), PICTURES), like, bitrate)
+    _card(canvas, shown)
+    return _encoded(repeat(canvas.frame(), PICTURES), like, bitrate)
+
+
+def _shown(picture: VideoFrame, canvas: Canvas) -> VideoFrame:
+    canvas.paste(_fitted(picture, canvas))
+    return canvas.frame()
 
 
 def _strip(canvas: Canvas, text: str) -> None:
@@ -92,7 +105,7 @@ def _fitted(picture: VideoFrame, canvas: Canvas) -> VideoFrame:
     return picture.reformat(width=width, height=height, format="yuv420p", threads=1)
 
 
-def _encoded(picture: VideoFrame, like: Track) -> tuple[Track, list[EncodedPacket]]:
+def _encoded(pictures: Iterable[VideoFrame], like: Track, bitrate: int) -> tuple[Track, list[EncodedPacket]]:
     name = X264 if like.codec is Codec.H264 else SOFTWARE.get(like.codec, "")
     if not name:
         raise ProtocolError(f"no {like.codec.label} is made here")
@@ -101,16 +114,18 @@ def _encoded(picture: VideoFrame, like: Track) -> tuple[Track, list[EncodedPacke
         more = {"profile": _PROFILES.get(like.profile, "high")} | ({"level": str(like.level)} if like.level else {})
     output = Track(like.id, like.codec, frame_rate=float(RATE), reorder=0, layer=like.layer)
     layer = LayerEncoder(output, partial(open_video, more=more))
-    layer.bitrate = start_bitrate(like.width, like.height, 30.0)
+    layer.bitrate = bitrate
     packets: list[EncodedPacket] = []
-    picture.time_base = NANOSECOND
-    for number in range(PICTURES):
-        picture.pts = number * _STEP
-        layer.prepare(picture, float(RATE), AS_PLANNED, name, keyframe=number == 0)
-        packets += layer.encode(picture, Stamp(0, 0, keyframe=number == 0), keyframe=number == 0)
+    count = 0
+    for picture in pictures:
+        picture.time_base, picture.pts = NANOSECOND, count * _STEP
+        begins = count % PICTURES == 0
+        layer.prepare(picture, float(RATE), AS_PLANNED, name, keyframe=begins)
+        packets += layer.encode(picture, Stamp(0, 0, keyframe=begins), keyframe=begins)
+        count += 1
     packets += layer.finish()
-    if len(packets) != PICTURES or not packets[0].keyframe:
-        raise FFmpegError(0, f"{len(packets)} of {PICTURES} pictures came out")
+    if len(packets) != count or not all(packet.keyframe for packet in packets[::PICTURES]):
+        raise FFmpegError(0, f"{len(packets)} of {count} pictures came out")
     return _described(layer.output, packets[0]), packets
 
 

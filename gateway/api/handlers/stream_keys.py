@@ -38,6 +38,7 @@ async def create(services: Services, request: ApiRequest[StreamKeyRequest]) -> C
         created_by_id=me,
         created_at=request.now,
         expires_at=request.now + lasts if lasts is not None else None,
+        picture=body.picture,
         api_key=request.identity.api_key,
         rank=body.rank,
         on_conflict=body.on_conflict,

@@ -214,6 +214,7 @@ class StreamKeyResponse(Model):
     revoked_at: datetime | None
     rank: int
     on_conflict: str
+    picture: str
 
 
 class RtmpWay(Model):

@@ -27,8 +27,10 @@ from gateway.model.records import (
     MAX_LINGER_S,
     MAX_PAGE,
     MAX_PARTICIPANTS,
+    MAX_PICTURE_NAME,
     MAX_RANK,
     MAX_REVERT_S,
+    MAX_TRIGGER_S,
     OnConflict,
 )
 from transcode.settings import SETTINGS, Setting, Transcoding
@@ -80,6 +82,14 @@ class LimitsRequest(Request):
     max_duration_seconds: int = Field(default=0, ge=0, le=30 * 86400)
 
 
+PICTURE_NAME: Final = rf"^[A-Za-z0-9_.-]{{0,{MAX_PICTURE_NAME}}}$"
+
+
+def _trigger(what: str) -> Any:
+    words = f"Viewers are shown the same of an encoder that is there once {what} for so long; 0: never."
+    return Field(default=-1, ge=-1, le=MAX_TRIGGER_S, description=words)
+
+
 class ContinuityRequest(Request):
     """While a live encoder is away. -1: as the gateway is configured."""
 
@@ -97,9 +107,15 @@ class ContinuityRequest(Request):
     )
     picture: str = Field(
         default="",
-        pattern=r"^[A-Za-z0-9_.-]{0,64}$",
-        description="What viewers are shown meanwhile: the name of one of the pictures that the operator has put there; "
+        pattern=PICTURE_NAME,
+        description="What viewers are shown meanwhile: the name of one of the pictures and clips that the operator has put there; "
         "empty or unknown: as the gateway is configured.",
+    )
+    black_seconds: int = _trigger("its picture is black")
+    frozen_seconds: int = _trigger("it sends the same picture")
+    silent_seconds: int = _trigger("its sound is silent")
+    low_bitrate: int = Field(
+        default=-1, ge=-1, le=1_000_000_000, description="And where it sends less than so many bits a second; 0: never."
     )
 
 
@@ -239,6 +255,12 @@ class StreamKeyRequest(Request):
     on_conflict: Literal["", OnConflict] = Field(
         default="",
         description="Where another encoder is there when one comes with this key; empty: as the call's settings say.",
+    )
+    picture: str = Field(
+        default="",
+        pattern=PICTURE_NAME,
+        description="What viewers are shown while the encoder is away of a stream that begins with this key, as in `continuity`; empty: "
+        "as the call's settings say.",
     )
 
 

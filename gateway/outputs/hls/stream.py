@@ -235,9 +235,9 @@ class HlsStream:
     def _interrupt(self) -> None:
         """A discontinuity, for all renditions alike."""
         self._interruptions += 1
-        self._wall = time_ns() - self._end
         for rendition in self.renditions.values():
             rendition.interrupt(rendition.track)
+        self._wall = time_ns() - self._end  # of what comes after it: what was under way has the date that it had
 
     def _give(self, feed: Feed, described: Track, packet: EncodedPacket, timing: Timing) -> None:
         """To its rendition, with a discontinuity before it where it is of another kind, or time is missing."""

@@ -5,6 +5,7 @@ from time import monotonic_ns
 
 from gateway.sessions.continuity import Continuity
 from gateway.sessions.seat_state import Interruption, InterruptionCause, SeatChange
+from protocols.publisher import Publisher
 from tests.support.memory import H264, packet
 from tests.support.waiting import eventually
 
@@ -17,6 +18,7 @@ class Told:
     def __init__(self) -> None:
         self.paused = self.stand_in = False
         self.asked = 0
+        self.publisher: Publisher | None = None
         self.changes: list[SeatChange] = []
         self.times: list[int] = []
         self.last: Interruption | None = None

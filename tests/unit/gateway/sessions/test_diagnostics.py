@@ -7,6 +7,7 @@ import pytest
 
 from gateway.sessions.diagnostics import NOTED, Concern, findings
 from gateway.sessions.pacer import LATE, OVERFLOW
+from gateway.sessions.seat_state import Interruption, InterruptionCause, SeatChange
 from protocols.media import Kind, TracksChanged
 from protocols.publisher import PublisherStats
 from tests.support.memory import H264, MemoryPublisher, packet
@@ -45,6 +46,26 @@ async def test_a_frame_or_two_that_were_dropped_are_no_finding(reason: str, conc
         for dropped in range(NOTED + 1):
             it.session.pipeline._pacer.dropped[reason] = dropped
             assert (concern in concerns(it)) is (dropped >= NOTED)
+
+
+@pytest.mark.parametrize(
+    ("cause", "setting"),
+    [
+        (InterruptionCause.BLACK, "slate.black_s"),
+        (InterruptionCause.FROZEN, "slate.frozen_s"),
+        (InterruptionCause.NO_SOUND, "slate.silent_s"),
+        (InterruptionCause.LOW_BITRATE, "slate.low_bitrate_bps"),
+    ],
+)
+async def test_who_is_not_shown_is_told_why_and_by_which_setting(cause: InterruptionCause, setting: str) -> None:
+    publisher = MemoryPublisher()
+    async with running(publisher) as it:
+        await live(publisher, it)
+        assert Concern.NOT_SHOWN not in concerns(it)
+        it.session.interrupted(Interruption(cause, monotonic_ns()), SeatChange.SLATE)
+        it.session._continuity.interruption = Interruption(cause, monotonic_ns())
+        (text,) = (each.text for each in findings(it.session, monotonic_ns()) if each.concern is Concern.NOT_SHOWN)
+        assert setting in text
 
 
 async def test_both_encoders_with_one_key_are_told_of_each_other() -> None:

@@ -12,7 +12,7 @@ from av.video.codeccontext import VideoCodecContext
 
 from gateway.sessions.pacer import LiveEdgePolicy
 from gateway.sessions.seat import Seat, SeatPolicy
-from gateway.sessions.seat_state import SeatChange, SeatState
+from gateway.sessions.seat_state import InterruptionCause, SeatChange, SeatState
 from gateway.sessions.slate import SlatePolicy
 from gateway.sessions.slate_pictures import SlatePictures, form_of
 from gateway.sessions.socket_watch import WatchPolicy
@@ -146,6 +146,35 @@ async def test_one_that_breaks_off_is_stood_in_for_and_the_next_goes_on_with_its
         assert rising(sound.packets)
         assert len(it.call.all) == 2, "no other track was ever made"
         assert len(list(decoded(video.packets))) == len(video.packets), "to a decoder it is one stream"
+
+
+async def test_what_is_not_worth_showing_is_held_back_and_goes_on_with_a_key_frame() -> None:
+    publisher = MemoryPublisher()
+    async with shown(publisher) as it:
+        it.live(publisher)
+        video, sound = await it.call.sink(Kind.VIDEO), await it.call.sink(Kind.AUDIO)
+        await video.until(15)
+        it.seat._continuity.judged(InterruptionCause.BLACK)
+        await it.until(SeatState.SLATE)
+        for number in range(15):
+            coded = it.media[number]
+            publisher.say(
+                packet(1, 600 + number * 33, keyframe=coded.keyframe, data=coded.data),
+                packet(2, 600 + number * 33, data=b"sound"),
+            )
+        held = await more(video, 6)
+        assert held[0].keyframe
+        assert not {each.data for each in held} & {each.data for each in it.media}
+        assert {each.data for each in await more(sound, 10)} == {(silence(OPUS) or (b"", 0))[0]}
+        assert it.states[-1] is SeatState.SLATE, "media that come are no end of it"
+        it.seat._continuity.judged(None)
+        publisher.say(packet(1, 2000, data=it.media[1].data), packet(1, 2033, keyframe=True, data=it.media[0].data))
+        publisher.say(packet(2, 2033, data=b"sound"))
+        await it.until(SeatState.LIVE)
+        assert video.packets[-1].data == it.media[0].data
+        assert it.media[1].data not in [each.data for each in video.packets[15:]]
+        assert rising(video.packets)
+        assert rising(sound.packets)
 
 
 async def test_a_short_silence_is_heard_and_the_picture_stays() -> None:

@@ -10,11 +10,14 @@ from gateway.config import TranscodeConfig
 from gateway.model.records import ContinuitySettings, Settings
 from gateway.sessions.pacer import LiveEdgePolicy
 from gateway.sessions.seat import SeatPolicy
+from gateway.sessions.slate import SlatePolicy
+from gateway.sessions.slate_pictures import SlatePictures
 from gateway.sessions.socket_watch import WatchPolicy
 from gateway.sessions.succession import Return
 from gateway.sessions.transcode_policy import adapted, configured
 from protocols.media import Codec
 from tests.support.memory import EnoughRoom
+from transcode.host.pool import Workers
 from transcode.plan import Policy, plan
 
 HAVE = frozenset({"libx264", "libvpx", "libsvtav1"})
@@ -51,6 +54,29 @@ def test_codecs_of_the_configuration_and_the_encoders_that_there_are() -> None:
     assert (policy.codec, policy.encoder) == ("av1", "h264_nvenc")
     assert policy.passing == {Codec.H264, Codec.VP8}
     assert policy.missing == {Codec.VP8}
+
+
+@pytest.mark.parametrize(
+    ("of_key", "of_call", "shown"),
+    [("", "", ""), ("", "call.png", "call.png"), ("key.mp4", "call.png", "key.mp4"), ("key.mp4", "", "key.mp4")],
+)
+def test_the_picture_of_the_key_goes_before_that_of_the_call(of_key: str, of_call: str, shown: str) -> None:
+    settings = Settings(continuity=ContinuitySettings(picture=of_call, black_seconds=3))
+    grant = Grant("ada", "livestream:demo", 0, Identity("ada", stream_key="sk", picture=of_key), settings=settings)
+    policy = SeatPolicy(
+        decide=lambda track, want: plan(track, want, Policy()),
+        live_edge=LiveEdgePolicy(),
+        watch=WatchPolicy(),
+        linger_s=30,
+        max_bitrate=0,
+        on_retired=lambda protocol, totals: None,
+        room=EnoughRoom(),
+        on_change=lambda seat, change: None,
+        slate=SlatePolicy(SlatePictures(Workers(), {}, "")),
+    )
+    slate = adapted(Policy())(policy, grant).slate
+    assert slate is not None
+    assert (slate.wished, slate.triggers.black_s) == (shown, 3)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest_asyncio
 from gateway.model.permissions import WATCHING, Capability
 from protocols.errors import Reason, Rejected
 from protocols.media import Kind
+from protocols.publisher import Credential
 from tests.support.api import Stage, api_stage
 from tests.support.memory import seated
 
@@ -253,6 +254,17 @@ async def test_stream_keys_are_told_once_and_revoked(api: Stage, call: str) -> N
     await api.ok("DELETE", f"{call}/stream_keys/{name}", user="john")
     assert (await api.ok("GET", call + "/stream_keys"))["stream_keys"][0]["revoked_at"]
     assert (await api.ask("DELETE", call + "/stream_keys/nokey")).status == 404
+
+
+async def test_a_stream_key_says_which_picture_stands_in_for_its_encoder(api: Stage, call: str) -> None:
+    await api.ok("POST", call, SEED)
+    made = await api.ok("POST", call + "/stream_keys", {"picture": "brb.mp4"}, user="john")
+    assert made["stream_key"]["picture"] == "brb.mp4"
+    grant = api.store_access.authorizer.examine(Credential(made["key"]), None)
+    assert grant.identity.picture == "brb.mp4"
+    listed = await api.ok("GET", call + "/stream_keys", user="john")
+    assert [each["picture"] for each in listed["stream_keys"]] == ["brb.mp4"]
+    assert (await api.ask("POST", call + "/stream_keys", {"picture": "../brb.mp4"}, user="john")).status == 400
 
 
 async def test_nobody_in_particular_gets_no_key_and_no_call_of_his_own(api: Stage, call: str) -> None:
