@@ -73,8 +73,8 @@ class Pacer:
 
     @property
     def needs_keyframe(self) -> bool:
-        """A video track was cut and waits for a key frame: ask for one where the source or an encoder of ours can."""
-        return any(track.waiting for track in self._tracks.values())
+        """A video track that keeps coming was cut and waits for a key frame: ask for one where the source or an encoder of ours can."""
+        return any(track.waiting and self._keeps_coming(track, self._moved) for track in self._tracks.values())
 
     def hold_back(self, hold: int, *, at_once: bool) -> None:
         """From here on packets are to go out `hold` ns after the live edge, 0: when they come; `at_once`, or by and by."""
@@ -172,12 +172,15 @@ class Pacer:
             gain = min(int(elapsed * (policy.speed - 1)), max(0, policy.catch_up - self._caught_up))
             return self._base - gain, self._caught_up + gain
         # A track that has fallen silent says nothing about the path
-        active = [track.normal for track in self._tracks.values() if now < track.window_end + policy.window]
+        active = [track.normal for track in self._tracks.values() if self._keeps_coming(track, now)]
         off = min(active) - self._base if active else 0
         if off > policy.late:  # the path got longer for good
             return self._base + off, self._caught_up
         most = int(elapsed * policy.slew)
         return self._base + max(-most, min(most, off)), self._caught_up
+
+    def _keeps_coming(self, track: _Track, now: int) -> bool:
+        return now < track.window_end + self.policy.window
 
     def _move_edge(self, now: int) -> None:
         if self._tracks and now != self._moved:

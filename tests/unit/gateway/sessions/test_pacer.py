@@ -157,6 +157,15 @@ def test_a_long_gop_asks_for_a_key_frame_while_audio_goes_on() -> None:
     assert not session.pacer.needs_keyframe
 
 
+def test_a_track_that_has_ended_asks_for_no_key_frame_for_ever() -> None:
+    session = Session()
+    source = in_order(packets(20 * SECOND, gop=100 * SECOND), lambda t: 13 * SECOND if 10 * SECOND < t < 13 * SECOND else t)
+    session.run(source)
+    assert session.pacer.needs_keyframe
+    session.run((packet.dts, packet) for packet in packets(5 * SECOND, video=False, start=20 * SECOND))
+    assert not session.pacer.needs_keyframe
+
+
 @pytest.mark.parametrize("longer", [900 * MS, 5 * SECOND])
 def test_a_path_that_got_longer_for_good_is_accepted(longer: int) -> None:
     session = Session()
