@@ -155,7 +155,7 @@ class Resources:
 
     async def _post(self, request: web.Request) -> web.Response:
         if self._closing:
-            raise HttpProblem(HTTPStatus.SERVICE_UNAVAILABLE, "the gateway is shutting down: try again in a moment")
+            raise _closed()
         if media_type(request) != SDP:
             raise HttpProblem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"send the offer as {SDP}", {"Accept-Post": SDP})
         if not _accepts_sdp(request.headers.get(hdrs.ACCEPT)):
@@ -167,6 +167,9 @@ class Resources:
         task = asyncio.get_running_loop().create_task(session.run())
         self._tasks[task] = name
         task.add_done_callback(self._ended)
+        if self._closing:  # meanwhile: those that there were have been ended
+            session.close("the gateway is shutting down")
+            raise _closed()
         path = request.rel_url.raw_path
         location = f"{self._alias[1] if self._alias and path == self._alias[0] else path}/{name}"
         response = web.Response(status=HTTPStatus.CREATED, text=session.answer, content_type=SDP)
@@ -322,3 +325,7 @@ def _accepts_sdp(header: str | None) -> bool:
         return True
     ranges = [part.partition(";")[0].strip().lower() for part in header.split(",")]
     return any(each in (SDP, "application/*", "*/*", "*") for each in ranges)
+
+
+def _closed() -> HttpProblem:
+    return HttpProblem(HTTPStatus.SERVICE_UNAVAILABLE, "the gateway is shutting down: try again in a moment")

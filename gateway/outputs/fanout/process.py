@@ -94,6 +94,7 @@ class ServedViewer:
         """Of the call that it watches; empty: of none yet."""
         self._number = number
         self._pipe = pipe
+        self._untold = False  # its newest state
         self._tasks: set[asyncio.Task[None]] = set()
 
     def begin(self, task: Coroutine[Any, Any, None]) -> None:
@@ -122,8 +123,14 @@ class ServedViewer:
             while not self.connection.closed.is_set():
                 await changed.wait()
                 changed.clear()
-                if self._pipe.backlog < _MOST_BACKLOG:
-                    self._pipe.write(messages.pack_state(self._number, self.connection.state))
+                self._untold = True
+                self.tell_untold()
+
+    def tell_untold(self) -> None:
+        """What the gateway has not been told, once it reads."""
+        if self._untold and self._pipe.backlog < _MOST_BACKLOG:
+            self._untold = False
+            self._pipe.write(messages.pack_state(self._number, self.connection.state))
 
 
 class FanoutServer:
@@ -173,6 +180,8 @@ class FanoutServer:
             viewers = {name: value for name, _, value in fanout.counters()}
             transport = {name: value for name, _, value in mux.counters()}
             self._pipe.write(messages.pack_figures(ProcessFigures(viewers, transport, time.process_time_ns())))
+            for viewer in self._viewers.values():
+                viewer.tell_untold()
             await asyncio.sleep(FIGURES_S)
 
     def _take(self, frame: MessageFrame) -> None:

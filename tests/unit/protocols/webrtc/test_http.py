@@ -306,3 +306,28 @@ async def test_closing_ends_every_session_and_takes_no_more() -> None:
         response = await post(client)
         await assert_problem(response, 503)
         assert response.headers["Retry-After"] == "2"
+
+
+class Slow(Endpoint):
+    """What it makes takes a while."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.made = asyncio.Event(), asyncio.Event()
+
+    async def create(self, request: web.Request) -> HttpSession:
+        self.asked.set()
+        await self.made.wait()
+        return await super().create(request)
+
+
+async def test_what_is_made_while_all_are_ended_is_ended_as_well() -> None:
+    endpoint = Slow()
+    async with serving(endpoint) as client, asyncio.TaskGroup() as group:
+        posted = group.create_task(post(client))
+        await endpoint.asked.wait()
+        await endpoint.resources.aclose("the gateway is shutting down")
+        endpoint.made.set()
+        await assert_problem(await posted, 503)
+        assert endpoint.session.ended.is_set()
+        assert endpoint.session.why == "the gateway is shutting down"
