@@ -9,7 +9,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from time import monotonic_ns
 from typing import assert_never
@@ -27,6 +26,7 @@ from gateway.sessions.rivals import Rivals
 from gateway.sessions.routes import Routes, join
 from gateway.sessions.seat_log import log_ended, log_gone, log_interrupted, log_left_out, log_live
 from gateway.sessions.seat_room import RoomFor, RoomOf
+from gateway.sessions.seat_start import SeatStart
 from gateway.sessions.seat_state import INTERRUPTED, STEPS, TRANSITIONS, Interruption, SeatChange, SeatState
 from gateway.sessions.slate import SlatePolicy
 from gateway.sessions.socket_watch import WatchPolicy, watched
@@ -46,7 +46,6 @@ log = logging.getLogger(__name__)
 ACCEPT_TIMEOUT_S = 10.0
 WORTH_SHOWING_S = 0.5  # that an encoder is away: what lasts less is over before anybody has read it
 TRACK_TIMEOUT_S = 15.0  # from the acceptance to the first track of a codec that is known
-
 
 SeatRoom = RoomFor["Seat"]
 OnSeatChange = Callable[["Seat", SeatChange], None]
@@ -85,12 +84,14 @@ class Seat:
         muted: frozenset[Kind] = frozenset(),
         trace: Trace = NO_TRACE,
         barred: frozenset[Kind] = frozenset(),
+        start: SeatStart | None = None,
     ) -> None:
-        self.id = publisher.id
+        start = start or SeatStart.anew(publisher.id)
+        self.id = start.id
         self.user_id = user_id
         self.call_cid = call_cid
         self.protocol = publisher.protocol
-        self.started_at = datetime.now(UTC)
+        self.started_at, self.reconnects = start.started_at, start.reconnects
         self.state = SeatState.AUTHORISING
         self.publisher: Publisher | None = publisher
         self.pipeline: Pipeline | None = None
@@ -98,7 +99,6 @@ class Seat:
         """What no output is given, by the word of who may mute: it outlasts the encoder's reconnects."""
         self.barred = barred
         """What no output is given because its user may not send it."""
-        self.reconnects = 0
         self.rivals = Rivals(monotonic_ns())
         self.left_out: list[LeftOut] = []
         """Of the present publisher's stream, or the last one's."""
@@ -106,14 +106,14 @@ class Seat:
         self.trace = trace
         self._destinations = destinations
         self._workers = workers
-        self._policy = policy
+        self._policy, self.grace_s = policy, policy.linger_s
         self._routes: Routes | None = None  # once it is in its call
         self._spare = SpareWorker(workers, self.id, self._lost_spare)
         self._succession = Succession()
-        self._continuity = Continuity(self)
+        self._continuity = Continuity(self, start.interruption)
         self._started = False  # media of the present publisher are in the call
         self._kept_until = 0.0  # in the loop's time, while none is
-        self._media_now: Callable[[int], int] = lambda now: 0
+        self._media_now: Callable[[int], int] = start.media_now
         self._closing = False
         self._refused = ""  # why it never came into its call, as a label
         self._reading = Reading()

@@ -48,6 +48,7 @@ class InterruptionCause(StrEnum):
 
     SILENT = "silent"  # the connection was there, and gave nothing
     CLOSED = "closed"  # it had gone
+    RESTART = "restart"  # the gateway itself had
 
 
 @dataclass(slots=True)

@@ -65,12 +65,14 @@ def _work(seats: SessionServices, listening: Sequence[Listening], whep: WhepReso
         policy = replace(seats.policy, track_timeout_s=None) if each.media_may_wait else seats.policy
         yield f"{each.listener.protocol} admission", seats.admission.serve(each.listener, policy)
     yield "capacity", measure(seats.capacity, seats.registry, lambda: whep.viewers, lambda: webrtc.cpu_ns)
+    yield "kept seats", seats.kept.run()
     for output in seats.outputs:
         yield from ((name, work()) for name, work in output.work.items())
 
 
 async def _say_goodbye(seats: SessionServices, whep: WhepResource) -> None:
     registry = seats.registry
+    await seats.kept.hand_over()
     seats.drain.end("the gateway is shutting down: connect again in a moment")
     try:
         async with asyncio.timeout(GOODBYE_S):
