@@ -91,7 +91,7 @@ class KeptSeats:
         self._epoch = epoch
         self._awaited: dict[_Key, _Awaited] = {}
         self._returning: dict[_Key, _Awaited] = {}  # their encoder is there, and not yet in the call
-        self._ended: dict[_Key, None] = {}  # that the store still has; the oldest first
+        self._ended: dict[_Key, str] = {}  # sessions that the store still has; the oldest first
         self._handed_over: frozenset[_Key] = frozenset()
         self._leaving = False
         self._due = asyncio.Event()
@@ -154,7 +154,7 @@ class KeptSeats:
         elif change is SeatChange.LEFT:
             if key in self._handed_over:
                 return
-            self._ended[key] = None
+            self._ended[key] = seat.id
             if len(self._ended) > MOST_ENDED:
                 del self._ended[next(iter(self._ended))]
             self._due.set()
@@ -240,7 +240,7 @@ class KeptSeats:
         self._leaving = True
         for output in self._outputs:
             output.hand_over()
-        self._ended |= {key: None for key, seat in self._live.seats.items() if not seat.grace_s}
+        self._ended |= {key: seat.id for key, seat in self._live.seats.items() if not seat.grace_s}
         try:
             async with asyncio.timeout(HAND_OVER_S):
                 handed_over = await self._write("")

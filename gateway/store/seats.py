@@ -1,14 +1,15 @@
 """The live seats of all nodes, for who goes on with them after a node has gone. Each method is one transaction.
 
-Kept true: a seat's row is one node's, by its name and the run of it that wrote; no other writes over it while that node shows that it is
-there, at least every `LEASE`. What is kept here is told to nobody (no `Change`): it is the node's own note.
+Kept true: a seat's row is one node's, by its name and the run of it that wrote. Another one writes over it only to go on with that very
+seat, and only once that node has shown for `LEASE` no more that it is there, or has given it up. What is kept here is told to nobody (no
+`Change`): it is the node's own note.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, ColumnElement, and_, delete, or_, select, type_coerce, update
+from sqlalchemy import BigInteger, ColumnElement, and_, delete, literal, or_, select, type_coerce, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from gateway.model.kept import KeptSeat
@@ -28,19 +29,19 @@ class Seats:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def keep(self, seats: Sequence[KeptSeat], gone: Collection[tuple[str, str]], node: str, now: datetime) -> None:
-        """These are the seats of `node` as they are now; those of `gone` (call, user) have ended. A seat that another node has stays
-        that node's."""
+    async def keep(self, seats: Sequence[KeptSeat], gone: Mapping[tuple[str, str], str], node: str, now: datetime) -> None:
+        """These are the seats of `node` as they are now; those of `gone` (call and user, session) have ended. A seat that another node
+        has stays that node's, and one that nobody has what it is until it expires."""
         async with self._database.write() as writing:
-            for cid, user_id in gone:
-                own = (SEATS.c.call_cid == cid, SEATS.c.user_id == user_id, _writable(node, now))
+            for (cid, user_id), session in gone.items():
+                own = (SEATS.c.call_cid == cid, SEATS.c.user_id == user_id, _writable(node, literal(session), now))
                 await writing.connection.execute(delete(SEATS).where(*own))
             if not seats:
                 return
             insert: Any = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}[writing.connection.dialect.name](SEATS)
             others = {each.name: insert.excluded[each.name] for each in SEATS.c if each.name not in _KEY}
             newer = or_(SEATS.c.node != node, SEATS.c.epoch <= insert.excluded.epoch)
-            mine = and_(_writable(node, now), newer)
+            mine = and_(_writable(node, insert.excluded.session, now), newer)
             statement = insert.on_conflict_do_update(index_elements=_KEY, set_=others, where=mine)
             await writing.connection.execute(statement, [rows.seat_row(seat) for seat in seats])
 
@@ -76,5 +77,6 @@ def orphaned(seat: KeptSeat, node: str, now: datetime) -> bool:
     return not seat.node or (seat.node != node and seat.written_at < now - LEASE)
 
 
-def _writable(node: str, now: datetime) -> ColumnElement[bool]:
-    return or_(SEATS.c.node == node, SEATS.c.node == "", SEATS.c.written_at < now - LEASE)
+def _writable(node: str, session: ColumnElement[str], now: datetime) -> ColumnElement[bool]:
+    free = or_(SEATS.c.node == "", SEATS.c.written_at < now - LEASE)
+    return or_(SEATS.c.node == node, and_(free, SEATS.c.session == session))

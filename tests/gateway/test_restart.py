@@ -4,7 +4,7 @@ import asyncio
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -158,7 +158,9 @@ def assert_in_time(back: dict[str, float], killed: float, ready: float) -> None:
     assert back["srt"] < max(ready, killed + SRT_NOTICES_S) + BACK_S
 
 
-async def streams(gateway: GatewayProcess, since: dict[str, float] | None = None) -> dict[str, dict[str, Any]]:
+async def streams(
+    gateway: GatewayProcess, since: dict[str, float] | None = None, of: Collection[str] = PROTOCOLS
+) -> dict[str, dict[str, Any]]:
     """By protocol, once all are live; `since` gets when each of them was, in the loop's time."""
 
     noted = {} if since is None else since
@@ -168,7 +170,7 @@ async def streams(gateway: GatewayProcess, since: dict[str, float] | None = None
         found = {each["protocol"]: each for each in shown if each["state"] == "live" and len(each["tracks"]) == 2}
         for protocol in found:
             noted.setdefault(protocol, asyncio.get_running_loop().time())
-        return found if len(found) == len(PROTOCOLS) else None
+        return found if len(found) == len(of) else None
 
     return await eventually(live, within_s=60, every_s=0.05)
 
@@ -194,6 +196,10 @@ async def test_who_does_not_come_back_after_a_kill_has_left(tmp_path: Path) -> N
 # A planned restart: somebody else keeps the listening sockets open
 
 CONNECTS = 1000
+TOLD = (
+    "rtmp",
+    "srt",
+)  # over WHIP ffmpeg goes on sending after the gateway's goodbye; browsers do not (tests/browser/test_host.py)
 GET = b"GET /livez HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n"
 
 
@@ -201,6 +207,9 @@ class Socketed:
     """As systemd with `gateway.socket`: opens the sockets, and starts the gateway with them, again and again."""
 
     def __init__(self, folder: Path, ports: dict[str, int], stack: ExitStack) -> None:
+        self.log: list[bytes] = []
+        self._news = asyncio.Event()
+        self._reading: set[asyncio.Task[None]] = set()
         self._fixed = settings(folder, ports)
         self._sockets = [
             stack.enter_context(socket.create_server(("127.0.0.1", ports[name]), backlog=4096)) for name in ("http", "rtmp")
@@ -219,11 +228,20 @@ class Socketed:
             env={"PATH": "/usr/bin:/bin", "GATEWAY_AUTH__SECRET": SECRET},
             stderr=asyncio.subprocess.PIPE,
         )
-        assert process.stderr is not None
+        reading = asyncio.create_task(self._read(process.stderr))
+        self._reading.add(reading)
         async with asyncio.timeout(60):
-            while b'"message": "ready"' not in (line := await process.stderr.readline()):
-                assert line, "it has ended"
+            while b'"message": "ready"' not in b"".join(self.log[-1:]):
+                assert not reading.done(), self.log
+                await self._news.wait()
         return process
+
+    async def _read(self, stderr: asyncio.StreamReader | None) -> None:
+        assert stderr is not None
+        async for line in stderr:
+            self.log.append(line)
+            self._news.set()
+            self._news.clear()
 
 
 async def asked(port: int, words: bytes, answer: int) -> str:
@@ -250,8 +268,10 @@ async def test_a_planned_restart_refuses_no_connection_and_encoders_go_on_in_the
         process = await systemd.start()
         try:
             gateway = GatewayProcess(process, tokens(), ports, str(tmp_path))
-            async with in_the_background(encode_for_ever("rtmp", Pasted.of_gateway(gateway, call("rtmp")))):
-                before = await gateway.stream(tracks=2)
+            encoders = [encode_for_ever(each, Pasted.of_gateway(gateway, call(each))) for each in TOLD]
+            async with in_the_background(*encoders):
+                before = await streams(gateway, of=TOLD)
+                hls = await player(gateway, call("rtmp"))
                 outcomes: list[str] = []
                 hello = b"\x03" + bytes(1536)  # C0 and C1; S0, S1 and S2 answer it
 
@@ -261,15 +281,20 @@ async def test_a_planned_restart_refuses_no_connection_and_encoders_go_on_in_the
                     outcomes.append(await asked(port, words, answer))
 
                 async with asyncio.TaskGroup() as group:
-                    restart = group.create_task(restarted(systemd, process))
+                    restart = group.create_task(restarted(systemd, process, hls))
                     for number in range(CONNECTS):
                         group.create_task(connect(number))
                         await asyncio.sleep(0.004)
                 process = restart.result()
                 assert {each for each in outcomes if each} == set()
                 gateway.process = process
-                after = await gateway.stream(tracks=2, timeout=30)
-                assert (after["id"], after["reconnects"]) == (before["id"], before["reconnects"] + 1)
+                after = await streams(gateway, of=TOLD)
+                for protocol, stream in after.items():
+                    assert (stream["id"], stream["reconnects"]) == (before[protocol]["id"], before[protocol]["reconnects"] + 1)
+                async with in_the_background(hls.play()) as (playing,):
+                    now = await hls.until(lambda playlist: playlist.segments[-1].number >= hls.follower.goes_on_from)
+                    assert not playing.done(), playing.exception()
+                assert now.segments[0].discontinuity
         finally:
             process.terminate()
             await process.wait()
@@ -281,9 +306,11 @@ def tokens() -> Any:
     return Tokens(Secret(SECRET.encode()))
 
 
-async def restarted(systemd: Socketed, process: asyncio.subprocess.Process) -> asyncio.subprocess.Process:
-    await asyncio.sleep(0.3)
-    process.terminate()
-    async with asyncio.timeout(10):
-        assert await process.wait() == 0
+async def restarted(systemd: Socketed, process: asyncio.subprocess.Process, hls: Player) -> asyncio.subprocess.Process:
+    async with in_the_background(hls.play()):
+        await hls.until(lambda playlist: playlist.segments[-1].number >= 2)
+        process.terminate()
+        async with asyncio.timeout(10):
+            assert await process.wait() == 0
+    hls.follower.goes_on_from = max(hls.follower.seen) + 1
     return await systemd.start()
