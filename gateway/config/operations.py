@@ -36,7 +36,7 @@ class ShutdownConfig(Section):
         ge=0,
         le=86_400,
         description="On SIGTERM no new streams are taken, and those that are live may go on for this long, in seconds; 0: they end at "
-        "once. A second signal ends them.",
+        "once. A second signal ends them. Not where the listening sockets are systemd's: the next process goes on with them at once.",
     )
 
 

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from gateway.model.events import Bus, EventType, event_of
+from gateway.model.kept import KeptSeat
 from gateway.model.records import Call
 from gateway.sessions.seat import Seat
-from gateway.sessions.seat_state import INTERRUPTED, SeatChange
+from gateway.sessions.seat_state import INTERRUPTED, InterruptionCause, SeatChange
 from protocols.errors import Rejected
 from protocols.media import Kind
 from protocols.publisher import Applicant, Credential
@@ -67,6 +68,16 @@ class EventProducers:
         if change is SeatChange.SWITCHED and (switch := seat.switch) is not None:
             payload |= {"from": switch.before, "to": switch.after, "cause": switch.cause.value}
         self._bus.publish(_TYPES[change], seat.call_cid, payload | reason)
+
+    def awaited(self, seat: KeptSeat) -> None:
+        """The gateway is back, and its encoder not yet."""
+        payload = {"user_id": seat.user_id, "cause": InterruptionCause.RESTART.value}
+        self._bus.publish(EventType.INGRESS_SLATE, seat.call_cid, payload)
+
+    def gave_up(self, seat: KeptSeat, why: str) -> None:
+        """It has not come back in time."""
+        participant = {"user_id": seat.user_id, "protocol": seat.protocol}
+        self._bus.publish(EventType.PARTICIPANT_LEFT, seat.call_cid, {"participant": participant, "reason": why})
 
     def refused(self, applicant: Applicant, refusal: Rejected) -> None:
         """Who asked to publish was turned away."""

@@ -18,6 +18,7 @@ from gateway.sessions.output import Destination
 from gateway.sessions.registry import Registry
 from gateway.sessions.rivals import LIVELY, SILENT
 from gateway.sessions.seat import Seat, SeatPolicy
+from gateway.sessions.seat_start import SeatStart
 from gateway.telemetry.log import event
 from gateway.telemetry.tracing import Begin, Trace
 from protocols.addresses import host_of
@@ -61,12 +62,36 @@ class Closing(Protocol):
         """No new streams are wanted any more."""
 
 
+class Awaited(Protocol):
+    """Seats that an earlier process had (`gateway.sessions.kept_seats.KeptSeats`)."""
+
+    async def look_up(self, cid: str, user_id: str) -> None:
+        """Find out whether there is one."""
+
+    def claim(self, cid: str, user_id: str) -> SeatStart | None:
+        """How the seat that is made now begins, where there is one."""
+
+    def closed(self, seat: Seat) -> None:
+        """It has gone, whether it came into its call or not."""
+
+
+class NobodyAwaited:
+    """A gateway that keeps nothing of its seats."""
+
+    async def look_up(self, cid: str, user_id: str) -> None: ...
+
+    def claim(self, cid: str, user_id: str) -> SeatStart | None:
+        return None
+
+    def closed(self, seat: Seat) -> None: ...
+
+
 class Admission:
     """Serves listeners until cancelled. At most `max_sessions` at once; more are refused as overloaded.
 
     `destinations` take media besides the call itself. `on_conflict` says what becomes of a second encoder with the same
     right, where neither its key nor its call does. `fits` raises `Rejected` while there is no room for any further stream.
-    `on_refused` is told of each publisher that is turned away.
+    `on_refused` is told of each publisher that is turned away; `awaited` has the seats that go on from before a restart.
     """
 
     def __init__(
@@ -83,7 +108,9 @@ class Admission:
         fits: Callable[[], None],
         on_refused: Callable[[Applicant, Rejected], None],
         trace: Begin,
+        awaited: Awaited | None = None,
     ) -> None:
+        self._awaited: Awaited = awaited or NobodyAwaited()
         self.rights: Rights = {}
         self._begun = RateLimit(STREAMS_PER_S, STREAMS_AT_ONCE)
         self._closing = closing
@@ -224,6 +251,7 @@ class Admission:
                 await seat.run()
             finally:
                 self._registry.remove(seat)
+                self._awaited.closed(seat)
                 for key in [key for key in self.rights if key[:2] == (seat.call_cid, seat.user_id)]:
                     del self.rights[key]
 
@@ -249,6 +277,9 @@ class Admission:
             await self._gate.settle(grant)
             grant = self.examine(credential, call, host)  # others may have come meanwhile
         key = grant.call_cid, grant.user_id
+        if key not in self._registry.seats:
+            await self._awaited.look_up(*key)
+            grant = self.examine(credential, call, host)
         present = self._registry.seats.get(key)
         trace.know(call=grant.call_cid, user=grant.user_id)
         event(
@@ -281,6 +312,7 @@ class Admission:
             trace,
             grant.barred,
             grant.rank,
+            self._awaited.claim(*key),
         )
         self.rights[*key, grant.rank] = grant
         self._registry.add(seat)

@@ -42,10 +42,10 @@ class Interrupted(Protocol):
 class Continuity:
     """Of one seat, over all of its publishers."""
 
-    def __init__(self, owner: Interrupted) -> None:
+    def __init__(self, owner: Interrupted, interruption: Interruption | None = None) -> None:
         self.slate: Slate | None = None
         """What viewers are shown meanwhile, once there is anything to stand in for."""
-        self.interruption: Interruption | None = None
+        self.interruption = interruption
         """The present one."""
         self._inspection: Inspection | None = None
         self._held = False  # media come, and are not shown

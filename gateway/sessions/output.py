@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from gateway.model.kept import KeptSeat
+from gateway.model.records import Json
 from gateway.sessions.capacity import Demand
 from gateway.telemetry.latency import Histogram
 from protocols.errors import Rejected
@@ -24,6 +26,7 @@ __all__ = [
     "Muxer",
     "OnChange",
     "Output",
+    "ResumableDestination",
     "SeatView",
     "Sink",
     "Want",
@@ -156,3 +159,26 @@ class CountedDestination(Destination, Protocol):
     def counters(self) -> Iterable[MetricFamily]: ...
 
     def delays(self) -> Iterable[DelayFamily]: ...
+
+
+class ResumableDestination(Protocol):
+    """One whose part of a seat goes on where the seat does after its gateway has gone. Nothing here blocks or raises."""
+
+    @property
+    def name(self) -> str:
+        """Under which its part is kept."""
+
+    def follow(self, on_change: Callable[[], None]) -> None:
+        """`on_change`: what it would have kept of some seat is another, and no small matter."""
+
+    def kept(self, cid: str, user_id: str) -> Json | None:
+        """What it goes on with for this user's seat, as JSON of some kB at most; None: nothing."""
+
+    def resume(self, seat: KeptSeat, away: int) -> None:
+        """The encoder of this seat is awaited, which nobody has had for `away` ns. What was kept may be of another version."""
+
+    def give_up(self, cid: str, user_id: str) -> None:
+        """It has not come."""
+
+    def hand_over(self) -> None:
+        """All seats leave from here on because another process is to go on with them: nothing ends by that."""

@@ -9,7 +9,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from time import monotonic_ns
 
 from gateway.sessions.capacity import Demand, Seen
@@ -34,6 +33,7 @@ from gateway.sessions.seat_log import (
     log_switched,
 )
 from gateway.sessions.seat_room import RoomFor, RoomOf
+from gateway.sessions.seat_start import SeatStart
 from gateway.sessions.seat_state import INTERRUPTED, STEPS, TRANSITIONS, Interruption, SeatChange, SeatState
 from gateway.sessions.slate import SlatePolicy
 from gateway.sessions.socket_watch import WatchPolicy
@@ -52,7 +52,6 @@ log = logging.getLogger(__name__)
 
 WORTH_SHOWING_S = 0.5  # that an encoder is away: what lasts less is over before anybody has read it
 TRACK_TIMEOUT_S = 15.0  # from the acceptance to the first track of a codec that is known
-
 
 SeatRoom = RoomFor["Seat"]
 OnSeatChange = Callable[["Seat", SeatChange], None]
@@ -94,28 +93,29 @@ class Seat:
         trace: Trace = NO_TRACE,
         barred: frozenset[Kind] = frozenset(),
         rank: int = 1,
+        start: SeatStart | None = None,
     ) -> None:
-        """`barred` and `rank` are those of the first publisher's credential."""
-        self.id = publisher.id
+        """`barred` and `rank` are those of the first publisher's credential; `start`: it goes on from there."""
+        start = start or SeatStart.anew(publisher.id)
+        self.id = start.id
         self.user_id = user_id
         self.call_cid = call_cid
         self.protocol = publisher.protocol
-        self.started_at = datetime.now(UTC)
+        self.started_at, self.reconnects = start.started_at, start.reconnects
         self.state = SeatState.AUTHORISING
         self.muted = muted
         """What no output is given, by the word of who may mute: it outlasts the encoder's reconnects."""
-        self.reconnects = 0
         self.switch: Switch | None = None
         """To the input that is forwarded; None: nobody was there."""
         self.trace = trace
         self._destinations = destinations
         self._workers = workers
-        self._policy = policy
+        self._policy, self.grace_s = policy, policy.linger_s
         self._routes: Routes | None = None  # once it is in its call
         self._spare = SpareWorker(workers, self.id, self._lost_spare)
-        self._continuity = Continuity(self)
+        self._continuity = Continuity(self, start.interruption)
         self._kept_until = 0.0  # in the loop's time, while none is
-        self._media_now: Callable[[int], int] = lambda now: 0
+        self._media_now: Callable[[int], int] = start.media_now
         self.closing = False
         """It is about to end: nobody can come any more."""
         succession = Succession(policy.return_to_primary, int(policy.revert_after_s * 1e9))
@@ -339,8 +339,7 @@ class Seat:
         routes = self._routes or await join(self._destinations, self, self._output_changed)
         for route in routes if self.switch is not None and not self.switch.taken_over else ():
             route.splice()
-        now = monotonic_ns()
-        origin = self._media_now(now) - (now - since) if self._routes is not None else 0
+        live = self._media_now(now := monotonic_ns())
         pipeline = Pipeline(
             input.publisher,
             routes,
@@ -350,7 +349,7 @@ class Seat:
             room=RoomOf(self, self._policy.room),
             live_edge=self._policy.live_edge,
             max_bitrate=self._policy.max_bitrate,
-            origin=origin,
+            origin=live - (now - since) if live else 0,
             begun=since,
             fail=input.abort,  # it cannot go on with this one: the seat lingers for another try
             on_lack=input.leave_out,

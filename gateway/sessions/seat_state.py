@@ -51,6 +51,7 @@ class InterruptionCause(StrEnum):
 
     SILENT = "silent"  # the connection was there, and gave nothing
     CLOSED = "closed"  # it had gone
+    RESTART = "restart"  # the gateway itself had
     BLACK = "black"  # it gave a black picture; this and the next three where a trigger asks for it
     FROZEN = "frozen"  # the same picture over and over
     NO_SOUND = "no_sound"  # silence

@@ -166,3 +166,21 @@ OUTBOX: Final = Table(
     Index("ix_outbox_call_cid_seq", "call_cid", "seq"),
     sqlite_autoincrement=True,  # a number is never given twice
 )
+# One row for each live seat, written every two seconds by the node that has it; without a key to `calls`, which may go first.
+SEATS: Final = Table(
+    "seats",
+    METADATA,
+    Column("call_cid", _CID, primary_key=True),
+    Column("user_id", _USER, primary_key=True),
+    Column("session", String(64), nullable=False),
+    Column("protocol", String(64), nullable=False),
+    Column("started_at", Moment, nullable=False),
+    Column("media", BigInteger, nullable=False),
+    Column("reconnects", Integer, nullable=False),
+    Column("grace_ms", BigInteger, nullable=False),
+    Column("written_at", Moment, nullable=False),
+    Column("since", Moment, nullable=False),
+    Column("node", String(64), nullable=False, index=True),
+    Column("epoch", BigInteger, nullable=False),
+    Column("outputs", JSON, nullable=False),
+)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from gateway.model.kept import KeptSeat
 from gateway.model.permissions import Capability
 from gateway.model.records import (
     MAX_CUSTOM_BYTES,
@@ -95,6 +96,18 @@ def stream_key(row: Any) -> StreamKey:
 
 def delivery(row: Any) -> Delivery:
     return Delivery(**row._mapping)
+
+
+def seat_row(seat: KeptSeat) -> dict[str, Any]:
+    values = asdict(seat)
+    values["grace_ms"] = round(values.pop("grace_s") * 1000)
+    return values
+
+
+def seat(row: Any) -> KeptSeat:
+    values = dict(row._mapping)
+    grace_s = values.pop("grace_ms") / 1000
+    return KeptSeat(**values, grace_s=grace_s)
 
 
 def check_custom(custom: Json | Mapping[str, Any]) -> None:

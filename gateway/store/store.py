@@ -14,6 +14,7 @@ from gateway.store.database import Database, OnWritten
 from gateway.store.keys import ApiKeys, StreamKeys
 from gateway.store.outbox import Outbox
 from gateway.store.people import CallTypes, Users
+from gateway.store.seats import Seats
 
 
 class Store:
@@ -28,6 +29,7 @@ class Store:
         self.stream_keys = StreamKeys(database)
         self.outbox = Outbox(database)
         self.changes = Changes(database)
+        self.seats = Seats(database)
 
     @classmethod
     @asynccontextmanager

@@ -2,9 +2,13 @@
  * What publishing (WHIP) and watching (WHEP) share: one try, from the offer to the end of its peer connection, and the life of many
  * tries, which comes back by itself.
  *
- * A Connection tells "connected" once and "lost" once. A Lasting one tells "state" (detail: {state, text}) with state idle | connecting |
- * waiting | live | reconnecting | error. An error is final: asking again would get the same answer.
+ * A Connection tells "connected" once and "lost" once; where it knows more of the gateway than that the connection broke off, "silent" while
+ * it does not answer, and it is `forgotten` by one that was restarted. A Lasting one tells "state" (detail: {state, text}) with state idle | connecting |
+ * waiting | live | reconnecting | error. An error is final: asking again would get the same answer. It tells "restarted" when the gateway
+ * seems to have been.
  */
+
+import { SILENT, answering } from "./answering.js";
 
 const REQUEST_MS = 10_000;
 const CONNECT_MS = 15_000;
@@ -25,6 +29,7 @@ export class Refused extends Error {
 export class Connection extends EventTarget {
   peer = new RTCPeerConnection({ bundlePolicy: "max-bundle" });
   resource = null;
+  forgotten = false;
   #links = "";
   #address;
   #token;
@@ -141,6 +146,7 @@ export class Lasting extends EventTarget {
   #failures = 0;
   #connectedAt = Infinity;
   #timer = 0;
+  #waiting = new AbortController();
 
   /* `make` gives a Connection for each try; `live` is the state and its text once one is connected. */
   constructor(make, live) {
@@ -186,7 +192,8 @@ export class Lasting extends EventTarget {
       this.#connectedAt = performance.now();
       this.tell(...this.#live);
     });
-    connection.addEventListener("lost", () => mine() && this.#later(0, "", connection.dismissed));
+    connection.addEventListener("lost", () => mine() && (connection.forgotten ? this.#restarted() : this.#later(0, "", connection.dismissed)));
+    connection.addEventListener("silent", () => mine() && this.#silent());
     await left; // two at once would be two encoders with one key, of which the gateway refuses one
     if (!mine()) return;
     try {
@@ -217,11 +224,30 @@ export class Lasting extends EventTarget {
     const doubled = Math.min(500 * 2 ** this.#failures, LONGEST_WAIT_MS);
     this.#failures += 1;
     this.tell("reconnecting", why ? `${why} – trying again…` : "The connection is lost – trying again…");
-    this.#timer = setTimeout(() => this.retry(dismissed), Math.max(leastMs, doubled * (0.5 + Math.random() / 2)));
+    this.#timer = setTimeout(() => this.#return(dismissed), Math.max(leastMs, doubled * (0.5 + Math.random() / 2)));
+  }
+
+  /* While the gateway is away nothing else is tried. */
+  async #return(dismissed) {
+    this.#waiting = new AbortController();
+    if (await answering(this.#waiting.signal, () => this.#silent())) this.retry(dismissed);
+  }
+
+  #silent() {
+    this.tell("reconnecting", SILENT);
+  }
+
+  /* The gateway is back, and knows nothing of this connection: whoever was in the same one has waited for it at times of their own. */
+  #restarted() {
+    const steady = performance.now() - this.#connectedAt > STEADY_MS;
+    this.dispatchEvent(new Event("restarted"));
+    if (steady) this.again();
+    else this.#later(0, "");
   }
 
   #drop() {
     clearTimeout(this.#timer);
+    this.#waiting.abort();
     const connection = this.#connection;
     this.#connection = null;
     this.#connectedAt = Infinity;

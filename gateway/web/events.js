@@ -6,6 +6,8 @@
  * "barred" (detail: why, in words) when the call is not to be listened to, or not any more; it is then asked again after a while.
  */
 
+import { answering } from "./answering.js";
+
 const PING_MS = 25_000;
 const SILENT_MS = 40_000;
 const REPLY_MS = 10_000;
@@ -23,6 +25,7 @@ export class Events extends EventTarget {
   #asked = 0;
   #failures = 0;
   #retry = 0;
+  #waiting = new AbortController();
   #pinging = 0;
   #heardAt = 0;
   #told = new Set(); // ids: what was told once is not told again when the call is subscribed to anew
@@ -46,6 +49,7 @@ export class Events extends EventTarget {
 
   stop() {
     clearTimeout(this.#retry);
+    this.#waiting.abort();
     clearInterval(this.#pinging);
     const socket = this.#socket;
     this.#socket = null;
@@ -129,6 +133,11 @@ export class Events extends EventTarget {
     }
     const wait = Math.min(1000 * 2 ** this.#failures, LONGEST_WAIT_MS);
     this.#failures += 1;
-    this.#retry = setTimeout(() => this.start(), wait * (0.5 + Math.random() / 2));
+    this.#retry = setTimeout(() => this.#return(), wait * (0.5 + Math.random() / 2));
+  }
+
+  async #return() {
+    this.#waiting = new AbortController();
+    if (await answering(this.#waiting.signal)) this.start();
   }
 }

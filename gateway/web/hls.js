@@ -3,26 +3,31 @@
  * the codec that is on air. Played by hls.js where this gateway has it (/web/hls.min.js), else by the browser itself.
  */
 
+import { SILENT, answering } from "./answering.js";
+
 const PATIENCE_MS = 8_000;
 const AGAIN_MS = 10_000;
 const MODULE = "/web/hls.min.js";
+const WORDS = "Live, some seconds behind";
 const TYPE = "application/vnd.apple.mpegurl";
 
 /*
  * Watches a Viewer that tries to connect, and takes its place when it does not get there in time, or has no picture that it can show, and the
- * call is there as HLS. `show` is called with words for people and gives the video element to play in.
+ * call is there as HLS. `show` is called with words for people and gives the video element to play in; `tell` with the page's state and words
+ * when the gateway goes and comes.
  */
 export class Fallback {
   #call;
   #token;
   #viewer;
   #show;
+  #tell;
   #timer = 0;
   #player = null;
   #blind = false; // it has pictures, and can show none of them: soon it may, because the call comes in another codec for it
 
-  constructor(call, token, viewer, show) {
-    [this.#call, this.#token, this.#viewer, this.#show] = [call, token, viewer, show];
+  constructor(call, token, viewer, show, tell) {
+    [this.#call, this.#token, this.#viewer, this.#show, this.#tell] = [call, token, viewer, show, tell];
     viewer.addEventListener("slots", ({ detail }) => {
       this.#blind = detail.some(({ unplayable }) => unplayable) && !detail.some(({ video }) => video);
     });
@@ -49,7 +54,9 @@ export class Fallback {
       this.#viewer.stop();
       this.#player = player;
       player.onEnd = () => this.#viewer.start();
-      player.play(this.#show("Live, some seconds behind"));
+      player.onSilent = () => this.#tell("reconnecting", SILENT);
+      player.onBack = () => this.#tell("live", WORDS);
+      player.play(this.#show(WORDS));
     } catch {
       if (this.#timer !== 0) this.#timer = setTimeout(() => this.#take(), AGAIN_MS); // perhaps it is broadcast later
     }
@@ -67,6 +74,25 @@ async function playlist(call, token) {
 
 class Player {
   onEnd = () => {};
+  onSilent = () => {};
+  onBack = () => {};
+  tried = false; // to load it anew, and nothing has come of that yet
+  #waiting = new AbortController();
+
+  /* `load` it anew once the gateway answers; the end where that was tried. */
+  async retry(load) {
+    if (this.#waiting.signal.aborted) return;
+    if (this.tried) this.onEnd();
+    else if (await answering(this.#waiting.signal, this.onSilent)) {
+      this.tried = true;
+      this.onBack();
+      load();
+    }
+  }
+
+  close() {
+    this.#waiting.abort();
+  }
 
   static async for(address) {
     const { default: Hls } = await import(MODULE).catch(() => ({}));
@@ -87,12 +113,19 @@ class Native extends Player {
 
   play(video) {
     this.#video = video;
-    video.src = this.#address;
     video.addEventListener("ended", () => this.onEnd(), { once: true });
-    video.play().catch(() => {});
+    video.addEventListener("playing", () => (this.tried = false));
+    video.addEventListener("error", () => this.retry(() => this.#load()));
+    this.#load();
+  }
+
+  #load() {
+    this.#video.src = this.#address;
+    this.#video.play().catch(() => {});
   }
 
   close() {
+    super.close();
     this.#video?.removeAttribute("src");
     this.#video?.load();
   }
@@ -106,9 +139,11 @@ class Scripted extends Player {
     super();
     this.#address = address;
     this.#hls = new Hls({ enableWorker: false, lowLatencyMode: true, maxLiveSyncPlaybackRate: 1.25, backBufferLength: 10 });
+    this.#hls.on(Hls.Events.FRAG_BUFFERED, () => (this.tried = false));
     this.#hls.on(Hls.Events.ERROR, (_, { fatal, type }) => {
       if (!fatal) return;
       if (type === Hls.ErrorTypes.MEDIA_ERROR) this.#hls.recoverMediaError();
+      else if (type === Hls.ErrorTypes.NETWORK_ERROR) this.retry(() => this.#hls.loadSource(this.#address));
       else this.onEnd();
     });
   }
@@ -121,6 +156,7 @@ class Scripted extends Player {
   }
 
   close() {
+    super.close();
     this.#hls.destroy();
   }
 }

@@ -104,6 +104,8 @@ sounds.addEventListener("change", () => choose(capture.chooseSound(sounds.value)
 for (const each of [codecs, simulcast]) each.addEventListener("change", publish);
 navigator.mediaDevices?.addEventListener("devicechange", offerDevices);
 
+viewer.addEventListener("restarted", () => onAir && publisher.check()); // who sends would notice only in many seconds
+
 /* The others */
 
 viewer.addEventListener("slots", ({ detail }) => arrange(detail));

@@ -37,13 +37,18 @@ viewer.addEventListener("state", ({ detail }) => {
 });
 viewer.addEventListener("slots", ({ detail }) => arrange(detail));
 
-new Fallback(call, token, viewer, (text) => {
-  shown = { state: "live", text };
+function tellFallback(state, text) {
+  shown = { state, text };
   tellState();
-  label.textContent = text;
+  if (state === "live") label.textContent = text;
+}
+
+const fallback = (text) => {
+  tellFallback("live", text);
   arrange([{ participant: "", name: call, tracks: [], video: true, audio: true }]);
   return document.querySelector("#tiles video");
-});
+};
+new Fallback(call, token, viewer, fallback, tellFallback);
 
 /* What is said and what happens in the call */
 

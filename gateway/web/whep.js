@@ -6,6 +6,7 @@
  * show a participant, each with its tracks).
  */
 
+import { answering } from "./answering.js";
 import { Connection, Lasting } from "./connection.js";
 
 const FIRST_PAIRS = 4;
@@ -54,6 +55,7 @@ export class Viewer extends Lasting {
 class Slots extends Connection {
   #slots = [];
   #events = null;
+  #waiting = new AbortController();
 
   constructor(address, token, pairs) {
     super(address, token);
@@ -71,6 +73,7 @@ class Slots extends Connection {
   }
 
   close() {
+    this.#waiting.abort();
     this.#events?.close();
     return super.close();
   }
@@ -95,5 +98,18 @@ class Slots extends Connection {
       this.dispatchEvent(new CustomEvent("slots", { detail }));
     });
     this.#events.addEventListener("lost", () => this.lost()); // the gateway knows it at once, the browser in many seconds
+    this.#events.addEventListener("error", () => this.#broken());
+  }
+
+  /* The way to the gateway's events has ended, which of a gateway that has gone is noticed before its media are. */
+  async #broken() {
+    const refused = this.#events.readyState === EventSource.CLOSED; // and not cut off
+    this.#events.close();
+    if (refused) {
+      this.forgotten = true;
+      this.lost();
+    } else if (await answering(this.#waiting.signal, () => this.dispatchEvent(new Event("silent")))) {
+      this.#listen();
+    }
   }
 }

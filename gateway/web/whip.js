@@ -48,6 +48,14 @@ export class Publisher extends Lasting {
     if (this.connection !== null && !(same && this.connection.replace(media))) this.again();
   }
 
+  /* Whether the gateway still has it, where it might have been restarted: if not it goes live again, at once. */
+  async check() {
+    const connection = this.connection;
+    const stood = ["connected", "disconnected"].includes(this.peer?.connectionState);
+    if (!stood || (await isLive(this.#call, this.#user, this.#token))) return;
+    if (connection === this.connection) this.again();
+  }
+
   /* Not while another page or encoder publishes with the same key: the two would take the place from each other for ever. */
   async retry(dismissed) {
     if (dismissed && (await streamOf(this.#call, this.#user, this.#token))?.state === "live") this.fail("You went live from another place: this one has ended");

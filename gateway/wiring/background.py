@@ -70,12 +70,14 @@ def _work(seats: SessionServices, listening: Sequence[Listening], whep: WhepReso
         return webrtc.cpu_ns + (slate.pictures.cpu_ns if slate is not None else 0)
 
     yield "capacity", measure(seats.capacity, seats.registry, lambda: whep.viewers, beside_cpu_ns)
+    yield "kept seats", seats.kept.run()
     for output in seats.outputs:
         yield from ((name, work()) for name, work in output.work.items())
 
 
 async def _say_goodbye(seats: SessionServices, whep: WhepResource) -> None:
     registry = seats.registry
+    await seats.kept.hand_over()
     seats.drain.end("the gateway is shutting down: connect again in a moment")
     try:
         async with asyncio.timeout(GOODBYE_S):

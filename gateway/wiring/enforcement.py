@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 async def change_feed(access: StoreAccess, seats: SessionServices, told: EventServices, calls: CallEvents) -> ChangeFeed:
-    """Started, to be run; HLS is on where it was wished before. Raises `StoreUnavailable`."""
+    """Started, to be run; HLS is on where it was wished before, and who was live before is awaited. Raises `StoreUnavailable`."""
     enforcement = Enforcement(
         seats.registry,
         seats.admission.rights,
@@ -34,4 +34,5 @@ async def change_feed(access: StoreAccess, seats: SessionServices, told: EventSe
         words = f"a secret of an API key signs nothing: {why}. Give it another one with gateway apikey rotate"
         event(log, logging.ERROR, words, api_key=key)
     await resume(seats.broadcasts, access.store)
+    await seats.kept.restore()
     return feed

@@ -45,7 +45,7 @@ def hls(needs: OutputNeeds) -> MediaOutput | None:
     archive = _archive(config)
     broadcasts = HlsBroadcasts(policy, needs.capacity, links, base_url, archive)
     routes = HlsRoutes(broadcasts, authorizer.watch, config.http.cors_origins).routes()
-    return MediaOutput(broadcasts, routes, {"HLS archive": archive.run} if archive is not None else {}, broadcasts)
+    return MediaOutput(broadcasts, routes, {"HLS archive": archive.run} if archive is not None else {}, broadcasts, broadcasts)
 
 
 async def _still(authorizer: Authorizer, cid: str, whose: str) -> None:

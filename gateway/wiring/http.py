@@ -17,6 +17,7 @@ from gateway.api.proxies import forwarded
 from gateway.config import Config
 from gateway.node.descriptors import for_http
 from gateway.node.drain import Drain
+from gateway.node.inherited_sockets import NO_SOCKETS, InheritedSockets
 from gateway.node.operator_socket import listening, socket_file
 from gateway.telemetry.log import event
 from gateway.wiring.protocol import IngressProtocol
@@ -28,9 +29,14 @@ _MOST_BYTES = 64 * 1024  # of a request
 
 
 @asynccontextmanager
-async def http_sockets(config: Config) -> AsyncIterator[Sequence[socket.socket]]:
-    """Bound, and all to one port; an empty host is every address, IPv4 and IPv6. Raises `OSError` with the address in its text."""
+async def http_sockets(config: Config, inherited: InheritedSockets = NO_SOCKETS) -> AsyncIterator[Sequence[socket.socket]]:
+    """Bound, and all to one port; an empty host is every address, IPv4 and IPv6. Those that were `inherited` are what there is. Raises
+    `OSError` with the address in its text."""
     host, port = config.http.host, config.http.port
+    if there := inherited.take(port):
+        with ExitStack() as stack:
+            yield [stack.enter_context(each) for each in there]
+        return
     found = await asyncio.get_running_loop().getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     with ExitStack() as stack:
         bound: list[socket.socket] = []

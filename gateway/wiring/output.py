@@ -9,7 +9,7 @@ from gateway.access.authorizer import Authorizer
 from gateway.api.framework.broadcasts import Broadcasts
 from gateway.config import Config
 from gateway.sessions.capacity import Capacity
-from gateway.sessions.output import CountedDestination
+from gateway.sessions.output import CountedDestination, ResumableDestination
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,7 @@ class MediaOutput:
     work: Mapping[str, Callable[[], Coroutine[object, object, None]]] = field(default_factory=dict)
     """What it does all the time, until it is cancelled, by its task's name; an error out of it ends the gateway."""
     broadcasts: Broadcasts | None = None  # what the API starts and stops of it; one output at most has that
+    resumable: ResumableDestination | None = None  # what goes on of it after a restart
 
 
 MakeOutput = Callable[[OutputNeeds], MediaOutput | None]

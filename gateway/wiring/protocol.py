@@ -10,6 +10,7 @@ from gateway.access.authorizer import Authorizer
 from gateway.access.credentials import Tokens
 from gateway.config import Config
 from gateway.ingress import MakeWay
+from gateway.node.inherited_sockets import NO_SOCKETS, InheritedSockets
 from gateway.node.selftest import Preconditions
 from gateway.sessions.admission import Admission, Closing
 from protocols.publisher import Listener
@@ -26,6 +27,7 @@ class ListenerNeeds:
     admission: Admission
     closing: Closing
     mux: UdpMux
+    inherited: InheritedSockets = NO_SOCKETS
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,9 @@ class Listening:
     routes: Sequence[web.RouteDef] = ()  # which the HTTP server has for it
     certificates: Mapping[str, str] = field(default_factory=dict)  # the files by what they are for: their ends are watched
     media_may_wait: bool = False  # its publishers may be without media for long
+    stop_accepting: Callable[[], None] | None = (
+        None  # leave who comes to whoever has its sockets next; None: it has none of its own
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,9 +39,10 @@ async def _listening(needs: ListenerNeeds) -> AsyncIterator[Sequence[Listening]]
         limits=RtmpLimits(connections=rtmp.max_connections, connections_per_address=rtmp.max_connections_per_address),
         passwords=needs.authorizer.authenticator.password,
         auth_app=rtmp.auth_app,
+        opened=needs.inherited.take,
     )
     async with listener:
-        yield [Listening(listener, certificates={"rtmps": rtmp.certificate})]
+        yield [Listening(listener, certificates={"rtmps": rtmp.certificate}, stop_accepting=listener.stop_accepting)]
 
 
 RTMP = IngressProtocol("rtmp", _preconditions, _listening, rtmp_way)

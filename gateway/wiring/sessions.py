@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from time import time_ns
 
 from gateway.access.credentials import Tokens
 from gateway.access.viewers import Viewers
@@ -13,9 +14,11 @@ from gateway.model.permissions import Capability
 from gateway.model.records import MAX_PARTICIPANTS
 from gateway.node.cpu import CpuRoom, available_cores, available_memory
 from gateway.node.drain import Drain
+from gateway.node.identity import node_name
 from gateway.outputs.embedded.call import EmbeddedCall
 from gateway.sessions.admission import Admission
 from gateway.sessions.capacity import Capacity
+from gateway.sessions.kept_seats import KeptSeats
 from gateway.sessions.pacer import LiveEdgePolicy
 from gateway.sessions.registry import MakeCall, Registry
 from gateway.sessions.seat import SeatPolicy
@@ -40,7 +43,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class SessionServices:
-    """`outputs` take media beside the call, `policy` is how seats behave, `viewers` who may watch."""
+    """`outputs` take media beside the call, `policy` is how seats behave, `kept` what outlives the process, `viewers` who may watch."""
 
     registry: Registry
     capacity: Capacity
@@ -49,6 +52,7 @@ class SessionServices:
     policy: SeatPolicy
     admission: Admission
     viewers: Viewers
+    kept: KeptSeats
 
     @property
     def broadcasts(self) -> Broadcasts:
@@ -76,6 +80,7 @@ async def session_services(
     needs = OutputNeeds(config, http_port, tokens.secret.value, authorizer, capacity)
     beside = [output for make in outputs if (output := make(needs)) is not None]
     drain = Drain(registry)
+    kept = _kept(config, registry, access, told, beside)
     edge = config.live_edge
     policy = SeatPolicy(
         decide=lambda track, want: plan(track, want, treatment),
@@ -89,7 +94,7 @@ async def session_services(
         max_bitrate=config.calls.max_bitrate_bps,
         on_retired=registry.retire,
         room=CpuRoom(capacity, registry),
-        on_change=told.producers.seat_changed,
+        on_change=kept.changed,
     )
     admission = Admission(
         registry,
@@ -103,6 +108,7 @@ async def session_services(
         fits=capacity.admit_any,
         on_refused=told.producers.refused,
         trace=trace,
+        awaited=kept,
     )
     viewers = Viewers(
         registry.call,
@@ -110,7 +116,21 @@ async def session_services(
         still=lambda who, cid: authorizer.judge(who, cid, Capability.JOIN_CALL),
         on_change=_counting(registry, told),
     )
-    return SessionServices(registry, capacity, beside, drain, policy, admission, viewers)
+    return SessionServices(registry, capacity, beside, drain, policy, admission, viewers, kept)
+
+
+def _kept(
+    config: Config, registry: Registry, access: StoreAccess, told: EventServices, outputs: Sequence[MediaOutput]
+) -> KeptSeats:
+    return KeptSeats(
+        registry,
+        access.store.seats,
+        [each.resumable for each in outputs if each.resumable is not None],
+        told.producers.seat_changed,
+        told.producers,
+        node=node_name(config),
+        epoch=time_ns() // 1_000_000,
+    )
 
 
 def worker_limits(config: Config) -> WorkerLimits:

@@ -72,16 +72,17 @@ class Report:
 
 
 class MediaPlaylist:
-    """One rendition's. `window` is how much of it is listed, ns."""
+    """One rendition's. `window` is how much of it is listed, ns. `first` is the number of its first segment, before which there were so
+    many `discontinuities`: of one that goes on where another has ended with its process."""
 
-    def __init__(self, timing: Timing, window: int) -> None:
+    def __init__(self, timing: Timing, window: int, first: int = 0, discontinuities: int = 0) -> None:
         self.timing = timing
         self.segments: list[Segment] = []
         self.ended = False
-        self.discontinuities = 0
+        self.discontinuities = discontinuities
         """Of segments that are not listed any more."""
         self._window = max(window, _HOLD_BACK * timing.target)
-        self._next = 0
+        self._next = first
 
     def add(self, part: HlsPart, *, opens: bool, closes: bool, init: int, date: int, discontinuity: bool) -> list[Segment]:
         """One more part, in a segment that it may begin and end. Gives the segments that are no longer listed."""
@@ -117,6 +118,11 @@ class MediaPlaylist:
     def playable(self) -> bool:
         """Something is listed that a player can begin with."""
         return any(segment.complete and not segment.gap for segment in self.segments)
+
+    @property
+    def next_segment(self) -> int:
+        """The number of the next one that begins."""
+        return self._next
 
     @property
     def next_part(self) -> tuple[int, int]:

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Self
 
@@ -25,7 +25,7 @@ from protocols.rtmp.tls import ServerTls, TlsFiles
 
 _log = logging.getLogger(__name__)
 
-_BACKLOG = 128
+_BACKLOG = 4096  # who comes while the gateway is restarted waits, where its sockets stay open
 _GOING_DOWN = "The server is going down."
 
 
@@ -40,7 +40,8 @@ class _Failed(Exception):
 class RtmpListener:
     """A `protocols.publisher.Listener` on `port`, and with `tls` also on `tls_port`; port 0 takes a free one.
 
-    `host` empty: every address, IPv4 and IPv6. `passwords` turns on Adobe's challenge for the app `auth_app`.
+    `host` empty: every address, IPv4 and IPv6. `passwords` turns on Adobe's challenge for the app `auth_app`. `opened` gives the
+    sockets that somebody else has opened for a port already; where there are none they are opened here.
     """
 
     protocol = "rtmp"
@@ -55,6 +56,7 @@ class RtmpListener:
         limits: RtmpLimits | None = None,
         passwords: Passwords | None = None,
         auth_app: str = "auth",
+        opened: Callable[[int], list[socket.socket]] | None = None,
     ) -> None:
         self.stats = RtmpListenerStats()
         self.port = port
@@ -62,6 +64,7 @@ class RtmpListener:
         self._host = host
         self._tls_files = tls
         self._tls: ServerTls | None = None
+        self._opened = opened
         self._limits = limits or RtmpLimits()
         self._authenticator = AdobeAuthenticator(auth_app, passwords) if passwords else None
         self._sockets: list[socket.socket] = []
@@ -90,9 +93,13 @@ class RtmpListener:
             self._accepting.append(self._tasks.create_task(self._accept(listening, self._tls)))
         return self
 
-    async def __aexit__(self, *exc: object) -> None:
+    def stop_accepting(self) -> None:
+        """Who comes from here on waits for whoever has the sockets next."""
         for task in self._accepting:
             task.cancel()
+
+    async def __aexit__(self, *exc: object) -> None:
+        self.stop_accepting()
         self._publishers.put_nowait(None)
         for connection, life in self._lives.items():
             if connection.request is None:
@@ -124,6 +131,9 @@ class RtmpListener:
         return {port.name: server(by.host, port.number, secure=port.name == "rtmps", call=call) for port in self.ports}
 
     async def _bind(self, port: int) -> list[socket.socket]:
+        if self._opened is not None and (there := self._opened(port)):
+            self._sockets += there
+            return there
         bound: list[socket.socket] = []
         if not self._host and socket.has_dualstack_ipv6():
             bound.append(socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_BACKLOG))

@@ -256,6 +256,20 @@ def test_the_unit_is_understood_by_systemd_and_exposes_little(tmp_path: Path) ->
     assert not re.search(r"^MemoryDenyWriteExecute=", text, re.MULTILINE)  # libsrt's callbacks are memory made executable
 
 
+def test_the_ports_that_systemd_keeps_open_are_those_of_the_gateway(tmp_path: Path) -> None:
+    text = (DEPLOY / "gateway.socket").read_text()
+    (tmp_path / "gateway.socket").write_text(text)
+    service = (DEPLOY / "gateway.service").read_text()
+    (program,) = re.findall(r"^ExecStart=(\S+)", service, re.MULTILINE)
+    (tmp_path / "gateway.service").write_text(service.replace(program, sys.executable))
+    done = subprocess.run([SYSTEMD_ANALYZE, "verify", tmp_path / "gateway.socket"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    config = Config()
+    opened = {int(port) for port in re.findall(r"^(?:# )?ListenStream=(\d+)$", text, re.MULTILINE)}
+    assert opened == {config.http.port, config.rtmp.port, config.rtmp.tls_port}
+    assert f"# ListenStream={config.rtmp.tls_port}" in text, "where there is no certificate nobody would answer there"
+
+
 def test_the_unit_stops_the_workers_after_the_gateway_and_waits_for_its_drain(monkeypatch: pytest.MonkeyPatch) -> None:
     unit = (DEPLOY / "gateway.service").read_text()
     config = known_to_the_gateway(dict(re.findall(r"(GATEWAY_\w+)=(\S+)", unit.replace("# GATEWAY", ""))), monkeypatch)

@@ -20,7 +20,7 @@ from gateway.api.framework.connections import HEALTH, ClientConnections
 from protocols.accepting import accept
 from protocols.webrtc.http import problem
 
-_BACKLOG: Final = 512
+_BACKLOG: Final = 4096  # who comes while the gateway is restarted waits, where its sockets stay open
 _TLS_CLOSE_S: Final = 2.0
 _LEAST_TAKEN: Final = 1024  # bytes a second that a client takes of what waits for it
 _NO_HTTP: Final = b'{"type": "about:blank", "title": "Bad Request", "status": 400, "detail": "this is not HTTP/1.1"}'
@@ -165,10 +165,14 @@ class HttpServer:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for task in self._running:
-            task.cancel()
+        self.stop_accepting()
         await self._tasks.__aexit__(None, None, None)
         await self._runner.cleanup()
+
+    def stop_accepting(self) -> None:
+        """Who comes from here on waits for whoever has the sockets next."""
+        for task in self._running:
+            task.cancel()
 
     async def _accept(self, listening: socket.socket) -> None:
         loop = asyncio.get_running_loop()

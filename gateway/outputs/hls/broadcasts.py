@@ -7,11 +7,14 @@ all that comes and goes in between; what has ended stays to be fetched for as lo
 import asyncio
 import logging
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from time import monotonic_ns
 from typing import TYPE_CHECKING
 
 from gateway.access.credentials import NOBODY, Identity
+from gateway.model.kept import KeptSeat
+from gateway.model.records import Json
+from gateway.outputs.hls.kept import KeptStream
 from gateway.outputs.hls.policy import HlsPolicy, HlsTotals
 from gateway.outputs.hls.seat_output import HlsSeatOutput
 from gateway.outputs.hls.signed_urls import SignedUrls
@@ -33,7 +36,7 @@ _LATENCY = "From the last byte received of a part's first frame to the part in i
 
 
 class HlsBroadcasts:
-    """The `CountedDestination` of HLS."""
+    """The `CountedDestination` of HLS, and its `ResumableDestination`."""
 
     name = "hls"
 
@@ -53,6 +56,8 @@ class HlsBroadcasts:
         self._base_url = base_url
         self._wanted: set[str] = set()
         self._outputs: set[HlsSeatOutput] = set()
+        self._on_change: Callable[[], None] | None = None
+        self._handed_over = False
 
     async def join(self, seat: SeatView, on_change: OnChange) -> HlsSeatOutput:
         output = HlsSeatOutput(seat, self._takes, self._stream_of, on_change, self._refused, self._closed)
@@ -104,14 +109,16 @@ class HlsBroadcasts:
         return self._policy.auto or cid in self._wanted
 
     def _takes(self, seat: SeatView) -> bool:
-        return self._is_wanted(seat.call_cid) and (self._going_on(seat) is not None or len(self.streams) < _MOST_STREAMS)
+        return self._is_wanted(seat.call_cid) and (
+            self._going_on(seat.call_cid, seat.user_id) is not None or len(self.streams) < _MOST_STREAMS
+        )
 
-    def _going_on(self, seat: SeatView) -> HlsStream | None:
-        return next((stream for stream in self.live(seat.call_cid) if stream.user_id == seat.user_id), None)
+    def _going_on(self, cid: str, user_id: str) -> HlsStream | None:
+        return next((stream for stream in self.live(cid) if stream.user_id == user_id), None)
 
     def _stream_of(self, seat: SeatView) -> HlsStream:
         """The participant's stream that goes on, or a new one."""
-        if (stream := self._going_on(seat)) is not None:
+        if (stream := self._going_on(seat.call_cid, seat.user_id)) is not None:
             return stream
         identity = secrets.token_hex(8)
         stream = self.streams[identity] = HlsStream(identity, seat, self._policy, self.totals, self.archive, self._tell)
@@ -131,20 +138,55 @@ class HlsBroadcasts:
     def _closed(self, output: HlsSeatOutput) -> None:
         """A call for which HLS was started waits for its hosts to come back; where every call has it, the seat's end is the end."""
         self._outputs.discard(output)
-        stream = self._going_on(output.seat)
-        if stream is not None and output.seat.call_cid not in self._wanted:
-            self._end(stream)
+        self.give_up(output.seat.call_cid, output.seat.user_id)
 
     def _tell(self) -> None:
         changed, self.changed = self.changed, asyncio.Event()
         changed.set()
+        if self._on_change is not None:
+            self._on_change()
 
     def _end(self, stream: HlsStream) -> None:
-        if stream.ended:
+        if stream.ended or self._handed_over:
             return
         stream.end()
+        self._tell()
         loop = asyncio.get_running_loop()
         loop.call_later(_STAYS_S + 2 * self._policy.window / 1e9, self.streams.pop, stream.id, None)
+
+    # For who keeps seats over the gateway's own absence
+
+    def follow(self, on_change: Callable[[], None]) -> None:
+        self._on_change = on_change
+
+    def kept(self, cid: str, user_id: str) -> Json | None:
+        stream = self._going_on(cid, user_id)
+        left = stream.kept if stream is not None else None
+        return left.to_json() if left is not None else None
+
+    def resume(self, seat: KeptSeat, away: int) -> None:
+        """Its stream is there again, under its addresses: who asks for more of it waits for the encoder."""
+        stored, full = seat.outputs.get(self.name), len(self.streams) >= _MOST_STREAMS
+        if stored is None or full or not self._is_wanted(seat.call_cid) or self._going_on(*seat.key) is not None:
+            return
+        try:
+            left = KeptStream.of(stored).after(away)
+        except ValueError as error:
+            event(
+                log, logging.WARNING, f"HLS begins anew: what was kept of it {error}", session=seat.session, call=seat.call_cid
+            )
+            return
+        self.streams[left.id] = HlsStream(left.id, seat, self._policy, self.totals, self.archive, self._tell, left)
+
+    def give_up(self, cid: str, user_id: str) -> None:
+        stream = self._going_on(cid, user_id)
+        if stream is not None and cid not in self._wanted:
+            self._end(stream)
+
+    def hand_over(self) -> None:
+        self._handed_over = True
+        for stream in self.streams.values():
+            stream.leave_off()
 
     # For metrics
 

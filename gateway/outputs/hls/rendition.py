@@ -13,6 +13,7 @@ from functools import partial
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Protocol
 
+from gateway.outputs.hls.kept import KeptRendition
 from gateway.outputs.hls.policy import HlsPolicy, HlsTotals
 from protocols.bitstream.stills import StillPictures
 from protocols.hls.multivariant import Variant
@@ -88,11 +89,13 @@ class Rendition:
         protocol: str,
         date: Callable[[int], int],
         discontinuities: int,
+        left: KeptRendition | None = None,
     ) -> None:
-        """`date` gives the wall clock (Unix ns) of a media time; `discontinuities` were before its first segment."""
+        """`date` gives the wall clock (Unix ns) of a media time; `discontinuities` were before its first segment. `left`: it goes on
+        from there, with a discontinuity."""
         self.name = name
-        self.playlist = MediaPlaylist(timing, policy.window)
-        self.playlist.discontinuities = discontinuities
+        begins = KeptRendition(0, discontinuities, 0, 0) if left is None else left
+        self.playlist = MediaPlaylist(timing, policy.window, begins.segment, begins.discontinuities)
         self.changed = asyncio.Event()
         """Set, and replaced by a new one, when the playlist changes."""
         self.reports: Callable[[], Sequence[Report]] = tuple
@@ -106,7 +109,7 @@ class Rendition:
         self._protocol = protocol
         self._stills = StillPictures(track)
         self._segmenter = Segmenter(timing, video=track.kind is Kind.VIDEO, segment=policy.segment, stills=self._stills)
-        self._run = _Run(0, track, told=False)
+        self._run = _Run(begins.init, track, told=left is not None)
         self._inits: dict[int, bytes] = {}
         self._made = 0
         self._files: dict[str, bytes | memoryview] = {}
@@ -114,11 +117,23 @@ class Rendition:
         self._archived: set[int] = set()
         self._removed: deque[_Removed] = deque()
         self._texts: dict[bool, _Text] = {}
+        self._left_off = False
         self._peak = self._mean = 0.0  # bit/s of segments
+        if archive is not None and left is not None:
+            for number in range(left.archived, left.segment):  # of before, which nobody lists any more
+                archive.delete(f"{path}/{number}.m4s")
 
     @property
     def track(self) -> Track:
         return self._run.track
+
+    @property
+    def kept(self) -> KeptRendition:
+        """From where another process goes on with it."""
+        playlist = self.playlist
+        listed = sum(segment.discontinuity for segment in playlist.segments)
+        archived = min(self._archived, default=playlist.next_segment)
+        return KeptRendition(playlist.next_segment, playlist.discontinuities + listed, self._run.number + 1, archived)
 
     @property
     def fresh(self) -> bool:
@@ -174,6 +189,10 @@ class Rendition:
         self.pause()
         self._owner.then(self._end)
 
+    def leave_off(self) -> None:
+        """Its playlist stays as it is from here on: another process goes on with it, from these numbers."""
+        self._left_off = True
+
     def _end(self) -> None:
         self.playlist.end()
         self._announce()
@@ -188,6 +207,8 @@ class Rendition:
 
     def _take(self, run: _Run, cut: Cut, date: int, init: bytes, fragment: bytes) -> None:
         """A part has been made, or could not be."""
+        if self._left_off:
+            return
         if init and run.number not in self._inits:
             self._inits[run.number] = init
         discontinuity = cut.opens and run.told

@@ -85,10 +85,15 @@ class HlsRoutes:
     async def _of_stream(self, request: web.Request) -> web.Response:
         await self._admitted(request)
         stream = self._stream(request)
+        await self._back(lambda: stream.ready or stream.ended or not stream.left)
         return self._playlist(request, "multivariant", stream.multivariant().encode(), None, _A_MOMENT)
 
     async def _media_playlist(self, request: web.Request) -> web.Response:
         await self._admitted(request)
+        stream, name = self._stream(request), request.match_info["rendition"]
+        await self._back(lambda: not stream.awaits(name))
+        if name not in stream.renditions and (end := stream.farewell(name)) is not None:
+            return self._playlist(request, "playlist", end.encode(), None, _A_MOMENT)
         rendition = self._rendition(request)
         segment, part = _directive(request, "_HLS_msn"), _directive(request, "_HLS_part")
         skip = request.query.get("_HLS_skip", "") in ("YES", "v2")
@@ -101,6 +106,18 @@ class HlsRoutes:
         # §6.2.5.2: an answer to a request that names what it waits for stays true
         kept = _A_MOMENT if segment is None else f"public, max-age={6 * rendition.playlist.timing.target // SECOND}"
         return self._playlist(request, "playlist", text.plain, text.gzip, kept)
+
+    async def _back(self, there: Callable[[], bool]) -> None:
+        """Waits for the encoder of a stream that goes on after a restart of the gateway."""
+        if there():
+            return
+        with self._waiter():
+            try:
+                async with asyncio.timeout(_START_S):
+                    while not there():
+                        await self._output.changed.wait()
+            except TimeoutError:
+                raise self._unavailable("playlist", "The stream pauses: its encoder is not back yet") from None
 
     async def _in_time(self, rendition: Rendition, segment: int, part: int | None) -> bool:
         limit = _WAITS_TARGETS * rendition.playlist.timing.target / SECOND

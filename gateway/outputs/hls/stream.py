@@ -12,14 +12,14 @@ from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from time import time_ns
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+from gateway.outputs.hls.kept import KeptStream
 from gateway.outputs.hls.policy import HlsPolicy, HlsTotals
 from gateway.outputs.hls.rendition import Rendition
 from gateway.outputs.hls.signed_urls import PLAYLIST
-from gateway.sessions.output import Feedback, SeatView
-from protocols.bitstream.h26x import NalStream
-from protocols.errors import ProtocolError
+from gateway.outputs.hls.track_facts import described_by, differs
+from gateway.sessions.output import Feedback, Muxer, SeatView
 from protocols.hls.multivariant import multivariant
 from protocols.hls.playlist import Report
 from protocols.hls.segmenter import LONGEST_GOP, MS, SECOND, Cut, Timing
@@ -72,18 +72,33 @@ class Feed:
         self._stream.remove(self)
 
 
+class Streamed(Protocol):
+    """Whose stream it is: a seat, or one that is awaited."""
+
+    @property
+    def call_cid(self) -> str: ...
+
+    @property
+    def user_id(self) -> str: ...
+
+    @property
+    def protocol(self) -> str: ...
+
+
 class HlsStream:
     """Has the seats of one user one after the other; a `Rendition`'s `Owner`."""
 
     def __init__(
         self,
         identity: str,
-        seat: SeatView,
+        seat: Streamed,
         policy: HlsPolicy,
         totals: HlsTotals,
         archive: "Archive | None",
         on_segment: Callable[[], None],
+        left: KeptStream | None = None,
     ) -> None:
+        """`on_segment` is told when one begins or is complete; `left`: it goes on from there."""
         self.id = identity
         self.on_segment = on_segment
         self.cid = seat.call_cid
@@ -95,15 +110,16 @@ class HlsStream:
         self._totals = totals
         self._archive = archive
         self._seat: SeatView | None = None
-        self._muxer = seat.muxer  # of the newest seat, also when it has gone: what it has in hand is still good
+        self._muxer: Muxer | None = None  # of the newest seat, also when it has gone: what it has in hand is still good
         self._feeds: dict[str, Feed] = {}
-        self._timing: Timing | None = None
+        self.left = dict(left.renditions) if left is not None else {}
+        self._timing = left.timing if left is not None else None
         self._held: list[tuple[Feed, Track, EncodedPacket]] = []
         self._held_bytes = 0
         self._reconnects = 0
-        self._interruptions = 0
+        self._interruptions = left.interruptions if left is not None else 0
         self._shift: int | None = None  # of media time; None: the next packet decides it
-        self._end = _START - 40 * MS  # of what was pushed
+        self._end = left.end if left is not None else _START - 40 * MS  # of what was pushed
         self._heard = 0  # media time of the newest sound
         self._wall = 0  # wall clock of media time 0
 
@@ -122,6 +138,12 @@ class HlsStream:
         self._seat = None
         self._feeds.clear()
         self._drop_held(lambda feed: True)
+
+    def leave_off(self) -> None:
+        """Another process goes on with it."""
+        for rendition in self.renditions.values():
+            rendition.leave_off()
+        self.detach()
 
     def publish(self, track: Track, feedback: Feedback) -> Feed:
         """A track begins. What comes later under the same name takes its place."""
@@ -146,9 +168,21 @@ class HlsStream:
     # What renditions need of a worker
 
     def make(self, track: Track, packets: Sequence[EncodedPacket], durations: Sequence[int], index: int, done: Done) -> None:
-        self._muxer.make(track, packets, durations, index, done)
+        assert self._muxer is not None
+        self._muxer.make(track, packets, durations, index, partial(self._made, done))
+
+    def _made(self, done: Done, init: bytes, fragment: bytes) -> None:
+        begun = self._begun
+        done(init, fragment)
+        if self._begun != begun:  # and its number is kept before the next part is there
+            self.on_segment()
+
+    @property
+    def _begun(self) -> int:
+        return sum(rendition.playlist.next_segment for rendition in self.renditions.values())
 
     def then(self, done: Callable[[], None]) -> None:
+        assert self._muxer is not None
         self._muxer.then(done)
 
     def on_part(self, rendition: Rendition, part: Cut) -> None:
@@ -215,7 +249,7 @@ class HlsStream:
     def _describe(self, feed: Feed, packet: EncodedPacket) -> Track | None:
         """What is true of the track from this packet on; None before it is known, at its first key frame."""
         if feed.described is None or feed.fresh or (packet.keyframe and not feed.track.extradata):
-            described = _described(feed.track, packet)
+            described = described_by(feed.track, packet)
             if described is not None:
                 feed.fresh, feed.described = False, described
         return feed.described
@@ -242,7 +276,7 @@ class HlsStream:
     def _give(self, feed: Feed, described: Track, packet: EncodedPacket, timing: Timing) -> None:
         """To its rendition, with a discontinuity before it where it is of another kind, or time is missing."""
         rendition = self._rendition(feed, described, timing)
-        if _differs(rendition.track, described):
+        if differs(rendition.track, described):
             self._change(rendition, described)
         elif self._jumps(rendition, packet.dts):
             if any(name in self._feeds and other.fresh for name, other in self.renditions.items()):
@@ -269,6 +303,7 @@ class HlsStream:
                     self.protocol,
                     self._date,
                     self._interruptions,
+                    self.left.get(feed.name),
                 )
                 rendition.reports = partial(self._reports, rendition)
             feed.rendition = rendition
@@ -319,6 +354,24 @@ class HlsStream:
         all_of_it = bool(self.renditions) and all(rendition.ready for rendition in self.renditions.values())
         return all_of_it or any(len(rendition.playlist.segments) > _ENOUGH_SEGMENTS for rendition in self.renditions.values())
 
+    def awaits(self, name: str) -> bool:
+        """It goes on from another process, and there is nothing of this rendition yet, of which players may know."""
+        there = self.renditions.get(name)
+        return name in self.left and not self.ended and (there is None or not there.playlist.segments)
+
+    def farewell(self, name: str) -> str | None:
+        """The playlist of a rendition that was awaited to the end of the stream; None: there is no such one."""
+        left = self.left.get(name)
+        return None if left is None or self._timing is None or not self.ended else left.farewell(self._timing)
+
+    @property
+    def kept(self) -> KeptStream | None:
+        """From where another process goes on; None: there is nothing yet."""
+        if self._timing is None or self.ended:
+            return None
+        renditions = self.left | {name: each.kept for name, each in self.renditions.items()}
+        return KeptStream(self.id, self._timing, self._end, self._interruptions, renditions)
+
     def multivariant(self, prefix: str = "") -> str:
         """The playlist of playlists, whose addresses begin with `prefix`."""
         variants = {
@@ -328,28 +381,3 @@ class HlsStream:
         }
         sound = variants.pop(_SOUND, None)
         return multivariant(sorted(variants.values(), key=lambda each: -each.track.height), sound)
-
-
-def _described(track: Track, packet: EncodedPacket) -> Track | None:
-    """With its parameter sets: what comes out of an encoder of ours has them in its key frames alone."""
-    if track.extradata:
-        return track
-    if not packet.keyframe:
-        return None
-    stream = NalStream(track.codec, track.id)
-    try:
-        stream.annexb(packet.data)
-    except ProtocolError:
-        return None
-    found = stream.track
-    return None if found is None else replace(found, layer=track.layer, frame_rate=found.frame_rate or track.frame_rate)
-
-
-def _differs(before: Track, after: Track) -> bool:
-    """Whether a player must be told."""
-    return (before.codec, before.extradata, before.width, before.height) != (
-        after.codec,
-        after.extradata,
-        after.width,
-        after.height,
-    )
