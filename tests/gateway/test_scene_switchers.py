@@ -48,7 +48,8 @@ async def test_bitrate_and_round_trip_are_read_with_the_stream_key_until_the_enc
         async with publishing(protocol, Pasted.of_key(answer)) as encoder:
             found = await eventually(arrives)
             assert 100 < found["bitrate"] < 10_000, "kbit/s"
-            assert 0 < found["rtt"] < 1000
+            assert 0 <= found["rtt"] < 1000
+            assert found["rtt"] > 0 or protocol == "whip", "over which ffmpeg answers nothing that it could be measured by"
             document = ElementTree.fromstring((await read(application, "/stat", key)).encode())
             (stream,) = document.findall("server/application/live/stream")
             assert (document.findtext("server/application/name"), stream.findtext("name")) == (CID, "john")
