@@ -79,8 +79,8 @@ async def test_a_stream_from_its_begin_to_its_end() -> None:
     who = {"user_id": "ada", "protocol": publisher.protocol}
     assert joined == {"participant": who}
     assert started == {**who, "software": publisher.software, "stream": publisher.id}
-    assert stopped == {**started, "reason": "the encoder ended the stream"}
-    assert left == {"participant": who, "reason": "the encoder ended the stream"}
+    assert stopped == {**started, "reason": "the connection broke off"}
+    assert left == {"participant": who, "reason": "the connection broke off"}
 
 
 async def test_a_stream_that_breaks_is_an_error_in_the_streamers_words() -> None:

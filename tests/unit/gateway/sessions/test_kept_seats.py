@@ -200,8 +200,9 @@ async def test_after_a_crash_the_encoder_goes_on_as_the_same_participant(store: 
         assert totals.interruptions == {"restart": 1}
         assert sum(totals.gaps.counts) == 1
         found = await written(store)
-        while found is not None and found.node != "one":
-            found = await store.seats.find(CALL, "ada")
+        async with asyncio.timeout(10):
+            while found is not None and (found.node, found.reconnects) != ("one", 1):
+                found = await store.seats.find(CALL, "ada")
         assert found is not None
         assert (found.session, found.reconnects, found.epoch) == (session, 1, 2)
 
