@@ -174,7 +174,7 @@ class Admission:
 
     def _check_place(self, present: Seat, grant: Grant, address: str) -> None:
         """Raises `Rejected` where there is no place for it beside the encoders of its seat, nor in the place of one."""
-        there, on_conflict = present.inputs.connected, self._policy_of(grant)
+        there, on_conflict = [each for each in present.inputs.connected if not each.ended], self._policy_of(grant)
         same = next((each for each in there if each.rank == grant.rank), None)
         if same is not None:
             self._check_conflict(present, same, address, take_over=on_conflict != "refuse")

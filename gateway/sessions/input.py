@@ -121,8 +121,8 @@ class Input:
         """The label of the reason, where there was no room for it."""
         self.turn = asyncio.Event()
         """It may begin."""
-        self.begun = self.aborted = False
-        """It has; it is not to be read any more."""
+        self.begun = self.aborted = self.ended = False
+        """It has; it is not to be read any more; its connection gives nothing more, though some of what it gave may still be made."""
         self.over = asyncio.Event()
         """Nothing more comes of it."""
         self._owner = owner
@@ -226,7 +226,7 @@ class Input:
         except Rejected as refusal:
             self._refused(refusal)
         finally:
-            self._scope = None
+            self._scope, self.ended = None, True
 
     def _look(self, received: int, now: int) -> None:
         self._rivals.note(received, now)

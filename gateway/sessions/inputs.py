@@ -136,15 +136,17 @@ class Inputs:
             self.connected.remove(each)
         self.connected.append(input)
         for each in replaced:
-            each.abort(TAKEN_OVER if each.rank == rank else OUTRANKED)
+            if not each.ended:
+                each.abort(TAKEN_OVER if each.rank == rank else OUTRANKED)
         self._start(input, replaced)
         for each in waiting:
             await each.publisher.reject(_AT_ONCE)
 
     def _note_change(self, replaced: Sequence[Input], rank: int, *, contested: bool) -> bool:
         """True: there are to be no more changes for a while."""
-        same = next((each.publisher for each in replaced if each.rank == rank), None)
-        held = self.rivals(rank).taken_over(same if contested else None, monotonic_ns())
+        same = next((each for each in replaced if each.rank == rank), None)
+        rival = same.publisher if same is not None and contested and not same.ended else None
+        held = self.rivals(rank).taken_over(rival, monotonic_ns())
         if self.live in replaced and same is None:
             held = self._succession.switched(SwitchCause.TAKEN_OVER, monotonic_ns())
         return held

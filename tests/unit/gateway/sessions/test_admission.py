@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from time import monotonic_ns
 
 import pytest
 
@@ -11,17 +12,18 @@ from gateway.model.records import MAX_PARTICIPANTS, CallLimits, OnConflict, Sett
 from gateway.sessions.admission import MOST_INPUTS, STREAMS_AT_ONCE, STREAMS_PER_S, Admission
 from gateway.sessions.pacer import LiveEdgePolicy
 from gateway.sessions.registry import Registry
-from gateway.sessions.seat import SeatPolicy
+from gateway.sessions.seat import Seat, SeatPolicy
 from gateway.sessions.seat_state import SeatState
 from gateway.sessions.socket_watch import WatchPolicy
 from gateway.telemetry.tracing import untraced
-from protocols.errors import Reason, Rejected
+from protocols.errors import ProtocolError, Reason, Rejected
 from protocols.media import Codec, Kind, TracksChanged
 from protocols.metric import MetricFamily
 from protocols.publisher import Applicant, BoundPort, Credential, Publisher, ReachedBy
 from protocols.rate_limit import SECOND, RateLimit
 from tests.support.memory import H264, OPUS, EnoughRoom, MemoryCall, MemoryPublisher, packet
 from tests.support.unheard import WayOut, unheard
+from tests.support.waiting import eventually
 from tests.unit.transcode.media import tone
 from transcode.host.pool import Workers
 from transcode.plan import Policy, plan
@@ -296,6 +298,28 @@ async def test_what_a_publisher_did_is_counted_at_every_moment_of_its_end() -> N
                 await asyncio.sleep(0)
         assert counted == sorted(counted), "a total went back"
         assert sum(totals.packets[Kind.AUDIO] for _, totals in registry.totals()) == 1
+
+
+@pytest.mark.parametrize("on_conflict", ["take_over", "refuse", "priority"])
+async def test_who_breaks_off_and_is_back_at_once_is_no_rival_however_often(on_conflict: OnConflict) -> None:
+    """Some of what they gave is still being made, in a worker that takes a while to end."""
+    track, (first, *_) = tone(Codec.AAC, seconds=0.1)
+    async with Workers() as workers, receiving(on_conflict=on_conflict, workers=workers) as (listener, registry, _):
+        for time in range(4):
+            publisher = MemoryPublisher("host")
+            listener.publishers.put_nowait(publisher)
+            publisher.say(TracksChanged((track,)), first._replace(pts=time * SECOND, dts=time * SECOND))
+            await publisher.accepted.wait()
+            publisher.stats.bytes_received = 1000
+            (seat,) = registry.seats.values()
+
+            async def has_gone(seat: Seat = seat) -> bool:
+                return seat.inputs.live.ended
+
+            publisher.say(ProtocolError("the connection broke"))
+            await eventually(has_gone, within_s=10, every_s=0)
+            await listener.authorise(MemoryPublisher("host"))
+        assert seat.rivals.advice(monotonic_ns()) == ""
 
 
 async def sending(listener: MemoryListener, call: MemoryCall, user: str) -> MemoryPublisher:
