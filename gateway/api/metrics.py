@@ -23,6 +23,7 @@ from gateway.sessions.counters import GAP_BOUNDS_S, Gaps, PipelineCounters
 from gateway.sessions.diagnostics import Concern, findings
 from gateway.sessions.output import CountedDestination
 from gateway.sessions.registry import Registry
+from gateway.sessions.seat_state import InterruptionCause
 from gateway.sessions.stream_figures import FIGURES, spread
 from gateway.telemetry.latency import Histogram, Window
 from protocols.errors import Reason
@@ -45,7 +46,9 @@ _TOTAL_HELP = (
 _LAG_HELP = "How late the event loop runs its timers, of the last minute"
 _TOLD_HELP = "From an event until it is written to the last socket of those that are told, of the last minute"
 _QUANTILES = (0.5, 0.95, 0.99)
-_ALWAYS_SHOWN = (Reason.UNAUTHORIZED, Reason.OVERLOADED)  # also before the first, so that a rise from nothing is seen
+# Also before the first, so that a rise from nothing is seen
+_ALWAYS_SHOWN = (Reason.UNAUTHORIZED, Reason.OVERLOADED)
+_NEVER_INTERRUPTED = {InterruptionCause.SILENT.value: 0, InterruptionCause.CLOSED.value: 0}
 
 Labels = tuple[str, ...]
 
@@ -68,7 +71,7 @@ _COUNTED: tuple[tuple[str, str, Labels, Callable[[PipelineCounters], dict[Labels
         "interruptions",
         "Times that nothing came of a live encoder: silent = its connection gave nothing, closed = it had gone",
         ("cause",),
-        lambda t: {(cause,): n for cause, n in t.interruptions.items()},
+        lambda t: {(cause,): n for cause, n in (_NEVER_INTERRUPTED | t.interruptions).items()},
     ),
     (
         "input_switches",

@@ -52,7 +52,7 @@ export class Publisher extends Lasting {
   async check() {
     const connection = this.connection;
     const stood = ["connected", "disconnected"].includes(this.peer?.connectionState);
-    if (!stood || (await isLive(this.#call, this.#user, this.#token))) return;
+    if (!stood || (await streamOf(this.#call, this.#user, this.#token))?.state === "live") return;
     if (connection === this.connection) this.again();
   }
 

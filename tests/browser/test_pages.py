@@ -49,6 +49,9 @@ def stream(**changes: Any) -> dict[str, Any]:
         "tracks": [{**track, **treated, "delay_ms_p50": 4.2, "delay_ms_p95": 9.0}],
         "viewers": 3,
         "warnings": ["Key frames come only every 10 s."],
+        "rank": 1,
+        "role": "primary",
+        "standbys": [],
     } | changes
 
 

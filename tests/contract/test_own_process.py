@@ -70,8 +70,7 @@ def test_alembic_is_loaded_for_a_store_of_before_alone(tmp_path: Path) -> None:
     assert opening() == 0, "it is new"
     assert opening() == 0, "it has the newest tables"
     with closing(sqlite3.connect(file)) as database, database:
-        for table in ("calls", "members", "users", "stream_keys"):
-            database.execute(f"ALTER TABLE {table} DROP COLUMN api_key")
-        database.execute("UPDATE alembic_version SET version_num = '0002'")
+        database.execute("DROP TABLE seats")
+        database.execute("UPDATE alembic_version SET version_num = '0005'")
     assert opening() == 1, "it is of a gateway of before"
     assert opening() == 0, "and was brought up to date"
