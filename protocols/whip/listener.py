@@ -78,7 +78,7 @@ class WhipSession:
         return answer.render_fragment(self.publisher.offer, self.publisher.accepted, self._peer.transport)
 
     def close(self, why: str) -> None:
-        self._peer.close(why)
+        self.publisher.end(why)
 
     async def run(self) -> None:
         try:

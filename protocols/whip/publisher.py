@@ -6,6 +6,7 @@ if the peer said goodbye or was told to go.
 """
 
 import asyncio
+import contextlib
 import secrets
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -28,8 +29,9 @@ from protocols.whip.tracks import Tracks
 
 _MEASURE_NS = 2_000_000_000
 _CLOSING_S = 2.0
-_DELETED = "deleted by the peer"  # RFC 9725 §4.2: how a session is ended; who only closes may come back
-_IN_ORDER = frozenset({"closed by the peer", _DELETED})
+_CLOSED, _DELETED = "closed by the peer", "deleted by the peer"
+_IN_ORDER = frozenset({_CLOSED, _DELETED})
+_DELETE_S = 1.0  # from the close to the DELETE of who closes first: OBS, browsers
 
 
 class WhipPublisher:
@@ -69,6 +71,7 @@ class WhipPublisher:
         self._inbox = Inbox(limits.queue_ms, limits.queue_bytes, DropToKeyframe(self._on_drop))
         self._tracks = Tracks(lines, self._inbox.put, self._want_keyframe)
         self._admission = RtpReceiver(lines, secrets.randbelow(0xFFFFFFFE) + 1, secrets.token_hex(8), self._tracks.frame)
+        self._deleted = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._armed = NEVER  # for when (monotonic ns)
         self._measure_due = 0
@@ -174,18 +177,29 @@ class WhipPublisher:
         if self.peer is not None:
             self.peer.close(why)
 
+    def end(self, why: str) -> None:
+        """By the client's DELETE, or since the gateway ends all sessions."""
+        if why == _DELETED:
+            self._deleted.set()
+        if self.peer is not None:
+            self.peer.close(why)
+
     async def run(self, peer: Peer) -> None:
-        """The peer's life, from the answer on."""
+        """The peer's life, from the answer on. It is stopped by a DELETE (RFC 9725 §4.2); who only closes may come back."""
         try:
             while not await self._quiet(peer):
                 pass
             peer.close(f"no media for {self._idle_s:g} s")
             await peer.closed.wait()
+            if peer.why == _CLOSED:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_DELETE_S):
+                        await self._deleted.wait()
         finally:
             peer.close()
             if self._timer is not None:
                 self._timer.cancel()
-            self._stats.stopped = peer.why == _DELETED
+            self._stats.stopped = self._deleted.is_set()
             self._inbox.end(None if peer.why in _IN_ORDER else ProtocolError(peer.why or "closed"))
 
     async def _quiet(self, peer: Peer) -> bool:

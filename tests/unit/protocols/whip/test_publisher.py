@@ -4,8 +4,10 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from urllib.parse import urljoin
 
 import aiohttp
+import pytest
 from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import AudioStreamTrack, VideoStreamTrack
 
@@ -36,7 +38,8 @@ async def aiortc_publisher(stage: Stage, number: int = 0) -> AsyncIterator[tuple
         await connection.close()
 
 
-async def publish(stage: Stage, connection: RTCPeerConnection) -> None:
+async def publish(stage: Stage, connection: RTCPeerConnection) -> str:
+    """Gives the address of the session."""
     connection.addTransceiver(VideoStreamTrack(), "sendonly")
     connection.addTransceiver(AudioStreamTrack(), "sendonly")
     await connection.setLocalDescription(await connection.createOffer())
@@ -44,8 +47,9 @@ async def publish(stage: Stage, connection: RTCPeerConnection) -> None:
     async with aiohttp.ClientSession() as http:
         async with http.post(stage.url(), data=connection.localDescription.sdp, headers=headers) as response:
             assert response.status == 201
-            answer = await response.text()
+            answer, resource = await response.text(), urljoin(stage.url(), response.headers["Location"])
     await connection.setRemoteDescription(RTCSessionDescription(answer, "answer"))
+    return resource
 
 
 async def test_media_arrive_in_house_form_with_figures() -> None:
@@ -82,6 +86,21 @@ async def test_a_peer_that_says_goodbye_ends_in_order() -> None:
         await received.until(video=3)
         await connection.close()
         await within(received.ended.wait())
+        assert received.error is None
+
+
+@pytest.mark.parametrize("deletes", [True, False])
+async def test_who_closes_and_then_deletes_has_stopped_and_who_only_closes_may_come_back(deletes: bool) -> None:
+    connection = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
+    async with whip_stage() as stage, aiohttp.ClientSession(headers={"Authorization": "Bearer key"}) as http:
+        resource = await publish(stage, connection)
+        received = await stage.publisher(0)
+        await received.until(video=3)
+        await connection.close()
+        if deletes:
+            assert (await http.delete(resource)).status == 200
+        await within(received.ended.wait())
+        assert received.publisher.stats.stopped is deletes
         assert received.error is None
 
 
