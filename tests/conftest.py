@@ -24,6 +24,7 @@ ALONE = (
     "test_srt_faults",
     "test_whip_remb",
     "test_lip_sync",
+    "test_primary_and_backup",
 )
 """Modules that have the machine for themselves, after all others: what they judge is how fast it is, or they send many streams at once."""
 ROOM: pytest.StashKey[Room | None] = pytest.StashKey()

@@ -92,8 +92,10 @@ class Arriving:
 class SceneSwitchers:
     """See the file."""
 
-    def __init__(self, registry: Registry, authorizer: Authorizer, quotas: Quotas) -> None:
+    def __init__(self, registry: Registry, authorizer: Authorizer, quotas: Quotas, most: int = MOST) -> None:
+        """`most`: streams in an answer."""
         self._registry = registry
+        self._most = most
         self._authorizer = authorizer
         self._quotas = quotas
 
@@ -117,7 +119,7 @@ class SceneSwitchers:
             return response
         call, now = request.query.get("call"), monotonic_ns()
         arriving = (each for seat in self._seats(identity, call) if (each := Arriving.of(seat, now)) is not None)
-        shown = sorted(islice(arriving, MOST), key=lambda each: (each.call, each.user))
+        shown = sorted(islice(arriving, self._most), key=lambda each: (each.call, each.user))
         text = form(sorted(identity.call_cids or ()), shown)
         return web.Response(text=text, content_type=content_type, charset="utf-8", headers={"Cache-Control": "no-store"})
 
