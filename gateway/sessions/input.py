@@ -14,7 +14,7 @@ from typing import Final, Protocol, assert_never
 from gateway.sessions.closing import close_in_time
 from gateway.sessions.pipeline import Pipeline
 from gateway.sessions.rivals import Rivals
-from gateway.sessions.silence import SilenceWatch
+from gateway.sessions.silence import STALLED_NS, SilenceWatch
 from gateway.sessions.socket_watch import SocketRate, WatchPolicy, watched
 from gateway.sessions.standby import Standby
 from protocols.errors import ProtocolError, Rejected
@@ -136,6 +136,7 @@ class Input:
         self._standby = Standby()
         self._watch = SilenceWatch()
         self._well_since = 0
+        self._heard = -STALLED_NS  # when a packet came last, in monotonic ns
         self._keyframe_asked = 0
 
     @property
@@ -261,9 +262,11 @@ class Input:
             self.publisher.request_keyframe(packet.layer)
 
     def _note(self, packet: EncodedPacket) -> None:
-        silent_at = self._watch.stalled_at
+        paused = packet.arrival - self._heard >= STALLED_NS  # else it cannot have been silent
+        silent_at = self._watch.stalled_at if paused else None
         self._watch.heard(packet.track, packet.dts, packet.arrival)
-        if silent_at is None or packet.arrival >= silent_at:
+        self._heard = packet.arrival
+        if paused and (silent_at is None or packet.arrival >= silent_at):
             self._well_since = packet.arrival
             self._owner.well(self)
 
