@@ -25,6 +25,7 @@ ALONE = (
     "test_whip_remb",
     "test_lip_sync",
     "test_primary_and_backup",
+    "test_whip_chromium",
 )
 """Modules that have the machine for themselves, after all others: what they judge is how fast it is, or they send many streams at once."""
 ROOM: pytest.StashKey[Room | None] = pytest.StashKey()
