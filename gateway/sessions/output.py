@@ -100,11 +100,8 @@ class Muxer(Protocol):
     def then(self, done: Callable[[], None]) -> None: ...
 
 
-class SeatView(Protocol):
-    """What an output may know of the seat that it serves."""
-
-    @property
-    def id(self) -> str: ...
+class Streamed(Protocol):
+    """Whose stream it is: a seat, or one that is awaited."""
 
     @property
     def call_cid(self) -> str: ...
@@ -114,6 +111,13 @@ class SeatView(Protocol):
 
     @property
     def protocol(self) -> str: ...
+
+
+class SeatView(Streamed, Protocol):
+    """What an output may know of the seat that it serves."""
+
+    @property
+    def id(self) -> str: ...
 
     @property
     def muted(self) -> frozenset[Kind]:

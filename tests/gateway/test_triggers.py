@@ -7,7 +7,7 @@ import pytest
 
 from tests.gateway.test_continuity import CALL, CONNECT, Seeing, told
 from tests.support.application import running_application
-from tests.support.encoders import ffmpeg
+from tests.support.encoders import X264_LIVE, ffmpeg
 from tests.support.gateway_process import running_gateway
 from tests.support.listener import listening
 from tests.support.publishing import SOUND, Pasted
@@ -16,22 +16,7 @@ from tests.support.viewer import watching
 
 FROM_S, TO_S = 4, 11
 DURING = f"enable='between(t,{FROM_S},{TO_S})'"
-CODED = (
-    "-c:v",
-    "libx264",
-    "-preset",
-    "ultrafast",
-    "-tune",
-    "zerolatency",
-    "-bf",
-    "0",
-    "-g",
-    "30",
-    "-b:v",
-    "1500k",
-    "-maxrate",
-    "1500k",
-)
+CODED = (*X264_LIVE, "-g", "30", "-b:v", "1500k", "-maxrate", "1500k")
 LITTLE = 150_000  # bit/s: more than a black picture takes and the sound beside it
 
 

@@ -3,7 +3,9 @@
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from time import monotonic_ns
+from typing import Any
 
 from gateway.access.credentials import Grant, Identity
 from gateway.sessions.admission import Rights
@@ -234,18 +236,24 @@ class EnoughRoom:
         pass
 
 
-def seated(registry: Registry, rights: Rights, cid: str, user_id: str) -> Seat:
-    """A host's seat as admission leaves it, before any media."""
+def seat_policy(**different: Any) -> SeatPolicy:
+    """Everything passes or is made anew as is usual, there is room for all of it, and nobody is told; `different` are other fields."""
     policy = SeatPolicy(
         decide=lambda track, want: plan(track, want, Policy()),
         live_edge=LiveEdgePolicy(),
         watch=WatchPolicy(),
         linger_s=1,
         max_bitrate=0,
-        on_retired=registry.retire,
+        on_retired=lambda protocol, totals: None,
         room=EnoughRoom(),
         on_change=lambda seat, change: None,
     )
+    return replace(policy, **different)
+
+
+def seated(registry: Registry, rights: Rights, cid: str, user_id: str) -> Seat:
+    """A host's seat as admission leaves it, before any media."""
+    policy = seat_policy(on_retired=registry.retire)
     seat = Seat(MemoryPublisher(), user_id, cid, [MemoryCall()], Workers(), policy)
     registry.add(seat)
     rights[cid, user_id, seat.inputs.live.rank] = Grant(

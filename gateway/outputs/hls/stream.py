@@ -12,14 +12,14 @@ from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from time import time_ns
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from gateway.outputs.hls.kept import KeptStream
 from gateway.outputs.hls.policy import HlsPolicy, HlsTotals
 from gateway.outputs.hls.rendition import Rendition
 from gateway.outputs.hls.signed_urls import PLAYLIST
 from gateway.outputs.hls.track_facts import described_by, differs
-from gateway.sessions.output import Feedback, Muxer, SeatView
+from gateway.sessions.output import Feedback, Muxer, SeatView, Streamed
 from protocols.hls.multivariant import multivariant
 from protocols.hls.playlist import Report
 from protocols.hls.segmenter import LONGEST_GOP, MS, SECOND, Cut, Timing
@@ -70,19 +70,6 @@ class Feed:
 
     def close(self) -> None:
         self._stream.remove(self)
-
-
-class Streamed(Protocol):
-    """Whose stream it is: a seat, or one that is awaited."""
-
-    @property
-    def call_cid(self) -> str: ...
-
-    @property
-    def user_id(self) -> str: ...
-
-    @property
-    def protocol(self) -> str: ...
 
 
 class HlsStream:

@@ -13,16 +13,13 @@ import pytest
 from gateway.events.producers import CallEvents, EventProducers, happened
 from gateway.model.events import Bus, Event, EventType
 from gateway.model.records import Call
-from gateway.sessions.pacer import LiveEdgePolicy
-from gateway.sessions.seat import Seat, SeatPolicy
-from gateway.sessions.socket_watch import WatchPolicy
+from gateway.sessions.seat import Seat
 from protocols.errors import ProtocolError, Reason, Rejected
 from protocols.media import Kind, Lack, LeftOut, TracksChanged
-from tests.support.memory import H264, EnoughRoom, MemoryCall, MemoryPublisher, packet
+from tests.support.memory import H264, MemoryCall, MemoryPublisher, packet, seat_policy
 from tests.support.unheard import unheard
 from tests.support.waiting import eventually
 from transcode.host.pool import Workers
-from transcode.plan import Policy, plan
 
 CALL = "livestream:demo"
 
@@ -50,14 +47,8 @@ class Heard:
 
 
 def session_of(publisher: MemoryPublisher, bus: Bus, linger_s: float = 0.05) -> Seat:
-    policy = SeatPolicy(
-        decide=lambda track, want: plan(track, want, Policy()),
-        live_edge=LiveEdgePolicy(),
-        watch=WatchPolicy(),
+    policy = seat_policy(
         linger_s=linger_s,
-        max_bitrate=0,
-        on_retired=lambda _, totals: None,
-        room=EnoughRoom(),
         on_change=EventProducers(bus, whose=unheard).seat_changed,
     )
     return Seat(publisher, "ada", CALL, [MemoryCall()], Workers(), policy)

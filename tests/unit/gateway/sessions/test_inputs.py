@@ -10,17 +10,14 @@ from time import monotonic_ns
 import pytest
 
 from gateway.sessions.input import Input
-from gateway.sessions.pacer import LiveEdgePolicy
-from gateway.sessions.seat import Seat, SeatPolicy
+from gateway.sessions.seat import Seat
 from gateway.sessions.seat_state import SeatChange, SeatState
-from gateway.sessions.socket_watch import WatchPolicy
 from gateway.sessions.succession import Return, SwitchCause
 from protocols.errors import ProtocolError, Rejected
 from protocols.media import EncodedPacket, Kind, Lack, LeftOut, TracksChanged
-from tests.support.memory import H264, MS, OPUS, EnoughRoom, MemoryCall, MemoryPublisher
+from tests.support.memory import H264, MS, OPUS, MemoryCall, MemoryPublisher, seat_policy
 from tests.support.waiting import eventually
 from transcode.host.pool import Workers
-from transcode.plan import Policy, plan
 
 FRAME_MS = 40
 GROUP = 10  # frames
@@ -110,14 +107,8 @@ async def running(
     first: Encoder, rank: int = 1, *, returns: Return = Return.REVERT_AFTER, revert_after_s: float = 0.5, linger_s: float = 10
 ) -> AsyncIterator[Running]:
     call, told = MemoryCall(), list[Running]()
-    policy = SeatPolicy(
-        decide=lambda track, want: plan(track, want, Policy()),
-        live_edge=LiveEdgePolicy(),
-        watch=WatchPolicy(),
+    policy = seat_policy(
         linger_s=linger_s,
-        max_bitrate=0,
-        on_retired=lambda _, totals: None,
-        room=EnoughRoom(),
         on_change=lambda seat, change: told[0].note(seat, change),
         return_to_primary=returns,
         revert_after_s=revert_after_s,

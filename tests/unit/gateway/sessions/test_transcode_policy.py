@@ -8,17 +8,14 @@ from pydantic import ValidationError
 from gateway.access.credentials import Grant, Identity
 from gateway.config import TranscodeConfig
 from gateway.model.records import ContinuitySettings, Settings
-from gateway.sessions.pacer import LiveEdgePolicy
-from gateway.sessions.seat import SeatPolicy
 from gateway.sessions.slate import SlatePolicy
 from gateway.sessions.slate_pictures import SlatePictures
-from gateway.sessions.socket_watch import WatchPolicy
 from gateway.sessions.succession import Return
 from gateway.sessions.transcode_policy import adapted, configured
 from protocols.media import Codec
-from tests.support.memory import EnoughRoom
+from tests.support.memory import seat_policy
 from transcode.host.pool import Workers
-from transcode.plan import Policy, plan
+from transcode.plan import Policy
 
 HAVE = frozenset({"libx264", "libvpx", "libsvtav1"})
 
@@ -63,17 +60,7 @@ def test_codecs_of_the_configuration_and_the_encoders_that_there_are() -> None:
 def test_the_picture_of_the_key_goes_before_that_of_the_call(of_key: str, of_call: str, shown: str) -> None:
     settings = Settings(continuity=ContinuitySettings(picture=of_call, black_seconds=3))
     grant = Grant("ada", "livestream:demo", 0, Identity("ada", stream_key="sk", picture=of_key), settings=settings)
-    policy = SeatPolicy(
-        decide=lambda track, want: plan(track, want, Policy()),
-        live_edge=LiveEdgePolicy(),
-        watch=WatchPolicy(),
-        linger_s=30,
-        max_bitrate=0,
-        on_retired=lambda protocol, totals: None,
-        room=EnoughRoom(),
-        on_change=lambda seat, change: None,
-        slate=SlatePolicy(SlatePictures(Workers(), {}, "")),
-    )
+    policy = seat_policy(slate=SlatePolicy(SlatePictures(Workers(), {}, "")))
     slate = adapted(Policy())(policy, grant).slate
     assert slate is not None
     assert (slate.wished, slate.triggers.black_s) == (shown, 3)
@@ -89,17 +76,7 @@ def test_the_picture_of_the_key_goes_before_that_of_the_call(of_key: str, of_cal
 )
 def test_how_long_encoders_are_waited_for_is_up_to_the_call(wished: ContinuitySettings, kept: tuple[int, int]) -> None:
     grant = Grant("ada", "livestream:demo", 0, Identity("ada"), settings=Settings(continuity=wished))
-    policy = SeatPolicy(
-        decide=lambda track, want: plan(track, want, Policy()),
-        live_edge=LiveEdgePolicy(),
-        watch=WatchPolicy(),
-        linger_s=30,
-        stop_linger_s=5,
-        max_bitrate=0,
-        on_retired=lambda protocol, totals: None,
-        room=EnoughRoom(),
-        on_change=lambda seat, change: None,
-    )
+    policy = seat_policy(linger_s=30, stop_linger_s=5)
     adapted_policy = adapted(Policy())(policy, grant)
     assert (adapted_policy.linger_s, adapted_policy.stop_linger_s) == kept
 
@@ -114,17 +91,6 @@ def test_how_long_encoders_are_waited_for_is_up_to_the_call(wished: ContinuitySe
 )
 def test_so_is_how_a_primary_comes_back(wished: ContinuitySettings, kept: tuple[Return, int]) -> None:
     grant = Grant("ada", "livestream:demo", 0, Identity("ada"), settings=Settings(continuity=wished))
-    policy = SeatPolicy(
-        decide=lambda track, want: plan(track, want, Policy()),
-        live_edge=LiveEdgePolicy(),
-        watch=WatchPolicy(),
-        linger_s=30,
-        max_bitrate=0,
-        on_retired=lambda protocol, totals: None,
-        room=EnoughRoom(),
-        on_change=lambda seat, change: None,
-        return_to_primary=Return.STICKY,
-        revert_after_s=5,
-    )
+    policy = seat_policy(return_to_primary=Return.STICKY, revert_after_s=5)
     adapted_policy = adapted(Policy())(policy, grant)
     assert (adapted_policy.return_to_primary, adapted_policy.revert_after_s) == kept
